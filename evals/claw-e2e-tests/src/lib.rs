@@ -1,0 +1,1 @@
+//! # claw-e2e-tests

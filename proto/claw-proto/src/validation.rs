@@ -1,0 +1,1 @@
+//! # claw-validation: parse, don't validate
