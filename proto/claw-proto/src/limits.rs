@@ -41,6 +41,51 @@ pub const COMMAND_ARG_BYTES_MAX: usize = 32 * 1024;
 pub const PORTS_MAX: usize = 64;
 /// Most volumes.
 pub const VOLUMES_MAX: usize = 64;
+/// Longest environment key.
+pub const ENV_KEY_CHARS_MAX: usize = 128;
+/// Environment of one workload in all (keys and values), bytes.
+pub const ENV_BYTES_MAX: usize = 128 * 1024;
+/// `command` (or `args`) of one workload in all, bytes.
+pub const COMMAND_BYTES_MAX: usize = 128 * 1024;
+/// Longest path inside a workload, bytes.
+pub const PATH_BYTES_MAX: usize = 1_024;
+/// Longest image reference.
+pub const IMAGE_CHARS_MAX: usize = 512;
+/// Longest model id, and longest secret handle.
+pub const MODEL_CHARS_MAX: usize = 128;
+/// Most secrets of one workload.
+pub const SECRETS_MAX: usize = 64;
+/// Most output paths of one workload.
+pub const OUTPUTS_MAX: usize = 64;
+/// Most nodes that one placement excludes.
+pub const EXCLUDE_NODES_MAX: usize = 256;
+/// Most nodes that one replica spans.
+pub const NODES_PER_REPLICA_MAX: u32 = 1_024;
+/// Most replicas of one workload.
+pub const REPLICAS_MAX: u32 = 10_000;
+/// Most CPU cores of one replica.
+pub const CPU_CORES_MAX: f64 = 16_384.0;
+/// Most host (or shared) memory of one replica, GiB.
+pub const MEMORY_GIB_MAX: f64 = 262_144.0;
+/// Most scratch disk of one replica, GiB.
+pub const DISK_GIB_MAX: f64 = 4_194_304.0;
+/// Most memory of one GPU that may be asked for, GiB.
+pub const GPU_MEMORY_GIB_MAX: f64 = 4_096.0;
+/// What a driver reports of a GPU's nominal memory, at least, per mille: an "80 GB" H100 shows
+/// 81,559 MiB and a "48 GB" L40S 46,068 MiB (ECC and reserved memory take up to 1/16).
+pub const GPU_MEMORY_OF_NOMINAL_PERMILLE: u32 = 930;
+/// Longest duration in a specification, seconds (ten years).
+pub const DURATION_S_MAX: u64 = 315_360_000;
+/// Largest amount of a budget, in its unit.
+pub const BUDGET_AMOUNT_MAX: f64 = 1e12;
+/// Most restarts that may be asked for.
+pub const RESTARTS_MAX: u32 = 1_000_000;
+/// Restarts of `on_failure` when none are stated.
+pub const RESTARTS_ON_FAILURE_DEFAULT: u32 = 3;
+/// CPU of one replica when none is stated, thousandths of a core.
+pub const CPU_MILLIS_DEFAULT: u64 = 1_000;
+/// Host memory of one replica when none is stated, MiB.
+pub const MEMORY_MIB_DEFAULT: u64 = 1_024;
 /// Most GPUs of one replica.
 pub const GPUS_PER_REPLICA_MAX: u32 = 1_024;
 /// Longest request in words, characters.
@@ -64,6 +109,8 @@ pub const GRACE_S_DEFAULT: u32 = 10;
 pub const GRACE_S_MAX: u32 = 3_600;
 /// What a cut-off node's workload gets by default before it stops itself, seconds.
 pub const STOP_AFTER_S_DEFAULT: u32 = 120;
+/// Shortest `stop_after`, seconds: a lease must outlive the time between two heartbeats.
+pub const STOP_AFTER_S_MIN: u32 = 3;
 /// Longest `stop_after`, seconds (one week).
 pub const STOP_AFTER_S_MAX: u32 = 604_800;
 /// Margin that the gateway adds to a partition lease before it starts a copy
@@ -76,4 +123,11 @@ const _: () = assert!(HEARTBEAT_INTERVAL_MS * 3 <= HEARTBEAT_TIMEOUT_MS);
 const _: () = assert!(LOG_LINE_BYTES_MAX < LOG_BYTES_PER_MESSAGE_MAX);
 const _: () = assert!(LOG_BYTES_PER_MESSAGE_MAX * 2 < FRAME_BYTES_MAX);
 const _: () = assert!(ARGUMENT_BYTES_MAX * 2 < FRAME_BYTES_MAX);
+const _: () = assert!((ENV_BYTES_MAX + 2 * COMMAND_BYTES_MAX) * 2 < FRAME_BYTES_MAX);
+const _: () =
+    assert!(ENV_VALUE_BYTES_MAX < ENV_BYTES_MAX && COMMAND_ARG_BYTES_MAX < COMMAND_BYTES_MAX);
+const _: () = assert!(STOP_AFTER_S_MIN as u64 * 1_000 > HEARTBEAT_INTERVAL_MS);
+const _: () =
+    assert!(STOP_AFTER_S_MIN <= STOP_AFTER_S_DEFAULT && STOP_AFTER_S_DEFAULT <= STOP_AFTER_S_MAX);
+const _: () = assert!(GRACE_S_DEFAULT <= GRACE_S_MAX);
 const _: () = assert!(PROTOCOL_VERSION_MIN <= PROTOCOL_VERSION);

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::ids::GpuUuid;
 use crate::closed_enum;
+use crate::ids::GpuUuid;
 use crate::spec::{GpuVendor, RuntimeKind};
 
 closed_enum! {

@@ -1,1 +1,289 @@
 //! # claw-validation: parse, don't validate
+//!
+//! A [`WorkloadSpec`] is what somebody wishes; a [`ValidSpec`] is what the core
+//! accepts, and [`ValidSpec::parse`] is the only way from one to the other. A
+//! refusal names *every* fault with its path, so that a caller mends all of them
+//! in one go. Whether the fleet can honor a valid specification is not decided
+//! here: that depends on the state of the cluster.
+//!
+//! [`Validator`] collects the faults and is open to other inputs with the same
+//! kinds of values: names, labels, node references, texts.
+//!
+//! Paths are dotted; `[0]` selects from a list and `["KEY"]` from a map:
+//! `gpu.count`, `volumes[0].target`, `env["HF_HOME"]`. Values that may be secret
+//! (environment, arguments) are never repeated in a fault.
+
+mod checks;
+mod gpu_models;
+mod rules;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::closed_enum;
+use crate::limits;
+use crate::spec::{GpuVendor, OnPartition, Priority, RestartPolicy, WorkloadSpec};
+
+pub use gpu_models::{KNOWN_GPU_MODELS, canonical_gpu_model, nearest_gpu_model};
+
+closed_enum! {
+    /// What is wrong with a value.
+    FaultCode {
+        /// It must be given.
+        Missing = "missing",
+        /// It is outside of its range, or not a finite number.
+        OutOfRange = "out_of_range",
+        /// It does not have the right form.
+        Malformed = "malformed",
+        /// It contradicts another value.
+        Conflict = "conflict",
+        /// There is too much of it.
+        TooLong = "too_long",
+        /// It names something that does not exist.
+        Unknown = "unknown"
+    }
+}
+
+/// One fault of an input.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SpecFault {
+    /// Where, such as `gpu.count`.
+    pub path: String,
+    /// What kind of fault.
+    pub code: FaultCode,
+    /// What is wrong, for people and models; says how to mend it.
+    pub message: String,
+    /// What was given, cut and with control characters escaped; absent where it may be secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub got: Option<String>,
+    /// What would be allowed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allowed: Option<String>,
+}
+
+impl fmt::Display for SpecFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.path, self.message)?;
+        if let Some(got) = &self.got {
+            write!(f, " (got {got})")?;
+        }
+        if let Some(allowed) = &self.allowed {
+            write!(f, "; allowed: {allowed}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Why an input was refused: all of its faults, in order of path. Never empty.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ValidationError {
+    /// The faults.
+    pub faults: Vec<SpecFault>,
+}
+
+impl fmt::Display for ValidationError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.faults.as_slice() {
+            [one] => write!(f, "invalid value: {one}"),
+            many => {
+                write!(f, "{} invalid values", many.len())?;
+                many.iter().try_for_each(|fault| write!(f, "\n- {fault}"))
+            }
+        }
+    }
+}
+
+impl std::error::Error for ValidationError {}
+
+/// Collects faults with their paths; [`Validator::finish`] tells the verdict.
+#[derive(Debug, Clone, Default)]
+pub struct Validator {
+    faults: Vec<SpecFault>,
+}
+
+impl Validator {
+    /// A validator without faults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Notes a fault; the result is there to add `got` and `allowed`.
+    pub fn fault(
+        &mut self,
+        path: &str,
+        code: FaultCode,
+        message: impl Into<String>,
+    ) -> &mut SpecFault {
+        self.faults.push(SpecFault {
+            path: path.to_owned(),
+            code,
+            message: message.into(),
+            got: None,
+            allowed: None,
+        });
+        let last = self.faults.len() - 1;
+        &mut self.faults[last]
+    }
+
+    /// The faults so far.
+    pub fn faults(&self) -> &[SpecFault] {
+        &self.faults
+    }
+
+    /// No fault so far.
+    pub fn is_ok(&self) -> bool {
+        self.faults.is_empty()
+    }
+
+    /// The verdict: all faults in order of path, if there are any.
+    pub fn finish(mut self) -> Result<(), ValidationError> {
+        if self.faults.is_empty() {
+            return Ok(());
+        }
+        self.faults.sort_by(|a, b| a.path.cmp(&b.path));
+        Err(ValidationError {
+            faults: self.faults,
+        })
+    }
+}
+
+impl SpecFault {
+    /// Adds what was given: cut to 64 characters, control characters escaped.
+    pub fn with_got(&mut self, got: impl fmt::Display) -> &mut Self {
+        self.got = Some(checks::shown(&got.to_string()));
+        self
+    }
+
+    /// Adds what would be allowed.
+    pub fn with_allowed(&mut self, allowed: impl Into<String>) -> &mut Self {
+        self.allowed = Some(allowed.into());
+        self
+    }
+}
+
+/// What one replica takes from the node (or nodes) that it runs on.
+///
+/// Unstated values have defaults: one core ([`limits::CPU_MILLIS_DEFAULT`]),
+/// 1024 MiB ([`limits::MEMORY_MIB_DEFAULT`]), no disk, no GPU.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Demand {
+    /// GPUs in all.
+    pub gpus: u32,
+    /// CPU, thousandths of a core.
+    pub cpu_millis: u64,
+    /// Host memory, MiB.
+    pub memory_mib: u64,
+    /// Scratch disk, MiB.
+    pub disk_mib: u64,
+    /// Least memory of each GPU as its driver reports it, MiB; 0 = any. This is
+    /// [`limits::GPU_MEMORY_OF_NOMINAL_PERMILLE`] of the nominal size asked for, so
+    /// that "80" is met by every GPU sold as 80 GB.
+    pub gpu_memory_mib_min: u64,
+    /// GPU model; a known one in its canonical spelling ([`KNOWN_GPU_MODELS`]).
+    pub gpu_model: Option<String>,
+    /// GPU vendor.
+    pub gpu_vendor: Option<GpuVendor>,
+    /// The GPUs must reach each other by NVLink (or xGMI); never set for a single GPU.
+    pub nvlink: bool,
+}
+
+/// A specification that keeps every rule, and what it demands. Its JSON form is
+/// that of the specification; reading it back goes through [`ValidSpec::parse`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct ValidSpec {
+    spec: WorkloadSpec,
+    demand: Demand,
+}
+
+impl ValidSpec {
+    /// Checks every rule and derives the demand.
+    ///
+    /// # Errors
+    /// All faults of the specification, in order of path.
+    pub fn parse(spec: WorkloadSpec) -> Result<Self, ValidationError> {
+        let mut validator = Validator::new();
+        rules::check(&mut validator, &spec);
+        validator.finish()?;
+        let demand = rules::demand(&spec);
+        Ok(Self { spec, demand })
+    }
+
+    /// The specification as it was given.
+    pub fn spec(&self) -> &WorkloadSpec {
+        &self.spec
+    }
+
+    /// The specification as it was given, by value.
+    pub fn into_spec(self) -> WorkloadSpec {
+        self.spec
+    }
+
+    /// What one replica takes.
+    pub fn demand(&self) -> &Demand {
+        &self.demand
+    }
+
+    /// Order in the queue; `normal` unless stated.
+    pub fn priority(&self) -> Priority {
+        self.spec.priority.unwrap_or(Priority::Normal)
+    }
+
+    /// What a cut-off node does; stops after [`limits::STOP_AFTER_S_DEFAULT`] unless stated.
+    pub fn on_partition(&self) -> OnPartition {
+        self.spec.on_partition.unwrap_or_default()
+    }
+
+    /// Between TERM and KILL, seconds; [`limits::GRACE_S_DEFAULT`] unless stated.
+    pub fn grace_s(&self) -> u32 {
+        self.spec.grace_s.unwrap_or(limits::GRACE_S_DEFAULT)
+    }
+
+    /// When it is started again. Unless stated: `on_failure` if `max_restarts`
+    /// is stated and not 0, else `never` (a restart is never a surprise).
+    pub fn restart(&self) -> RestartPolicy {
+        match (self.spec.restart, self.spec.max_restarts) {
+            (Some(policy), _) => policy,
+            (None, Some(1..)) => RestartPolicy::OnFailure,
+            (None, Some(0) | None) => RestartPolicy::Never,
+        }
+    }
+
+    /// Most restarts. Unless stated: [`limits::RESTARTS_ON_FAILURE_DEFAULT`] for
+    /// `on_failure`, `u32::MAX` (no limit) for `always`, 0 for `never`.
+    pub fn max_restarts(&self) -> u32 {
+        match self.restart() {
+            RestartPolicy::Never => 0,
+            RestartPolicy::OnFailure => self
+                .spec
+                .max_restarts
+                .unwrap_or(limits::RESTARTS_ON_FAILURE_DEFAULT),
+            RestartPolicy::Always => self.spec.max_restarts.unwrap_or(u32::MAX),
+        }
+    }
+}
+
+impl Serialize for ValidSpec {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        self.spec.serialize(s)
+    }
+}
+
+impl<'de> Deserialize<'de> for ValidSpec {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        Self::parse(WorkloadSpec::deserialize(d)?).map_err(serde::de::Error::custom)
+    }
+}
+
+impl TryFrom<WorkloadSpec> for ValidSpec {
+    type Error = ValidationError;
+    fn try_from(spec: WorkloadSpec) -> Result<Self, ValidationError> {
+        Self::parse(spec)
+    }
+}
