@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use crate::Finding;
 use crate::repo::{Repo, test_only_files};
-use crate::scan::{Source, identifier, skip_blanks};
+use crate::scan::{Source, identifier, skip_blanks, words};
 
 /// The document with the table.
 pub const DOCUMENT: &str = "ARCHITECTURE.md";
@@ -284,7 +284,7 @@ fn check_present(component: &Component, row: &Row, place: &Place, missing: &str)
         }
     }
     for wanted in &component.types {
-        let says_missing = missing.contains(wanted.as_str());
+        let says_missing = !words(missing, wanted).is_empty();
         if says_missing && place.types.contains(wanted) {
             let problem = format!("{name}: {wanted} is called missing, but is there");
             findings.push(row.finding(problem, "put it into the column of key types"));

@@ -4,11 +4,14 @@
 use std::collections::BTreeSet;
 
 use crate::Finding;
+use crate::metadata::Workspace;
 use crate::repo::Repo;
 use crate::scan::{Source, identifier, skip_blanks};
 
 /// The document with the promises.
 pub const README: &str = "README.md";
+/// The document with the code map.
+pub const MAP: &str = "ARCHITECTURE.md";
 
 /// The top-level folders: a path in a document that begins with one must exist.
 const FOLDERS: [&str; 7] = [
@@ -174,6 +177,38 @@ pub fn check_paths(repo: &Repo) -> Vec<Finding> {
                     findings.push(Finding::new(path, line, problem, "correct the path"));
                 }
             }
+        }
+    }
+    findings
+}
+
+/// Every crate has a row in the code map and a place in the drawing of the layers.
+pub fn check_map(repo: &Repo, workspace: &Workspace) -> Vec<Finding> {
+    let text = repo.text(MAP).unwrap_or_default();
+    let mut findings = Vec::new();
+    for krate in &workspace.crates {
+        let row = format!("| `{}` |", krate.folder);
+        if !text.lines().any(|line| line.starts_with(&row)) {
+            let problem = format!("{} has no row in the code map", krate.folder);
+            findings.push(Finding::new(
+                MAP,
+                0,
+                problem,
+                format!("add `{row} what it owns |`"),
+            ));
+        }
+        let drawn = |line: &str| line.split_whitespace().any(|word| word == krate.name);
+        if !text
+            .lines()
+            .any(|line| line.starts_with('L') && drawn(line))
+        {
+            let problem = format!("{} is not in the drawing of the layers", krate.name);
+            findings.push(Finding::new(
+                MAP,
+                0,
+                problem,
+                "add it to its line `L<n> ...`",
+            ));
         }
     }
     findings

@@ -141,6 +141,11 @@ fn paths_in_documents_exist() -> Result<(), Broken> {
 }
 
 #[test]
+fn every_crate_is_on_the_map() -> Result<(), Broken> {
+    holds(docs::check_map(&repo(), &crates()))
+}
+
+#[test]
 fn every_promise_has_its_test() -> Result<(), Broken> {
     holds(docs::check_promises(&repo(), &sources()))
 }

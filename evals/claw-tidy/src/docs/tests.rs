@@ -1,4 +1,5 @@
 use super::*;
+use crate::metadata::Crate;
 
 fn problems(findings: &[Finding]) -> Vec<(usize, &str)> {
     let each = findings.iter();
@@ -54,4 +55,27 @@ fn promises_without_a_test_are_found() {
     ];
     assert_eq!(problems(&findings), expected);
     assert_eq!(check_promises(&Repo::default(), &[]).len(), 1);
+}
+
+#[test]
+fn crates_missing_on_the_map_are_found() {
+    let crates = ["gateway/claw-a", "node/claw-b"].map(|folder| Crate {
+        name: folder.split('/').next_back().unwrap().to_owned(),
+        folder: folder.to_owned(),
+        has_bin: false,
+        deps: Vec::new(),
+    });
+    let map = "| `gateway/claw-a` | x |\nL4 processes  claw-b\n";
+    let repo = Repo::sample(&[(MAP, map)]);
+    let findings = check_map(
+        &repo,
+        &Workspace {
+            crates: crates.into(),
+        },
+    );
+    let expected = [
+        (0, "claw-a is not in the drawing of the layers"),
+        (0, "node/claw-b has no row in the code map"),
+    ];
+    assert_eq!(problems(&findings), expected);
 }
