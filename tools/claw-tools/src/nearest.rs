@@ -12,19 +12,24 @@ pub fn nearest<'a>(wanted: &str, candidates: impl IntoIterator<Item = &'a str>) 
         .map(|(_, candidate)| candidate.to_owned())
 }
 
-/// Levenshtein distance, over at most 64 characters of each.
+/// Edits between two texts, over at most 64 characters of each: a letter put in, left out,
+/// changed, or swapped with its neighbor (the most common slip of a keyboard) is one edit.
 fn distance(a: &str, b: &str) -> usize {
     let a: Vec<char> = a.chars().take(64).collect();
     let b: Vec<char> = b.chars().take(64).collect();
+    let mut before: Vec<usize> = Vec::new();
     let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, ca) in a.iter().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, cb) in b.iter().enumerate() {
-            let substitute = diagonal + usize::from(ca != cb);
-            diagonal = row[j + 1];
-            row[j + 1] = substitute.min(row[j] + 1).min(row[j + 1] + 1);
+    for i in 0..a.len() {
+        let mut next = vec![i + 1];
+        for j in 0..b.len() {
+            let changed = row[j] + usize::from(a[i] != b[j]);
+            let mut least = changed.min(row[j + 1] + 1).min(next[j] + 1);
+            if i > 0 && j > 0 && a[i] == b[j - 1] && a[i - 1] == b[j] {
+                least = least.min(before[j - 1] + 1);
+            }
+            next.push(least);
         }
+        before = std::mem::replace(&mut row, next);
     }
     row[b.len()]
 }
@@ -39,5 +44,6 @@ mod tests {
         assert_eq!(nearest("gpu-7", names).as_deref(), Some("gpu-07"));
         assert_eq!(nearest("Storag", names).as_deref(), Some("storage"));
         assert_eq!(nearest("banana", names), None);
+        assert_eq!(nearest("cuont", ["count", "model"]).as_deref(), Some("count"), "two letters swapped are one slip");
     }
 }

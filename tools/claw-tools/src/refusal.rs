@@ -131,12 +131,12 @@ impl Refusal {
             next: Vec::new(),
         }
     }
-    /// Names the argument at fault and what it was.
+    /// Names the argument at fault and what it was; nothing was given if `got` is empty.
     #[must_use]
     pub fn with_field(mut self, field: impl Into<String>, got: impl Into<String>) -> Self {
         self.field = Some(field.into());
         let got: String = got.into();
-        self.got = Some(crate::outcome::clip(&got, 200));
+        self.got = (!got.is_empty()).then(|| crate::outcome::clip(&got, 200));
         self
     }
     /// Lists what is allowed.

@@ -8,6 +8,8 @@
 
 use std::sync::OnceLock;
 
+use jsonschema::ValidationError;
+use jsonschema::error::ValidationErrorKind;
 use schemars::{JsonSchema, generate::SchemaSettings};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -38,8 +40,13 @@ fn tidy(value: &mut Value) {
             map.remove("format");
             map.remove("default");
             drop_null(map);
-            for inner in map.values_mut() {
-                tidy(inner);
+            for (key, inner) in map.iter_mut() {
+                match (key.as_str(), inner) {
+                    // Its keys are names of fields, not keywords: one may be called `format`.
+                    ("properties", Value::Object(fields)) => fields.values_mut().for_each(tidy),
+                    ("enum" | "const" | "required", _) => {}
+                    (_, inner) => tidy(inner),
+                }
             }
             one_of_constants(map);
         }
@@ -104,42 +111,45 @@ impl Checker {
 
     /// All faults of `args`, the first as the refusal's field and the others in its evidence.
     pub fn check(&self, tool: &str, args: &Value) -> Result<(), Refusal> {
-        let mut faults: Vec<(String, String, Value)> = Vec::new();
-        for error in self.validator.iter_errors(args).take(20) {
-            let path = dotted(&error.instance_path().to_string());
-            faults.push((path, crate::outcome::clip(&error.to_string(), 300), error.instance().clone().into_owned()));
-        }
-        let Some((path, message, instance)) = faults.first().cloned() else { return Ok(()) };
-        let (path, message, got, near) = self.name_unknown(&path, message, &instance);
-        let allowed = self.allowed_at(&path);
-        let list: Vec<String> = faults.iter().map(|(p, m, _)| format!("{}: {m}", if p.is_empty() { "arguments" } else { p })).collect();
-        let mut refusal = Refusal::new(ErrorCode::InvalidArgument, format!("{tool}: {message}"))
-            .with_field(if path.is_empty() { "arguments" } else { &path }, got)
-            .with_allowed(allowed)
-            .with_nearest(near);
-        if list.len() > 1 {
-            refusal = refusal.with_evidence(Value::from(list));
+        let faults: Vec<ArgumentFault> = self.validator.iter_errors(args).take(20).map(|error| self.fault(&error)).collect();
+        let Some(first) = faults.first() else { return Ok(()) };
+        let mut refusal = Refusal::new(ErrorCode::InvalidArgument, format!("{tool}: {}", first.message))
+            .with_field(first.field(), first.got.clone())
+            .with_allowed(self.allowed_at(&first.path))
+            .with_nearest(first.near.clone());
+        if faults.len() > 1 {
+            refusal = refusal.with_evidence(faults.iter().map(|fault| format!("{}: {}", fault.field(), fault.message)).collect());
         }
         Err(refusal.with_next("tool_describe", serde_json::json!({ "name": tool })))
     }
 
-    /// For an unknown property: its own path and the nearest known one.
-    fn name_unknown(&self, path: &str, message: String, instance: &Value) -> (String, String, String, Option<String>) {
-        let known = self.properties_at(path);
-        let unknown = instance.as_object().and_then(|o| o.keys().find(|k| !known.is_empty() && !known.contains(k)));
-        match unknown {
-            Some(key) if message.contains("dditional properties") => {
-                let near = nearest(key, known.iter().map(String::as_str));
-                let full = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-                (full, format!("unknown field {key:?}"), key.clone(), near)
+    /// One fault in the caller's words: the path of the very field, not of the object around it.
+    fn fault(&self, error: &ValidationError<'_>) -> ArgumentFault {
+        let path = dotted(&error.instance_path().to_string());
+        let inside = |field: &str| if path.is_empty() { field.to_owned() } else { format!("{path}.{field}") };
+        let message = crate::outcome::clip(&error.to_string(), 300);
+        let got = plain(error.instance());
+        match error.kind() {
+            ValidationErrorKind::AdditionalProperties { unexpected } if !unexpected.is_empty() => {
+                let key = &unexpected[0];
+                let near = nearest(key, self.properties_at(&path).iter().map(String::as_str));
+                ArgumentFault { path: inside(key), message: format!("unknown field {key:?}"), got: key.clone(), near }
+            }
+            ValidationErrorKind::Required { property } => {
+                let field = plain(property);
+                ArgumentFault { path: inside(&field), message: format!("missing field {field:?}"), got: String::new(), near: None }
+            }
+            ValidationErrorKind::Pattern { pattern } if id_prefix(pattern).is_some() => {
+                let prefix = id_prefix(pattern).unwrap_or_default();
+                ArgumentFault { message: format!("expected an id like {prefix}…, got {got:?}"), path, got, near: None }
+            }
+            ValidationErrorKind::Pattern { pattern } if is_instant(pattern) => {
+                ArgumentFault { message: format!("{got:?} is not an {INSTANT}"), path, got, near: None }
             }
             _ => {
-                let got = instance.to_string();
-                let near = instance.as_str().and_then(|text| {
-                    let allowed = self.allowed_at(path);
-                    nearest(text, allowed.iter().map(String::as_str))
-                });
-                (path.to_owned(), message, got, near)
+                let allowed = self.allowed_at(&path);
+                let near = error.instance().as_str().and_then(|text| nearest(text, allowed.iter().map(String::as_str)));
+                ArgumentFault { path, message, got, near }
             }
         }
     }
@@ -149,8 +159,8 @@ impl Checker {
         for part in path.split('.').filter(|p| !p.is_empty()) {
             node = match node.get("properties").and_then(|p| p.get(part)) {
                 Some(next) => next,
-                None if part.parse::<usize>().is_ok() => node.get("items")?,
-                None => node.get("additionalProperties")?,
+                None if part.parse::<usize>().is_ok() && node.get("items").is_some() => node.get("items")?,
+                None => node.get("additionalProperties").filter(|schema| schema.is_object())?,
             };
         }
         Some(node)
@@ -164,20 +174,79 @@ impl Checker {
             .unwrap_or_default()
     }
 
-    /// Enum values, or field names, or the bounds at this place of the schema.
+    /// Enum values, field names, alternatives or bounds at this place of the schema; around it
+    /// if the place does not exist.
     fn allowed_at(&self, path: &str) -> Vec<String> {
         let Some(node) = self.node_at(path) else {
-            let parent = path.rsplit_once('.').map_or("", |(parent, _)| parent);
-            return self.properties_at(parent);
+            return self.properties_at(path.rsplit_once('.').map_or("", |(parent, _)| parent));
         };
         if let Some(values) = node.get("enum").and_then(Value::as_array) {
-            return values.iter().map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_owned)).collect();
+            return values.iter().map(plain).collect();
         }
-        ["type", "pattern", "minimum", "maximum", "minLength", "maxLength"]
+        if let Some(choices) = node.get("oneOf").or_else(|| node.get("anyOf")).and_then(Value::as_array) {
+            return choices.iter().map(form).collect();
+        }
+        let pattern = node.get("pattern").and_then(Value::as_str);
+        if let Some(prefix) = pattern.and_then(id_prefix) {
+            return vec![format!("{prefix} and 26 characters")];
+        }
+        if pattern.is_some_and(is_instant) {
+            return vec![INSTANT.to_owned()];
+        }
+        ["type", "minimum", "maximum", "minLength", "maxLength"]
             .iter()
-            .filter_map(|key| node.get(*key).map(|v| format!("{key} {}", v.as_str().map_or_else(|| v.to_string(), str::to_owned))))
+            .filter_map(|key| node.get(*key).map(|v| format!("{key} {}", plain(v))))
+            .chain(pattern.map(|p| format!("pattern {p}")))
             .chain(self.properties_at(path))
             .collect()
+    }
+}
+
+/// One fault of the caller's arguments.
+struct ArgumentFault {
+    path: String,
+    message: String,
+    got: String,
+    near: Option<String>,
+}
+
+impl ArgumentFault {
+    fn field(&self) -> &str {
+        if self.path.is_empty() { "arguments" } else { &self.path }
+    }
+}
+
+/// A text as it is, anything else as JSON.
+fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// The prefix of an id's pattern, such as `wl_`.
+fn id_prefix(pattern: &str) -> Option<&str> {
+    let (prefix, rest) = pattern.strip_prefix('^')?.split_once('[')?;
+    (prefix.ends_with('_') && rest.ends_with("]{26}$")).then_some(prefix)
+}
+
+/// What a timestamp looks like, for people.
+const INSTANT: &str = "RFC 3339 instant such as 2026-03-01T12:00:00Z";
+
+/// The pattern is that of a timestamp.
+fn is_instant(pattern: &str) -> bool {
+    pattern.starts_with(r"^\d{4}-\d{2}-\d{2}[Tt ]")
+}
+
+/// What one alternative looks like: its constant, or its fields with their types.
+fn form(schema: &Value) -> String {
+    if let Some(constant) = schema.get("const") {
+        return constant.to_string();
+    }
+    let kind = |schema: &Value| schema.get("type").map_or_else(|| "any".to_owned(), plain);
+    match schema.get("properties").and_then(Value::as_object) {
+        Some(fields) => {
+            let fields: Vec<String> = fields.iter().map(|(name, field)| format!("{name:?}: {}", kind(field))).collect();
+            format!("{{{}}}", fields.join(", "))
+        }
+        None => kind(schema),
     }
 }
 
@@ -189,10 +258,15 @@ fn dotted(pointer: &str) -> String {
 pub fn parse<T: DeserializeOwned>(tool: &str, checker: &Checker, args: Value) -> Result<T, Refusal> {
     let args = if args.is_null() { Value::Object(Map::new()) } else { args };
     checker.check(tool, &args)?;
-    serde_path_to_error::deserialize(args).map_err(|error| {
+    serde_path_to_error::deserialize(&args).map_err(|error| {
         let path = error.path().to_string();
+        let mut pointer = String::new();
+        for segment in error.path() {
+            pointer.push('/');
+            pointer.push_str(&segment.to_string());
+        }
         Refusal::new(ErrorCode::InvalidArgument, format!("{tool}: {}", error.inner()))
-            .with_field(if path == "." { "arguments" } else { &path }, "")
+            .with_field(if path == "." { "arguments" } else { &path }, args.pointer(&pointer).map(plain).unwrap_or_default())
             .with_next("tool_describe", serde_json::json!({ "name": tool }))
     })
 }
