@@ -1,0 +1,21 @@
+//! # claw-security: who may talk to the gateway, and how it is known
+//!
+//! - [`auth`] (claw-auth): API keys, the caller behind a request, roles.
+//! - [`pki`] (claw-pki): the cluster's own certificate authority, node
+//!   certificates, join tokens and the TLS side of the node port.
+//! - [`secret_file`]: private files on disk, written whole and read only if
+//!   nobody else can read them.
+//!
+//! Time comes in as an argument; randomness is the operating system's. Nothing
+//! secret has a `Display`, and every `Debug` of a secret is redacted.
+
+pub mod auth;
+pub mod pki;
+pub mod secret_file;
+
+mod digest;
+mod secret;
+mod text;
+
+pub use digest::{DigestParseError, Fingerprint, SecretHash};
+pub use secret::RandomnessError;
