@@ -20,6 +20,14 @@ pub const WORKLOADS_PER_NODE_MAX: usize = 1_024;
 pub const GPUS_PER_NODE_MAX: usize = 256;
 /// Status records that a node keeps until acknowledged.
 pub const STATUS_OUTBOX_RECORDS_MAX: usize = 100_000;
+/// Longest detail for people in a message (longer ones are cut when sent), bytes.
+pub const DETAIL_BYTES_MAX: usize = 4 * 1024;
+/// Longest other text of a node about itself (host name, system, address), characters.
+pub const NODE_TEXT_CHARS_MAX: usize = 255;
+/// Longest UUID of a GPU.
+pub const GPU_UUID_CHARS_MAX: usize = 128;
+/// Most runtimes of one node.
+pub const RUNTIMES_PER_NODE_MAX: usize = 16;
 
 /// Largest tool argument object, bytes.
 pub const ARGUMENT_BYTES_MAX: usize = 256 * 1024;

@@ -1,0 +1,253 @@
+//! Messages of gateways.
+
+use super::Read;
+use super::enums::WireEnum as _;
+use super::error::{At as _, Fault, FieldProblem};
+use super::parts::{
+    chars, decode_bits, decode_detail, decode_generation, decode_gpus, decode_log_acks,
+    decode_versions, each, encode_bits, encode_detail, encode_generation, encode_gpus,
+    encode_log_acks, required, short,
+};
+use super::spec::{decode_on_partition, decode_spec, encode_on_partition, encode_spec};
+use crate::ids::{Attempt, NodeId, WorkloadId};
+use crate::limits;
+use crate::message::{
+    DesiredWorkload, GatewayMessage, MeshPeer, NodeSettings, RefusalCode, StatusCause, StopOrder,
+};
+use crate::spec::RuntimeKind;
+use crate::wire::node_v1 as wire;
+use crate::wire::node_v1::envelope::Body;
+
+pub(super) fn encode(message: &GatewayMessage) -> Body {
+    match message {
+        GatewayMessage::Registered {
+            node_id,
+            settings,
+            version,
+            log_acks,
+        } => Body::Registered(wire::Registered {
+            node_id: encode_bits(node_id.bits()),
+            settings: Some(encode_settings(settings)),
+            version: *version,
+            log_acks: encode_log_acks(log_acks),
+        }),
+        GatewayMessage::DesiredSet {
+            generation,
+            workloads,
+            stop,
+        } => Body::DesiredSet(wire::DesiredSet {
+            generation: Some(encode_generation(*generation)),
+            workloads: workloads.iter().map(encode_desired).collect(),
+            stop: stop.iter().map(encode_stop).collect(),
+        }),
+        GatewayMessage::StartWorkload {
+            generation,
+            workload,
+        } => Body::StartWorkload(wire::StartWorkload {
+            generation: Some(encode_generation(*generation)),
+            workload: Some(encode_desired(workload)),
+        }),
+        GatewayMessage::StopWorkload { generation, order } => {
+            Body::StopWorkload(wire::StopWorkload {
+                generation: Some(encode_generation(*generation)),
+                order: Some(encode_stop(order)),
+            })
+        }
+        GatewayMessage::UpdateConfig { settings } => Body::UpdateConfig(wire::UpdateConfig {
+            settings: Some(encode_settings(settings)),
+        }),
+        GatewayMessage::Heartbeat { nonce, confirmed } => Body::Heartbeat(wire::Heartbeat {
+            nonce: *nonce,
+            confirmed: *confirmed,
+        }),
+        GatewayMessage::LogsAck { acks } => Body::LogsAck(wire::LogsAck {
+            acks: encode_log_acks(acks),
+        }),
+        GatewayMessage::MeshPeers { peers } => Body::MeshPeers(wire::MeshPeers {
+            peers: peers.iter().map(encode_peer).collect(),
+        }),
+        GatewayMessage::Ack => Body::Acknowledged(wire::Ack {}),
+        GatewayMessage::Refused {
+            code,
+            message,
+            versions,
+        } => Body::Refused(wire::Refused {
+            code: code.encode(),
+            message: encode_detail(message),
+            version_min: versions.0,
+            version_max: versions.1,
+        }),
+    }
+}
+
+pub(super) fn decode(body: Body) -> Result<Read<GatewayMessage>, Fault> {
+    let message = match body {
+        Body::Registered(registered) => decode_registered(registered).at("registered")?,
+        Body::DesiredSet(set) => decode_set(set).at("desired_set")?,
+        Body::StartWorkload(start) => decode_start(start).at("start_workload")?,
+        Body::StopWorkload(stop) => decode_stop_workload(stop).at("stop_workload")?,
+        Body::UpdateConfig(wire::UpdateConfig { settings }) => GatewayMessage::UpdateConfig {
+            settings: decode_settings(settings).at("update_config")?,
+        },
+        Body::Heartbeat(wire::Heartbeat { nonce, confirmed }) => {
+            GatewayMessage::Heartbeat { nonce, confirmed }
+        }
+        Body::LogsAck(wire::LogsAck { acks }) => GatewayMessage::LogsAck {
+            acks: decode_log_acks(acks, "acks").at("logs_ack")?,
+        },
+        Body::MeshPeers(wire::MeshPeers { peers }) => GatewayMessage::MeshPeers {
+            peers: each(peers, "peers", usize::MAX, decode_peer).at("mesh_peers")?,
+        },
+        Body::Acknowledged(wire::Ack {}) => GatewayMessage::Ack,
+        Body::Refused(refused) => decode_refused(refused).at("refused")?,
+        Body::Register(_) => return Ok(Read::WrongDirection("register")),
+        Body::WorkloadStatus(_) => return Ok(Read::WrongDirection("workload_status")),
+        Body::Metrics(_) => return Ok(Read::WrongDirection("metrics")),
+        Body::Logs(_) => return Ok(Read::WrongDirection("logs")),
+        Body::HeartbeatAck(_) => return Ok(Read::WrongDirection("heartbeat_ack")),
+        Body::CapabilitiesChanged(_) => return Ok(Read::WrongDirection("capabilities_changed")),
+        Body::Error(_) => return Ok(Read::WrongDirection("error")),
+    };
+    Ok(Read::Message(message))
+}
+
+fn decode_registered(registered: wire::Registered) -> Result<GatewayMessage, Fault> {
+    if registered.version == 0 {
+        return Err(Fault::new(FieldProblem::Missing).at("version"));
+    }
+    Ok(GatewayMessage::Registered {
+        node_id: NodeId::from_bits(decode_bits(&registered.node_id, "node_id")?),
+        settings: decode_settings(registered.settings)?,
+        version: registered.version,
+        log_acks: decode_log_acks(registered.log_acks, "log_acks")?,
+    })
+}
+
+fn encode_settings(settings: &NodeSettings) -> wire::NodeSettings {
+    wire::NodeSettings {
+        metrics_interval_ms: settings.metrics_interval_ms,
+        heartbeat_interval_ms: settings.heartbeat_interval_ms,
+        log_buffer_bytes: settings.log_buffer_bytes,
+    }
+}
+
+fn decode_settings(settings: Option<wire::NodeSettings>) -> Result<NodeSettings, Fault> {
+    let settings = required(settings, "settings")?;
+    // An interval of nothing would be a busy loop.
+    let interval = |value: u64, name: &str| match value {
+        0 => Err(Fault::new(FieldProblem::OutOfRange {
+            value,
+            min: 1,
+            max: u64::MAX,
+        })
+        .at(name)),
+        1.. => Ok(value),
+    };
+    let decode = || {
+        Ok(NodeSettings {
+            metrics_interval_ms: interval(settings.metrics_interval_ms, "metrics_interval_ms")?,
+            heartbeat_interval_ms: interval(
+                settings.heartbeat_interval_ms,
+                "heartbeat_interval_ms",
+            )?,
+            log_buffer_bytes: settings.log_buffer_bytes,
+        })
+    };
+    decode().at("settings")
+}
+
+fn decode_set(set: wire::DesiredSet) -> Result<GatewayMessage, Fault> {
+    let workloads_max = limits::WORKLOADS_PER_NODE_MAX;
+    Ok(GatewayMessage::DesiredSet {
+        generation: decode_generation(set.generation)?,
+        workloads: each(set.workloads, "workloads", workloads_max, decode_desired)?,
+        stop: each(set.stop, "stop", usize::MAX, decode_stop)?,
+    })
+}
+
+fn decode_start(start: wire::StartWorkload) -> Result<GatewayMessage, Fault> {
+    Ok(GatewayMessage::StartWorkload {
+        generation: decode_generation(start.generation)?,
+        workload: decode_desired(required(start.workload, "workload")?).at("workload")?,
+    })
+}
+
+fn decode_stop_workload(stop: wire::StopWorkload) -> Result<GatewayMessage, Fault> {
+    Ok(GatewayMessage::StopWorkload {
+        generation: decode_generation(stop.generation)?,
+        order: decode_stop(required(stop.order, "order")?).at("order")?,
+    })
+}
+
+fn encode_desired(desired: &DesiredWorkload) -> wire::DesiredWorkload {
+    wire::DesiredWorkload {
+        workload_id: encode_bits(desired.workload_id.bits()),
+        attempt: desired.attempt.0,
+        spec: Some(encode_spec(&desired.spec)),
+        gpus: encode_gpus(&desired.gpus),
+        runtime: desired.runtime.encode(),
+        on_partition: Some(encode_on_partition(desired.on_partition)),
+        grace_s: desired.grace_s,
+        max_duration_s: desired.max_duration_s,
+    }
+}
+
+fn decode_desired(desired: wire::DesiredWorkload) -> Result<DesiredWorkload, Fault> {
+    Ok(DesiredWorkload {
+        workload_id: WorkloadId::from_bits(decode_bits(&desired.workload_id, "workload_id")?),
+        attempt: Attempt(desired.attempt),
+        spec: decode_spec(required(desired.spec, "spec")?).at("spec")?,
+        gpus: decode_gpus(desired.gpus)?,
+        runtime: RuntimeKind::decode(desired.runtime).at("runtime")?,
+        on_partition: decode_on_partition(required(desired.on_partition, "on_partition")?)
+            .at("on_partition")?,
+        grace_s: desired.grace_s,
+        max_duration_s: desired.max_duration_s,
+    })
+}
+
+fn encode_stop(order: &StopOrder) -> wire::StopOrder {
+    wire::StopOrder {
+        workload_id: encode_bits(order.workload_id.bits()),
+        attempt: order.attempt.0,
+        grace_s: order.grace_s,
+        cause: order.cause.encode(),
+    }
+}
+
+fn decode_stop(order: wire::StopOrder) -> Result<StopOrder, Fault> {
+    Ok(StopOrder {
+        workload_id: WorkloadId::from_bits(decode_bits(&order.workload_id, "workload_id")?),
+        attempt: Attempt(order.attempt),
+        grace_s: order.grace_s,
+        cause: StatusCause::decode(order.cause).at("cause")?,
+    })
+}
+
+fn encode_peer(peer: &MeshPeer) -> wire::MeshPeer {
+    wire::MeshPeer {
+        node_id: encode_bits(peer.node_id.bits()),
+        public_key: peer.public_key.clone(),
+        endpoint: peer.endpoint.clone(),
+        allowed_ips: peer.allowed_ips.clone(),
+    }
+}
+
+fn decode_peer(peer: wire::MeshPeer) -> Result<MeshPeer, Fault> {
+    let text_max = limits::NODE_TEXT_CHARS_MAX;
+    let decode_ip = |ip| short(ip, text_max);
+    Ok(MeshPeer {
+        node_id: NodeId::from_bits(decode_bits(&peer.node_id, "node_id")?),
+        public_key: chars(peer.public_key, "public_key", text_max)?,
+        endpoint: chars(peer.endpoint, "endpoint", text_max)?,
+        allowed_ips: each(peer.allowed_ips, "allowed_ips", usize::MAX, decode_ip)?,
+    })
+}
+
+fn decode_refused(refused: wire::Refused) -> Result<GatewayMessage, Fault> {
+    Ok(GatewayMessage::Refused {
+        code: RefusalCode::decode(refused.code).at("code")?,
+        message: decode_detail(refused.message, "message")?,
+        versions: decode_versions(refused.version_min, refused.version_max)?,
+    })
+}
