@@ -30,6 +30,22 @@ const RUST_WORDS: [(&str, &str); 2] = [
     ),
 ];
 
+/// Calls that stand in no Rust file: (name, way out).
+const CALLS: [(&str, &str); 3] = [
+    (
+        "unbounded_channel",
+        "give the queue a bound, and say what happens when it is full",
+    ),
+    (
+        "set_var",
+        "pass the value; the environment belongs to all threads",
+    ),
+    (
+        "remove_var",
+        "pass the value; the environment belongs to all threads",
+    ),
+];
+
 /// Folders that exist on one machine only.
 const MACHINE_PATHS: [&str; 4] = [
     concat!("/", "work/"),
@@ -77,6 +93,35 @@ pub fn check_machine_paths(path: &str, text: &str) -> Vec<Finding> {
         }
     }
     findings
+}
+
+/// Finds queues without a bound and changes of the environment.
+pub fn check_calls(source: &Source) -> Vec<Finding> {
+    let mut hits = Vec::new();
+    for (call, fix) in CALLS {
+        let places = source.code_words(call).into_iter();
+        hits.extend(places.map(|at| (at, call, fix)));
+    }
+    let queue = "mpsc::channel";
+    for at in source.code_words(queue) {
+        let rest = &source.code[at + queue.len()..];
+        let rest = match rest.strip_prefix("::<") {
+            Some(turbofish) => turbofish.split_once(">(").map_or("", |(_, rest)| rest),
+            None => rest.strip_prefix('(').unwrap_or_default(),
+        };
+        if rest.starts_with(')') {
+            hits.push((
+                at,
+                "std::sync::mpsc::channel",
+                "use `sync_channel` with a bound",
+            ));
+        }
+    }
+    let finding = |(at, call, fix): (usize, &str, &str)| {
+        let problem = format!("`{call}`");
+        Finding::new(&source.path, source.line_of(at), problem, fix)
+    };
+    hits.into_iter().map(finding).collect()
 }
 
 /// Functions in which a test may sleep: the one loop that polls, with a deadline.
@@ -134,6 +179,15 @@ mod tests {
             assert_eq!(check_words("a.rs", word).len(), 1, "{word}");
             assert_eq!(check_words("a.md", word).len(), 0, "{word}");
         }
+    }
+
+    #[test]
+    fn unbounded_queues_and_changes_of_the_environment_are_found() {
+        let text = "fn f() {\n unbounded_channel::<u8>();\n unsafe { env::set_var(a, b) };\n mpsc::channel::<Vec<u8>>();\n mpsc::channel();\n mpsc::channel(8); mpsc::channel::<u8>(8);\n oneshot::channel();\n}\n";
+        let findings = check_calls(&Source::new("a.rs", text));
+        let mut lines: Vec<_> = findings.iter().map(|f| f.line).collect();
+        lines.sort_unstable();
+        assert_eq!(lines, [2, 3, 4, 5]);
     }
 
     #[test]

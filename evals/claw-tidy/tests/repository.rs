@@ -116,6 +116,11 @@ fn no_path_of_one_machine() -> Result<(), Broken> {
 }
 
 #[test]
+fn queues_are_bounded_and_the_environment_is_left_alone() -> Result<(), Broken> {
+    holds(sources().iter().flat_map(words::check_calls).collect())
+}
+
+#[test]
 fn tests_do_not_sleep() -> Result<(), Broken> {
     holds(words::check_sleeps(&sources()))
 }
