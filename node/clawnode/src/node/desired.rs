@@ -12,7 +12,7 @@ use claw_proto::topology::GpuHealth;
 
 use super::io::{Action, WorkloadEnd};
 use super::lease::Lease;
-use super::{DurableChange, Live, Node, StopIntent, never_started};
+use super::{AttemptEntry, DurableChange, Live, Node, StopIntent, Wanted, never_started};
 
 impl Node {
     pub(super) fn desired_set(
@@ -30,7 +30,7 @@ impl Node {
         self.waiting.retain(|id, next| {
             workloads
                 .iter()
-                .any(|w| w.workload_id == *id && w.attempt == next.attempt)
+                .any(|w| w.workload_id == *id && w.attempt == next.attempt())
         });
         for order in stop {
             self.stop_order(&order);
@@ -89,38 +89,23 @@ impl Node {
     }
 
     fn has_or_had(&self, id: WorkloadId, attempt: Attempt) -> bool {
-        self.durable
-            .ended
-            .get(&id)
-            .is_some_and(|record| record.attempt >= attempt)
-            || self
-                .durable
-                .attempts
-                .get(&id)
-                .is_some_and(|entry| entry.attempt() >= attempt)
-            || self
-                .waiting
-                .get(&id)
-                .is_some_and(|next| next.attempt >= attempt)
+        let live = self.durable.attempts.get(&id).map(AttemptEntry::attempt);
+        let waiting = self.waiting.get(&id).map(Wanted::attempt);
+        self.durable.highest_ended(id).max(live).max(waiting) >= Some(attempt)
     }
 
     /// Brings one wanted attempt closer.
     fn want(&mut self, workload: DesiredWorkload) {
         let (id, attempt) = (workload.workload_id, workload.attempt);
-        let live = self
-            .durable
-            .attempts
-            .get(&id)
-            .map(super::AttemptEntry::attempt);
-        let ended = self.durable.ended.get(&id).map(|record| record.attempt);
+        let live = self.durable.attempts.get(&id).map(AttemptEntry::attempt);
         if live == Some(attempt) {
             return;
         }
-        if ended == Some(attempt) {
-            self.report_end_again(id);
+        if self.durable.ended_record(id, attempt).is_some() {
+            self.report_end_again(id, attempt);
             return;
         }
-        if ended.max(live) > Some(attempt) {
+        if self.durable.highest_ended(id).max(live) > Some(attempt) {
             let detail = "a newer attempt was started on this node";
             let end = WorkloadEnd::of(NodeWorkloadState::Stopped, StatusCause::Superseded, detail);
             self.record(id, attempt, end, workload.runtime == RuntimeKind::Sim);
@@ -130,36 +115,39 @@ impl Node {
             self.refuse_for_storage("the status records of this workload could not be kept");
             return;
         }
+        let base_ms = self.session.register_sent_ms;
+        let wanted = Wanted {
+            workload: Arc::new(workload),
+            base_ms,
+        };
         match live {
             Some(older) => {
                 let newer = self
                     .waiting
                     .get(&id)
-                    .is_none_or(|next| next.attempt <= attempt);
+                    .is_none_or(|next| next.attempt() <= attempt);
                 if newer {
                     let grace_ms = self
                         .durable
                         .entry(id, older)
                         .map_or(0, |entry| u64::from(entry.workload.grace_s) * 1_000);
-                    self.waiting.insert(id, Arc::new(workload));
+                    self.waiting.insert(id, wanted);
                     self.stop(id, older, grace_ms, StatusCause::Superseded);
                 }
             }
-            None => self.begin(Arc::new(workload)),
+            None => self.begin(wanted),
         }
     }
 
     /// Accepts an attempt: it is written down, and started once that is on disk.
-    pub(super) fn begin(&mut self, workload: Arc<DesiredWorkload>) {
+    pub(super) fn begin(&mut self, wanted: Wanted) {
+        let Wanted { workload, base_ms } = wanted;
         let (id, attempt) = (workload.workload_id, workload.attempt);
         if let Some(end) = self.cannot_run(&workload) {
             self.record(id, attempt, end, workload.runtime == RuntimeKind::Sim);
             return;
         }
-        let base_ms = self
-            .lease_base_ms
-            .unwrap_or(0)
-            .max(self.session.register_sent_ms);
+        let base_ms = self.lease_base_ms.unwrap_or(0).max(base_ms);
         let lease = Lease::of(&workload, base_ms);
         let write = self.commit(DurableChange::Accepted { workload, lease });
         self.live.insert(
@@ -236,25 +224,16 @@ impl Node {
 
     fn stop_order(&mut self, order: &StopOrder) {
         let (id, attempt) = (order.workload_id, order.attempt);
-        if self
-            .waiting
-            .get(&id)
-            .is_some_and(|next| next.attempt == attempt)
-        {
+        if self.waiting.get(&id).map(Wanted::attempt) == Some(attempt) {
             let simulated = self
                 .waiting
                 .remove(&id)
-                .is_some_and(|next| next.runtime == RuntimeKind::Sim);
+                .is_some_and(|next| next.workload.runtime == RuntimeKind::Sim);
             self.record(id, attempt, never_started(order.cause), simulated);
         } else if self.durable.entry(id, attempt).is_some() {
             self.stop(id, attempt, u64::from(order.grace_s) * 1_000, order.cause);
-        } else if self
-            .durable
-            .ended
-            .get(&id)
-            .is_some_and(|record| record.attempt == attempt)
-        {
-            self.report_end_again(id);
+        } else if self.durable.ended_record(id, attempt).is_some() {
+            self.report_end_again(id, attempt);
         } else {
             let end = WorkloadEnd::of(
                 NodeWorkloadState::Stopped,

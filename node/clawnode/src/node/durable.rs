@@ -13,9 +13,9 @@ use serde::{Deserialize, Serialize};
 
 use super::lease::Lease;
 
-/// Ended workloads that a node remembers, so that none of them is started
+/// Ended attempts that a node remembers, so that none of them is started
 /// again. The oldest acknowledged ones go first; what is not acknowledged stays.
-pub const ENDED_WORKLOADS_MAX: usize = 16_384;
+pub const ENDED_ATTEMPTS_MAX: usize = 16_384;
 
 /// A decided stop of a live attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -118,8 +118,10 @@ pub struct DurableState {
     pub outbox: VecDeque<StatusRecord>,
     /// Attempts that were accepted and have not ended: one per workload at most.
     pub attempts: BTreeMap<WorkloadId, AttemptEntry>,
-    /// Final record of the highest ended attempt, per workload.
-    pub ended: BTreeMap<WorkloadId, StatusRecord>,
+    /// Final record of every ended attempt that is remembered.
+    pub ended: BTreeMap<WorkloadId, BTreeMap<Attempt, StatusRecord>>,
+    /// How many those are.
+    n_ended: usize,
 }
 
 impl DurableState {
@@ -134,6 +136,7 @@ impl DurableState {
             outbox: VecDeque::new(),
             attempts: BTreeMap::new(),
             ended: BTreeMap::new(),
+            n_ended: 0,
         }
     }
 
@@ -192,14 +195,11 @@ impl DurableState {
             if self.entry_mut(record.workload_id, record.attempt).is_some() {
                 self.attempts.remove(&record.workload_id);
             }
-            let newer = self
-                .ended
-                .get(&record.workload_id)
-                .is_none_or(|known| known.attempt <= record.attempt);
-            if newer {
-                self.ended.insert(record.workload_id, record.clone());
-                self.forget_oldest_ended();
+            let attempts = self.ended.entry(record.workload_id).or_default();
+            if attempts.insert(record.attempt, record.clone()).is_none() {
+                self.n_ended += 1;
             }
+            self.forget_oldest_ended();
         } else if let Some(entry) = self.entry_mut(record.workload_id, record.attempt) {
             entry.state = Some(record.state);
             if record.state == NodeWorkloadState::Running {
@@ -208,23 +208,41 @@ impl DurableState {
         }
     }
 
-    /// Drops the oldest quarter of the acknowledged ended workloads once there
+    /// Drops the oldest quarter of the acknowledged ended attempts once there
     /// are too many, so that the cost is spread over many ends.
     fn forget_oldest_ended(&mut self) {
-        if self.ended.len() <= ENDED_WORKLOADS_MAX {
+        if self.n_ended <= ENDED_ATTEMPTS_MAX {
             return;
         }
         let acked = self.acked;
-        let mut old: Vec<u64> = self
+        let records = self
             .ended
             .values()
-            .map(|record| record.record)
-            .filter(|record| *record <= acked)
-            .collect();
+            .flat_map(BTreeMap::values)
+            .map(|record| record.record);
+        let mut old: Vec<u64> = records.filter(|record| *record <= acked).collect();
         old.sort_unstable();
         if let Some(limit) = old.get(old.len() / 4).copied() {
-            self.ended.retain(|_, record| record.record > limit);
+            self.ended.retain(|_, attempts| {
+                attempts.retain(|_, record| record.record > limit);
+                !attempts.is_empty()
+            });
+            self.n_ended = self.ended.values().map(BTreeMap::len).sum();
         }
+    }
+
+    /// How an attempt ended, if that is remembered.
+    pub fn ended_record(&self, workload_id: WorkloadId, attempt: Attempt) -> Option<&StatusRecord> {
+        self.ended
+            .get(&workload_id)
+            .and_then(|attempts| attempts.get(&attempt))
+    }
+
+    /// The highest attempt of a workload that ended.
+    pub fn highest_ended(&self, workload_id: WorkloadId) -> Option<Attempt> {
+        self.ended
+            .get(&workload_id)
+            .and_then(|attempts| attempts.keys().next_back().copied())
     }
 
     fn entry_mut(

@@ -51,6 +51,21 @@ struct Live {
     lease: Option<Lease>,
 }
 
+/// An attempt that the gateway asked for.
+#[derive(Debug, Clone)]
+struct Wanted {
+    workload: Arc<DesiredWorkload>,
+    /// When `Register` was sent on the connection that asked for it: the
+    /// gateway's count of its lease begins no earlier.
+    base_ms: u64,
+}
+
+impl Wanted {
+    fn attempt(&self) -> Attempt {
+        self.workload.attempt
+    }
+}
+
 /// Which writes are on disk.
 #[derive(Debug, Clone, Default)]
 struct Writes {
@@ -75,7 +90,7 @@ pub struct Node {
     /// Same keys as `durable.attempts`.
     live: BTreeMap<WorkloadId, Live>,
     /// Newer attempts that wait until the older one is gone.
-    waiting: BTreeMap<WorkloadId, Arc<DesiredWorkload>>,
+    waiting: BTreeMap<WorkloadId, Wanted>,
     writes: Writes,
     session: Session,
     /// Send time of the latest answer that the gateway confirmed.
@@ -264,11 +279,7 @@ impl Node {
     /// lost. It is taken over and reported; the gateway decides about it.
     fn adopt_unknown(&mut self, workload: Arc<DesiredWorkload>, found: Found) {
         let (id, attempt) = (workload.workload_id, workload.attempt);
-        let is_over = self
-            .durable
-            .ended
-            .get(&id)
-            .is_some_and(|record| record.attempt >= attempt);
+        let is_over = self.durable.highest_ended(id) >= Some(attempt);
         let other = self.durable.attempts.contains_key(&id);
         match found {
             Found::NeverStarted => {}

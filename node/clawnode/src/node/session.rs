@@ -1,9 +1,11 @@
 //! One connection to the gateway: registration, frame order, heartbeats.
 
-use claw_proto::ids::Generation;
+use std::collections::BTreeMap;
+
+use claw_proto::ids::{Generation, NodeId};
 use claw_proto::limits::{HEARTBEAT_TIMEOUT_MS, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN};
 use claw_proto::message::{
-    Envelope, GatewayMessage, NodeErrorCode, NodeMessage, NodeSettings, RunningReport,
+    Envelope, GatewayMessage, LogKey, NodeErrorCode, NodeMessage, NodeSettings, RunningReport,
 };
 
 use super::io::{Action, CloseReason};
@@ -23,6 +25,15 @@ enum Phase {
     Registered,
     /// The shell was told to close; nothing more is heard or said.
     Closing,
+}
+
+/// The parts of `Registered`.
+struct Answer {
+    node_id: NodeId,
+    settings: NodeSettings,
+    version: u32,
+    log_acks: BTreeMap<LogKey, u64>,
+    ack: u64,
 }
 
 /// State of the present connection.
@@ -184,81 +195,94 @@ impl Node {
     }
 
     pub(super) fn gateway(&mut self, envelope: Envelope<GatewayMessage>) {
-        if matches!(self.session.phase, Phase::Down | Phase::Closing)
-            || !self.frame_in_order(envelope.sequence)
-        {
+        let open = !matches!(self.session.phase, Phase::Down | Phase::Closing);
+        if !open || !self.frame_in_order(envelope.sequence) {
             return;
         }
         self.session.last_heard_ms = self.now.mono_ms;
+        let Envelope {
+            epoch, ack, body, ..
+        } = envelope;
         if let GatewayMessage::Refused {
             code,
             message,
             versions,
-        } = envelope.body
+        } = body
         {
-            let detail = format!(
-                "{message} (gateway speaks versions {} to {})",
-                versions.0, versions.1
-            );
+            let (oldest, newest) = versions;
+            let detail = format!("{message} (gateway speaks versions {oldest} to {newest})");
             self.close(CloseReason::Refused(code), detail);
             return;
         }
-        if envelope.epoch < self.durable.epoch {
-            let detail = format!(
-                "epoch {} is older than {}, which this node saw",
-                envelope.epoch, self.durable.epoch
-            );
+        if epoch < self.durable.epoch {
+            let seen = self.durable.epoch;
+            let detail = format!("epoch {epoch} is older than {seen}, which this node saw");
             self.error(NodeErrorCode::StaleGeneration, detail.clone());
             self.close(CloseReason::StaleEpoch, detail);
             return;
         }
-        let registering = self.session.phase == Phase::Registering;
-        if registering && !matches!(envelope.body, GatewayMessage::Registered { .. }) {
-            self.close(
-                CloseReason::Protocol,
-                "a message came before the answer to the registration",
-            );
+        let is_answer = matches!(body, GatewayMessage::Registered { .. });
+        if self.session.phase == Phase::Registering && !is_answer {
+            let detail = "a message came before the answer to the registration";
+            self.close(CloseReason::Protocol, detail);
             return;
         }
-        self.see(envelope.epoch, self.durable.generation);
-        if let GatewayMessage::Registered {
+        self.see(epoch, self.durable.generation);
+        if self.session.phase == Phase::Registered {
+            self.records_acked(ack);
+        }
+        self.message(body, ack);
+    }
+
+    /// The answer to `Register`; a second one on the same connection says nothing new.
+    fn registered(&mut self, answer: Answer) {
+        if self.session.phase != Phase::Registering {
+            return;
+        }
+        let Answer {
             node_id,
             settings,
             version,
             log_acks,
-        } = envelope.body
-        {
-            if node_id != self.identity.node_id {
-                self.close(
-                    CloseReason::Protocol,
-                    format!("the gateway takes this node for {node_id}"),
-                );
-            } else if !(PROTOCOL_VERSION_MIN..=PROTOCOL_VERSION).contains(&version) {
-                self.close(
-                    CloseReason::Protocol,
-                    format!("the gateway chose version {version}, which this node does not speak"),
-                );
-            } else if registering {
-                self.session.phase = Phase::Registered;
-                self.session.version = version;
-                self.records_acked(envelope.ack);
-                self.apply_settings(settings);
-                self.out.push(Action::LogsAcked {
-                    acks: log_acks,
-                    resume: true,
-                });
-                if self.writes.failed {
-                    self.refuse_for_storage("writes are waiting for the disk");
-                }
+            ack,
+        } = answer;
+        if node_id != self.identity.node_id {
+            let detail = format!("the gateway takes this node for {node_id}");
+            self.close(CloseReason::Protocol, detail);
+        } else if !(PROTOCOL_VERSION_MIN..=PROTOCOL_VERSION).contains(&version) {
+            let detail = format!("the gateway chose version {version}, unknown to this node");
+            self.close(CloseReason::Protocol, detail);
+        } else {
+            self.session.phase = Phase::Registered;
+            self.session.version = version;
+            self.records_acked(ack);
+            self.apply_settings(settings);
+            self.out.push(Action::LogsAcked {
+                acks: log_acks,
+                resume: true,
+            });
+            if self.writes.failed {
+                self.refuse_for_storage("writes are waiting for the disk");
             }
-            return;
         }
-        self.records_acked(envelope.ack);
-        self.message(envelope.body);
     }
 
-    fn message(&mut self, body: GatewayMessage) {
+    fn message(&mut self, body: GatewayMessage, ack: u64) {
         match body {
+            GatewayMessage::Registered {
+                node_id,
+                settings,
+                version,
+                log_acks,
+            } => {
+                self.registered(Answer {
+                    node_id,
+                    settings,
+                    version,
+                    log_acks,
+                    ack,
+                });
+            }
             GatewayMessage::DesiredSet {
                 generation,
                 workloads,
@@ -269,7 +293,7 @@ impl Node {
                 workload,
             } => self.start_workload(generation, workload),
             GatewayMessage::StopWorkload { generation, order } => {
-                self.stop_workload(generation, order)
+                self.stop_workload(generation, order);
             }
             GatewayMessage::UpdateConfig { settings } => self.apply_settings(settings),
             GatewayMessage::Heartbeat { nonce, confirmed } => self.heartbeat(nonce, confirmed),
@@ -285,8 +309,8 @@ impl Node {
                 self.error(NodeErrorCode::Unsupported, message);
             }
             GatewayMessage::Ack => {}
-            // Handled by the caller, before the session is up.
-            GatewayMessage::Registered { .. } | GatewayMessage::Refused { .. } => {}
+            // Handled by the caller: it may come at any time.
+            GatewayMessage::Refused { .. } => {}
         }
     }
 

@@ -104,8 +104,8 @@ impl Node {
     }
 
     /// Says again how an attempt ended, unless that is still on its way.
-    pub(super) fn report_end_again(&mut self, id: WorkloadId) {
-        let Some(known) = self.durable.ended.get(&id) else {
+    pub(super) fn report_end_again(&mut self, id: WorkloadId, attempt: Attempt) {
+        let Some(known) = self.durable.ended_record(id, attempt) else {
             return;
         };
         if known.record > self.durable.acked {
@@ -120,7 +120,7 @@ impl Node {
             signal: known.signal,
             at: Some(known.at),
         };
-        self.record(id, known.attempt, end, known.simulated);
+        self.record(id, attempt, end, known.simulated);
     }
 
     /// Sends every record that is durable and not yet sent on this connection.
