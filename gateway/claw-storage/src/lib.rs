@@ -19,7 +19,10 @@ pub mod conformance;
 mod durable;
 mod journal;
 mod memory;
+mod segments;
 mod sqlite;
+#[cfg(test)]
+mod test_disk;
 
 pub use journal::{
     BLOB_BYTES_MAX, Batch, Blob, CompactReport, Damage, DamageKind, FaultHook, FaultPoint,
@@ -27,4 +30,8 @@ pub use journal::{
     PAYLOAD_BYTES_MAX, Record, Snapshot, Space, Stored, VerifyReport, chain_hash,
 };
 pub use memory::MemoryJournal;
+pub use segments::{
+    AckSeq, Gap, GapCause, LogCursor, LogEntry, LogError, LogGap, LogKey, LogLimits, LogLine,
+    LogOpenReport, LogPage, LogQuery, LogSegments, RetentionReport, Stream,
+};
 pub use sqlite::{ArchiveCheck, JournalOptions, OpenError, OpenReport, SqliteJournal};

@@ -1,0 +1,126 @@
+//! Files that a crash or a disk changed.
+
+use std::fs;
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::segments::catalog::segment_path;
+
+/// A stream in two files: 1 to 8 sealed, 9 to 14 with a gap (11, 12) not sealed.
+fn two_files(dir: &Path) -> (LogKey, [PathBuf; 2]) {
+    let mut logs = open(dir, roomy());
+    let out = key("wl_1", Stream::Stdout);
+    logs.append(&out, &lines(1..=8), None).unwrap();
+    logs.seal("wl_1", 1).unwrap();
+    logs.append(&out, &lines(9..=10), None).unwrap();
+    let gap = Gap {
+        first_seq: 11,
+        n_lost: 2,
+    };
+    logs.append(&out, &lines(13..=14), Some(gap)).unwrap();
+    logs.sync().unwrap();
+    let paths = [1, 9].map(|first_seq| segment_path(dir, &out, first_seq));
+    (out, paths)
+}
+
+fn assert_only_true_lines(logs: &LogSegments) {
+    for entry in logs.read(&EVERYTHING).unwrap().entries {
+        let at_ms = i64::try_from(entry.line.seq).unwrap();
+        assert_eq!(entry.line, line(entry.line.seq, at_ms));
+    }
+}
+
+#[test]
+fn a_torn_end_is_cut_reported_and_sent_again() {
+    let root = TempDir::new().unwrap();
+    let (out, [_, active]) = two_files(root.path());
+    let whole = fs::read(&active).unwrap();
+    for len in 0..whole.len() {
+        fs::write(&active, &whole[..len]).unwrap();
+        let (mut logs, report) = LogSegments::open(root.path(), roomy()).unwrap();
+        let last_seq = logs.last_seq(&out).unwrap().0;
+        covered(&logs, &out);
+        assert_only_true_lines(&logs);
+        assert!(
+            report.torn.len() <= 1 && report.n_bad_stretches <= 1,
+            "{report:?}"
+        );
+        // The node sends again from where the store says that it ends.
+        let gap = (last_seq < 12).then_some(Gap {
+            first_seq: 11,
+            n_lost: 2,
+        });
+        if last_seq < 10 {
+            logs.append(&out, &lines(last_seq + 1..=10), None).unwrap();
+        }
+        logs.append(&out, &lines(13..=14), gap).unwrap();
+        assert_eq!(
+            covered(&logs, &out),
+            [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 13, 14]
+        );
+        drop(logs);
+        fs::write(&active, &whole).unwrap();
+    }
+}
+
+#[test]
+fn a_changed_byte_costs_at_most_the_lines_it_hit_and_shows_as_a_gap() {
+    let root = TempDir::new().unwrap();
+    let (out, paths) = two_files(root.path());
+    let mut n_hurt = 0;
+    for path in &paths {
+        let whole = fs::read(path).unwrap();
+        for at in 0..whole.len() {
+            let mut changed = whole.clone();
+            changed[at] ^= 0x41;
+            fs::write(path, &changed).unwrap();
+            let logs = open(root.path(), roomy());
+            let present = covered(&logs, &out);
+            assert_only_true_lines(&logs);
+            assert!(
+                present.len() + 1 >= 12 || path == &paths[1],
+                "one byte, one line"
+            );
+            n_hurt += usize::from(present.len() < 12);
+            drop(logs);
+            fs::write(path, &whole).unwrap();
+        }
+    }
+    assert!(
+        n_hurt > 500,
+        "frames are nearly all of a file, {n_hurt} flips hurt"
+    );
+}
+
+#[test]
+fn a_file_that_is_gone_shows_as_a_gap() {
+    let root = TempDir::new().unwrap();
+    let (out, [sealed, _]) = two_files(root.path());
+    fs::remove_file(sealed).unwrap();
+    let logs = open(root.path(), roomy());
+    assert_eq!(covered(&logs, &out), [9, 10, 13, 14]);
+    let page = logs.read(&EVERYTHING).unwrap();
+    let causes: Vec<GapCause> = page.gaps.iter().map(|gap| gap.cause).collect();
+    assert_eq!(causes, [GapCause::Damage, GapCause::Node]);
+}
+
+#[test]
+fn what_could_not_be_synced_is_taken_back() {
+    let root = TempDir::new().unwrap();
+    let mut logs = open(root.path(), roomy());
+    let out = key("wl_1", Stream::Stdout);
+    logs.append(&out, &lines(1..=3), None).unwrap();
+    logs.sync().unwrap();
+    logs.append(&out, &lines(4..=6), None).unwrap();
+    // The folder that must be synced is not there: the sync of its names fails.
+    logs.unsynced_dirs.insert(root.path().join("gone"));
+    assert!(logs.sync().is_err());
+    assert_eq!(covered(&logs, &out), [1, 2, 3], "not synced, not there");
+    logs.unsynced_dirs.clear();
+    logs.append(&out, &lines(4..=7), None).unwrap();
+    logs.sync().unwrap();
+    drop(logs);
+    let logs = open(root.path(), roomy());
+    assert_eq!(covered(&logs, &out), [1, 2, 3, 4, 5, 6, 7]);
+}
