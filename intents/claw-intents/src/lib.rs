@@ -1,1 +1,43 @@
-//! # claw-intents
+//! # claw-intents: words in, a typed intent or an honest question out
+//!
+//! [`parse`] turns a request such as "Run Llama 70B on 4 H100s" into an
+//! [`Intent`] with the provenance of every field and every assumption stated,
+//! into questions, or into a coded refusal. It never guesses: a word that it
+//! does not understand becomes a question, quoted text is data and gives no
+//! orders, and no number, GPU model or node is in an intent that the text or
+//! the context did not give.
+//!
+//! ```text
+//! text ─ tokens with spans ─ safety ─ action ─ clauses ─ context, catalogue, fit ─ Answer
+//! ```
+//!
+//! Understood are: run a command, run a catalogued model on N GPUs, stop,
+//! drain, undrain and queries. The crate is pure: no clock, no randomness, no
+//! files; the catalogue is compiled in.
+
+mod answer;
+mod catalog;
+mod context;
+mod grammar;
+mod lexicon;
+mod safety;
+mod shell;
+mod text;
+mod words;
+
+pub use answer::{
+    Answer, Assumption, Intent, Provenance, QueryFilter, QuerySubject, Question, RefusalCode,
+    Source, Span, Understood,
+};
+pub use catalog::fit::{Fit, GpuShape, Verdict, catalog_fit};
+pub use catalog::resolve::Resolution;
+pub use catalog::{Catalog, CatalogError, GpuModel, Model, Server};
+pub use context::{Context, ContextDeployment, ContextGpu, ContextNode, ContextWorkload};
+
+/// What a request in words means, judged against what the engine may look up.
+///
+/// Total: any text gives an answer. The same text, context and catalogue give
+/// the same answer.
+pub fn parse(text: &str, context: &Context, catalog: &Catalog) -> Answer {
+    grammar::parse(text, context, catalog)
+}
