@@ -13,6 +13,8 @@ pub mod ids;
 pub mod limits;
 pub mod message;
 pub mod spec;
+#[cfg(test)]
+mod strategies;
 pub mod time;
 pub mod topology;
 pub mod validation;

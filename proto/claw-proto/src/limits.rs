@@ -86,6 +86,8 @@ pub const GPU_MEMORY_OF_NOMINAL_PERMILLE: u32 = 930;
 pub const DURATION_S_MAX: u64 = 315_360_000;
 /// Largest amount of a budget, in its unit.
 pub const BUDGET_AMOUNT_MAX: f64 = 1e12;
+/// Largest target of an autoscale rule, in the unit of its metric.
+pub const AUTOSCALE_TARGET_MAX: f64 = 1e9;
 /// Most restarts that may be asked for.
 pub const RESTARTS_MAX: u32 = 1_000_000;
 /// Restarts of `on_failure` when none are stated.

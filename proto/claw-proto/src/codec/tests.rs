@@ -1,1 +1,363 @@
+#![expect(clippy::needless_raw_string_hashes, reason = "expect-test writes them")]
 
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use expect_test::{Expect, expect};
+use proptest::prelude::*;
+use prost::Message as _;
+
+use super::*;
+use crate::ids::{Attempt, Generation, WorkloadId};
+use crate::message::{LogChunk, LogKey, LogLine, LogStream, NodeErrorCode};
+use crate::strategies::messages::{envelope, gateway_message, node_message};
+use crate::time::Timestamp;
+
+mod samples;
+
+proptest! {
+    #[test]
+    fn node_messages_roundtrip(sent in envelope(node_message())) {
+        prop_assert_eq!(decode_node(&encode_node(&sent)).unwrap(), sent);
+    }
+
+    #[test]
+    fn gateway_messages_roundtrip(sent in envelope(gateway_message())) {
+        prop_assert_eq!(decode_gateway(&encode_gateway(&sent)).unwrap(), sent);
+    }
+
+    #[test]
+    fn any_bytes_are_decoded_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+        let _ = decode_node(&bytes);
+        let _ = decode_gateway(&bytes);
+    }
+
+    /// What a damaged frame is read as, is at least a message that can be sent again.
+    #[test]
+    fn damaged_frames_are_refused_or_read_as_a_message(
+        of_node in envelope(node_message()),
+        of_gateway in envelope(gateway_message()),
+        flips in proptest::collection::vec((any::<proptest::sample::Index>(), 0..8_u8), 1..6),
+        cut in any::<proptest::sample::Index>(),
+    ) {
+        for mut frame in [encode_node(&of_node), encode_gateway(&of_gateway)] {
+            for (place, bit) in &flips {
+                let place = place.index(frame.len());
+                frame[place] ^= 1 << bit;
+            }
+            frame.truncate(cut.index(frame.len() * 4));
+            if let Ok(read) = decode_node(&frame) {
+                prop_assert_eq!(decode_node(&encode_node(&read)), Ok(read));
+            }
+            if let Ok(read) = decode_gateway(&frame) {
+                prop_assert_eq!(decode_gateway(&encode_gateway(&read)), Ok(read));
+            }
+        }
+    }
+
+    #[test]
+    fn negotiation_is_the_newest_common_version_and_both_sides_agree(
+        ours in (1..9_u32, 0..9_u32), theirs in (1..9_u32, 0..9_u32),
+    ) {
+        let (here, there) = (negotiate(ours, theirs), negotiate(theirs, ours));
+        let speaks = |range: (u32, u32), version: &u32| (range.0..=range.1).contains(version);
+        let newest = (1..=9).rev().find(|version| speaks(ours, version) && speaks(theirs, version));
+        prop_assert_eq!(here.ok(), newest);
+        prop_assert_eq!(there.ok(), newest);
+        if let (Err(here), Err(there)) = (here, there) && ours.0 <= ours.1 && theirs.0 <= theirs.1 {
+            prop_assert_ne!(here.upgrade, there.upgrade);
+        }
+    }
+}
+
+#[test]
+fn a_version_mismatch_names_both_ranges_and_who_has_to_upgrade() {
+    let check = |ours, theirs, expected: Expect| {
+        expected.assert_eq(&negotiate(ours, theirs).unwrap_err().to_string());
+    };
+    check(
+        (1, 2),
+        (3, 4),
+        expect![
+            "no common protocol version: this side speaks versions 1 to 2, the peer versions 3 to 4; upgrade this side"
+        ],
+    );
+    check(
+        (3, 3),
+        (1, 2),
+        expect![
+            "no common protocol version: this side speaks version 3, the peer versions 1 to 2; upgrade the peer"
+        ],
+    );
+    check(
+        (1, 1),
+        (9, 2),
+        expect![
+            "no common protocol version: this side speaks version 1, the peer versions 9 to 2; upgrade the peer"
+        ],
+    );
+}
+
+/// Frames of version 1 as they were recorded. Lines are only ever added.
+const FRAMES_V1: &str = include_str!("../../fixtures/frames_v1.txt");
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    let byte = |at: usize| u8::from_str_radix(&text[at..at + 2], 16).unwrap();
+    (0..text.len()).step_by(2).map(byte).collect()
+}
+
+#[test]
+fn recorded_frames_of_version_1_are_still_read() {
+    let recorded: BTreeMap<&str, Vec<u8>> = FRAMES_V1
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .map(|line| line.split_once(' ').unwrap())
+        .map(|(name, frame)| (name, unhex(frame)))
+        .collect();
+    let mut missing = String::new();
+    for (name, message) in samples::of_nodes() {
+        let sample = samples::envelope(message);
+        match recorded.get(name) {
+            Some(frame) => assert_eq!(decode_node(frame).unwrap(), sample, "{name}"),
+            None => writeln!(missing, "{name} {}", hex(&encode_node(&sample))).unwrap(),
+        }
+    }
+    for (name, message) in samples::of_gateways() {
+        let sample = samples::envelope(message);
+        match recorded.get(name) {
+            Some(frame) => assert_eq!(decode_gateway(frame).unwrap(), sample, "{name}"),
+            None => writeln!(missing, "{name} {}", hex(&encode_gateway(&sample))).unwrap(),
+        }
+    }
+    assert!(
+        missing.is_empty(),
+        "add to fixtures/frames_v1.txt:\n{missing}"
+    );
+}
+
+fn wire_frame(body: Body) -> Vec<u8> {
+    let generation = Some(wire::Generation { epoch: 1, n: 1 });
+    wire::Envelope {
+        version: 1,
+        generation,
+        body: Some(body),
+        ..Default::default()
+    }
+    .encode_to_vec()
+}
+
+fn problem_of_node(body: Body) -> String {
+    decode_node(&wire_frame(body)).unwrap_err().to_string()
+}
+
+fn problem_of_gateway(body: Body) -> String {
+    decode_gateway(&wire_frame(body)).unwrap_err().to_string()
+}
+
+fn problem_of_gpu(gpu: wire::GpuInfo) -> String {
+    let (gpu_driver, gpus) = (wire::GpuDriver::Sim.into(), vec![gpu]);
+    let capabilities = Some(wire::NodeCapabilities {
+        gpu_driver,
+        gpus,
+        ..Default::default()
+    });
+    problem_of_node(Body::CapabilitiesChanged(wire::CapabilitiesChanged {
+        capabilities,
+    }))
+}
+
+fn problem_of_start(spoil: fn(&mut wire::DesiredWorkload)) -> String {
+    let rule = Some(wire::on_partition::Rule::StopAfterS(5));
+    let mut workload = wire::DesiredWorkload {
+        workload_id: vec![0; 16],
+        runtime: wire::RuntimeKind::Sim.into(),
+        spec: Some(wire::WorkloadSpec::default()),
+        on_partition: Some(wire::OnPartition { rule }),
+        ..Default::default()
+    };
+    spoil(&mut workload);
+    let (generation, workload) = (Some(wire::Generation::default()), Some(workload));
+    problem_of_gateway(Body::StartWorkload(wire::StartWorkload {
+        generation,
+        workload,
+    }))
+}
+
+#[test]
+fn what_a_peer_must_not_leave_out_or_make_up_is_named() {
+    let uuid = || "GPU-1".to_owned();
+    let settings = Some(wire::NodeSettings::default());
+    let problems = [
+        problem_of_node(Body::Register(wire::Register::default())),
+        problem_of_gpu(wire::GpuInfo::default()),
+        problem_of_gpu(wire::GpuInfo {
+            uuid: uuid(),
+            ..Default::default()
+        }),
+        problem_of_gpu(wire::GpuInfo {
+            uuid: uuid(),
+            vendor: 99,
+            ..Default::default()
+        }),
+        problem_of_node(Body::Error(wire::Error::default())),
+        problem_of_node(Body::Heartbeat(wire::Heartbeat::default())),
+        problem_of_gateway(Body::Logs(wire::Logs::default())),
+        problem_of_gateway(Body::UpdateConfig(wire::UpdateConfig { settings })),
+        problem_of_start(|w| w.workload_id = vec![0; 15]),
+        problem_of_start(|w| w.spec = None),
+        problem_of_start(|w| w.on_partition = Some(wire::OnPartition::default())),
+        problem_of_start(|w| w.runtime = 0),
+        problem_of_start(|w| w.gpus = vec!["GPU-1".to_owned(), String::new()]),
+        problem_of_start(|w| w.spec.get_or_insert_default().ports = vec![80, 65_536]),
+        problem_of_start(|w| w.spec.get_or_insert_default().priority = Some(0)),
+        problem_of_start(|w| w.spec.get_or_insert_default().cpu_cores = Some(f64::NAN)),
+        decode_node(&[]).unwrap_err().to_string(),
+        decode_node(&[0xff; 9]).unwrap_err().to_string(),
+    ];
+    expect![[r#"
+        field register.capabilities is missing
+        field capabilities_changed.capabilities.gpus[0].uuid is empty
+        field capabilities_changed.capabilities.gpus[0].vendor is unspecified
+        field capabilities_changed.capabilities.gpus[0].vendor has the unknown value 99
+        field error.code is unspecified
+        message heartbeat runs in the wrong direction
+        message logs runs in the wrong direction
+        field update_config.settings.metrics_interval_ms is 0, not 1 to 18446744073709551615
+        field start_workload.workload.workload_id has 15 bytes instead of 16
+        field start_workload.workload.spec is missing
+        field start_workload.workload.on_partition.rule is missing
+        field start_workload.workload.runtime is unspecified
+        field start_workload.workload.gpus[1] is empty
+        field start_workload.workload.spec.ports[1] is 65536, not 1 to 65535
+        field start_workload.workload.spec.priority is unspecified
+        field start_workload.workload.spec.cpu_cores is not a finite number
+        field body is missing
+        frame is not a message of the protocol"#]]
+    .assert_eq(&problems.join("\n"));
+}
+
+#[test]
+fn a_message_of_a_later_version_is_told_by_its_field() {
+    // Field 30 (of a node) and field 100 (of a gateway), length-delimited and empty.
+    let of_node = [[0x08, 2].as_slice(), &[0xf2, 0x01, 0]].concat();
+    let of_gateway = [[0x08, 2].as_slice(), &[0xa2, 0x06, 0]].concat();
+    assert_eq!(
+        decode_node(&of_node),
+        Err(CodecError::UnknownMessage { field: 30 })
+    );
+    assert_eq!(
+        decode_gateway(&of_gateway),
+        Err(CodecError::UnknownMessage { field: 100 })
+    );
+}
+
+fn log_frame(n_chunks: usize, n_lines: usize, line_bytes: usize) -> Vec<u8> {
+    let key = LogKey {
+        workload_id: WorkloadId::from_bits(1),
+        attempt: Attempt(1),
+        stream: LogStream::Stdout,
+    };
+    let line = |sequence| LogLine {
+        sequence,
+        at: Timestamp::default(),
+        bytes: vec![b'x'; line_bytes],
+    };
+    let lines: Vec<LogLine> = (1..).map(line).take(n_lines).collect();
+    let chunk = LogChunk {
+        key,
+        gap: None,
+        lines,
+    };
+    encode_node(&samples::envelope(NodeMessage::Logs {
+        chunks: vec![chunk; n_chunks],
+    }))
+}
+
+#[test]
+fn every_limit_of_a_frame_is_held_and_reached() {
+    let line_max = limits::LOG_LINE_BYTES_MAX;
+    let lines_max = limits::LOG_LINES_PER_MESSAGE_MAX;
+    for allowed in [
+        (lines_max, 1, 1),
+        (1, lines_max, 1),
+        (lines_max, 0, 0),
+        (1, limits::LOG_BYTES_PER_MESSAGE_MAX / line_max, line_max),
+    ] {
+        decode_node(&log_frame(allowed.0, allowed.1, allowed.2)).unwrap();
+    }
+    let problems = [
+        log_frame(1, lines_max + 1, 0),
+        log_frame(2, lines_max / 2 + 1, 0),
+        log_frame(lines_max + 1, 0, 0),
+        log_frame(1, 1, line_max + 1),
+        log_frame(
+            1,
+            limits::LOG_BYTES_PER_MESSAGE_MAX / line_max + 1,
+            line_max,
+        ),
+        vec![0; limits::FRAME_BYTES_MAX + 1],
+        wire_frame(Body::Metrics(wire::Metrics {
+            gpus: vec![wire::GpuMetrics::default(); 257],
+            ..Default::default()
+        })),
+        wire_frame(Body::Register(wire::Register {
+            running: vec![wire::RunningReport::default(); 1_025],
+            ..Default::default()
+        })),
+    ]
+    .map(|frame| decode_node(&frame).unwrap_err().to_string());
+    expect![[r#"
+        field logs.chunks.lines has 1001 entries, over the limit of 1000
+        field logs.chunks.lines has 1002 entries, over the limit of 1000
+        field logs.chunks has 1001 entries, over the limit of 1000
+        field logs.chunks[0].lines[0].bytes has a length of 16385, over the limit of 16384
+        field logs.chunks has a length of 1064960, over the limit of 1048576
+        frame of 4194305 bytes is over the limit of 4194304
+        field metrics.gpus has 257 entries, over the limit of 256
+        field register.running has 1025 entries, over the limit of 1024"#]]
+    .assert_eq(&problems.join("\n"));
+}
+
+/// Two bytes on the wire, hundreds in memory: refused before it is built.
+#[test]
+fn a_frame_full_of_empty_parts_is_refused_by_its_count() {
+    let n_parts = 1_900_000;
+    let workloads = [0x12, 0x00].repeat(n_parts);
+    let mut frame = Vec::new();
+    prost::encoding::encode_key(65, prost::encoding::WireType::LengthDelimited, &mut frame);
+    prost::encoding::encode_varint(workloads.len() as u64, &mut frame);
+    frame.extend(workloads);
+    let problem = FieldProblem::TooMany {
+        count: n_parts,
+        max: limits::WORKLOADS_PER_NODE_MAX,
+    };
+    let path = "desired_set.workloads".to_owned();
+    assert_eq!(
+        decode_gateway(&frame),
+        Err(CodecError::Field { path, problem })
+    );
+}
+
+#[test]
+fn a_detail_that_is_too_long_is_cut_and_still_arrives() {
+    let code = NodeErrorCode::Internal;
+    let sent = samples::envelope(NodeMessage::Error {
+        code,
+        message: "漢".repeat(5_000),
+    });
+    let NodeMessage::Error { message, .. } = decode_node(&encode_node(&sent)).unwrap().body else {
+        panic!("another message")
+    };
+    assert!(
+        message.len() <= limits::DETAIL_BYTES_MAX && message.len() > limits::DETAIL_BYTES_MAX - 6
+    );
+    assert!(message.starts_with("漢漢") && message.ends_with("漢…"));
+    assert_eq!(sent.generation, Generation { epoch: 3, n: 41 });
+}

@@ -250,7 +250,7 @@ impl Validator {
         let is_right = value > 0.0 && value <= max;
         if !is_right {
             self.fault(path, FaultCode::OutOfRange, "is out of range")
-                .with_got(value)
+                .with_got(format_args!("{value:?}"))
                 .with_allowed(format!("over 0, up to {max}"));
         }
         is_right
@@ -398,6 +398,7 @@ fn is_repository(text: &str) -> bool {
                 .split_once(':')
                 .map_or((first, None), |(h, p)| (h, Some(p)));
             is_host_like(host)
+                && !host.contains("..")
                 && port.is_none_or(|p| p.parse::<u16>().is_ok_and(|n| n > 0))
                 && rest.split('/').all(is_component)
         }

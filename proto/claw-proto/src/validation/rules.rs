@@ -346,7 +346,7 @@ fn autoscale(v: &mut Validator, rule: &Autoscale, replicas: Option<u32>) {
                     .collect::<Vec<_>>()
                     .join(", "),
             );
-            v.positive("autoscale.target", target, f64::MAX);
+            v.positive("autoscale.target", target, limits::AUTOSCALE_TARGET_MAX);
         }
         Some(
             AutoscaleMetric::GpuUtilization
@@ -362,7 +362,7 @@ fn autoscale(v: &mut Validator, rule: &Autoscale, replicas: Option<u32>) {
             | AutoscaleMetric::QueueDepth
             | AutoscaleMetric::LatencyP99,
         ) => {
-            v.positive("autoscale.target", target, f64::MAX);
+            v.positive("autoscale.target", target, limits::AUTOSCALE_TARGET_MAX);
         }
     }
 }
