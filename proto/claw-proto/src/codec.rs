@@ -18,6 +18,7 @@ mod guard;
 mod negotiation;
 mod node;
 mod parts;
+mod sets;
 mod spec;
 #[cfg(test)]
 mod tests;
@@ -32,6 +33,7 @@ use crate::wire::node_v1::envelope::Body;
 
 pub use error::{CodecError, FieldProblem};
 pub use negotiation::{Side, VersionMismatch, negotiate};
+pub use sets::desired_set_messages;
 
 /// The frame of a node's message.
 pub fn encode_node(envelope: &Envelope<NodeMessage>) -> Vec<u8> {

@@ -20,6 +20,8 @@ pub const WORKLOADS_PER_NODE_MAX: usize = 1_024;
 pub const GPUS_PER_NODE_MAX: usize = 256;
 /// Status records that a node keeps until acknowledged.
 pub const STATUS_OUTBOX_RECORDS_MAX: usize = 100_000;
+/// Most status records of one message; the outbox goes out in several.
+pub const STATUS_RECORDS_PER_MESSAGE_MAX: usize = 512;
 /// Longest detail for people in a message (longer ones are cut when sent), bytes.
 pub const DETAIL_BYTES_MAX: usize = 4 * 1024;
 /// Longest other text of a node about itself (host name, system, address), characters.
@@ -131,6 +133,8 @@ pub const LEASE_DRIFT_PERMILLE: u64 = 10;
 
 const _: () = assert!(HEARTBEAT_INTERVAL_MS * 3 <= HEARTBEAT_TIMEOUT_MS);
 const _: () = assert!(LOG_LINE_BYTES_MAX < LOG_BYTES_PER_MESSAGE_MAX);
+const _: () = assert!(STATUS_RECORDS_PER_MESSAGE_MAX * (DETAIL_BYTES_MAX + 256) < FRAME_BYTES_MAX);
+const _: () = assert!(STATUS_RECORDS_PER_MESSAGE_MAX <= STATUS_OUTBOX_RECORDS_MAX);
 const _: () = assert!(LOG_BYTES_PER_MESSAGE_MAX * 2 < FRAME_BYTES_MAX);
 const _: () = assert!(ARGUMENT_BYTES_MAX * 2 < FRAME_BYTES_MAX);
 const _: () = assert!((ENV_BYTES_MAX + 2 * COMMAND_BYTES_MAX) * 2 < FRAME_BYTES_MAX);

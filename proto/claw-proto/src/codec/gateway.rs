@@ -179,7 +179,7 @@ fn decode_stop_workload(stop: wire::StopWorkload) -> Result<GatewayMessage, Faul
     })
 }
 
-fn encode_desired(desired: &DesiredWorkload) -> wire::DesiredWorkload {
+pub(super) fn encode_desired(desired: &DesiredWorkload) -> wire::DesiredWorkload {
     wire::DesiredWorkload {
         workload_id: encode_bits(desired.workload_id.bits()),
         attempt: desired.attempt.0,
@@ -206,7 +206,7 @@ fn decode_desired(desired: wire::DesiredWorkload) -> Result<DesiredWorkload, Fau
     })
 }
 
-fn encode_stop(order: &StopOrder) -> wire::StopOrder {
+pub(super) fn encode_stop(order: &StopOrder) -> wire::StopOrder {
     wire::StopOrder {
         workload_id: encode_bits(order.workload_id.bits()),
         attempt: order.attempt.0,

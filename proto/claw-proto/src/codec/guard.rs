@@ -22,7 +22,7 @@ const COUNTED: &[(&str, &[u32], usize)] = &[
     (
         "workload_status.records",
         &[17, 1],
-        limits::STATUS_OUTBOX_RECORDS_MAX,
+        limits::STATUS_RECORDS_PER_MESSAGE_MAX,
     ),
     ("metrics.gpus", &[18, 2], limits::GPUS_PER_NODE_MAX),
     ("logs.chunks", &[19, 1], limits::LOG_LINES_PER_MESSAGE_MAX),

@@ -71,7 +71,7 @@ pub(super) fn decode(body: Body) -> Result<Read<NodeMessage>, Fault> {
             records: each(
                 records,
                 "records",
-                limits::STATUS_OUTBOX_RECORDS_MAX,
+                limits::STATUS_RECORDS_PER_MESSAGE_MAX,
                 decode_record,
             )
             .at("workload_status")?,

@@ -10,7 +10,7 @@ use prost::Message as _;
 use super::*;
 use crate::ids::{Attempt, Generation, WorkloadId};
 use crate::message::{LogChunk, LogKey, LogLine, LogStream, NodeErrorCode};
-use crate::strategies::messages::{envelope, gateway_message, node_message};
+use crate::strategies::messages::{desired, envelope, gateway_message, node_message, stop_order};
 use crate::time::Timestamp;
 
 mod samples;
@@ -53,6 +53,42 @@ proptest! {
                 prop_assert_eq!(decode_gateway(&encode_gateway(&read)), Ok(read));
             }
         }
+    }
+
+    /// However large the set, each frame fits, and together they say all of it, in order.
+    #[test]
+    fn a_desired_set_of_any_size_fits_its_frames(
+        few in proptest::collection::vec(desired(), 0..4),
+        stop in proptest::collection::vec(stop_order(), 0..4),
+        value_bytes in 0..limits::ENV_VALUE_BYTES_MAX,
+        copies in 1..120_usize,
+    ) {
+        let mut workloads: Vec<_> = std::iter::repeat_n(few, copies).flatten().collect();
+        for workload in &mut workloads {
+            workload.spec.env = [("BIG".to_owned(), "x".repeat(value_bytes))].into();
+        }
+        let n_bytes: usize = workloads.len() * value_bytes;
+        let generation = Generation { epoch: 1, n: 2 };
+        let sent = desired_set_messages(generation, workloads.clone(), stop.clone());
+        prop_assert!(n_bytes < limits::FRAME_BYTES_MAX || sent.len() > 1);
+        prop_assert!(n_bytes > limits::FRAME_BYTES_MAX / 4 || sent.len() == 1);
+        let (mut wanted, mut ended) = (Vec::new(), Vec::new());
+        for (place, message) in sent.into_iter().enumerate() {
+            match decode_gateway(&encode_gateway(&samples::envelope(message))).unwrap().body {
+                GatewayMessage::DesiredSet { generation: of, workloads, stop } if place == 0 => {
+                    prop_assert_eq!(of, generation);
+                    wanted.extend(workloads);
+                    ended.extend(stop);
+                }
+                GatewayMessage::StartWorkload { generation: of, workload } => {
+                    prop_assert_eq!(of, generation);
+                    wanted.push(workload);
+                }
+                other => prop_assert!(false, "{:?}", other),
+            }
+        }
+        prop_assert_eq!(wanted, workloads);
+        prop_assert_eq!(ended, stop);
     }
 
     #[test]

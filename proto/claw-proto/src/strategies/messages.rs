@@ -244,7 +244,8 @@ pub(crate) fn node_message() -> impl Strategy<Value = NodeMessage> {
     ]
 }
 
-fn desired() -> impl Strategy<Value = DesiredWorkload> {
+/// Any workload that a node shall have.
+pub(crate) fn desired() -> impl Strategy<Value = DesiredWorkload> {
     let life = (
         select(RuntimeKind::ALL),
         on_partition(),
@@ -268,7 +269,8 @@ fn desired() -> impl Strategy<Value = DesiredWorkload> {
     )
 }
 
-fn stop_order() -> impl Strategy<Value = StopOrder> {
+/// Any order to stop.
+pub(crate) fn stop_order() -> impl Strategy<Value = StopOrder> {
     (workload(), any::<u32>(), select(StatusCause::ALL)).prop_map(
         |((workload_id, attempt), grace_s, cause)| StopOrder {
             workload_id,
