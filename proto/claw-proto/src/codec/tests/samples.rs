@@ -247,7 +247,7 @@ fn spec() -> WorkloadSpec {
             unit: BudgetUnit::Usd,
             per: Some(BudgetPer::GpuHour),
         }),
-        working_dir: text("/work"),
+        working_dir: text("/data"),
         user: text("1000:1000"),
         secrets: vec![SecretRef {
             handle: "hf/token".to_owned(),
@@ -256,7 +256,7 @@ fn spec() -> WorkloadSpec {
         grace_s: Some(30),
         labels: [("team".to_owned(), "agents".to_owned())].into(),
         on_partition: Some(OnPartition::Keep),
-        outputs: vec!["/work/out".to_owned()],
+        outputs: vec!["/data/out".to_owned()],
         runtime: Some(RuntimeKind::Docker),
     }
 }
@@ -284,12 +284,16 @@ fn stop_order() -> StopOrder {
     }
 }
 
-pub(super) fn of_gateways() -> Vec<(&'static str, GatewayMessage)> {
-    let settings = NodeSettings {
+fn settings() -> NodeSettings {
+    NodeSettings {
         metrics_interval_ms: 10_000,
         heartbeat_interval_ms: 2_000,
         log_buffer_bytes: 67_108_864,
-    };
+    }
+}
+
+pub(super) fn of_gateways() -> Vec<(&'static str, GatewayMessage)> {
+    let settings = settings();
     let generation = Generation { epoch: 3, n: 42 };
     let acks: BTreeMap<LogKey, u64> = [(log_key(), 6)].into();
     let peer = MeshPeer {
