@@ -1,1 +1,33 @@
-//! # claw-gateway
+//! # claw-gateway: the pure core
+//!
+//! `step(&Cluster, Command, &Caller, ids) → Decision {events, effects, report}`.
+//! No clock, no randomness, no IO, no async in here: the shell journals the
+//! events, then performs the effects. Restart, replay, undo, what-if and
+//! simulation fall out of this one shape.
+//!
+//! - [`cluster`]: the state, and [`cluster::Cluster::apply`], the only way it changes
+//! - [`command`], [`event`], [`effect`]: closed vocabularies
+//! - [`step`]: one command, decided
+//! - [`registry`]: nodes ([`registry::NodeRegistry`]); [`workload`]: workloads ([`workload::WorkloadManager`])
+//! - [`scheduler`]: where a workload goes, and why not elsewhere
+//! - [`query`]: reads, over a snapshot
+//! - [`invariants`]: what is always true, each with a name
+
+pub mod access;
+pub mod cluster;
+pub mod command;
+pub mod effect;
+pub mod event;
+pub mod invariants;
+pub mod policy;
+pub mod query;
+pub mod registry;
+pub mod scheduler;
+pub mod step;
+pub mod workload;
+
+pub use cluster::Cluster;
+pub use command::{Caller, Command, Operation};
+pub use effect::Effect;
+pub use event::{Event, EventRecord};
+pub use step::{Decision, Report, step};

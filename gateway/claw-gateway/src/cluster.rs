@@ -1,0 +1,178 @@
+//! The state of the fleet, and the only way it changes.
+//!
+//! All maps share structure: a clone costs a few pointers, so that a plan, a
+//! fork or a reader has a whole fleet of its own. `apply` is total: it accepts
+//! what was journaled, whatever it is, and keeps the indexes.
+
+mod apply;
+mod resolve;
+mod snapshot;
+
+use std::sync::Arc;
+
+use claw_proto::ids::{ApprovalId, KeyId, NodeId, OperationId, PlanId, TokenId, WorkloadId};
+use claw_proto::time::Timestamp;
+use claw_tools::access::{PrincipalKind, Role, Tier};
+use claw_tools::approvals::ApprovalState;
+use claw_tools::operations::OperationState;
+use claw_tools::outcome::Outcome;
+use imbl::{OrdMap, OrdSet};
+use serde::{Deserialize, Serialize};
+
+use crate::event::{OperationRecord, PlanRecord, ReceiptKey};
+use crate::policy::Policy;
+use crate::registry::NodeRegistry;
+use crate::workload::WorkloadManager;
+
+pub use snapshot::{SNAPSHOT_FORMAT, SnapshotError};
+
+/// An accepted operation and what became of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OperationEntry {
+    /// As accepted.
+    pub record: OperationRecord,
+    /// Who.
+    pub principal: String,
+    /// Why.
+    pub reason: String,
+    /// When.
+    pub at: Timestamp,
+    /// Progress.
+    pub state: OperationState,
+    /// What was observed of its result.
+    pub observed: String,
+    /// When.
+    pub observed_at: Option<Timestamp>,
+    /// The operation that undid it.
+    pub undone_by: Option<OperationId>,
+}
+
+/// A stored plan and where it stands.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PlanEntry {
+    /// As stored.
+    pub record: PlanRecord,
+    /// When.
+    pub at: Timestamp,
+    /// Applied by this operation.
+    pub applied: bool,
+}
+
+/// An approval.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ApprovalEntry {
+    /// Id.
+    pub approval_id: ApprovalId,
+    /// Plan.
+    pub plan_id: PlanId,
+    /// Harm.
+    pub tier: Tier,
+    /// Who asked.
+    pub requested_by: String,
+    /// When.
+    pub at: Timestamp,
+    /// Where it stands (expiry is judged by the plan's time).
+    pub state: ApprovalState,
+    /// Who decided.
+    pub decided_by: Option<String>,
+}
+
+/// An API key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyEntry {
+    /// Id.
+    pub key_id: KeyId,
+    /// Whom it speaks for.
+    pub principal: String,
+    /// Role.
+    pub role: Role,
+    /// Person or agent.
+    pub kind: PrincipalKind,
+    /// SHA-256 of the secret, hex.
+    pub secret_hash: String,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// Not valid after.
+    pub expires_at: Option<Timestamp>,
+    /// Revoked.
+    pub revoked: bool,
+}
+
+/// An enrollment token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenEntry {
+    /// Id.
+    pub token_id: TokenId,
+    /// SHA-256 of the secret, hex.
+    pub secret_hash: String,
+    /// Only name allowed.
+    pub name: Option<String>,
+    /// Labels that the node gets.
+    pub labels: std::collections::BTreeMap<String, String>,
+    /// Not valid after.
+    pub expires_at: Timestamp,
+    /// The node that used it.
+    pub used_by: Option<NodeId>,
+    /// Revoked.
+    pub revoked: bool,
+}
+
+/// An answer kept for retries.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ReceiptEntry {
+    /// Hash of the arguments.
+    pub args_hash: String,
+    /// When.
+    pub at: Timestamp,
+    /// The answer.
+    pub outcome: Outcome,
+}
+
+/// The whole state. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Cluster {
+    /// Number of the last event applied.
+    pub seq: u64,
+    /// Version of the desired state; plans and receipts do not raise it.
+    pub revision: u64,
+    /// Epoch of the gateway.
+    pub epoch: u64,
+    /// When this gateway started.
+    pub started_at: Timestamp,
+    /// Nodes.
+    pub nodes: NodeRegistry,
+    /// Workloads, queue, ledger.
+    pub workloads: WorkloadManager,
+    /// Operations, by id (which is by time).
+    pub operations: OrdMap<OperationId, Arc<OperationEntry>>,
+    /// Operations whose result is not there yet (index).
+    pub open_by_workload: OrdSet<(WorkloadId, OperationId)>,
+    /// The same, of nodes (index).
+    pub open_by_node: OrdSet<(NodeId, OperationId)>,
+    /// Plans.
+    pub plans: OrdMap<PlanId, Arc<PlanEntry>>,
+    /// Approvals.
+    pub approvals: OrdMap<ApprovalId, Arc<ApprovalEntry>>,
+    /// API keys.
+    pub keys: OrdMap<KeyId, Arc<KeyEntry>>,
+    /// Enrollment tokens.
+    pub tokens: OrdMap<TokenId, Arc<TokenEntry>>,
+    /// Receipts.
+    pub receipts: OrdMap<ReceiptKey, Arc<ReceiptEntry>>,
+    /// Receipts in order of time (index).
+    pub receipts_by_time: OrdSet<(Timestamp, ReceiptKey)>,
+    /// Nobody is declared lost while this stands: (silent, total).
+    pub mass_loss: Option<(u32, u32)>,
+    /// Settings; not part of the journaled state.
+    pub policy: Arc<Policy>,
+}
+
+impl Cluster {
+    /// An empty fleet.
+    pub fn new(policy: Arc<Policy>) -> Self {
+        Self {
+            policy,
+            ..Self::default()
+        }
+    }
+}

@@ -1,0 +1,613 @@
+//! Applying an event. Total, deterministic, and the only place that changes a
+//! [`Cluster`].
+
+use std::sync::Arc;
+
+use claw_proto::ids::{NodeId, WorkloadId};
+use claw_proto::message::NodeSettings;
+use claw_proto::time::Timestamp;
+use claw_tools::approvals::{ApprovalDecision, ApprovalState};
+use claw_tools::nodes::{NodeLink, Schedulable};
+use claw_tools::operations::OperationState;
+use claw_tools::workloads::{WorkloadReason, WorkloadState};
+
+use super::{
+    ApprovalEntry, Cluster, KeyEntry, OperationEntry, PlanEntry, ReceiptEntry, TokenEntry,
+};
+use crate::event::{Event, EventRecord, Goal, OperationRecord};
+use crate::registry::{NodeEntry, NodeUsage, OrphanEntry};
+use crate::workload::{ATTEMPTS_KEPT, AttemptEntry, Desired, WorkloadEntry};
+
+impl Cluster {
+    /// Applies one event.
+    pub fn apply(&mut self, record: &EventRecord) {
+        self.seq += 1;
+        if changes_fleet(&record.event) {
+            self.revision += 1;
+        }
+        self.apply_fleet(record);
+        self.apply_workload(record);
+        self.apply_desk(record);
+    }
+
+    /// Events about the gateway and its nodes.
+    fn apply_fleet(&mut self, record: &EventRecord) {
+        let at = record.at;
+        match &record.event {
+            Event::GatewayStarted { epoch } => {
+                self.epoch = *epoch;
+                self.started_at = at;
+            }
+            Event::NodeEnrolled {
+                node_id,
+                name,
+                labels,
+                token_id,
+            } => {
+                if let Some(token) = self.tokens.get_mut(token_id) {
+                    Arc::make_mut(token).used_by = Some(*node_id);
+                }
+                self.nodes.insert(NodeEntry {
+                    node_id: *node_id,
+                    name: name.clone(),
+                    link: NodeLink::Enrolled,
+                    link_since: at,
+                    last_heard: at,
+                    schedulable: Schedulable::Active,
+                    labels: labels.clone(),
+                    capabilities: None,
+                    store_id: String::new(),
+                    settings: NodeSettings::default(),
+                    generation_n: 0,
+                    enrolled_with: *token_id,
+                    orphans: std::collections::BTreeMap::new(),
+                    revision: self.revision,
+                    usage: NodeUsage::default(),
+                });
+            }
+            Event::NodeCapabilitiesReported {
+                node_id,
+                capabilities,
+                store_id,
+            } => {
+                self.nodes
+                    .set_capabilities(*node_id, Arc::clone(capabilities));
+                self.touch_node(*node_id, |n| {
+                    n.store_id.clone_from(store_id);
+                    for (key, value) in &capabilities.labels {
+                        n.labels.entry(key.clone()).or_insert_with(|| value.clone());
+                    }
+                });
+            }
+            Event::NodeLinkChanged {
+                node_id,
+                link,
+                last_heard,
+            } => self.touch_node(*node_id, |n| {
+                n.link = *link;
+                n.link_since = at;
+                n.last_heard = *last_heard;
+            }),
+            Event::NodeSchedulableChanged { node_id, to } => {
+                self.touch_node(*node_id, |n| n.schedulable = *to)
+            }
+            Event::NodeLabeled { node_id, labels } => self.touch_node(*node_id, |n| {
+                for (key, value) in labels {
+                    match value {
+                        Some(value) => n.labels.insert(key.clone(), value.clone()),
+                        None => n.labels.remove(key),
+                    };
+                }
+            }),
+            Event::NodeSettingsChanged { node_id, settings } => {
+                self.touch_node(*node_id, |n| n.settings = settings.clone())
+            }
+            Event::NodeRemoved { node_id } => self.nodes.remove(*node_id),
+            Event::OrphanFound {
+                node_id,
+                workload_id,
+                attempt,
+                why,
+            } => self.touch_node(*node_id, |n| {
+                n.orphans.insert(
+                    *workload_id,
+                    OrphanEntry {
+                        attempt: *attempt,
+                        found_at: at,
+                        why: why.clone(),
+                    },
+                );
+            }),
+            Event::OrphanGone {
+                node_id,
+                workload_id,
+            } => self.touch_node(*node_id, |n| {
+                n.orphans.remove(workload_id);
+            }),
+            Event::MassLossSuspected { silent, total } => self.mass_loss = Some((*silent, *total)),
+            Event::MassLossCleared { .. } => self.mass_loss = None,
+            _ => {}
+        }
+    }
+
+    /// Events about workloads.
+    fn apply_workload(&mut self, record: &EventRecord) {
+        let at = record.at;
+        match &record.event {
+            Event::WorkloadSubmitted { .. } => self.submit(record),
+            Event::WorkloadWaits {
+                workload_id,
+                why,
+                report,
+            } => self.touch(*workload_id, |w| {
+                w.reason = *why;
+                w.report.clone_from(report);
+            }),
+            Event::WorkloadPlaced {
+                workload_id,
+                attempt,
+                node_id,
+                gpus,
+                runtime,
+                report,
+            } => {
+                let placed = AttemptEntry {
+                    attempt: *attempt,
+                    node_id: *node_id,
+                    gpus: gpus.clone(),
+                    runtime: *runtime,
+                    state: WorkloadState::Placed,
+                    reason: WorkloadReason::Scheduled,
+                    detail: String::new(),
+                    started_at: None,
+                    ended_at: None,
+                    exit_code: None,
+                    signal: None,
+                    live: true,
+                    simulated: *runtime == claw_proto::spec::RuntimeKind::Sim,
+                };
+                self.place(*workload_id, placed, report, at);
+            }
+            Event::WorkloadProgressed {
+                workload_id,
+                state,
+                detail,
+                node_at,
+                simulated,
+                ..
+            } => self.touch(*workload_id, |w| {
+                if w.state != WorkloadState::Stopping {
+                    enter(w, *state, WorkloadReason::Progress, at);
+                }
+                if let Some(a) = w.attempts.last_mut() {
+                    a.state = *state;
+                    a.detail.clone_from(detail);
+                    a.simulated |= *simulated;
+                    if *state == WorkloadState::Running && a.started_at.is_none() {
+                        a.started_at = Some(*node_at);
+                    }
+                }
+            }),
+            Event::WorkloadStopping {
+                workload_id,
+                why,
+                grace_s,
+                requeue,
+            } => {
+                self.touch(*workload_id, |w| {
+                    enter(w, WorkloadState::Stopping, *why, at);
+                    w.desired = if *requeue {
+                        Desired::Move
+                    } else {
+                        Desired::Stop
+                    };
+                    w.stop_grace_s = *grace_s;
+                });
+                self.bump_node_of(*workload_id);
+            }
+            Event::AttemptEnded { workload_id, .. } => self.end_attempt(*workload_id, record),
+            Event::WorkloadRequeued {
+                workload_id,
+                why,
+                not_before,
+                counts,
+            } => self.touch(*workload_id, |w| {
+                enter(w, WorkloadState::Pending, *why, at);
+                w.desired = Desired::Run;
+                w.not_before = *not_before;
+                w.report = None;
+                w.restarts += u32::from(*counts);
+            }),
+            Event::WorkloadEnded {
+                workload_id,
+                state,
+                why,
+            } => self.touch(*workload_id, |w| enter(w, *state, *why, at)),
+            Event::WorkloadAdopted { workload_id, .. } => {
+                self.touch(*workload_id, |w| w.reason = WorkloadReason::Adopted)
+            }
+            _ => {}
+        }
+    }
+
+    /// Events about access, operations, plans, approvals and receipts.
+    fn apply_desk(&mut self, record: &EventRecord) {
+        let at = record.at;
+        match &record.event {
+            Event::ApiKeyCreated {
+                key_id,
+                subject,
+                role,
+                kind,
+                secret_hash,
+                expires_at,
+            } => {
+                let entry = KeyEntry {
+                    key_id: *key_id,
+                    principal: subject.clone(),
+                    role: *role,
+                    kind: *kind,
+                    secret_hash: secret_hash.clone(),
+                    created_at: at,
+                    expires_at: *expires_at,
+                    revoked: false,
+                };
+                self.keys.insert(*key_id, Arc::new(entry));
+            }
+            Event::ApiKeyRevoked { key_id } => {
+                if let Some(key) = self.keys.get_mut(key_id) {
+                    Arc::make_mut(key).revoked = true;
+                }
+            }
+            Event::NodeTokenCreated {
+                token_id,
+                secret_hash,
+                name,
+                labels,
+                expires_at,
+            } => {
+                let entry = TokenEntry {
+                    token_id: *token_id,
+                    secret_hash: secret_hash.clone(),
+                    name: name.clone(),
+                    labels: labels.clone(),
+                    expires_at: *expires_at,
+                    used_by: None,
+                    revoked: false,
+                };
+                self.tokens.insert(*token_id, Arc::new(entry));
+            }
+            Event::NodeTokenRevoked { token_id } => {
+                if let Some(token) = self.tokens.get_mut(token_id) {
+                    Arc::make_mut(token).revoked = true;
+                }
+            }
+            Event::OperationAccepted { operation } => self.accept(operation, record),
+            Event::OperationResolved {
+                operation_id,
+                state,
+                observed,
+            } => {
+                if let Some(entry) = self.operations.get_mut(operation_id) {
+                    let entry = Arc::make_mut(entry);
+                    entry.state = *state;
+                    entry.observed.clone_from(observed);
+                    entry.observed_at = Some(at);
+                    close_goal(
+                        &mut self.open_by_workload,
+                        &mut self.open_by_node,
+                        &entry.record,
+                    );
+                }
+            }
+            Event::PlanStored { plan } => {
+                let entry = PlanEntry {
+                    record: (**plan).clone(),
+                    at,
+                    applied: false,
+                };
+                self.plans.insert(plan.view.plan_id, Arc::new(entry));
+            }
+            Event::PlanApplied { plan_id } => self.mark_applied(*plan_id),
+            Event::ApprovalRequested {
+                approval_id,
+                plan_id,
+                tier,
+            } => {
+                let entry = ApprovalEntry {
+                    approval_id: *approval_id,
+                    plan_id: *plan_id,
+                    tier: *tier,
+                    requested_by: record.principal.clone(),
+                    at,
+                    state: ApprovalState::Waiting,
+                    decided_by: None,
+                };
+                self.approvals.insert(*approval_id, Arc::new(entry));
+            }
+            Event::ApprovalDecided {
+                approval_id,
+                decision,
+            } => {
+                if let Some(entry) = self.approvals.get_mut(approval_id) {
+                    let entry = Arc::make_mut(entry);
+                    entry.state = match decision {
+                        ApprovalDecision::Approve => ApprovalState::Approved,
+                        ApprovalDecision::Reject => ApprovalState::Rejected,
+                    };
+                    entry.decided_by = Some(record.principal.clone());
+                }
+            }
+            Event::ReceiptStored {
+                key,
+                args_hash,
+                outcome,
+            } => {
+                let entry = ReceiptEntry {
+                    args_hash: args_hash.clone(),
+                    at,
+                    outcome: (**outcome).clone(),
+                };
+                self.receipts.insert(key.clone(), Arc::new(entry));
+                self.receipts_by_time.insert((at, key.clone()));
+            }
+            Event::HistoryPruned {
+                receipts_before,
+                workloads,
+            } => self.prune(*receipts_before, workloads),
+            _ => {}
+        }
+    }
+
+    fn submit(&mut self, record: &EventRecord) {
+        let Event::WorkloadSubmitted {
+            workload_id,
+            name,
+            spec,
+            env_handle,
+        } = &record.event
+        else {
+            return;
+        };
+        let entry = WorkloadEntry {
+            workload_id: *workload_id,
+            name: name.clone(),
+            spec: Arc::clone(spec),
+            env_handle: env_handle.clone(),
+            submitted_by: record.principal.clone(),
+            submitted_at: record.at,
+            order: self.workloads.submitted(),
+            operation_id: record.operation_id,
+            state: WorkloadState::Pending,
+            reason: WorkloadReason::Submitted,
+            since: record.at,
+            desired: Desired::Run,
+            stop_grace_s: spec.grace_s(),
+            attempts: Vec::new(),
+            restarts: 0,
+            not_before: spec.spec().not_before,
+            report: None,
+            revision: self.revision,
+        };
+        self.workloads.insert(entry);
+    }
+
+    fn place(
+        &mut self,
+        id: WorkloadId,
+        placed: AttemptEntry,
+        report: &Arc<claw_tools::workloads::PlacementReport>,
+        at: Timestamp,
+    ) {
+        let Some(spec) = self.workloads.get(id).map(|w| Arc::clone(&w.spec)) else {
+            return;
+        };
+        let node_id = placed.node_id;
+        let n_gpus = u32::try_from(placed.gpus.len()).unwrap_or(u32::MAX);
+        self.touch(id, |w| {
+            enter(w, WorkloadState::Placed, WorkloadReason::Scheduled, at);
+            w.report = Some(Arc::clone(report));
+            w.attempts.push(placed);
+            if w.attempts.len() > ATTEMPTS_KEPT {
+                w.attempts.remove(0);
+            }
+        });
+        let demand = spec.demand();
+        self.nodes.update(node_id, |n| {
+            n.usage.cpu_millis += demand.cpu_millis;
+            n.usage.memory_mib += demand.memory_mib;
+            n.usage.disk_mib += demand.disk_mib;
+            n.usage.gpus += n_gpus;
+            n.usage.workloads.insert(id);
+        });
+        self.bump(node_id);
+    }
+
+    fn end_attempt(&mut self, id: WorkloadId, record: &EventRecord) {
+        let Event::AttemptEnded {
+            state,
+            why,
+            detail,
+            exit_code,
+            signal,
+            node_at,
+            ..
+        } = &record.event
+        else {
+            return;
+        };
+        let Some(entry) = self.workloads.get(id).cloned() else {
+            return;
+        };
+        let Some(live) = entry.live() else { return };
+        let (node_id, n_gpus) = (
+            live.node_id,
+            u32::try_from(live.gpus.len()).unwrap_or(u32::MAX),
+        );
+        self.touch(id, |w| {
+            if let Some(a) = w.attempts.last_mut() {
+                a.live = false;
+                a.state = *state;
+                a.reason = *why;
+                a.detail.clone_from(detail);
+                a.exit_code = *exit_code;
+                a.signal = *signal;
+                a.ended_at = Some(node_at.unwrap_or(record.at));
+            }
+        });
+        let demand = entry.spec.demand();
+        self.nodes.update(node_id, |n| {
+            n.usage.cpu_millis = n.usage.cpu_millis.saturating_sub(demand.cpu_millis);
+            n.usage.memory_mib = n.usage.memory_mib.saturating_sub(demand.memory_mib);
+            n.usage.disk_mib = n.usage.disk_mib.saturating_sub(demand.disk_mib);
+            n.usage.gpus = n.usage.gpus.saturating_sub(n_gpus);
+            n.usage.workloads.remove(&id);
+        });
+        self.bump(node_id);
+    }
+
+    fn accept(&mut self, operation: &OperationRecord, record: &EventRecord) {
+        let immediate = operation.goal == Goal::Immediate;
+        let entry = OperationEntry {
+            record: operation.clone(),
+            principal: record.principal.clone(),
+            reason: record.reason.clone(),
+            at: record.at,
+            state: if immediate {
+                OperationState::Succeeded
+            } else {
+                OperationState::Pending
+            },
+            observed: if immediate {
+                "done".to_owned()
+            } else {
+                String::new()
+            },
+            observed_at: immediate.then_some(record.at),
+            undone_by: None,
+        };
+        match &operation.goal {
+            Goal::Immediate => {}
+            Goal::WorkloadRuns { workload_id } | Goal::WorkloadEnds { workload_id } => {
+                self.open_by_workload
+                    .insert((*workload_id, operation.operation_id));
+            }
+            Goal::NodeEmpty { node_id } => {
+                self.open_by_node.insert((*node_id, operation.operation_id));
+            }
+        }
+        if let Some(undone) = operation.undoes
+            && let Some(entry) = self.operations.get_mut(&undone)
+        {
+            Arc::make_mut(entry).undone_by = Some(operation.operation_id);
+        }
+        self.operations
+            .insert(operation.operation_id, Arc::new(entry));
+    }
+
+    fn mark_applied(&mut self, plan_id: claw_proto::ids::PlanId) {
+        let Some(entry) = self.plans.get_mut(&plan_id) else {
+            return;
+        };
+        let entry = Arc::make_mut(entry);
+        entry.applied = true;
+        if let Some(approval_id) = entry.record.view.approval_id
+            && let Some(approval) = self.approvals.get_mut(&approval_id)
+        {
+            Arc::make_mut(approval).state = ApprovalState::Used;
+        }
+    }
+
+    fn prune(&mut self, receipts_before: Timestamp, workloads: &[WorkloadId]) {
+        while let Some((at, key)) = self.receipts_by_time.get_min().cloned() {
+            if at >= receipts_before {
+                break;
+            }
+            self.receipts_by_time.remove(&(at, key.clone()));
+            self.receipts.remove(&key);
+        }
+        for id in workloads {
+            self.workloads.forget(*id);
+        }
+        let old: Vec<_> = self
+            .plans
+            .iter()
+            .filter(|(_, p)| p.at < receipts_before)
+            .map(|(id, p)| (*id, p.record.view.approval_id))
+            .collect();
+        for (plan_id, approval_id) in old {
+            self.plans.remove(&plan_id);
+            if let Some(approval_id) = approval_id {
+                self.approvals.remove(&approval_id);
+            }
+        }
+    }
+
+    fn touch(&mut self, id: WorkloadId, change: impl FnOnce(&mut WorkloadEntry)) {
+        let revision = self.revision;
+        self.workloads.update(id, |w| {
+            change(w);
+            w.revision = revision;
+        });
+    }
+    fn touch_node(&mut self, id: NodeId, change: impl FnOnce(&mut NodeEntry)) {
+        let revision = self.revision;
+        self.nodes.update(id, |n| {
+            change(n);
+            n.revision = revision;
+        });
+    }
+    /// The desired state of a node has changed.
+    fn bump(&mut self, id: NodeId) {
+        self.touch_node(id, |n| n.generation_n += 1);
+    }
+    fn bump_node_of(&mut self, id: WorkloadId) {
+        if let Some(node_id) = self
+            .workloads
+            .get(id)
+            .and_then(|w| w.live().map(|a| a.node_id))
+        {
+            self.bump(node_id);
+        }
+    }
+}
+
+fn enter(w: &mut WorkloadEntry, state: WorkloadState, reason: WorkloadReason, at: Timestamp) {
+    if w.state != state {
+        w.since = at;
+    }
+    w.state = state;
+    w.reason = reason;
+}
+
+/// Takes an operation out of the indexes of open ones.
+fn close_goal(
+    by_workload: &mut imbl::OrdSet<(WorkloadId, claw_proto::ids::OperationId)>,
+    by_node: &mut imbl::OrdSet<(NodeId, claw_proto::ids::OperationId)>,
+    record: &OperationRecord,
+) {
+    match &record.goal {
+        Goal::Immediate => {}
+        Goal::WorkloadRuns { workload_id } | Goal::WorkloadEnds { workload_id } => {
+            by_workload.remove(&(*workload_id, record.operation_id));
+        }
+        Goal::NodeEmpty { node_id } => {
+            by_node.remove(&(*node_id, record.operation_id));
+        }
+    }
+}
+
+/// Stored plans, receipts and operations do not change the fleet.
+fn changes_fleet(event: &Event) -> bool {
+    !matches!(
+        event,
+        Event::PlanStored { .. }
+            | Event::PlanApplied { .. }
+            | Event::ApprovalRequested { .. }
+            | Event::ApprovalDecided { .. }
+            | Event::ReceiptStored { .. }
+            | Event::OperationAccepted { .. }
+            | Event::OperationResolved { .. }
+            | Event::HistoryPruned { .. }
+    )
+}

@@ -1,0 +1,175 @@
+//! The state as one document, for a quick start; indexes are rebuilt.
+
+use std::sync::Arc;
+
+use claw_proto::ids::NodeId;
+use claw_proto::time::Timestamp;
+use claw_tools::operations::OperationState;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    ApprovalEntry, Cluster, KeyEntry, OperationEntry, PlanEntry, ReceiptEntry, TokenEntry,
+};
+use crate::event::{Goal, ReceiptKey};
+use crate::policy::Policy;
+use crate::registry::NodeEntry;
+use crate::workload::WorkloadEntry;
+
+/// Version of the snapshot's form.
+pub const SNAPSHOT_FORMAT: u16 = 1;
+
+/// Why a snapshot cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    /// Another form; the events are folded instead.
+    #[error("snapshot format {got} is not {SNAPSHOT_FORMAT}")]
+    Format {
+        /// Format of the stored snapshot.
+        got: u16,
+    },
+    /// Not the JSON of a snapshot.
+    #[error("snapshot does not parse")]
+    Malformed(#[from] serde_json::Error),
+}
+
+#[derive(Serialize, Deserialize)]
+struct Document {
+    seq: u64,
+    revision: u64,
+    epoch: u64,
+    started_at: Timestamp,
+    nodes: Vec<NodeEntry>,
+    removed_nodes: Vec<NodeId>,
+    workloads: Vec<WorkloadEntry>,
+    submitted: u64,
+    operations: Vec<OperationEntry>,
+    plans: Vec<PlanEntry>,
+    approvals: Vec<ApprovalEntry>,
+    keys: Vec<KeyEntry>,
+    tokens: Vec<TokenEntry>,
+    receipts: Vec<(ReceiptKey, ReceiptEntry)>,
+    mass_loss: Option<(u32, u32)>,
+}
+
+fn unwrap_all<'a, T: Clone + 'a>(entries: impl Iterator<Item = &'a Arc<T>>) -> Vec<T> {
+    entries.map(|entry| (**entry).clone()).collect()
+}
+
+impl Cluster {
+    /// The state as JSON.
+    pub fn to_snapshot(&self) -> Vec<u8> {
+        let document = Document {
+            seq: self.seq,
+            revision: self.revision,
+            epoch: self.epoch,
+            started_at: self.started_at,
+            nodes: unwrap_all(self.nodes.iter()),
+            removed_nodes: self.nodes.removed().copied().collect(),
+            workloads: unwrap_all(self.workloads.iter()),
+            submitted: self.workloads.submitted(),
+            operations: unwrap_all(self.operations.values()),
+            plans: unwrap_all(self.plans.values()),
+            approvals: unwrap_all(self.approvals.values()),
+            keys: unwrap_all(self.keys.values()),
+            tokens: unwrap_all(self.tokens.values()),
+            receipts: self
+                .receipts
+                .iter()
+                .map(|(k, v)| (k.clone(), (**v).clone()))
+                .collect(),
+            mass_loss: self.mass_loss,
+        };
+        serde_json::to_vec(&document)
+            .expect("a snapshot holds only maps with string keys and finite numbers")
+    }
+
+    /// Reads a snapshot and rebuilds the indexes.
+    pub fn from_snapshot(
+        format: u16,
+        bytes: &[u8],
+        policy: Arc<Policy>,
+    ) -> Result<Self, SnapshotError> {
+        if format != SNAPSHOT_FORMAT {
+            return Err(SnapshotError::Format { got: format });
+        }
+        let d: Document = serde_json::from_slice(bytes)?;
+        let mut cluster = Self {
+            seq: d.seq,
+            revision: d.revision,
+            epoch: d.epoch,
+            started_at: d.started_at,
+            mass_loss: d.mass_loss,
+            ..Self::new(policy)
+        };
+        for node in d.nodes {
+            cluster.nodes.insert(node);
+        }
+        for id in d.removed_nodes {
+            cluster.nodes.restore_removed(id);
+        }
+        for workload in d.workloads {
+            cluster.count_usage(&workload);
+            cluster.workloads.insert(workload);
+        }
+        cluster.workloads.restore_submitted(d.submitted);
+        for entry in d.operations {
+            cluster.index_operation(&entry);
+            cluster
+                .operations
+                .insert(entry.record.operation_id, Arc::new(entry));
+        }
+        cluster.plans = d
+            .plans
+            .into_iter()
+            .map(|p| (p.record.view.plan_id, Arc::new(p)))
+            .collect();
+        cluster.approvals = d
+            .approvals
+            .into_iter()
+            .map(|a| (a.approval_id, Arc::new(a)))
+            .collect();
+        cluster.keys = d
+            .keys
+            .into_iter()
+            .map(|k| (k.key_id, Arc::new(k)))
+            .collect();
+        cluster.tokens = d
+            .tokens
+            .into_iter()
+            .map(|t| (t.token_id, Arc::new(t)))
+            .collect();
+        for (key, receipt) in d.receipts {
+            cluster.receipts_by_time.insert((receipt.at, key.clone()));
+            cluster.receipts.insert(key, Arc::new(receipt));
+        }
+        Ok(cluster)
+    }
+
+    fn count_usage(&mut self, workload: &WorkloadEntry) {
+        let Some(live) = workload.live() else { return };
+        let demand = workload.spec.demand();
+        self.nodes.update(live.node_id, |n| {
+            n.usage.cpu_millis += demand.cpu_millis;
+            n.usage.memory_mib += demand.memory_mib;
+            n.usage.disk_mib += demand.disk_mib;
+            n.usage.gpus += u32::try_from(live.gpus.len()).unwrap_or(u32::MAX);
+            n.usage.workloads.insert(workload.workload_id);
+        });
+    }
+
+    fn index_operation(&mut self, entry: &OperationEntry) {
+        if entry.state != OperationState::Pending {
+            return;
+        }
+        let id = entry.record.operation_id;
+        match &entry.record.goal {
+            Goal::Immediate => {}
+            Goal::WorkloadRuns { workload_id } | Goal::WorkloadEnds { workload_id } => {
+                self.open_by_workload.insert((*workload_id, id));
+            }
+            Goal::NodeEmpty { node_id } => {
+                self.open_by_node.insert((*node_id, id));
+            }
+        }
+    }
+}

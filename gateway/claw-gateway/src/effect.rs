@@ -1,0 +1,57 @@
+//! What the shell does after the events are durable. Every effect can be
+//! derived again from the state: a node that reconnects gets its full desired
+//! set, so an effect that a crash swallowed is made up for.
+
+use claw_proto::ids::{Attempt, Generation, NodeId, WorkloadId};
+use claw_proto::message::{NodeSettings, StopOrder};
+
+/// One effect.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// Send the full desired set (after registration).
+    SendDesiredSet {
+        /// To whom.
+        node_id: NodeId,
+        /// Attempts that it reported and must not go on, beyond those in the state.
+        also_stop: Vec<StopOrder>,
+    },
+    /// Tell a node to start a workload (looked up in the durable state).
+    StartWorkload {
+        /// To whom.
+        node_id: NodeId,
+        /// Which.
+        workload_id: WorkloadId,
+        /// Attempt.
+        attempt: Attempt,
+        /// Generation after this change.
+        generation: Generation,
+    },
+    /// Tell a node to stop a workload.
+    StopWorkload {
+        /// To whom.
+        node_id: NodeId,
+        /// Which.
+        order: StopOrder,
+        /// Generation after this change.
+        generation: Generation,
+    },
+    /// Give a node new settings.
+    SendSettings {
+        /// To whom.
+        node_id: NodeId,
+        /// Settings.
+        settings: NodeSettings,
+    },
+    /// Cut a node's connection.
+    CloseLink {
+        /// Whose.
+        node_id: NodeId,
+        /// Why.
+        why: &'static str,
+    },
+    /// The environment values of a workload are not needed any more.
+    EraseBlob {
+        /// Handle.
+        handle: String,
+    },
+}

@@ -1,0 +1,309 @@
+//! `workload_explain`: why it is where it is, who is in its way, and what would
+//! make it start, tried on a copy of the fleet before it is offered.
+
+use std::collections::BTreeMap;
+
+use claw_proto::ids::{NodeId, WorkloadId};
+use claw_proto::spec::WorkloadSpec;
+use claw_proto::validation::ValidSpec;
+use claw_tools::nodes::{NodeLink, Schedulable};
+use claw_tools::refusal::{Refusal, SuggestedCall};
+use claw_tools::workloads::{Blocker, Remedy, WorkloadExplanation, WorkloadState};
+use serde_json::json;
+
+use super::works::workload_row;
+use crate::Cluster;
+use crate::scheduler::{Decision, decide};
+use crate::workload::WorkloadEntry;
+
+/// Most remedies that are offered.
+const REMEDIES_MAX: usize = 5;
+/// Most workloads whose end is tried as a remedy.
+const TRIED_MAX: usize = 64;
+
+/// `workload_explain`.
+pub fn explain(cluster: &Cluster, text: &str) -> Result<WorkloadExplanation, Refusal> {
+    let w = cluster.resolve_workload(text)?;
+    let pending = w.state == WorkloadState::Pending;
+    let placement = if pending {
+        Some(report_now(cluster, &w.spec))
+    } else {
+        w.report.as_deref().cloned()
+    };
+    let queue_position = if pending {
+        cluster
+            .workloads
+            .queue()
+            .position(|id| id == w.workload_id)
+            .and_then(|p| u32::try_from(p + 1).ok())
+    } else {
+        None
+    };
+    let blockers = if pending {
+        blockers(cluster, w)
+    } else {
+        Vec::new()
+    };
+    let would_start_if = if pending {
+        remedies(cluster, w, &blockers)
+    } else {
+        Vec::new()
+    };
+    let row = workload_row(cluster, w);
+    let summary = summary(
+        w,
+        row.reason,
+        placement.as_ref().map(|p| p.summary.as_str()),
+        would_start_if.first(),
+    );
+    let history = w.attempts.iter().rev().map(|a| line(cluster, a)).collect();
+    let next = would_start_if
+        .iter()
+        .map(|r| r.call.clone())
+        .take(3)
+        .collect();
+    Ok(WorkloadExplanation {
+        summary,
+        workload: row,
+        placement,
+        queue_position,
+        blockers,
+        would_start_if,
+        history,
+        next,
+    })
+}
+
+fn report_now(cluster: &Cluster, spec: &ValidSpec) -> claw_tools::workloads::PlacementReport {
+    match decide(cluster, spec) {
+        Decision::Place { report, .. } | Decision::Wait { report } => (*report).clone(),
+    }
+}
+
+fn summary(
+    w: &WorkloadEntry,
+    reason: claw_tools::workloads::WorkloadReason,
+    report: Option<&str>,
+    remedy: Option<&Remedy>,
+) -> String {
+    let mut text = format!("{} is {} ({reason})", w.name, w.state);
+    if let Some(report) = report {
+        text = format!("{text}: {report}");
+    }
+    match (w.state, remedy) {
+        (WorkloadState::Pending, Some(remedy)) => {
+            format!("{text}. It would start if: {}", remedy.change)
+        }
+        (WorkloadState::Pending, None) => {
+            format!("{text}. No single change that was tried would start it")
+        }
+        _ => text,
+    }
+}
+
+fn line(cluster: &Cluster, a: &crate::workload::AttemptEntry) -> String {
+    let node = cluster
+        .nodes
+        .get(a.node_id)
+        .map_or_else(|| a.node_id.to_string(), |n| n.name.clone());
+    let exit = a
+        .exit_code
+        .map(|c| format!(", exit code {c}"))
+        .or_else(|| a.signal.map(|s| format!(", signal {s}")))
+        .unwrap_or_default();
+    let detail = if a.detail.is_empty() {
+        String::new()
+    } else {
+        format!(": {}", a.detail)
+    };
+    format!(
+        "attempt {} on {node}: {} ({}{exit}){detail}",
+        a.attempt.0, a.state, a.reason
+    )
+}
+
+/// Who holds GPUs on nodes that would do if they were free.
+fn blockers(cluster: &Cluster, w: &WorkloadEntry) -> Vec<Blocker> {
+    let demand = w.spec.demand();
+    if demand.gpus == 0 {
+        return Vec::new();
+    }
+    let mut held: BTreeMap<WorkloadId, (NodeId, u32)> = BTreeMap::new();
+    for n in cluster
+        .nodes
+        .iter()
+        .filter(|n| n.link == NodeLink::Online && n.schedulable == Schedulable::Active)
+    {
+        let fits = |g: &&claw_proto::topology::GpuInfo| {
+            demand
+                .gpu_model
+                .as_deref()
+                .is_none_or(|m| m.eq_ignore_ascii_case(&g.model))
+                && g.memory_mib >= demand.gpu_memory_mib_min
+        };
+        for g in n.gpus().iter().filter(fits) {
+            if let Some(id) = cluster.workloads.holder(&g.uuid) {
+                held.entry(id).or_insert((n.node_id, 0)).1 += 1;
+            }
+        }
+    }
+    let mut blockers: Vec<Blocker> = held
+        .into_iter()
+        .filter_map(|(id, (node_id, gpus))| {
+            let w = cluster.workloads.get(id)?;
+            let node = cluster.nodes.get(node_id)?.name.clone();
+            Some(Blocker {
+                workload_id: id,
+                name: w.name.clone(),
+                owner: w.submitted_by.clone(),
+                gpus,
+                node,
+            })
+        })
+        .collect();
+    blockers.sort_by_key(|b| (std::cmp::Reverse(b.gpus), b.workload_id));
+    blockers.truncate(20);
+    blockers
+}
+
+fn starts(cluster: &Cluster, spec: &ValidSpec) -> bool {
+    matches!(decide(cluster, spec), Decision::Place { .. })
+}
+
+fn remedies(cluster: &Cluster, w: &WorkloadEntry, blockers: &[Blocker]) -> Vec<Remedy> {
+    let mut remedies = Vec::new();
+    let mut offer = |change: String, tool: &str, args: serde_json::Value| {
+        if remedies.len() < REMEDIES_MAX {
+            remedies.push(Remedy {
+                change,
+                call: SuggestedCall::new(tool, args),
+                verified: true,
+            });
+        }
+    };
+    // A node that takes no work could take it again.
+    for n in cluster
+        .nodes
+        .iter()
+        .filter(|n| n.schedulable != Schedulable::Active)
+    {
+        let mut fork = cluster.clone();
+        fork.nodes
+            .update(n.node_id, |n| n.schedulable = Schedulable::Active);
+        if starts(&fork, &w.spec) {
+            let tool = if n.schedulable == Schedulable::Cordoned {
+                "node_uncordon"
+            } else {
+                "node_undrain"
+            };
+            offer(
+                format!("{} takes work again", n.name),
+                tool,
+                json!({ "node": n.name }),
+            );
+        }
+    }
+    // It could ask for less.
+    for (change, spec) in smaller(w.spec.spec()) {
+        if let Ok(valid) = ValidSpec::parse(spec.clone())
+            && starts(cluster, &valid)
+        {
+            let mut spec = spec;
+            spec.name = None;
+            offer(
+                change,
+                "workload_run",
+                json!({ "spec": spec, "mode": "plan" }),
+            );
+        }
+    }
+    // One of those that hold what it needs could end.
+    for b in blockers.iter().take(TRIED_MAX) {
+        let mut fork = cluster.clone();
+        free(&mut fork, b.workload_id);
+        if starts(&fork, &w.spec) {
+            offer(
+                format!(
+                    "{} of {} ended ({} GPUs on {})",
+                    b.name, b.owner, b.gpus, b.node
+                ),
+                "workload_stop",
+                json!({ "workload": b.workload_id, "mode": "plan" }),
+            );
+        }
+    }
+    remedies
+}
+
+/// Takes an attempt out of a fork, as if it had ended.
+fn free(fork: &mut Cluster, id: WorkloadId) {
+    let Some(w) = fork.workloads.get(id).cloned() else {
+        return;
+    };
+    let Some(live) = w.live() else { return };
+    let (demand, n) = (
+        w.spec.demand().clone(),
+        u32::try_from(live.gpus.len()).unwrap_or(u32::MAX),
+    );
+    fork.nodes.update(live.node_id, |node| {
+        node.usage.cpu_millis = node.usage.cpu_millis.saturating_sub(demand.cpu_millis);
+        node.usage.memory_mib = node.usage.memory_mib.saturating_sub(demand.memory_mib);
+        node.usage.disk_mib = node.usage.disk_mib.saturating_sub(demand.disk_mib);
+        node.usage.gpus = node.usage.gpus.saturating_sub(n);
+        node.usage.workloads.remove(&id);
+    });
+    fork.workloads.forget(id);
+}
+
+/// The same wish with one constraint less or fewer GPUs.
+fn smaller(spec: &WorkloadSpec) -> Vec<(String, WorkloadSpec)> {
+    let mut out: Vec<(String, WorkloadSpec)> = Vec::new();
+    if let Some(gpu) = &spec.gpu {
+        let with = |change: &dyn Fn(&mut claw_proto::spec::GpuRequest)| {
+            let mut s = spec.clone();
+            if let Some(g) = s.gpu.as_mut() {
+                change(g);
+            }
+            s
+        };
+        if let Some(model) = &gpu.model {
+            out.push((
+                format!("it took any GPU model instead of {model}"),
+                with(&|g| g.model = None),
+            ));
+        }
+        if gpu.interconnect == Some(claw_proto::spec::Interconnect::Nvlink) {
+            out.push((
+                "it did not need NVLink".into(),
+                with(&|g| g.interconnect = None),
+            ));
+        }
+        let mut count = gpu.count.unwrap_or(0) / 2;
+        while count > 0 {
+            out.push((
+                format!(
+                    "it asked for {count} GPUs instead of {}",
+                    gpu.count.unwrap_or(0)
+                ),
+                with(&move |g| g.count = Some(count)),
+            ));
+            count /= 2;
+        }
+    }
+    if let Some(placement) = &spec.placement {
+        if placement.node.is_some()
+            || placement.zone.is_some()
+            || !placement.labels.is_empty()
+            || !placement.exclude_nodes.is_empty()
+        {
+            out.push((
+                "it could go to any node".into(),
+                WorkloadSpec {
+                    placement: None,
+                    ..spec.clone()
+                },
+            ));
+        }
+    }
+    out
+}

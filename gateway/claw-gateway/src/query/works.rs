@@ -1,0 +1,144 @@
+//! `workload_list`, `workload_get`.
+
+use claw_proto::spec::RuntimeKind;
+use claw_tools::nodes::NodeLink;
+use claw_tools::refusal::{Refusal, SuggestedCall};
+use claw_tools::workloads::{
+    AttemptView, WorkloadDetail, WorkloadList, WorkloadListParams, WorkloadReason, WorkloadRow,
+    WorkloadState,
+};
+use serde_json::json;
+
+use super::page::{Asked, page};
+use crate::Cluster;
+use crate::workload::{AttemptEntry, WorkloadEntry};
+
+fn node_name(cluster: &Cluster, id: claw_proto::ids::NodeId) -> String {
+    cluster
+        .nodes
+        .get(id)
+        .map_or_else(|| id.to_string(), |n| n.name.clone())
+}
+
+/// One workload, in a row. While its node is unreachable its state is the last
+/// one known, and the reason says so.
+pub fn workload_row(cluster: &Cluster, w: &WorkloadEntry) -> WorkloadRow {
+    let live = w.live();
+    let cut_off = live
+        .and_then(|a| cluster.nodes.get(a.node_id))
+        .is_some_and(|n| n.link == NodeLink::Unreachable);
+    WorkloadRow {
+        workload_id: w.workload_id,
+        name: w.name.clone(),
+        state: w.state,
+        reason: if cut_off {
+            WorkloadReason::NodeUnreachable
+        } else {
+            w.reason
+        },
+        since: w.since,
+        what: super::what(w.spec.spec()),
+        node: w
+            .attempts
+            .last()
+            .filter(|a| a.live || w.state.is_final())
+            .map(|a| node_name(cluster, a.node_id)),
+        gpus: live.map_or(0, |a| u32::try_from(a.gpus.len()).unwrap_or(u32::MAX)),
+        attempt: w.attempt(),
+        exit_code: w.attempts.last().and_then(|a| a.exit_code),
+        simulated: w.simulated(),
+        revision: w.revision,
+    }
+}
+
+/// `workload_list`.
+pub fn workload_list(cluster: &Cluster, p: &WorkloadListParams) -> Result<WorkloadList, Refusal> {
+    let only = p
+        .node
+        .as_deref()
+        .map(|text| cluster.resolve_node(text).map(|n| n.node_id))
+        .transpose()?;
+    let rows = cluster
+        .workloads
+        .iter()
+        .filter(|w| p.states.is_empty() || p.states.contains(&w.state))
+        .filter(|w| only.is_none_or(|id| w.live().is_some_and(|a| a.node_id == id)))
+        .filter(|w| {
+            p.labels
+                .iter()
+                .all(|(k, v)| w.spec.spec().labels.get(k) == Some(v))
+        })
+        .filter(|w| p.filter.as_deref().is_none_or(|f| w.name.contains(f)))
+        .filter(|w| p.since_revision.is_none_or(|r| w.revision > r))
+        .map(|w| (w.workload_id.to_string(), workload_row(cluster, w)))
+        .collect();
+    let page = page(
+        rows,
+        &Asked {
+            limit: p.limit,
+            cursor: p.cursor.as_deref(),
+            fields: &p.fields,
+            id_field: "workload_id",
+            revision: cluster.revision,
+        },
+    )?;
+    Ok(WorkloadList {
+        workloads: page.rows,
+        total: page.total,
+        truncated: page.truncated,
+        next_cursor: page.next_cursor,
+        revision: cluster.revision,
+    })
+}
+
+fn attempt_view(cluster: &Cluster, a: &AttemptEntry) -> AttemptView {
+    AttemptView {
+        attempt: a.attempt,
+        node_id: a.node_id,
+        node: node_name(cluster, a.node_id),
+        gpus: a.gpus.clone(),
+        state: a.state,
+        reason: a.reason,
+        detail: a.detail.clone(),
+        started_at: a.started_at,
+        ended_at: a.ended_at,
+        exit_code: a.exit_code,
+        signal: a.signal,
+    }
+}
+
+/// `workload_get`.
+pub fn workload_detail(cluster: &Cluster, text: &str) -> Result<WorkloadDetail, Refusal> {
+    let w = cluster.resolve_workload(text)?;
+    let runtime = w.attempts.last().map(|a| a.runtime);
+    let isolation = match runtime {
+        Some(RuntimeKind::Process) => "none: a host process without isolation",
+        Some(RuntimeKind::Sim) => "simulated: nothing really runs",
+        Some(RuntimeKind::Docker) => "container",
+        None => "not placed yet",
+    };
+    let args = json!({ "workload": w.workload_id });
+    let next = match w.state {
+        WorkloadState::Pending => vec![SuggestedCall::new("workload_explain", args)],
+        _ => vec![SuggestedCall::new("workload_logs", args)],
+    };
+    Ok(WorkloadDetail {
+        workload: workload_row(cluster, w),
+        // Environment values were moved out when it was submitted: only names are left.
+        spec: w.spec.spec().clone(),
+        priority: w.spec.priority(),
+        on_partition: w.spec.on_partition(),
+        runtime,
+        isolation: isolation.to_owned(),
+        submitted_by: w.submitted_by.clone(),
+        submitted_at: w.submitted_at,
+        placement: w.report.as_deref().cloned(),
+        attempts: w
+            .attempts
+            .iter()
+            .rev()
+            .map(|a| attempt_view(cluster, a))
+            .collect(),
+        next,
+    })
+}

@@ -1,0 +1,188 @@
+//! The nodes of the fleet: [`NodeRegistry`].
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use claw_proto::ids::{Attempt, Generation, GpuUuid, NodeId, TokenId, WorkloadId};
+use claw_proto::message::NodeSettings;
+use claw_proto::time::Timestamp;
+use claw_proto::topology::{GpuInfo, NodeCapabilities};
+use claw_tools::nodes::{NodeLink, Schedulable};
+use imbl::{OrdMap, OrdSet};
+use serde::{Deserialize, Serialize};
+
+/// One node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NodeEntry {
+    /// Id.
+    pub node_id: NodeId,
+    /// Name, unique.
+    pub name: String,
+    /// Heard from?
+    pub link: NodeLink,
+    /// Since when.
+    pub link_since: Timestamp,
+    /// When it was last heard, as of the last change of link.
+    pub last_heard: Timestamp,
+    /// Takes new work?
+    pub schedulable: Schedulable,
+    /// Labels: those of the node's own config, the token's, and those set here.
+    pub labels: BTreeMap<String, String>,
+    /// What it has; absent until it first connected.
+    pub capabilities: Option<Arc<NodeCapabilities>>,
+    /// Its record store, to notice a node that lost its memory.
+    pub store_id: String,
+    /// Settings.
+    pub settings: NodeSettings,
+    /// Changes of its desired state.
+    pub generation_n: u64,
+    /// Token that it enrolled with.
+    pub enrolled_with: TokenId,
+    /// Running there, unknown here.
+    pub orphans: BTreeMap<WorkloadId, OrphanEntry>,
+    /// Revision of its last change.
+    pub revision: u64,
+    /// What its workloads hold (index, kept by `apply`).
+    #[serde(skip)]
+    pub usage: NodeUsage,
+}
+
+/// What is held on a node.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct NodeUsage {
+    /// CPU, thousandths of a core.
+    pub cpu_millis: u64,
+    /// Memory, MiB.
+    pub memory_mib: u64,
+    /// Disk, MiB.
+    pub disk_mib: u64,
+    /// GPUs.
+    pub gpus: u32,
+    /// Workloads with a live attempt there.
+    pub workloads: OrdSet<WorkloadId>,
+}
+
+/// An attempt that runs where it is not wanted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrphanEntry {
+    /// Attempt it says it is.
+    pub attempt: Attempt,
+    /// Since when it is known.
+    pub found_at: Timestamp,
+    /// Why it is one.
+    pub why: String,
+}
+
+impl NodeEntry {
+    /// Version of the node's desired state under `epoch`.
+    pub const fn generation(&self, epoch: u64) -> Generation {
+        Generation {
+            epoch,
+            n: self.generation_n,
+        }
+    }
+    /// Its GPUs.
+    pub fn gpus(&self) -> &[GpuInfo] {
+        self.capabilities.as_ref().map_or(&[], |c| &c.gpus)
+    }
+    /// Its GPUs or runtime are simulated.
+    pub fn simulated(&self) -> bool {
+        self.capabilities.as_ref().is_some_and(|c| c.simulated)
+    }
+}
+
+/// All nodes, with the indexes that make looking up cheap.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct NodeRegistry {
+    nodes: OrdMap<NodeId, Arc<NodeEntry>>,
+    by_name: OrdMap<String, NodeId>,
+    /// Which node a GPU belongs to: the first that reported it.
+    gpu_home: OrdMap<GpuUuid, NodeId>,
+    removed: OrdSet<NodeId>,
+}
+
+impl NodeRegistry {
+    /// The node with this id.
+    pub fn get(&self, id: NodeId) -> Option<&Arc<NodeEntry>> {
+        self.nodes.get(&id)
+    }
+    /// The node with this name.
+    pub fn by_name(&self, name: &str) -> Option<&Arc<NodeEntry>> {
+        self.by_name.get(name).and_then(|id| self.nodes.get(id))
+    }
+    /// All nodes, by id.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<NodeEntry>> {
+        self.nodes.values()
+    }
+    /// How many.
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+    /// None at all.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+    /// It was a node once and was removed.
+    pub fn was_removed(&self, id: NodeId) -> bool {
+        self.removed.contains(&id)
+    }
+    /// The node that a GPU belongs to.
+    pub fn home_of(&self, gpu: &GpuUuid) -> Option<NodeId> {
+        self.gpu_home.get(gpu).copied()
+    }
+    /// The map itself, for differences between two states.
+    pub(crate) fn map(&self) -> &OrdMap<NodeId, Arc<NodeEntry>> {
+        &self.nodes
+    }
+    /// Ids of removed nodes.
+    pub(crate) fn removed(&self) -> impl Iterator<Item = &NodeId> {
+        self.removed.iter()
+    }
+    /// Marks an id as removed (when a snapshot is read).
+    pub(crate) fn restore_removed(&mut self, id: NodeId) {
+        self.removed.insert(id);
+    }
+    /// Changes one node in place.
+    pub(crate) fn update(&mut self, id: NodeId, change: impl FnOnce(&mut NodeEntry)) {
+        if let Some(entry) = self.nodes.get_mut(&id) {
+            change(Arc::make_mut(entry));
+        }
+    }
+    /// Adds a node.
+    pub(crate) fn insert(&mut self, entry: NodeEntry) {
+        self.by_name.insert(entry.name.clone(), entry.node_id);
+        for gpu in entry.gpus() {
+            self.gpu_home
+                .entry(gpu.uuid.clone())
+                .or_insert(entry.node_id);
+        }
+        self.nodes.insert(entry.node_id, Arc::new(entry));
+    }
+    /// Takes a node out.
+    pub(crate) fn remove(&mut self, id: NodeId) {
+        if let Some(entry) = self.nodes.remove(&id) {
+            self.by_name.remove(&entry.name);
+            self.release_gpus(id, entry.gpus());
+        }
+        self.removed.insert(id);
+    }
+    /// Replaces what a node has.
+    pub(crate) fn set_capabilities(&mut self, id: NodeId, capabilities: Arc<NodeCapabilities>) {
+        let Some(old) = self.nodes.get(&id).cloned() else {
+            return;
+        };
+        self.release_gpus(id, old.gpus());
+        for gpu in &capabilities.gpus {
+            self.gpu_home.entry(gpu.uuid.clone()).or_insert(id);
+        }
+        self.update(id, |n| n.capabilities = Some(capabilities));
+    }
+
+    fn release_gpus(&mut self, id: NodeId, gpus: &[GpuInfo]) {
+        for gpu in gpus {
+            if self.gpu_home.get(&gpu.uuid) == Some(&id) {
+                self.gpu_home.remove(&gpu.uuid);
+            }
+        }
+    }
+}

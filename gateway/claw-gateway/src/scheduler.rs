@@ -1,0 +1,150 @@
+//! Where a workload goes, and why not elsewhere.
+//!
+//! A first policy: feasible, then best fit over GPU, memory and CPU, one NVLink
+//! island preferred (and required where asked for). Pure: cluster in, report
+//! out. The phases are numbered.
+
+mod fit;
+mod report;
+
+use std::sync::Arc;
+
+use claw_proto::ids::{GpuUuid, NodeId};
+use claw_proto::spec::{PlacementStrategy, RuntimeKind};
+use claw_proto::validation::ValidSpec;
+use claw_tools::workloads::{PlacementReason, PlacementReport};
+
+use crate::Cluster;
+use crate::registry::NodeEntry;
+
+/// A decision about one workload.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Decision {
+    /// It can start here.
+    Place {
+        /// Node.
+        node_id: NodeId,
+        /// GPUs.
+        gpus: Vec<GpuUuid>,
+        /// Runtime.
+        runtime: RuntimeKind,
+        /// Why here.
+        report: Arc<PlacementReport>,
+    },
+    /// It cannot start now.
+    Wait {
+        /// Why nowhere.
+        report: Arc<PlacementReport>,
+    },
+}
+
+/// A node that can take the workload.
+#[derive(Debug, Clone)]
+struct Candidate {
+    node: Arc<NodeEntry>,
+    gpus: Vec<GpuUuid>,
+    island: Option<u32>,
+    runtime: RuntimeKind,
+    score: Score,
+}
+
+/// Lower is better; compared field by field.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Score {
+    /// Real hardware before simulated, unless the spec says otherwise.
+    simulated: bool,
+    /// GPUs spread over several islands.
+    broken_island: bool,
+    /// Free GPUs left in the islands that are touched: best fit first.
+    island_left: u32,
+    /// Free GPUs left on the node.
+    gpus_left: u32,
+    /// Memory of the taken GPUs beyond what is wanted, MiB: keep large ones for those who need them.
+    gpu_memory_over_mib: u64,
+    /// Share of CPU and memory left, per mille (turned around for spread).
+    host_left_permille: u64,
+    /// Decides what is equal, the same way every time.
+    node_id: NodeId,
+}
+
+/// A node that cannot, with the number that is missing.
+#[derive(Debug, Clone)]
+struct Rejection {
+    name: String,
+    reason: PlacementReason,
+    detail: String,
+}
+
+/// Decides about one workload on the present fleet.
+pub fn decide(cluster: &Cluster, spec: &ValidSpec) -> Decision {
+    // 1. feasible: every node is a candidate or says why not
+    let mut candidates = Vec::new();
+    let mut rejections = Vec::new();
+    for node in cluster.nodes.iter() {
+        match fit::check(cluster, node, spec) {
+            Ok(candidate) => candidates.push(candidate),
+            Err(rejection) => rejections.push(rejection),
+        }
+    }
+    // 2. rank: best fit
+    candidates.sort_by(|a, b| a.score.cmp(&b.score));
+    // 3. report: the same data that decided
+    let report = Arc::new(report::build(
+        cluster.nodes.len(),
+        &candidates,
+        &rejections,
+        spec,
+    ));
+    match candidates.into_iter().next() {
+        Some(best) => Decision::Place {
+            node_id: best.node.node_id,
+            gpus: best.gpus,
+            runtime: best.runtime,
+            report,
+        },
+        None => Decision::Wait { report },
+    }
+}
+
+/// Two specs of the same shape get the same answer from the same fleet.
+pub fn same_shape(a: &ValidSpec, b: &ValidSpec) -> bool {
+    a.demand() == b.demand()
+        && a.spec().placement == b.spec().placement
+        && a.spec().runtime == b.spec().runtime
+        && needs(a) == needs(b)
+}
+
+/// What decides which runtimes can execute it: (has a model, has an image, has a command).
+fn needs(spec: &ValidSpec) -> (bool, bool, bool) {
+    let s = spec.spec();
+    (s.model.is_some(), s.image.is_some(), s.command.is_some())
+}
+
+/// The runtime that this node would use for it. A simulated node simulates
+/// everything, and says so; elsewhere an image or a model needs a container
+/// engine, and a bare command may run as a process where the node allows it.
+fn runtime_for(node: &NodeEntry, spec: &ValidSpec) -> Option<RuntimeKind> {
+    let capabilities = node.capabilities.as_ref()?;
+    let has = |kind: RuntimeKind| capabilities.runtimes.contains(&kind);
+    if let Some(wanted) = spec.spec().runtime {
+        return has(wanted).then_some(wanted);
+    }
+    if capabilities.simulated && has(RuntimeKind::Sim) {
+        return Some(RuntimeKind::Sim);
+    }
+    let (model, image, command) = needs(spec);
+    if (model || image) && has(RuntimeKind::Docker) {
+        return Some(RuntimeKind::Docker);
+    }
+    if command && !image && !model && has(RuntimeKind::Process) {
+        return Some(RuntimeKind::Process);
+    }
+    None
+}
+
+fn spreads(spec: &ValidSpec) -> bool {
+    spec.spec().placement.as_ref().and_then(|p| p.strategy) == Some(PlacementStrategy::Spread)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,158 @@
+//! One command, decided.
+//!
+//! A decision is made on a copy of the state that shares its structure; each
+//! event is applied to the copy at once, so that what follows sees it. The copy
+//! is the state after, so the shell need not apply the events again.
+
+mod approve;
+mod diff;
+mod follow;
+mod honored;
+mod link;
+mod operate;
+mod perform;
+mod preview;
+mod status;
+mod undo;
+mod work;
+
+use claw_proto::ids::{IdSource, NodeId};
+use claw_proto::message::NodeSettings;
+use claw_tools::outcome::Outcome;
+use claw_tools::refusal::Refusal;
+
+pub(crate) use self::approve::drift;
+pub use self::operate::replayed;
+pub use self::preview::preview;
+use self::work::Work;
+use crate::Cluster;
+use crate::command::{Caller, Command};
+use crate::effect::Effect;
+use crate::event::{Event, EventRecord};
+
+/// A value that must not stand in the journal, stored beside it in the same transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Blob {
+    /// Handle that events refer to it by.
+    pub handle: String,
+    /// The value.
+    pub bytes: Vec<u8>,
+}
+
+/// What the caller is told.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Report {
+    /// Answer of an operation. `replayed`: it was given before, nothing new happened.
+    Outcome {
+        /// The answer.
+        outcome: Box<Outcome>,
+        /// It was given before.
+        replayed: bool,
+    },
+    /// A machine is enrolled.
+    Enrolled {
+        /// Its id, for the certificate.
+        node_id: NodeId,
+    },
+    /// A node may go on.
+    Registered {
+        /// Its settings.
+        settings: NodeSettings,
+    },
+    /// Nothing to tell.
+    Done,
+}
+
+/// What follows from a command.
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct Decision {
+    /// To be journaled, in order, all or nothing.
+    pub events: Vec<EventRecord>,
+    /// To be stored in the same transaction.
+    pub blobs: Vec<Blob>,
+    /// To be performed once that is durable.
+    pub effects: Vec<Effect>,
+    /// To be told once that is durable.
+    pub report: Report,
+    /// The state after.
+    pub after: Cluster,
+}
+
+/// Decides one command. A refusal changes nothing.
+pub fn step(
+    cluster: &Cluster,
+    command: Command,
+    caller: &Caller,
+    ids: &mut dyn IdSource,
+) -> Result<Decision, Refusal> {
+    let mut work = Work::new(cluster, caller, ids);
+    let report = match command {
+        Command::Operate {
+            operation,
+            mutation,
+            args_hash,
+            secret_hash,
+        } => operate::operate(&mut work, operation, &mutation, &args_hash, secret_hash)?,
+        Command::PlanApply {
+            plan_id,
+            mutation,
+            args_hash,
+            secret_hash,
+        } => approve::apply_plan(&mut work, plan_id, &mutation, &args_hash, secret_hash)?,
+        Command::ApprovalDecide {
+            approval_id,
+            decision,
+            diff_hash,
+            mutation,
+            args_hash,
+        } => approve::decide(
+            &mut work,
+            approval_id,
+            decision,
+            &diff_hash,
+            &mutation,
+            &args_hash,
+        )?,
+        Command::GatewayStarted { epoch } => {
+            work.emit(Event::GatewayStarted { epoch });
+            Report::Done
+        }
+        Command::Bootstrap {
+            key_id,
+            secret_hash,
+            principal,
+        } => link::bootstrap(&mut work, key_id, secret_hash, principal)?,
+        Command::NodeEnroll {
+            token_id,
+            secret_hash,
+            name,
+        } => link::enroll(&mut work, token_id, &secret_hash, &name)?,
+        Command::NodeRegister {
+            node_id,
+            capabilities,
+            running,
+            store_id,
+            epoch_seen,
+        } => link::register(
+            &mut work,
+            node_id,
+            *capabilities,
+            &running,
+            store_id,
+            epoch_seen,
+        )?,
+        Command::NodeCapabilities {
+            node_id,
+            capabilities,
+        } => link::capabilities(&mut work, node_id, *capabilities)?,
+        Command::NodeStatus { node_id, records } => status::records(&mut work, node_id, &records)?,
+        Command::NodesSilent { nodes } => link::silent(&mut work, &nodes),
+        Command::Tick => follow::tick(&mut work),
+    };
+    follow::settle(&mut work);
+    Ok(work.into_decision(report))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,205 @@
+//! The change of desired state that a command makes, in canonical order.
+
+use std::collections::BTreeSet;
+
+use claw_proto::ids::WorkloadId;
+use claw_tools::outcome::Change;
+use imbl::ordmap::DiffItem;
+use sha2::{Digest, Sha256};
+
+use crate::Cluster;
+use crate::registry::NodeEntry;
+use crate::workload::{Desired, WorkloadEntry};
+
+/// Desired state before against after. Unchanged parts are shared and cost nothing.
+pub(super) fn diff(before: &Cluster, after: &Cluster) -> Vec<Change> {
+    let mut changes = Vec::new();
+    for item in before.workloads.map().diff(after.workloads.map()) {
+        let (old, new) = sides(&item);
+        compare(
+            &mut changes,
+            "workload",
+            old.map(|w| workload_fields(before, w)),
+            new.map(|w| workload_fields(after, w)),
+        );
+    }
+    for item in before.nodes.map().diff(after.nodes.map()) {
+        let (old, new) = sides(&item);
+        compare(
+            &mut changes,
+            "node",
+            old.map(|n| node_fields(n)),
+            new.map(|n| node_fields(n)),
+        );
+    }
+    for item in before.keys.diff(&after.keys) {
+        let (old, new) = sides(&item);
+        let fields = |k: &crate::cluster::KeyEntry| {
+            let what = format!("{} key for {} ({})", k.role, k.principal, k.kind);
+            (
+                k.key_id.to_string(),
+                vec![("key", what), ("valid", (!k.revoked).to_string())],
+            )
+        };
+        compare(
+            &mut changes,
+            "key",
+            old.map(|k| fields(k)),
+            new.map(|k| fields(k)),
+        );
+    }
+    for item in before.tokens.diff(&after.tokens) {
+        let (old, new) = sides(&item);
+        let fields = |t: &crate::cluster::TokenEntry| {
+            let what = format!("one node named {}", t.name.as_deref().unwrap_or("anything"));
+            (
+                t.token_id.to_string(),
+                vec![("token", what), ("valid", (!t.revoked).to_string())],
+            )
+        };
+        compare(
+            &mut changes,
+            "token",
+            old.map(|t| fields(t)),
+            new.map(|t| fields(t)),
+        );
+    }
+    changes.sort();
+    changes
+}
+
+/// Workloads that would lose their place or be told to end.
+pub(super) fn evicted(before: &Cluster, after: &Cluster) -> BTreeSet<WorkloadId> {
+    let mut evicted = BTreeSet::new();
+    for item in before.workloads.map().diff(after.workloads.map()) {
+        let (old, new) = sides(&item);
+        let Some(old) = old.filter(|w| !w.state.is_final() && w.desired == Desired::Run) else {
+            continue;
+        };
+        let loses = new.is_none_or(|w| {
+            w.desired != Desired::Run
+                || w.state.is_final()
+                || (old.live().is_some()
+                    && w.live().map(|a| a.attempt) != old.live().map(|a| a.attempt))
+        });
+        if loses {
+            evicted.insert(old.workload_id);
+        }
+    }
+    evicted
+}
+
+/// SHA-256 of the canonical diff, hex.
+pub(super) fn hash(changes: &[Change]) -> String {
+    let canonical = serde_json::to_vec(changes).expect("changes hold only strings");
+    Sha256::digest(&canonical)
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect()
+}
+
+type Fields = (String, Vec<(&'static str, String)>);
+
+fn workload_fields(cluster: &Cluster, w: &WorkloadEntry) -> Fields {
+    let place = match (w.live(), w.desired) {
+        (Some(_), Desired::Move) => "to be moved".to_owned(),
+        (Some(a), Desired::Run | Desired::Stop) => {
+            let node = cluster
+                .nodes
+                .get(a.node_id)
+                .map_or_else(|| a.node_id.to_string(), |n| n.name.clone());
+            let gpus: Vec<String> = a.gpus.iter().map(ToString::to_string).collect();
+            if gpus.is_empty() {
+                node
+            } else {
+                format!("{node} [{}]", gpus.join(" "))
+            }
+        }
+        (None, _) if w.state.is_final() => String::new(),
+        (None, _) => "queue".to_owned(),
+    };
+    let wanted = match w.desired {
+        _ if w.state.is_final() => "ended",
+        Desired::Run | Desired::Move => "run",
+        Desired::Stop => "stop",
+    };
+    (
+        w.workload_id.to_string(),
+        vec![
+            ("name", w.name.clone()),
+            ("place", place),
+            ("what", what(w)),
+            ("wanted", wanted.to_owned()),
+        ],
+    )
+}
+
+fn what(w: &WorkloadEntry) -> String {
+    let spec = serde_json::to_vec(w.spec.spec()).unwrap_or_default();
+    let digest: String = Sha256::digest(&spec)
+        .iter()
+        .take(6)
+        .map(|b| format!("{b:02x}"))
+        .collect();
+    format!("{} (spec {digest})", crate::query::what(w.spec.spec()))
+}
+
+fn node_fields(n: &NodeEntry) -> Fields {
+    let labels: Vec<String> = n.labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
+    let settings = format!(
+        "metrics every {} ms, log buffer {} bytes",
+        n.settings.metrics_interval_ms, n.settings.log_buffer_bytes
+    );
+    // Draining becomes drained by itself: the same wish.
+    let schedulable = if n.schedulable == claw_tools::nodes::Schedulable::Drained {
+        claw_tools::nodes::Schedulable::Draining
+    } else {
+        n.schedulable
+    };
+    (
+        n.name.clone(),
+        vec![
+            ("labels", labels.join(",")),
+            ("member", "yes".to_owned()),
+            ("schedulable", schedulable.to_string()),
+            ("settings", settings),
+        ],
+    )
+}
+
+fn compare(changes: &mut Vec<Change>, kind: &str, old: Option<Fields>, new: Option<Fields>) {
+    let name = new
+        .as_ref()
+        .or(old.as_ref())
+        .map_or_else(String::new, |(name, _)| name.clone());
+    let old = old.map(|(_, fields)| fields).unwrap_or_default();
+    let new = new.map(|(_, fields)| fields).unwrap_or_default();
+    let keys: BTreeSet<&str> = old.iter().chain(&new).map(|(key, _)| *key).collect();
+    let value = |fields: &[(&'static str, String)], key: &str| {
+        fields
+            .iter()
+            .find(|(k, _)| *k == key)
+            .map_or_else(String::new, |(_, v)| v.clone())
+    };
+    for key in keys {
+        let (from, to) = (value(&old, key), value(&new, key));
+        if from != to {
+            changes.push(Change {
+                subject: format!("{kind} {name}"),
+                field: key.to_owned(),
+                from,
+                to,
+            });
+        }
+    }
+}
+
+fn sides<'a, K, V>(
+    item: &DiffItem<'a, 'a, K, std::sync::Arc<V>>,
+) -> (Option<&'a std::sync::Arc<V>>, Option<&'a std::sync::Arc<V>>) {
+    match item {
+        DiffItem::Add(_, new) => (None, Some(*new)),
+        DiffItem::Update { old, new } => (Some(old.1), Some(new.1)),
+        DiffItem::Remove(_, old) => (Some(*old), None),
+    }
+}

@@ -1,0 +1,404 @@
+//! What follows from every command: the queue is tried when something became
+//! free, drained nodes are noticed, operations come to their results.
+
+use std::sync::Arc;
+
+use claw_proto::ids::{Attempt, NodeId, WorkloadId};
+use claw_proto::limits::{LEASE_DRIFT_PERMILLE, LEASE_MARGIN_MS};
+use claw_proto::spec::{OnPartition, RestartPolicy};
+use claw_proto::time::Timestamp;
+use claw_proto::validation::ValidSpec;
+use claw_tools::nodes::{NodeLink, Schedulable};
+use claw_tools::operations::OperationState;
+use claw_tools::workloads::{WorkloadReason, WorkloadState};
+
+use super::Report;
+use super::work::Work;
+use crate::effect::Effect;
+use crate::event::{Event, Goal};
+use crate::scheduler::{self, Decision as Placing};
+use crate::workload::{Desired, WorkloadEntry};
+
+/// How often an infrastructure loss may start a workload again.
+const INFRA_ATTEMPTS_MAX: u32 = 100;
+/// First pause before a restart, milliseconds; doubles up to [`RESTART_PAUSE_MS_MAX`].
+const RESTART_PAUSE_MS: i64 = 1_000;
+/// Longest pause before a restart, milliseconds.
+const RESTART_PAUSE_MS_MAX: i64 = 60_000;
+/// So many silent nodes at least, and [`MASS_LOSS_PERCENT`] of all, look like a fault of ours.
+const MASS_LOSS_NODES_MIN: u32 = 3;
+/// Share of silent nodes above which nobody is declared lost.
+const MASS_LOSS_PERCENT: u32 = 20;
+/// How many ended workloads one pruning forgets at most.
+const PRUNE_BATCH: usize = 1_000;
+
+/// Runs after every command (and once more costs nothing).
+pub(super) fn settle(work: &mut Work<'_>) {
+    if std::mem::take(&mut work.room_changed) {
+        notice_drained(work);
+        schedule(work);
+        work.room_changed = false;
+    }
+    resolve_operations(work);
+    work.touched.clear();
+    work.touched_nodes.clear();
+}
+
+/// Time has passed: leases run out, gates open, history is pruned.
+pub(super) fn tick(work: &mut Work<'_>) -> Report {
+    watch_mass_loss(work);
+    expire_leases(work);
+    let now = work.now();
+    let opened = work.state.workloads.queue().any(|id| {
+        work.state.workloads.get(id).is_some_and(|w| {
+            w.reason == WorkloadReason::NotBefore && w.not_before.is_none_or(|t| t <= now)
+        })
+    });
+    work.room_changed |= opened;
+    prune(work);
+    Report::Done
+}
+
+/// Tries the queue in order; the same shape is tried once.
+fn schedule(work: &mut Work<'_>) {
+    let queue: Vec<WorkloadId> = work.state.workloads.queue().collect();
+    let mut hopeless: Vec<(Arc<ValidSpec>, Placing)> = Vec::new();
+    for id in queue {
+        let Some(entry) = work.state.workloads.get(id).cloned() else {
+            continue;
+        };
+        if entry.not_before.is_some_and(|t| t > work.now()) {
+            wait(work, &entry, WorkloadReason::NotBefore, None);
+            continue;
+        }
+        let known = hopeless
+            .iter()
+            .find(|(spec, _)| scheduler::same_shape(spec, &entry.spec))
+            .map(|(_, d)| d.clone());
+        let decision = known.unwrap_or_else(|| scheduler::decide(&work.state, &entry.spec));
+        match decision {
+            Placing::Place {
+                node_id,
+                gpus,
+                runtime,
+                report,
+            } => {
+                let attempt = Attempt(entry.attempt().0 + 1);
+                work.emit(Event::WorkloadPlaced {
+                    workload_id: id,
+                    attempt,
+                    node_id,
+                    gpus,
+                    runtime,
+                    report,
+                });
+                let generation = work
+                    .state
+                    .nodes
+                    .get(node_id)
+                    .map(|n| n.generation(work.state.epoch))
+                    .unwrap_or_default();
+                work.effect(Effect::StartWorkload {
+                    node_id,
+                    workload_id: id,
+                    attempt,
+                    generation,
+                });
+            }
+            Placing::Wait { ref report } => {
+                let why = if report.waiting_helps || work.state.nodes.is_empty() {
+                    WorkloadReason::NoRoom
+                } else {
+                    WorkloadReason::NoSuitableNode
+                };
+                wait(work, &entry, why, Some(Arc::clone(report)));
+                hopeless.push((Arc::clone(&entry.spec), decision));
+            }
+        }
+    }
+}
+
+fn wait(
+    work: &mut Work<'_>,
+    entry: &WorkloadEntry,
+    why: WorkloadReason,
+    report: Option<Arc<claw_tools::workloads::PlacementReport>>,
+) {
+    // Only a change of reason is an event: the numbers are asked for with `workload_explain`.
+    if entry.reason != why {
+        work.emit(Event::WorkloadWaits {
+            workload_id: entry.workload_id,
+            why,
+            report,
+        });
+    }
+}
+
+fn notice_drained(work: &mut Work<'_>) {
+    let drained: Vec<NodeId> = work
+        .state
+        .nodes
+        .iter()
+        .filter(|n| n.schedulable == Schedulable::Draining && n.usage.workloads.is_empty())
+        .map(|n| n.node_id)
+        .collect();
+    for node_id in drained {
+        work.emit(Event::NodeSchedulableChanged {
+            node_id,
+            to: Schedulable::Drained,
+        });
+    }
+}
+
+/// When the gateway may take a cut-off node's attempt for ended: what the node
+/// does by itself, plus drift and margin, counted from when it was last heard.
+pub(super) fn lease_end(last_heard: Timestamp, stop_after_s: u32) -> Timestamp {
+    let lease_ms = i64::from(stop_after_s) * 1000;
+    let drift = lease_ms * i64::try_from(LEASE_DRIFT_PERMILLE).unwrap_or(i64::MAX) / 1000;
+    last_heard.plus_ms(lease_ms + drift + i64::try_from(LEASE_MARGIN_MS).unwrap_or(i64::MAX))
+}
+
+fn expire_leases(work: &mut Work<'_>) {
+    if work.state.mass_loss.is_some() {
+        return;
+    }
+    let now = work.now();
+    let mut lost = Vec::new();
+    for node in work
+        .state
+        .nodes
+        .iter()
+        .filter(|n| n.link == NodeLink::Unreachable)
+    {
+        for id in &node.usage.workloads {
+            let Some(w) = work.state.workloads.get(*id) else {
+                continue;
+            };
+            match w.spec.on_partition() {
+                OnPartition::Keep => {}
+                OnPartition::StopAfter(s) if lease_end(node.last_heard, s) <= now => lost.push(*id),
+                OnPartition::StopAfter(_) => {}
+            }
+        }
+    }
+    for id in lost {
+        end_lost(
+            work,
+            id,
+            WorkloadReason::NodeLost,
+            "its node is unreachable and the partition lease has run out",
+        );
+    }
+}
+
+/// The attempt is over as far as the lease guarantees; what comes next depends on what is wanted.
+pub(super) fn end_lost(work: &mut Work<'_>, id: WorkloadId, why: WorkloadReason, detail: &str) {
+    let Some(entry) = work.state.workloads.get(id).cloned() else {
+        return;
+    };
+    let Some(attempt) = entry.live().map(|a| a.attempt) else {
+        return;
+    };
+    work.emit(Event::AttemptEnded {
+        workload_id: id,
+        attempt,
+        state: WorkloadState::Lost,
+        why,
+        detail: detail.to_owned(),
+        exit_code: None,
+        signal: None,
+        node_at: None,
+    });
+    after_end(work, &entry, WorkloadState::Lost, why);
+}
+
+/// What comes after the end of an attempt.
+pub(super) fn after_end(
+    work: &mut Work<'_>,
+    entry: &WorkloadEntry,
+    state: WorkloadState,
+    why: WorkloadReason,
+) {
+    let id = entry.workload_id;
+    let next = match entry.desired {
+        Desired::Stop => None,
+        Desired::Move if !matches!(state, WorkloadState::Completed) => {
+            Some((WorkloadReason::NodeDrained, None, false))
+        }
+        Desired::Move | Desired::Run => restart(work, entry, state, why),
+    };
+    match next {
+        Some((why, not_before, counts)) => work.emit(Event::WorkloadRequeued {
+            workload_id: id,
+            why,
+            not_before,
+            counts,
+        }),
+        None => {
+            work.emit(Event::WorkloadEnded {
+                workload_id: id,
+                state,
+                why,
+            });
+            if let Some(handle) = &entry.env_handle {
+                work.effect(Effect::EraseBlob {
+                    handle: handle.clone(),
+                });
+            }
+        }
+    }
+}
+
+/// Whether and when it is started again: (reason, not before, counts against the limit).
+fn restart(
+    work: &Work<'_>,
+    entry: &WorkloadEntry,
+    state: WorkloadState,
+    why: WorkloadReason,
+) -> Option<(WorkloadReason, Option<Timestamp>, bool)> {
+    let explicit_never = entry.spec.spec().restart == Some(RestartPolicy::Never);
+    // Lost with its node, not by its own doing: runs elsewhere, unless "never" was said.
+    let infrastructure = state == WorkloadState::Lost || why == WorkloadReason::PartitionLease;
+    if infrastructure {
+        let tries_left = entry.attempt().0 < INFRA_ATTEMPTS_MAX;
+        return (!explicit_never && tries_left).then_some((why, None, false));
+    }
+    if matches!(
+        why,
+        WorkloadReason::MaxDuration | WorkloadReason::StopRequested
+    ) {
+        return None;
+    }
+    let again = match entry.spec.restart() {
+        RestartPolicy::Never => false,
+        RestartPolicy::OnFailure => state == WorkloadState::Failed,
+        RestartPolicy::Always => true,
+    };
+    if !again || entry.restarts >= entry.spec.max_restarts() {
+        return None;
+    }
+    let pause = (RESTART_PAUSE_MS << entry.restarts.min(6)).min(RESTART_PAUSE_MS_MAX);
+    Some((
+        WorkloadReason::Restarted,
+        Some(work.now().plus_ms(pause)),
+        true,
+    ))
+}
+
+fn watch_mass_loss(work: &mut Work<'_>) {
+    let (mut silent, mut total) = (0_u32, 0_u32);
+    for node in work
+        .state
+        .nodes
+        .iter()
+        .filter(|n| n.link != NodeLink::Enrolled)
+    {
+        total += 1;
+        silent += u32::from(node.link == NodeLink::Unreachable);
+    }
+    let mass = silent >= MASS_LOSS_NODES_MIN && silent * 100 > total * MASS_LOSS_PERCENT;
+    match (mass, work.state.mass_loss) {
+        (true, None) => work.emit(Event::MassLossSuspected { silent, total }),
+        (false, Some(_)) => work.emit(Event::MassLossCleared { silent, total }),
+        (true, Some(_)) | (false, None) => {}
+    }
+}
+
+fn resolve_operations(work: &mut Work<'_>) {
+    let mut results = Vec::new();
+    for id in &work.touched {
+        let open = work
+            .state
+            .open_by_workload
+            .range((*id, claw_proto::ids::OperationId::from_bits(0))..)
+            .take_while(|(w, _)| w == id);
+        let Some(entry) = work.state.workloads.get(*id) else {
+            continue;
+        };
+        for (_, operation_id) in open {
+            let Some(operation) = work.state.operations.get(operation_id) else {
+                continue;
+            };
+            results.extend(
+                result_of(&operation.record.goal, entry)
+                    .map(|(state, text)| (*operation_id, state, text)),
+            );
+        }
+    }
+    for id in &work.touched_nodes {
+        let open = work
+            .state
+            .open_by_node
+            .range((*id, claw_proto::ids::OperationId::from_bits(0))..)
+            .take_while(|(n, _)| n == id);
+        let Some(node) = work.state.nodes.get(*id) else {
+            continue;
+        };
+        for (_, operation_id) in open {
+            match node.schedulable {
+                Schedulable::Drained => results.push((
+                    *operation_id,
+                    OperationState::Succeeded,
+                    "drained: no work is left on it".to_owned(),
+                )),
+                Schedulable::Active | Schedulable::Cordoned => {
+                    results.push((
+                        *operation_id,
+                        OperationState::Canceled,
+                        format!("the node is {} again", node.schedulable),
+                    ));
+                }
+                Schedulable::Draining => {}
+            }
+        }
+    }
+    for (operation_id, state, observed) in results {
+        work.emit(Event::OperationResolved {
+            operation_id,
+            state,
+            observed,
+        });
+    }
+}
+
+fn result_of(goal: &Goal, w: &WorkloadEntry) -> Option<(OperationState, String)> {
+    let state_text = || format!("{} ({})", w.state, w.reason);
+    match goal {
+        Goal::WorkloadRuns { .. } if w.state == WorkloadState::Running || w.ever_ran() => {
+            Some((OperationState::Succeeded, state_text()))
+        }
+        Goal::WorkloadRuns { .. } if w.state == WorkloadState::Completed => {
+            Some((OperationState::Succeeded, state_text()))
+        }
+        Goal::WorkloadRuns { .. } if w.state.is_final() => {
+            Some((OperationState::Failed, state_text()))
+        }
+        Goal::WorkloadEnds { .. } if w.state.is_final() => {
+            Some((OperationState::Succeeded, state_text()))
+        }
+        Goal::WorkloadRuns { .. }
+        | Goal::WorkloadEnds { .. }
+        | Goal::NodeEmpty { .. }
+        | Goal::Immediate => None,
+    }
+}
+
+fn prune(work: &mut Work<'_>) {
+    let before = work.now().plus_ms(-work.state.policy.receipt_ttl_ms);
+    let old_receipts = work
+        .state
+        .receipts_by_time
+        .get_min()
+        .is_some_and(|(at, _)| *at < before.plus_ms(-60_000));
+    let mut workloads = work
+        .state
+        .workloads
+        .ended_beyond(work.state.policy.ended_workloads_max);
+    workloads.truncate(PRUNE_BATCH);
+    if old_receipts || workloads.len() == PRUNE_BATCH {
+        work.emit(Event::HistoryPruned {
+            receipts_before: before,
+            workloads,
+        });
+    }
+}

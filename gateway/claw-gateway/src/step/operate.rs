@@ -1,0 +1,310 @@
+//! The one way of every mutating operation: receipt, permission, perform, tier,
+//! then plan or apply.
+
+use claw_proto::ids::{ApprovalId, IdSource, OperationId, PlanId};
+use claw_tools::access::Tier;
+use claw_tools::def::UndoClass;
+use claw_tools::outcome::{EffectKind, Mode, Mutation, Outcome, PlanView};
+use claw_tools::refusal::{ErrorCode, Refusal};
+use claw_tools::registry;
+use serde_json::json;
+
+use super::work::Work;
+use super::{Report, diff, perform};
+use crate::Cluster;
+use crate::access;
+use crate::command::{Caller, Operation};
+use crate::event::{Event, Goal, Inverse, OperationRecord, PlanRecord, ReceiptKey};
+
+/// What performing an operation yields, before it is accepted or planned.
+pub(super) struct Performed {
+    pub(super) outcome: Outcome,
+    pub(super) inverse: Inverse,
+    pub(super) undo: UndoClass,
+    /// What an undo would not restore.
+    pub(super) not_restored: &'static str,
+    pub(super) goal: Goal,
+    pub(super) undoes: Option<OperationId>,
+}
+
+/// A receipt for this request, if it was answered before.
+pub fn replayed(
+    cluster: &Cluster,
+    caller: &Caller,
+    tool: &str,
+    request_id: Option<&str>,
+    args_hash: &str,
+) -> Result<Option<Outcome>, Refusal> {
+    let Some(request_id) = request_id else {
+        return Ok(None);
+    };
+    let key = ReceiptKey {
+        principal: caller.principal.clone(),
+        tool: tool.to_owned(),
+        request_id: request_id.to_owned(),
+    };
+    match cluster.receipts.get(&key) {
+        None => Ok(None),
+        Some(receipt) if receipt.args_hash == args_hash => Ok(Some(receipt.outcome.clone())),
+        Some(receipt) => Err(Refusal::new(
+            ErrorCode::IdempotencyConflict,
+            format!("request_id {request_id:?} was used at {} for {tool} with other arguments; use a new one for a new intention", receipt.at),
+        )
+        .with_field("request_id", request_id)
+        .with_evidence(json!({ "operation_id": receipt.outcome.operation_id, "effect": receipt.outcome.effect }))),
+    }
+}
+
+pub(super) fn operate(
+    work: &mut Work<'_>,
+    operation: Operation,
+    mutation: &Mutation,
+    args_hash: &str,
+    secret_hash: Option<String>,
+) -> Result<Report, Refusal> {
+    let tool = operation.tool();
+    if let Some(outcome) = replayed(
+        &work.state,
+        work.caller,
+        tool,
+        mutation.request_id.as_deref(),
+        args_hash,
+    )? {
+        return Ok(Report::Outcome {
+            outcome: Box::new(outcome),
+            replayed: true,
+        });
+    }
+    let def =
+        registry::find(tool).expect("every operation's tool is in the registry; a test looks");
+    access::authorize(def, work.caller)?;
+    let operation = perform::move_env(work, operation);
+    // Ids from here on are those that a plan reserves.
+    work.replay_ids(Vec::new());
+    let before = work.state.clone();
+    let operation_id = OperationId::next(&mut work.ids);
+    work.operation_id = Some(operation_id);
+    let mut done = perform::perform(work, &operation, secret_hash.as_deref())?;
+    let repeat = if mutation.request_id.is_none() {
+        likely_repeat(&before, work.caller, tool, args_hash)
+    } else {
+        None
+    };
+    done.outcome.possible_duplicate_of = repeat;
+    let tier = tier_of(def.tier, &before, &work.state, work.caller);
+    let outcome = match mutation.mode {
+        Mode::Plan => plan(work, before, operation, done, tier, args_hash, secret_hash),
+        Mode::Apply => {
+            let needs_plan = matches!(tier, Tier::Disruptive | Tier::Irreversible);
+            if needs_plan {
+                return Err(plan_required(tool, tier, &before, &work.state));
+            }
+            let accepted = accept(work, done, operation_id, tool, args_hash);
+            super::follow::settle(work);
+            perform::with_place(&work.state, accepted)
+        }
+    };
+    store_receipt(work, tool, mutation, args_hash, &outcome);
+    Ok(Report::Outcome {
+        outcome: Box::new(outcome),
+        replayed: false,
+    })
+}
+
+/// Notes the operation, if anything changed.
+pub(super) fn accept(
+    work: &mut Work<'_>,
+    done: Performed,
+    operation_id: OperationId,
+    tool: &str,
+    args_hash: &str,
+) -> Outcome {
+    let mut outcome = done.outcome;
+    if outcome.effect == EffectKind::NoChange {
+        return outcome;
+    }
+    outcome.operation_id = Some(operation_id);
+    let record = OperationRecord {
+        operation_id,
+        tool: tool.to_owned(),
+        args_hash: args_hash.to_owned(),
+        summary: outcome.summary.clone(),
+        workload_id: outcome.workload_id,
+        node_id: outcome.node_id,
+        inverse: done.inverse,
+        undo: done.undo,
+        simulated: outcome.simulated,
+        goal: done.goal,
+        undoes: done.undoes,
+    };
+    work.emit(Event::OperationAccepted {
+        operation: Box::new(record),
+    });
+    outcome
+}
+
+/// Takes back what was performed and stores it as a plan.
+fn plan(
+    work: &mut Work<'_>,
+    before: Cluster,
+    operation: Operation,
+    done: Performed,
+    tier: Tier,
+    args_hash: &str,
+    secret_hash: Option<String>,
+) -> Outcome {
+    // The queue's answer belongs to the plan: a run that finds a place shows it.
+    super::follow::settle(work);
+    let changes = diff::diff(&before, &work.state);
+    let performed = perform::with_place(&work.state, done.outcome);
+    let evicts = diff::evicted(&before, &work.state);
+    let ids: Vec<String> = work
+        .ids
+        .used
+        .iter()
+        .map(|bits| format!("{bits:032x}"))
+        .collect();
+    work.roll_back(before);
+    if performed.effect == EffectKind::NoChange {
+        return performed;
+    }
+    let plan_id = PlanId::from_bits(work.ids.next_bits());
+    let needs_approval = matches!(tier, Tier::Disruptive | Tier::Irreversible);
+    let approval_id = needs_approval.then(|| ApprovalId::from_bits(work.ids.next_bits()));
+    let view = PlanView {
+        plan_id,
+        tool: operation.tool().to_owned(),
+        diff_hash: diff::hash(&changes),
+        diff: changes,
+        evicts: evicts.into_iter().collect(),
+        tier,
+        undo: done.undo,
+        not_restored: done.not_restored.to_owned(),
+        expires_at: work.now().plus_ms(work.state.policy.plan_ttl_ms),
+        approval_id,
+        summary: performed.summary.clone(),
+    };
+    let record = PlanRecord {
+        view: view.clone(),
+        operation,
+        ids,
+        principal: work.caller.principal.clone(),
+        kind: work.caller.kind,
+        args_hash: args_hash.to_owned(),
+        secret_hash,
+    };
+    work.emit(Event::PlanStored {
+        plan: Box::new(record),
+    });
+    if let Some(approval_id) = approval_id {
+        work.emit(Event::ApprovalRequested {
+            approval_id,
+            plan_id,
+            tier,
+        });
+    }
+    let mut outcome = Outcome {
+        effect: EffectKind::Planned,
+        operation_id: None,
+        observed: None,
+        next: Vec::new(),
+        ..performed
+    };
+    outcome.summary = format!("would: {}; nothing was changed", outcome.summary);
+    outcome.next = next_of_plan(&view);
+    outcome.plan = Some(view);
+    outcome
+}
+
+fn next_of_plan(view: &PlanView) -> Vec<claw_tools::refusal::SuggestedCall> {
+    let mut next = Vec::new();
+    if let Some(approval_id) = view.approval_id {
+        let args = json!({ "approval_id": approval_id, "decision": "approve", "diff_hash": &view.diff_hash[..8] });
+        next.push(claw_tools::refusal::SuggestedCall::new(
+            "approval_decide",
+            args,
+        ));
+    }
+    next.push(claw_tools::refusal::SuggestedCall::new(
+        "plan_apply",
+        json!({ "plan_id": view.plan_id }),
+    ));
+    next
+}
+
+pub(super) fn store_receipt(
+    work: &mut Work<'_>,
+    tool: &str,
+    mutation: &Mutation,
+    args_hash: &str,
+    outcome: &Outcome,
+) {
+    // A caller without a key cannot retry by it: nothing to remember.
+    let Some(request_id) = mutation.request_id.clone() else {
+        return;
+    };
+    let key = ReceiptKey {
+        principal: work.caller.principal.clone(),
+        tool: tool.to_owned(),
+        request_id,
+    };
+    work.emit(Event::ReceiptStored {
+        key,
+        args_hash: args_hash.to_owned(),
+        outcome: Box::new(outcome.clone()),
+    });
+}
+
+/// The newest operation that looks the same, within the window.
+fn likely_repeat(
+    cluster: &Cluster,
+    caller: &Caller,
+    tool: &str,
+    args_hash: &str,
+) -> Option<OperationId> {
+    let since = caller.now.plus_ms(-cluster.policy.repeat_window_ms);
+    cluster
+        .operations
+        .values()
+        .rev()
+        .take_while(|o| o.at >= since)
+        .take(200)
+        .find(|o| {
+            o.principal == caller.principal
+                && o.record.tool == tool
+                && o.record.args_hash == args_hash
+        })
+        .map(|o| o.record.operation_id)
+}
+
+/// The operation's own tier, raised by what it does to others.
+pub(super) fn tier_of(base: Tier, before: &Cluster, after: &Cluster, caller: &Caller) -> Tier {
+    let of_others = diff::evicted(before, after)
+        .iter()
+        .filter_map(|id| before.workloads.get(*id))
+        .any(|w| w.submitted_by != caller.principal);
+    // Whoever changes keys changes access, by whichever operation.
+    let access = !before.keys.ptr_eq(&after.keys) && before.keys != after.keys;
+    if of_others || access {
+        base.max(Tier::Disruptive)
+    } else {
+        base
+    }
+}
+
+fn plan_required(tool: &str, tier: Tier, before: &Cluster, after: &Cluster) -> Refusal {
+    let evicts: Vec<String> = diff::evicted(before, after)
+        .iter()
+        .take(10)
+        .map(ToString::to_string)
+        .collect();
+    let changes = diff::diff(before, after);
+    Refusal::new(
+        ErrorCode::PlanRequired,
+        format!("this is tier {tier}: call {tool} with mode \"plan\", have the plan approved, then plan_apply it; nothing was changed"),
+    )
+    .with_field("mode", "apply")
+    .with_allowed(["plan".to_owned()])
+    .with_evidence(json!({ "tier": tier, "evicts": evicts, "diff": changes.iter().take(20).collect::<Vec<_>>() }))
+    .with_next(tool, json!({ "mode": "plan" }))
+}

@@ -1,0 +1,128 @@
+//! What each mutating operation does to the state.
+
+mod access_ops;
+mod node_ops;
+mod workload_ops;
+
+use claw_proto::ids::IdSource;
+use claw_tools::outcome::{EffectKind, Outcome};
+use claw_tools::refusal::{Refusal, SuggestedCall};
+use claw_tools::workloads::WorkloadState;
+use serde_json::json;
+
+use super::operate::Performed;
+use super::undo;
+use super::work::Work;
+use crate::Cluster;
+use crate::command::Operation;
+use crate::workload::Desired;
+
+/// Performs one operation on the copy of the state.
+pub(super) fn perform(
+    work: &mut Work<'_>,
+    operation: &Operation,
+    secret_hash: Option<&str>,
+) -> Result<Performed, Refusal> {
+    match operation {
+        Operation::WorkloadRun {
+            spec,
+            env_handle,
+            assumptions,
+        } => workload_ops::run(work, spec, env_handle.as_deref(), assumptions),
+        Operation::WorkloadStop { workload, grace_s } => {
+            workload_ops::stop(work, workload, *grace_s)
+        }
+        Operation::NodeDrain { node, grace_s } => node_ops::drain(work, node, *grace_s),
+        Operation::NodeUndrain { node } => node_ops::undrain(work, node),
+        Operation::NodeCordon { node } => node_ops::cordon(work, node),
+        Operation::NodeUncordon { node } => node_ops::uncordon(work, node),
+        Operation::NodeLabel { node, set, remove } => node_ops::label(work, node, set, remove),
+        Operation::NodeRemove { node } => node_ops::remove(work, node),
+        Operation::NodeConfigSet {
+            node,
+            metrics_interval_ms,
+            log_buffer_bytes,
+        } => node_ops::configure(work, node, *metrics_interval_ms, *log_buffer_bytes),
+        Operation::NodeTokenCreate {
+            name,
+            labels,
+            ttl_s,
+        } => access_ops::token(work, name.as_deref(), labels, *ttl_s, secret_hash),
+        Operation::OperationCancel { operation_id } => undo::cancel(work, *operation_id),
+        Operation::Undo { operation_id } => undo::undo(work, *operation_id),
+        Operation::ApiKeyCreate {
+            principal,
+            role,
+            kind,
+            ttl_s,
+        } => access_ops::key(work, principal, *role, *kind, *ttl_s, secret_hash),
+        Operation::ApiKeyRevoke { key_id } => access_ops::revoke_key(work, *key_id),
+    }
+}
+
+pub(super) use node_ops::{set_labels, set_schedulable, set_settings};
+pub(super) use workload_ops::stop_workload;
+
+/// Environment values may be secret or personal: they go to an erasable blob,
+/// the journal sees only the names.
+pub(super) fn move_env(work: &mut Work<'_>, operation: Operation) -> Operation {
+    match operation {
+        Operation::WorkloadRun {
+            mut spec,
+            env_handle: None,
+            assumptions,
+        } if !spec.env.is_empty() => {
+            let handle = format!("env_{:032x}", work.ids.next_bits());
+            let values = serde_json::to_vec(&spec.env).expect("a map of strings");
+            work.blob(handle.clone(), values);
+            for value in spec.env.values_mut() {
+                value.clear();
+            }
+            Operation::WorkloadRun {
+                spec,
+                env_handle: Some(handle),
+                assumptions,
+            }
+        }
+        other => other,
+    }
+}
+
+/// Adds to the outcome of a run where it goes, or why it waits.
+pub(super) fn with_place(cluster: &Cluster, mut outcome: Outcome) -> Outcome {
+    let Some(w) = outcome.workload_id.and_then(|id| cluster.workloads.get(id)) else {
+        return outcome;
+    };
+    if w.desired != Desired::Run
+        || outcome.effect != EffectKind::Accepted
+        || !matches!(w.state, WorkloadState::Pending | WorkloadState::Placed)
+    {
+        return outcome;
+    }
+    let report = w.report.clone();
+    outcome.simulated = w.simulated();
+    if w.state == WorkloadState::Pending {
+        outcome.effect = EffectKind::Queued;
+        outcome.next.insert(
+            0,
+            SuggestedCall::new("workload_explain", json!({ "workload": w.workload_id })),
+        );
+    } else {
+        outcome.next.insert(
+            0,
+            SuggestedCall::new(
+                "workload_wait",
+                json!({ "workload": w.workload_id, "states": ["running"] }),
+            ),
+        );
+        outcome.next.insert(
+            1,
+            SuggestedCall::new("workload_logs", json!({ "workload": w.workload_id })),
+        );
+    }
+    if let Some(report) = report {
+        outcome.summary = format!("{}; {}", outcome.summary, report.summary);
+        outcome.placement = Some((*report).clone());
+    }
+    outcome
+}

@@ -1,0 +1,243 @@
+//! Running and stopping.
+
+use std::sync::Arc;
+
+use claw_proto::ids::WorkloadId;
+use claw_proto::limits::GRACE_S_MAX;
+use claw_proto::message::StatusCause;
+use claw_proto::spec::{OnPartition, WorkloadSpec};
+use claw_proto::validation::ValidSpec;
+use claw_tools::def::UndoClass;
+use claw_tools::outcome::{Assumption, EffectKind, Observed, Outcome};
+use claw_tools::refusal::{ErrorCode, Refusal, SuggestedCall};
+use claw_tools::workloads::{WorkloadReason, WorkloadState};
+use serde_json::json;
+
+use super::Performed;
+use crate::event::{Event, Goal, Inverse};
+use crate::step::honored;
+use crate::step::work::Work;
+use crate::workload::Desired;
+
+pub(super) fn run(
+    work: &mut Work<'_>,
+    spec: &WorkloadSpec,
+    env_handle: Option<&str>,
+    assumptions: &[Assumption],
+) -> Result<Performed, Refusal> {
+    let mut spec = spec.clone();
+    let mut assumptions = assumptions.to_vec();
+    if spec.on_partition.is_none() {
+        let default = OnPartition::StopAfter(work.state.policy.default_stop_after_s);
+        spec.on_partition = Some(default);
+        assumptions.push(Assumption {
+            field: "on_partition".into(),
+            value: serde_json::to_value(default).unwrap_or_default(),
+            why: "default: a cut-off node stops it after this time, and only then may it start elsewhere".into(),
+        });
+    }
+    let valid = ValidSpec::parse(spec).map_err(|error| spec_invalid(&error))?;
+    honored::check(valid.spec())?;
+    let workload_id = WorkloadId::next(&mut work.ids);
+    let name = name_of(work, &valid, workload_id)?;
+    let (simulated_note, shown) = (String::new(), valid.spec().clone());
+    work.emit(Event::WorkloadSubmitted {
+        workload_id,
+        name: name.clone(),
+        spec: Arc::new(valid),
+        env_handle: env_handle.map(str::to_owned),
+    });
+    let mut outcome = Outcome::new(
+        EffectKind::Accepted,
+        format!(
+            "run {} as {name}{simulated_note}",
+            crate::query::what(&shown)
+        ),
+    );
+    outcome.workload_id = Some(workload_id);
+    outcome.spec = Some(shown);
+    outcome.assumptions = assumptions;
+    Ok(Performed {
+        outcome,
+        inverse: Inverse::StopWorkload { workload_id },
+        undo: UndoClass::Compensating,
+        not_restored: "what it did while it ran",
+        goal: Goal::WorkloadRuns { workload_id },
+        undoes: None,
+    })
+}
+
+fn spec_invalid(error: &claw_proto::validation::ValidationError) -> Refusal {
+    let evidence: Vec<_> = error
+        .faults
+        .iter()
+        .map(|f| json!({ "field": format!("spec.{}", f.path), "code": f.code, "message": f.message, "got": f.got, "allowed": f.allowed }))
+        .collect();
+    let mut refusal = Refusal::new(
+        ErrorCode::SpecInvalid,
+        format!(
+            "the specification has {} fault(s): {error}",
+            error.faults.len()
+        ),
+    )
+    .with_evidence(json!(evidence));
+    if let Some(first) = error.faults.first() {
+        refusal = refusal
+            .with_field(
+                format!("spec.{}", first.path),
+                first.got.clone().unwrap_or_default(),
+            )
+            .with_allowed(first.allowed.clone());
+    }
+    refusal
+}
+
+/// The given name, if it is free; else one made of what it runs.
+fn name_of(work: &Work<'_>, spec: &ValidSpec, id: WorkloadId) -> Result<String, Refusal> {
+    if let Some(name) = &spec.spec().name {
+        if let Some(other) = work.state.workloads.by_name(name) {
+            return Err(Refusal::new(
+                ErrorCode::InvalidState,
+                format!(
+                    "the name {name:?} is taken by {} ({})",
+                    other.workload_id, other.state
+                ),
+            )
+            .with_field("spec.name", name.clone())
+            .with_next("workload_get", json!({ "workload": other.workload_id })));
+        }
+        return Ok(name.clone());
+    }
+    let base = spec
+        .spec()
+        .model
+        .as_deref()
+        .or(spec
+            .spec()
+            .command
+            .as_ref()
+            .and_then(|c| c.first())
+            .map(String::as_str))
+        .unwrap_or("workload");
+    let base: String = base
+        .rsplit('/')
+        .next()
+        .unwrap_or("workload")
+        .chars()
+        .map(|c| {
+            if c.is_ascii_alphanumeric() {
+                c.to_ascii_lowercase()
+            } else {
+                '-'
+            }
+        })
+        .collect();
+    let base = base.trim_matches('-');
+    let base = if base.is_empty() { "workload" } else { base };
+    let base: String = base.chars().take(40).collect();
+    // The id's last characters are random: unique without counting.
+    let id = id.to_string();
+    Ok(format!(
+        "{}-{}",
+        base.trim_matches('-'),
+        &id[id.len() - 6..]
+    ))
+}
+
+pub(super) fn stop(
+    work: &mut Work<'_>,
+    workload: &str,
+    grace_s: Option<u32>,
+) -> Result<Performed, Refusal> {
+    let entry = work.state.resolve_workload(workload)?.clone();
+    let id = entry.workload_id;
+    let done = |outcome: Outcome, goal: Goal| Performed {
+        outcome,
+        inverse: Inverse::Impossible {
+            why: "a stopped program cannot be continued; run it again with workload_run".into(),
+        },
+        undo: UndoClass::None,
+        not_restored: "its state",
+        goal,
+        undoes: None,
+    };
+    let unchanged = |summary: String| {
+        let mut outcome = Outcome::new(EffectKind::NoChange, summary);
+        outcome.workload_id = Some(id);
+        outcome.observed = Some(Observed {
+            state: entry.state.to_string(),
+            at: entry.since,
+        });
+        outcome.simulated = entry.simulated();
+        outcome
+    };
+    if entry.state.is_final() {
+        return Ok(done(
+            unchanged(format!(
+                "{} has ended already ({}, {})",
+                entry.name, entry.state, entry.reason
+            )),
+            Goal::Immediate,
+        ));
+    }
+    if entry.desired == Desired::Stop {
+        return Ok(done(
+            unchanged(format!("{} is being stopped already", entry.name)),
+            Goal::Immediate,
+        ));
+    }
+    let grace_s = grace_s
+        .unwrap_or_else(|| entry.spec.grace_s())
+        .min(GRACE_S_MAX);
+    stop_workload(work, id, grace_s, WorkloadReason::StopRequested, false);
+    let mut outcome = Outcome::new(
+        EffectKind::Accepted,
+        format!("stop {} (TERM, {grace_s} s grace, KILL)", entry.name),
+    );
+    outcome.workload_id = Some(id);
+    outcome.simulated = entry.simulated();
+    let goal = if entry.live().is_some() {
+        outcome.next.push(SuggestedCall::new(
+            "workload_wait",
+            json!({ "workload": id }),
+        ));
+        Goal::WorkloadEnds { workload_id: id }
+    } else {
+        outcome.observed = Some(Observed {
+            state: WorkloadState::Stopped.to_string(),
+            at: work.now(),
+        });
+        Goal::Immediate
+    };
+    Ok(done(outcome, goal))
+}
+
+/// Ends a workload, or moves it away: a waiting one at once, a live one by its node.
+pub(in crate::step) fn stop_workload(
+    work: &mut Work<'_>,
+    id: WorkloadId,
+    grace_s: u32,
+    why: WorkloadReason,
+    requeue: bool,
+) {
+    let Some(entry) = work.state.workloads.get(id).cloned() else {
+        return;
+    };
+    if entry.live().is_none() {
+        if !requeue {
+            work.emit(Event::WorkloadEnded {
+                workload_id: id,
+                state: WorkloadState::Stopped,
+                why,
+            });
+        }
+        return;
+    }
+    work.emit(Event::WorkloadStopping {
+        workload_id: id,
+        why,
+        grace_s,
+        requeue,
+    });
+    work.order_stop(id, grace_s, StatusCause::StopRequested);
+}

@@ -1,0 +1,133 @@
+//! Facts that nodes report about attempts.
+
+use claw_proto::ids::NodeId;
+use claw_proto::message::{NodeWorkloadState as N, StatusCause as C, StatusRecord};
+use claw_tools::outcome::clip;
+use claw_tools::refusal::{ErrorCode, Refusal};
+use claw_tools::workloads::{WorkloadReason as R, WorkloadState as S};
+
+use super::Report;
+use super::follow::after_end;
+use super::work::Work;
+use crate::event::Event;
+use crate::workload::WorkloadEntry;
+
+/// Longest detail that is kept of a record.
+const DETAIL_CHARS_MAX: usize = 500;
+
+pub(super) fn records(
+    work: &mut Work<'_>,
+    node_id: NodeId,
+    records: &[StatusRecord],
+) -> Result<Report, Refusal> {
+    if work.state.nodes.get(node_id).is_none() {
+        return Err(Refusal::new(
+            ErrorCode::NotFound,
+            format!("node {node_id} is not in the fleet"),
+        ));
+    }
+    for record in records {
+        one(work, node_id, record);
+    }
+    Ok(Report::Done)
+}
+
+/// Takes a record once: only of the live attempt on this node, and only forward.
+fn one(work: &mut Work<'_>, node_id: NodeId, record: &StatusRecord) {
+    let orphan_over = record.state.is_final()
+        && work.state.nodes.get(node_id).is_some_and(|n| {
+            n.orphans
+                .get(&record.workload_id)
+                .is_some_and(|o| o.attempt == record.attempt)
+        });
+    if orphan_over {
+        work.emit(Event::OrphanGone {
+            node_id,
+            workload_id: record.workload_id,
+        });
+    }
+    let Some(entry) = work.state.workloads.get(record.workload_id).cloned() else {
+        return;
+    };
+    let Some(live) = entry.live() else { return };
+    if live.node_id != node_id || live.attempt != record.attempt {
+        return;
+    }
+    if record.state.is_final() {
+        ended(work, &entry, record);
+    } else if record.state.rank() > rank(live.state) {
+        progressed(work, record);
+    }
+}
+
+fn progressed(work: &mut Work<'_>, record: &StatusRecord) {
+    let state = match record.state {
+        N::Pulling => S::Pulling,
+        N::Starting => S::Starting,
+        N::Running => S::Running,
+        N::Stopping => S::Stopping,
+        N::Completed | N::Failed | N::Stopped | N::Lost => return,
+    };
+    work.emit(Event::WorkloadProgressed {
+        workload_id: record.workload_id,
+        attempt: record.attempt,
+        state,
+        detail: clip(&record.detail, DETAIL_CHARS_MAX),
+        node_at: record.at,
+        simulated: record.simulated,
+    });
+}
+
+fn ended(work: &mut Work<'_>, entry: &WorkloadEntry, record: &StatusRecord) {
+    let state = match record.state {
+        N::Completed => S::Completed,
+        N::Failed => S::Failed,
+        N::Stopped => S::Stopped,
+        N::Lost => S::Lost,
+        N::Pulling | N::Starting | N::Running | N::Stopping => return,
+    };
+    let why = reason(record, entry);
+    work.emit(Event::AttemptEnded {
+        workload_id: entry.workload_id,
+        attempt: record.attempt,
+        state,
+        why,
+        detail: clip(&record.detail, DETAIL_CHARS_MAX),
+        exit_code: record.exit_code,
+        signal: record.signal,
+        node_at: Some(record.at),
+    });
+    after_end(work, entry, state, why);
+}
+
+fn reason(record: &StatusRecord, entry: &WorkloadEntry) -> R {
+    match record.cause {
+        C::Progress => R::Progress,
+        C::Exited if record.exit_code == Some(0) => R::ExitedZero,
+        C::Exited => R::ExitedNonZero,
+        C::Signaled => R::Signaled,
+        C::OutOfMemory => R::OutOfMemory,
+        // The gateway asked: its own reason (stop, drain) says more.
+        C::StopRequested if entry.state == S::Stopping => entry.reason,
+        C::StopRequested | C::Superseded => R::StopRequested,
+        C::MaxDuration => R::MaxDuration,
+        C::PartitionLease => R::PartitionLease,
+        C::StartFailed => R::StartFailed,
+        C::Unsupported => R::NodeUnsupported,
+        C::GpuMissing => R::GpuMissing,
+        C::SupervisorGone => R::SupervisorGone,
+        C::AgentRestarted => R::AgentRestarted,
+    }
+}
+
+/// Position of a state in the life of an attempt, as [`N::rank`] counts.
+fn rank(state: S) -> u8 {
+    match state {
+        S::Pending | S::Placed => 0,
+        S::Pulling => N::Pulling.rank(),
+        S::Starting => N::Starting.rank(),
+        S::Running => N::Running.rank(),
+        S::Stopping => N::Stopping.rank(),
+        S::Completed | S::Failed | S::Stopped | S::Lost => N::Completed.rank(),
+    }
+}
