@@ -94,22 +94,21 @@ pub(crate) fn connect(dir: &Path, bytes_max: Option<u64>) -> Result<Connection, 
     let path = dir.join(DB_FILE);
     let conn = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)
         .map_err(sql("open the database"))?;
-    configure(&conn).map_err(sql("configure the database"))?;
+    // Every statement below is right in itself: if SQLite calls it wrong, the header is.
+    let damage = |action| content_damage(action, DB_FILE, DamageKind::Unreadable);
+    configure(&conn).map_err(damage("configure the database"))?;
     let mode: String = conn
         .query_row("PRAGMA journal_mode", [], |row| row.get(0))
-        .map_err(sql("read the database header"))?;
+        .map_err(damage("read the database header"))?;
     if mode != "wal" {
         let detail = format!("journal mode {mode} instead of wal");
         return Err(Damage::new(DB_FILE, DamageKind::Unreadable, detail).into());
     }
-    let pages: i64 = conn
-        .query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get(0))
-        .map_err(sql("read the schema"))?;
-    tracing::trace!(pages, "schema read");
-    if conn
-        .is_readonly(MAIN_DB)
-        .map_err(sql("read the database header"))?
-    {
+    // The first read takes the lock and recovers the log.
+    conn.query_row("SELECT count(*) FROM sqlite_master", [], |_| Ok(()))
+        .map_err(damage("read the schema"))?;
+    let is_readonly = conn.is_readonly(MAIN_DB);
+    if is_readonly.map_err(damage("read the database header"))? {
         let detail = "the header forbids writing";
         return Err(Damage::new(DB_FILE, DamageKind::Unreadable, detail).into());
     }

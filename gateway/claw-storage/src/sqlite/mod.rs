@@ -99,7 +99,8 @@ pub struct OpenReport {
     pub leftovers_removed: Vec<String>,
 }
 
-/// Why a journal did not open. Nothing was changed on disk.
+/// Why a journal did not open. Its files are as they were found (an empty
+/// write-ahead log may have appeared).
 #[derive(Debug, Error)]
 pub enum OpenError {
     /// Another process has it.

@@ -1,22 +1,88 @@
+//! What only the durable journal can show: damage, crashes, full disks, locks.
+
+mod crash;
+mod damage;
+mod model;
+mod space;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use tempfile::TempDir;
 
-use super::{JournalOptions, SqliteJournal};
-use crate::conformance;
+use super::{JournalOptions, OpenError, SqliteJournal};
+use crate::conformance::{self, append_at_head, one, read_all};
+use crate::journal::{Batch, Blob, Head, Journal, Snapshot, Stored};
 use crate::memory::MemoryJournal;
 
 /// Small archives and no ballast.
 fn options() -> JournalOptions {
     JournalOptions {
         reserve_bytes: 0,
-        archive_events_max: 4,
+        archive_events_max: 40,
         ..JournalOptions::default()
     }
 }
 
 fn open(dir: &Path) -> SqliteJournal {
     SqliteJournal::open_with(dir, options()).unwrap().0
+}
+
+fn blob(handle: &str, bytes: &[u8]) -> Batch {
+    Batch {
+        records: Vec::new(),
+        blobs: vec![Blob {
+            handle: handle.to_owned(),
+            bytes: bytes.to_vec(),
+        }],
+    }
+}
+
+/// Everything that a journal promises to give back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Content {
+    head: Head,
+    events: Vec<Stored>,
+    snapshot: Option<Snapshot>,
+    blobs: BTreeMap<String, Option<Vec<u8>>>,
+}
+
+/// Reads everything; the blobs are those that [`fill`] makes.
+fn content(journal: &mut impl Journal) -> Content {
+    let handles = (0..24).map(|n| format!("blob-{n}"));
+    Content {
+        head: journal.head(),
+        events: read_all(journal),
+        snapshot: journal.latest_snapshot().unwrap(),
+        blobs: handles
+            .map(|handle| {
+                let bytes = journal.blob(&handle).unwrap();
+                (handle, bytes)
+            })
+            .collect(),
+    }
+}
+
+/// Appends `n` events, now and then with a blob, in groups of one to three batches.
+fn fill(journal: &mut impl Journal, n: u64) {
+    let end = journal.head().seq + n;
+    while journal.head().seq < end {
+        let seq = journal.head().seq;
+        let payload = format!(
+            r#"{{"workload":"wl_{seq}","state":"{}"}}"#,
+            "run ".repeat(9)
+        );
+        let mut batches = vec![one("workload_placed", payload.as_bytes())];
+        if seq.is_multiple_of(16) && seq / 16 < 24 {
+            batches.push(blob(&format!("blob-{}", seq / 16), payload.as_bytes()));
+        }
+        if seq.is_multiple_of(5) {
+            batches.push(one("node_seen", b"{\"n\":1}"));
+        }
+        append_at_head(journal, i64::try_from(seq).unwrap(), &batches);
+    }
 }
 
 #[test]
@@ -28,4 +94,110 @@ fn both_journals_conform() {
         n += 1;
         open(&root.path().join(n.to_string()))
     });
+}
+
+#[test]
+fn a_second_gateway_is_told_who_holds_the_journal() {
+    let root = TempDir::new().unwrap();
+    let first = open(root.path());
+    let refused = SqliteJournal::open(root.path()).unwrap_err();
+    let expected = format!(
+        "journal {} is in use by process {}",
+        root.path().display(),
+        std::process::id()
+    );
+    assert_eq!(refused.to_string(), expected);
+    assert!(matches!(refused, OpenError::Locked { pid: Some(_), .. }));
+    drop(first);
+    open(root.path());
+}
+
+#[test]
+fn only_the_owner_may_read_the_journal() {
+    let root = TempDir::new().unwrap();
+    let dir = root.path().join("data").join("journal");
+    let mut journal = SqliteJournal::open(&dir).unwrap().0;
+    fill(&mut journal, 20);
+    journal.put_snapshot(20, 1, b"state").unwrap();
+    journal.compact(20).unwrap();
+    let mut n_files = 0;
+    let mut folders = vec![dir];
+    while let Some(folder) = folders.pop() {
+        let mode = fs::metadata(&folder).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700, "{}", folder.display());
+        for entry in fs::read_dir(folder).unwrap() {
+            let entry = entry.unwrap();
+            if entry.path().is_dir() {
+                folders.push(entry.path());
+                continue;
+            }
+            let mode = entry.metadata().unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600, "{}", entry.path().display());
+            n_files += 1;
+        }
+    }
+    assert_eq!(
+        n_files, 7,
+        "database, log, head, lock, reserve, archive, snapshot"
+    );
+}
+
+#[test]
+fn an_erased_value_is_gone_from_the_disk() {
+    let root = TempDir::new().unwrap();
+    let mut journal = open(root.path());
+    let value = b"hunter2-hunter2-hunter2";
+    append_at_head(
+        &mut journal,
+        0,
+        &[one("a", b"{\"env\":\"h1\"}"), blob("h1", value)],
+    );
+    fill(&mut journal, 30);
+    let on_disk = |name: &str| {
+        let bytes = fs::read(root.path().join(name)).unwrap();
+        bytes.windows(value.len()).any(|window| window == value)
+    };
+    assert!(on_disk("journal.db-wal"));
+    assert!(journal.erase_blob("h1").unwrap());
+    assert!(!on_disk("journal.db") && !on_disk("journal.db-wal"));
+    assert_eq!(journal.verify().unwrap().head, journal.head());
+}
+
+#[test]
+fn a_reopened_journal_is_the_same_and_a_restored_one_goes_above() {
+    let root = TempDir::new().unwrap();
+    let (mut journal, report) = SqliteJournal::open_with(root.path(), options()).unwrap();
+    assert!(report.created);
+    assert_eq!(journal.raise_epoch().unwrap(), 1);
+    fill(&mut journal, 130);
+    journal.put_snapshot(90, 3, b"state").unwrap();
+    let compacted = journal.compact(90).unwrap();
+    let files = [
+        "archive/000001.jsonl",
+        "archive/000002.jsonl",
+        "archive/000003.jsonl",
+    ];
+    assert_eq!(
+        (compacted.n_events, &compacted.files[..]),
+        (90, &files.map(str::to_owned)[..])
+    );
+    let before = content(&mut journal);
+    drop(journal);
+    let (mut journal, report) = SqliteJournal::open_with(root.path(), options()).unwrap();
+    assert_eq!(
+        (
+            report.created,
+            report.n_unacknowledged,
+            report.anchor_mended
+        ),
+        (false, 0, false)
+    );
+    assert_eq!(content(&mut journal), before);
+    assert_eq!(journal.raise_epoch_above(40).unwrap(), 41);
+    drop(journal);
+    assert_eq!(
+        open(root.path()).head().epoch,
+        41,
+        "a raised epoch is durable"
+    );
 }
