@@ -80,6 +80,47 @@ pub fn check_error_pages(repo: &Repo) -> Vec<Finding> {
     findings
 }
 
+/// Where the core refuses fields of a specification that it does not honor.
+pub const REFUSED_FIELDS: &str = "gateway/claw-gateway/src/step/honored.rs";
+/// Where each of them is explained.
+pub const GAPS: &str = "gateway/docs/gaps.md";
+
+/// Every field that the core refuses as not built stands in the list of gaps: the first
+/// texts of the calls `not("field", ..)`.
+pub fn check_gaps(repo: &Repo) -> Vec<Finding> {
+    let source = Source::new(
+        REFUSED_FIELDS,
+        repo.text(REFUSED_FIELDS).unwrap_or_default(),
+    );
+    let gaps = repo.text(GAPS).unwrap_or_default();
+    let mut fields = 0;
+    let mut findings = Vec::new();
+    for at in source.code_words("not") {
+        let call = source.text[at + "not".len()..].strip_prefix('(');
+        let text = call.and_then(|rest| rest.trim_start().strip_prefix('"'));
+        let Some(field) = text.and_then(|rest| rest.split('"').next()) else {
+            continue;
+        };
+        fields += 1;
+        if !gaps.contains(&format!("`{field}`")) {
+            let problem = format!("`{field}` is refused and not in the list of gaps");
+            let fix = format!("add it to {GAPS}");
+            findings.push(Finding::new(
+                REFUSED_FIELDS,
+                source.line_of(at),
+                problem,
+                fix,
+            ));
+        }
+    }
+    if fields == 0 {
+        let problem = "no refused field was found";
+        let fix = "tell this rule where the core refuses what it does not honor";
+        findings.push(Finding::new(REFUSED_FIELDS, 0, problem, fix));
+    }
+    findings
+}
+
 fn check_page(path: &str, code: &str, text: &str) -> Vec<Finding> {
     let mut findings = Vec::new();
     if !text.starts_with(&format!("# {code}\n")) {
@@ -119,6 +160,16 @@ mod tests {
         let expected = [("NO_CAPACITY", 6), ("STALE_PLAN", 7), ("FORBIDDEN", 8)];
         let expected = expected.map(|(code, line)| (code.to_owned(), line));
         assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn a_refused_field_outside_the_list_of_gaps_is_found() {
+        let code = "fn f() {\n not(\n \"nodes\",\n x,\n );\n not(\"gpu.fraction\", y);\n let not = 3;\n}\n";
+        let repo = Repo::sample(&[(REFUSED_FIELDS, code), (GAPS, "| `nodes` above 1 |")]);
+        let findings = check_gaps(&repo);
+        assert_eq!(findings.len(), 1, "{findings:?}");
+        assert_eq!(findings[0].line, 6);
+        assert_eq!(check_gaps(&Repo::default()).len(), 1);
     }
 
     #[test]

@@ -131,6 +131,11 @@ fn every_error_code_has_its_page() -> Result<(), Broken> {
 }
 
 #[test]
+fn every_refused_field_is_a_known_gap() -> Result<(), Broken> {
+    holds(errors::check_gaps(&repo()))
+}
+
+#[test]
 fn the_documents_are_there() -> Result<(), Broken> {
     holds(docs::check_required(&repo()))
 }
