@@ -214,6 +214,67 @@ pub fn check_map(repo: &Repo, workspace: &Workspace) -> Vec<Finding> {
     findings
 }
 
+/// Where the operations are listed.
+pub const REGISTRY: &str = "tools/claw-tools/src/registry.rs";
+
+/// Commands of `claw` that are no operations.
+const LOCAL_COMMANDS: [&str; 7] = ["call", "tools", "up", "doctor", "mcp", "completion", "help"];
+
+/// Every `claw noun verb` that a document shows is an operation of the registry.
+pub fn check_commands(repo: &Repo) -> Vec<Finding> {
+    let registry = repo.text(REGISTRY).unwrap_or_default();
+    let names: BTreeSet<&str> = registry
+        .lines()
+        .filter_map(|line| line.split_once(" = \"")?.1.split('"').next())
+        .collect();
+    let mut findings = Vec::new();
+    for (path, text) in repo.with_extension(&[".md"]) {
+        for (line, command) in shown_commands(text) {
+            if !is_command(&names, &command) {
+                let problem = format!("`claw {command}` is no command");
+                let fix = "`claw tools` lists the operations";
+                findings.push(Finding::new(path, line, problem, fix));
+            }
+        }
+    }
+    findings
+}
+
+/// What stands behind `claw ` at the start of a line of a code block or of a code span.
+fn shown_commands(text: &str) -> Vec<(usize, String)> {
+    let mut in_fence = false;
+    let mut found = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        if line.trim_start().starts_with("```") {
+            in_fence = !in_fence;
+            continue;
+        }
+        let codes = if in_fence {
+            vec![line.trim()]
+        } else {
+            code_spans(line)
+        };
+        for code in codes {
+            let code = code.strip_prefix("./dev ").unwrap_or(code);
+            if let Some(rest) = code.strip_prefix("claw ") {
+                found.push((index + 1, rest.to_owned()));
+            }
+        }
+    }
+    found
+}
+
+fn is_command(names: &BTreeSet<&str>, command: &str) -> bool {
+    let mut words = command.split_whitespace();
+    let noun = words.next().unwrap_or_default();
+    let is_open = !noun.starts_with(|c: char| c.is_ascii_lowercase());
+    if is_open || LOCAL_COMMANDS.contains(&noun) || names.contains(noun) {
+        return true;
+    }
+    let verb = words.next().unwrap_or_default().replace('-', "_");
+    names.contains(format!("{noun}_{verb}").as_str())
+}
+
 /// Every row of the README's promises names tests that exist.
 pub fn check_promises(repo: &Repo, sources: &[Source]) -> Vec<Finding> {
     let tests: BTreeSet<String> = sources.iter().flat_map(test_names).collect();

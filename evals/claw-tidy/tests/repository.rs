@@ -151,6 +151,11 @@ fn paths_in_documents_exist() -> Result<(), Broken> {
 }
 
 #[test]
+fn commands_in_documents_exist() -> Result<(), Broken> {
+    holds(docs::check_commands(&repo()))
+}
+
+#[test]
 fn every_crate_is_on_the_map() -> Result<(), Broken> {
     holds(docs::check_map(&repo(), &crates()))
 }

@@ -79,3 +79,16 @@ fn crates_missing_on_the_map_are_found() {
     ];
     assert_eq!(problems(&findings), expected);
 }
+
+#[test]
+fn commands_that_do_not_exist_are_found() {
+    let registry = "    NodeDrain = \"node_drain\", \"Drain\", x;\n    Undo = \"undo\", \"Undo\", x;\n    A = \"api_key_create\", x;\n";
+    let guide = "`claw node drain x` `claw node drian x`\n```\n./dev claw up\nclaw api key-create --role x   # note\nclaw fly\n```\n`claw undo OP` `claw ARGS` `claw --help` claw nothing\n";
+    let repo = Repo::sample(&[(REGISTRY, registry), ("guide.md", guide)]);
+    let findings = check_commands(&repo);
+    let expected = [
+        (1, "`claw node drian x` is no command"),
+        (5, "`claw fly` is no command"),
+    ];
+    assert_eq!(problems(&findings), expected);
+}
