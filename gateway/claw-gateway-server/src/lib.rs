@@ -1,1 +1,2 @@
 //! # claw-gateway-server
+pub mod control;
