@@ -7,6 +7,12 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
+/// An empty folder, in memory where there is such a place: the tests of this
+/// crate sync thousands of times, and none of them cuts the power.
+pub(crate) fn scratch() -> TempDir {
+    TempDir::new_in("/dev/shm").unwrap_or_else(|_| TempDir::new().unwrap())
+}
+
 /// A mounted tmpfs, unmounted when dropped.
 #[derive(Debug)]
 pub(crate) struct TinyDisk {

@@ -7,7 +7,7 @@ use crate::durable;
 
 use super::catalog::{self, Segment, is_usable, segment_path, workload_dir};
 use super::error::io as failed_to;
-use super::frame::{self, FILE_MAGIC};
+use super::frame;
 use super::{AckSeq, Gap, LINE_BYTES_CEILING, LogError, LogKey, LogLine, LogSegments};
 
 /// From this many unsynced files on, one sync of the whole file system is cheaper.
@@ -159,6 +159,7 @@ impl LogSegments {
             Some(segment) => segment.order_ms,
             None => i64::MIN,
         };
+        let nonce = frame::new_nonce();
         let folder = workload_dir(&self.dir, key);
         let path = segment_path(&self.dir, key, first_seq);
         durable::private_dir(&folder)
@@ -166,9 +167,9 @@ impl LogSegments {
                 let mut options = durable::private_file();
                 options.write(true).create(true).truncate(true).open(&path)
             })
-            .and_then(|mut file| file.write_all(FILE_MAGIC))
+            .and_then(|mut file| file.write_all(&frame::file_head(nonce)))
             .map_err(failed_to("begin a log segment"))?;
-        let segment = Segment::empty(first_seq, order_ms);
+        let segment = Segment::empty(first_seq, order_ms, frame::seed(key, nonce));
         self.bytes += segment.bytes;
         state.segments.push(segment);
         state.synced = None;
@@ -192,7 +193,7 @@ impl LogSegments {
             return Ok(());
         };
         let before = segment.mark();
-        let seed = frame::seed(key);
+        let seed = segment.seed;
         let mut out = Vec::new();
         if let Some(gap) = fresh.gap {
             segment.note(gap.first_seq, before.bytes);
@@ -292,7 +293,7 @@ impl LogSegments {
             return Ok(());
         };
         let mut out = Vec::new();
-        frame::push_footer(&mut out, frame::seed(key), segment.footer());
+        frame::push_footer(&mut out, segment.seed, segment.footer());
         let path = segment_path(&self.dir, key, segment.first_seq);
         let sealed = self
             .handles

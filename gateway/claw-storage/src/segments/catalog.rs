@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use crate::durable;
 
 use super::error::io as failed_to;
-use super::frame::{self, FILE_MAGIC, FOOTER_BYTES, Footer, Frame, Frames};
+use super::frame::{self, FILE_HEAD_BYTES, FOOTER_BYTES, Footer, Frame, Frames};
 use super::{LogCursor, LogError, LogKey, LogOpenReport, Stream};
 
 const SEGMENT_EXTENSION: &str = "log";
@@ -31,25 +31,28 @@ pub(super) struct Segment {
     pub(super) bytes: u64,
     /// Complete: nothing is appended to it.
     pub(super) is_sealed: bool,
+    /// What the checksums of its frames begin with.
+    pub(super) seed: u32,
     /// Sequence → offset of a frame, sparse; empty for files sealed by an earlier process.
     pub(super) index: Vec<(u64, u64)>,
 }
 
 impl Segment {
     /// A file with nothing in it yet; its time goes on from `order_ms`.
-    pub(super) fn empty(first_seq: u64, order_ms: i64) -> Self {
+    pub(super) fn empty(first_seq: u64, order_ms: i64, seed: u32) -> Self {
         Self {
             first_seq,
             last_seq: first_seq - 1,
             n_lines: 0,
             order_ms,
-            bytes: FILE_MAGIC.len() as u64,
+            bytes: FILE_HEAD_BYTES as u64,
             is_sealed: false,
+            seed,
             index: Vec::new(),
         }
     }
 
-    fn of_footer(footer: Footer, bytes: u64) -> Self {
+    fn of_footer(footer: Footer, bytes: u64, seed: u32) -> Self {
         Self {
             first_seq: footer.first_seq,
             last_seq: footer.last_seq,
@@ -57,6 +60,7 @@ impl Segment {
             order_ms: footer.order_ms,
             bytes,
             is_sealed: true,
+            seed,
             index: Vec::new(),
         }
     }
@@ -105,7 +109,7 @@ impl Segment {
         let at = self.index.partition_point(|(first, _)| *first <= seq);
         match at.checked_sub(1) {
             Some(at) => self.index[at],
-            None => (self.first_seq, FILE_MAGIC.len() as u64),
+            None => (self.first_seq, FILE_HEAD_BYTES as u64),
         }
     }
 }
@@ -209,7 +213,7 @@ pub(super) fn load(dir: &Path) -> Result<(BTreeMap<LogKey, StreamState>, LogOpen
             match Named::parse(&workload, &path) {
                 Some(Named::Segment(key, first_seq)) => {
                     let state = streams.entry(key).or_default();
-                    state.segments.push(Segment::empty(first_seq, i64::MIN));
+                    state.segments.push(Segment::empty(first_seq, i64::MIN, 0));
                 }
                 Some(Named::Retired(key)) => {
                     let through = read_retired(&path).map_err(failed_to("read the logs"))?;
@@ -325,32 +329,39 @@ struct Loaded {
 
 /// Reads the footer of a sealed file, or all of an unsealed one.
 fn load_segment(path: &Path, key: &LogKey, first_seq: u64) -> io::Result<Loaded> {
-    let seed = frame::seed(key);
     let file = File::open(path)?;
     let len = file.metadata()?.len();
+    let mut head = [0; FILE_HEAD_BYTES];
+    let nonce = match file.read_exact_at(&mut head, 0) {
+        Ok(()) => frame::nonce_of(&head),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => None,
+        Err(error) => return Err(error),
+    };
+    // Without a nonce no frame is sound, and the file counts as unreadable.
+    let seed = nonce.map_or(0, |nonce| frame::seed(key, nonce));
     if let Some(footer_at) = len.checked_sub(FOOTER_BYTES as u64) {
         let mut tail = [0; FOOTER_BYTES];
         file.read_exact_at(&mut tail, footer_at)?;
         let footer = frame::decode_footer(seed, &tail);
         if let Some(footer) = footer.filter(|footer| footer.first_seq == first_seq) {
             return Ok(Loaded {
-                segment: Segment::of_footer(footer, len),
+                segment: Segment::of_footer(footer, len, seed),
                 torn_bytes: 0,
                 n_bad_stretches: 0,
             });
         }
     }
     let content = fs::read(path)?;
-    let mut segment = Segment::empty(first_seq, i64::MIN);
-    let has_magic = content.starts_with(FILE_MAGIC);
-    let mut frames = Frames::new(seed, &content, FILE_MAGIC.len());
+    let mut segment = Segment::empty(first_seq, i64::MIN, seed);
+    let is_head_whole = nonce.is_some_and(|nonce| head == frame::file_head(nonce));
+    let mut frames = Frames::new(seed, &content, FILE_HEAD_BYTES);
     for (offset, frame) in frames.by_ref() {
         take(&mut segment, offset as u64, &frame);
     }
     segment.bytes = frames.good_end as u64;
     Ok(Loaded {
         torn_bytes: len - segment.bytes,
-        n_bad_stretches: frames.n_bad_stretches + u64::from(!has_magic && len > 0),
+        n_bad_stretches: frames.n_bad_stretches + u64::from(!is_head_whole && len > 0),
         segment,
     })
 }

@@ -1,21 +1,26 @@
 //! Frames of a segment file, each with its own checksum.
 //!
 //! ```text
-//! file   = "CLAWLOG1" frame*
+//! file   = "CLAWLOG1" | nonce u64, three times | frame*
 //! frame  = marker u32 | body length u32 | crc32 u32 | body
 //! body   = 1 | seq u64 | at_ms i64 | order_ms i64 | bytes             a line
 //!        | 2 | first_seq u64 | n_lost u64                             a gap that the node declared
 //!        | 3 | first_seq u64 | last_seq u64 | n_lines u64 | order_ms  the footer of a sealed file
 //! ```
 //!
-//! The checksum begins with that of the stream's name, so a frame in the wrong
-//! file is no frame. After damage the scan goes on at the next marker whose
+//! The checksum begins with that of the stream's name and the file's nonce, so a
+//! frame in the wrong file is no frame, and a workload cannot print one: its
+//! output is inside frames, and it does not know the nonce. After damage the scan goes on at the next marker whose
 //! checksum holds: what is readable is read, what is missing shows as a hole in
 //! the sequence.
 
+use std::hash::{BuildHasher as _, RandomState};
+
 use super::{Gap, LogKey, LogLine};
 
-pub(super) const FILE_MAGIC: &[u8; 8] = b"CLAWLOG1";
+const FILE_MAGIC: &[u8; 8] = b"CLAWLOG1";
+/// Size of what stands before the first frame.
+pub(super) const FILE_HEAD_BYTES: usize = 32;
 /// Most bytes of a body that a scan believes in.
 pub(super) const BODY_BYTES_MAX: usize = super::LINE_BYTES_CEILING + 25;
 const MARKER: [u8; 4] = [0xC1, 0xA3, 0x0F, 0x52];
@@ -49,9 +54,36 @@ pub(super) enum Frame<'a> {
     Footer(Footer),
 }
 
-/// The checksum that every frame of `key` begins with.
-pub(super) fn seed(key: &LogKey) -> u32 {
-    let name = format!("{}/{}/{}", key.workload, key.attempt, key.stream.as_str());
+/// The head of a new file.
+pub(super) fn file_head(nonce: u64) -> [u8; FILE_HEAD_BYTES] {
+    let mut head = [0; FILE_HEAD_BYTES];
+    head[..8].copy_from_slice(FILE_MAGIC);
+    for copy in head[8..].chunks_exact_mut(8) {
+        copy.copy_from_slice(&nonce.to_be_bytes());
+    }
+    head
+}
+
+/// A number that the workloads, whose output the file will hold, cannot guess.
+pub(super) fn new_nonce() -> u64 {
+    RandomState::new().hash_one(0)
+}
+
+/// The nonce in a file's head: what two of its three copies say.
+pub(super) fn nonce_of(content: &[u8]) -> Option<u64> {
+    let copies = content.get(8..FILE_HEAD_BYTES)?;
+    let (first, rest) = take_u64(copies)?;
+    let (second, rest) = take_u64(rest)?;
+    let (third, _) = take_u64(rest)?;
+    if first == second || first == third {
+        return Some(first);
+    }
+    (second == third).then_some(second)
+}
+
+/// The checksum that every frame of a file begins with.
+pub(super) fn seed(key: &LogKey, nonce: u64) -> u32 {
+    let name = format!("{}/{}/{}/{nonce}", key.workload, key.attempt, key.stream);
     crc32fast::hash(name.as_bytes())
 }
 

@@ -14,7 +14,7 @@ use std::path::Path;
 
 use super::catalog::{StreamState, segment_path};
 use super::error::io as failed_to;
-use super::frame::{self, Frame, Frames};
+use super::frame::{Frame, Frames};
 use super::{
     GapCause, LogCursor, LogEntry, LogError, LogGap, LogKey, LogLine, LogPage, LogQuery,
     LogSegments,
@@ -234,7 +234,7 @@ impl StreamScan<'_> {
         }
         let (mut due, offset) = segment.scan_start(self.start + 1);
         let content = self.content(segment_at, offset)?;
-        for (_, frame) in Frames::new(frame::seed(self.key), &content, 0) {
+        for (_, frame) in Frames::new(segment.seed, &content, 0) {
             let first_seq = match frame {
                 Frame::Line { seq, .. } => seq,
                 Frame::Gap(gap) => gap.first_seq,

@@ -1,5 +1,6 @@
 //! Opening: take the lock, create if new, prove everything sound, and only then write.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -204,7 +205,7 @@ fn find_leftovers(dir: &Path, conn: &Connection, meta: &Meta) -> Result<Vec<Stri
             .into_iter()
             .filter(|name| Some(name) != latest.as_ref()),
     );
-    let listed: Vec<String> = (1..=meta.n_archives).map(archive::name_of).collect();
+    let listed: BTreeSet<String> = (1..=meta.n_archives).map(archive::name_of).collect();
     for name in names_in(dir, ARCHIVE_DIR, ARCHIVE_EXTENSION)? {
         if !listed.contains(&name) {
             require_live_copy(dir, conn, meta, &name)?;

@@ -51,7 +51,7 @@ impl Reserve {
 
     /// Gives the space up; false when there was none to give.
     pub(crate) fn release(&mut self) -> bool {
-        if !self.is_held {
+        if !self.is_held || !self.is_disk_full() {
             return false;
         }
         self.is_held = false;
@@ -61,6 +61,13 @@ impl Reserve {
         }
         tracing::warn!(bytes = self.bytes, "disk full: journal reserve released");
         true
+    }
+
+    /// Whether it is the disk that is full, and not a limit on the database that
+    /// the reserve cannot lift.
+    fn is_disk_full(&self) -> bool {
+        let free_bytes = self.path.parent().map(durable::free_bytes);
+        !matches!(free_bytes, Some(Ok(free_bytes)) if free_bytes > self.bytes)
     }
 
     fn give_up(&self) -> io::Result<()> {

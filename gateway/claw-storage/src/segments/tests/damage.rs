@@ -2,8 +2,6 @@
 
 use std::fs;
 
-use tempfile::TempDir;
-
 use super::*;
 use crate::segments::catalog::segment_path;
 
@@ -33,7 +31,7 @@ fn assert_only_true_lines(logs: &LogSegments) {
 
 #[test]
 fn a_torn_end_is_cut_reported_and_sent_again() {
-    let root = TempDir::new().unwrap();
+    let root = scratch();
     let (out, [_, active]) = two_files(root.path());
     let whole = fs::read(&active).unwrap();
     for len in 0..whole.len() {
@@ -66,7 +64,7 @@ fn a_torn_end_is_cut_reported_and_sent_again() {
 
 #[test]
 fn a_changed_byte_costs_at_most_the_lines_it_hit_and_shows_as_a_gap() {
-    let root = TempDir::new().unwrap();
+    let root = scratch();
     let (out, paths) = two_files(root.path());
     let mut n_hurt = 0;
     for path in &paths {
@@ -95,7 +93,7 @@ fn a_changed_byte_costs_at_most_the_lines_it_hit_and_shows_as_a_gap() {
 
 #[test]
 fn a_file_that_is_gone_shows_as_a_gap() {
-    let root = TempDir::new().unwrap();
+    let root = scratch();
     let (out, [sealed, _]) = two_files(root.path());
     fs::remove_file(sealed).unwrap();
     let logs = open(root.path(), roomy());
@@ -107,7 +105,7 @@ fn a_file_that_is_gone_shows_as_a_gap() {
 
 #[test]
 fn what_could_not_be_synced_is_taken_back() {
-    let root = TempDir::new().unwrap();
+    let root = scratch();
     let mut logs = open(root.path(), roomy());
     let out = key("wl_1", Stream::Stdout);
     logs.append(&out, &lines(1..=3), None).unwrap();
@@ -123,4 +121,33 @@ fn what_could_not_be_synced_is_taken_back() {
     drop(logs);
     let logs = open(root.path(), roomy());
     assert_eq!(covered(&logs, &out), [1, 2, 3, 4, 5, 6, 7]);
+}
+
+#[test]
+fn a_workload_cannot_print_a_frame() {
+    let root = scratch();
+    let mut logs = open(root.path(), roomy());
+    let out = key("wl_1", Stream::Stdout);
+    // The best that a workload can know: its own name. The nonce it has to guess.
+    let mut forged = b"harmless".to_vec();
+    let footer = crate::segments::frame::Footer {
+        first_seq: 1,
+        last_seq: u64::MAX / 2,
+        n_lines: 1,
+        order_ms: 0,
+    };
+    let seed = crate::segments::frame::seed(&out, 0);
+    crate::segments::frame::push_footer(&mut forged, seed, footer);
+    let said = LogLine {
+        seq: 1,
+        at_ms: 1,
+        bytes: forged,
+    };
+    logs.append(&out, &[said], None).unwrap();
+    logs.sync().unwrap();
+    drop(logs);
+    let mut logs = open(root.path(), roomy());
+    assert_eq!(logs.last_seq(&out), Some(AckSeq(1)));
+    logs.append(&out, &lines(2..=3), None).unwrap();
+    assert_eq!(covered(&logs, &out), [1, 2, 3]);
 }

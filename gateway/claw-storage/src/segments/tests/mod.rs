@@ -6,9 +6,8 @@ mod model;
 
 use std::path::Path;
 
-use tempfile::TempDir;
-
 use super::*;
+use crate::test_disk::scratch;
 
 fn key(workload: &str, stream: Stream) -> LogKey {
     LogKey {
@@ -86,7 +85,7 @@ fn covered(logs: &LogSegments, key: &LogKey) -> Vec<u64> {
 
 #[test]
 fn refusals_name_what_was_due_and_store_nothing() {
-    let root = TempDir::new().unwrap();
+    let root = scratch();
     let mut logs = open(root.path(), roomy());
     let out = key("wl_1", Stream::Stdout);
     logs.append(&out, &lines(1..=3), None).unwrap();
@@ -145,7 +144,7 @@ fn refusals_name_what_was_due_and_store_nothing() {
 
 #[test]
 fn a_page_merges_streams_by_time_and_keeps_each_in_order() {
-    let root = TempDir::new().unwrap();
+    let root = scratch();
     let mut logs = open(root.path(), roomy());
     let (out, err) = (key("wl_1", Stream::Stdout), key("wl_1", Stream::Stderr));
     // The clock of this stream goes back at line 3; the line stays behind line 2.
@@ -208,7 +207,7 @@ fn a_page_merges_streams_by_time_and_keeps_each_in_order() {
 
 #[test]
 fn logs_leave_the_last_space_to_the_journal() {
-    let root = TempDir::new().unwrap();
+    let root = scratch();
     let limits = LogLimits {
         free_bytes_min: u64::MAX,
         ..roomy()
@@ -256,7 +255,7 @@ fn a_full_disk_tears_nothing_and_goes_on_when_there_is_room() {
 
 #[test]
 fn one_process_at_a_time_and_few_files_open() {
-    let root = TempDir::new().unwrap();
+    let root = scratch();
     let limits = LogLimits {
         open_files_max: 4,
         ..roomy()
@@ -291,7 +290,7 @@ fn one_process_at_a_time_and_few_files_open() {
 
 #[test]
 fn age_and_size_remove_whole_files_and_leave_a_record() {
-    let root = TempDir::new().unwrap();
+    let root = scratch();
     let limits = LogLimits {
         segment_bytes: 400,
         age_ms_max: Some(1_000),

@@ -80,7 +80,7 @@ struct World {
 
 impl World {
     fn new(limits: LogLimits) -> Self {
-        let root = TempDir::new().unwrap();
+        let root = scratch();
         let logs = Some(open(root.path(), limits.clone()));
         Self {
             root,

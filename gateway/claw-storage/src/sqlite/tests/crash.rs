@@ -63,7 +63,7 @@ fn crash_child() {
 #[test]
 fn kill_9_at_each_point_loses_nothing_acknowledged_and_halves_nothing() {
     for (n, point) in POINTS.iter().enumerate() {
-        let root = TempDir::new().unwrap();
+        let root = scratch();
         let child = Command::new(std::env::current_exe().unwrap())
             .args([
                 "--exact",
@@ -94,7 +94,7 @@ fn kill_9_at_each_point_loses_nothing_acknowledged_and_halves_nothing() {
 
 #[test]
 fn a_crash_between_commit_and_anchor_keeps_the_commit() {
-    let root = TempDir::new().unwrap();
+    let root = scratch();
     let mut journal = open(root.path());
     fill(&mut journal, 10);
     let anchor = fs::read(root.path().join(ANCHOR_FILE)).unwrap();
@@ -115,7 +115,7 @@ fn a_crash_between_commit_and_anchor_keeps_the_commit() {
 
 #[test]
 fn an_append_that_could_not_be_anchored_is_taken_back() {
-    let root = TempDir::new().unwrap();
+    let root = scratch();
     let mut journal = open(root.path());
     fill(&mut journal, 40);
     append_at_head(&mut journal, 1, &[blob("blob-20", b"old")]);
@@ -157,7 +157,7 @@ fn an_append_that_could_not_be_anchored_is_taken_back() {
 
 #[test]
 fn a_snapshot_or_archive_cut_short_is_cleared_away() {
-    let root = TempDir::new().unwrap();
+    let root = scratch();
     let mut journal = open(root.path());
     fill(&mut journal, 50);
     journal.put_snapshot(50, 1, b"first").unwrap();
@@ -191,7 +191,7 @@ fn a_snapshot_or_archive_cut_short_is_cleared_away() {
 
 #[test]
 fn a_creation_cut_short_is_finished() {
-    let root = TempDir::new().unwrap();
+    let root = scratch();
     fs::write(root.path().join("journal.db.new"), b"half").unwrap();
     let (journal, report) = SqliteJournal::open_with(root.path(), options()).unwrap();
     assert!(report.created);

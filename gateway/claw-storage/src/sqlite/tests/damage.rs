@@ -46,7 +46,7 @@ struct Specimen {
 
 impl Specimen {
     fn new() -> Self {
-        let root = TempDir::new().unwrap();
+        let root = scratch();
         let mut journal = open(root.path());
         journal.raise_epoch().unwrap();
         fill(&mut journal, 200);
@@ -75,7 +75,7 @@ impl Specimen {
 
 /// What an open of `files` says: the damage, or the content.
 fn reopened(files_given: &BTreeMap<PathBuf, Vec<u8>>) -> Result<Content, Damage> {
-    let root = TempDir::new().unwrap();
+    let root = scratch();
     write_files(root.path(), files_given);
     match SqliteJournal::open_with(root.path(), options()) {
         Ok((mut journal, _)) => {
@@ -324,7 +324,7 @@ fn a_journal_restored_without_its_tail_is_not_taken_for_whole() {
         "{damage:?}"
     );
     // The whole earlier copy is sound in itself: only the nodes know of later epochs.
-    let root = TempDir::new().unwrap();
+    let root = scratch();
     write_files(root.path(), &specimen.earlier);
     open(root.path()).raise_epoch_above(9).unwrap();
 }
@@ -332,7 +332,7 @@ fn a_journal_restored_without_its_tail_is_not_taken_for_whole() {
 #[test]
 fn a_quick_open_leaves_archive_damage_to_the_read_that_meets_it() {
     let specimen = Specimen::new();
-    let root = TempDir::new().unwrap();
+    let root = scratch();
     write_files(root.path(), &specimen.closed);
     let path = root.path().join("archive/000002.jsonl");
     let mut bytes = fs::read(&path).unwrap();
@@ -358,7 +358,7 @@ fn a_quick_open_leaves_archive_damage_to_the_read_that_meets_it() {
 
 #[test]
 fn a_newer_format_is_not_called_damage() {
-    let root = TempDir::new().unwrap();
+    let root = scratch();
     drop(open(root.path()));
     let conn = rusqlite::Connection::open(root.path().join("journal.db")).unwrap();
     let body = br#"{"format":2,"shape":"unknown"}"#;

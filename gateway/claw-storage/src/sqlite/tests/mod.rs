@@ -10,12 +10,11 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use tempfile::TempDir;
-
 use super::{JournalOptions, OpenError, SqliteJournal};
 use crate::conformance::{self, append_at_head, one, read_all};
 use crate::journal::{Batch, Blob, Head, Journal, Snapshot, Stored};
 use crate::memory::MemoryJournal;
+use crate::test_disk::scratch;
 
 /// Small archives and no ballast.
 fn options() -> JournalOptions {
@@ -88,7 +87,7 @@ fn fill(journal: &mut impl Journal, n: u64) {
 #[test]
 fn both_journals_conform() {
     conformance::run(MemoryJournal::default);
-    let root = TempDir::new().unwrap();
+    let root = scratch();
     let mut n = 0;
     conformance::run(|| {
         n += 1;
@@ -98,7 +97,7 @@ fn both_journals_conform() {
 
 #[test]
 fn a_second_gateway_is_told_who_holds_the_journal() {
-    let root = TempDir::new().unwrap();
+    let root = scratch();
     let first = open(root.path());
     let refused = SqliteJournal::open(root.path()).unwrap_err();
     let expected = format!(
@@ -114,7 +113,7 @@ fn a_second_gateway_is_told_who_holds_the_journal() {
 
 #[test]
 fn only_the_owner_may_read_the_journal() {
-    let root = TempDir::new().unwrap();
+    let root = scratch();
     let dir = root.path().join("data").join("journal");
     let mut journal = SqliteJournal::open(&dir).unwrap().0;
     fill(&mut journal, 20);
@@ -144,7 +143,7 @@ fn only_the_owner_may_read_the_journal() {
 
 #[test]
 fn an_erased_value_is_gone_from_the_disk() {
-    let root = TempDir::new().unwrap();
+    let root = scratch();
     let mut journal = open(root.path());
     let value = b"hunter2-hunter2-hunter2";
     append_at_head(
@@ -165,7 +164,7 @@ fn an_erased_value_is_gone_from_the_disk() {
 
 #[test]
 fn a_reopened_journal_is_the_same_and_a_restored_one_goes_above() {
-    let root = TempDir::new().unwrap();
+    let root = scratch();
     let (mut journal, report) = SqliteJournal::open_with(root.path(), options()).unwrap();
     assert!(report.created);
     assert_eq!(journal.raise_epoch().unwrap(), 1);

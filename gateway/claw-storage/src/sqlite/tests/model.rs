@@ -106,7 +106,7 @@ proptest! {
 
     #[test]
     fn both_journals_answer_alike(ops in prop::collection::vec(op(), 1..40)) {
-        let root = TempDir::new().unwrap();
+        let root = scratch();
         let small_archives = || JournalOptions { archive_events_max: 4, ..options() };
         let open = || SqliteJournal::open_with(root.path(), small_archives()).unwrap().0;
         let mut model = MemoryJournal::default();

@@ -23,7 +23,7 @@ fn fill_up(journal: &mut SqliteJournal) -> Content {
 
 #[test]
 fn a_full_database_refuses_reads_on_and_recovers() {
-    let root = TempDir::new().unwrap();
+    let root = scratch();
     let mut journal = open(root.path());
     fill(&mut journal, 50);
     journal.set_db_bytes_max(Some(400_000)).unwrap();
