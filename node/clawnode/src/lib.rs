@@ -5,6 +5,14 @@
 //! code in virtual time. The rest is the shell around it, which performs what
 //! the machine asks for.
 
+pub mod clock;
+pub mod files;
+pub mod gpu;
+pub mod logs;
 pub mod node;
+pub mod runtime;
+pub mod sampler;
+pub mod store;
 
+pub use gpu::GpuDetector;
 pub use node::Node;

@@ -30,7 +30,7 @@ fn op() -> impl Strategy<Value = Op> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1_500, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
 
     /// The world checks every named invariant after every step (see `world.rs`):
     /// N1 one attempt at a time, N2 no attempt twice, N3 records without gaps and

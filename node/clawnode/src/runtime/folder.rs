@@ -1,0 +1,204 @@
+//! The folder of one attempt: how agent and supervisor talk, even when one of
+//! them is dead. Every file is replaced as a whole.
+//!
+//! | file | written by | meaning |
+//! |---|---|---|
+//! | `spec.json` | agent | what to run |
+//! | `shim.lock` | agent, then held by the supervisor for its life | alive |
+//! | `attempted` | supervisor | from here on something may have run |
+//! | `shim.json` | supervisor | its process; it takes signals from now on |
+//! | `started.json` | supervisor | the program runs |
+//! | `lease.json`, `stop.json` | agent | orders |
+//! | `exit.json` | supervisor, or the agent for a dead one | how it ended |
+//! | `sim.json` | agent | a simulated attempt; it has no supervisor |
+//! | `logs/`, `work/` | supervisor, program | output, working directory |
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use claw_proto::message::{DesiredWorkload, NodeWorkloadState, StatusCause};
+use claw_proto::time::Timestamp;
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use crate::node::{Lease, WorkloadEnd};
+use crate::runtime::Key;
+
+/// Paths of one attempt.
+#[derive(Debug, Clone)]
+pub struct Folder {
+    root: PathBuf,
+}
+
+impl Folder {
+    /// The folder at this path.
+    pub fn at(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// The folder of an attempt below `workloads`.
+    pub fn of(workloads: &Path, key: Key) -> Self {
+        Self {
+            root: workloads.join(format!("{}.{}", key.0, key.1.0)),
+        }
+    }
+
+    /// The folder itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+    pub(super) fn sim(&self) -> PathBuf {
+        self.root.join("sim.json")
+    }
+    pub(super) fn spec(&self) -> PathBuf {
+        self.root.join("spec.json")
+    }
+    pub(super) fn lock(&self) -> PathBuf {
+        self.root.join("shim.lock")
+    }
+    pub(super) fn attempted(&self) -> PathBuf {
+        self.root.join("attempted")
+    }
+    pub(super) fn shim(&self) -> PathBuf {
+        self.root.join("shim.json")
+    }
+    pub(super) fn shim_log(&self) -> PathBuf {
+        self.root.join("shim.log")
+    }
+    pub(super) fn started(&self) -> PathBuf {
+        self.root.join("started.json")
+    }
+    pub(super) fn lease(&self) -> PathBuf {
+        self.root.join("lease.json")
+    }
+    pub(super) fn stop(&self) -> PathBuf {
+        self.root.join("stop.json")
+    }
+    pub(super) fn exit(&self) -> PathBuf {
+        self.root.join("exit.json")
+    }
+    /// Where its log segments are.
+    pub fn logs(&self) -> PathBuf {
+        self.root.join("logs")
+    }
+    pub(super) fn work(&self) -> PathBuf {
+        self.root.join("work")
+    }
+
+    /// Takes the supervisor's lock; `None` if a supervisor holds it.
+    pub(super) fn try_lock(&self) -> io::Result<Option<File>> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(self.lock())?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(file)),
+            Err(Errno::WOULDBLOCK) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// `spec.json`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct SpecFile {
+    pub(super) node: String,
+    pub(super) workload: DesiredWorkload,
+    pub(super) execution_log: PathBuf,
+    pub(super) log_bytes_max: u64,
+    /// User of a workload that names none.
+    pub(super) default_user: Option<String>,
+    /// Whether to try cgroups.
+    pub(super) cgroups: bool,
+    /// Most processes, with cgroups.
+    pub(super) pids_max: u32,
+}
+
+/// A process that cannot be mixed up with a later one of the same number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct ProcessId {
+    pub(super) pid: i32,
+    /// Start time in clock ticks since boot.
+    pub(super) start_ticks: u64,
+}
+
+/// `shim.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct ShimFile {
+    pub(super) process: ProcessId,
+    pub(super) boot_id: String,
+}
+
+/// `started.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct StartedFile {
+    pub(super) child: ProcessId,
+    /// Why limits that the spec asks for are not enforced; empty if they are.
+    pub(super) note: String,
+}
+
+/// `stop.json` holds one, or nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct StopFile {
+    /// KILL comes at this time since boot, milliseconds.
+    pub(super) kill_at_ms: u64,
+    pub(super) cause: StatusCause,
+}
+
+/// `lease.json`: none for a workload that runs on.
+pub(super) type LeaseFile = Option<Lease>;
+
+/// An end without exit code or signal.
+pub(super) fn exit_of(
+    state: NodeWorkloadState,
+    cause: StatusCause,
+    detail: String,
+    at: Timestamp,
+) -> ExitFile {
+    ExitFile {
+        state,
+        cause,
+        detail,
+        exit_code: None,
+        signal: None,
+        at,
+    }
+}
+
+/// `exit.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct ExitFile {
+    pub(super) state: NodeWorkloadState,
+    pub(super) cause: StatusCause,
+    pub(super) detail: String,
+    pub(super) exit_code: Option<i32>,
+    pub(super) signal: Option<i32>,
+    pub(super) at: Timestamp,
+}
+
+impl From<ExitFile> for WorkloadEnd {
+    fn from(exit: ExitFile) -> Self {
+        let ExitFile {
+            state,
+            cause,
+            detail,
+            exit_code,
+            signal,
+            at,
+        } = exit;
+        Self {
+            state,
+            cause,
+            detail,
+            exit_code,
+            signal,
+            at: Some(at),
+        }
+    }
+}

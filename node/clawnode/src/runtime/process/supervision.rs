@@ -1,0 +1,383 @@
+//! The agent's side of one attempt: prepare the folder, start the supervisor,
+//! pass orders on, tell what happens.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use claw_proto::message::{DesiredWorkload, NodeWorkloadState, StatusCause};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{Child, Command};
+use tokio::sync::{mpsc, watch};
+use tracing::warn;
+
+use super::attach::{self, Attached};
+use super::{Orders, ProcessOptions, shim};
+use crate::files::{Durability, create_folder, read_json, replace_json};
+use crate::node::{RuntimeEvent, WorkloadEnd};
+use crate::runtime::Key;
+use crate::runtime::folder::{ExitFile, Folder, SpecFile, StartedFile};
+
+/// How often a supervisor without a pidfd, or one that has not said yet that
+/// its program runs, is looked at.
+const POLL_MS: u64 = 50;
+
+/// Where one attempt's news goes.
+struct Reporter {
+    key: Key,
+    events: mpsc::Sender<RuntimeEvent>,
+}
+
+impl Reporter {
+    async fn progress(&self, state: NodeWorkloadState, detail: String) {
+        let (workload_id, attempt) = self.key;
+        self.send(RuntimeEvent::Progress {
+            workload_id,
+            attempt,
+            state,
+            detail,
+        })
+        .await;
+    }
+
+    async fn ended(&self, end: WorkloadEnd) {
+        let (workload_id, attempt) = self.key;
+        self.send(RuntimeEvent::Ended {
+            workload_id,
+            attempt,
+            end,
+        })
+        .await;
+    }
+
+    async fn send(&self, event: RuntimeEvent) {
+        if self.events.send(event).await.is_err() {
+            tracing::debug!("the agent is shutting down; news waits on disk for the next one");
+        }
+    }
+}
+
+/// Why the spec cannot run as a host process.
+fn unsupported(workload: &DesiredWorkload) -> Option<String> {
+    let spec = &workload.spec;
+    let needs = |what: &str| {
+        Some(format!(
+            "{what} needs a container runtime; this is a host process"
+        ))
+    };
+    if spec.command.as_ref().is_none_or(Vec::is_empty) {
+        return Some("a host process needs a command".to_owned());
+    }
+    match () {
+        () if spec.image.is_some() => needs("an image"),
+        () if !spec.volumes.is_empty() => needs("a volume"),
+        () if !spec.secrets.is_empty() => needs("a secret file"),
+        () if spec.shm_gib.is_some() => needs("a size of shared memory"),
+        () => None,
+    }
+}
+
+/// Runs one attempt from nothing to its end.
+pub(super) async fn start_and_watch(
+    options: ProcessOptions,
+    workload: Arc<DesiredWorkload>,
+    orders: watch::Receiver<Orders>,
+    events: mpsc::Sender<RuntimeEvent>,
+) {
+    let key = (workload.workload_id, workload.attempt);
+    let reporter = Reporter { key, events };
+    let folder = Folder::of(&options.workloads, key);
+    if let Some(why) = unsupported(&workload) {
+        reporter
+            .ended(WorkloadEnd::of(
+                NodeWorkloadState::Failed,
+                StatusCause::Unsupported,
+                why,
+            ))
+            .await;
+        return;
+    }
+    reporter
+        .progress(NodeWorkloadState::Starting, String::new())
+        .await;
+    let first = *orders.borrow();
+    let started = prepare(&options, &folder, &workload, first)
+        .and_then(|lock| spawn_shim(&options, &folder, lock));
+    match started {
+        Ok(mut child) => {
+            let lines = child.stdout.take().map(|pipe| BufReader::new(pipe).lines());
+            let attached = Attached {
+                options,
+                folder,
+                workload,
+            };
+            let mut watch = Watch {
+                attached,
+                orders,
+                reporter,
+                written: first,
+                running: false,
+            };
+            let mut lines = lines;
+            loop {
+                tokio::select! {
+                    line = next_line(&mut lines), if !watch.running && lines.is_some() => match line {
+                        Some(line) if line == shim::STARTED_LINE => watch.report_running().await,
+                        Some(_) => {}
+                        None => lines = None,
+                    },
+                    _ = child.wait() => break,
+                    changed = watch.orders.changed() => watch.orders_changed(changed.is_ok()).await,
+                }
+            }
+            watch.over().await;
+        }
+        Err(error) => {
+            let detail = format!("the supervisor could not be started: {error}");
+            warn!(%error, workload_id = %key.0, "a supervisor could not be started");
+            reporter
+                .ended(WorkloadEnd::of(
+                    NodeWorkloadState::Failed,
+                    StatusCause::StartFailed,
+                    detail,
+                ))
+                .await;
+        }
+    }
+}
+
+async fn next_line(
+    lines: &mut Option<tokio::io::Lines<BufReader<tokio::process::ChildStdout>>>,
+) -> Option<String> {
+    match lines {
+        Some(lines) => lines.next_line().await.unwrap_or_default(),
+        None => None,
+    }
+}
+
+/// Watches an attempt that an earlier agent started.
+pub(super) async fn watch_attached(
+    attached: Attached,
+    orders: watch::Receiver<Orders>,
+    events: mpsc::Sender<RuntimeEvent>,
+) {
+    let reporter = Reporter {
+        key: attached.key(),
+        events,
+    };
+    let written = *orders.borrow();
+    let mut watch = Watch {
+        attached,
+        orders,
+        reporter,
+        written,
+        running: false,
+    };
+    let mut exit = None;
+    loop {
+        if !watch.running && watch.attached.folder.started().exists() {
+            watch.report_running().await;
+        }
+        if exit.is_none() {
+            exit = open_pidfd(&watch.attached.folder);
+        }
+        // A pidfd that was opened after the supervisor died is ready at once.
+        let has_pidfd = exit.is_some();
+        tokio::select! {
+            () = gone(exit.as_ref()), if has_pidfd => exit = None,
+            () = tokio::time::sleep(Duration::from_millis(POLL_MS)), if !has_pidfd || !watch.running => {}
+            changed = watch.orders.changed() => watch.orders_changed(changed.is_ok()).await,
+        }
+        match watch.attached.folder.try_lock() {
+            Ok(Some(_)) => break,
+            Ok(None) => {}
+            Err(error) => warn!(%error, "a supervisor's lock could not be looked at"),
+        }
+    }
+    watch.over().await;
+}
+
+async fn gone(pidfd: Option<&AsyncFd<std::os::fd::OwnedFd>>) {
+    if let Some(pidfd) = pidfd
+        && let Err(error) = pidfd.readable().await
+    {
+        warn!(%error, "a supervisor's pidfd could not be waited for");
+    }
+}
+
+/// A handle that becomes readable when the folder's supervisor is gone.
+#[expect(unsafe_code, reason = "registering a descriptor has no safe interface")]
+fn open_pidfd(folder: &Folder) -> Option<AsyncFd<std::os::fd::OwnedFd>> {
+    let shim = attach::supervisor(folder).ok().flatten()?;
+    let pidfd = pidfd_open(Pid::from_raw(shim.process.pid)?, PidfdFlags::NONBLOCK).ok()?;
+    // The number may have gone to another process between the two look-ups.
+    attach::supervisor(folder)
+        .ok()
+        .flatten()
+        .filter(|again| *again == shim)?;
+    // SAFETY: the `OwnedFd` is open, is the same descriptor on every call, and
+    // moves into the `AsyncFd`, which closes it after it was deregistered.
+    unsafe { AsyncFd::register_with_interest(pidfd, tokio::io::Interest::READABLE).ok() }
+}
+
+struct Watch {
+    attached: Attached,
+    orders: watch::Receiver<Orders>,
+    reporter: Reporter,
+    /// Orders that are on disk.
+    written: Orders,
+    /// `running` was told.
+    running: bool,
+}
+
+impl Watch {
+    async fn report_running(&mut self) {
+        self.running = true;
+        let note = match read_json::<StartedFile>(&self.attached.folder.started()) {
+            Ok(started) => started.map(|started| started.note).unwrap_or_default(),
+            Err(error) => format!("started.json could not be read: {error}"),
+        };
+        self.reporter
+            .progress(NodeWorkloadState::Running, note)
+            .await;
+    }
+
+    /// Passes new orders on. Without a sender there are none to come: the
+    /// agent is going, or the attempt is removed.
+    async fn orders_changed(&mut self, has_sender: bool) {
+        if !has_sender {
+            std::future::pending::<()>().await;
+        }
+        let orders = *self.orders.borrow_and_update();
+        let folder = &self.attached.folder;
+        let mut result = Ok(());
+        if orders.stop != self.written.stop {
+            result = replace_json(&folder.stop(), &orders.stop, Durability::Cached)
+                .and_then(|()| wake(folder));
+        }
+        if orders.lease != self.written.lease {
+            result = result.and(replace_json(
+                &folder.lease(),
+                &orders.lease,
+                Durability::Cached,
+            ));
+        }
+        match result {
+            Ok(()) => self.written = orders,
+            Err(error) => {
+                warn!(%error, "orders could not be passed on by file");
+                self.signal_instead(orders);
+            }
+        }
+    }
+
+    /// A full disk must not keep a workload running: a stop goes by signal.
+    fn signal_instead(&self, orders: Orders) {
+        if orders.stop.is_some()
+            && let Ok(Some(shim)) = attach::supervisor(&self.attached.folder)
+            && let Some(pid) = Pid::from_raw(shim.process.pid)
+            && let Err(error) = rustix::process::kill_process(pid, Signal::TERM)
+        {
+            warn!(%error, "a supervisor could not be told to stop");
+        }
+    }
+
+    /// The supervisor is gone: tell what it wrote down, or that it did not.
+    async fn over(mut self) {
+        // A short program may end before the agent has read that it began.
+        if !self.running && self.attached.folder.started().exists() {
+            self.report_running().await;
+        }
+        let Attached {
+            options, folder, ..
+        } = &self.attached;
+        let key = self.reporter.key;
+        let exit = match read_json::<ExitFile>(&folder.exit()) {
+            Ok(Some(exit)) => Ok(exit),
+            Ok(None) => attach::bury(options, folder, key),
+            Err(error) => Err(error),
+        };
+        let end = exit.map_or_else(
+            |error| {
+                warn!(%error, workload_id = %key.0, "how an attempt ended is not known");
+                let detail = format!("its exit status could not be read: {error}");
+                WorkloadEnd::of(NodeWorkloadState::Lost, StatusCause::SupervisorGone, detail)
+            },
+            WorkloadEnd::from,
+        );
+        self.reporter.ended(end).await;
+    }
+}
+
+/// Makes the supervisor look at its orders now.
+fn wake(folder: &Folder) -> io::Result<()> {
+    let Some(shim) = attach::supervisor(folder)? else {
+        return Ok(());
+    };
+    let Some(pid) = Pid::from_raw(shim.process.pid) else {
+        return Ok(());
+    };
+    match pidfd_open(pid, PidfdFlags::empty())
+        .and_then(|pidfd| pidfd_send_signal(pidfd, Signal::USR1))
+    {
+        // It looks by itself a moment later.
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// Writes the folder; returns the lock that the supervisor will hold.
+fn prepare(
+    options: &ProcessOptions,
+    folder: &Folder,
+    workload: &DesiredWorkload,
+    orders: Orders,
+) -> io::Result<fs::File> {
+    match fs::remove_dir_all(folder.root()) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    create_folder(folder.root(), 0o711)?;
+    create_folder(&folder.logs(), 0o700)?;
+    create_folder(&folder.work(), 0o700)?;
+    let spec = SpecFile {
+        node: options.node.clone(),
+        workload: workload.clone(),
+        execution_log: options.execution_log.clone(),
+        log_bytes_max: options.log_bytes_max,
+        default_user: options.default_user.clone(),
+        cgroups: options.cgroups,
+        pids_max: options.pids_max,
+    };
+    replace_json(&folder.lease(), &orders.lease, Durability::Cached)?;
+    replace_json(&folder.stop(), &orders.stop, Durability::Cached)?;
+    let lock = folder
+        .try_lock()?
+        .ok_or_else(|| io::Error::from(io::ErrorKind::WouldBlock))?;
+    replace_json(&folder.spec(), &spec, Durability::Synced)?;
+    crate::files::sync_folder(&options.workloads)?;
+    Ok(lock)
+}
+
+fn spawn_shim(options: &ProcessOptions, folder: &Folder, lock: fs::File) -> io::Result<Child> {
+    let log = fs::OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(folder.shim_log())?;
+    let mut command = Command::new(&options.shim_program);
+    command
+        .arg("shim")
+        .arg("--dir")
+        .arg(folder.root())
+        .current_dir("/");
+    command
+        .stdin(Stdio::from(lock))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::from(log));
+    command.spawn()
+}
