@@ -1,1 +1,31 @@
-fn main() {}
+//! The program `claw`.
+
+use std::process::ExitCode;
+
+use claw_cli::exit::Exit;
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let filter = EnvFilter::try_from_env("CLAW_LOG").unwrap_or_else(|_| EnvFilter::new("error"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build();
+    match runtime {
+        Ok(runtime) => {
+            let exit = runtime.block_on(claw_cli::run(std::env::args_os()));
+            // A read of standard input that nobody waits for must not hold the program.
+            runtime.shutdown_background();
+            exit.into()
+        }
+        Err(error) => {
+            tracing::error!(%error, "the asynchronous runtime cannot be started");
+            Exit::Fault.into()
+        }
+    }
+}

@@ -1,0 +1,375 @@
+//! The command line: every operation of the registry, and a few commands of this machine.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::builder::styling::{AnsiColor, Styles};
+use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint, value_parser};
+use clap_complete::Shell;
+use claw_tools::def::OpDef;
+use claw_tools::registry::OPERATIONS;
+use serde_json::{Map, Value};
+
+use crate::credentials::{Connection, GATEWAY_DEFAULT, Secret, default_data_dir};
+use crate::error::CliError;
+use crate::exit::Exit;
+use crate::{generate, json_input};
+
+/// Seconds between two looks of `--watch`.
+const WATCH_S_DEFAULT: &str = "2";
+/// Fewest characters of a plan's hash that confirm it.
+pub(crate) const HASH_CHARS_MIN: usize = 8;
+
+/// A parsed command line.
+#[derive(Debug, Clone)]
+pub struct Cli {
+    /// Print exactly what the gateway answered.
+    pub json: bool,
+    /// Which gateway and which key.
+    pub connection: Connection,
+    /// What to do.
+    pub command: Commands,
+}
+
+/// What a command line asks for.
+#[derive(Debug, Clone)]
+pub enum Commands {
+    /// One operation, generated from its definition.
+    Operation {
+        /// Which.
+        op: &'static OpDef,
+        /// Its arguments.
+        args: Map<String, Value>,
+        /// Look again every so many seconds.
+        watch_s: Option<u64>,
+        /// The first characters of the hash of a plan that a person has looked at.
+        confirm: Option<String>,
+    },
+    /// One operation, by its name and arguments as JSON.
+    Call {
+        /// Name.
+        tool: String,
+        /// Arguments.
+        args: Map<String, Value>,
+    },
+    /// List all operations.
+    Tools,
+    /// Print a completion script.
+    Completion {
+        /// For which shell.
+        shell: Shell,
+    },
+    /// Be an MCP server on standard input and output, with the caller's key.
+    Mcp,
+    /// Look for what is missing on this machine.
+    Doctor,
+    /// Run a gateway and this machine as a node.
+    Up(UpOptions),
+}
+
+/// How `claw up` starts things.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UpOptions {
+    /// Name of this machine as a node; its host name if absent.
+    pub name: Option<String>,
+    /// Configuration file of the gateway.
+    pub gateway_config: Option<PathBuf>,
+    /// Configuration file of the node.
+    pub node_config: Option<PathBuf>,
+}
+
+/// Why a command line was not understood.
+#[derive(Debug, thiserror::Error)]
+pub enum ParseError {
+    /// Help was asked for, or clap says what is wrong.
+    #[error(transparent)]
+    Clap(#[from] clap::Error),
+    /// An argument's content is wrong.
+    #[error(transparent)]
+    Content(#[from] CliError),
+}
+
+impl Cli {
+    /// Understands a command line, the program's name first.
+    pub fn parse_from<T: Into<OsString> + Clone>(
+        words: impl IntoIterator<Item = T>,
+    ) -> Result<Self, ParseError> {
+        let matches = command().try_get_matches_from(words)?;
+        let (name, inner) = matches
+            .subcommand()
+            .ok_or(CliError::Usage("say what to do"))?;
+        let command = commands(name, inner)?;
+        let leaf = deepest(&matches);
+        Ok(Self {
+            json: leaf.get_flag("json"),
+            connection: connection(leaf),
+            command,
+        })
+    }
+}
+
+/// Global arguments are known at every level; the deepest one has them all.
+fn deepest(matches: &ArgMatches) -> &ArgMatches {
+    match matches.subcommand() {
+        Some((_, inner)) => deepest(inner),
+        None => matches,
+    }
+}
+
+fn connection(matches: &ArgMatches) -> Connection {
+    let text = |name: &str| matches.get_one::<String>(name).cloned();
+    let path = |name: &str| matches.get_one::<PathBuf>(name).cloned();
+    Connection {
+        gateway: text("gateway"),
+        key: text("key").filter(|key| !key.is_empty()).map(Secret::new),
+        key_file: path("key-file"),
+        ca_file: path("ca-file"),
+        data_dir: path("data-dir").unwrap_or_else(|| {
+            let variable = |name: &str| std::env::var_os(name).map(PathBuf::from);
+            default_data_dir(
+                variable("XDG_DATA_HOME").as_deref(),
+                variable("HOME").as_deref(),
+            )
+        }),
+    }
+}
+
+fn commands(name: &str, matches: &ArgMatches) -> Result<Commands, ParseError> {
+    let text = |id: &str| matches.get_one::<String>(id).cloned();
+    let path = |id: &str| matches.get_one::<PathBuf>(id).cloned();
+    Ok(match name {
+        "call" => Commands::Call {
+            tool: text("tool").unwrap_or_default(),
+            args: json_input::read_object(
+                "the argument object",
+                &text("args").unwrap_or_default(),
+            )?,
+        },
+        "tools" => Commands::Tools,
+        "completion" => Commands::Completion {
+            shell: text("shell")
+                .and_then(|name| name.parse().ok())
+                .ok_or(CliError::Usage("say which shell"))?,
+        },
+        "mcp" => Commands::Mcp,
+        "doctor" => Commands::Doctor,
+        "up" => Commands::Up(UpOptions {
+            name: text("name"),
+            gateway_config: path("gateway-config"),
+            node_config: path("node-config"),
+        }),
+        noun => operation(noun, matches)?,
+    })
+}
+
+fn operation(noun: &str, matches: &ArgMatches) -> Result<Commands, ParseError> {
+    let (verb, inner) = match matches.subcommand() {
+        Some((verb, inner)) => (Some(verb.to_owned()), inner),
+        None => (None, matches),
+    };
+    let path = (noun.to_owned(), verb);
+    let op = OPERATIONS.iter().find(|op| op.cli_path() == path);
+    let op = op.ok_or(CliError::Usage("there is no such operation"))?;
+    let watch_s = op
+        .read_only
+        .then(|| inner.get_one::<u64>("watch").copied())
+        .flatten();
+    let confirm = confirmable(op)
+        .then(|| inner.get_one::<String>("confirm").cloned())
+        .flatten();
+    if confirm
+        .as_ref()
+        .is_some_and(|hash| hash.len() < HASH_CHARS_MIN)
+    {
+        return Err(
+            CliError::Usage("--confirm takes at least 8 characters of the plan's hash").into(),
+        );
+    }
+    Ok(Commands::Operation {
+        op,
+        args: generate::arguments(op, inner)?,
+        watch_s,
+        confirm,
+    })
+}
+
+/// The operation can be planned first and then confirmed.
+pub(crate) fn confirmable(op: &OpDef) -> bool {
+    (op.params_schema)()["properties"].get("mode").is_some()
+}
+
+/// The whole clap command.
+pub fn command() -> Command {
+    let styles = Styles::styled()
+        .header(AnsiColor::Green.on_default().bold())
+        .usage(AnsiColor::Green.on_default().bold())
+        .literal(AnsiColor::Cyan.on_default());
+    Command::new("claw")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Clawbernetes: a GPU fleet that agents run and people can trust")
+        .styles(styles)
+        .arg_required_else_help(true)
+        .subcommand_required(true)
+        .max_term_width(100)
+        .args(globals())
+        .subcommands(operations())
+        .subcommands(locals())
+        .after_help(format!("Exit codes:\n{}", Exit::table()))
+}
+
+fn globals() -> Vec<Arg> {
+    let global = |name: &'static str| {
+        Arg::new(name)
+            .long(name)
+            .global(true)
+            .help_heading("Global")
+    };
+    let rare = |name| global(name).hide_short_help(true);
+    let path = |name| {
+        rare(name)
+            .value_parser(value_parser!(PathBuf))
+            .value_hint(ValueHint::FilePath)
+    };
+    vec![
+        global("json")
+            .action(ArgAction::SetTrue)
+            .help("Print exactly what the gateway answered, as JSON"),
+        rare("gateway")
+            .value_name("URL")
+            .env("CLAW_GATEWAY")
+            .hide_env_values(true)
+            .help(format!(
+                "MCP endpoint of the gateway [default: that of `claw up`, or {GATEWAY_DEFAULT}]"
+            )),
+        rare("key")
+            .value_name("KEY")
+            .env("CLAW_API_KEY")
+            .hide_env_values(true)
+            .help(
+                "API key; other users of this machine can see it here, not in a variable or file",
+            ),
+        path("key-file")
+            .value_name("FILE")
+            .help("File that holds the API key [default: admin.key in the data folder]"),
+        path("data-dir")
+            .value_name("DIR")
+            .env("CLAW_DATA_DIR")
+            .hide_env_values(true)
+            .value_hint(ValueHint::DirPath)
+            .help(
+                "Data folder of a gateway on this machine [default: ~/.local/share/clawbernetes]",
+            ),
+        path("ca-file")
+            .value_name("FILE")
+            .env("CLAW_CA_FILE")
+            .hide_env_values(true)
+            .help("Authority that signed the gateway's certificate, PEM"),
+    ]
+}
+
+/// One command for each noun, with the verbs below it.
+fn operations() -> Vec<Command> {
+    let mut nouns: Vec<Command> = Vec::new();
+    for op in OPERATIONS {
+        let (noun, verb) = op.cli_path();
+        let leaf = with_run_options(op, generate::command(op));
+        if verb.is_none() {
+            nouns.push(leaf);
+            continue;
+        }
+        match nouns.iter_mut().find(|known| known.get_name() == noun) {
+            Some(known) => *known = std::mem::take(known).subcommand(leaf),
+            None => nouns.push(
+                Command::new(noun.clone())
+                    .about(noun_about(&noun))
+                    .subcommand_required(true)
+                    .arg_required_else_help(true)
+                    .subcommand(leaf),
+            ),
+        }
+    }
+    nouns
+}
+
+/// The verbs of a noun.
+fn noun_about(noun: &str) -> String {
+    let paths = OPERATIONS.iter().map(OpDef::cli_path);
+    let verbs = paths.filter_map(|(of, verb)| verb.filter(|_| of == noun));
+    verbs.collect::<Vec<_>>().join(" · ")
+}
+
+/// What the CLI adds to an operation.
+fn with_run_options(op: &OpDef, leaf: Command) -> Command {
+    if op.read_only {
+        return leaf.arg(
+            Arg::new("watch")
+                .long("watch")
+                .value_name("SECONDS")
+                .num_args(0..=1)
+                .default_missing_value(WATCH_S_DEFAULT)
+                .value_parser(value_parser!(u64).range(1..=3600))
+                .help_heading("Output")
+                .help("Look again every so many seconds (2 unless given)"),
+        );
+    }
+    if confirmable(op) {
+        return leaf.arg(
+            Arg::new("confirm")
+                .long("confirm")
+                .value_name("HASH")
+                .conflicts_with("mode")
+                .help_heading("Every change")
+                .help("Apply the waiting plan whose hash begins so (at least 8 characters; see --mode plan)"),
+        );
+    }
+    leaf
+}
+
+fn locals() -> Vec<Command> {
+    let file = |name: &'static str| {
+        Arg::new(name)
+            .long(name)
+            .value_name("FILE")
+            .value_parser(value_parser!(PathBuf))
+            .value_hint(ValueHint::FilePath)
+    };
+    vec![
+        Command::new("call")
+            .about("Call any operation by its name")
+            .arg(
+                Arg::new("tool")
+                    .value_name("TOOL")
+                    .required(true)
+                    .help("Name, such as node_list"),
+            )
+            .arg(
+                Arg::new("args")
+                    .value_name("JSON|@FILE|-")
+                    .default_value("{}")
+                    .hide_default_value(true)
+                    .help("Arguments: JSON text, a file (JSON or TOML), or - for standard input"),
+            ),
+        Command::new("tools").about("List all operations"),
+        Command::new("up")
+            .about("Run a gateway and this machine as a node, and show how to connect an agent")
+            .arg(
+                Arg::new("name")
+                    .long("name")
+                    .value_name("NAME")
+                    .help("Name of this machine as a node [default: its host name]"),
+            )
+            .arg(file("gateway-config").help("Configuration of the gateway"))
+            .arg(file("node-config").help("Configuration of the node")),
+        Command::new("doctor")
+            .about("Look for what is missing on this machine, and say how to mend it"),
+        Command::new("mcp").about("Be an MCP server on standard input and output, with this key"),
+        Command::new("completion")
+            .about("Print a completion script")
+            .arg(
+                Arg::new("shell")
+                    .value_name("SHELL")
+                    .required(true)
+                    .value_parser(["bash", "zsh", "fish"]),
+            ),
+    ]
+}
