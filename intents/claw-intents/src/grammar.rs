@@ -8,7 +8,9 @@ use claw_proto::limits::REQUEST_TEXT_CHARS_MAX;
 use crate::answer::{Answer, RefusalCode};
 use crate::catalog::Catalog;
 use crate::context::Context;
-use crate::lexicon::{Act, GPU_NOUNS, Lang, NODE_NOUNS, POLITE, SUBJECTS, VERBS, WORKLOAD_NOUNS};
+use crate::lexicon::{
+    Act, GPU_NOUNS, Lang, NODE_NOUNS, POLITE, STATES, SUBJECTS, VERBS, WORKLOAD_NOUNS,
+};
 use crate::safety;
 use crate::text::{Kind, Words};
 use crate::words::near;
@@ -17,10 +19,12 @@ mod clause;
 mod command;
 mod gpu;
 mod measure;
+mod model;
 mod node;
 mod notes;
 mod query;
 mod run;
+mod serve;
 mod stop;
 mod target;
 
@@ -252,12 +256,16 @@ fn misspelled(words: &Words<'_>) -> Option<Verb> {
 
 /// A request without a verb that names what it wants to see, such as "cluster status".
 fn bare_query(words: &Words<'_>) -> Option<Verb> {
-    let names_subject = (0..words.len()).any(|i| {
-        SUBJECTS
-            .iter()
-            .any(|(phrase, _)| words.phrase(i, phrase).is_some())
-    });
-    names_subject.then(|| Verb {
+    const FIRST: &[&[&str]] = &[&["cluster"], &["fleet"], &["all"], &["last"]];
+    let subject_at = |i: usize| SUBJECTS.iter().any(|(s, _)| words.phrase(i, s).is_some());
+    let first = first_word(words)?;
+    let names_subject = (first..words.len()).any(subject_at);
+    let leads = subject_at(first)
+        || words.any(first, FIRST).is_some()
+        || STATES.contains(&words.word(first))
+        || NODE_NOUNS.contains(&words.word(first))
+        || WORKLOAD_NOUNS.contains(&words.word(first));
+    (names_subject && leads).then(|| Verb {
         act: Act::Query,
         tokens: Vec::new(),
         corrected: None,
@@ -271,7 +279,7 @@ fn first_word(words: &Words<'_>) -> Option<usize> {
     while let Some(next) = skip(words, i) {
         i = next;
     }
-    (words.word(i) != "").then_some(i)
+    (!words.word(i).is_empty()).then_some(i)
 }
 
 /// Whether a change is asked for with a question mark and no word of request.
@@ -279,12 +287,7 @@ fn is_doubtful(words: &Words<'_>) -> bool {
     let asks = words
         .tokens
         .iter()
-        .rev()
-        .map_while(|token| match token.kind {
-            Kind::Symbol(symbol) => Some(symbol),
-            Kind::Word | Kind::Quote(_) => None,
-        })
-        .any(|symbol| symbol == '?');
+        .any(|token| token.kind == Kind::Symbol('?'));
     asks && !(0..words.len()).any(|i| words.any(i, POLITE).is_some())
 }
 

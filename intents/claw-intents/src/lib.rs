@@ -41,3 +41,5 @@ pub use context::{Context, ContextDeployment, ContextGpu, ContextNode, ContextWo
 pub fn parse(text: &str, context: &Context, catalog: &Catalog) -> Answer {
     grammar::parse(text, context, catalog)
 }
+#[cfg(test)]
+mod tests;

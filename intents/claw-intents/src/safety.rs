@@ -42,8 +42,9 @@ const GUARDS: &[&[&str]] = &[
     &["permissions"],
     &["authorization"],
     &["authentication"],
-    &["policy"],
     &["policies"],
+    &["the", "policy"],
+    &["security", "policy"],
     &["guardrails"],
     &["tenancy"],
     &["instructions"],
@@ -118,29 +119,43 @@ fn instruction(words: &Words<'_>, quoted: bool) -> Option<String> {
     None
 }
 
+/// Words beside "tenant" that are no tenant's name.
+const NO_NAMES: &[&str] = &[
+    "my",
+    "our",
+    "this",
+    "own",
+    "for",
+    "of",
+    "per",
+    "each",
+    "id",
+    "quota",
+    "status",
+    "usage",
+    "logs",
+    "nodes",
+    "jobs",
+    "workloads",
+    "costs",
+];
+
 /// A tenant that the words name and that is not the caller's.
 fn other_tenant<'t>(words: &Words<'t>, own: &str) -> Option<&'t str> {
-    (0..words.len()).find_map(|i| {
-        if words.word(i) != "tenant" {
-            return None;
-        }
-        let behind = words.raw(words.skip_symbol(i + 1, ':'));
-        let behind = behind.strip_suffix("'s").unwrap_or(behind);
-        let before = i.checked_sub(1).map_or("", |k| words.raw(k));
-        let before_is_name = !before.is_empty() && words.filler(i - 1).is_none();
-        let is_own = |name: &str| name.eq_ignore_ascii_case(own);
-        if is_own(behind) || (before_is_name && is_own(before)) {
-            return None;
-        }
-        let is_name = |name: &str| {
-            !name.is_empty()
-                && !matches!(
-                    name.to_lowercase().as_str(),
-                    "my" | "our" | "this" | "own" | "for" | "of"
-                )
-        };
-        [behind, before]
-            .into_iter()
-            .find(|name| is_name(name) && (*name == behind || before_is_name))
-    })
+    (0..words.len())
+        .filter(|i| words.word(*i) == "tenant")
+        .find_map(|i| {
+            let behind = words.raw(words.skip_symbol(i + 1, ':'));
+            let behind = behind.strip_suffix("'s").unwrap_or(behind);
+            // "the X tenant" names one; "a tenant" and "list tenant" do not.
+            let named_before = i >= 2 && words.skip_article(i - 2) == i - 1;
+            let before = if named_before { words.raw(i - 1) } else { "" };
+            let names: Vec<&str> = [behind, before]
+                .into_iter()
+                .filter(|name| !name.is_empty())
+                .filter(|name| !NO_NAMES.contains(&name.to_lowercase().as_str()))
+                .collect();
+            let is_own = names.iter().any(|name| name.eq_ignore_ascii_case(own));
+            names.first().copied().filter(|_| !is_own)
+        })
 }

@@ -134,7 +134,8 @@ mod tests {
             ("env A=1 x", &["env", "A=1", "x"]),
         ];
         for (line, argv) in cases {
-            assert_eq!(split(line).as_deref(), Ok(*argv), "{line}");
+            let expected: Vec<String> = argv.iter().map(ToString::to_string).collect();
+            assert_eq!(split(line), Ok(expected), "{line}");
         }
     }
 

@@ -195,13 +195,8 @@ fn quote_at(source: &str, at: usize) -> Option<(Quote, Range<usize>, usize)> {
     if first == '`' {
         return Some(closed_by(source, at, width, '`', Quote::Code));
     }
-    if first == '>'
-        && source[..at]
-            .lines()
-            .next_back()
-            .is_none_or(|l| l.trim().is_empty())
-        || first == '>' && before == Some('\n')
-    {
+    let line = source[..at].rsplit('\n').next().unwrap_or_default();
+    if first == '>' && line.trim().is_empty() {
         let len = pasted_len(rest);
         return Some((Quote::Pasted, at + width..at + len, len));
     }

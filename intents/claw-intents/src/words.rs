@@ -14,8 +14,8 @@ fn one_slip(a: &str, b: &str) -> bool {
         .count();
     let (a, b) = (&a[..a.len() - suffix], &b[..b.len() - suffix]);
     match (a, b) {
-        ([], []) | ([_], [] | [_]) | ([], [_]) => true,
-        ([p, q], [r, s]) => p == s && q == r,
+        ([] | [_], [] | [_]) => true,
+        ([a1, a2], [b1, b2]) => a1 == b2 && a2 == b1,
         _ => false,
     }
 }

@@ -237,7 +237,7 @@ fn is_number(atom: &str) -> bool {
 fn atoms(word: &str) -> Vec<String> {
     let mut found = Vec::new();
     for part in word.split(['-', '_', '/', ':']).filter(|p| !p.is_empty()) {
-        let letters = part.chars().take_while(|c| c.is_ascii_alphabetic()).count();
+        let letters = part.chars().take_while(char::is_ascii_alphabetic).count();
         let rest = part.get(letters..).unwrap_or_default();
         let rest = rest.strip_prefix('.').unwrap_or(rest);
         if letters >= 2 && rest.starts_with(|c: char| c.is_ascii_digit()) {

@@ -6,16 +6,11 @@ use std::ops::Range;
 use claw_proto::spec::{GpuVendor, Interconnect, Priority, Quantization, WorkloadKind};
 
 use super::run::Run;
-use super::target::{Sort, Target, match_name, target_at};
+use super::target::{Sort, Target, match_name, nearest, target_at};
 use super::{gpu as gpus, measure};
 use crate::answer::{RefusalCode, Source};
-use crate::catalog::resolve::Resolution;
-use crate::catalog::{Model, Server};
-use crate::text::{Kind, Quote, Words};
+use crate::text::{Quote, Words};
 use crate::words::digits;
-
-/// So many words of a model's name are looked at.
-const NAME_WORDS_MAX: usize = 8;
 
 /// The text of a word or a quote, as a name.
 fn name_text(words: &Words<'_>, i: usize) -> Option<String> {
@@ -193,11 +188,11 @@ pub(super) fn excluded_nodes(run: &mut Run<'_>, i: usize) -> Option<usize> {
         let Some((target, next)) = found else {
             return end;
         };
-        if let Some((name, source)) = settle(run, target, FIELD, at..next) {
-            if !run.placement.exclude_nodes.contains(&name) {
-                run.placement.exclude_nodes.push(name);
-                run.notes.came_from(FIELD, source);
-            }
+        if let Some((name, source)) = settle(run, target, FIELD, at..next)
+            && !run.placement.exclude_nodes.contains(&name)
+        {
+            run.placement.exclude_nodes.push(name);
+            run.notes.came_from(FIELD, source);
         }
         end = Some(next);
         first = false;
@@ -219,11 +214,23 @@ pub(super) fn node(run: &mut Run<'_>, i: usize) -> Option<usize> {
     if start == i && !said {
         return None;
     }
-    let (target, next) = target_at(words, start, Sort::Node, run.reading.context)?;
+    let named = target_at(words, start, Sort::Node, run.reading.context);
+    let (target, next) = named.or_else(|| looks_like_node(run, start))?;
     if let Some((name, source)) = settle(run, target, FIELD, start..next) {
         run.notes.set(&mut run.placement.node, name, FIELD, source);
     }
     Some(next)
+}
+
+/// "on gpu-1" with neither the word "node" nor a context that knows it: asked about.
+fn looks_like_node(run: &Run<'_>, i: usize) -> Option<(Target, usize)> {
+    let name = run.reading.words.raw(i);
+    let is_name = name.starts_with(|c: char| c.is_alphabetic())
+        && name.contains('-')
+        && name.contains(|c: char| c.is_ascii_digit());
+    let is_gpu = gpus::name_at(run.reading.words, i, run.reading.catalog).is_some();
+    let nearest = nearest(name, Sort::Node, run.reading.context);
+    (is_name && !is_gpu).then(|| (Target::NoSuch(nearest), i + 1))
 }
 
 /// "in zone eu-west-1a".
@@ -486,127 +493,9 @@ fn take_vendor(run: &mut Run<'_>, said: GpuVendor, of_model: Option<GpuVendor>, 
     }
 }
 
-/// "Llama 70B".
-pub(super) fn model(run: &mut Run<'_>, i: usize) -> Option<usize> {
-    let words = run.reading.words;
-    let catalog = run.reading.catalog;
-    let start = words.skip(i, &[&["model"], &["the", "model"]]);
-    let mut name: Vec<&str> = Vec::new();
-    let mut gpus_follow = false;
-    for k in start..words.len().min(start + NAME_WORDS_MAX) {
-        let gpu = gpus::name_at(words, k, catalog).is_some()
-            || crate::lexicon::GPU_NOUNS.contains(&words.word(k));
-        if gpu || words.tokens[k].kind != Kind::Word {
-            gpus_follow = gpu;
-            break;
-        }
-        name.push(words.word(k));
-    }
-    while gpus_follow
-        && name
-            .last()
-            .is_some_and(|last| *last == "x" || GpuVendor::from_text(last).is_some())
-    {
-        name.pop();
-    }
-    let found = catalog.name_at(&name, gpus_follow)?;
-    let end = start + found.words;
-    let text = run.span(start..end).text;
-    if let Some(right) = found.corrected {
-        let why = format!("{text:?} was read as {right:?}");
-        run.notes.assume("workload.model", right, why);
-    }
-    let ids = |models: &[&Model]| models.iter().map(|m| m.id.clone()).collect::<Vec<_>>();
-    match found.resolution {
-        Resolution::One {
-            model,
-            alternatives,
-        } => take_model(run, model, &ids(&alternatives), start..end),
-        Resolution::Several(models) => {
-            let prompt = format!("Which {text} is meant?");
-            run.notes.ask("workload.model", prompt, ids(&models));
-        }
-        Resolution::NoSuch(models) => {
-            let prompt = format!("The catalogue has no {text:?}; which model is meant?");
-            run.notes.ask("workload.model", prompt, ids(&models));
-        }
-        Resolution::Unknown => return None,
-    }
-    Some(words.skip(end, &[&["model"]]))
-}
-
-fn take_model<'a>(
-    run: &mut Run<'a>,
-    model: &'a Model,
-    alternatives: &[String],
-    tokens: Range<usize>,
-) {
-    const FIELD: &str = "workload.model";
-    let span = run.span(tokens);
-    if let Some(old) = run.model.filter(|old| old.id != model.id) {
-        let prompt = format!(
-            "Both {} and {} are named; which one shall run?",
-            old.id, model.id
-        );
-        return run
-            .notes
-            .ask(FIELD, prompt, vec![old.id.clone(), model.id.clone()]);
-    }
-    if !span.text.eq_ignore_ascii_case(&model.id) {
-        let why = if alternatives.is_empty() {
-            format!("{:?} in the catalogue", span.text)
-        } else {
-            format!(
-                "{:?} without a version; also known: {}",
-                span.text,
-                alternatives.join(", ")
-            )
-        };
-        run.notes.assume(FIELD, &model.id, why);
-    }
-    if run.model.is_none() {
-        run.notes.came_from(FIELD, Source::Text(span));
-    }
-    run.model = Some(model);
-}
-
-/// The command that serves a model on the GPUs asked for; none if the precision
-/// needs weights that the catalogue does not know.
-pub(super) fn serve_command(
-    run: &mut Run<'_>,
-    model: &Model,
-    server: &Server,
-) -> Option<Vec<String>> {
-    let mut command: Vec<String> = server
-        .command
-        .iter()
-        .map(|part| part.replace("{repository}", &model.repository))
-        .collect();
-    let mut add = |flag: &str, value: String| command.extend([flag.to_owned(), value]);
-    let published = model.published_quantization;
-    match run.spec.quantization.filter(|asked| *asked != published) {
-        None => {}
-        Some(Quantization::Fp8) => add("--quantization", "fp8".to_owned()),
-        Some(Quantization::Int4) => add("--quantization", "bitsandbytes".to_owned()),
-        Some(Quantization::Bf16) if published == Quantization::Fp16 => {
-            add("--dtype", "bfloat16".to_owned())
-        }
-        Some(Quantization::Fp16) if published == Quantization::Bf16 => {
-            add("--dtype", "float16".to_owned())
-        }
-        Some(Quantization::Fp32 | Quantization::Fp16 | Quantization::Bf16 | Quantization::Int8) => {
-            return None;
-        }
-    }
-    if let Some(count) = run.gpu.count.filter(|count| *count > 1) {
-        if model.divides_over(count) {
-            add("--tensor-parallel-size", count.to_string());
-        } else {
-            add("--pipeline-parallel-size", count.to_string());
-        }
-    }
-    if let [port] = run.spec.ports.as_slice() {
-        add("--port", port.to_string());
-    }
-    Some(command)
+/// "llama 8b, 1 L4, run it": the pronoun adds nothing once something is named.
+pub(super) fn pronoun(run: &mut Run<'_>, i: usize) -> Option<usize> {
+    let behind_verb = run.reading.verb.tokens.iter().any(|range| range.end == i);
+    let named = run.model.is_some() || run.spec.image.is_some();
+    (behind_verb && named && run.reading.words.word(i) == "it").then_some(i + 1)
 }

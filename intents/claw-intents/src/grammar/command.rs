@@ -20,7 +20,7 @@ const KEYWORDS: &[&[&str]] = &[
     &["and", "command"],
 ];
 /// Words between the verb and a quoted command.
-const BETWEEN: &[&[&str]] = &[&["this"], &["the", "following"], &["following"], &["it"]];
+const BETWEEN: &[&[&str]] = &[&["this"], &["the", "following"], &["following"]];
 /// Programs that start containers themselves; their flags mean fields of a specification.
 const LAUNCHERS: &[&str] = &["docker", "podman", "nerdctl", "kubectl", "srun", "sbatch"];
 /// Shells.
@@ -46,10 +46,10 @@ pub(super) fn read(run: &mut Run<'_>, i: usize) -> Option<usize> {
         if words.word(start).is_empty() {
             return None;
         }
-        return unmarked(run, start);
+        return Some(unmarked(run, start));
     }
     let announced = words.any(i, KEYWORDS).map(|at| words.skip_symbol(at, ':'));
-    let at = announced.or_else(|| follows_verb(run, i).then_some(i))?;
+    let at = announced.or_else(|| behind_verb(run, i))?;
     let (quote, text) = words.quote(at)?;
     match quote {
         Quote::Code | Quote::Marks => {}
@@ -69,13 +69,13 @@ pub(super) fn read(run: &mut Run<'_>, i: usize) -> Option<usize> {
     Some(at + 1)
 }
 
-/// Whether the verb stands right before this token.
-fn follows_verb(run: &Run<'_>, i: usize) -> bool {
+/// The place where a quoted command is expected if the verb ends here: "run `x`",
+/// "run this: `x`".
+fn behind_verb(run: &Run<'_>, i: usize) -> Option<usize> {
     let words = run.reading.words;
-    run.reading.verb.tokens.iter().any(|range| {
-        let after = words.skip(words.skip_symbol(range.end, ':'), BETWEEN);
-        words.skip_symbol(after, ':') == i
-    })
+    let verb_ends = run.reading.verb.tokens.iter().any(|range| range.end == i);
+    let after = words.skip(words.skip_symbol(i, ':'), BETWEEN);
+    verb_ends.then(|| words.skip_symbol(after, ':'))
 }
 
 fn names_model(run: &Run<'_>, text: &str) -> bool {
@@ -84,7 +84,7 @@ fn names_model(run: &Run<'_>, text: &str) -> bool {
 
 /// A command without quotes reaches to the end of the request; where that is in
 /// doubt, a person says where it ends.
-fn unmarked(run: &mut Run<'_>, start: usize) -> Option<usize> {
+fn unmarked(run: &mut Run<'_>, start: usize) -> usize {
     let words = run.reading.words;
     let rest = words.source[words.tokens[start].span.start..].trim();
     let doubt = (start + 1..words.len()).find(|k| match words.tokens[*k].kind {
@@ -92,19 +92,16 @@ fn unmarked(run: &mut Run<'_>, start: usize) -> Option<usize> {
         Kind::Symbol(symbol) => matches!(symbol, ',' | '.' | '!'),
         Kind::Quote(quote) => matches!(quote, Quote::Open | Quote::Pasted),
     });
-    match doubt {
-        Some(k) => {
-            let short = words.span(start..k).text;
-            let options = vec![format!("run `{short}`"), format!("run `{rest}`")];
-            let prompt = "Where does the command end? Put it in backquotes.";
-            run.notes.ask(FIELD, prompt, options);
-        }
-        None => {
-            let text = rest.to_owned();
-            take(run, &text, start..words.len());
-        }
+    if let Some(k) = doubt {
+        let short = words.span(start..k).text;
+        let options = vec![format!("run `{short}`"), format!("run `{rest}`")];
+        let prompt = "Where does the command end? Put it in backquotes.";
+        run.notes.ask(FIELD, prompt, options);
+    } else {
+        let text = rest.to_owned();
+        take(run, &text, start..words.len());
     }
-    Some(words.len())
+    words.len()
 }
 
 /// Takes a command line as the workload's argument list.

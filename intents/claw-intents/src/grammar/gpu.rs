@@ -90,6 +90,13 @@ pub(super) fn phrase_at<'c>(
 impl<'c> GpuPhrase<'c> {
     fn read_count(&mut self, words: &Words<'_>) {
         let start = self.next;
+        let range = words.word(start).split_once(['-', '/']);
+        let range = range.and_then(|(few, many)| Some([digits(few)?, digits(many)?]));
+        if range.is_some() {
+            self.either = range;
+            self.next = start + 1;
+            return;
+        }
         let times = words.word(start).strip_suffix('x').and_then(digits);
         let (count, mut next) = match (times, words.number(start)) {
             (Some(count), _) => (count, start + 1),
@@ -97,12 +104,12 @@ impl<'c> GpuPhrase<'c> {
             (None, None) if matches!(words.word(start), "a" | "an") => (1, start + 1),
             (None, None) => return,
         };
-        if matches!(words.word(next), "or" | "to" | "oder") {
-            if let Some((other, after)) = words.number(next + 1) {
-                self.either = Some([count, other]);
-                self.next = after;
-                return;
-            }
+        if matches!(words.word(next), "or" | "to" | "oder")
+            && let Some((other, after)) = words.number(next + 1)
+        {
+            self.either = Some([count, other]);
+            self.next = after;
+            return;
         }
         if words.word(next) == "x" || words.is_symbol(next, '×') {
             next += 1;
@@ -179,11 +186,11 @@ impl<'c> GpuPhrase<'c> {
         if let Some(count) = words.word(at).strip_prefix('x').and_then(digits) {
             self.count = Some((count, at..at + 1));
             self.next = at + 1;
-        } else if words.word(at) == "x" || words.is_symbol(at, '×') {
-            if let Some((count, next)) = words.number(at + 1) {
-                self.count = Some((count, at + 1..next));
-                self.next = next;
-            }
+        } else if (words.word(at) == "x" || words.is_symbol(at, '×'))
+            && let Some((count, next)) = words.number(at + 1)
+        {
+            self.count = Some((count, at + 1..next));
+            self.next = next;
         }
     }
 }

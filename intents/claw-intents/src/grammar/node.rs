@@ -128,7 +128,10 @@ impl Drain {
             let why = format!("{typed:?} was read as {right:?}");
             self.notes.assume("action", *right, why);
         }
-        if let Some(objection) = self.notes.objection(reading.words, "node") {
+        if let Some(objection) =
+            self.notes
+                .objection(reading.words, "node", "A node is named as: node NAME.")
+        {
             return objection;
         }
         let Some(node) = self.node else {

@@ -11,6 +11,9 @@ use crate::text::Words;
 /// A question names at most so many fields.
 const QUESTIONS_MAX: usize = 2;
 
+/// So much of what was not understood is shown.
+const SHOWN_CHARS_MAX: usize = 300;
+
 /// Two values for one field.
 #[derive(Debug, Clone, PartialEq)]
 struct Conflict {
@@ -101,8 +104,13 @@ impl Notes {
     }
 
     /// The answer that stands against an intent, if there is one. What was not
-    /// understood is asked about as `field`.
-    pub(crate) fn objection(&mut self, words: &Words<'_>, field: &str) -> Option<Answer> {
+    /// understood is asked about as `field`, with a hint how to say it.
+    pub(crate) fn objection(
+        &mut self,
+        words: &Words<'_>,
+        field: &str,
+        hint: &str,
+    ) -> Option<Answer> {
         if let Some(refusal) = self.refusal.take() {
             return Some(refusal);
         }
@@ -114,11 +122,11 @@ impl Notes {
         let unknown = self.leftovers(words);
         if !unknown.is_empty() {
             let quoted: Vec<String> = unknown.iter().map(|t| format!("{t:?}")).collect();
+            let shown: String = quoted.join(", ").chars().take(SHOWN_CHARS_MAX).collect();
             let prompt = format!(
-                "I did not understand {}. Leave it out, or say it another way?",
-                quoted.join(", ")
+                "I did not understand {shown}. Leave it out, or say it another way? {hint}"
             );
-            self.ask(field, prompt, Vec::new());
+            self.ask(field, prompt.trim_end(), Vec::new());
         }
         if self.questions.is_empty() {
             return None;

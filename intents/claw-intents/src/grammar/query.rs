@@ -222,7 +222,7 @@ impl Query {
             let why = format!("{typed:?} was read as {right:?}");
             self.notes.assume("action", "query", why);
         }
-        if let Some(objection) = self.notes.objection(reading.words, "filter") {
+        if let Some(objection) = self.notes.objection(reading.words, "filter", "") {
             return objection;
         }
         let Some(subject) = self.subject else {

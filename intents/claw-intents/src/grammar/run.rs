@@ -4,10 +4,10 @@ use claw_proto::limits::GPUS_PER_REPLICA_MAX;
 use claw_proto::spec::{GpuRequest, Placement, WorkloadKind, WorkloadSpec};
 
 use super::notes::Notes;
-use super::{Reading, clause, command, skip};
+use super::{Reading, clause, command, model, serve, skip};
 use crate::answer::{Answer, Intent, RefusalCode, Source, Span, Understood};
+use crate::catalog::Model;
 use crate::catalog::fit::{GpuShape, Verdict, catalog_fit, gpus_needed};
-use crate::catalog::{Model, Server};
 use crate::lexicon::Act;
 
 /// A request to run something, as far as it is read.
@@ -44,7 +44,8 @@ const CLAUSES: &[Clause] = &[
     clause::quantization,
     clause::nvlink,
     clause::gpu,
-    clause::model,
+    model::read,
+    clause::pronoun,
 ];
 
 pub(super) fn read(reading: Reading<'_>) -> Answer {
@@ -71,7 +72,7 @@ pub(super) fn read(reading: Reading<'_>) -> Answer {
     run.finish()
 }
 
-impl<'a> Run<'a> {
+impl Run<'_> {
     /// The part of the request that these tokens take, as a source.
     pub(super) fn text(&self, tokens: std::ops::Range<usize>) -> Source {
         Source::Text(self.reading.words.span(tokens))
@@ -84,12 +85,12 @@ impl<'a> Run<'a> {
         }
         let something =
             self.model.is_some() || self.spec.command.is_some() || self.spec.image.is_some();
-        let unclear = if something {
-            "workload"
+        let (unclear, hint) = if something {
+            ("workload", "")
         } else {
-            "workload.model"
+            ("workload.model", "A command stands in backquotes.")
         };
-        if let Some(objection) = self.notes.objection(self.reading.words, unclear) {
+        if let Some(objection) = self.notes.objection(self.reading.words, unclear, hint) {
             return objection;
         }
         if !something {
@@ -100,7 +101,7 @@ impl<'a> Run<'a> {
             return objection;
         }
         self.fill_kind();
-        self.fill_from_catalogue();
+        serve::fill(&mut self);
         self.understood()
     }
 
@@ -247,67 +248,6 @@ impl<'a> Run<'a> {
             );
             self.notes.came_from(field, Source::Default);
         }
-    }
-
-    /// Image and command of a model, where the catalogue knows them.
-    fn fill_from_catalogue(&mut self) {
-        let Some(model) = self.model else {
-            self.note_missing_image();
-            return;
-        };
-        self.spec.model = Some(model.id.clone());
-        self.notes.came_from("workload.model", Source::Catalogue);
-        if self.spec.image.is_some() || self.spec.command.is_some() {
-            return;
-        }
-        let null = serde_json::Value::Null;
-        let Some(server) = self.usable_server(model) else {
-            let why = format!(
-                "the catalogue knows no image that serves {} on what was asked for; name image and command to really run it",
-                model.id
-            );
-            self.notes.assume("workload.image", null, why);
-            return;
-        };
-        let Some(command) = clause::serve_command(self, model, server) else {
-            let why = format!(
-                "{} at the asked-for precision needs weights that the catalogue does not know; name image and command to really run it",
-                model.id
-            );
-            self.notes.assume("workload.image", null, why);
-            return;
-        };
-        self.spec.image = Some(server.image.clone());
-        self.spec.command = Some(command);
-        self.notes.came_from("workload.image", Source::Catalogue);
-        self.notes.came_from("workload.command", Source::Catalogue);
-        self.notes.assume(
-            "workload.image",
-            &server.image,
-            format!("the catalogue serves {} with {}", model.id, server.id),
-        );
-    }
-
-    fn note_missing_image(&mut self) {
-        if self.spec.image.is_none() {
-            let why = "no image was named, so only a node that runs host processes can run it";
-            self.notes
-                .assume("workload.image", serde_json::Value::Null, why);
-        }
-    }
-
-    /// The server of a model if it serves this kind of work on these GPUs.
-    fn usable_server(&self, model: &Model) -> Option<&'a Server> {
-        let catalog = self.reading.catalog;
-        let server = catalog.server_of(model)?;
-        let named = self.gpu.model.as_deref().and_then(|id| catalog.gpu(id));
-        let vendor = self.gpu.vendor.or(named.map(|gpu| gpu.vendor));
-        let right_vendor = vendor.is_none_or(|vendor| server.vendors.contains(&vendor));
-        let right_kind = matches!(
-            self.spec.kind,
-            Some(WorkloadKind::Inference | WorkloadKind::Service)
-        );
-        (right_vendor && right_kind && self.gpu.count != Some(0)).then_some(server)
     }
 
     fn understood(mut self) -> Answer {

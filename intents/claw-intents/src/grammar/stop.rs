@@ -166,7 +166,11 @@ impl Stop {
                 "a grace period and no grace are both asked for",
             );
         }
-        if let Some(objection) = self.notes.objection(reading.words, "workload_id") {
+        if let Some(objection) = self.notes.objection(
+            reading.words,
+            "workload_id",
+            "A workload is named as: job NAME.",
+        ) {
             return objection;
         }
         let Some(workload_id) = self.target else {

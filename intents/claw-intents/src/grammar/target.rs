@@ -1,6 +1,6 @@
 //! Which node or workload is meant: by id, name, unique prefix or description.
 
-use crate::context::Context;
+use crate::context::{Context, ContextNode, ContextWorkload};
 use crate::lexicon::{NODE_NOUNS, SUBJECTS, WORKLOAD_NOUNS};
 use crate::text::{Quote, Words};
 use crate::words::common_prefix;
@@ -34,12 +34,52 @@ pub(super) enum Target {
     NoSuch(Vec<String>),
 }
 
-/// Something that can be meant.
-#[derive(Debug)]
-struct Candidate<'c> {
-    id: &'c str,
-    names: Vec<&'c str>,
-    traits: Vec<String>,
+/// Something that can be meant. Large fleets are looked through for every
+/// request, so it borrows and builds nothing.
+#[derive(Debug, Clone, Copy)]
+enum Candidate<'c> {
+    Node(&'c ContextNode),
+    Workload(&'c ContextWorkload),
+}
+
+impl<'c> Candidate<'c> {
+    /// What an intent calls it.
+    fn id(self) -> &'c str {
+        match self {
+            Self::Node(node) => &node.name,
+            Self::Workload(workload) => &workload.id,
+        }
+    }
+
+    /// Its names: the name or id, and the other one if there is one.
+    fn names(self) -> impl Iterator<Item = &'c str> {
+        let other = match self {
+            Self::Node(node) => node.id.as_deref(),
+            Self::Workload(workload) => workload.name.as_deref(),
+        };
+        std::iter::once(self.id()).chain(other)
+    }
+
+    /// Whether an adjective describes it: its state, zone or GPU model; its
+    /// kind, state or model, or a part of its name or model.
+    fn is(self, adjective: &str) -> bool {
+        let same = |text: &str| text.eq_ignore_ascii_case(adjective);
+        let part = |text: &str| same(text) || text.split(['-', '_', '.']).any(same);
+        match self {
+            Self::Node(node) => {
+                let gpu = node.gpu.as_ref().and_then(|gpu| gpu.model.as_deref());
+                [node.state.as_deref(), node.zone.as_deref(), gpu]
+                    .into_iter()
+                    .flatten()
+                    .any(same)
+            }
+            Self::Workload(workload) => {
+                let plain = [workload.kind.as_deref(), workload.state.as_deref()];
+                let parts = [workload.model.as_deref(), workload.name.as_deref()];
+                plain.into_iter().flatten().any(same) || parts.into_iter().flatten().any(part)
+            }
+        }
+    }
 }
 
 impl Sort {
@@ -50,64 +90,15 @@ impl Sort {
         }
     }
 
-    fn candidates(self, context: &Context) -> Vec<Candidate<'_>> {
-        match self {
-            Self::Node => nodes(context),
-            Self::Workload => workloads(context),
-        }
+    /// All of this sort that the context knows.
+    fn known(self, context: &Context) -> impl Iterator<Item = Candidate<'_>> + Clone {
+        let (nodes, workloads) = match self {
+            Self::Node => (context.nodes.as_slice(), [].as_slice()),
+            Self::Workload => ([].as_slice(), context.workloads.as_slice()),
+        };
+        let workloads = workloads.iter().map(Candidate::Workload);
+        nodes.iter().map(Candidate::Node).chain(workloads)
     }
-}
-
-fn nodes(context: &Context) -> Vec<Candidate<'_>> {
-    let one = |node: &'_ crate::ContextNode| {
-        let gpu = node.gpu.as_ref().and_then(|gpu| gpu.model.as_deref());
-        [node.state.as_deref(), node.zone.as_deref(), gpu]
-            .into_iter()
-            .flatten()
-            .map(str::to_lowercase)
-            .collect()
-    };
-    let known = context.nodes.iter();
-    known
-        .map(|node| Candidate {
-            id: &node.name,
-            names: std::iter::once(node.name.as_str())
-                .chain(node.id.as_deref())
-                .collect(),
-            traits: one(node),
-        })
-        .collect()
-}
-
-fn workloads(context: &Context) -> Vec<Candidate<'_>> {
-    let one = |workload: &'_ crate::ContextWorkload| {
-        let plain = [
-            workload.kind.as_deref(),
-            workload.state.as_deref(),
-            workload.model.as_deref(),
-        ];
-        let pieces = [workload.model.as_deref(), workload.name.as_deref()];
-        let pieces = pieces
-            .into_iter()
-            .flatten()
-            .flat_map(|text| text.split(['-', '_', '.']));
-        plain
-            .into_iter()
-            .flatten()
-            .chain(pieces)
-            .map(str::to_lowercase)
-            .collect()
-    };
-    let known = context.workloads.iter();
-    known
-        .map(|workload| Candidate {
-            id: &workload.id,
-            names: std::iter::once(workload.id.as_str())
-                .chain(workload.name.as_deref())
-                .collect(),
-            traits: one(workload),
-        })
-        .collect()
 }
 
 /// The target that stands here, and the place after it.
@@ -133,7 +124,7 @@ pub(super) fn target_at(
     if is_id(name, sort) {
         return Some((match_name(name, sort, context), at + 1));
     }
-    let found = find(name, &sort.candidates(context));
+    let found = find(name, sort, context);
     if let Some(named @ Target::Named(_)) = found {
         let noun_follows = sort.nouns().contains(&words.word(at + 1));
         return Some((named, at + 1 + usize::from(noun_follows)));
@@ -166,57 +157,47 @@ fn is_id(text: &str, sort: Sort) -> bool {
 
 /// What a name means; taken as it is if nothing of its sort is known.
 pub(super) fn match_name(name: &str, sort: Sort, context: &Context) -> Target {
-    let candidates = sort.candidates(context);
-    if candidates.is_empty() {
+    if sort.known(context).next().is_none() {
         return Target::Named(name.to_owned());
     }
-    find(name, &candidates).unwrap_or_else(|| Target::NoSuch(nearest(name, &candidates)))
+    find(name, sort, context).unwrap_or_else(|| Target::NoSuch(nearest(name, sort, context)))
 }
 
-/// The candidate of this name, or of which it is a prefix.
-fn find(name: &str, candidates: &[Candidate<'_>]) -> Option<Target> {
+/// The one of this name, or of whose name it is the beginning.
+fn find(name: &str, sort: Sort, context: &Context) -> Option<Target> {
     if name.is_empty() {
         return None;
     }
-    let exact = candidates
-        .iter()
-        .filter(|c| c.names.iter().any(|known| known.eq_ignore_ascii_case(name)));
-    if let Some(target) = one_of(exact, Target::Named) {
-        return Some(target);
+    let known = sort.known(context);
+    let is_called = |c: &Candidate<'_>| c.names().any(|known| known.eq_ignore_ascii_case(name));
+    let exact = one_of(known.clone().filter(is_called), Target::Named);
+    if exact.is_some() || name.chars().count() < PREFIX_CHARS_MIN {
+        return exact;
     }
-    if name.chars().count() < PREFIX_CHARS_MIN {
-        return None;
-    }
-    let starts = |known: &&str| {
+    let begins = |known: &str| {
         known
             .get(..name.len())
             .is_some_and(|head| head.eq_ignore_ascii_case(name))
     };
-    let prefixed = candidates
-        .iter()
-        .filter(|c| c.names.iter().any(|n| starts(&n)));
-    one_of(prefixed, Target::Fits)
+    one_of(known.filter(|c| c.names().any(begins)), Target::Fits)
 }
 
-/// The only one of these, or all of them as a choice.
+/// The only one of these, or the first of them as a choice.
 fn one_of<'c>(
-    found: impl Iterator<Item = &'c Candidate<'c>>,
+    found: impl Iterator<Item = Candidate<'c>>,
     only: fn(String) -> Target,
 ) -> Option<Target> {
-    let mut ids: Vec<String> = found.map(|c| c.id.to_owned()).collect();
+    let mut ids: Vec<String> = found.take(NAMES_MAX).map(|c| c.id().to_owned()).collect();
     match ids.len() {
         0 => None,
         1 => ids.pop().map(only),
-        _ => {
-            ids.truncate(NAMES_MAX);
-            Some(Target::Several(ids))
-        }
+        _ => Some(Target::Several(ids)),
     }
 }
 
 /// The names that are most like this one.
-fn nearest(name: &str, candidates: &[Candidate<'_>]) -> Vec<String> {
-    let mut ids: Vec<&str> = candidates.iter().map(|c| c.id).collect();
+pub(super) fn nearest(name: &str, sort: Sort, context: &Context) -> Vec<String> {
+    let mut ids: Vec<&str> = sort.known(context).map(Candidate::id).collect();
     ids.sort_by_key(|id| (std::cmp::Reverse(common_prefix(id, name)), *id));
     ids.truncate(NAMES_MAX);
     ids.into_iter().map(str::to_owned).collect()
@@ -232,12 +213,12 @@ fn described(
     let noun = (i + 1..=i + ADJECTIVES_MAX)
         .find(|at| sort.nouns().contains(&words.word(*at)) || words.word(*at) == "one")?;
     let adjectives: Vec<&str> = (i..noun).map(|at| words.word(at)).collect();
-    let candidates = sort.candidates(context);
-    if candidates.is_empty() || adjectives.contains(&"") {
+    let mut known = sort.known(context).peekable();
+    if known.peek().is_none() || adjectives.contains(&"") {
         return None;
     }
-    let fits = |c: &&Candidate<'_>| adjectives.iter().all(|a| c.traits.iter().any(|t| t == a));
-    let target = one_of(candidates.iter().filter(fits), Target::Fits)
-        .unwrap_or_else(|| Target::NoSuch(nearest("", &candidates)));
+    let fits = |c: &Candidate<'_>| adjectives.iter().all(|adjective| c.is(adjective));
+    let target = one_of(known.filter(fits), Target::Fits)
+        .unwrap_or_else(|| Target::NoSuch(nearest("", sort, context)));
     Some((target, noun + 1))
 }
