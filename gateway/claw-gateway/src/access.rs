@@ -13,12 +13,7 @@ pub fn authorize(def: &OpDef, caller: &Caller) -> Result<(), Refusal> {
     }
     Err(Refusal::new(
         ErrorCode::Forbidden,
-        format!(
-            "{} needs the permission {}, which the role {} does not have",
-            def.name, def.permission, caller.role
-        ),
+        format!("{} needs the permission {}, which the role {} does not have", def.name, def.permission, caller.role),
     )
-    .with_evidence(
-        json!({ "principal": caller.principal, "role": caller.role, "permission": def.permission }),
-    ))
+    .with_evidence(json!({ "principal": caller.principal, "role": caller.role, "permission": def.permission })))
 }

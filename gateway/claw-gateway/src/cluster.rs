@@ -170,9 +170,6 @@ pub struct Cluster {
 impl Cluster {
     /// An empty fleet.
     pub fn new(policy: Arc<Policy>) -> Self {
-        Self {
-            policy,
-            ..Self::default()
-        }
+        Self { policy, ..Self::default() }
     }
 }

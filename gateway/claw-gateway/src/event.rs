@@ -6,9 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use claw_proto::ids::{
-    ApprovalId, Attempt, GpuUuid, KeyId, NodeId, OperationId, PlanId, TokenId, WorkloadId,
-};
+use claw_proto::ids::{ApprovalId, Attempt, GpuUuid, KeyId, NodeId, OperationId, PlanId, TokenId, WorkloadId};
 use claw_proto::message::NodeSettings;
 use claw_proto::spec::RuntimeKind;
 use claw_proto::time::Timestamp;
@@ -71,18 +69,15 @@ impl EventRecord {
     /// Reads a stored event, lifting old versions.
     pub fn from_json(version: u16, payload: &[u8]) -> Result<Self, EventError> {
         match version {
-            EVENT_VERSION => serde_json::from_slice(payload)
-                .map_err(|source| EventError::Malformed { version, source }),
-            got => Err(EventError::Newer {
-                got,
-                newest: EVENT_VERSION,
-            }),
+            EVENT_VERSION => {
+                serde_json::from_slice(payload).map_err(|source| EventError::Malformed { version, source })
+            }
+            got => Err(EventError::Newer { got, newest: EVENT_VERSION }),
         }
     }
     /// Canonical JSON for the journal.
     pub fn to_json(&self) -> Vec<u8> {
-        serde_json::to_vec(self)
-            .expect("an event holds only maps with string keys and finite numbers")
+        serde_json::to_vec(self).expect("an event holds only maps with string keys and finite numbers")
     }
 }
 

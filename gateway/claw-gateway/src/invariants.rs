@@ -50,25 +50,16 @@ pub fn check(cluster: &Cluster) -> Check {
 
 /// The indexes are what a rebuild from the entities gives. Costs a serialization.
 pub fn check_indexes(cluster: &Cluster) -> Check {
-    let broken = |detail: String| Broken {
-        name: "indexes_equal_a_rebuild",
-        detail,
-    };
+    let broken = |detail: String| Broken { name: "indexes_equal_a_rebuild", detail };
     let bytes = cluster.to_snapshot();
-    let rebuilt = Cluster::from_snapshot(SNAPSHOT_FORMAT, &bytes, cluster.policy.clone())
-        .map_err(|e| broken(e.to_string()))?;
+    let rebuilt =
+        Cluster::from_snapshot(SNAPSHOT_FORMAT, &bytes, cluster.policy.clone()).map_err(|e| broken(e.to_string()))?;
     let same = [
         ("nodes", rebuilt.nodes == cluster.nodes),
         ("workloads", rebuilt.workloads == cluster.workloads),
-        (
-            "open_by_workload",
-            rebuilt.open_by_workload == cluster.open_by_workload,
-        ),
+        ("open_by_workload", rebuilt.open_by_workload == cluster.open_by_workload),
         ("open_by_node", rebuilt.open_by_node == cluster.open_by_node),
-        (
-            "receipts_by_time",
-            rebuilt.receipts_by_time == cluster.receipts_by_time,
-        ),
+        ("receipts_by_time", rebuilt.receipts_by_time == cluster.receipts_by_time),
     ];
     match same.iter().find(|(_, same)| !same) {
         None => Ok(()),
@@ -90,11 +81,7 @@ fn no_gpu_double_booked(c: &Cluster) -> Result<(), String> {
     }
     let ledger: BTreeSet<&GpuUuid> = c.workloads.held().map(|(g, _)| g).collect();
     if ledger.len() != seen.len() {
-        return Err(format!(
-            "the ledger holds {} GPUs, live attempts hold {}",
-            ledger.len(),
-            seen.len()
-        ));
+        return Err(format!("the ledger holds {} GPUs, live attempts hold {}", ledger.len(), seen.len()));
     }
     Ok(())
 }
@@ -104,11 +91,7 @@ fn all_or_nothing(c: &Cluster) -> Result<(), String> {
         let Some(live) = w.live() else { continue };
         let wanted = w.spec.demand().gpus as usize;
         if live.gpus.len() != wanted {
-            return Err(format!(
-                "{} wants {wanted} GPUs and holds {}",
-                w.workload_id,
-                live.gpus.len()
-            ));
+            return Err(format!("{} wants {wanted} GPUs and holds {}", w.workload_id, live.gpus.len()));
         }
     }
     Ok(())
@@ -121,9 +104,7 @@ fn no_node_overcommitted(c: &Cluster) -> Result<(), String> {
         let Some(cap) = &n.capabilities else { continue };
         let u = &n.usage;
         if !u.workloads.is_empty()
-            && (u.cpu_millis > cap.cpu_millis
-                || u.memory_mib > cap.memory_mib
-                || u.disk_mib > cap.disk_mib)
+            && (u.cpu_millis > cap.cpu_millis || u.memory_mib > cap.memory_mib || u.disk_mib > cap.disk_mib)
         {
             return Err(format!(
                 "{} holds {} millicores of {}, {} MiB of {}",
@@ -168,41 +149,23 @@ fn gpus_belong_to_node(c: &Cluster) -> Result<(), String> {
             return Err(format!("{} runs on a node that is gone", w.workload_id));
         };
         if !n.usage.workloads.contains(&w.workload_id) {
-            return Err(format!(
-                "{} is not among the workloads of {}",
-                w.workload_id, n.name
-            ));
+            return Err(format!("{} is not among the workloads of {}", w.workload_id, n.name));
         }
     }
     Ok(())
 }
 
 fn drained_is_empty(c: &Cluster) -> Result<(), String> {
-    match c
-        .nodes
-        .iter()
-        .find(|n| n.schedulable == Schedulable::Drained && !n.usage.workloads.is_empty())
-    {
-        Some(n) => Err(format!(
-            "{} is drained and has {} workload(s)",
-            n.name,
-            n.usage.workloads.len()
-        )),
+    match c.nodes.iter().find(|n| n.schedulable == Schedulable::Drained && !n.usage.workloads.is_empty()) {
+        Some(n) => Err(format!("{} is drained and has {} workload(s)", n.name, n.usage.workloads.len())),
         None => Ok(()),
     }
 }
 
 fn open_is_pending(c: &Cluster) -> Result<(), String> {
-    let open = c
-        .open_by_workload
-        .iter()
-        .map(|(_, o)| o)
-        .chain(c.open_by_node.iter().map(|(_, o)| o));
+    let open = c.open_by_workload.iter().map(|(_, o)| o).chain(c.open_by_node.iter().map(|(_, o)| o));
     for id in open {
-        if c.operations
-            .get(id)
-            .is_none_or(|o| o.state != OperationState::Pending)
-        {
+        if c.operations.get(id).is_none_or(|o| o.state != OperationState::Pending) {
             return Err(format!("{id} is open in the index and not pending"));
         }
     }
@@ -211,14 +174,8 @@ fn open_is_pending(c: &Cluster) -> Result<(), String> {
 
 fn attempts_rise(c: &Cluster) -> Result<(), String> {
     for w in c.workloads.iter() {
-        if w.attempts
-            .windows(2)
-            .any(|pair| pair[0].attempt >= pair[1].attempt || pair[0].live)
-        {
-            return Err(format!(
-                "{} has attempts out of order or an old one alive",
-                w.workload_id
-            ));
+        if w.attempts.windows(2).any(|pair| pair[0].attempt >= pair[1].attempt || pair[0].live) {
+            return Err(format!("{} has attempts out of order or an old one alive", w.workload_id));
         }
     }
     Ok(())

@@ -13,10 +13,7 @@ use claw_proto::spec::WorkloadSpec;
 use crate::Cluster;
 use crate::workload::{Desired, WorkloadEntry};
 
-pub use desk::{
-    approval_list, describe_event, event_subjects, key_list, operation_list, operation_view,
-    plan_detail,
-};
+pub use desk::{approval_list, describe_event, event_subjects, key_list, operation_list, operation_view, plan_detail};
 pub use explain::explain;
 pub use fleet::{gpu_list, node_detail, node_list, node_row, status};
 pub use works::{workload_detail, workload_list, workload_row};
@@ -28,19 +25,12 @@ pub fn what(spec: &WorkloadSpec) -> String {
     } else if let Some(image) = &spec.image {
         image.clone()
     } else {
-        spec.command
-            .as_ref()
-            .map(|c| c.join(" "))
-            .unwrap_or_default()
+        spec.command.as_ref().map(|c| c.join(" ")).unwrap_or_default()
     };
     if let Some(gpu) = &spec.gpu
         && gpu.count.unwrap_or(0) > 0
     {
-        words = format!(
-            "{words} on {}×{}",
-            gpu.count.unwrap_or(0),
-            gpu.model.as_deref().unwrap_or("GPU")
-        );
+        words = format!("{words} on {}×{}", gpu.count.unwrap_or(0), gpu.model.as_deref().unwrap_or("GPU"));
     }
     claw_tools::outcome::clip(&words, 120)
 }
@@ -50,11 +40,7 @@ pub fn what(spec: &WorkloadSpec) -> String {
 pub fn desired_set(
     cluster: &Cluster,
     node_id: NodeId,
-) -> (
-    Generation,
-    Vec<(DesiredWorkload, Option<String>)>,
-    Vec<StopOrder>,
-) {
+) -> (Generation, Vec<(DesiredWorkload, Option<String>)>, Vec<StopOrder>) {
     let Some(node) = cluster.nodes.get(node_id) else {
         return (Generation::default(), Vec::new(), Vec::new());
     };

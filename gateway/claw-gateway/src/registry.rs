@@ -76,10 +76,7 @@ pub struct OrphanEntry {
 impl NodeEntry {
     /// Version of the node's desired state under `epoch`.
     pub const fn generation(&self, epoch: u64) -> Generation {
-        Generation {
-            epoch,
-            n: self.generation_n,
-        }
+        Generation { epoch, n: self.generation_n }
     }
     /// Its GPUs.
     pub fn gpus(&self) -> &[GpuInfo] {
@@ -152,9 +149,7 @@ impl NodeRegistry {
     pub(crate) fn insert(&mut self, entry: NodeEntry) {
         self.by_name.insert(entry.name.clone(), entry.node_id);
         for gpu in entry.gpus() {
-            self.gpu_home
-                .entry(gpu.uuid.clone())
-                .or_insert(entry.node_id);
+            self.gpu_home.entry(gpu.uuid.clone()).or_insert(entry.node_id);
         }
         self.nodes.insert(entry.node_id, Arc::new(entry));
     }

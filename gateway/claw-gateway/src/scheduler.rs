@@ -89,19 +89,9 @@ pub fn decide(cluster: &Cluster, spec: &ValidSpec) -> Decision {
     // 2. rank: best fit
     candidates.sort_by(|a, b| a.score.cmp(&b.score));
     // 3. report: the same data that decided
-    let report = Arc::new(report::build(
-        cluster.nodes.len(),
-        &candidates,
-        &rejections,
-        spec,
-    ));
+    let report = Arc::new(report::build(cluster.nodes.len(), &candidates, &rejections, spec));
     match candidates.into_iter().next() {
-        Some(best) => Decision::Place {
-            node_id: best.node.node_id,
-            gpus: best.gpus,
-            runtime: best.runtime,
-            report,
-        },
+        Some(best) => Decision::Place { node_id: best.node.node_id, gpus: best.gpus, runtime: best.runtime, report },
         None => Decision::Wait { report },
     }
 }

@@ -80,72 +80,30 @@ pub struct Decision {
 }
 
 /// Decides one command. A refusal changes nothing.
-pub fn step(
-    cluster: &Cluster,
-    command: Command,
-    caller: &Caller,
-    ids: &mut dyn IdSource,
-) -> Result<Decision, Refusal> {
+pub fn step(cluster: &Cluster, command: Command, caller: &Caller, ids: &mut dyn IdSource) -> Result<Decision, Refusal> {
     let mut work = Work::new(cluster, caller, ids);
     let report = match command {
-        Command::Operate {
-            operation,
-            mutation,
-            args_hash,
-            secret_hash,
-        } => operate::operate(&mut work, operation, &mutation, &args_hash, secret_hash)?,
-        Command::PlanApply {
-            plan_id,
-            mutation,
-            args_hash,
-            secret_hash,
-        } => approve::apply_plan(&mut work, plan_id, &mutation, &args_hash, secret_hash)?,
-        Command::ApprovalDecide {
-            approval_id,
-            decision,
-            diff_hash,
-            mutation,
-            args_hash,
-        } => approve::decide(
-            &mut work,
-            approval_id,
-            decision,
-            &diff_hash,
-            &mutation,
-            &args_hash,
-        )?,
+        Command::Operate { operation, mutation, args_hash, secret_hash } => {
+            operate::operate(&mut work, operation, &mutation, &args_hash, secret_hash)?
+        }
+        Command::PlanApply { plan_id, mutation, args_hash, secret_hash } => {
+            approve::apply_plan(&mut work, plan_id, &mutation, &args_hash, secret_hash)?
+        }
+        Command::ApprovalDecide { approval_id, decision, diff_hash, mutation, args_hash } => {
+            approve::decide(&mut work, approval_id, decision, &diff_hash, &mutation, &args_hash)?
+        }
         Command::GatewayStarted { epoch } => {
             work.emit(Event::GatewayStarted { epoch });
             Report::Done
         }
-        Command::Bootstrap {
-            key_id,
-            secret_hash,
-            principal,
-        } => link::bootstrap(&mut work, key_id, secret_hash, principal)?,
-        Command::NodeEnroll {
-            token_id,
-            secret_hash,
-            name,
-        } => link::enroll(&mut work, token_id, &secret_hash, &name)?,
-        Command::NodeRegister {
-            node_id,
-            capabilities,
-            running,
-            store_id,
-            epoch_seen,
-        } => link::register(
-            &mut work,
-            node_id,
-            *capabilities,
-            &running,
-            store_id,
-            epoch_seen,
-        )?,
-        Command::NodeCapabilities {
-            node_id,
-            capabilities,
-        } => link::capabilities(&mut work, node_id, *capabilities)?,
+        Command::Bootstrap { key_id, secret_hash, principal } => {
+            link::bootstrap(&mut work, key_id, secret_hash, principal)?
+        }
+        Command::NodeEnroll { token_id, secret_hash, name } => link::enroll(&mut work, token_id, &secret_hash, &name)?,
+        Command::NodeRegister { node_id, capabilities, running, store_id, epoch_seen } => {
+            link::register(&mut work, node_id, *capabilities, &running, store_id, epoch_seen)?
+        }
+        Command::NodeCapabilities { node_id, capabilities } => link::capabilities(&mut work, node_id, *capabilities)?,
         Command::NodeStatus { node_id, records } => status::records(&mut work, node_id, &records)?,
         Command::NodesSilent { nodes } => link::silent(&mut work, &nodes),
         Command::Tick => follow::tick(&mut work),

@@ -110,20 +110,14 @@ impl WorkloadEntry {
     }
     /// Nothing really runs, as far as is known.
     pub fn simulated(&self) -> bool {
-        self.attempts
-            .last()
-            .is_some_and(|a| a.simulated || a.runtime == RuntimeKind::Sim)
+        self.attempts.last().is_some_and(|a| a.simulated || a.runtime == RuntimeKind::Sim)
     }
     /// It ran once.
     pub fn ever_ran(&self) -> bool {
         self.attempts.iter().any(|a| a.started_at.is_some())
     }
     fn queue_key(&self) -> QueueKey {
-        (
-            Reverse(self.spec.priority().value()),
-            self.order,
-            self.workload_id,
-        )
+        (Reverse(self.spec.priority().value()), self.order, self.workload_id)
     }
 }
 

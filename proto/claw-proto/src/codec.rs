@@ -81,15 +81,9 @@ enum Read<M> {
     WrongDirection(&'static str),
 }
 
-fn decode<M>(
-    frame: &[u8],
-    read: impl FnOnce(Body) -> Result<Read<M>, Fault>,
-) -> Result<Envelope<M>, CodecError> {
+fn decode<M>(frame: &[u8], read: impl FnOnce(Body) -> Result<Read<M>, Fault>) -> Result<Envelope<M>, CodecError> {
     if frame.len() > limits::FRAME_BYTES_MAX {
-        return Err(CodecError::FrameTooLarge {
-            bytes: frame.len(),
-            max: limits::FRAME_BYTES_MAX,
-        });
+        return Err(CodecError::FrameTooLarge { bytes: frame.len(), max: limits::FRAME_BYTES_MAX });
     }
     guard::check_counts(frame)?;
     let envelope = wire::Envelope::decode(frame)?;

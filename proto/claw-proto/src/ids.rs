@@ -30,9 +30,7 @@ pub struct CountingIds {
 impl CountingIds {
     /// Starts a sequence; sources with different `lane`s never collide.
     pub fn new(lane: u32) -> Self {
-        Self {
-            next: (u128::from(lane) << 96) | 1,
-        }
+        Self { next: (u128::from(lane) << 96) | 1 }
     }
 }
 
@@ -62,9 +60,7 @@ pub enum IdError {
         got: String,
     },
     /// The part after the prefix is not 26 base32 characters of 128 bits.
-    #[error(
-        "{got:?} is not a complete id: 26 characters of 0-9 a-z (without i, l, o, u) follow {expected}"
-    )]
+    #[error("{got:?} is not a complete id: 26 characters of 0-9 a-z (without i, l, o, u) follow {expected}")]
     Malformed {
         /// Prefix of the wanted kind.
         expected: &'static str,
@@ -86,24 +82,15 @@ fn encode(prefix: &str, bits: u128) -> String {
 fn decode(prefix: &'static str, text: &str) -> Result<u128, IdError> {
     let cut = || text.chars().take(64).collect::<String>();
     let Some(rest) = text.strip_prefix(prefix) else {
-        return Err(IdError::WrongPrefix {
-            expected: prefix,
-            got: cut(),
-        });
+        return Err(IdError::WrongPrefix { expected: prefix, got: cut() });
     };
-    let malformed = || IdError::Malformed {
-        expected: prefix,
-        got: cut(),
-    };
+    let malformed = || IdError::Malformed { expected: prefix, got: cut() };
     if rest.len() != ID_CHARS {
         return Err(malformed());
     }
     let mut bits: u128 = 0;
     for (place, byte) in rest.bytes().enumerate() {
-        let digit = ALPHABET
-            .iter()
-            .position(|c| *c == byte)
-            .ok_or_else(malformed)?;
+        let digit = ALPHABET.iter().position(|c| *c == byte).ok_or_else(malformed)?;
         // 26 × 5 = 130 bits: the first character may carry three only.
         if place == 0 && digit > 7 {
             return Err(malformed());
@@ -181,9 +168,7 @@ typed_ids! {
 }
 
 /// A GPU's UUID as its driver reports it (`GPU-…`); the ledger's unit of allocation.
-#[derive(
-    Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
-)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 #[schemars(inline)]
 pub struct GpuUuid(pub String);
@@ -196,40 +181,14 @@ impl fmt::Display for GpuUuid {
 
 /// Which try at running a workload: 1 for the first, and so on. Only the
 /// current attempt of a workload is adopted; any other is stopped.
-#[derive(
-    Debug,
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    Default,
-    Serialize,
-    Deserialize,
-    JsonSchema,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 #[schemars(inline)]
 pub struct Attempt(pub u32);
 
 /// The version of a node's desired state. The epoch rises durably at each
 /// gateway start, `n` with each change; a node refuses what is older than it saw.
-#[derive(
-    Debug,
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    Default,
-    Serialize,
-    Deserialize,
-    JsonSchema,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Generation {
     /// The gateway's epoch.
     pub epoch: u64,
@@ -267,9 +226,6 @@ mod tests {
     fn a_mix_up_names_both_kinds() {
         let node = NodeId::from_bits(7).to_string();
         let error = node.parse::<WorkloadId>().unwrap_err().to_string();
-        assert_eq!(
-            error,
-            "expected an id like wl_…, got \"node_00000000000000000000000007\""
-        );
+        assert_eq!(error, "expected an id like wl_…, got \"node_00000000000000000000000007\"");
     }
 }

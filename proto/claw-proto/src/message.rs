@@ -381,10 +381,7 @@ pub struct MeshPeer {
 
 /// Gateway → node.
 #[derive(Debug, Clone, PartialEq)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "a message is made, encoded and dropped; none is kept in bulk"
-)]
+#[expect(clippy::large_enum_variant, reason = "a message is made, encoded and dropped; none is kept in bulk")]
 pub enum GatewayMessage {
     /// Answer to `Register`; the full desired set follows.
     Registered {

@@ -9,9 +9,9 @@ use proptest::sample::select;
 
 use crate::limits;
 use crate::spec::{
-    Autoscale, AutoscaleMetric, Budget, BudgetPer, BudgetUnit, GpuRequest, GpuVendor, Interconnect,
-    MarketUse, OnPartition, Placement, PlacementStrategy, Priority, Quantization, RestartPolicy,
-    RuntimeKind, SecretRef, Volume, WorkloadKind, WorkloadSpec,
+    Autoscale, AutoscaleMetric, Budget, BudgetPer, BudgetUnit, GpuRequest, GpuVendor, Interconnect, MarketUse,
+    OnPartition, Placement, PlacementStrategy, Priority, Quantization, RestartPolicy, RuntimeKind, SecretRef, Volume,
+    WorkloadKind, WorkloadSpec,
 };
 use crate::time::Timestamp;
 
@@ -34,13 +34,9 @@ fn right_parts() -> Parts {
         name: "[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?".boxed(),
         word: "[A-Za-z0-9]([A-Za-z0-9._-]{0,20}[A-Za-z0-9])?".boxed(),
         path: "(/[a-z0-9._-]{1,8}){1,4}"
-            .prop_filter("no parent step", |p| {
-                p.split('/').all(|s| s != ".." && s != ".")
-            })
+            .prop_filter("no parent step", |p| p.split('/').all(|s| s != ".." && s != "."))
             .boxed(),
-        program_text: "[ -~äß漢\\n\\t]{1,40}"
-            .prop_filter("not blank", |t| !t.trim().is_empty())
-            .boxed(),
+        program_text: "[ -~äß漢\\n\\t]{1,40}".prop_filter("not blank", |t| !t.trim().is_empty()).boxed(),
         env_key: "[A-Z_][A-Z0-9_]{0,20}".boxed(),
         size: (0.001..4_000.0_f64).boxed(),
         count: (1..=1_000_u32).boxed(),
@@ -57,12 +53,7 @@ fn any_parts() -> Parts {
         Just("a".repeat(2_000)),
     ]
     .boxed();
-    let size = prop_oneof![
-        any::<f64>(),
-        -1.0..2.0_f64,
-        Just(f64::NAN),
-        Just(f64::INFINITY)
-    ];
+    let size = prop_oneof![any::<f64>(), -1.0..2.0_f64, Just(f64::NAN), Just(f64::INFINITY)];
     Parts {
         name: text.clone(),
         word: text.clone(),
@@ -94,9 +85,7 @@ fn mended(mut spec: WorkloadSpec) -> WorkloadSpec {
         spec.image = None;
         spec.command.get_or_insert_with(|| vec!["true".to_owned()]);
     }
-    spec.shm_gib = spec
-        .shm_gib
-        .map(|shm| shm.min(spec.memory_gib.unwrap_or(shm)));
+    spec.shm_gib = spec.shm_gib.map(|shm| shm.min(spec.memory_gib.unwrap_or(shm)));
     if let Some(gpu) = &mut spec.gpu {
         gpu.count = Some(gpu.count.unwrap_or(1));
         gpu.mig_profile = gpu.mig_profile.take().filter(|_| gpu.fraction.is_none());
@@ -107,15 +96,11 @@ fn mended(mut spec: WorkloadSpec) -> WorkloadSpec {
             gpu.interconnect = None;
         }
         gpu.vendor = None;
-        spec.nodes = spec
-            .nodes
-            .map(|nodes| nodes.min(gpu.count.unwrap_or(nodes)));
+        spec.nodes = spec.nodes.map(|nodes| nodes.min(gpu.count.unwrap_or(nodes)));
     }
     if let Some(rule) = &mut spec.autoscale {
         rule.max = rule.max.max(rule.min);
-        spec.replicas = spec
-            .replicas
-            .map(|replicas| replicas.clamp(rule.min.max(1), rule.max));
+        spec.replicas = spec.replicas.map(|replicas| replicas.clamp(rule.min.max(1), rule.max));
         rule.metric = rule.metric.or(Some(AutoscaleMetric::QueueDepth));
         rule.target = rule.target.map(|target| target.min(100.0));
     }
@@ -127,15 +112,11 @@ fn mended(mut spec: WorkloadSpec) -> WorkloadSpec {
     }
     if let Some(placement) = &mut spec.placement {
         let node = placement.node.clone();
-        placement
-            .exclude_nodes
-            .retain(|excluded| Some(excluded) != node.as_ref());
+        placement.exclude_nodes.retain(|excluded| Some(excluded) != node.as_ref());
     }
     let mut targets = std::collections::BTreeSet::new();
-    spec.volumes
-        .retain(|volume| targets.insert(volume.target.clone()));
-    spec.secrets
-        .retain(|secret| targets.insert(secret.target.clone()));
+    spec.volumes.retain(|volume| targets.insert(volume.target.clone()));
+    spec.secrets.retain(|secret| targets.insert(secret.target.clone()));
     spec.outputs.retain(|output| targets.insert(output.clone()));
     let mut ports = std::collections::BTreeSet::new();
     spec.ports.retain(|port| ports.insert(*port));
@@ -143,12 +124,7 @@ fn mended(mut spec: WorkloadSpec) -> WorkloadSpec {
 }
 
 fn spec(parts: &Parts) -> BoxedStrategy<WorkloadSpec> {
-    (
-        program(parts),
-        resources(parts),
-        schedule(parts),
-        surroundings(parts),
-    )
+    (program(parts), resources(parts), schedule(parts), surroundings(parts))
         .prop_map(|(program, size, times, around)| WorkloadSpec {
             nodes: size.nodes,
             cpu_cores: size.cpu_cores,
@@ -191,18 +167,11 @@ fn program(parts: &Parts) -> impl Strategy<Value = WorkloadSpec> + use<> {
         of(select(Quantization::ALL)),
         of(parts.name.clone()),
     );
-    let argv = (
-        of(vec(text.clone(), 1..4)),
-        vec(text.clone(), 0..3),
-        btree_map(parts.env_key.clone(), text.clone(), 0..4),
-    );
+    let argv =
+        (of(vec(text.clone(), 1..4)), vec(text.clone(), 0..3), btree_map(parts.env_key.clone(), text.clone(), 0..4));
     // A name may begin with a digit, a user's may not.
     let as_user = |name: String| {
-        if name.starts_with(|c: char| c.is_ascii_digit()) {
-            "7:7".to_owned()
-        } else {
-            name
-        }
+        if name.starts_with(|c: char| c.is_ascii_digit()) { "7:7".to_owned() } else { name }
     };
     let inside = (
         vec(parts.port.clone(), 0..4),
@@ -235,31 +204,18 @@ fn program(parts: &Parts) -> impl Strategy<Value = WorkloadSpec> + use<> {
 fn resources(parts: &Parts) -> impl Strategy<Value = WorkloadSpec> + use<> {
     let size = || of(parts.size.clone());
     let count = || of(parts.count.clone());
-    let all = (
-        count(),
-        size(),
-        size(),
-        size(),
-        size(),
-        count(),
-        of(autoscale(parts)),
-        of(gpu(parts)),
-    );
-    all.prop_map(
-        |(nodes, cpu_cores, memory_gib, disk_gib, shm_gib, replicas, autoscale, gpu)| {
-            WorkloadSpec {
-                gpu,
-                nodes,
-                cpu_cores,
-                memory_gib,
-                disk_gib,
-                shm_gib,
-                replicas,
-                autoscale,
-                ..WorkloadSpec::default()
-            }
-        },
-    )
+    let all = (count(), size(), size(), size(), size(), count(), of(autoscale(parts)), of(gpu(parts)));
+    all.prop_map(|(nodes, cpu_cores, memory_gib, disk_gib, shm_gib, replicas, autoscale, gpu)| WorkloadSpec {
+        gpu,
+        nodes,
+        cpu_cores,
+        memory_gib,
+        disk_gib,
+        shm_gib,
+        replicas,
+        autoscale,
+        ..WorkloadSpec::default()
+    })
 }
 
 /// The fields that say when it runs and how it ends.
@@ -292,24 +248,10 @@ fn schedule(parts: &Parts) -> impl Strategy<Value = WorkloadSpec> + use<> {
 fn surroundings(parts: &Parts) -> impl Strategy<Value = WorkloadSpec> + use<> {
     let place = (of(placement(parts)), of(parts.name.clone()), labels(parts));
     let money = (of(select(MarketUse::ALL)), of(budget(parts)));
-    let files = (
-        vec(volume(parts), 0..3),
-        vec(secret(parts), 0..3),
-        vec(parts.path.clone(), 0..3),
-    );
+    let files = (vec(volume(parts), 0..3), vec(secret(parts), 0..3), vec(parts.path.clone(), 0..3));
     (place, money, files).prop_map(|(place, (market, budget), (volumes, secrets, outputs))| {
         let (placement, tenant, labels) = place;
-        WorkloadSpec {
-            placement,
-            tenant,
-            volumes,
-            market,
-            budget,
-            secrets,
-            labels,
-            outputs,
-            ..WorkloadSpec::default()
-        }
+        WorkloadSpec { placement, tenant, volumes, market, budget, secrets, labels, outputs, ..WorkloadSpec::default() }
     })
 }
 
@@ -322,44 +264,22 @@ fn gpu(parts: &Parts) -> impl Strategy<Value = GpuRequest> + use<> {
     let mig = prop_oneof![3 => Just(None), 1 => Just(Some("1g.10gb".to_owned()))];
     let model = of(parts.word.clone());
     let memory = of(parts.size.clone());
-    (
-        of(parts.count.clone()),
-        model,
-        of(select(GpuVendor::ALL)),
-        memory,
-        of(select(Interconnect::ALL)),
-        share,
-        mig,
-    )
-        .prop_map(
-            |(count, model, vendor, memory_gib_min, interconnect, fraction, mig_profile)| {
-                GpuRequest {
-                    count,
-                    model,
-                    vendor,
-                    memory_gib_min,
-                    interconnect,
-                    fraction,
-                    mig_profile,
-                }
-            },
-        )
+    (of(parts.count.clone()), model, of(select(GpuVendor::ALL)), memory, of(select(Interconnect::ALL)), share, mig)
+        .prop_map(|(count, model, vendor, memory_gib_min, interconnect, fraction, mig_profile)| GpuRequest {
+            count,
+            model,
+            vendor,
+            memory_gib_min,
+            interconnect,
+            fraction,
+            mig_profile,
+        })
 }
 
 fn autoscale(parts: &Parts) -> impl Strategy<Value = Autoscale> + use<> {
     let target = of(parts.size.clone());
-    (
-        parts.count.clone(),
-        parts.count.clone(),
-        of(select(AutoscaleMetric::ALL)),
-        target,
-    )
-        .prop_map(|(min, max, metric, target)| Autoscale {
-            min,
-            max,
-            metric,
-            target,
-        })
+    (parts.count.clone(), parts.count.clone(), of(select(AutoscaleMetric::ALL)), target)
+        .prop_map(|(min, max, metric, target)| Autoscale { min, max, metric, target })
 }
 
 fn labels(parts: &Parts) -> impl Strategy<Value = BTreeMap<String, String>> + use<> {
@@ -369,44 +289,29 @@ fn labels(parts: &Parts) -> impl Strategy<Value = BTreeMap<String, String>> + us
 fn placement(parts: &Parts) -> impl Strategy<Value = Placement> + use<> {
     let excluded = vec(parts.word.clone(), 0..3);
     let zone = of(parts.word.clone());
-    (
-        of(parts.word.clone()),
-        excluded,
-        zone,
-        labels(parts),
-        of(select(PlacementStrategy::ALL)),
+    (of(parts.word.clone()), excluded, zone, labels(parts), of(select(PlacementStrategy::ALL))).prop_map(
+        |(node, exclude_nodes, zone, labels, strategy)| Placement { node, exclude_nodes, zone, labels, strategy },
     )
-        .prop_map(|(node, exclude_nodes, zone, labels, strategy)| Placement {
-            node,
-            exclude_nodes,
-            zone,
-            labels,
-            strategy,
-        })
 }
 
 fn volume(parts: &Parts) -> impl Strategy<Value = Volume> + use<> {
-    (parts.word.clone(), parts.path.clone(), any::<bool>()).prop_map(
-        |(source, target, read_only)| Volume {
-            source,
-            target,
-            read_only,
-        },
-    )
+    (parts.word.clone(), parts.path.clone(), any::<bool>()).prop_map(|(source, target, read_only)| Volume {
+        source,
+        target,
+        read_only,
+    })
 }
 
 fn secret(parts: &Parts) -> impl Strategy<Value = SecretRef> + use<> {
-    (parts.word.clone(), parts.word.clone())
-        .prop_map(|(handle, target)| SecretRef { handle, target })
+    (parts.word.clone(), parts.word.clone()).prop_map(|(handle, target)| SecretRef { handle, target })
 }
 
 fn budget(parts: &Parts) -> impl Strategy<Value = Budget> + use<> {
-    (
-        parts.size.clone(),
-        select(BudgetUnit::ALL),
-        of(select(BudgetPer::ALL)),
-    )
-        .prop_map(|(amount, unit, per)| Budget { amount, unit, per })
+    (parts.size.clone(), select(BudgetUnit::ALL), of(select(BudgetPer::ALL))).prop_map(|(amount, unit, per)| Budget {
+        amount,
+        unit,
+        per,
+    })
 }
 
 fn on_partition() -> impl Strategy<Value = OnPartition> {

@@ -58,9 +58,7 @@ impl FromStr for Timestamp {
     fn from_str(text: &str) -> Result<Self, TimestampError> {
         text.parse::<jiff::Timestamp>()
             .map(|instant| Self(instant.as_millisecond()))
-            .map_err(|_| TimestampError {
-                got: text.chars().take(64).collect(),
-            })
+            .map_err(|_| TimestampError { got: text.chars().take(64).collect() })
     }
 }
 

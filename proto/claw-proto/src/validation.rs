@@ -114,19 +114,8 @@ impl Validator {
     }
 
     /// Notes a fault; the result is there to add `got` and `allowed`.
-    pub fn fault(
-        &mut self,
-        path: &str,
-        code: FaultCode,
-        message: impl Into<String>,
-    ) -> &mut SpecFault {
-        self.faults.push(SpecFault {
-            path: path.to_owned(),
-            code,
-            message: message.into(),
-            got: None,
-            allowed: None,
-        });
+    pub fn fault(&mut self, path: &str, code: FaultCode, message: impl Into<String>) -> &mut SpecFault {
+        self.faults.push(SpecFault { path: path.to_owned(), code, message: message.into(), got: None, allowed: None });
         let last = self.faults.len() - 1;
         &mut self.faults[last]
     }
@@ -147,9 +136,7 @@ impl Validator {
             return Ok(());
         }
         self.faults.sort_by(|a, b| a.path.cmp(&b.path));
-        Err(ValidationError {
-            faults: self.faults,
-        })
+        Err(ValidationError { faults: self.faults })
     }
 }
 
@@ -260,10 +247,7 @@ impl ValidSpec {
     pub fn max_restarts(&self) -> u32 {
         match self.restart() {
             RestartPolicy::Never => 0,
-            RestartPolicy::OnFailure => self
-                .spec
-                .max_restarts
-                .unwrap_or(limits::RESTARTS_ON_FAILURE_DEFAULT),
+            RestartPolicy::OnFailure => self.spec.max_restarts.unwrap_or(limits::RESTARTS_ON_FAILURE_DEFAULT),
             RestartPolicy::Always => self.spec.max_restarts.unwrap_or(u32::MAX),
         }
     }

@@ -105,20 +105,23 @@ pub struct Checker {
 impl Checker {
     /// Compiles an advertised schema.
     pub fn new(schema: Value) -> Self {
-        let validator = jsonschema::validator_for(&schema).expect("an advertised schema is a valid JSON Schema; a test checks all of them");
+        let validator = jsonschema::validator_for(&schema)
+            .expect("an advertised schema is a valid JSON Schema; a test checks all of them");
         Self { validator, schema }
     }
 
     /// All faults of `args`, the first as the refusal's field and the others in its evidence.
     pub fn check(&self, tool: &str, args: &Value) -> Result<(), Refusal> {
-        let faults: Vec<ArgumentFault> = self.validator.iter_errors(args).take(20).map(|error| self.fault(&error)).collect();
+        let faults: Vec<ArgumentFault> =
+            self.validator.iter_errors(args).take(20).map(|error| self.fault(&error)).collect();
         let Some(first) = faults.first() else { return Ok(()) };
         let mut refusal = Refusal::new(ErrorCode::InvalidArgument, format!("{tool}: {}", first.message))
             .with_field(first.field(), first.got.clone())
             .with_allowed(self.allowed_at(&first.path))
             .with_nearest(first.near.clone());
         if faults.len() > 1 {
-            refusal = refusal.with_evidence(faults.iter().map(|fault| format!("{}: {}", fault.field(), fault.message)).collect());
+            refusal = refusal
+                .with_evidence(faults.iter().map(|fault| format!("{}: {}", fault.field(), fault.message)).collect());
         }
         Err(refusal.with_next("tool_describe", serde_json::json!({ "name": tool })))
     }
@@ -137,11 +140,18 @@ impl Checker {
             }
             ValidationErrorKind::Required { property } => {
                 let field = plain(property);
-                ArgumentFault { path: inside(&field), message: format!("missing field {field:?}"), got: String::new(), near: None }
+                ArgumentFault {
+                    path: inside(&field),
+                    message: format!("missing field {field:?}"),
+                    got: String::new(),
+                    near: None,
+                }
             }
             ValidationErrorKind::Pattern { pattern } if id_prefix(pattern).is_some() => {
                 let prefix = id_prefix(pattern).unwrap_or_default();
-                ArgumentFault { message: format!("expected an id like {prefix}…, got {got:?}"), path, got, near: None }
+                ArgumentFault {
+                    message: format!("expected an id like {prefix}…, got {got:?}"), path, got, near: None
+                }
             }
             ValidationErrorKind::Pattern { pattern } if is_instant(pattern) => {
                 ArgumentFault { message: format!("{got:?} is not an {INSTANT}"), path, got, near: None }
@@ -266,7 +276,10 @@ pub fn parse<T: DeserializeOwned>(tool: &str, checker: &Checker, args: Value) ->
             pointer.push_str(&segment.to_string());
         }
         Refusal::new(ErrorCode::InvalidArgument, format!("{tool}: {}", error.inner()))
-            .with_field(if path == "." { "arguments" } else { &path }, args.pointer(&pointer).map(plain).unwrap_or_default())
+            .with_field(
+                if path == "." { "arguments" } else { &path },
+                args.pointer(&pointer).map(plain).unwrap_or_default(),
+            )
             .with_next("tool_describe", serde_json::json!({ "name": tool }))
     })
 }

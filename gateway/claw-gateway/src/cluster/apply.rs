@@ -11,9 +11,7 @@ use claw_tools::nodes::{NodeLink, Schedulable};
 use claw_tools::operations::OperationState;
 use claw_tools::workloads::{WorkloadReason, WorkloadState};
 
-use super::{
-    ApprovalEntry, Cluster, KeyEntry, OperationEntry, PlanEntry, ReceiptEntry, TokenEntry,
-};
+use super::{ApprovalEntry, Cluster, KeyEntry, OperationEntry, PlanEntry, ReceiptEntry, TokenEntry};
 use crate::event::{Event, EventRecord, Goal, OperationRecord};
 use crate::registry::{NodeEntry, NodeUsage, OrphanEntry};
 use crate::workload::{ATTEMPTS_KEPT, AttemptEntry, Desired, WorkloadEntry};
@@ -38,12 +36,7 @@ impl Cluster {
                 self.epoch = *epoch;
                 self.started_at = at;
             }
-            Event::NodeEnrolled {
-                node_id,
-                name,
-                labels,
-                token_id,
-            } => {
+            Event::NodeEnrolled { node_id, name, labels, token_id } => {
                 if let Some(token) = self.tokens.get_mut(token_id) {
                     Arc::make_mut(token).used_by = Some(*node_id);
                 }
@@ -65,13 +58,8 @@ impl Cluster {
                     usage: NodeUsage::default(),
                 });
             }
-            Event::NodeCapabilitiesReported {
-                node_id,
-                capabilities,
-                store_id,
-            } => {
-                self.nodes
-                    .set_capabilities(*node_id, Arc::clone(capabilities));
+            Event::NodeCapabilitiesReported { node_id, capabilities, store_id } => {
+                self.nodes.set_capabilities(*node_id, Arc::clone(capabilities));
                 self.touch_node(*node_id, |n| {
                     n.store_id.clone_from(store_id);
                     for (key, value) in &capabilities.labels {
@@ -79,18 +67,12 @@ impl Cluster {
                     }
                 });
             }
-            Event::NodeLinkChanged {
-                node_id,
-                link,
-                last_heard,
-            } => self.touch_node(*node_id, |n| {
+            Event::NodeLinkChanged { node_id, link, last_heard } => self.touch_node(*node_id, |n| {
                 n.link = *link;
                 n.link_since = at;
                 n.last_heard = *last_heard;
             }),
-            Event::NodeSchedulableChanged { node_id, to } => {
-                self.touch_node(*node_id, |n| n.schedulable = *to)
-            }
+            Event::NodeSchedulableChanged { node_id, to } => self.touch_node(*node_id, |n| n.schedulable = *to),
             Event::NodeLabeled { node_id, labels } => self.touch_node(*node_id, |n| {
                 for (key, value) in labels {
                     match value {
@@ -103,25 +85,10 @@ impl Cluster {
                 self.touch_node(*node_id, |n| n.settings = settings.clone())
             }
             Event::NodeRemoved { node_id } => self.nodes.remove(*node_id),
-            Event::OrphanFound {
-                node_id,
-                workload_id,
-                attempt,
-                why,
-            } => self.touch_node(*node_id, |n| {
-                n.orphans.insert(
-                    *workload_id,
-                    OrphanEntry {
-                        attempt: *attempt,
-                        found_at: at,
-                        why: why.clone(),
-                    },
-                );
+            Event::OrphanFound { node_id, workload_id, attempt, why } => self.touch_node(*node_id, |n| {
+                n.orphans.insert(*workload_id, OrphanEntry { attempt: *attempt, found_at: at, why: why.clone() });
             }),
-            Event::OrphanGone {
-                node_id,
-                workload_id,
-            } => self.touch_node(*node_id, |n| {
+            Event::OrphanGone { node_id, workload_id } => self.touch_node(*node_id, |n| {
                 n.orphans.remove(workload_id);
             }),
             Event::MassLossSuspected { silent, total } => self.mass_loss = Some((*silent, *total)),
@@ -135,22 +102,11 @@ impl Cluster {
         let at = record.at;
         match &record.event {
             Event::WorkloadSubmitted { .. } => self.submit(record),
-            Event::WorkloadWaits {
-                workload_id,
-                why,
-                report,
-            } => self.touch(*workload_id, |w| {
+            Event::WorkloadWaits { workload_id, why, report } => self.touch(*workload_id, |w| {
                 w.reason = *why;
                 w.report.clone_from(report);
             }),
-            Event::WorkloadPlaced {
-                workload_id,
-                attempt,
-                node_id,
-                gpus,
-                runtime,
-                report,
-            } => {
+            Event::WorkloadPlaced { workload_id, attempt, node_id, gpus, runtime, report } => {
                 let placed = AttemptEntry {
                     attempt: *attempt,
                     node_id: *node_id,
@@ -168,61 +124,40 @@ impl Cluster {
                 };
                 self.place(*workload_id, placed, report, at);
             }
-            Event::WorkloadProgressed {
-                workload_id,
-                state,
-                detail,
-                node_at,
-                simulated,
-                ..
-            } => self.touch(*workload_id, |w| {
-                if w.state != WorkloadState::Stopping {
-                    enter(w, *state, WorkloadReason::Progress, at);
-                }
-                if let Some(a) = w.attempts.last_mut() {
-                    a.state = *state;
-                    a.detail.clone_from(detail);
-                    a.simulated |= *simulated;
-                    if *state == WorkloadState::Running && a.started_at.is_none() {
-                        a.started_at = Some(*node_at);
+            Event::WorkloadProgressed { workload_id, state, detail, node_at, simulated, .. } => {
+                self.touch(*workload_id, |w| {
+                    if w.state != WorkloadState::Stopping {
+                        enter(w, *state, WorkloadReason::Progress, at);
                     }
-                }
-            }),
-            Event::WorkloadStopping {
-                workload_id,
-                why,
-                grace_s,
-                requeue,
-            } => {
+                    if let Some(a) = w.attempts.last_mut() {
+                        a.state = *state;
+                        a.detail.clone_from(detail);
+                        a.simulated |= *simulated;
+                        if *state == WorkloadState::Running && a.started_at.is_none() {
+                            a.started_at = Some(*node_at);
+                        }
+                    }
+                })
+            }
+            Event::WorkloadStopping { workload_id, why, grace_s, requeue } => {
                 self.touch(*workload_id, |w| {
                     enter(w, WorkloadState::Stopping, *why, at);
-                    w.desired = if *requeue {
-                        Desired::Move
-                    } else {
-                        Desired::Stop
-                    };
+                    w.desired = if *requeue { Desired::Move } else { Desired::Stop };
                     w.stop_grace_s = *grace_s;
                 });
                 self.bump_node_of(*workload_id);
             }
             Event::AttemptEnded { workload_id, .. } => self.end_attempt(*workload_id, record),
-            Event::WorkloadRequeued {
-                workload_id,
-                why,
-                not_before,
-                counts,
-            } => self.touch(*workload_id, |w| {
+            Event::WorkloadRequeued { workload_id, why, not_before, counts } => self.touch(*workload_id, |w| {
                 enter(w, WorkloadState::Pending, *why, at);
                 w.desired = Desired::Run;
                 w.not_before = *not_before;
                 w.report = None;
                 w.restarts += u32::from(*counts);
             }),
-            Event::WorkloadEnded {
-                workload_id,
-                state,
-                why,
-            } => self.touch(*workload_id, |w| enter(w, *state, *why, at)),
+            Event::WorkloadEnded { workload_id, state, why } => {
+                self.touch(*workload_id, |w| enter(w, *state, *why, at))
+            }
             Event::WorkloadAdopted { workload_id, .. } => {
                 self.touch(*workload_id, |w| w.reason = WorkloadReason::Adopted)
             }
@@ -234,14 +169,7 @@ impl Cluster {
     fn apply_desk(&mut self, record: &EventRecord) {
         let at = record.at;
         match &record.event {
-            Event::ApiKeyCreated {
-                key_id,
-                subject,
-                role,
-                kind,
-                secret_hash,
-                expires_at,
-            } => {
+            Event::ApiKeyCreated { key_id, subject, role, kind, secret_hash, expires_at } => {
                 let entry = KeyEntry {
                     key_id: *key_id,
                     principal: subject.clone(),
@@ -259,13 +187,7 @@ impl Cluster {
                     Arc::make_mut(key).revoked = true;
                 }
             }
-            Event::NodeTokenCreated {
-                token_id,
-                secret_hash,
-                name,
-                labels,
-                expires_at,
-            } => {
+            Event::NodeTokenCreated { token_id, secret_hash, name, labels, expires_at } => {
                 let entry = TokenEntry {
                     token_id: *token_id,
                     secret_hash: secret_hash.clone(),
@@ -283,37 +205,21 @@ impl Cluster {
                 }
             }
             Event::OperationAccepted { operation } => self.accept(operation, record),
-            Event::OperationResolved {
-                operation_id,
-                state,
-                observed,
-            } => {
+            Event::OperationResolved { operation_id, state, observed } => {
                 if let Some(entry) = self.operations.get_mut(operation_id) {
                     let entry = Arc::make_mut(entry);
                     entry.state = *state;
                     entry.observed.clone_from(observed);
                     entry.observed_at = Some(at);
-                    close_goal(
-                        &mut self.open_by_workload,
-                        &mut self.open_by_node,
-                        &entry.record,
-                    );
+                    close_goal(&mut self.open_by_workload, &mut self.open_by_node, &entry.record);
                 }
             }
             Event::PlanStored { plan } => {
-                let entry = PlanEntry {
-                    record: (**plan).clone(),
-                    at,
-                    applied: false,
-                };
+                let entry = PlanEntry { record: (**plan).clone(), at, applied: false };
                 self.plans.insert(plan.view.plan_id, Arc::new(entry));
             }
             Event::PlanApplied { plan_id } => self.mark_applied(*plan_id),
-            Event::ApprovalRequested {
-                approval_id,
-                plan_id,
-                tier,
-            } => {
+            Event::ApprovalRequested { approval_id, plan_id, tier } => {
                 let entry = ApprovalEntry {
                     approval_id: *approval_id,
                     plan_id: *plan_id,
@@ -325,10 +231,7 @@ impl Cluster {
                 };
                 self.approvals.insert(*approval_id, Arc::new(entry));
             }
-            Event::ApprovalDecided {
-                approval_id,
-                decision,
-            } => {
+            Event::ApprovalDecided { approval_id, decision } => {
                 if let Some(entry) = self.approvals.get_mut(approval_id) {
                     let entry = Arc::make_mut(entry);
                     entry.state = match decision {
@@ -338,35 +241,18 @@ impl Cluster {
                     entry.decided_by = Some(record.principal.clone());
                 }
             }
-            Event::ReceiptStored {
-                key,
-                args_hash,
-                outcome,
-            } => {
-                let entry = ReceiptEntry {
-                    args_hash: args_hash.clone(),
-                    at,
-                    outcome: (**outcome).clone(),
-                };
+            Event::ReceiptStored { key, args_hash, outcome } => {
+                let entry = ReceiptEntry { args_hash: args_hash.clone(), at, outcome: (**outcome).clone() };
                 self.receipts.insert(key.clone(), Arc::new(entry));
                 self.receipts_by_time.insert((at, key.clone()));
             }
-            Event::HistoryPruned {
-                receipts_before,
-                workloads,
-            } => self.prune(*receipts_before, workloads),
+            Event::HistoryPruned { receipts_before, workloads } => self.prune(*receipts_before, workloads),
             _ => {}
         }
     }
 
     fn submit(&mut self, record: &EventRecord) {
-        let Event::WorkloadSubmitted {
-            workload_id,
-            name,
-            spec,
-            env_handle,
-        } = &record.event
-        else {
+        let Event::WorkloadSubmitted { workload_id, name, spec, env_handle } = &record.event else {
             return;
         };
         let entry = WorkloadEntry {
@@ -424,26 +310,14 @@ impl Cluster {
     }
 
     fn end_attempt(&mut self, id: WorkloadId, record: &EventRecord) {
-        let Event::AttemptEnded {
-            state,
-            why,
-            detail,
-            exit_code,
-            signal,
-            node_at,
-            ..
-        } = &record.event
-        else {
+        let Event::AttemptEnded { state, why, detail, exit_code, signal, node_at, .. } = &record.event else {
             return;
         };
         let Some(entry) = self.workloads.get(id).cloned() else {
             return;
         };
         let Some(live) = entry.live() else { return };
-        let (node_id, n_gpus) = (
-            live.node_id,
-            u32::try_from(live.gpus.len()).unwrap_or(u32::MAX),
-        );
+        let (node_id, n_gpus) = (live.node_id, u32::try_from(live.gpus.len()).unwrap_or(u32::MAX));
         self.touch(id, |w| {
             if let Some(a) = w.attempts.last_mut() {
                 a.live = false;
@@ -473,24 +347,15 @@ impl Cluster {
             principal: record.principal.clone(),
             reason: record.reason.clone(),
             at: record.at,
-            state: if immediate {
-                OperationState::Succeeded
-            } else {
-                OperationState::Pending
-            },
-            observed: if immediate {
-                "done".to_owned()
-            } else {
-                String::new()
-            },
+            state: if immediate { OperationState::Succeeded } else { OperationState::Pending },
+            observed: if immediate { "done".to_owned() } else { String::new() },
             observed_at: immediate.then_some(record.at),
             undone_by: None,
         };
         match &operation.goal {
             Goal::Immediate => {}
             Goal::WorkloadRuns { workload_id } | Goal::WorkloadEnds { workload_id } => {
-                self.open_by_workload
-                    .insert((*workload_id, operation.operation_id));
+                self.open_by_workload.insert((*workload_id, operation.operation_id));
             }
             Goal::NodeEmpty { node_id } => {
                 self.open_by_node.insert((*node_id, operation.operation_id));
@@ -501,8 +366,7 @@ impl Cluster {
         {
             Arc::make_mut(entry).undone_by = Some(operation.operation_id);
         }
-        self.operations
-            .insert(operation.operation_id, Arc::new(entry));
+        self.operations.insert(operation.operation_id, Arc::new(entry));
     }
 
     fn mark_applied(&mut self, plan_id: claw_proto::ids::PlanId) {
@@ -562,11 +426,7 @@ impl Cluster {
         self.touch_node(id, |n| n.generation_n += 1);
     }
     fn bump_node_of(&mut self, id: WorkloadId) {
-        if let Some(node_id) = self
-            .workloads
-            .get(id)
-            .and_then(|w| w.live().map(|a| a.node_id))
-        {
+        if let Some(node_id) = self.workloads.get(id).and_then(|w| w.live().map(|a| a.node_id)) {
             self.bump(node_id);
         }
     }

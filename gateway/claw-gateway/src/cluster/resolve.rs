@@ -19,42 +19,30 @@ impl Cluster {
             && let Ok(id) = text.parse::<NodeId>()
         {
             return self.nodes.get(id).ok_or_else(|| {
-                let removed = if self.nodes.was_removed(id) {
-                    "; it was removed from the fleet"
-                } else {
-                    ""
-                };
+                let removed = if self.nodes.was_removed(id) { "; it was removed from the fleet" } else { "" };
                 self.no_node(text, removed)
             });
         }
         if let Some(node) = self.nodes.by_name(text) {
             return Ok(node);
         }
-        let matches: Vec<_> = self
-            .nodes
-            .iter()
-            .filter(|n| !text.is_empty() && n.name.starts_with(text))
-            .collect();
+        let matches: Vec<_> = self.nodes.iter().filter(|n| !text.is_empty() && n.name.starts_with(text)).collect();
         match matches.as_slice() {
             [one] => Ok(one),
             [] => Err(self.no_node(text, "")),
-            many => Err(Refusal::new(
-                ErrorCode::Ambiguous,
-                format!("{} nodes begin with {:?}", many.len(), clip(text, 60)),
-            )
-            .with_field("node", text)
-            .with_allowed(many.iter().take(10).map(|n| n.name.clone()))),
+            many => {
+                Err(Refusal::new(ErrorCode::Ambiguous, format!("{} nodes begin with {:?}", many.len(), clip(text, 60)))
+                    .with_field("node", text)
+                    .with_allowed(many.iter().take(10).map(|n| n.name.clone())))
+            }
         }
     }
 
     fn no_node(&self, text: &str, more: &str) -> Refusal {
-        Refusal::new(
-            ErrorCode::NotFound,
-            format!("no node {:?}{more}", clip(text, 60)),
-        )
-        .with_field("node", text)
-        .with_nearest(nearest(text, self.nodes.iter().map(|n| n.name.as_str())))
-        .with_next("node_list", json!({}))
+        Refusal::new(ErrorCode::NotFound, format!("no node {:?}{more}", clip(text, 60)))
+            .with_field("node", text)
+            .with_nearest(nearest(text, self.nodes.iter().map(|n| n.name.as_str())))
+            .with_next("node_list", json!({}))
     }
 
     /// The workload of this id, name or unique prefix of either.
@@ -69,8 +57,7 @@ impl Cluster {
         }
         let is_match = |w: &&Arc<WorkloadEntry>| {
             w.name.starts_with(text)
-                || (text.len() > WorkloadId::PREFIX.len()
-                    && w.workload_id.to_string().starts_with(text))
+                || (text.len() > WorkloadId::PREFIX.len() && w.workload_id.to_string().starts_with(text))
         };
         // A whole name of an ended workload: the newest of that name.
         if let Some(workload) = self.workloads.iter().rev().find(|w| w.name == text) {
@@ -90,30 +77,16 @@ impl Cluster {
         };
         match matches.as_slice() {
             [one] => Ok(one),
-            [] => Err(Refusal::new(
-                ErrorCode::NotFound,
-                format!("no workload {:?}", clip(text, 60)),
-            )
-            .with_field("workload", text)
-            .with_nearest(nearest(
-                text,
-                self.workloads
-                    .iter()
-                    .rev()
-                    .take(1000)
-                    .map(|w| w.name.as_str()),
-            ))
-            .with_next("workload_list", json!({}))),
+            [] => Err(Refusal::new(ErrorCode::NotFound, format!("no workload {:?}", clip(text, 60)))
+                .with_field("workload", text)
+                .with_nearest(nearest(text, self.workloads.iter().rev().take(1000).map(|w| w.name.as_str())))
+                .with_next("workload_list", json!({}))),
             many => Err(Refusal::new(
                 ErrorCode::Ambiguous,
                 format!("{} workloads begin with {:?}", many.len(), clip(text, 60)),
             )
             .with_field("workload", text)
-            .with_allowed(
-                many.iter()
-                    .take(10)
-                    .map(|w| format!("{} ({})", w.workload_id, w.name)),
-            )),
+            .with_allowed(many.iter().take(10).map(|w| format!("{} ({})", w.workload_id, w.name)))),
         }
     }
 

@@ -7,9 +7,7 @@ use claw_proto::time::Timestamp;
 use claw_tools::operations::OperationState;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    ApprovalEntry, Cluster, KeyEntry, OperationEntry, PlanEntry, ReceiptEntry, TokenEntry,
-};
+use super::{ApprovalEntry, Cluster, KeyEntry, OperationEntry, PlanEntry, ReceiptEntry, TokenEntry};
 use crate::event::{Goal, ReceiptKey};
 use crate::policy::Policy;
 use crate::registry::NodeEntry;
@@ -72,23 +70,14 @@ impl Cluster {
             approvals: unwrap_all(self.approvals.values()),
             keys: unwrap_all(self.keys.values()),
             tokens: unwrap_all(self.tokens.values()),
-            receipts: self
-                .receipts
-                .iter()
-                .map(|(k, v)| (k.clone(), (**v).clone()))
-                .collect(),
+            receipts: self.receipts.iter().map(|(k, v)| (k.clone(), (**v).clone())).collect(),
             mass_loss: self.mass_loss,
         };
-        serde_json::to_vec(&document)
-            .expect("a snapshot holds only maps with string keys and finite numbers")
+        serde_json::to_vec(&document).expect("a snapshot holds only maps with string keys and finite numbers")
     }
 
     /// Reads a snapshot and rebuilds the indexes.
-    pub fn from_snapshot(
-        format: u16,
-        bytes: &[u8],
-        policy: Arc<Policy>,
-    ) -> Result<Self, SnapshotError> {
+    pub fn from_snapshot(format: u16, bytes: &[u8], policy: Arc<Policy>) -> Result<Self, SnapshotError> {
         if format != SNAPSHOT_FORMAT {
             return Err(SnapshotError::Format { got: format });
         }
@@ -114,30 +103,12 @@ impl Cluster {
         cluster.workloads.restore_submitted(d.submitted);
         for entry in d.operations {
             cluster.index_operation(&entry);
-            cluster
-                .operations
-                .insert(entry.record.operation_id, Arc::new(entry));
+            cluster.operations.insert(entry.record.operation_id, Arc::new(entry));
         }
-        cluster.plans = d
-            .plans
-            .into_iter()
-            .map(|p| (p.record.view.plan_id, Arc::new(p)))
-            .collect();
-        cluster.approvals = d
-            .approvals
-            .into_iter()
-            .map(|a| (a.approval_id, Arc::new(a)))
-            .collect();
-        cluster.keys = d
-            .keys
-            .into_iter()
-            .map(|k| (k.key_id, Arc::new(k)))
-            .collect();
-        cluster.tokens = d
-            .tokens
-            .into_iter()
-            .map(|t| (t.token_id, Arc::new(t)))
-            .collect();
+        cluster.plans = d.plans.into_iter().map(|p| (p.record.view.plan_id, Arc::new(p))).collect();
+        cluster.approvals = d.approvals.into_iter().map(|a| (a.approval_id, Arc::new(a))).collect();
+        cluster.keys = d.keys.into_iter().map(|k| (k.key_id, Arc::new(k))).collect();
+        cluster.tokens = d.tokens.into_iter().map(|t| (t.token_id, Arc::new(t))).collect();
         for (key, receipt) in d.receipts {
             cluster.receipts_by_time.insert((receipt.at, key.clone()));
             cluster.receipts.insert(key, Arc::new(receipt));

@@ -35,10 +35,7 @@ pub fn operation_view(o: &OperationEntry) -> OperationView {
         principal: o.principal.clone(),
         reason: o.reason.clone(),
         at: o.at,
-        observed: o.observed_at.map(|at| Observed {
-            state: o.observed.clone(),
-            at,
-        }),
+        observed: o.observed_at.map(|at| Observed { state: o.observed.clone(), at }),
         workload_id: r.workload_id,
         node_id: r.node_id,
         undo: r.undo,
@@ -49,19 +46,16 @@ pub fn operation_view(o: &OperationEntry) -> OperationView {
 }
 
 /// `operation_list`, newest first.
-pub fn operation_list(
-    cluster: &Cluster,
-    p: &OperationListParams,
-) -> Result<OperationList, Refusal> {
+pub fn operation_list(cluster: &Cluster, p: &OperationListParams) -> Result<OperationList, Refusal> {
     let before = match p.cursor.as_deref() {
         None => None,
-        Some(text) => Some(text.parse::<claw_proto::ids::OperationId>().map_err(|e| {
-            Refusal::new(ErrorCode::InvalidArgument, e.to_string()).with_field("cursor", text)
-        })?),
+        Some(text) => Some(
+            text.parse::<claw_proto::ids::OperationId>()
+                .map_err(|e| Refusal::new(ErrorCode::InvalidArgument, e.to_string()).with_field("cursor", text))?,
+        ),
     };
     let matching = |o: &&std::sync::Arc<OperationEntry>| {
-        p.state.is_none_or(|s| s == o.state)
-            && p.principal.as_deref().is_none_or(|who| who == o.principal)
+        p.state.is_none_or(|s| s == o.state) && p.principal.as_deref().is_none_or(|who| who == o.principal)
     };
     let total = cluster.operations.values().filter(matching).count();
     let limit = p.limit.unwrap_or(LIMIT_DEFAULT) as usize;
@@ -76,17 +70,8 @@ pub fn operation_list(
         .collect();
     let truncated = rows.len() > limit;
     rows.truncate(limit);
-    let next_cursor = if truncated {
-        rows.last().map(|o| o.operation_id.to_string())
-    } else {
-        None
-    };
-    Ok(OperationList {
-        operations: rows,
-        total: u32::try_from(total).unwrap_or(u32::MAX),
-        truncated,
-        next_cursor,
-    })
+    let next_cursor = if truncated { rows.last().map(|o| o.operation_id.to_string()) } else { None };
+    Ok(OperationList { operations: rows, total: u32::try_from(total).unwrap_or(u32::MAX), truncated, next_cursor })
 }
 
 /// Where a plan stands. `present` is the diff that it would make now, if it can still be done.
@@ -97,10 +82,7 @@ pub fn plan_detail(
     present: Result<Vec<claw_tools::outcome::Change>, Refusal>,
 ) -> PlanDetail {
     let view = p.record.view.clone();
-    let approval = view
-        .approval_id
-        .and_then(|id| cluster.approvals.get(&id))
-        .map(|a| a.state);
+    let approval = view.approval_id.and_then(|id| cluster.approvals.get(&id)).map(|a| a.state);
     let status = match approval {
         _ if p.applied => "applied",
         Some(ApprovalState::Rejected) => "rejected",
@@ -116,13 +98,11 @@ pub fn plan_detail(
     let mut next = Vec::new();
     if !p.applied && view.expires_at > now {
         if approval == Some(ApprovalState::Waiting) {
-            let args = json!({ "approval_id": view.approval_id, "decision": "approve", "diff_hash": &view.diff_hash[..8] });
+            let args =
+                json!({ "approval_id": view.approval_id, "decision": "approve", "diff_hash": &view.diff_hash[..8] });
             next.push(SuggestedCall::new("approval_decide", args));
         }
-        next.push(SuggestedCall::new(
-            "plan_apply",
-            json!({ "plan_id": view.plan_id }),
-        ));
+        next.push(SuggestedCall::new("plan_apply", json!({ "plan_id": view.plan_id })));
     }
     PlanDetail {
         plan: view,
@@ -174,10 +154,7 @@ pub fn approval_list(cluster: &Cluster, p: &ApprovalListParams, now: Timestamp) 
             decided_by: a.decided_by.clone(),
         });
     }
-    ApprovalList {
-        approvals: rows,
-        total,
-    }
+    ApprovalList { approvals: rows, total }
 }
 
 /// `api_key_list`.
@@ -206,21 +183,8 @@ pub fn event_subjects(event: &Event) -> Vec<String> {
         return Vec::new();
     };
     let mut subjects = Vec::new();
-    for key in [
-        "workload_id",
-        "node_id",
-        "operation_id",
-        "plan_id",
-        "approval_id",
-        "key_id",
-        "token_id",
-    ] {
-        for place in [
-            &value,
-            &value["operation"],
-            &value["plan"]["view"],
-            &value["outcome"],
-        ] {
+    for key in ["workload_id", "node_id", "operation_id", "plan_id", "approval_id", "key_id", "token_id"] {
+        for place in [&value, &value["operation"], &value["plan"]["view"], &value["outcome"]] {
             if let Some(id) = place.get(key).and_then(serde_json::Value::as_str)
                 && !subjects.iter().any(|s| s == id)
             {
@@ -235,27 +199,17 @@ pub fn event_subjects(event: &Event) -> Vec<String> {
 pub fn describe_event(event: &Event) -> String {
     match event {
         Event::GatewayStarted { epoch } => format!("the gateway started (epoch {epoch})"),
-        Event::ApiKeyCreated {
-            subject,
-            role,
-            kind,
-            ..
-        } => format!("a {role} key for {subject} ({kind}) was made"),
+        Event::ApiKeyCreated { subject, role, kind, .. } => format!("a {role} key for {subject} ({kind}) was made"),
         Event::ApiKeyRevoked { key_id } => format!("{key_id} was revoked"),
-        Event::NodeTokenCreated { name, .. } => format!(
-            "an enrollment token for {} was made",
-            name.as_deref().unwrap_or("any node")
-        ),
+        Event::NodeTokenCreated { name, .. } => {
+            format!("an enrollment token for {} was made", name.as_deref().unwrap_or("any node"))
+        }
         Event::NodeTokenRevoked { .. } => "an enrollment token was revoked".into(),
         Event::NodeEnrolled { name, .. } => format!("{name} enrolled"),
-        Event::NodeCapabilitiesReported { capabilities, .. } => format!(
-            "the node has {} GPU(s), driver {}",
-            capabilities.gpus.len(),
-            capabilities.gpu_driver
-        ),
-        Event::NodeLinkChanged {
-            link, last_heard, ..
-        } => format!("the node is {link} (last heard {last_heard})"),
+        Event::NodeCapabilitiesReported { capabilities, .. } => {
+            format!("the node has {} GPU(s), driver {}", capabilities.gpus.len(), capabilities.gpu_driver)
+        }
+        Event::NodeLinkChanged { link, last_heard, .. } => format!("the node is {link} (last heard {last_heard})"),
         Event::NodeSchedulableChanged { to, .. } => format!("the node is {to}"),
         Event::NodeLabeled { labels, .. } => format!("{} label(s) changed", labels.len()),
         Event::NodeSettingsChanged { .. } => "the node's settings changed".into(),
@@ -266,54 +220,35 @@ pub fn describe_event(event: &Event) -> String {
             format!("{name} was submitted: {}", super::what(spec.spec()))
         }
         Event::WorkloadWaits { why, .. } => format!("it waits ({why})"),
-        Event::WorkloadPlaced {
-            attempt, report, ..
-        } => format!("attempt {} {}", attempt.0, report.summary),
+        Event::WorkloadPlaced { attempt, report, .. } => format!("attempt {} {}", attempt.0, report.summary),
         Event::WorkloadProgressed { state, attempt, .. } => {
             format!("attempt {} is {state}", attempt.0)
         }
-        Event::WorkloadStopping { why, requeue, .. } => format!(
-            "it is told to stop ({why}){}",
-            if *requeue {
-                " and will run elsewhere"
-            } else {
-                ""
-            }
-        ),
-        Event::AttemptEnded {
-            attempt,
-            state,
-            why,
-            exit_code,
-            ..
-        } => {
+        Event::WorkloadStopping { why, requeue, .. } => {
+            format!("it is told to stop ({why}){}", if *requeue { " and will run elsewhere" } else { "" })
+        }
+        Event::AttemptEnded { attempt, state, why, exit_code, .. } => {
             format!(
                 "attempt {} ended: {state} ({why}{})",
                 attempt.0,
-                exit_code
-                    .map(|c| format!(", exit code {c}"))
-                    .unwrap_or_default()
+                exit_code.map(|c| format!(", exit code {c}")).unwrap_or_default()
             )
         }
         Event::WorkloadRequeued { why, .. } => format!("it waits for a place again ({why})"),
         Event::WorkloadEnded { state, why, .. } => format!("it is {state} ({why})"),
-        Event::WorkloadAdopted { attempt, .. } => format!(
-            "its node came back with attempt {} running; it goes on",
-            attempt.0
-        ),
+        Event::WorkloadAdopted { attempt, .. } => {
+            format!("its node came back with attempt {} running; it goes on", attempt.0)
+        }
         Event::OperationAccepted { operation } => format!("accepted: {}", operation.summary),
-        Event::OperationResolved {
-            state, observed, ..
-        } => format!("{state}: {observed}"),
+        Event::OperationResolved { state, observed, .. } => format!("{state}: {observed}"),
         Event::PlanStored { plan } => format!("planned: {}", plan.view.summary),
         Event::PlanApplied { .. } => "the plan was applied".into(),
         Event::ApprovalRequested { tier, .. } => format!("an approval of tier {tier} is asked for"),
         Event::ApprovalDecided { decision, .. } => format!("decision: {decision}"),
         Event::ReceiptStored { key, .. } => format!("receipt for {} {}", key.tool, key.request_id),
-        Event::HistoryPruned { workloads, .. } => format!(
-            "history pruned: {} ended workload(s) live in the journal only",
-            workloads.len()
-        ),
+        Event::HistoryPruned { workloads, .. } => {
+            format!("history pruned: {} ended workload(s) live in the journal only", workloads.len())
+        }
         Event::MassLossSuspected { silent, total } => {
             format!("{silent} of {total} nodes silent at once: nobody is declared lost")
         }

@@ -25,43 +25,18 @@ const TRIED_MAX: usize = 64;
 pub fn explain(cluster: &Cluster, text: &str) -> Result<WorkloadExplanation, Refusal> {
     let w = cluster.resolve_workload(text)?;
     let pending = w.state == WorkloadState::Pending;
-    let placement = if pending {
-        Some(report_now(cluster, &w.spec))
-    } else {
-        w.report.as_deref().cloned()
-    };
+    let placement = if pending { Some(report_now(cluster, &w.spec)) } else { w.report.as_deref().cloned() };
     let queue_position = if pending {
-        cluster
-            .workloads
-            .queue()
-            .position(|id| id == w.workload_id)
-            .and_then(|p| u32::try_from(p + 1).ok())
+        cluster.workloads.queue().position(|id| id == w.workload_id).and_then(|p| u32::try_from(p + 1).ok())
     } else {
         None
     };
-    let blockers = if pending {
-        blockers(cluster, w)
-    } else {
-        Vec::new()
-    };
-    let would_start_if = if pending {
-        remedies(cluster, w, &blockers)
-    } else {
-        Vec::new()
-    };
+    let blockers = if pending { blockers(cluster, w) } else { Vec::new() };
+    let would_start_if = if pending { remedies(cluster, w, &blockers) } else { Vec::new() };
     let row = workload_row(cluster, w);
-    let summary = summary(
-        w,
-        row.reason,
-        placement.as_ref().map(|p| p.summary.as_str()),
-        would_start_if.first(),
-    );
+    let summary = summary(w, row.reason, placement.as_ref().map(|p| p.summary.as_str()), would_start_if.first());
     let history = w.attempts.iter().rev().map(|a| line(cluster, a)).collect();
-    let next = would_start_if
-        .iter()
-        .map(|r| r.call.clone())
-        .take(3)
-        .collect();
+    let next = would_start_if.iter().map(|r| r.call.clone()).take(3).collect();
     Ok(WorkloadExplanation {
         summary,
         workload: row,
@@ -102,24 +77,14 @@ fn summary(
 }
 
 fn line(cluster: &Cluster, a: &crate::workload::AttemptEntry) -> String {
-    let node = cluster
-        .nodes
-        .get(a.node_id)
-        .map_or_else(|| a.node_id.to_string(), |n| n.name.clone());
+    let node = cluster.nodes.get(a.node_id).map_or_else(|| a.node_id.to_string(), |n| n.name.clone());
     let exit = a
         .exit_code
         .map(|c| format!(", exit code {c}"))
         .or_else(|| a.signal.map(|s| format!(", signal {s}")))
         .unwrap_or_default();
-    let detail = if a.detail.is_empty() {
-        String::new()
-    } else {
-        format!(": {}", a.detail)
-    };
-    format!(
-        "attempt {} on {node}: {} ({}{exit}){detail}",
-        a.attempt.0, a.state, a.reason
-    )
+    let detail = if a.detail.is_empty() { String::new() } else { format!(": {}", a.detail) };
+    format!("attempt {} on {node}: {} ({}{exit}){detail}", a.attempt.0, a.state, a.reason)
 }
 
 /// Who holds GPUs on nodes that would do if they were free.
@@ -129,16 +94,9 @@ fn blockers(cluster: &Cluster, w: &WorkloadEntry) -> Vec<Blocker> {
         return Vec::new();
     }
     let mut held: BTreeMap<WorkloadId, (NodeId, u32)> = BTreeMap::new();
-    for n in cluster
-        .nodes
-        .iter()
-        .filter(|n| n.link == NodeLink::Online && n.schedulable == Schedulable::Active)
-    {
+    for n in cluster.nodes.iter().filter(|n| n.link == NodeLink::Online && n.schedulable == Schedulable::Active) {
         let fits = |g: &&claw_proto::topology::GpuInfo| {
-            demand
-                .gpu_model
-                .as_deref()
-                .is_none_or(|m| m.eq_ignore_ascii_case(&g.model))
+            demand.gpu_model.as_deref().is_none_or(|m| m.eq_ignore_ascii_case(&g.model))
                 && g.memory_mib >= demand.gpu_memory_mib_min
         };
         for g in n.gpus().iter().filter(fits) {
@@ -152,13 +110,7 @@ fn blockers(cluster: &Cluster, w: &WorkloadEntry) -> Vec<Blocker> {
         .filter_map(|(id, (node_id, gpus))| {
             let w = cluster.workloads.get(id)?;
             let node = cluster.nodes.get(node_id)?.name.clone();
-            Some(Blocker {
-                workload_id: id,
-                name: w.name.clone(),
-                owner: w.submitted_by.clone(),
-                gpus,
-                node,
-            })
+            Some(Blocker { workload_id: id, name: w.name.clone(), owner: w.submitted_by.clone(), gpus, node })
         })
         .collect();
     blockers.sort_by_key(|b| (std::cmp::Reverse(b.gpus), b.workload_id));
@@ -174,33 +126,16 @@ fn remedies(cluster: &Cluster, w: &WorkloadEntry, blockers: &[Blocker]) -> Vec<R
     let mut remedies = Vec::new();
     let mut offer = |change: String, tool: &str, args: serde_json::Value| {
         if remedies.len() < REMEDIES_MAX {
-            remedies.push(Remedy {
-                change,
-                call: SuggestedCall::new(tool, args),
-                verified: true,
-            });
+            remedies.push(Remedy { change, call: SuggestedCall::new(tool, args), verified: true });
         }
     };
     // A node that takes no work could take it again.
-    for n in cluster
-        .nodes
-        .iter()
-        .filter(|n| n.schedulable != Schedulable::Active)
-    {
+    for n in cluster.nodes.iter().filter(|n| n.schedulable != Schedulable::Active) {
         let mut fork = cluster.clone();
-        fork.nodes
-            .update(n.node_id, |n| n.schedulable = Schedulable::Active);
+        fork.nodes.update(n.node_id, |n| n.schedulable = Schedulable::Active);
         if starts(&fork, &w.spec) {
-            let tool = if n.schedulable == Schedulable::Cordoned {
-                "node_uncordon"
-            } else {
-                "node_undrain"
-            };
-            offer(
-                format!("{} takes work again", n.name),
-                tool,
-                json!({ "node": n.name }),
-            );
+            let tool = if n.schedulable == Schedulable::Cordoned { "node_uncordon" } else { "node_undrain" };
+            offer(format!("{} takes work again", n.name), tool, json!({ "node": n.name }));
         }
     }
     // It could ask for less.
@@ -210,11 +145,7 @@ fn remedies(cluster: &Cluster, w: &WorkloadEntry, blockers: &[Blocker]) -> Vec<R
         {
             let mut spec = spec;
             spec.name = None;
-            offer(
-                change,
-                "workload_run",
-                json!({ "spec": spec, "mode": "plan" }),
-            );
+            offer(change, "workload_run", json!({ "spec": spec, "mode": "plan" }));
         }
     }
     // One of those that hold what it needs could end.
@@ -223,10 +154,7 @@ fn remedies(cluster: &Cluster, w: &WorkloadEntry, blockers: &[Blocker]) -> Vec<R
         free(&mut fork, b.workload_id);
         if starts(&fork, &w.spec) {
             offer(
-                format!(
-                    "{} of {} ended ({} GPUs on {})",
-                    b.name, b.owner, b.gpus, b.node
-                ),
+                format!("{} of {} ended ({} GPUs on {})", b.name, b.owner, b.gpus, b.node),
                 "workload_stop",
                 json!({ "workload": b.workload_id, "mode": "plan" }),
             );
@@ -241,10 +169,7 @@ fn free(fork: &mut Cluster, id: WorkloadId) {
         return;
     };
     let Some(live) = w.live() else { return };
-    let (demand, n) = (
-        w.spec.demand().clone(),
-        u32::try_from(live.gpus.len()).unwrap_or(u32::MAX),
-    );
+    let (demand, n) = (w.spec.demand().clone(), u32::try_from(live.gpus.len()).unwrap_or(u32::MAX));
     fork.nodes.update(live.node_id, |node| {
         node.usage.cpu_millis = node.usage.cpu_millis.saturating_sub(demand.cpu_millis);
         node.usage.memory_mib = node.usage.memory_mib.saturating_sub(demand.memory_mib);
@@ -267,24 +192,15 @@ fn smaller(spec: &WorkloadSpec) -> Vec<(String, WorkloadSpec)> {
             s
         };
         if let Some(model) = &gpu.model {
-            out.push((
-                format!("it took any GPU model instead of {model}"),
-                with(&|g| g.model = None),
-            ));
+            out.push((format!("it took any GPU model instead of {model}"), with(&|g| g.model = None)));
         }
         if gpu.interconnect == Some(claw_proto::spec::Interconnect::Nvlink) {
-            out.push((
-                "it did not need NVLink".into(),
-                with(&|g| g.interconnect = None),
-            ));
+            out.push(("it did not need NVLink".into(), with(&|g| g.interconnect = None)));
         }
         let mut count = gpu.count.unwrap_or(0) / 2;
         while count > 0 {
             out.push((
-                format!(
-                    "it asked for {count} GPUs instead of {}",
-                    gpu.count.unwrap_or(0)
-                ),
+                format!("it asked for {count} GPUs instead of {}", gpu.count.unwrap_or(0)),
                 with(&move |g| g.count = Some(count)),
             ));
             count /= 2;
@@ -296,13 +212,7 @@ fn smaller(spec: &WorkloadSpec) -> Vec<(String, WorkloadSpec)> {
             || !placement.labels.is_empty()
             || !placement.exclude_nodes.is_empty()
         {
-            out.push((
-                "it could go to any node".into(),
-                WorkloadSpec {
-                    placement: None,
-                    ..spec.clone()
-                },
-            ));
+            out.push(("it could go to any node".into(), WorkloadSpec { placement: None, ..spec.clone() }));
         }
     }
     out

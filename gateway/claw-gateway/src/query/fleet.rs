@@ -4,8 +4,8 @@ use claw_proto::time::Timestamp;
 use claw_proto::topology::{GpuHealth, GpuInfo};
 use claw_tools::cluster::{ClusterStatus, GpuCounts, NodeCounts, Problem, WorkloadCounts};
 use claw_tools::nodes::{
-    GpuList, GpuListParams, GpuRow, MetricsSnapshot, NodeDetail, NodeLink, NodeList,
-    NodeListParams, NodeRow, Orphan, Schedulable,
+    GpuList, GpuListParams, GpuRow, MetricsSnapshot, NodeDetail, NodeLink, NodeList, NodeListParams, NodeRow, Orphan,
+    Schedulable,
 };
 use claw_tools::refusal::{Refusal, SuggestedCall};
 use claw_tools::workloads::{WorkloadReason, WorkloadState as S};
@@ -45,17 +45,9 @@ pub fn status(cluster: &Cluster, now: Timestamp, journal_writable: bool) -> Clus
         workloads.running,
         workloads.pending,
         problems.len(),
-        if simulated {
-            "; some nodes are simulated"
-        } else {
-            ""
-        }
+        if simulated { "; some nodes are simulated" } else { "" }
     );
-    let mut next: Vec<SuggestedCall> = problems
-        .iter()
-        .flat_map(|p| p.next.clone())
-        .take(5)
-        .collect();
+    let mut next: Vec<SuggestedCall> = problems.iter().flat_map(|p| p.next.clone()).take(5).collect();
     if nodes.total == 0 {
         next.push(SuggestedCall::new("node_token_create", json!({})));
     }
@@ -74,12 +66,7 @@ pub fn status(cluster: &Cluster, now: Timestamp, journal_writable: bool) -> Clus
 }
 
 fn count_nodes(cluster: &Cluster) -> NodeCounts {
-    let mut counts = NodeCounts {
-        total: 0,
-        online: 0,
-        unreachable: 0,
-        unschedulable: 0,
-    };
+    let mut counts = NodeCounts { total: 0, online: 0, unreachable: 0, unschedulable: 0 };
     for n in cluster.nodes.iter() {
         counts.total += 1;
         counts.online += u32::from(n.link == NodeLink::Online);
@@ -90,18 +77,9 @@ fn count_nodes(cluster: &Cluster) -> NodeCounts {
 }
 
 fn count_gpus(cluster: &Cluster) -> GpuCounts {
-    let mut counts = GpuCounts {
-        total: 0,
-        free: 0,
-        held: 0,
-        unhealthy: 0,
-    };
+    let mut counts = GpuCounts { total: 0, free: 0, held: 0, unhealthy: 0 };
     for n in cluster.nodes.iter() {
-        for g in n
-            .gpus()
-            .iter()
-            .filter(|g| cluster.nodes.home_of(&g.uuid) == Some(n.node_id))
-        {
+        for g in n.gpus().iter().filter(|g| cluster.nodes.home_of(&g.uuid) == Some(n.node_id)) {
             let held = cluster.workloads.holder(&g.uuid).is_some();
             let healthy = g.health == GpuHealth::Healthy;
             counts.total += 1;
@@ -117,15 +95,14 @@ fn count_gpus(cluster: &Cluster) -> GpuCounts {
 fn problems(cluster: &Cluster, journal_writable: bool) -> Vec<Problem> {
     let mut problems = Vec::new();
     let mut add = |code: &str, message: String, next: Vec<SuggestedCall>| {
-        problems.push(Problem {
-            code: code.into(),
-            message,
-            workloads: Vec::new(),
-            next,
-        })
+        problems.push(Problem { code: code.into(), message, workloads: Vec::new(), next })
     };
     if !journal_writable {
-        add("JOURNAL_UNAVAILABLE", "the journal cannot be written: reads go on, changes are refused; free disk space on the gateway".into(), Vec::new());
+        add(
+            "JOURNAL_UNAVAILABLE",
+            "the journal cannot be written: reads go on, changes are refused; free disk space on the gateway".into(),
+            Vec::new(),
+        );
     }
     if let Some((silent, total)) = cluster.mass_loss {
         add(
@@ -139,22 +116,10 @@ fn problems(cluster: &Cluster, journal_writable: bool) -> Vec<Problem> {
     for n in cluster.nodes.iter() {
         let get = || vec![SuggestedCall::new("node_get", json!({ "node": n.name }))];
         if n.link == NodeLink::Unreachable {
-            add(
-                "NODE_UNREACHABLE",
-                format!("{} was last heard at {}", n.name, n.last_heard),
-                get(),
-            );
+            add("NODE_UNREACHABLE", format!("{} was last heard at {}", n.name, n.last_heard), get());
         }
         if !n.orphans.is_empty() {
-            add(
-                "ORPHANS",
-                format!(
-                    "{} runs {} workload(s) that are not known here",
-                    n.name,
-                    n.orphans.len()
-                ),
-                get(),
-            );
+            add("ORPHANS", format!("{} runs {} workload(s) that are not known here", n.name, n.orphans.len()), get());
         }
         for g in n.gpus().iter().filter(|g| g.health != GpuHealth::Healthy) {
             add(
@@ -169,18 +134,10 @@ fn problems(cluster: &Cluster, journal_writable: bool) -> Vec<Problem> {
                 get(),
             );
         }
-        for g in n.gpus().iter().filter(|g| {
-            cluster
-                .nodes
-                .home_of(&g.uuid)
-                .is_some_and(|home| home != n.node_id)
-        }) {
+        for g in n.gpus().iter().filter(|g| cluster.nodes.home_of(&g.uuid).is_some_and(|home| home != n.node_id)) {
             add(
                 "GPU_UUID_TWICE",
-                format!(
-                    "{} reports GPU {} that another node has; it is not used here",
-                    n.name, g.uuid
-                ),
+                format!("{} reports GPU {} that another node has; it is not used here", n.name, g.uuid),
                 get(),
             );
         }
@@ -192,15 +149,8 @@ fn problems(cluster: &Cluster, journal_writable: bool) -> Vec<Problem> {
         .filter(|w| w.reason == WorkloadReason::NoSuitableNode)
         .take(5)
     {
-        let next = vec![SuggestedCall::new(
-            "workload_explain",
-            json!({ "workload": w.workload_id }),
-        )];
-        add(
-            "WORKLOAD_CANNOT_START",
-            format!("{} fits no node of the fleet", w.name),
-            next,
-        );
+        let next = vec![SuggestedCall::new("workload_explain", json!({ "workload": w.workload_id }))];
+        add("WORKLOAD_CANNOT_START", format!("{} fits no node of the fleet", w.name), next);
     }
     problems.truncate(PROBLEMS_MAX);
     problems
@@ -218,13 +168,9 @@ pub fn node_row(n: &NodeEntry) -> NodeRow {
         schedulable: n.schedulable,
         gpus: gpus_in_short(n.gpus()),
         gpus_total: u32::try_from(n.gpus().len()).unwrap_or(u32::MAX),
-        gpus_free: u32::try_from(n.gpus().len())
-            .unwrap_or(u32::MAX)
-            .saturating_sub(n.usage.gpus),
+        gpus_free: u32::try_from(n.gpus().len()).unwrap_or(u32::MAX).saturating_sub(n.usage.gpus),
         cpu_cores_free: left(c.map(|c| c.cpu_millis), n.usage.cpu_millis) as f64 / 1000.0,
-        memory_gib_free: (left(c.map(|c| c.memory_mib), n.usage.memory_mib) as f64 / 1024.0 * 10.0)
-            .round()
-            / 10.0,
+        memory_gib_free: (left(c.map(|c| c.memory_mib), n.usage.memory_mib) as f64 / 1024.0 * 10.0).round() / 10.0,
         workloads: u32::try_from(n.usage.workloads.len()).unwrap_or(u32::MAX),
         simulated: n.simulated(),
         labels: n.labels.clone(),
@@ -240,11 +186,7 @@ fn gpus_in_short(gpus: &[GpuInfo]) -> String {
     if models.is_empty() {
         return "none".into();
     }
-    models
-        .iter()
-        .map(|(model, n)| format!("{n}×{model}"))
-        .collect::<Vec<_>>()
-        .join(" ")
+    models.iter().map(|(model, n)| format!("{n}×{model}")).collect::<Vec<_>>().join(" ")
 }
 
 /// `node_list`.
@@ -255,11 +197,7 @@ pub fn node_list(cluster: &Cluster, p: &NodeListParams) -> Result<NodeList, Refu
         .filter(|n| p.link.is_none_or(|l| l == n.link))
         .filter(|n| p.since_revision.is_none_or(|r| n.revision > r))
         .filter(|n| p.labels.iter().all(|(k, v)| n.labels.get(k) == Some(v)))
-        .filter(|n| {
-            p.gpu_model
-                .as_deref()
-                .is_none_or(|m| n.gpus().iter().any(|g| g.model.eq_ignore_ascii_case(m)))
-        })
+        .filter(|n| p.gpu_model.as_deref().is_none_or(|m| n.gpus().iter().any(|g| g.model.eq_ignore_ascii_case(m))))
         .map(|n| (n.node_id.to_string(), node_row(n)))
         .collect();
     let page = page(
@@ -298,31 +236,15 @@ fn gpu_row(cluster: &Cluster, n: &NodeEntry, g: &GpuInfo) -> GpuRow {
 
 /// `gpu_list`.
 pub fn gpu_list(cluster: &Cluster, p: &GpuListParams) -> Result<GpuList, Refusal> {
-    let only = p
-        .node
-        .as_deref()
-        .map(|text| cluster.resolve_node(text).map(|n| n.node_id))
-        .transpose()?;
+    let only = p.node.as_deref().map(|text| cluster.resolve_node(text).map(|n| n.node_id)).transpose()?;
     let rows = cluster
         .nodes
         .iter()
         .filter(|n| only.is_none_or(|id| id == n.node_id))
         .flat_map(|n| n.gpus().iter().map(move |g| (n, g)))
-        .filter(|(_, g)| {
-            p.model
-                .as_deref()
-                .is_none_or(|m| g.model.eq_ignore_ascii_case(m))
-        })
-        .filter(|(_, g)| {
-            p.free
-                .is_none_or(|free| free == cluster.workloads.holder(&g.uuid).is_none())
-        })
-        .map(|(n, g)| {
-            (
-                format!("{}/{:04}", n.node_id, g.index),
-                gpu_row(cluster, n, g),
-            )
-        })
+        .filter(|(_, g)| p.model.as_deref().is_none_or(|m| g.model.eq_ignore_ascii_case(m)))
+        .filter(|(_, g)| p.free.is_none_or(|free| free == cluster.workloads.holder(&g.uuid).is_none()))
+        .map(|(n, g)| (format!("{}/{:04}", n.node_id, g.index), gpu_row(cluster, n, g)))
         .collect();
     let page = page(
         rows,
@@ -362,12 +284,7 @@ pub fn node_detail(
     let orphans = n
         .orphans
         .iter()
-        .map(|(id, o)| Orphan {
-            workload_id: *id,
-            attempt: o.attempt,
-            found_at: o.found_at,
-            why: o.why.clone(),
-        })
+        .map(|(id, o)| Orphan { workload_id: *id, attempt: o.attempt, found_at: o.found_at, why: o.why.clone() })
         .collect();
     Ok(NodeDetail {
         node: node_row(n),

@@ -28,52 +28,27 @@ pub(super) struct Asked<'a> {
 /// Cuts the page after the cursor out of rows that are ordered by their key.
 /// A cursor is the key of the last row and the revision it was read at; rows
 /// that came later have later keys, so nothing is skipped or repeated.
-pub(super) fn page<T: Serialize>(
-    rows: Vec<(String, T)>,
-    asked: &Asked<'_>,
-) -> Result<Page, Refusal> {
+pub(super) fn page<T: Serialize>(rows: Vec<(String, T)>, asked: &Asked<'_>) -> Result<Page, Refusal> {
     let total = u32::try_from(rows.len()).unwrap_or(u32::MAX);
     let after = asked.cursor.map(parse_cursor).transpose()?;
-    let limit = asked
-        .limit
-        .map_or(LIMIT_DEFAULT, |l| l as usize)
-        .clamp(1, 100);
-    let mut rest: Vec<(String, T)> = rows
-        .into_iter()
-        .filter(|(key, _)| after.as_ref().is_none_or(|a| key.as_str() > a.as_str()))
-        .collect();
+    let limit = asked.limit.map_or(LIMIT_DEFAULT, |l| l as usize).clamp(1, 100);
+    let mut rest: Vec<(String, T)> =
+        rows.into_iter().filter(|(key, _)| after.as_ref().is_none_or(|a| key.as_str() > a.as_str())).collect();
     let truncated = rest.len() > limit;
     rest.truncate(limit);
-    let next_cursor = if truncated {
-        rest.last()
-            .map(|(key, _)| format!("{}:{key}", asked.revision))
-    } else {
-        None
-    };
+    let next_cursor = if truncated { rest.last().map(|(key, _)| format!("{}:{key}", asked.revision)) } else { None };
     let mut out = Vec::with_capacity(rest.len());
     for (_, row) in rest {
-        out.push(project(
-            serde_json::to_value(row).unwrap_or(Value::Null),
-            asked.fields,
-            asked.id_field,
-        )?);
+        out.push(project(serde_json::to_value(row).unwrap_or(Value::Null), asked.fields, asked.id_field)?);
     }
-    Ok(Page {
-        rows: out,
-        total,
-        truncated,
-        next_cursor,
-    })
+    Ok(Page { rows: out, total, truncated, next_cursor })
 }
 
 fn parse_cursor(cursor: &str) -> Result<String, Refusal> {
     match cursor.split_once(':') {
         Some((revision, key)) if revision.parse::<u64>().is_ok() => Ok(key.to_owned()),
-        _ => Err(Refusal::new(
-            ErrorCode::InvalidArgument,
-            "this is not a next_cursor of an earlier answer",
-        )
-        .with_field("cursor", cursor)),
+        _ => Err(Refusal::new(ErrorCode::InvalidArgument, "this is not a next_cursor of an earlier answer")
+            .with_field("cursor", cursor)),
     }
 }
 
@@ -89,21 +64,12 @@ fn project(row: Value, fields: &[String], id_field: &str) -> Result<Value, Refus
         let optional = ["node", "exit_code", "held_by", "nvlink_island"];
         if !optional.contains(&unknown.as_str()) {
             let known: Vec<String> = map.keys().cloned().collect();
-            return Err(Refusal::new(
-                ErrorCode::InvalidArgument,
-                format!("rows have no field {unknown:?}"),
-            )
-            .with_field("fields", unknown.clone())
-            .with_nearest(claw_tools::nearest::nearest(
-                unknown,
-                known.iter().map(String::as_str),
-            ))
-            .with_allowed(known));
+            return Err(Refusal::new(ErrorCode::InvalidArgument, format!("rows have no field {unknown:?}"))
+                .with_field("fields", unknown.clone())
+                .with_nearest(claw_tools::nearest::nearest(unknown, known.iter().map(String::as_str)))
+                .with_allowed(known));
         }
     }
-    let kept: Map<String, Value> = map
-        .into_iter()
-        .filter(|(k, _)| k == id_field || fields.contains(k))
-        .collect();
+    let kept: Map<String, Value> = map.into_iter().filter(|(k, _)| k == id_field || fields.contains(k)).collect();
     Ok(Value::Object(kept))
 }

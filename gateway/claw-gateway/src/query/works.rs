@@ -4,8 +4,7 @@ use claw_proto::spec::RuntimeKind;
 use claw_tools::nodes::NodeLink;
 use claw_tools::refusal::{Refusal, SuggestedCall};
 use claw_tools::workloads::{
-    AttemptView, WorkloadDetail, WorkloadList, WorkloadListParams, WorkloadReason, WorkloadRow,
-    WorkloadState,
+    AttemptView, WorkloadDetail, WorkloadList, WorkloadListParams, WorkloadReason, WorkloadRow, WorkloadState,
 };
 use serde_json::json;
 
@@ -14,35 +13,22 @@ use crate::Cluster;
 use crate::workload::{AttemptEntry, WorkloadEntry};
 
 fn node_name(cluster: &Cluster, id: claw_proto::ids::NodeId) -> String {
-    cluster
-        .nodes
-        .get(id)
-        .map_or_else(|| id.to_string(), |n| n.name.clone())
+    cluster.nodes.get(id).map_or_else(|| id.to_string(), |n| n.name.clone())
 }
 
 /// One workload, in a row. While its node is unreachable its state is the last
 /// one known, and the reason says so.
 pub fn workload_row(cluster: &Cluster, w: &WorkloadEntry) -> WorkloadRow {
     let live = w.live();
-    let cut_off = live
-        .and_then(|a| cluster.nodes.get(a.node_id))
-        .is_some_and(|n| n.link == NodeLink::Unreachable);
+    let cut_off = live.and_then(|a| cluster.nodes.get(a.node_id)).is_some_and(|n| n.link == NodeLink::Unreachable);
     WorkloadRow {
         workload_id: w.workload_id,
         name: w.name.clone(),
         state: w.state,
-        reason: if cut_off {
-            WorkloadReason::NodeUnreachable
-        } else {
-            w.reason
-        },
+        reason: if cut_off { WorkloadReason::NodeUnreachable } else { w.reason },
         since: w.since,
         what: super::what(w.spec.spec()),
-        node: w
-            .attempts
-            .last()
-            .filter(|a| a.live || w.state.is_final())
-            .map(|a| node_name(cluster, a.node_id)),
+        node: w.attempts.last().filter(|a| a.live || w.state.is_final()).map(|a| node_name(cluster, a.node_id)),
         gpus: live.map_or(0, |a| u32::try_from(a.gpus.len()).unwrap_or(u32::MAX)),
         attempt: w.attempt(),
         exit_code: w.attempts.last().and_then(|a| a.exit_code),
@@ -53,21 +39,13 @@ pub fn workload_row(cluster: &Cluster, w: &WorkloadEntry) -> WorkloadRow {
 
 /// `workload_list`.
 pub fn workload_list(cluster: &Cluster, p: &WorkloadListParams) -> Result<WorkloadList, Refusal> {
-    let only = p
-        .node
-        .as_deref()
-        .map(|text| cluster.resolve_node(text).map(|n| n.node_id))
-        .transpose()?;
+    let only = p.node.as_deref().map(|text| cluster.resolve_node(text).map(|n| n.node_id)).transpose()?;
     let rows = cluster
         .workloads
         .iter()
         .filter(|w| p.states.is_empty() || p.states.contains(&w.state))
         .filter(|w| only.is_none_or(|id| w.live().is_some_and(|a| a.node_id == id)))
-        .filter(|w| {
-            p.labels
-                .iter()
-                .all(|(k, v)| w.spec.spec().labels.get(k) == Some(v))
-        })
+        .filter(|w| p.labels.iter().all(|(k, v)| w.spec.spec().labels.get(k) == Some(v)))
         .filter(|w| p.filter.as_deref().is_none_or(|f| w.name.contains(f)))
         .filter(|w| p.since_revision.is_none_or(|r| w.revision > r))
         .map(|w| (w.workload_id.to_string(), workload_row(cluster, w)))
@@ -133,12 +111,7 @@ pub fn workload_detail(cluster: &Cluster, text: &str) -> Result<WorkloadDetail, 
         submitted_by: w.submitted_by.clone(),
         submitted_at: w.submitted_at,
         placement: w.report.as_deref().cloned(),
-        attempts: w
-            .attempts
-            .iter()
-            .rev()
-            .map(|a| attempt_view(cluster, a))
-            .collect(),
+        attempts: w.attempts.iter().rev().map(|a| attempt_view(cluster, a)).collect(),
         next,
     })
 }

@@ -15,33 +15,18 @@ use crate::registry::NodeEntry;
 type Check = Result<(), (R, String)>;
 
 /// The node as a candidate, or the most severe reason why not.
-pub(super) fn check(
-    cluster: &Cluster,
-    node: &Arc<NodeEntry>,
-    spec: &ValidSpec,
-) -> Result<Candidate, Rejection> {
-    let reject = |(reason, detail): (R, String)| Rejection {
-        name: node.name.clone(),
-        reason,
-        detail,
-    };
+pub(super) fn check(cluster: &Cluster, node: &Arc<NodeEntry>, spec: &ValidSpec) -> Result<Candidate, Rejection> {
+    let reject = |(reason, detail): (R, String)| Rejection { name: node.name.clone(), reason, detail };
     let Some(capabilities) = node.capabilities.as_ref() else {
-        return Err(reject((
-            R::NodeUnreachable,
-            "enrolled, never connected".into(),
-        )));
+        return Err(reject((R::NodeUnreachable, "enrolled, never connected".into())));
     };
     // What will never fit comes before what only waits.
     selected(node, spec).map_err(reject)?;
     let Some(runtime) = runtime_for(node, spec) else {
-        return Err(reject((
-            R::RuntimeMissing,
-            runtime_detail(capabilities, spec),
-        )));
+        return Err(reject((R::RuntimeMissing, runtime_detail(capabilities, spec))));
     };
     let demand = spec.demand();
-    let fitting: Vec<&GpuInfo> =
-        fitting_gpus(cluster, node, capabilities, demand).map_err(reject)?;
+    let fitting: Vec<&GpuInfo> = fitting_gpus(cluster, node, capabilities, demand).map_err(reject)?;
     host_size(capabilities, demand).map_err(reject)?;
     if node.link != NodeLink::Online {
         return Err(reject((R::NodeUnreachable, node.link.to_string())));
@@ -55,13 +40,7 @@ pub(super) fn check(
     let score = score(node, capabilities, spec, &free, &chosen);
     let island = common_island(&chosen);
     let gpus = chosen.iter().map(|g| g.uuid.clone()).collect();
-    Ok(Candidate {
-        node: Arc::clone(node),
-        gpus,
-        island,
-        runtime,
-        score,
-    })
+    Ok(Candidate { node: Arc::clone(node), gpus, island, runtime, score })
 }
 
 fn selected(node: &NodeEntry, spec: &ValidSpec) -> Check {
@@ -82,20 +61,14 @@ fn selected(node: &NodeEntry, spec: &ValidSpec) -> Check {
     {
         return Err((
             R::ZoneMismatch,
-            format!(
-                "wanted zone {zone}, is in {}",
-                node.labels.get("zone").map_or("none", String::as_str)
-            ),
+            format!("wanted zone {zone}, is in {}", node.labels.get("zone").map_or("none", String::as_str)),
         ));
     }
     for (key, value) in &placement.labels {
         if node.labels.get(key) != Some(value) {
             return Err((
                 R::LabelMismatch,
-                format!(
-                    "wanted {key}={value}, has {}",
-                    node.labels.get(key).map_or("none", String::as_str)
-                ),
+                format!("wanted {key}={value}, has {}", node.labels.get(key).map_or("none", String::as_str)),
             ));
         }
     }
@@ -109,14 +82,7 @@ fn runtime_detail(capabilities: &NodeCapabilities, spec: &ValidSpec) -> String {
         None if spec.spec().image.is_some() || spec.spec().model.is_some() => "docker",
         None => "process",
     };
-    format!(
-        "wants {wants}, has {}",
-        if has.is_empty() {
-            "none".to_owned()
-        } else {
-            has.join(", ")
-        }
-    )
+    format!("wants {wants}, has {}", if has.is_empty() { "none".to_owned() } else { has.join(", ") })
 }
 
 /// GPUs of the right model, vendor and memory, whoever holds them.
@@ -130,72 +96,39 @@ fn fitting_gpus<'a>(
         return Ok(Vec::new());
     }
     // A GPU that another node reported first is not this node's to give.
-    let all: Vec<&GpuInfo> = capabilities
-        .gpus
-        .iter()
-        .filter(|g| cluster.nodes.home_of(&g.uuid) == Some(node.node_id))
-        .collect();
-    let of_vendor: Vec<&GpuInfo> = all
-        .iter()
-        .copied()
-        .filter(|g| demand.gpu_vendor.is_none_or(|v| v == g.vendor))
-        .collect();
+    let all: Vec<&GpuInfo> =
+        capabilities.gpus.iter().filter(|g| cluster.nodes.home_of(&g.uuid) == Some(node.node_id)).collect();
+    let of_vendor: Vec<&GpuInfo> =
+        all.iter().copied().filter(|g| demand.gpu_vendor.is_none_or(|v| v == g.vendor)).collect();
     if of_vendor.is_empty() && !all.is_empty() {
-        return Err((
-            R::GpuVendorMismatch,
-            format!("wanted {}", demand.gpu_vendor.map_or("any", |v| v.as_str())),
-        ));
+        return Err((R::GpuVendorMismatch, format!("wanted {}", demand.gpu_vendor.map_or("any", |v| v.as_str()))));
     }
     let of_model: Vec<&GpuInfo> = of_vendor
         .iter()
         .copied()
-        .filter(|g| {
-            demand
-                .gpu_model
-                .as_deref()
-                .is_none_or(|m| m.eq_ignore_ascii_case(&g.model))
-        })
+        .filter(|g| demand.gpu_model.as_deref().is_none_or(|m| m.eq_ignore_ascii_case(&g.model)))
         .collect();
     if of_model.is_empty() && !all.is_empty() {
         let has = all.first().map_or("none", |g| g.model.as_str());
         return Err((
             R::GpuModelMismatch,
-            format!(
-                "wanted {}, has {has}",
-                demand.gpu_model.as_deref().unwrap_or("any")
-            ),
+            format!("wanted {}, has {has}", demand.gpu_model.as_deref().unwrap_or("any")),
         ));
     }
-    let large: Vec<&GpuInfo> = of_model
-        .iter()
-        .copied()
-        .filter(|g| g.memory_mib >= demand.gpu_memory_mib_min)
-        .collect();
+    let large: Vec<&GpuInfo> = of_model.iter().copied().filter(|g| g.memory_mib >= demand.gpu_memory_mib_min).collect();
     if large.is_empty() && !of_model.is_empty() {
         let most = of_model.iter().map(|g| g.memory_mib).max().unwrap_or(0);
-        return Err((
-            R::GpuMemoryTooSmall,
-            format!(
-                "wanted {} MiB per GPU, has {most}",
-                demand.gpu_memory_mib_min
-            ),
-        ));
+        return Err((R::GpuMemoryTooSmall, format!("wanted {} MiB per GPU, has {most}", demand.gpu_memory_mib_min)));
     }
     if large.len() < demand.gpus as usize {
-        return Err((
-            R::GpuCountTooSmall,
-            format!("wanted {}, has {}", demand.gpus, large.len()),
-        ));
+        return Err((R::GpuCountTooSmall, format!("wanted {}, has {}", demand.gpus, large.len())));
     }
     if demand.nvlink && demand.gpus > 1 {
         let largest = islands(&large).values().map(Vec::len).max().unwrap_or(0);
         if largest < demand.gpus as usize {
             return Err((
                 R::NvlinkIslandTooSmall,
-                format!(
-                    "wanted {} in one island, the largest has {largest}",
-                    demand.gpus
-                ),
+                format!("wanted {} in one island, the largest has {largest}", demand.gpus),
             ));
         }
     }
@@ -206,29 +139,14 @@ fn host_size(capabilities: &NodeCapabilities, demand: &Demand) -> Check {
     if capabilities.cpu_millis < demand.cpu_millis {
         return Err((
             R::CpuTooSmall,
-            format!(
-                "wanted {} millicores, has {}",
-                demand.cpu_millis, capabilities.cpu_millis
-            ),
+            format!("wanted {} millicores, has {}", demand.cpu_millis, capabilities.cpu_millis),
         ));
     }
     if capabilities.memory_mib < demand.memory_mib {
-        return Err((
-            R::MemoryTooSmall,
-            format!(
-                "wanted {} MiB, has {}",
-                demand.memory_mib, capabilities.memory_mib
-            ),
-        ));
+        return Err((R::MemoryTooSmall, format!("wanted {} MiB, has {}", demand.memory_mib, capabilities.memory_mib)));
     }
     if capabilities.disk_mib < demand.disk_mib {
-        return Err((
-            R::DiskTooSmall,
-            format!(
-                "wanted {} MiB, has {}",
-                demand.disk_mib, capabilities.disk_mib
-            ),
-        ));
+        return Err((R::DiskTooSmall, format!("wanted {} MiB, has {}", demand.disk_mib, capabilities.disk_mib)));
     }
     Ok(())
 }
@@ -240,30 +158,13 @@ fn free_gpus<'a>(
     demand: &Demand,
 ) -> Result<Vec<&'a GpuInfo>, (R, String)> {
     let wanted = demand.gpus as usize;
-    let healthy: Vec<&GpuInfo> = fitting
-        .iter()
-        .copied()
-        .filter(|g| g.health == GpuHealth::Healthy)
-        .collect();
+    let healthy: Vec<&GpuInfo> = fitting.iter().copied().filter(|g| g.health == GpuHealth::Healthy).collect();
     if healthy.len() < wanted {
-        return Err((
-            R::GpuUnhealthy,
-            format!("wanted {wanted}, healthy {}", healthy.len()),
-        ));
+        return Err((R::GpuUnhealthy, format!("wanted {wanted}, healthy {}", healthy.len())));
     }
-    let free: Vec<&GpuInfo> = healthy
-        .into_iter()
-        .filter(|g| cluster.workloads.holder(&g.uuid).is_none())
-        .collect();
+    let free: Vec<&GpuInfo> = healthy.into_iter().filter(|g| cluster.workloads.holder(&g.uuid).is_none()).collect();
     if free.len() < wanted {
-        return Err((
-            R::GpuBusy,
-            format!(
-                "wanted {wanted}, free {} of {}",
-                free.len(),
-                node.gpus().len()
-            ),
-        ));
+        return Err((R::GpuBusy, format!("wanted {wanted}, free {} of {}", free.len(), node.gpus().len())));
     }
     if demand.nvlink && wanted > 1 {
         let largest = islands(&free).values().map(Vec::len).max().unwrap_or(0);
@@ -278,30 +179,17 @@ fn free_gpus<'a>(
 }
 
 fn host_free(node: &NodeEntry, capabilities: &NodeCapabilities, demand: &Demand) -> Check {
-    let cpu = capabilities
-        .cpu_millis
-        .saturating_sub(node.usage.cpu_millis);
+    let cpu = capabilities.cpu_millis.saturating_sub(node.usage.cpu_millis);
     if cpu < demand.cpu_millis {
-        return Err((
-            R::CpuBusy,
-            format!("wanted {} millicores, free {cpu}", demand.cpu_millis),
-        ));
+        return Err((R::CpuBusy, format!("wanted {} millicores, free {cpu}", demand.cpu_millis)));
     }
-    let memory = capabilities
-        .memory_mib
-        .saturating_sub(node.usage.memory_mib);
+    let memory = capabilities.memory_mib.saturating_sub(node.usage.memory_mib);
     if memory < demand.memory_mib {
-        return Err((
-            R::MemoryBusy,
-            format!("wanted {} MiB, free {memory}", demand.memory_mib),
-        ));
+        return Err((R::MemoryBusy, format!("wanted {} MiB, free {memory}", demand.memory_mib)));
     }
     let disk = capabilities.disk_mib.saturating_sub(node.usage.disk_mib);
     if disk < demand.disk_mib {
-        return Err((
-            R::DiskBusy,
-            format!("wanted {} MiB, free {disk}", demand.disk_mib),
-        ));
+        return Err((R::DiskBusy, format!("wanted {} MiB, free {disk}", demand.disk_mib)));
     }
     Ok(())
 }
@@ -330,10 +218,7 @@ fn choose<'a>(free: &[&'a GpuInfo], demand: &Demand) -> Result<Vec<&'a GpuInfo>,
         return Ok(take(island.clone(), wanted));
     }
     if demand.nvlink && wanted > 1 {
-        return Err((
-            R::NvlinkIslandBusy,
-            format!("wanted {wanted} free in one island"),
-        ));
+        return Err((R::NvlinkIslandBusy, format!("wanted {wanted} free in one island")));
     }
     let mut pool: Vec<&GpuInfo> = islands.into_iter().rev().flatten().collect();
     pool.extend(free.iter().copied().filter(|g| g.nvlink_island.is_none()));
@@ -350,10 +235,7 @@ fn take(mut gpus: Vec<&GpuInfo>, wanted: usize) -> Vec<&GpuInfo> {
 
 fn common_island(chosen: &[&GpuInfo]) -> Option<u32> {
     let first = chosen.first()?.nvlink_island?;
-    chosen
-        .iter()
-        .all(|g| g.nvlink_island == Some(first))
-        .then_some(first)
+    chosen.iter().all(|g| g.nvlink_island == Some(first)).then_some(first)
 }
 
 fn score(
@@ -365,31 +247,13 @@ fn score(
 ) -> Score {
     let demand = spec.demand();
     let n_free = u32::try_from(free.len()).unwrap_or(u32::MAX);
-    let touched = free
-        .iter()
-        .filter(|g| chosen.iter().any(|c| c.nvlink_island == g.nvlink_island))
-        .count();
-    let left = |total: u64, used: u64, wanted: u64| {
-        total.saturating_sub(used + wanted) * 1000 / total.max(1)
-    };
-    let host_left = left(
-        capabilities.cpu_millis,
-        node.usage.cpu_millis,
-        demand.cpu_millis,
-    ) + left(
-        capabilities.memory_mib,
-        node.usage.memory_mib,
-        demand.memory_mib,
-    );
-    let all_free = u32::try_from(capabilities.gpus.len())
-        .unwrap_or(u32::MAX)
-        .saturating_sub(node.usage.gpus);
-    let (mut gpus_left, mut island_left) = (
-        all_free.saturating_sub(demand.gpus),
-        u32::try_from(touched)
-            .unwrap_or(u32::MAX)
-            .saturating_sub(demand.gpus),
-    );
+    let touched = free.iter().filter(|g| chosen.iter().any(|c| c.nvlink_island == g.nvlink_island)).count();
+    let left = |total: u64, used: u64, wanted: u64| total.saturating_sub(used + wanted) * 1000 / total.max(1);
+    let host_left = left(capabilities.cpu_millis, node.usage.cpu_millis, demand.cpu_millis)
+        + left(capabilities.memory_mib, node.usage.memory_mib, demand.memory_mib);
+    let all_free = u32::try_from(capabilities.gpus.len()).unwrap_or(u32::MAX).saturating_sub(node.usage.gpus);
+    let (mut gpus_left, mut island_left) =
+        (all_free.saturating_sub(demand.gpus), u32::try_from(touched).unwrap_or(u32::MAX).saturating_sub(demand.gpus));
     let mut host_left_permille = host_left;
     if spreads(spec) {
         gpus_left = u32::MAX - gpus_left;
@@ -401,10 +265,7 @@ fn score(
         broken_island: chosen.len() > 1 && common_island(chosen).is_none(),
         island_left,
         gpus_left,
-        gpu_memory_over_mib: chosen
-            .iter()
-            .map(|g| g.memory_mib.saturating_sub(demand.gpu_memory_mib_min))
-            .sum(),
+        gpu_memory_over_mib: chosen.iter().map(|g| g.memory_mib.saturating_sub(demand.gpu_memory_mib_min)).sum(),
         host_left_permille,
         node_id: node.node_id,
     }

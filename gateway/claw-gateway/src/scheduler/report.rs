@@ -3,9 +3,7 @@
 use std::collections::BTreeMap;
 
 use claw_proto::validation::ValidSpec;
-use claw_tools::workloads::{
-    ChosenPlace, PlacementReason, PlacementReport, RejectedNodes, RunnerUp,
-};
+use claw_tools::workloads::{ChosenPlace, PlacementReason, PlacementReport, RejectedNodes, RunnerUp};
 
 use super::{Candidate, Rejection};
 
@@ -28,10 +26,7 @@ pub(super) fn build(
         why: why(best, candidates.len(), spec),
     });
     let runner_up = match candidates {
-        [best, second, ..] => Some(RunnerUp {
-            node: second.node.name.clone(),
-            why_not: why_not(best, second),
-        }),
+        [best, second, ..] => Some(RunnerUp { node: second.node.name.clone(), why_not: why_not(best, second) }),
         _ => None,
     };
     let summary = match &chosen {
@@ -52,24 +47,15 @@ fn nowhere(considered: usize, rejected: &[RejectedNodes], waiting_helps: bool) -
     if considered == 0 {
         return "the fleet has no nodes; enroll one with node_token_create".into();
     }
-    let why: Vec<String> = rejected
-        .iter()
-        .map(|r| format!("{} on {} ({})", r.reason, count(r.count), r.detail))
-        .collect();
-    let outlook = if waiting_helps {
-        "it waits for room"
-    } else {
-        "waiting will not help: the fleet or the spec has to change"
-    };
+    let why: Vec<String> =
+        rejected.iter().map(|r| format!("{} on {} ({})", r.reason, count(r.count), r.detail)).collect();
+    let outlook =
+        if waiting_helps { "it waits for room" } else { "waiting will not help: the fleet or the spec has to change" };
     format!("no node can take it now: {}; {outlook}", why.join("; "))
 }
 
 fn count(n: u32) -> String {
-    if n == 1 {
-        "1 node".into()
-    } else {
-        format!("{n} nodes")
-    }
+    if n == 1 { "1 node".into() } else { format!("{n} nodes") }
 }
 
 fn group(rejections: &[Rejection]) -> Vec<RejectedNodes> {
@@ -100,17 +86,11 @@ fn why(best: &Candidate, n_candidates: usize, spec: &ValidSpec) -> String {
     if demand.gpus > 1 {
         match best.island {
             Some(island) => parts.push(format!("{} GPUs in NVLink island {island}", demand.gpus)),
-            None => parts.push(format!(
-                "{} GPUs without a common NVLink island",
-                demand.gpus
-            )),
+            None => parts.push(format!("{} GPUs without a common NVLink island", demand.gpus)),
         }
     }
     if demand.gpus > 0 {
-        parts.push(format!(
-            "{} GPUs stay free there",
-            best.score.gpus_left.min(u32::MAX - best.score.gpus_left)
-        ));
+        parts.push(format!("{} GPUs stay free there", best.score.gpus_left.min(u32::MAX - best.score.gpus_left)));
     }
     if best.score.simulated {
         parts.push("simulated".to_owned());
@@ -125,15 +105,9 @@ fn why_not(best: &Candidate, second: &Candidate) -> String {
     } else if a.broken_island != b.broken_island {
         "its free GPUs are not in one NVLink island".into()
     } else if a.island_left != b.island_left {
-        format!(
-            "it would break a larger free island ({} left instead of {})",
-            b.island_left, a.island_left
-        )
+        format!("it would break a larger free island ({} left instead of {})", b.island_left, a.island_left)
     } else if a.gpus_left != b.gpus_left {
-        format!(
-            "it has more free GPUs to keep together ({} left instead of {})",
-            b.gpus_left, a.gpus_left
-        )
+        format!("it has more free GPUs to keep together ({} left instead of {})", b.gpus_left, a.gpus_left)
     } else if a.gpu_memory_over_mib != b.gpu_memory_over_mib {
         "its GPUs are larger than wanted".into()
     } else if a.host_left_permille != b.host_left_permille {

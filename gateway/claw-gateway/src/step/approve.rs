@@ -25,69 +25,37 @@ pub(super) fn apply_plan(
     secret_hash: Option<String>,
 ) -> Result<Report, Refusal> {
     const TOOL: &str = "plan_apply";
-    if let Some(outcome) = replayed(
-        &work.state,
-        work.caller,
-        TOOL,
-        mutation.request_id.as_deref(),
-        args_hash,
-    )? {
-        return Ok(Report::Outcome {
-            outcome: Box::new(outcome),
-            replayed: true,
-        });
+    if let Some(outcome) = replayed(&work.state, work.caller, TOOL, mutation.request_id.as_deref(), args_hash)? {
+        return Ok(Report::Outcome { outcome: Box::new(outcome), replayed: true });
     }
     let plan = find(&work.state, plan_id)?;
-    let def = registry::find(plan.record.operation.tool())
-        .expect("a stored plan names an operation of the registry");
+    let def = registry::find(plan.record.operation.tool()).expect("a stored plan names an operation of the registry");
     access::authorize(def, work.caller)?;
     ready(work, &plan)?;
     let before = work.state.clone();
-    work.replay_ids(
-        plan.record
-            .ids
-            .iter()
-            .filter_map(|text| u128::from_str_radix(text, 16).ok())
-            .collect(),
-    );
+    work.replay_ids(plan.record.ids.iter().filter_map(|text| u128::from_str_radix(text, 16).ok()).collect());
     let operation_id = OperationId::next(&mut work.ids);
     work.operation_id = Some(operation_id);
     let secret_hash = secret_hash.or_else(|| plan.record.secret_hash.clone());
     let done = perform::perform(work, &plan.record.operation, secret_hash.as_deref())
         .map_err(|r| stale(&plan, r.message.clone(), Vec::new()))?;
     let tier = tier_of(def.tier, &before, &work.state, work.caller).max(plan.record.view.tier);
-    let goal_outcome = accept(
-        work,
-        done,
-        operation_id,
-        plan.record.operation.tool(),
-        &plan.record.args_hash,
-    );
+    let goal_outcome = accept(work, done, operation_id, plan.record.operation.tool(), &plan.record.args_hash);
     super::follow::settle(work);
     let now_diff = diff::diff(&before, &work.state);
     if diff::hash(&now_diff) != plan.record.view.diff_hash || tier != plan.record.view.tier {
-        return Err(stale(
-            &plan,
-            "the fleet has changed since".into(),
-            drift(&plan.record.view.diff, &now_diff),
-        ));
+        return Err(stale(&plan, "the fleet has changed since".into(), drift(&plan.record.view.diff, &now_diff)));
     }
     work.emit(Event::PlanApplied { plan_id });
     let outcome = perform::with_place(&work.state, goal_outcome);
     store_receipt(work, TOOL, mutation, args_hash, &outcome);
-    Ok(Report::Outcome {
-        outcome: Box::new(outcome),
-        replayed: false,
-    })
+    Ok(Report::Outcome { outcome: Box::new(outcome), replayed: false })
 }
 
 fn find(cluster: &Cluster, plan_id: PlanId) -> Result<std::sync::Arc<PlanEntry>, Refusal> {
     cluster.plans.get(&plan_id).cloned().ok_or_else(|| {
-        Refusal::new(
-            ErrorCode::NotFound,
-            format!("no plan {plan_id}; plans are kept for a day"),
-        )
-        .with_field("plan_id", plan_id.to_string())
+        Refusal::new(ErrorCode::NotFound, format!("no plan {plan_id}; plans are kept for a day"))
+            .with_field("plan_id", plan_id.to_string())
     })
 }
 
@@ -95,19 +63,13 @@ fn find(cluster: &Cluster, plan_id: PlanId) -> Result<std::sync::Arc<PlanEntry>,
 fn ready(work: &Work<'_>, plan: &PlanEntry) -> Result<(), Refusal> {
     let view = &plan.record.view;
     if plan.applied {
-        return Err(Refusal::new(
-            ErrorCode::PlanApplied,
-            format!("{} was applied already", view.plan_id),
-        )
-        .with_next("plan_get", json!({ "plan_id": view.plan_id })));
+        return Err(Refusal::new(ErrorCode::PlanApplied, format!("{} was applied already", view.plan_id))
+            .with_next("plan_get", json!({ "plan_id": view.plan_id })));
     }
     if view.expires_at <= work.now() {
         return Err(Refusal::new(
             ErrorCode::PlanExpired,
-            format!(
-                "{} expired at {}; make a new one",
-                view.plan_id, view.expires_at
-            ),
+            format!("{} expired at {}; make a new one", view.plan_id, view.expires_at),
         ));
     }
     let Some(approval_id) = view.approval_id else {
@@ -116,14 +78,21 @@ fn ready(work: &Work<'_>, plan: &PlanEntry) -> Result<(), Refusal> {
     let state = work.state.approvals.get(&approval_id).map(|a| a.state);
     match state {
         Some(ApprovalState::Approved) => Ok(()),
-        Some(ApprovalState::Rejected) => Err(Refusal::new(ErrorCode::ApprovalDenied, format!("{} was rejected", view.plan_id))),
+        Some(ApprovalState::Rejected) => {
+            Err(Refusal::new(ErrorCode::ApprovalDenied, format!("{} was rejected", view.plan_id)))
+        }
         Some(ApprovalState::Waiting | ApprovalState::Expired | ApprovalState::Used) | None => Err(Refusal::new(
             ErrorCode::ApprovalRequired,
             format!("this plan is tier {}: a person has to approve {approval_id} first", view.tier),
         )
         .retryable()
-        .with_evidence(json!({ "approval_id": approval_id, "diff_hash": view.diff_hash, "who": who_may(view.tier, &work.state) }))
-        .with_next("approval_decide", json!({ "approval_id": approval_id, "decision": "approve", "diff_hash": &view.diff_hash[..8] }))),
+        .with_evidence(
+            json!({ "approval_id": approval_id, "diff_hash": view.diff_hash, "who": who_may(view.tier, &work.state) }),
+        )
+        .with_next(
+            "approval_decide",
+            json!({ "approval_id": approval_id, "decision": "approve", "diff_hash": &view.diff_hash[..8] }),
+        )),
     }
 }
 
@@ -135,19 +104,14 @@ fn who_may(tier: Tier, cluster: &Cluster) -> &'static str {
         Tier::Disruptive if !cluster.policy.tier2_self_confirm => {
             "a person with the approve permission who is not the one that asked"
         }
-        Tier::Read | Tier::Reversible | Tier::Disruptive | Tier::Irreversible => {
-            "a person with the approve permission"
-        }
+        Tier::Read | Tier::Reversible | Tier::Disruptive | Tier::Irreversible => "a person with the approve permission",
     }
 }
 
 fn stale(plan: &PlanEntry, why: String, drift: Vec<Change>) -> Refusal {
     Refusal::new(
         ErrorCode::StalePlan,
-        format!(
-            "{} would do something else now: {why}; nothing was changed",
-            plan.record.view.plan_id
-        ),
+        format!("{} would do something else now: {why}; nothing was changed", plan.record.view.plan_id),
     )
     .with_evidence(json!({ "difference": drift }))
     .with_next("plan_get", json!({ "plan_id": plan.record.view.plan_id }))
@@ -155,14 +119,11 @@ fn stale(plan: &PlanEntry, why: String, drift: Vec<Change>) -> Refusal {
 
 /// What one diff has and the other has not.
 pub(crate) fn drift(planned: &[Change], present: &[Change]) -> Vec<Change> {
-    let gone = planned
-        .iter()
-        .filter(|c| !present.contains(c))
-        .map(|c| Change {
-            from: c.to.clone(),
-            to: String::new(),
-            ..c.clone()
-        });
+    let gone = planned.iter().filter(|c| !present.contains(c)).map(|c| Change {
+        from: c.to.clone(),
+        to: String::new(),
+        ..c.clone()
+    });
     let new = present.iter().filter(|c| !planned.contains(c)).cloned();
     gone.chain(new).take(20).collect()
 }
@@ -177,35 +138,18 @@ pub(super) fn decide(
     args_hash: &str,
 ) -> Result<Report, Refusal> {
     const TOOL: &str = "approval_decide";
-    if let Some(outcome) = replayed(
-        &work.state,
-        work.caller,
-        TOOL,
-        mutation.request_id.as_deref(),
-        args_hash,
-    )? {
-        return Ok(Report::Outcome {
-            outcome: Box::new(outcome),
-            replayed: true,
-        });
+    if let Some(outcome) = replayed(&work.state, work.caller, TOOL, mutation.request_id.as_deref(), args_hash)? {
+        return Ok(Report::Outcome { outcome: Box::new(outcome), replayed: true });
     }
     access::authorize(registry::find(TOOL).expect("in the registry"), work.caller)?;
-    let approval = work
-        .state
-        .approvals
-        .get(&approval_id)
-        .cloned()
-        .ok_or_else(|| {
-            Refusal::new(ErrorCode::NotFound, format!("no approval {approval_id}"))
-                .with_field("approval_id", approval_id.to_string())
-                .with_next("approval_list", json!({}))
-        })?;
+    let approval = work.state.approvals.get(&approval_id).cloned().ok_or_else(|| {
+        Refusal::new(ErrorCode::NotFound, format!("no approval {approval_id}"))
+            .with_field("approval_id", approval_id.to_string())
+            .with_next("approval_list", json!({}))
+    })?;
     let plan = find(&work.state, approval.plan_id)?;
     if approval.state != ApprovalState::Waiting {
-        return Err(Refusal::new(
-            ErrorCode::InvalidState,
-            format!("{approval_id} is {} already", approval.state),
-        ));
+        return Err(Refusal::new(ErrorCode::InvalidState, format!("{approval_id} is {} already", approval.state)));
     }
     if plan.record.view.expires_at <= work.now() {
         return Err(Refusal::new(
@@ -213,12 +157,7 @@ pub(super) fn decide(
             format!("its plan expired at {}", plan.record.view.expires_at),
         ));
     }
-    if !plan
-        .record
-        .view
-        .diff_hash
-        .starts_with(&diff_hash.to_ascii_lowercase())
-    {
+    if !plan.record.view.diff_hash.starts_with(&diff_hash.to_ascii_lowercase()) {
         return Err(Refusal::new(
             ErrorCode::InvalidArgument,
             "the hash is not that of this plan: look at its diff again",
@@ -229,30 +168,18 @@ pub(super) fn decide(
     if decision == ApprovalDecision::Approve {
         may_approve(work, &plan, approval.tier)?;
     }
-    work.emit(Event::ApprovalDecided {
-        approval_id,
-        decision,
-    });
+    work.emit(Event::ApprovalDecided { approval_id, decision });
     let (word, next) = match decision {
         ApprovalDecision::Approve => (
             "approved",
-            Some(claw_tools::refusal::SuggestedCall::new(
-                "plan_apply",
-                json!({ "plan_id": approval.plan_id }),
-            )),
+            Some(claw_tools::refusal::SuggestedCall::new("plan_apply", json!({ "plan_id": approval.plan_id }))),
         ),
         ApprovalDecision::Reject => ("rejected", None),
     };
-    let mut outcome = Outcome::new(
-        EffectKind::Accepted,
-        format!("{approval_id} {word}: {}", plan.record.view.summary),
-    );
+    let mut outcome = Outcome::new(EffectKind::Accepted, format!("{approval_id} {word}: {}", plan.record.view.summary));
     outcome.next.extend(next);
     store_receipt(work, TOOL, mutation, args_hash, &outcome);
-    Ok(Report::Outcome {
-        outcome: Box::new(outcome),
-        replayed: false,
-    })
+    Ok(Report::Outcome { outcome: Box::new(outcome), replayed: false })
 }
 
 /// Programs never approve; one's own plan only as far as the policy says.
@@ -262,9 +189,7 @@ fn may_approve(work: &Work<'_>, plan: &PlanEntry, tier: Tier) -> Result<(), Refu
             .with_evidence(json!({ "who": who_may(tier, &work.state) }))
     };
     if work.caller.kind != PrincipalKind::Person {
-        return Err(not_yours(
-            "this credential is held by an agent; a person has to approve",
-        ));
+        return Err(not_yours("this credential is held by an agent; a person has to approve"));
     }
     let own = plan.record.principal == work.caller.principal;
     let self_allowed = match tier {
@@ -272,9 +197,7 @@ fn may_approve(work: &Work<'_>, plan: &PlanEntry, tier: Tier) -> Result<(), Refu
         Tier::Read | Tier::Reversible | Tier::Disruptive => work.state.policy.tier2_self_confirm,
     };
     if own && !self_allowed {
-        return Err(not_yours(
-            "one cannot approve one's own plan of this tier; another person has to",
-        ));
+        return Err(not_yours("one cannot approve one's own plan of this tier; another person has to"));
     }
     Ok(())
 }

@@ -25,44 +25,23 @@ pub(super) fn diff(before: &Cluster, after: &Cluster) -> Vec<Change> {
     }
     for item in before.nodes.map().diff(after.nodes.map()) {
         let (old, new) = sides(&item);
-        compare(
-            &mut changes,
-            "node",
-            old.map(|n| node_fields(n)),
-            new.map(|n| node_fields(n)),
-        );
+        compare(&mut changes, "node", old.map(|n| node_fields(n)), new.map(|n| node_fields(n)));
     }
     for item in before.keys.diff(&after.keys) {
         let (old, new) = sides(&item);
         let fields = |k: &crate::cluster::KeyEntry| {
             let what = format!("{} key for {} ({})", k.role, k.principal, k.kind);
-            (
-                k.key_id.to_string(),
-                vec![("key", what), ("valid", (!k.revoked).to_string())],
-            )
+            (k.key_id.to_string(), vec![("key", what), ("valid", (!k.revoked).to_string())])
         };
-        compare(
-            &mut changes,
-            "key",
-            old.map(|k| fields(k)),
-            new.map(|k| fields(k)),
-        );
+        compare(&mut changes, "key", old.map(|k| fields(k)), new.map(|k| fields(k)));
     }
     for item in before.tokens.diff(&after.tokens) {
         let (old, new) = sides(&item);
         let fields = |t: &crate::cluster::TokenEntry| {
             let what = format!("one node named {}", t.name.as_deref().unwrap_or("anything"));
-            (
-                t.token_id.to_string(),
-                vec![("token", what), ("valid", (!t.revoked).to_string())],
-            )
+            (t.token_id.to_string(), vec![("token", what), ("valid", (!t.revoked).to_string())])
         };
-        compare(
-            &mut changes,
-            "token",
-            old.map(|t| fields(t)),
-            new.map(|t| fields(t)),
-        );
+        compare(&mut changes, "token", old.map(|t| fields(t)), new.map(|t| fields(t)));
     }
     changes.sort();
     changes
@@ -79,8 +58,7 @@ pub(super) fn evicted(before: &Cluster, after: &Cluster) -> BTreeSet<WorkloadId>
         let loses = new.is_none_or(|w| {
             w.desired != Desired::Run
                 || w.state.is_final()
-                || (old.live().is_some()
-                    && w.live().map(|a| a.attempt) != old.live().map(|a| a.attempt))
+                || (old.live().is_some() && w.live().map(|a| a.attempt) != old.live().map(|a| a.attempt))
         });
         if loses {
             evicted.insert(old.workload_id);
@@ -92,10 +70,7 @@ pub(super) fn evicted(before: &Cluster, after: &Cluster) -> BTreeSet<WorkloadId>
 /// SHA-256 of the canonical diff, hex.
 pub(super) fn hash(changes: &[Change]) -> String {
     let canonical = serde_json::to_vec(changes).expect("changes hold only strings");
-    Sha256::digest(&canonical)
-        .iter()
-        .map(|b| format!("{b:02x}"))
-        .collect()
+    Sha256::digest(&canonical).iter().map(|b| format!("{b:02x}")).collect()
 }
 
 type Fields = (String, Vec<(&'static str, String)>);
@@ -104,16 +79,9 @@ fn workload_fields(cluster: &Cluster, w: &WorkloadEntry) -> Fields {
     let place = match (w.live(), w.desired) {
         (Some(_), Desired::Move) => "to be moved".to_owned(),
         (Some(a), Desired::Run | Desired::Stop) => {
-            let node = cluster
-                .nodes
-                .get(a.node_id)
-                .map_or_else(|| a.node_id.to_string(), |n| n.name.clone());
+            let node = cluster.nodes.get(a.node_id).map_or_else(|| a.node_id.to_string(), |n| n.name.clone());
             let gpus: Vec<String> = a.gpus.iter().map(ToString::to_string).collect();
-            if gpus.is_empty() {
-                node
-            } else {
-                format!("{node} [{}]", gpus.join(" "))
-            }
+            if gpus.is_empty() { node } else { format!("{node} [{}]", gpus.join(" ")) }
         }
         (None, _) if w.state.is_final() => String::new(),
         (None, _) => "queue".to_owned(),
@@ -125,22 +93,13 @@ fn workload_fields(cluster: &Cluster, w: &WorkloadEntry) -> Fields {
     };
     (
         w.workload_id.to_string(),
-        vec![
-            ("name", w.name.clone()),
-            ("place", place),
-            ("what", what(w)),
-            ("wanted", wanted.to_owned()),
-        ],
+        vec![("name", w.name.clone()), ("place", place), ("what", what(w)), ("wanted", wanted.to_owned())],
     )
 }
 
 fn what(w: &WorkloadEntry) -> String {
     let spec = serde_json::to_vec(w.spec.spec()).unwrap_or_default();
-    let digest: String = Sha256::digest(&spec)
-        .iter()
-        .take(6)
-        .map(|b| format!("{b:02x}"))
-        .collect();
+    let digest: String = Sha256::digest(&spec).iter().take(6).map(|b| format!("{b:02x}")).collect();
     format!("{} (spec {digest})", crate::query::what(w.spec.spec()))
 }
 
@@ -168,28 +127,17 @@ fn node_fields(n: &NodeEntry) -> Fields {
 }
 
 fn compare(changes: &mut Vec<Change>, kind: &str, old: Option<Fields>, new: Option<Fields>) {
-    let name = new
-        .as_ref()
-        .or(old.as_ref())
-        .map_or_else(String::new, |(name, _)| name.clone());
+    let name = new.as_ref().or(old.as_ref()).map_or_else(String::new, |(name, _)| name.clone());
     let old = old.map(|(_, fields)| fields).unwrap_or_default();
     let new = new.map(|(_, fields)| fields).unwrap_or_default();
     let keys: BTreeSet<&str> = old.iter().chain(&new).map(|(key, _)| *key).collect();
     let value = |fields: &[(&'static str, String)], key: &str| {
-        fields
-            .iter()
-            .find(|(k, _)| *k == key)
-            .map_or_else(String::new, |(_, v)| v.clone())
+        fields.iter().find(|(k, _)| *k == key).map_or_else(String::new, |(_, v)| v.clone())
     };
     for key in keys {
         let (from, to) = (value(&old, key), value(&new, key));
         if from != to {
-            changes.push(Change {
-                subject: format!("{kind} {name}"),
-                field: key.to_owned(),
-                from,
-                to,
-            });
+            changes.push(Change { subject: format!("{kind} {name}"), field: key.to_owned(), from, to });
         }
     }
 }

@@ -50,9 +50,10 @@ pub(super) fn tick(work: &mut Work<'_>) -> Report {
     expire_leases(work);
     let now = work.now();
     let opened = work.state.workloads.queue().any(|id| {
-        work.state.workloads.get(id).is_some_and(|w| {
-            w.reason == WorkloadReason::NotBefore && w.not_before.is_none_or(|t| t <= now)
-        })
+        work.state
+            .workloads
+            .get(id)
+            .is_some_and(|w| w.reason == WorkloadReason::NotBefore && w.not_before.is_none_or(|t| t <= now))
     });
     work.room_changed |= opened;
     prune(work);
@@ -71,39 +72,15 @@ fn schedule(work: &mut Work<'_>) {
             wait(work, &entry, WorkloadReason::NotBefore, None);
             continue;
         }
-        let known = hopeless
-            .iter()
-            .find(|(spec, _)| scheduler::same_shape(spec, &entry.spec))
-            .map(|(_, d)| d.clone());
+        let known = hopeless.iter().find(|(spec, _)| scheduler::same_shape(spec, &entry.spec)).map(|(_, d)| d.clone());
         let decision = known.unwrap_or_else(|| scheduler::decide(&work.state, &entry.spec));
         match decision {
-            Placing::Place {
-                node_id,
-                gpus,
-                runtime,
-                report,
-            } => {
+            Placing::Place { node_id, gpus, runtime, report } => {
                 let attempt = Attempt(entry.attempt().0 + 1);
-                work.emit(Event::WorkloadPlaced {
-                    workload_id: id,
-                    attempt,
-                    node_id,
-                    gpus,
-                    runtime,
-                    report,
-                });
-                let generation = work
-                    .state
-                    .nodes
-                    .get(node_id)
-                    .map(|n| n.generation(work.state.epoch))
-                    .unwrap_or_default();
-                work.effect(Effect::StartWorkload {
-                    node_id,
-                    workload_id: id,
-                    attempt,
-                    generation,
-                });
+                work.emit(Event::WorkloadPlaced { workload_id: id, attempt, node_id, gpus, runtime, report });
+                let generation =
+                    work.state.nodes.get(node_id).map(|n| n.generation(work.state.epoch)).unwrap_or_default();
+                work.effect(Effect::StartWorkload { node_id, workload_id: id, attempt, generation });
             }
             Placing::Wait { ref report } => {
                 let why = if report.waiting_helps || work.state.nodes.is_empty() {
@@ -126,11 +103,7 @@ fn wait(
 ) {
     // Only a change of reason is an event: the numbers are asked for with `workload_explain`.
     if entry.reason != why {
-        work.emit(Event::WorkloadWaits {
-            workload_id: entry.workload_id,
-            why,
-            report,
-        });
+        work.emit(Event::WorkloadWaits { workload_id: entry.workload_id, why, report });
     }
 }
 
@@ -143,10 +116,7 @@ fn notice_drained(work: &mut Work<'_>) {
         .map(|n| n.node_id)
         .collect();
     for node_id in drained {
-        work.emit(Event::NodeSchedulableChanged {
-            node_id,
-            to: Schedulable::Drained,
-        });
+        work.emit(Event::NodeSchedulableChanged { node_id, to: Schedulable::Drained });
     }
 }
 
@@ -164,12 +134,7 @@ fn expire_leases(work: &mut Work<'_>) {
     }
     let now = work.now();
     let mut lost = Vec::new();
-    for node in work
-        .state
-        .nodes
-        .iter()
-        .filter(|n| n.link == NodeLink::Unreachable)
-    {
+    for node in work.state.nodes.iter().filter(|n| n.link == NodeLink::Unreachable) {
         for id in &node.usage.workloads {
             let Some(w) = work.state.workloads.get(*id) else {
                 continue;
@@ -182,12 +147,7 @@ fn expire_leases(work: &mut Work<'_>) {
         }
     }
     for id in lost {
-        end_lost(
-            work,
-            id,
-            WorkloadReason::NodeLost,
-            "its node is unreachable and the partition lease has run out",
-        );
+        end_lost(work, id, WorkloadReason::NodeLost, "its node is unreachable and the partition lease has run out");
     }
 }
 
@@ -213,37 +173,21 @@ pub(super) fn end_lost(work: &mut Work<'_>, id: WorkloadId, why: WorkloadReason,
 }
 
 /// What comes after the end of an attempt.
-pub(super) fn after_end(
-    work: &mut Work<'_>,
-    entry: &WorkloadEntry,
-    state: WorkloadState,
-    why: WorkloadReason,
-) {
+pub(super) fn after_end(work: &mut Work<'_>, entry: &WorkloadEntry, state: WorkloadState, why: WorkloadReason) {
     let id = entry.workload_id;
     let next = match entry.desired {
         Desired::Stop => None,
-        Desired::Move if !matches!(state, WorkloadState::Completed) => {
-            Some((WorkloadReason::NodeDrained, None, false))
-        }
+        Desired::Move if !matches!(state, WorkloadState::Completed) => Some((WorkloadReason::NodeDrained, None, false)),
         Desired::Move | Desired::Run => restart(work, entry, state, why),
     };
     match next {
-        Some((why, not_before, counts)) => work.emit(Event::WorkloadRequeued {
-            workload_id: id,
-            why,
-            not_before,
-            counts,
-        }),
+        Some((why, not_before, counts)) => {
+            work.emit(Event::WorkloadRequeued { workload_id: id, why, not_before, counts })
+        }
         None => {
-            work.emit(Event::WorkloadEnded {
-                workload_id: id,
-                state,
-                why,
-            });
+            work.emit(Event::WorkloadEnded { workload_id: id, state, why });
             if let Some(handle) = &entry.env_handle {
-                work.effect(Effect::EraseBlob {
-                    handle: handle.clone(),
-                });
+                work.effect(Effect::EraseBlob { handle: handle.clone() });
             }
         }
     }
@@ -263,10 +207,7 @@ fn restart(
         let tries_left = entry.attempt().0 < INFRA_ATTEMPTS_MAX;
         return (!explicit_never && tries_left).then_some((why, None, false));
     }
-    if matches!(
-        why,
-        WorkloadReason::MaxDuration | WorkloadReason::StopRequested
-    ) {
+    if matches!(why, WorkloadReason::MaxDuration | WorkloadReason::StopRequested) {
         return None;
     }
     let again = match entry.spec.restart() {
@@ -278,21 +219,12 @@ fn restart(
         return None;
     }
     let pause = (RESTART_PAUSE_MS << entry.restarts.min(6)).min(RESTART_PAUSE_MS_MAX);
-    Some((
-        WorkloadReason::Restarted,
-        Some(work.now().plus_ms(pause)),
-        true,
-    ))
+    Some((WorkloadReason::Restarted, Some(work.now().plus_ms(pause)), true))
 }
 
 fn watch_mass_loss(work: &mut Work<'_>) {
     let (mut silent, mut total) = (0_u32, 0_u32);
-    for node in work
-        .state
-        .nodes
-        .iter()
-        .filter(|n| n.link != NodeLink::Enrolled)
-    {
+    for node in work.state.nodes.iter().filter(|n| n.link != NodeLink::Enrolled) {
         total += 1;
         silent += u32::from(node.link == NodeLink::Unreachable);
     }
@@ -319,10 +251,7 @@ fn resolve_operations(work: &mut Work<'_>) {
             let Some(operation) = work.state.operations.get(operation_id) else {
                 continue;
             };
-            results.extend(
-                result_of(&operation.record.goal, entry)
-                    .map(|(state, text)| (*operation_id, state, text)),
-            );
+            results.extend(result_of(&operation.record.goal, entry).map(|(state, text)| (*operation_id, state, text)));
         }
     }
     for id in &work.touched_nodes {
@@ -353,11 +282,7 @@ fn resolve_operations(work: &mut Work<'_>) {
         }
     }
     for (operation_id, state, observed) in results {
-        work.emit(Event::OperationResolved {
-            operation_id,
-            state,
-            observed,
-        });
+        work.emit(Event::OperationResolved { operation_id, state, observed });
     }
 }
 
@@ -370,35 +295,18 @@ fn result_of(goal: &Goal, w: &WorkloadEntry) -> Option<(OperationState, String)>
         Goal::WorkloadRuns { .. } if w.state == WorkloadState::Completed => {
             Some((OperationState::Succeeded, state_text()))
         }
-        Goal::WorkloadRuns { .. } if w.state.is_final() => {
-            Some((OperationState::Failed, state_text()))
-        }
-        Goal::WorkloadEnds { .. } if w.state.is_final() => {
-            Some((OperationState::Succeeded, state_text()))
-        }
-        Goal::WorkloadRuns { .. }
-        | Goal::WorkloadEnds { .. }
-        | Goal::NodeEmpty { .. }
-        | Goal::Immediate => None,
+        Goal::WorkloadRuns { .. } if w.state.is_final() => Some((OperationState::Failed, state_text())),
+        Goal::WorkloadEnds { .. } if w.state.is_final() => Some((OperationState::Succeeded, state_text())),
+        Goal::WorkloadRuns { .. } | Goal::WorkloadEnds { .. } | Goal::NodeEmpty { .. } | Goal::Immediate => None,
     }
 }
 
 fn prune(work: &mut Work<'_>) {
     let before = work.now().plus_ms(-work.state.policy.receipt_ttl_ms);
-    let old_receipts = work
-        .state
-        .receipts_by_time
-        .get_min()
-        .is_some_and(|(at, _)| *at < before.plus_ms(-60_000));
-    let mut workloads = work
-        .state
-        .workloads
-        .ended_beyond(work.state.policy.ended_workloads_max);
+    let old_receipts = work.state.receipts_by_time.get_min().is_some_and(|(at, _)| *at < before.plus_ms(-60_000));
+    let mut workloads = work.state.workloads.ended_beyond(work.state.policy.ended_workloads_max);
     workloads.truncate(PRUNE_BATCH);
     if old_receipts || workloads.len() == PRUNE_BATCH {
-        work.emit(Event::HistoryPruned {
-            receipts_before: before,
-            workloads,
-        });
+        work.emit(Event::HistoryPruned { receipts_before: before, workloads });
     }
 }

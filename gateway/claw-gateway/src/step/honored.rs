@@ -24,62 +24,22 @@ pub(super) fn check(spec: &WorkloadSpec) -> Result<(), Refusal> {
         spec.replicas.is_some_and(|n| n != 1),
         "replicas come with deployments, which are not built; submit it several times",
     );
-    not(
-        "autoscale",
-        spec.autoscale.is_some(),
-        "the autoscaler is not built",
-    );
+    not("autoscale", spec.autoscale.is_some(), "the autoscaler is not built");
     not(
         "gpu.fraction",
         gpu.is_some_and(|g| g.fraction.is_some_and(|f| f < 1.0)),
         "shares of a GPU are not built; whole GPUs only",
     );
-    not(
-        "gpu.mig_profile",
-        gpu.is_some_and(|g| g.mig_profile.is_some()),
-        "MIG slices are not built; whole GPUs only",
-    );
-    not(
-        "preemptible",
-        spec.preemptible == Some(true),
-        "preemption is not built; nothing is stopped for other work",
-    );
-    not(
-        "checkpoint_interval_s",
-        spec.checkpoint_interval_s.is_some(),
-        "checkpoints are not built",
-    );
-    not(
-        "deadline",
-        spec.deadline.is_some(),
-        "the scheduler does not plan for deadlines yet",
-    );
+    not("gpu.mig_profile", gpu.is_some_and(|g| g.mig_profile.is_some()), "MIG slices are not built; whole GPUs only");
+    not("preemptible", spec.preemptible == Some(true), "preemption is not built; nothing is stopped for other work");
+    not("checkpoint_interval_s", spec.checkpoint_interval_s.is_some(), "checkpoints are not built");
+    not("deadline", spec.deadline.is_some(), "the scheduler does not plan for deadlines yet");
     not("tenant", spec.tenant.is_some(), "tenants are not built");
-    not(
-        "volumes",
-        !spec.volumes.is_empty(),
-        "volumes come with the container runtime, which is not built",
-    );
-    not(
-        "market",
-        spec.market.is_some_and(|m| m != MarketUse::Never),
-        "the market is not built",
-    );
-    not(
-        "budget",
-        spec.budget.is_some(),
-        "budgets come with the market, which is not built",
-    );
-    not(
-        "secrets",
-        !spec.secrets.is_empty(),
-        "the secret store is not built",
-    );
-    not(
-        "outputs",
-        !spec.outputs.is_empty(),
-        "collecting outputs is not built",
-    );
+    not("volumes", !spec.volumes.is_empty(), "volumes come with the container runtime, which is not built");
+    not("market", spec.market.is_some_and(|m| m != MarketUse::Never), "the market is not built");
+    not("budget", spec.budget.is_some(), "budgets come with the market, which is not built");
+    not("secrets", !spec.secrets.is_empty(), "the secret store is not built");
+    not("outputs", !spec.outputs.is_empty(), "collecting outputs is not built");
     not(
         "shm_gib",
         spec.shm_gib.is_some() && spec.runtime == Some(RuntimeKind::Process),
@@ -88,21 +48,15 @@ pub(super) fn check(spec: &WorkloadSpec) -> Result<(), Refusal> {
     let Some((path, why)) = faults.first() else {
         return Ok(());
     };
-    let got = serde_json::to_value(spec)
-        .ok()
-        .and_then(|v| lookup(&v, path))
-        .map_or_else(String::new, |v| v.to_string());
-    let evidence: Vec<Value> = faults
-        .iter()
-        .map(|(p, w)| serde_json::json!({ "field": format!("spec.{p}"), "why": w }))
-        .collect();
+    let got =
+        serde_json::to_value(spec).ok().and_then(|v| lookup(&v, path)).map_or_else(String::new, |v| v.to_string());
+    let evidence: Vec<Value> =
+        faults.iter().map(|(p, w)| serde_json::json!({ "field": format!("spec.{p}"), "why": w })).collect();
     Err(Refusal::new(ErrorCode::NotBuilt, format!("{path}: {why}"))
         .with_field(format!("spec.{path}"), got)
         .with_evidence(Value::Array(evidence)))
 }
 
 fn lookup(value: &Value, path: &str) -> Option<Value> {
-    path.split('.')
-        .try_fold(value, |v, part| v.get(part))
-        .cloned()
+    path.split('.').try_fold(value, |v, part| v.get(part)).cloned()
 }

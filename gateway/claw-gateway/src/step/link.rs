@@ -27,16 +27,8 @@ pub(super) fn bootstrap(
     secret_hash: String,
     principal: String,
 ) -> Result<Report, Refusal> {
-    if work
-        .state
-        .keys
-        .values()
-        .any(|k| k.role == Role::Admin && !k.revoked)
-    {
-        return Err(Refusal::new(
-            ErrorCode::InvalidState,
-            "the fleet has an admin key already",
-        ));
+    if work.state.keys.values().any(|k| k.role == Role::Admin && !k.revoked) {
+        return Err(Refusal::new(ErrorCode::InvalidState, "the fleet has an admin key already"));
     }
     work.emit(Event::ApiKeyCreated {
         key_id,
@@ -50,12 +42,7 @@ pub(super) fn bootstrap(
 }
 
 /// One-time token against an identity.
-pub(super) fn enroll(
-    work: &mut Work<'_>,
-    token_id: TokenId,
-    secret_hash: &str,
-    name: &str,
-) -> Result<Report, Refusal> {
+pub(super) fn enroll(work: &mut Work<'_>, token_id: TokenId, secret_hash: &str, name: &str) -> Result<Report, Refusal> {
     // Unknown and wrong get the same words; used and expired are told only to who holds the secret.
     let invalid = || {
         Refusal::new(
@@ -63,20 +50,12 @@ pub(super) fn enroll(
             "the enrollment token is not valid; make a new one with node_token_create",
         )
     };
-    let token = work
-        .state
-        .tokens
-        .get(&token_id)
-        .cloned()
-        .ok_or_else(invalid)?;
+    let token = work.state.tokens.get(&token_id).cloned().ok_or_else(invalid)?;
     if !equal_in_constant_time(&token.secret_hash, secret_hash) {
         return Err(invalid());
     }
     if token.revoked {
-        return Err(Refusal::new(
-            ErrorCode::TokenInvalid,
-            "the enrollment token was revoked",
-        ));
+        return Err(Refusal::new(ErrorCode::TokenInvalid, "the enrollment token was revoked"));
     }
     if let Some(node_id) = token.used_by {
         return Err(Refusal::new(
@@ -98,37 +77,22 @@ pub(super) fn enroll(
             .with_allowed(["lower-case letters, digits, dashes".to_owned()])
     })?;
     if token.name.as_deref().is_some_and(|n| n != name) {
-        return Err(Refusal::new(
-            ErrorCode::TokenInvalid,
-            "the enrollment token is for another node name",
-        )
-        .with_field("name", name)
-        .with_allowed(token.name.clone()));
+        return Err(Refusal::new(ErrorCode::TokenInvalid, "the enrollment token is for another node name")
+            .with_field("name", name)
+            .with_allowed(token.name.clone()));
     }
     if let Some(other) = work.state.nodes.by_name(name) {
-        return Err(Refusal::new(
-            ErrorCode::InvalidState,
-            format!("the name is taken by {}", other.node_id),
-        )
-        .with_field("name", name));
+        return Err(Refusal::new(ErrorCode::InvalidState, format!("the name is taken by {}", other.node_id))
+            .with_field("name", name));
     }
     let node_id = NodeId::next(&mut work.ids);
-    work.emit(Event::NodeEnrolled {
-        node_id,
-        name: name.to_owned(),
-        labels: token.labels.clone(),
-        token_id,
-    });
+    work.emit(Event::NodeEnrolled { node_id, name: name.to_owned(), labels: token.labels.clone(), token_id });
     Ok(Report::Enrolled { node_id })
 }
 
 /// Both are hex of a hash, so equal in length; every byte is looked at.
 fn equal_in_constant_time(a: &str, b: &str) -> bool {
-    a.len() == b.len()
-        && a.bytes()
-            .zip(b.bytes())
-            .fold(0_u8, |diff, (x, y)| diff | (x ^ y))
-            == 0
+    a.len() == b.len() && a.bytes().zip(b.bytes()).fold(0_u8, |diff, (x, y)| diff | (x ^ y)) == 0
 }
 
 /// A node connects: it is online, gets its desired set, and what it runs is judged.
@@ -141,15 +105,8 @@ pub(super) fn register(
     epoch_seen: u64,
 ) -> Result<Report, Refusal> {
     let Some(node) = work.state.nodes.get(node_id).cloned() else {
-        let removed = if work.state.nodes.was_removed(node_id) {
-            "was removed from"
-        } else {
-            "is not in"
-        };
-        return Err(Refusal::new(
-            ErrorCode::NotFound,
-            format!("node {node_id} {removed} the fleet"),
-        ));
+        let removed = if work.state.nodes.was_removed(node_id) { "was removed from" } else { "is not in" };
+        return Err(Refusal::new(ErrorCode::NotFound, format!("node {node_id} {removed} the fleet")));
     };
     if epoch_seen > work.state.epoch {
         return Err(Refusal::new(
@@ -171,39 +128,23 @@ pub(super) fn register(
     }
     let was = node.link;
     if was != NodeLink::Online {
-        work.emit(Event::NodeLinkChanged {
-            node_id,
-            link: NodeLink::Online,
-            last_heard: work.now(),
-        });
+        work.emit(Event::NodeLinkChanged { node_id, link: NodeLink::Online, last_heard: work.now() });
     }
     if forgot {
         lose_what_it_forgot(work, node_id, running);
     }
     let also_stop = judge_running(work, node_id, running, was == NodeLink::Unreachable);
     work.effect(Effect::SendDesiredSet { node_id, also_stop });
-    Ok(Report::Registered {
-        settings: node.settings.clone(),
-    })
+    Ok(Report::Registered { settings: node.settings.clone() })
 }
 
 /// The node's record store is new: what it does not report any more, nobody will ever report.
 fn lose_what_it_forgot(work: &mut Work<'_>, node_id: NodeId, running: &[RunningReport]) {
-    let held: Vec<_> = work
-        .state
-        .nodes
-        .get(node_id)
-        .map(|n| n.usage.workloads.iter().copied().collect())
-        .unwrap_or_default();
+    let held: Vec<_> =
+        work.state.nodes.get(node_id).map(|n| n.usage.workloads.iter().copied().collect()).unwrap_or_default();
     for id in held {
-        let live = work
-            .state
-            .workloads
-            .get(id)
-            .and_then(|w| w.live().map(|a| a.attempt));
-        let reported = running
-            .iter()
-            .any(|r| r.workload_id == id && Some(r.attempt) == live && !r.state.is_final());
+        let live = work.state.workloads.get(id).and_then(|w| w.live().map(|a| a.attempt));
+        let reported = running.iter().any(|r| r.workload_id == id && Some(r.attempt) == live && !r.state.is_final());
         if !reported {
             end_lost(
                 work,
@@ -216,12 +157,7 @@ fn lose_what_it_forgot(work: &mut Work<'_>, node_id: NodeId, running: &[RunningR
 }
 
 /// Adopts the wanted, orders the superseded to stop, notes the unknown.
-fn judge_running(
-    work: &mut Work<'_>,
-    node_id: NodeId,
-    running: &[RunningReport],
-    returned: bool,
-) -> Vec<StopOrder> {
+fn judge_running(work: &mut Work<'_>, node_id: NodeId, running: &[RunningReport], returned: bool) -> Vec<StopOrder> {
     let mut also_stop = Vec::new();
     let mut unknown = BTreeMap::new();
     for report in running.iter().filter(|r| !r.state.is_final()) {
@@ -229,9 +165,7 @@ fn judge_running(
             unknown.insert(report.workload_id, report.attempt);
             continue;
         };
-        let wanted = entry
-            .live()
-            .is_some_and(|a| a.node_id == node_id && a.attempt == report.attempt);
+        let wanted = entry.live().is_some_and(|a| a.node_id == node_id && a.attempt == report.attempt);
         if !wanted {
             also_stop.push(StopOrder {
                 workload_id: report.workload_id,
@@ -240,10 +174,7 @@ fn judge_running(
                 cause: StatusCause::Superseded,
             });
         } else if returned && entry.state != WorkloadState::Stopping {
-            work.emit(Event::WorkloadAdopted {
-                workload_id: report.workload_id,
-                attempt: report.attempt,
-            });
+            work.emit(Event::WorkloadAdopted { workload_id: report.workload_id, attempt: report.attempt });
         }
     }
     let known: Vec<_> = work
@@ -254,21 +185,13 @@ fn judge_running(
         .unwrap_or_default();
     for (workload_id, attempt) in &known {
         if unknown.get(workload_id) != Some(attempt) {
-            work.emit(Event::OrphanGone {
-                node_id,
-                workload_id: *workload_id,
-            });
+            work.emit(Event::OrphanGone { node_id, workload_id: *workload_id });
         }
     }
     for (workload_id, attempt) in unknown {
         if !known.contains(&(workload_id, attempt)) {
             let why = "it runs on the node and is not known to this gateway".to_owned();
-            work.emit(Event::OrphanFound {
-                node_id,
-                workload_id,
-                attempt,
-                why,
-            });
+            work.emit(Event::OrphanFound { node_id, workload_id, attempt, why });
         }
     }
     also_stop
@@ -283,10 +206,7 @@ pub(super) fn capabilities(
     let Some(node) = work.state.nodes.get(node_id).cloned() else {
         return Err(Refusal::new(
             ErrorCode::NotFound,
-            format!(
-                "node {} is not in the fleet",
-                clip(&node_id.to_string(), 60)
-            ),
+            format!("node {} is not in the fleet", clip(&node_id.to_string(), 60)),
         ));
     };
     if node.capabilities.as_deref() != Some(&capabilities) {
@@ -302,23 +222,12 @@ pub(super) fn capabilities(
 /// These nodes have not answered in time.
 pub(super) fn silent(work: &mut Work<'_>, nodes: &[(NodeId, Timestamp)]) -> Report {
     for (node_id, last_heard) in nodes {
-        let online = work
-            .state
-            .nodes
-            .get(*node_id)
-            .is_some_and(|n| n.link == NodeLink::Online);
+        let online = work.state.nodes.get(*node_id).is_some_and(|n| n.link == NodeLink::Online);
         if online {
             // Before this gateway started it may have been heard by the one before.
             let last_heard = (*last_heard).max(work.state.started_at);
-            work.emit(Event::NodeLinkChanged {
-                node_id: *node_id,
-                link: NodeLink::Unreachable,
-                last_heard,
-            });
-            work.effect(Effect::CloseLink {
-                node_id: *node_id,
-                why: "no answer to heartbeats",
-            });
+            work.emit(Event::NodeLinkChanged { node_id: *node_id, link: NodeLink::Unreachable, last_heard });
+            work.effect(Effect::CloseLink { node_id: *node_id, why: "no answer to heartbeats" });
         }
     }
     Report::Done

@@ -38,11 +38,8 @@ pub fn replayed(
     let Some(request_id) = request_id else {
         return Ok(None);
     };
-    let key = ReceiptKey {
-        principal: caller.principal.clone(),
-        tool: tool.to_owned(),
-        request_id: request_id.to_owned(),
-    };
+    let key =
+        ReceiptKey { principal: caller.principal.clone(), tool: tool.to_owned(), request_id: request_id.to_owned() };
     match cluster.receipts.get(&key) {
         None => Ok(None),
         Some(receipt) if receipt.args_hash == args_hash => Ok(Some(receipt.outcome.clone())),
@@ -63,20 +60,10 @@ pub(super) fn operate(
     secret_hash: Option<String>,
 ) -> Result<Report, Refusal> {
     let tool = operation.tool();
-    if let Some(outcome) = replayed(
-        &work.state,
-        work.caller,
-        tool,
-        mutation.request_id.as_deref(),
-        args_hash,
-    )? {
-        return Ok(Report::Outcome {
-            outcome: Box::new(outcome),
-            replayed: true,
-        });
+    if let Some(outcome) = replayed(&work.state, work.caller, tool, mutation.request_id.as_deref(), args_hash)? {
+        return Ok(Report::Outcome { outcome: Box::new(outcome), replayed: true });
     }
-    let def =
-        registry::find(tool).expect("every operation's tool is in the registry; a test looks");
+    let def = registry::find(tool).expect("every operation's tool is in the registry; a test looks");
     access::authorize(def, work.caller)?;
     let operation = perform::move_env(work, operation);
     // Ids from here on are those that a plan reserves.
@@ -85,11 +72,8 @@ pub(super) fn operate(
     let operation_id = OperationId::next(&mut work.ids);
     work.operation_id = Some(operation_id);
     let mut done = perform::perform(work, &operation, secret_hash.as_deref())?;
-    let repeat = if mutation.request_id.is_none() {
-        likely_repeat(&before, work.caller, tool, args_hash)
-    } else {
-        None
-    };
+    let repeat =
+        if mutation.request_id.is_none() { likely_repeat(&before, work.caller, tool, args_hash) } else { None };
     done.outcome.possible_duplicate_of = repeat;
     let tier = tier_of(def.tier, &before, &work.state, work.caller);
     let outcome = match mutation.mode {
@@ -105,10 +89,7 @@ pub(super) fn operate(
         }
     };
     store_receipt(work, tool, mutation, args_hash, &outcome);
-    Ok(Report::Outcome {
-        outcome: Box::new(outcome),
-        replayed: false,
-    })
+    Ok(Report::Outcome { outcome: Box::new(outcome), replayed: false })
 }
 
 /// Notes the operation, if anything changed.
@@ -137,9 +118,7 @@ pub(super) fn accept(
         goal: done.goal,
         undoes: done.undoes,
     };
-    work.emit(Event::OperationAccepted {
-        operation: Box::new(record),
-    });
+    work.emit(Event::OperationAccepted { operation: Box::new(record) });
     outcome
 }
 
@@ -158,12 +137,7 @@ fn plan(
     let changes = diff::diff(&before, &work.state);
     let performed = perform::with_place(&work.state, done.outcome);
     let evicts = diff::evicted(&before, &work.state);
-    let ids: Vec<String> = work
-        .ids
-        .used
-        .iter()
-        .map(|bits| format!("{bits:032x}"))
-        .collect();
+    let ids: Vec<String> = work.ids.used.iter().map(|bits| format!("{bits:032x}")).collect();
     work.roll_back(before);
     if performed.effect == EffectKind::NoChange {
         return performed;
@@ -193,23 +167,12 @@ fn plan(
         args_hash: args_hash.to_owned(),
         secret_hash,
     };
-    work.emit(Event::PlanStored {
-        plan: Box::new(record),
-    });
+    work.emit(Event::PlanStored { plan: Box::new(record) });
     if let Some(approval_id) = approval_id {
-        work.emit(Event::ApprovalRequested {
-            approval_id,
-            plan_id,
-            tier,
-        });
+        work.emit(Event::ApprovalRequested { approval_id, plan_id, tier });
     }
-    let mut outcome = Outcome {
-        effect: EffectKind::Planned,
-        operation_id: None,
-        observed: None,
-        next: Vec::new(),
-        ..performed
-    };
+    let mut outcome =
+        Outcome { effect: EffectKind::Planned, operation_id: None, observed: None, next: Vec::new(), ..performed };
     outcome.summary = format!("would: {}; nothing was changed", outcome.summary);
     outcome.next = next_of_plan(&view);
     outcome.plan = Some(view);
@@ -220,48 +183,23 @@ fn next_of_plan(view: &PlanView) -> Vec<claw_tools::refusal::SuggestedCall> {
     let mut next = Vec::new();
     if let Some(approval_id) = view.approval_id {
         let args = json!({ "approval_id": approval_id, "decision": "approve", "diff_hash": &view.diff_hash[..8] });
-        next.push(claw_tools::refusal::SuggestedCall::new(
-            "approval_decide",
-            args,
-        ));
+        next.push(claw_tools::refusal::SuggestedCall::new("approval_decide", args));
     }
-    next.push(claw_tools::refusal::SuggestedCall::new(
-        "plan_apply",
-        json!({ "plan_id": view.plan_id }),
-    ));
+    next.push(claw_tools::refusal::SuggestedCall::new("plan_apply", json!({ "plan_id": view.plan_id })));
     next
 }
 
-pub(super) fn store_receipt(
-    work: &mut Work<'_>,
-    tool: &str,
-    mutation: &Mutation,
-    args_hash: &str,
-    outcome: &Outcome,
-) {
+pub(super) fn store_receipt(work: &mut Work<'_>, tool: &str, mutation: &Mutation, args_hash: &str, outcome: &Outcome) {
     // A caller without a key cannot retry by it: nothing to remember.
     let Some(request_id) = mutation.request_id.clone() else {
         return;
     };
-    let key = ReceiptKey {
-        principal: work.caller.principal.clone(),
-        tool: tool.to_owned(),
-        request_id,
-    };
-    work.emit(Event::ReceiptStored {
-        key,
-        args_hash: args_hash.to_owned(),
-        outcome: Box::new(outcome.clone()),
-    });
+    let key = ReceiptKey { principal: work.caller.principal.clone(), tool: tool.to_owned(), request_id };
+    work.emit(Event::ReceiptStored { key, args_hash: args_hash.to_owned(), outcome: Box::new(outcome.clone()) });
 }
 
 /// The newest operation that looks the same, within the window.
-fn likely_repeat(
-    cluster: &Cluster,
-    caller: &Caller,
-    tool: &str,
-    args_hash: &str,
-) -> Option<OperationId> {
+fn likely_repeat(cluster: &Cluster, caller: &Caller, tool: &str, args_hash: &str) -> Option<OperationId> {
     let since = caller.now.plus_ms(-cluster.policy.repeat_window_ms);
     cluster
         .operations
@@ -269,11 +207,7 @@ fn likely_repeat(
         .rev()
         .take_while(|o| o.at >= since)
         .take(200)
-        .find(|o| {
-            o.principal == caller.principal
-                && o.record.tool == tool
-                && o.record.args_hash == args_hash
-        })
+        .find(|o| o.principal == caller.principal && o.record.tool == tool && o.record.args_hash == args_hash)
         .map(|o| o.record.operation_id)
 }
 
@@ -285,19 +219,11 @@ pub(super) fn tier_of(base: Tier, before: &Cluster, after: &Cluster, caller: &Ca
         .any(|w| w.submitted_by != caller.principal);
     // Whoever changes keys changes access, by whichever operation.
     let access = !before.keys.ptr_eq(&after.keys) && before.keys != after.keys;
-    if of_others || access {
-        base.max(Tier::Disruptive)
-    } else {
-        base
-    }
+    if of_others || access { base.max(Tier::Disruptive) } else { base }
 }
 
 fn plan_required(tool: &str, tier: Tier, before: &Cluster, after: &Cluster) -> Refusal {
-    let evicts: Vec<String> = diff::evicted(before, after)
-        .iter()
-        .take(10)
-        .map(ToString::to_string)
-        .collect();
+    let evicts: Vec<String> = diff::evicted(before, after).iter().take(10).map(ToString::to_string).collect();
     let changes = diff::diff(before, after);
     Refusal::new(
         ErrorCode::PlanRequired,

@@ -24,38 +24,27 @@ pub(super) fn perform(
     secret_hash: Option<&str>,
 ) -> Result<Performed, Refusal> {
     match operation {
-        Operation::WorkloadRun {
-            spec,
-            env_handle,
-            assumptions,
-        } => workload_ops::run(work, spec, env_handle.as_deref(), assumptions),
-        Operation::WorkloadStop { workload, grace_s } => {
-            workload_ops::stop(work, workload, *grace_s)
+        Operation::WorkloadRun { spec, env_handle, assumptions } => {
+            workload_ops::run(work, spec, env_handle.as_deref(), assumptions)
         }
+        Operation::WorkloadStop { workload, grace_s } => workload_ops::stop(work, workload, *grace_s),
         Operation::NodeDrain { node, grace_s } => node_ops::drain(work, node, *grace_s),
         Operation::NodeUndrain { node } => node_ops::undrain(work, node),
         Operation::NodeCordon { node } => node_ops::cordon(work, node),
         Operation::NodeUncordon { node } => node_ops::uncordon(work, node),
         Operation::NodeLabel { node, set, remove } => node_ops::label(work, node, set, remove),
         Operation::NodeRemove { node } => node_ops::remove(work, node),
-        Operation::NodeConfigSet {
-            node,
-            metrics_interval_ms,
-            log_buffer_bytes,
-        } => node_ops::configure(work, node, *metrics_interval_ms, *log_buffer_bytes),
-        Operation::NodeTokenCreate {
-            name,
-            labels,
-            ttl_s,
-        } => access_ops::token(work, name.as_deref(), labels, *ttl_s, secret_hash),
+        Operation::NodeConfigSet { node, metrics_interval_ms, log_buffer_bytes } => {
+            node_ops::configure(work, node, *metrics_interval_ms, *log_buffer_bytes)
+        }
+        Operation::NodeTokenCreate { name, labels, ttl_s } => {
+            access_ops::token(work, name.as_deref(), labels, *ttl_s, secret_hash)
+        }
         Operation::OperationCancel { operation_id } => undo::cancel(work, *operation_id),
         Operation::Undo { operation_id } => undo::undo(work, *operation_id),
-        Operation::ApiKeyCreate {
-            principal,
-            role,
-            kind,
-            ttl_s,
-        } => access_ops::key(work, principal, *role, *kind, *ttl_s, secret_hash),
+        Operation::ApiKeyCreate { principal, role, kind, ttl_s } => {
+            access_ops::key(work, principal, *role, *kind, *ttl_s, secret_hash)
+        }
         Operation::ApiKeyRevoke { key_id } => access_ops::revoke_key(work, *key_id),
     }
 }
@@ -67,22 +56,14 @@ pub(super) use workload_ops::stop_workload;
 /// the journal sees only the names.
 pub(super) fn move_env(work: &mut Work<'_>, operation: Operation) -> Operation {
     match operation {
-        Operation::WorkloadRun {
-            mut spec,
-            env_handle: None,
-            assumptions,
-        } if !spec.env.is_empty() => {
+        Operation::WorkloadRun { mut spec, env_handle: None, assumptions } if !spec.env.is_empty() => {
             let handle = format!("env_{:032x}", work.ids.next_bits());
             let values = serde_json::to_vec(&spec.env).expect("a map of strings");
             work.blob(handle.clone(), values);
             for value in spec.env.values_mut() {
                 value.clear();
             }
-            Operation::WorkloadRun {
-                spec,
-                env_handle: Some(handle),
-                assumptions,
-            }
+            Operation::WorkloadRun { spec, env_handle: Some(handle), assumptions }
         }
         other => other,
     }
@@ -103,22 +84,13 @@ pub(super) fn with_place(cluster: &Cluster, mut outcome: Outcome) -> Outcome {
     outcome.simulated = w.simulated();
     if w.state == WorkloadState::Pending {
         outcome.effect = EffectKind::Queued;
-        outcome.next.insert(
-            0,
-            SuggestedCall::new("workload_explain", json!({ "workload": w.workload_id })),
-        );
+        outcome.next.insert(0, SuggestedCall::new("workload_explain", json!({ "workload": w.workload_id })));
     } else {
         outcome.next.insert(
             0,
-            SuggestedCall::new(
-                "workload_wait",
-                json!({ "workload": w.workload_id, "states": ["running"] }),
-            ),
+            SuggestedCall::new("workload_wait", json!({ "workload": w.workload_id, "states": ["running"] })),
         );
-        outcome.next.insert(
-            1,
-            SuggestedCall::new("workload_logs", json!({ "workload": w.workload_id })),
-        );
+        outcome.next.insert(1, SuggestedCall::new("workload_logs", json!({ "workload": w.workload_id })));
     }
     if let Some(report) = report {
         outcome.summary = format!("{}; {}", outcome.summary, report.summary);

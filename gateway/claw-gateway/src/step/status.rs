@@ -15,16 +15,9 @@ use crate::workload::WorkloadEntry;
 /// Longest detail that is kept of a record.
 const DETAIL_CHARS_MAX: usize = 500;
 
-pub(super) fn records(
-    work: &mut Work<'_>,
-    node_id: NodeId,
-    records: &[StatusRecord],
-) -> Result<Report, Refusal> {
+pub(super) fn records(work: &mut Work<'_>, node_id: NodeId, records: &[StatusRecord]) -> Result<Report, Refusal> {
     if work.state.nodes.get(node_id).is_none() {
-        return Err(Refusal::new(
-            ErrorCode::NotFound,
-            format!("node {node_id} is not in the fleet"),
-        ));
+        return Err(Refusal::new(ErrorCode::NotFound, format!("node {node_id} is not in the fleet")));
     }
     for record in records {
         one(work, node_id, record);
@@ -35,16 +28,13 @@ pub(super) fn records(
 /// Takes a record once: only of the live attempt on this node, and only forward.
 fn one(work: &mut Work<'_>, node_id: NodeId, record: &StatusRecord) {
     let orphan_over = record.state.is_final()
-        && work.state.nodes.get(node_id).is_some_and(|n| {
-            n.orphans
-                .get(&record.workload_id)
-                .is_some_and(|o| o.attempt == record.attempt)
-        });
+        && work
+            .state
+            .nodes
+            .get(node_id)
+            .is_some_and(|n| n.orphans.get(&record.workload_id).is_some_and(|o| o.attempt == record.attempt));
     if orphan_over {
-        work.emit(Event::OrphanGone {
-            node_id,
-            workload_id: record.workload_id,
-        });
+        work.emit(Event::OrphanGone { node_id, workload_id: record.workload_id });
     }
     let Some(entry) = work.state.workloads.get(record.workload_id).cloned() else {
         return;

@@ -1,1 +1,5 @@
+//! Properties of decisions over random histories, and the stories that people rely on.
 
+mod fleet;
+mod properties;
+mod stories;

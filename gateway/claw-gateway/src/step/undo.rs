@@ -27,18 +27,12 @@ pub(super) fn undo(work: &mut Work<'_>, operation_id: OperationId) -> Result<Per
     let operation = work.state.resolve_operation(operation_id)?.clone();
     authorize_as(work, &operation)?;
     if let Some(by) = operation.undone_by {
-        return Err(Refusal::new(
-            ErrorCode::UndoImpossible,
-            format!("{operation_id} was undone by {by} already"),
-        )
-        .with_field("operation_id", operation_id.to_string())
-        .with_next("operation_get", json!({ "operation_id": by })));
+        return Err(Refusal::new(ErrorCode::UndoImpossible, format!("{operation_id} was undone by {by} already"))
+            .with_field("operation_id", operation_id.to_string())
+            .with_next("operation_get", json!({ "operation_id": by })));
     }
     let mut done = invert(work, &operation)?;
-    done.outcome.summary = format!(
-        "undo {} of {operation_id}: {}",
-        operation.record.tool, done.outcome.summary
-    );
+    done.outcome.summary = format!("undo {} of {operation_id}: {}", operation.record.tool, done.outcome.summary);
     done.undoes = Some(operation_id);
     Ok(done)
 }
@@ -50,30 +44,18 @@ fn authorize_as(work: &Work<'_>, operation: &OperationEntry) -> Result<(), Refus
 
 fn invert(work: &mut Work<'_>, operation: &OperationEntry) -> Result<Performed, Refusal> {
     match operation.record.inverse.clone() {
-        Inverse::Impossible { why } => Err(Refusal::new(
-            ErrorCode::UndoImpossible,
-            format!("{} cannot be undone: {why}", operation.record.tool),
-        )
-        .with_field("operation_id", operation.record.operation_id.to_string())),
+        Inverse::Impossible { why } => {
+            Err(Refusal::new(ErrorCode::UndoImpossible, format!("{} cannot be undone: {why}", operation.record.tool))
+                .with_field("operation_id", operation.record.operation_id.to_string()))
+        }
         Inverse::StopWorkload { workload_id } => {
-            let gone = work
-                .state
-                .workloads
-                .get(workload_id)
-                .is_none_or(|w| w.state.is_final());
+            let gone = work.state.workloads.get(workload_id).is_none_or(|w| w.state.is_final());
             if gone {
-                return Err(conflict(
-                    work,
-                    operation,
-                    "the workload has ended already; what it did is not undone",
-                ));
+                return Err(conflict(work, operation, "the workload has ended already; what it did is not undone"));
             }
             let mut done = perform::perform(
                 work,
-                &crate::command::Operation::WorkloadStop {
-                    workload: workload_id.to_string(),
-                    grace_s: None,
-                },
+                &crate::command::Operation::WorkloadStop { workload: workload_id.to_string(), grace_s: None },
                 None,
             )?;
             done.not_restored = "what it did while it ran";
@@ -83,53 +65,29 @@ fn invert(work: &mut Work<'_>, operation: &OperationEntry) -> Result<Performed, 
             let node = node_of(work, operation, work.state.nodes.get(node_id))?;
             let left = expected_schedulable(&operation.record.tool, to);
             if !left.contains(&node.schedulable) {
-                return Err(conflict(
-                    work,
-                    operation,
-                    &format!("{} is {} now", node.name, node.schedulable),
-                ));
+                return Err(conflict(work, operation, &format!("{} is {} now", node.name, node.schedulable)));
             }
             Ok(perform::set_schedulable(work, &node, to, "set"))
         }
-        Inverse::SetLabels {
-            node_id,
-            expect,
-            restore,
-        } => {
+        Inverse::SetLabels { node_id, expect, restore } => {
             let node = node_of(work, operation, work.state.nodes.get(node_id))?;
-            let changed = expect
-                .iter()
-                .find(|(k, v)| node.labels.get(*k) != v.as_ref());
+            let changed = expect.iter().find(|(k, v)| node.labels.get(*k) != v.as_ref());
             if let Some((key, _)) = changed {
-                return Err(conflict(
-                    work,
-                    operation,
-                    &format!("label {key} of {} was changed since", node.name),
-                ));
+                return Err(conflict(work, operation, &format!("label {key} of {} was changed since", node.name)));
             }
             let restore: BTreeMap<String, Option<String>> = restore;
             Ok(perform::set_labels(work, &node, restore))
         }
-        Inverse::SetSettings {
-            node_id,
-            expect,
-            restore,
-        } => {
+        Inverse::SetSettings { node_id, expect, restore } => {
             let node = node_of(work, operation, work.state.nodes.get(node_id))?;
             if node.settings != expect {
-                return Err(conflict(
-                    work,
-                    operation,
-                    &format!("the settings of {} were changed since", node.name),
-                ));
+                return Err(conflict(work, operation, &format!("the settings of {} were changed since", node.name)));
             }
             Ok(perform::set_settings(work, &node, restore))
         }
-        Inverse::RevokeKey { key_id } => perform::perform(
-            work,
-            &crate::command::Operation::ApiKeyRevoke { key_id },
-            None,
-        ),
+        Inverse::RevokeKey { key_id } => {
+            perform::perform(work, &crate::command::Operation::ApiKeyRevoke { key_id }, None)
+        }
         Inverse::RevokeToken { token_id } => {
             let used = work.state.tokens.get(&token_id).and_then(|t| t.used_by);
             if let Some(node_id) = used {
@@ -140,18 +98,13 @@ fn invert(work: &mut Work<'_>, operation: &OperationEntry) -> Result<Performed, 
                 ));
             }
             work.emit(Event::NodeTokenRevoked { token_id });
-            Ok(final_step(Outcome::new(
-                EffectKind::Accepted,
-                format!("revoke token {token_id}"),
-            )))
+            Ok(final_step(Outcome::new(EffectKind::Accepted, format!("revoke token {token_id}"))))
         }
     }
 }
 
 fn final_step(outcome: Outcome) -> Performed {
-    let inverse = Inverse::Impossible {
-        why: "a revoked token stays revoked; make a new one".into(),
-    };
+    let inverse = Inverse::Impossible { why: "a revoked token stays revoked; make a new one".into() };
     Performed {
         outcome,
         inverse,
@@ -167,11 +120,7 @@ fn expected_schedulable(tool: &str, before: Schedulable) -> Vec<Schedulable> {
     match (tool, before) {
         ("node_drain", _) => vec![Schedulable::Draining, Schedulable::Drained],
         ("node_cordon", _) => vec![Schedulable::Cordoned],
-        (_, Schedulable::Active) => vec![
-            Schedulable::Cordoned,
-            Schedulable::Draining,
-            Schedulable::Drained,
-        ],
+        (_, Schedulable::Active) => vec![Schedulable::Cordoned, Schedulable::Draining, Schedulable::Drained],
         (_, Schedulable::Cordoned | Schedulable::Draining | Schedulable::Drained) => {
             vec![Schedulable::Active]
         }
@@ -183,8 +132,7 @@ fn node_of(
     operation: &OperationEntry,
     node: Option<&Arc<NodeEntry>>,
 ) -> Result<Arc<NodeEntry>, Refusal> {
-    node.cloned()
-        .ok_or_else(|| conflict(work, operation, "the node was removed"))
+    node.cloned().ok_or_else(|| conflict(work, operation, "the node was removed"))
 }
 
 /// Names the later operations on the same thing.
@@ -195,26 +143,17 @@ fn conflict(work: &Work<'_>, operation: &OperationEntry, why: &str) -> Refusal {
             && ((record.node_id.is_some() && o.record.node_id == record.node_id)
                 || (record.workload_id.is_some() && o.record.workload_id == record.workload_id))
     };
-    let later: Vec<_> = work
-        .state
-        .operations
-        .values()
-        .rev()
-        .filter(same)
-        .take(10)
+    let later: Vec<_> = work.state.operations.values().rev().filter(same).take(10).collect();
+    let list: Vec<_> = later
+        .iter()
+        .map(|o| json!({ "operation_id": o.record.operation_id, "summary": o.record.summary, "by": o.principal }))
         .collect();
-    let list: Vec<_> = later.iter().map(|o| json!({ "operation_id": o.record.operation_id, "summary": o.record.summary, "by": o.principal })).collect();
-    let mut refusal = Refusal::new(
-        ErrorCode::UndoConflict,
-        format!("{} cannot be undone now: {why}", record.operation_id),
-    )
-    .with_field("operation_id", record.operation_id.to_string())
-    .with_evidence(json!({ "later_operations": list }));
+    let mut refusal =
+        Refusal::new(ErrorCode::UndoConflict, format!("{} cannot be undone now: {why}", record.operation_id))
+            .with_field("operation_id", record.operation_id.to_string())
+            .with_evidence(json!({ "later_operations": list }));
     for o in later.iter().filter(|o| o.undone_by.is_none()).take(3) {
-        refusal = refusal.with_next(
-            "undo",
-            json!({ "operation_id": o.record.operation_id, "mode": "plan" }),
-        );
+        refusal = refusal.with_next("undo", json!({ "operation_id": o.record.operation_id, "mode": "plan" }));
     }
     refusal
 }
@@ -226,10 +165,7 @@ pub(super) fn cancel(work: &mut Work<'_>, operation_id: OperationId) -> Result<P
     if operation.state != OperationState::Pending {
         return Err(Refusal::new(
             ErrorCode::InvalidState,
-            format!(
-                "{operation_id} is {} already ({})",
-                operation.state, operation.observed
-            ),
+            format!("{operation_id} is {} already ({})", operation.state, operation.observed),
         )
         .with_field("operation_id", operation_id.to_string())
         .with_next("operation_get", json!({ "operation_id": operation_id })));
@@ -240,13 +176,7 @@ pub(super) fn cancel(work: &mut Work<'_>, operation_id: OperationId) -> Result<P
                 return Err(conflict(work, &operation, "the workload is gone"));
             };
             if w.desired != Desired::Stop {
-                stop_workload(
-                    work,
-                    *workload_id,
-                    w.spec.grace_s(),
-                    WorkloadReason::StopRequested,
-                    false,
-                );
+                stop_workload(work, *workload_id, w.spec.grace_s(), WorkloadReason::StopRequested, false);
             }
             format!("{} is stopped before it ran", w.name)
         }
@@ -255,24 +185,14 @@ pub(super) fn cancel(work: &mut Work<'_>, operation_id: OperationId) -> Result<P
                 return Err(conflict(work, &operation, "the node is gone"));
             };
             perform::set_schedulable(work, &node, Schedulable::Active, "cancel drain of");
-            format!(
-                "{} takes work again; what was told to move, moves",
-                node.name
-            )
+            format!("{} takes work again; what was told to move, moves", node.name)
         }
         Goal::WorkloadEnds { .. } | Goal::Immediate => {
-            return Err(Refusal::new(
-                ErrorCode::InvalidState,
-                "a stop that is under way cannot be called back",
-            )
-            .with_field("operation_id", operation_id.to_string()));
+            return Err(Refusal::new(ErrorCode::InvalidState, "a stop that is under way cannot be called back")
+                .with_field("operation_id", operation_id.to_string()));
         }
     };
-    let still_open = work
-        .state
-        .operations
-        .get(&operation_id)
-        .is_some_and(|o| o.state == OperationState::Pending);
+    let still_open = work.state.operations.get(&operation_id).is_some_and(|o| o.state == OperationState::Pending);
     if still_open {
         work.emit(Event::OperationResolved {
             operation_id,
@@ -280,17 +200,13 @@ pub(super) fn cancel(work: &mut Work<'_>, operation_id: OperationId) -> Result<P
             observed: format!("canceled by {}", work.caller.principal),
         });
     }
-    let mut outcome = Outcome::new(
-        EffectKind::Accepted,
-        format!("cancel {} of {operation_id}: {what}", operation.record.tool),
-    );
+    let mut outcome =
+        Outcome::new(EffectKind::Accepted, format!("cancel {} of {operation_id}: {what}", operation.record.tool));
     outcome.workload_id = operation.record.workload_id;
     outcome.node_id = operation.record.node_id;
     Ok(Performed {
         outcome,
-        inverse: Inverse::Impossible {
-            why: "a cancellation cannot be called back; start it again".into(),
-        },
+        inverse: Inverse::Impossible { why: "a cancellation cannot be called back; start it again".into() },
         undo: UndoClass::None,
         not_restored: "the operation",
         goal: Goal::Immediate,

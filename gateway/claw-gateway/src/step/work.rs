@@ -55,12 +55,7 @@ impl<'a> Work<'a> {
         Self {
             state: cluster.clone(),
             caller,
-            ids: Ids {
-                source: ids,
-                replay: Vec::new(),
-                next: 0,
-                used: Vec::new(),
-            },
+            ids: Ids { source: ids, replay: Vec::new(), next: 0, used: Vec::new() },
             operation_id: None,
             room_changed: false,
             touched: BTreeSet::new(),
@@ -117,11 +112,8 @@ impl<'a> Work<'a> {
 
     /// Tells a node to stop the live attempt of a workload.
     pub(super) fn order_stop(&mut self, workload_id: WorkloadId, grace_s: u32, cause: StatusCause) {
-        let Some((attempt, node_id)) = self
-            .state
-            .workloads
-            .get(workload_id)
-            .and_then(|w| w.live().map(|a| (a.attempt, a.node_id)))
+        let Some((attempt, node_id)) =
+            self.state.workloads.get(workload_id).and_then(|w| w.live().map(|a| (a.attempt, a.node_id)))
         else {
             return;
         };
@@ -129,38 +121,23 @@ impl<'a> Work<'a> {
             return;
         };
         let generation = node.generation(self.state.epoch);
-        let order = StopOrder {
-            workload_id,
-            attempt,
-            grace_s,
-            cause,
-        };
-        self.effect(Effect::StopWorkload {
-            node_id,
-            order,
-            generation,
-        });
+        let order = StopOrder { workload_id, attempt, grace_s, cause };
+        self.effect(Effect::StopWorkload { node_id, order, generation });
     }
 
     fn note_touched(&mut self, event: &Event) {
         match event {
-            Event::WorkloadProgressed { workload_id, .. }
-            | Event::WorkloadAdopted { workload_id, .. } => {
+            Event::WorkloadProgressed { workload_id, .. } | Event::WorkloadAdopted { workload_id, .. } => {
                 self.touched.insert(*workload_id);
             }
-            Event::WorkloadEnded { workload_id, .. }
-            | Event::WorkloadRequeued { workload_id, .. } => {
+            Event::WorkloadEnded { workload_id, .. } | Event::WorkloadRequeued { workload_id, .. } => {
                 self.touched.insert(*workload_id);
                 self.room_changed = true;
             }
             Event::AttemptEnded { workload_id, .. } => {
                 self.touched.insert(*workload_id);
                 self.room_changed = true;
-                let node = self
-                    .state
-                    .workloads
-                    .get(*workload_id)
-                    .and_then(|w| w.attempts.last().map(|a| a.node_id));
+                let node = self.state.workloads.get(*workload_id).and_then(|w| w.attempts.last().map(|a| a.node_id));
                 self.touched_nodes.extend(node);
             }
             Event::WorkloadSubmitted { .. } | Event::NodeRemoved { .. } => self.room_changed = true,
@@ -176,12 +153,6 @@ impl<'a> Work<'a> {
     }
 
     pub(super) fn into_decision(self, report: Report) -> Decision {
-        Decision {
-            events: self.events,
-            blobs: self.blobs,
-            effects: self.effects,
-            report,
-            after: self.state,
-        }
+        Decision { events: self.events, blobs: self.blobs, effects: self.effects, report, after: self.state }
     }
 }

@@ -3,8 +3,8 @@
 use super::error::{Fault, FieldProblem};
 use crate::message::{LogStream, NodeErrorCode, NodeWorkloadState, RefusalCode, StatusCause};
 use crate::spec::{
-    AutoscaleMetric, BudgetPer, BudgetUnit, GpuVendor, Interconnect, MarketUse, PlacementStrategy,
-    Priority, Quantization, RestartPolicy, RuntimeKind, WorkloadKind,
+    AutoscaleMetric, BudgetPer, BudgetUnit, GpuVendor, Interconnect, MarketUse, PlacementStrategy, Priority,
+    Quantization, RestartPolicy, RuntimeKind, WorkloadKind,
 };
 use crate::topology::{GpuDriver, GpuHealth};
 use crate::wire::node_v1 as wire;
@@ -16,10 +16,7 @@ pub(super) trait WireEnum: Sized {
 
     /// Presence is kept: absent is absent, and a present unspecified value is refused.
     fn decode_optional(value: Option<i32>, name: &str) -> Result<Option<Self>, Fault> {
-        value
-            .map(Self::decode)
-            .transpose()
-            .map_err(|fault| fault.at(name))
+        value.map(Self::decode).transpose().map_err(|fault| fault.at(name))
     }
 }
 

@@ -111,29 +111,19 @@ pub(super) struct Fault {
 
 impl Fault {
     pub(super) fn new(problem: FieldProblem) -> Self {
-        Self {
-            path: String::new(),
-            problem,
-        }
+        Self { path: String::new(), problem }
     }
 
     /// Puts a parent (`gpus` or `gpus[3]`) before the path.
     pub(super) fn at(mut self, parent: impl fmt::Display) -> Self {
-        self.path = if self.path.is_empty() {
-            parent.to_string()
-        } else {
-            format!("{parent}.{}", self.path)
-        };
+        self.path = if self.path.is_empty() { parent.to_string() } else { format!("{parent}.{}", self.path) };
         self
     }
 }
 
 impl From<Fault> for CodecError {
     fn from(fault: Fault) -> Self {
-        Self::Field {
-            path: fault.path,
-            problem: fault.problem,
-        }
+        Self::Field { path: fault.path, problem: fault.problem }
     }
 }
 

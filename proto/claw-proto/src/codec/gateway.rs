@@ -4,74 +4,50 @@ use super::Read;
 use super::enums::WireEnum as _;
 use super::error::{At as _, Fault, FieldProblem};
 use super::parts::{
-    chars, decode_bits, decode_detail, decode_generation, decode_gpus, decode_log_acks,
-    decode_versions, each, encode_bits, encode_detail, encode_generation, encode_gpus,
-    encode_log_acks, required, short,
+    chars, decode_bits, decode_detail, decode_generation, decode_gpus, decode_log_acks, decode_versions, each,
+    encode_bits, encode_detail, encode_generation, encode_gpus, encode_log_acks, required, short,
 };
 use super::spec::{decode_on_partition, decode_spec, encode_on_partition, encode_spec};
 use crate::ids::{Attempt, NodeId, WorkloadId};
 use crate::limits;
-use crate::message::{
-    DesiredWorkload, GatewayMessage, MeshPeer, NodeSettings, RefusalCode, StatusCause, StopOrder,
-};
+use crate::message::{DesiredWorkload, GatewayMessage, MeshPeer, NodeSettings, RefusalCode, StatusCause, StopOrder};
 use crate::spec::RuntimeKind;
 use crate::wire::node_v1 as wire;
 use crate::wire::node_v1::envelope::Body;
 
 pub(super) fn encode(message: &GatewayMessage) -> Body {
     match message {
-        GatewayMessage::Registered {
-            node_id,
-            settings,
-            version,
-            log_acks,
-        } => Body::Registered(wire::Registered {
+        GatewayMessage::Registered { node_id, settings, version, log_acks } => Body::Registered(wire::Registered {
             node_id: encode_bits(node_id.bits()),
             settings: Some(encode_settings(settings)),
             version: *version,
             log_acks: encode_log_acks(log_acks),
         }),
-        GatewayMessage::DesiredSet {
-            generation,
-            workloads,
-            stop,
-        } => Body::DesiredSet(wire::DesiredSet {
+        GatewayMessage::DesiredSet { generation, workloads, stop } => Body::DesiredSet(wire::DesiredSet {
             generation: Some(encode_generation(*generation)),
             workloads: workloads.iter().map(encode_desired).collect(),
             stop: stop.iter().map(encode_stop).collect(),
         }),
-        GatewayMessage::StartWorkload {
-            generation,
-            workload,
-        } => Body::StartWorkload(wire::StartWorkload {
+        GatewayMessage::StartWorkload { generation, workload } => Body::StartWorkload(wire::StartWorkload {
             generation: Some(encode_generation(*generation)),
             workload: Some(encode_desired(workload)),
         }),
-        GatewayMessage::StopWorkload { generation, order } => {
-            Body::StopWorkload(wire::StopWorkload {
-                generation: Some(encode_generation(*generation)),
-                order: Some(encode_stop(order)),
-            })
+        GatewayMessage::StopWorkload { generation, order } => Body::StopWorkload(wire::StopWorkload {
+            generation: Some(encode_generation(*generation)),
+            order: Some(encode_stop(order)),
+        }),
+        GatewayMessage::UpdateConfig { settings } => {
+            Body::UpdateConfig(wire::UpdateConfig { settings: Some(encode_settings(settings)) })
         }
-        GatewayMessage::UpdateConfig { settings } => Body::UpdateConfig(wire::UpdateConfig {
-            settings: Some(encode_settings(settings)),
-        }),
-        GatewayMessage::Heartbeat { nonce, confirmed } => Body::Heartbeat(wire::Heartbeat {
-            nonce: *nonce,
-            confirmed: *confirmed,
-        }),
-        GatewayMessage::LogsAck { acks } => Body::LogsAck(wire::LogsAck {
-            acks: encode_log_acks(acks),
-        }),
-        GatewayMessage::MeshPeers { peers } => Body::MeshPeers(wire::MeshPeers {
-            peers: peers.iter().map(encode_peer).collect(),
-        }),
+        GatewayMessage::Heartbeat { nonce, confirmed } => {
+            Body::Heartbeat(wire::Heartbeat { nonce: *nonce, confirmed: *confirmed })
+        }
+        GatewayMessage::LogsAck { acks } => Body::LogsAck(wire::LogsAck { acks: encode_log_acks(acks) }),
+        GatewayMessage::MeshPeers { peers } => {
+            Body::MeshPeers(wire::MeshPeers { peers: peers.iter().map(encode_peer).collect() })
+        }
         GatewayMessage::Ack => Body::Acknowledged(wire::Ack {}),
-        GatewayMessage::Refused {
-            code,
-            message,
-            versions,
-        } => Body::Refused(wire::Refused {
+        GatewayMessage::Refused { code, message, versions } => Body::Refused(wire::Refused {
             code: code.encode(),
             message: encode_detail(message),
             version_min: versions.0,
@@ -86,18 +62,16 @@ pub(super) fn decode(body: Body) -> Result<Read<GatewayMessage>, Fault> {
         Body::DesiredSet(set) => decode_set(set).at("desired_set")?,
         Body::StartWorkload(start) => decode_start(start).at("start_workload")?,
         Body::StopWorkload(stop) => decode_stop_workload(stop).at("stop_workload")?,
-        Body::UpdateConfig(wire::UpdateConfig { settings }) => GatewayMessage::UpdateConfig {
-            settings: decode_settings(settings).at("update_config")?,
-        },
-        Body::Heartbeat(wire::Heartbeat { nonce, confirmed }) => {
-            GatewayMessage::Heartbeat { nonce, confirmed }
+        Body::UpdateConfig(wire::UpdateConfig { settings }) => {
+            GatewayMessage::UpdateConfig { settings: decode_settings(settings).at("update_config")? }
         }
-        Body::LogsAck(wire::LogsAck { acks }) => GatewayMessage::LogsAck {
-            acks: decode_log_acks(acks, "acks").at("logs_ack")?,
-        },
-        Body::MeshPeers(wire::MeshPeers { peers }) => GatewayMessage::MeshPeers {
-            peers: each(peers, "peers", usize::MAX, decode_peer).at("mesh_peers")?,
-        },
+        Body::Heartbeat(wire::Heartbeat { nonce, confirmed }) => GatewayMessage::Heartbeat { nonce, confirmed },
+        Body::LogsAck(wire::LogsAck { acks }) => {
+            GatewayMessage::LogsAck { acks: decode_log_acks(acks, "acks").at("logs_ack")? }
+        }
+        Body::MeshPeers(wire::MeshPeers { peers }) => {
+            GatewayMessage::MeshPeers { peers: each(peers, "peers", usize::MAX, decode_peer).at("mesh_peers")? }
+        }
         Body::Acknowledged(wire::Ack {}) => GatewayMessage::Ack,
         Body::Refused(refused) => decode_refused(refused).at("refused")?,
         Body::Register(_) => return Ok(Read::WrongDirection("register")),
@@ -135,21 +109,13 @@ fn decode_settings(settings: Option<wire::NodeSettings>) -> Result<NodeSettings,
     let settings = required(settings, "settings")?;
     // An interval of nothing would be a busy loop.
     let interval = |value: u64, name: &str| match value {
-        0 => Err(Fault::new(FieldProblem::OutOfRange {
-            value,
-            min: 1,
-            max: u64::MAX,
-        })
-        .at(name)),
+        0 => Err(Fault::new(FieldProblem::OutOfRange { value, min: 1, max: u64::MAX }).at(name)),
         1.. => Ok(value),
     };
     let decode = || {
         Ok(NodeSettings {
             metrics_interval_ms: interval(settings.metrics_interval_ms, "metrics_interval_ms")?,
-            heartbeat_interval_ms: interval(
-                settings.heartbeat_interval_ms,
-                "heartbeat_interval_ms",
-            )?,
+            heartbeat_interval_ms: interval(settings.heartbeat_interval_ms, "heartbeat_interval_ms")?,
             log_buffer_bytes: settings.log_buffer_bytes,
         })
     };
@@ -199,8 +165,7 @@ fn decode_desired(desired: wire::DesiredWorkload) -> Result<DesiredWorkload, Fau
         spec: decode_spec(required(desired.spec, "spec")?).at("spec")?,
         gpus: decode_gpus(desired.gpus)?,
         runtime: RuntimeKind::decode(desired.runtime).at("runtime")?,
-        on_partition: decode_on_partition(required(desired.on_partition, "on_partition")?)
-            .at("on_partition")?,
+        on_partition: decode_on_partition(required(desired.on_partition, "on_partition")?).at("on_partition")?,
         grace_s: desired.grace_s,
         max_duration_s: desired.max_duration_s,
     })

@@ -13,34 +13,14 @@ const BODY_FIELDS: std::ops::RangeInclusive<u32> = 16..=127;
 
 /// Repeated messages: name, way through field numbers, most entries in one frame.
 const COUNTED: &[(&str, &[u32], usize)] = &[
-    (
-        "register.capabilities.gpus",
-        &[16, 2, 9],
-        limits::GPUS_PER_NODE_MAX,
-    ),
+    ("register.capabilities.gpus", &[16, 2, 9], limits::GPUS_PER_NODE_MAX),
     ("register.running", &[16, 3], limits::WORKLOADS_PER_NODE_MAX),
-    (
-        "workload_status.records",
-        &[17, 1],
-        limits::STATUS_RECORDS_PER_MESSAGE_MAX,
-    ),
+    ("workload_status.records", &[17, 1], limits::STATUS_RECORDS_PER_MESSAGE_MAX),
     ("metrics.gpus", &[18, 2], limits::GPUS_PER_NODE_MAX),
     ("logs.chunks", &[19, 1], limits::LOG_LINES_PER_MESSAGE_MAX),
-    (
-        "logs.chunks.lines",
-        &[19, 1, 3],
-        limits::LOG_LINES_PER_MESSAGE_MAX,
-    ),
-    (
-        "capabilities_changed.capabilities.gpus",
-        &[21, 1, 9],
-        limits::GPUS_PER_NODE_MAX,
-    ),
-    (
-        "desired_set.workloads",
-        &[65, 2],
-        limits::WORKLOADS_PER_NODE_MAX,
-    ),
+    ("logs.chunks.lines", &[19, 1, 3], limits::LOG_LINES_PER_MESSAGE_MAX),
+    ("capabilities_changed.capabilities.gpus", &[21, 1, 9], limits::GPUS_PER_NODE_MAX),
+    ("desired_set.workloads", &[65, 2], limits::WORKLOADS_PER_NODE_MAX),
 ];
 
 /// Refuses a frame with too many entries of a repeated message.
@@ -48,9 +28,7 @@ pub(super) fn check_counts(frame: &[u8]) -> Result<(), CodecError> {
     for (name, way, max) in COUNTED {
         let count = count(frame, way);
         if count > *max {
-            return Err(Fault::new(FieldProblem::TooMany { count, max: *max })
-                .at(name)
-                .into());
+            return Err(Fault::new(FieldProblem::TooMany { count, max: *max }).at(name).into());
         }
     }
     Ok(())
@@ -58,19 +36,14 @@ pub(super) fn check_counts(frame: &[u8]) -> Result<(), CodecError> {
 
 /// The field number of a body that this build does not know.
 pub(super) fn unknown_body(frame: &[u8]) -> Option<u32> {
-    Fields { rest: frame }
-        .map(|field| field.number)
-        .find(|number| BODY_FIELDS.contains(number))
+    Fields { rest: frame }.map(|field| field.number).find(|number| BODY_FIELDS.contains(number))
 }
 
 fn count(message: &[u8], way: &[u32]) -> usize {
     let Some((first, further)) = way.split_first() else {
         return 1;
     };
-    Fields { rest: message }
-        .filter(|field| field.number == *first)
-        .map(|field| count(field.payload, further))
-        .sum()
+    Fields { rest: message }.filter(|field| field.number == *first).map(|field| count(field.payload, further)).sum()
 }
 
 /// One field of a raw message; `payload` is empty unless it is length-delimited.
@@ -121,9 +94,6 @@ impl<'a> Iterator for Fields<'a> {
             5 => self.take(4).map(|_| [].as_slice())?,
             _ => return None,
         };
-        Some(Field {
-            number: u32::try_from(key >> 3).ok()?,
-            payload,
-        })
+        Some(Field { number: u32::try_from(key >> 3).ok()?, payload })
     }
 }

@@ -25,11 +25,7 @@ pub struct VersionMismatch {
 impl fmt::Display for VersionMismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let range = |(min, max): (u32, u32)| {
-            if min == max {
-                format!("version {min}")
-            } else {
-                format!("versions {min} to {max}")
-            }
+            if min == max { format!("version {min}") } else { format!("versions {min} to {max}") }
         };
         let upgrade = match self.upgrade {
             Side::Ours => "this side",
@@ -58,9 +54,5 @@ pub fn negotiate(ours: (u32, u32), theirs: (u32, u32)) -> Result<u32, VersionMis
     }
     let is_theirs = theirs.0 > theirs.1 || (ours.0 <= ours.1 && theirs.1 < ours.0);
     let upgrade = if is_theirs { Side::Theirs } else { Side::Ours };
-    Err(VersionMismatch {
-        ours,
-        theirs,
-        upgrade,
-    })
+    Err(VersionMismatch { ours, theirs, upgrade })
 }

@@ -4,15 +4,15 @@ use super::Read;
 use super::enums::WireEnum as _;
 use super::error::{At as _, Fault, FieldProblem};
 use super::parts::{
-    bytes_at_most, chars, chars_optional, decode_bits, decode_detail, decode_gpu, decode_gpus,
-    decode_labels, decode_log_key, decode_versions, each, encode_bits, encode_detail, encode_gpus,
-    encode_log_key, finite_f32, required,
+    bytes_at_most, chars, chars_optional, decode_bits, decode_detail, decode_gpu, decode_gpus, decode_labels,
+    decode_log_key, decode_versions, each, encode_bits, encode_detail, encode_gpus, encode_log_key, finite_f32,
+    required,
 };
 use crate::ids::{Attempt, WorkloadId};
 use crate::limits;
 use crate::message::{
-    GpuMetrics, LogChunk, LogGap, LogLine, NodeErrorCode, NodeMessage, NodeWorkloadState,
-    RunningReport, StatusCause, StatusRecord, SystemMetrics,
+    GpuMetrics, LogChunk, LogGap, LogLine, NodeErrorCode, NodeMessage, NodeWorkloadState, RunningReport, StatusCause,
+    StatusRecord, SystemMetrics,
 };
 use crate::spec::{GpuVendor, RuntimeKind};
 use crate::time::Timestamp;
@@ -22,45 +22,33 @@ use crate::wire::node_v1::envelope::Body;
 
 pub(super) fn encode(message: &NodeMessage) -> Body {
     match message {
-        NodeMessage::Register {
-            name,
-            capabilities,
-            running,
-            store_id,
-            versions,
-            clock,
-        } => Body::Register(wire::Register {
-            name: name.clone(),
-            capabilities: Some(encode_capabilities(capabilities)),
-            running: running.iter().map(encode_running).collect(),
-            store_id: encode_bits(*store_id),
-            version_min: versions.0,
-            version_max: versions.1,
-            clock_unix_ms: clock.unix_ms(),
-        }),
-        NodeMessage::WorkloadStatus { records } => Body::WorkloadStatus(wire::WorkloadStatus {
-            records: records.iter().map(encode_record).collect(),
-        }),
+        NodeMessage::Register { name, capabilities, running, store_id, versions, clock } => {
+            Body::Register(wire::Register {
+                name: name.clone(),
+                capabilities: Some(encode_capabilities(capabilities)),
+                running: running.iter().map(encode_running).collect(),
+                store_id: encode_bits(*store_id),
+                version_min: versions.0,
+                version_max: versions.1,
+                clock_unix_ms: clock.unix_ms(),
+            })
+        }
+        NodeMessage::WorkloadStatus { records } => {
+            Body::WorkloadStatus(wire::WorkloadStatus { records: records.iter().map(encode_record).collect() })
+        }
         NodeMessage::Metrics { at, gpus, system } => Body::Metrics(wire::Metrics {
             at_unix_ms: at.unix_ms(),
             gpus: gpus.iter().map(encode_gpu_metrics).collect(),
             system: Some(encode_system_metrics(system)),
         }),
-        NodeMessage::Logs { chunks } => Body::Logs(wire::Logs {
-            chunks: chunks.iter().map(encode_chunk).collect(),
+        NodeMessage::Logs { chunks } => Body::Logs(wire::Logs { chunks: chunks.iter().map(encode_chunk).collect() }),
+        NodeMessage::HeartbeatAck { nonce } => Body::HeartbeatAck(wire::HeartbeatAck { nonce: *nonce }),
+        NodeMessage::CapabilitiesChanged { capabilities } => Body::CapabilitiesChanged(wire::CapabilitiesChanged {
+            capabilities: Some(encode_capabilities(capabilities)),
         }),
-        NodeMessage::HeartbeatAck { nonce } => {
-            Body::HeartbeatAck(wire::HeartbeatAck { nonce: *nonce })
+        NodeMessage::Error { code, message } => {
+            Body::Error(wire::Error { code: code.encode(), message: encode_detail(message) })
         }
-        NodeMessage::CapabilitiesChanged { capabilities } => {
-            Body::CapabilitiesChanged(wire::CapabilitiesChanged {
-                capabilities: Some(encode_capabilities(capabilities)),
-            })
-        }
-        NodeMessage::Error { code, message } => Body::Error(wire::Error {
-            code: code.encode(),
-            message: encode_detail(message),
-        }),
     }
 }
 
@@ -68,24 +56,15 @@ pub(super) fn decode(body: Body) -> Result<Read<NodeMessage>, Fault> {
     let message = match body {
         Body::Register(register) => decode_register(register).at("register")?,
         Body::WorkloadStatus(wire::WorkloadStatus { records }) => NodeMessage::WorkloadStatus {
-            records: each(
-                records,
-                "records",
-                limits::STATUS_RECORDS_PER_MESSAGE_MAX,
-                decode_record,
-            )
-            .at("workload_status")?,
+            records: each(records, "records", limits::STATUS_RECORDS_PER_MESSAGE_MAX, decode_record)
+                .at("workload_status")?,
         },
         Body::Metrics(metrics) => decode_metrics(metrics).at("metrics")?,
-        Body::Logs(logs) => NodeMessage::Logs {
-            chunks: decode_logs(logs).at("logs")?,
-        },
+        Body::Logs(logs) => NodeMessage::Logs { chunks: decode_logs(logs).at("logs")? },
         Body::HeartbeatAck(wire::HeartbeatAck { nonce }) => NodeMessage::HeartbeatAck { nonce },
-        Body::CapabilitiesChanged(wire::CapabilitiesChanged { capabilities }) => {
-            NodeMessage::CapabilitiesChanged {
-                capabilities: decode_capabilities(capabilities).at("capabilities_changed")?,
-            }
-        }
+        Body::CapabilitiesChanged(wire::CapabilitiesChanged { capabilities }) => NodeMessage::CapabilitiesChanged {
+            capabilities: decode_capabilities(capabilities).at("capabilities_changed")?,
+        },
         Body::Error(error) => decode_error(error).at("error")?,
         Body::Registered(_) => return Ok(Read::WrongDirection("registered")),
         Body::DesiredSet(_) => return Ok(Read::WrongDirection("desired_set")),
@@ -167,12 +146,7 @@ fn decode_record(record: wire::StatusRecord) -> Result<StatusRecord, Fault> {
 fn decode_metrics(metrics: wire::Metrics) -> Result<NodeMessage, Fault> {
     Ok(NodeMessage::Metrics {
         at: Timestamp::from_unix_ms(metrics.at_unix_ms),
-        gpus: each(
-            metrics.gpus,
-            "gpus",
-            limits::GPUS_PER_NODE_MAX,
-            decode_gpu_metrics,
-        )?,
+        gpus: each(metrics.gpus, "gpus", limits::GPUS_PER_NODE_MAX, decode_gpu_metrics)?,
         system: decode_system_metrics(required(metrics.system, "system")?).at("system")?,
     })
 }
@@ -224,10 +198,7 @@ fn decode_system_metrics(system: wire::SystemMetrics) -> Result<SystemMetrics, F
 }
 
 fn encode_chunk(chunk: &LogChunk) -> wire::LogChunk {
-    let encode_gap = |gap: LogGap| wire::LogGap {
-        first_sequence: gap.first_sequence,
-        n_lost: gap.n_lost,
-    };
+    let encode_gap = |gap: LogGap| wire::LogGap { first_sequence: gap.first_sequence, n_lost: gap.n_lost };
     let encode_line = |line: &LogLine| wire::LogLine {
         sequence: line.sequence,
         at_unix_ms: line.at.unix_ms(),
@@ -241,19 +212,9 @@ fn encode_chunk(chunk: &LogChunk) -> wire::LogChunk {
 }
 
 fn decode_logs(logs: wire::Logs) -> Result<Vec<LogChunk>, Fault> {
-    let n_bytes = logs
-        .chunks
-        .iter()
-        .flat_map(|chunk| &chunk.lines)
-        .map(|line| line.bytes.len())
-        .sum();
+    let n_bytes = logs.chunks.iter().flat_map(|chunk| &chunk.lines).map(|line| line.bytes.len()).sum();
     bytes_at_most(n_bytes, "chunks", limits::LOG_BYTES_PER_MESSAGE_MAX)?;
-    each(
-        logs.chunks,
-        "chunks",
-        limits::LOG_LINES_PER_MESSAGE_MAX,
-        decode_chunk,
-    )
+    each(logs.chunks, "chunks", limits::LOG_LINES_PER_MESSAGE_MAX, decode_chunk)
 }
 
 fn decode_chunk(chunk: wire::LogChunk) -> Result<LogChunk, Fault> {
@@ -263,25 +224,13 @@ fn decode_chunk(chunk: wire::LogChunk) -> Result<LogChunk, Fault> {
             return Err(Fault::new(FieldProblem::Missing).at("sequence"));
         }
         let at = Timestamp::from_unix_ms(line.at_unix_ms);
-        Ok(LogLine {
-            sequence: line.sequence,
-            at,
-            bytes: line.bytes,
-        })
+        Ok(LogLine { sequence: line.sequence, at, bytes: line.bytes })
     };
-    let decode_gap = |gap: wire::LogGap| LogGap {
-        first_sequence: gap.first_sequence,
-        n_lost: gap.n_lost,
-    };
+    let decode_gap = |gap: wire::LogGap| LogGap { first_sequence: gap.first_sequence, n_lost: gap.n_lost };
     Ok(LogChunk {
         key: decode_log_key(chunk.key)?,
         gap: chunk.gap.map(decode_gap),
-        lines: each(
-            chunk.lines,
-            "lines",
-            limits::LOG_LINES_PER_MESSAGE_MAX,
-            decode_line,
-        )?,
+        lines: each(chunk.lines, "lines", limits::LOG_LINES_PER_MESSAGE_MAX, decode_line)?,
     })
 }
 
@@ -303,11 +252,7 @@ fn encode_capabilities(has: &NodeCapabilities) -> wire::NodeCapabilities {
         disk_mib: has.disk_mib,
         gpu_driver: has.gpu_driver.encode(),
         gpus: has.gpus.iter().map(encode_gpu_info).collect(),
-        runtimes: has
-            .runtimes
-            .iter()
-            .map(|runtime| runtime.encode())
-            .collect(),
+        runtimes: has.runtimes.iter().map(|runtime| runtime.encode()).collect(),
         simulated: has.simulated,
         labels: has.labels.clone(),
     }
@@ -327,12 +272,7 @@ fn decode_capabilities(has: Option<wire::NodeCapabilities>) -> Result<NodeCapabi
             disk_mib: has.disk_mib,
             gpu_driver: GpuDriver::decode(has.gpu_driver).at("gpu_driver")?,
             gpus: each(has.gpus, "gpus", limits::GPUS_PER_NODE_MAX, decode_gpu_info)?,
-            runtimes: each(
-                has.runtimes,
-                "runtimes",
-                limits::RUNTIMES_PER_NODE_MAX,
-                RuntimeKind::decode,
-            )?,
+            runtimes: each(has.runtimes, "runtimes", limits::RUNTIMES_PER_NODE_MAX, RuntimeKind::decode)?,
             simulated: has.simulated,
             labels: decode_labels(has.labels, "labels")?,
         })

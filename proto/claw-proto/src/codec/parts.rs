@@ -15,21 +15,14 @@ pub(super) fn encode_bits(bits: u128) -> Vec<u8> {
 
 /// The 128 bits of an id.
 pub(super) fn decode_bits(bytes: &[u8], name: &str) -> Result<u128, Fault> {
-    let bytes: [u8; 16] = bytes.try_into().map_err(|_| {
-        Fault::new(FieldProblem::WrongLength {
-            bytes: bytes.len(),
-            expected: 16,
-        })
-        .at(name)
-    })?;
+    let bytes: [u8; 16] = bytes
+        .try_into()
+        .map_err(|_| Fault::new(FieldProblem::WrongLength { bytes: bytes.len(), expected: 16 }).at(name))?;
     Ok(u128::from_be_bytes(bytes))
 }
 
 pub(super) fn encode_generation(generation: Generation) -> wire::Generation {
-    wire::Generation {
-        epoch: generation.epoch,
-        n: generation.n,
-    }
+    wire::Generation { epoch: generation.epoch, n: generation.n }
 }
 
 pub(super) fn decode_generation(generation: Option<wire::Generation>) -> Result<Generation, Fault> {
@@ -77,11 +70,7 @@ pub(super) fn chars(text: String, name: &str, max: usize) -> Result<String, Faul
     short(text, max).at(name)
 }
 
-pub(super) fn chars_optional(
-    text: Option<String>,
-    name: &str,
-    max: usize,
-) -> Result<Option<String>, Fault> {
+pub(super) fn chars_optional(text: Option<String>, name: &str, max: usize) -> Result<Option<String>, Fault> {
     text.map(|text| chars(text, name, max)).transpose()
 }
 
@@ -109,20 +98,13 @@ pub(super) fn decode_detail(text: String, name: &str) -> Result<String, Fault> {
 }
 
 /// Labels, or another map of short texts.
-pub(super) fn decode_labels(
-    labels: BTreeMap<String, String>,
-    name: &str,
-) -> Result<BTreeMap<String, String>, Fault> {
+pub(super) fn decode_labels(labels: BTreeMap<String, String>, name: &str) -> Result<BTreeMap<String, String>, Fault> {
     at_most(labels.len(), name, limits::LABELS_MAX)?;
     for (key, value) in &labels {
         let key_chars = key.chars().count();
         if key_chars > limits::NAME_CHARS_MAX {
             let max = limits::NAME_CHARS_MAX;
-            return Err(Fault::new(FieldProblem::TooLong {
-                length: key_chars,
-                max,
-            })
-            .at(name));
+            return Err(Fault::new(FieldProblem::TooLong { length: key_chars, max }).at(name));
         }
         let length = value.chars().count();
         if length > limits::LABEL_VALUE_CHARS_MAX {
@@ -135,11 +117,7 @@ pub(super) fn decode_labels(
 }
 
 pub(super) fn finite(value: f64, name: &str) -> Result<f64, Fault> {
-    if value.is_finite() {
-        Ok(value)
-    } else {
-        Err(Fault::new(FieldProblem::NotFinite).at(name))
-    }
+    if value.is_finite() { Ok(value) } else { Err(Fault::new(FieldProblem::NotFinite).at(name)) }
 }
 
 pub(super) fn finite_optional(value: Option<f64>, name: &str) -> Result<Option<f64>, Fault> {
@@ -147,11 +125,7 @@ pub(super) fn finite_optional(value: Option<f64>, name: &str) -> Result<Option<f
 }
 
 pub(super) fn finite_f32(value: f32, name: &str) -> Result<f32, Fault> {
-    if value.is_finite() {
-        Ok(value)
-    } else {
-        Err(Fault::new(FieldProblem::NotFinite).at(name))
-    }
+    if value.is_finite() { Ok(value) } else { Err(Fault::new(FieldProblem::NotFinite).at(name)) }
 }
 
 pub(super) fn encode_gpus(gpus: &[GpuUuid]) -> Vec<String> {
@@ -170,10 +144,7 @@ pub(super) fn decode_gpu(uuid: String) -> Result<GpuUuid, Fault> {
     }
     let length = uuid.chars().count();
     if length > limits::GPU_UUID_CHARS_MAX {
-        return Err(Fault::new(FieldProblem::TooLong {
-            length,
-            max: limits::GPU_UUID_CHARS_MAX,
-        }));
+        return Err(Fault::new(FieldProblem::TooLong { length, max: limits::GPU_UUID_CHARS_MAX }));
     }
     Ok(GpuUuid(uuid))
 }
@@ -184,11 +155,7 @@ pub(super) fn decode_versions(min: u32, max: u32) -> Result<(u32, u32), Fault> {
         return Err(Fault::new(FieldProblem::Missing).at("version_min"));
     }
     if max < min {
-        let problem = FieldProblem::OutOfRange {
-            value: u64::from(max),
-            min: u64::from(min),
-            max: u64::from(u32::MAX),
-        };
+        let problem = FieldProblem::OutOfRange { value: u64::from(max), min: u64::from(min), max: u64::from(u32::MAX) };
         return Err(Fault::new(problem).at("version_max"));
     }
     Ok((min, max))
@@ -203,11 +170,7 @@ pub(super) fn encode_log_key(key: LogKey) -> wire::LogKey {
 }
 
 pub(super) fn decode_log_key(key: Option<wire::LogKey>) -> Result<LogKey, Fault> {
-    let wire::LogKey {
-        workload_id,
-        attempt,
-        stream,
-    } = required(key, "key")?;
+    let wire::LogKey { workload_id, attempt, stream } = required(key, "key")?;
     let decode = || {
         Ok(LogKey {
             workload_id: WorkloadId::from_bits(decode_bits(&workload_id, "workload_id")?),
@@ -219,18 +182,10 @@ pub(super) fn decode_log_key(key: Option<wire::LogKey>) -> Result<LogKey, Fault>
 }
 
 pub(super) fn encode_log_acks(acks: &BTreeMap<LogKey, u64>) -> Vec<wire::LogAck> {
-    acks.iter()
-        .map(|(key, sequence)| wire::LogAck {
-            key: Some(encode_log_key(*key)),
-            sequence: *sequence,
-        })
-        .collect()
+    acks.iter().map(|(key, sequence)| wire::LogAck { key: Some(encode_log_key(*key)), sequence: *sequence }).collect()
 }
 
-pub(super) fn decode_log_acks(
-    acks: Vec<wire::LogAck>,
-    name: &str,
-) -> Result<BTreeMap<LogKey, u64>, Fault> {
+pub(super) fn decode_log_acks(acks: Vec<wire::LogAck>, name: &str) -> Result<BTreeMap<LogKey, u64>, Fault> {
     let mut decoded = BTreeMap::new();
     for (index, wire::LogAck { key, sequence }) in acks.into_iter().enumerate() {
         let key = decode_log_key(key).at(format_args!("{name}[{index}]"))?;

@@ -24,26 +24,13 @@ pub fn desired_set_messages(
 ) -> Vec<GatewayMessage> {
     let mut left = SET_BYTES_MAX;
     let n_stop = fitting(&stop, &mut left, |order| encode_stop(order).encoded_len());
-    let n_workloads = fitting(&workloads, &mut left, |workload| {
-        encode_desired(workload).encoded_len()
-    });
+    let n_workloads = fitting(&workloads, &mut left, |workload| encode_desired(workload).encoded_len());
     let (mut workloads, mut stop) = (workloads, stop);
     let further_workloads = workloads.split_off(n_workloads);
     let further_stop = stop.split_off(n_stop);
-    let set = GatewayMessage::DesiredSet {
-        generation,
-        workloads,
-        stop,
-    };
-    let stops = further_stop
-        .into_iter()
-        .map(|order| GatewayMessage::StopWorkload { generation, order });
-    let starts = further_workloads
-        .into_iter()
-        .map(|workload| GatewayMessage::StartWorkload {
-            generation,
-            workload,
-        });
+    let set = GatewayMessage::DesiredSet { generation, workloads, stop };
+    let stops = further_stop.into_iter().map(|order| GatewayMessage::StopWorkload { generation, order });
+    let starts = further_workloads.into_iter().map(|workload| GatewayMessage::StartWorkload { generation, workload });
     std::iter::once(set).chain(stops).chain(starts).collect()
 }
 

@@ -5,14 +5,13 @@ use std::collections::BTreeMap;
 use super::enums::WireEnum;
 use super::error::{At as _, Fault, FieldProblem};
 use super::parts::{
-    at_most, bytes_at_most, chars, chars_optional, decode_labels, each, finite, finite_optional,
-    required, short,
+    at_most, bytes_at_most, chars, chars_optional, decode_labels, each, finite, finite_optional, required, short,
 };
 use crate::limits;
 use crate::spec::{
-    Autoscale, AutoscaleMetric, Budget, BudgetPer, BudgetUnit, GpuRequest, GpuVendor, Interconnect,
-    MarketUse, OnPartition, Placement, PlacementStrategy, Priority, Quantization, RestartPolicy,
-    RuntimeKind, SecretRef, Volume, WorkloadKind, WorkloadSpec,
+    Autoscale, AutoscaleMetric, Budget, BudgetPer, BudgetUnit, GpuRequest, GpuVendor, Interconnect, MarketUse,
+    OnPartition, Placement, PlacementStrategy, Priority, Quantization, RestartPolicy, RuntimeKind, SecretRef, Volume,
+    WorkloadKind, WorkloadSpec,
 };
 use crate::time::Timestamp;
 use crate::wire::node_v1 as wire;
@@ -29,10 +28,7 @@ pub(super) fn encode_spec(spec: &WorkloadSpec) -> wire::WorkloadSpec {
         model: spec.model.clone(),
         quantization: encode_optional(spec.quantization),
         image: spec.image.clone(),
-        command: spec
-            .command
-            .clone()
-            .map(|arguments| wire::Argv { arguments }),
+        command: spec.command.clone().map(|arguments| wire::Argv { arguments }),
         args: spec.args.clone(),
         env: spec.env.clone(),
         ports: spec.ports.iter().map(|port| u32::from(*port)).collect(),
@@ -78,10 +74,7 @@ pub(super) fn decode_spec(spec: wire::WorkloadSpec) -> Result<WorkloadSpec, Faul
         model: chars_optional(spec.model, "model", limits::MODEL_CHARS_MAX)?,
         quantization: Quantization::decode_optional(spec.quantization, "quantization")?,
         image: chars_optional(spec.image, "image", limits::IMAGE_CHARS_MAX)?,
-        command: spec
-            .command
-            .map(|c| decode_argv(c.arguments, "command"))
-            .transpose()?,
+        command: spec.command.map(|c| decode_argv(c.arguments, "command")).transpose()?,
         args: decode_argv(spec.args, "args")?,
         env: decode_env(spec.env)?,
         ports: each(spec.ports, "ports", limits::PORTS_MAX, decode_port)?,
@@ -92,10 +85,7 @@ pub(super) fn decode_spec(spec: wire::WorkloadSpec) -> Result<WorkloadSpec, Faul
         disk_gib: finite_optional(spec.disk_gib, "disk_gib")?,
         shm_gib: finite_optional(spec.shm_gib, "shm_gib")?,
         replicas: spec.replicas,
-        autoscale: spec
-            .autoscale
-            .map(|a| decode_autoscale(a).at("autoscale"))
-            .transpose()?,
+        autoscale: spec.autoscale.map(|a| decode_autoscale(a).at("autoscale")).transpose()?,
         priority: Priority::decode_optional(spec.priority, "priority")?,
         preemptible: spec.preemptible,
         max_duration_s: spec.max_duration_s,
@@ -103,37 +93,25 @@ pub(super) fn decode_spec(spec: wire::WorkloadSpec) -> Result<WorkloadSpec, Faul
         deadline: spec.deadline_unix_ms.map(Timestamp::from_unix_ms),
         restart: RestartPolicy::decode_optional(spec.restart, "restart")?,
         max_restarts: spec.max_restarts,
-        placement: spec
-            .placement
-            .map(|p| decode_placement(p).at("placement"))
-            .transpose()?,
+        placement: spec.placement.map(|p| decode_placement(p).at("placement")).transpose()?,
         tenant: chars_optional(spec.tenant, "tenant", name_max)?,
         checkpoint_interval_s: spec.checkpoint_interval_s,
         volumes: each(spec.volumes, "volumes", limits::VOLUMES_MAX, decode_volume)?,
         market: MarketUse::decode_optional(spec.market, "market")?,
-        budget: spec
-            .budget
-            .map(|budget| decode_budget(budget).at("budget"))
-            .transpose()?,
+        budget: spec.budget.map(|budget| decode_budget(budget).at("budget")).transpose()?,
         working_dir: chars_optional(spec.working_dir, "working_dir", path_max)?,
         user: chars_optional(spec.user, "user", name_max)?,
         secrets: each(spec.secrets, "secrets", secrets_max, decode_secret)?,
         grace_s: spec.grace_s,
         labels: decode_labels(spec.labels, "labels")?,
-        on_partition: (spec.on_partition)
-            .map(|rule| decode_on_partition(rule).at("on_partition"))
-            .transpose()?,
+        on_partition: (spec.on_partition).map(|rule| decode_on_partition(rule).at("on_partition")).transpose()?,
         outputs: each(spec.outputs, "outputs", limits::OUTPUTS_MAX, decode_output)?,
         runtime: RuntimeKind::decode_optional(spec.runtime, "runtime")?,
     })
 }
 
 fn decode_argv(argv: Vec<String>, name: &str) -> Result<Vec<String>, Fault> {
-    bytes_at_most(
-        argv.iter().map(String::len).sum(),
-        name,
-        limits::COMMAND_BYTES_MAX,
-    )?;
+    bytes_at_most(argv.iter().map(String::len).sum(), name, limits::COMMAND_BYTES_MAX)?;
     at_most(argv.len(), name, limits::COMMAND_ARGS_MAX)?;
     for (index, argument) in argv.iter().enumerate() {
         let at = format_args!("{name}[{index}]").to_string();
@@ -157,11 +135,9 @@ fn decode_env(env: BTreeMap<String, String>) -> Result<BTreeMap<String, String>,
 fn decode_port(port: u32) -> Result<u16, Fault> {
     match u16::try_from(port) {
         Ok(port @ 1..) => Ok(port),
-        Ok(0) | Err(_) => Err(Fault::new(FieldProblem::OutOfRange {
-            value: u64::from(port),
-            min: 1,
-            max: u64::from(u16::MAX),
-        })),
+        Ok(0) | Err(_) => {
+            Err(Fault::new(FieldProblem::OutOfRange { value: u64::from(port), min: 1, max: u64::from(u16::MAX) }))
+        }
     }
 }
 
@@ -190,12 +166,7 @@ fn decode_gpu(gpu: wire::GpuRequest) -> Result<GpuRequest, Fault> {
 }
 
 fn encode_autoscale(rule: &Autoscale) -> wire::Autoscale {
-    wire::Autoscale {
-        min: rule.min,
-        max: rule.max,
-        metric: encode_optional(rule.metric),
-        target: rule.target,
-    }
+    wire::Autoscale { min: rule.min, max: rule.max, metric: encode_optional(rule.metric), target: rule.target }
 }
 
 fn decode_autoscale(rule: wire::Autoscale) -> Result<Autoscale, Fault> {
@@ -222,12 +193,7 @@ fn decode_placement(placement: wire::Placement) -> Result<Placement, Fault> {
     let decode_node = |node| short(node, name_max);
     Ok(Placement {
         node: chars_optional(placement.node, "node", name_max)?,
-        exclude_nodes: each(
-            placement.exclude_nodes,
-            "exclude_nodes",
-            excluded_max,
-            decode_node,
-        )?,
+        exclude_nodes: each(placement.exclude_nodes, "exclude_nodes", excluded_max, decode_node)?,
         zone: chars_optional(placement.zone, "zone", name_max)?,
         labels: decode_labels(placement.labels, "labels")?,
         strategy: PlacementStrategy::decode_optional(placement.strategy, "strategy")?,
@@ -235,11 +201,7 @@ fn decode_placement(placement: wire::Placement) -> Result<Placement, Fault> {
 }
 
 fn encode_volume(volume: &Volume) -> wire::Volume {
-    wire::Volume {
-        source: volume.source.clone(),
-        target: volume.target.clone(),
-        read_only: volume.read_only,
-    }
+    wire::Volume { source: volume.source.clone(), target: volume.target.clone(), read_only: volume.read_only }
 }
 
 fn decode_volume(volume: wire::Volume) -> Result<Volume, Fault> {
@@ -251,11 +213,7 @@ fn decode_volume(volume: wire::Volume) -> Result<Volume, Fault> {
 }
 
 fn encode_budget(budget: &Budget) -> wire::Budget {
-    wire::Budget {
-        amount: budget.amount,
-        unit: budget.unit.encode(),
-        per: encode_optional(budget.per),
-    }
+    wire::Budget { amount: budget.amount, unit: budget.unit.encode(), per: encode_optional(budget.per) }
 }
 
 fn decode_budget(budget: wire::Budget) -> Result<Budget, Fault> {
@@ -267,10 +225,7 @@ fn decode_budget(budget: wire::Budget) -> Result<Budget, Fault> {
 }
 
 fn encode_secret(secret: &SecretRef) -> wire::SecretRef {
-    wire::SecretRef {
-        handle: secret.handle.clone(),
-        target: secret.target.clone(),
-    }
+    wire::SecretRef { handle: secret.handle.clone(), target: secret.target.clone() }
 }
 
 fn decode_secret(secret: wire::SecretRef) -> Result<SecretRef, Fault> {

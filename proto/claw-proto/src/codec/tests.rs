@@ -121,16 +121,12 @@ fn a_version_mismatch_names_both_ranges_and_who_has_to_upgrade() {
     check(
         (3, 3),
         (1, 2),
-        expect![
-            "no common protocol version: this side speaks version 3, the peer versions 1 to 2; upgrade the peer"
-        ],
+        expect!["no common protocol version: this side speaks version 3, the peer versions 1 to 2; upgrade the peer"],
     );
     check(
         (1, 1),
         (9, 2),
-        expect![
-            "no common protocol version: this side speaks version 1, the peer versions 9 to 2; upgrade the peer"
-        ],
+        expect!["no common protocol version: this side speaks version 1, the peer versions 9 to 2; upgrade the peer"],
     );
 }
 
@@ -172,21 +168,12 @@ fn recorded_frames_of_version_1_are_still_read() {
             None => writeln!(missing, "{name} {}", hex(&encode_gateway(&sample))).unwrap(),
         }
     }
-    assert!(
-        missing.is_empty(),
-        "add to fixtures/frames_v1.txt:\n{missing}"
-    );
+    assert!(missing.is_empty(), "add to fixtures/frames_v1.txt:\n{missing}");
 }
 
 fn wire_frame(body: Body) -> Vec<u8> {
     let generation = Some(wire::Generation { epoch: 1, n: 1 });
-    wire::Envelope {
-        version: 1,
-        generation,
-        body: Some(body),
-        ..Default::default()
-    }
-    .encode_to_vec()
+    wire::Envelope { version: 1, generation, body: Some(body), ..Default::default() }.encode_to_vec()
 }
 
 fn problem_of_node(body: Body) -> String {
@@ -199,14 +186,8 @@ fn problem_of_gateway(body: Body) -> String {
 
 fn problem_of_gpu(gpu: wire::GpuInfo) -> String {
     let (gpu_driver, gpus) = (wire::GpuDriver::Sim.into(), vec![gpu]);
-    let capabilities = Some(wire::NodeCapabilities {
-        gpu_driver,
-        gpus,
-        ..Default::default()
-    });
-    problem_of_node(Body::CapabilitiesChanged(wire::CapabilitiesChanged {
-        capabilities,
-    }))
+    let capabilities = Some(wire::NodeCapabilities { gpu_driver, gpus, ..Default::default() });
+    problem_of_node(Body::CapabilitiesChanged(wire::CapabilitiesChanged { capabilities }))
 }
 
 fn problem_of_start(spoil: fn(&mut wire::DesiredWorkload)) -> String {
@@ -220,10 +201,7 @@ fn problem_of_start(spoil: fn(&mut wire::DesiredWorkload)) -> String {
     };
     spoil(&mut workload);
     let (generation, workload) = (Some(wire::Generation::default()), Some(workload));
-    problem_of_gateway(Body::StartWorkload(wire::StartWorkload {
-        generation,
-        workload,
-    }))
+    problem_of_gateway(Body::StartWorkload(wire::StartWorkload { generation, workload }))
 }
 
 #[test]
@@ -233,15 +211,8 @@ fn what_a_peer_must_not_leave_out_or_make_up_is_named() {
     let problems = [
         problem_of_node(Body::Register(wire::Register::default())),
         problem_of_gpu(wire::GpuInfo::default()),
-        problem_of_gpu(wire::GpuInfo {
-            uuid: uuid(),
-            ..Default::default()
-        }),
-        problem_of_gpu(wire::GpuInfo {
-            uuid: uuid(),
-            vendor: 99,
-            ..Default::default()
-        }),
+        problem_of_gpu(wire::GpuInfo { uuid: uuid(), ..Default::default() }),
+        problem_of_gpu(wire::GpuInfo { uuid: uuid(), vendor: 99, ..Default::default() }),
         problem_of_node(Body::Error(wire::Error::default())),
         problem_of_node(Body::Heartbeat(wire::Heartbeat::default())),
         problem_of_gateway(Body::Logs(wire::Logs::default())),
@@ -284,36 +255,16 @@ fn a_message_of_a_later_version_is_told_by_its_field() {
     // Field 30 (of a node) and field 100 (of a gateway), length-delimited and empty.
     let of_node = [[0x08, 2].as_slice(), &[0xf2, 0x01, 0]].concat();
     let of_gateway = [[0x08, 2].as_slice(), &[0xa2, 0x06, 0]].concat();
-    assert_eq!(
-        decode_node(&of_node),
-        Err(CodecError::UnknownMessage { field: 30 })
-    );
-    assert_eq!(
-        decode_gateway(&of_gateway),
-        Err(CodecError::UnknownMessage { field: 100 })
-    );
+    assert_eq!(decode_node(&of_node), Err(CodecError::UnknownMessage { field: 30 }));
+    assert_eq!(decode_gateway(&of_gateway), Err(CodecError::UnknownMessage { field: 100 }));
 }
 
 fn log_frame(n_chunks: usize, n_lines: usize, line_bytes: usize) -> Vec<u8> {
-    let key = LogKey {
-        workload_id: WorkloadId::from_bits(1),
-        attempt: Attempt(1),
-        stream: LogStream::Stdout,
-    };
-    let line = |sequence| LogLine {
-        sequence,
-        at: Timestamp::default(),
-        bytes: vec![b'x'; line_bytes],
-    };
+    let key = LogKey { workload_id: WorkloadId::from_bits(1), attempt: Attempt(1), stream: LogStream::Stdout };
+    let line = |sequence| LogLine { sequence, at: Timestamp::default(), bytes: vec![b'x'; line_bytes] };
     let lines: Vec<LogLine> = (1..).map(line).take(n_lines).collect();
-    let chunk = LogChunk {
-        key,
-        gap: None,
-        lines,
-    };
-    encode_node(&samples::envelope(NodeMessage::Logs {
-        chunks: vec![chunk; n_chunks],
-    }))
+    let chunk = LogChunk { key, gap: None, lines };
+    encode_node(&samples::envelope(NodeMessage::Logs { chunks: vec![chunk; n_chunks] }))
 }
 
 #[test]
@@ -333,16 +284,9 @@ fn every_limit_of_a_frame_is_held_and_reached() {
         log_frame(2, lines_max / 2 + 1, 0),
         log_frame(lines_max + 1, 0, 0),
         log_frame(1, 1, line_max + 1),
-        log_frame(
-            1,
-            limits::LOG_BYTES_PER_MESSAGE_MAX / line_max + 1,
-            line_max,
-        ),
+        log_frame(1, limits::LOG_BYTES_PER_MESSAGE_MAX / line_max + 1, line_max),
         vec![0; limits::FRAME_BYTES_MAX + 1],
-        wire_frame(Body::Metrics(wire::Metrics {
-            gpus: vec![wire::GpuMetrics::default(); 257],
-            ..Default::default()
-        })),
+        wire_frame(Body::Metrics(wire::Metrics { gpus: vec![wire::GpuMetrics::default(); 257], ..Default::default() })),
         wire_frame(Body::Register(wire::Register {
             running: vec![wire::RunningReport::default(); 1_025],
             ..Default::default()
@@ -370,30 +314,19 @@ fn a_frame_full_of_empty_parts_is_refused_by_its_count() {
     prost::encoding::encode_key(65, prost::encoding::WireType::LengthDelimited, &mut frame);
     prost::encoding::encode_varint(workloads.len() as u64, &mut frame);
     frame.extend(workloads);
-    let problem = FieldProblem::TooMany {
-        count: n_parts,
-        max: limits::WORKLOADS_PER_NODE_MAX,
-    };
+    let problem = FieldProblem::TooMany { count: n_parts, max: limits::WORKLOADS_PER_NODE_MAX };
     let path = "desired_set.workloads".to_owned();
-    assert_eq!(
-        decode_gateway(&frame),
-        Err(CodecError::Field { path, problem })
-    );
+    assert_eq!(decode_gateway(&frame), Err(CodecError::Field { path, problem }));
 }
 
 #[test]
 fn a_detail_that_is_too_long_is_cut_and_still_arrives() {
     let code = NodeErrorCode::Internal;
-    let sent = samples::envelope(NodeMessage::Error {
-        code,
-        message: "漢".repeat(5_000),
-    });
+    let sent = samples::envelope(NodeMessage::Error { code, message: "漢".repeat(5_000) });
     let NodeMessage::Error { message, .. } = decode_node(&encode_node(&sent)).unwrap().body else {
         panic!("another message")
     };
-    assert!(
-        message.len() <= limits::DETAIL_BYTES_MAX && message.len() > limits::DETAIL_BYTES_MAX - 6
-    );
+    assert!(message.len() <= limits::DETAIL_BYTES_MAX && message.len() > limits::DETAIL_BYTES_MAX - 6);
     assert!(message.starts_with("漢漢") && message.ends_with("漢…"));
     assert_eq!(sent.generation, Generation { epoch: 3, n: 41 });
 }

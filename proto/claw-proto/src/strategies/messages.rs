@@ -8,9 +8,9 @@ use proptest::sample::select;
 use super::{labels, on_partition, right_parts, valid_spec};
 use crate::ids::{Attempt, Generation, GpuUuid, NodeId, WorkloadId};
 use crate::message::{
-    DesiredWorkload, Envelope, GatewayMessage, GpuMetrics, LogChunk, LogGap, LogKey, LogLine,
-    LogStream, MeshPeer, NodeErrorCode, NodeMessage, NodeSettings, NodeWorkloadState, RefusalCode,
-    RunningReport, StatusCause, StatusRecord, StopOrder, SystemMetrics,
+    DesiredWorkload, Envelope, GatewayMessage, GpuMetrics, LogChunk, LogGap, LogKey, LogLine, LogStream, MeshPeer,
+    NodeErrorCode, NodeMessage, NodeSettings, NodeWorkloadState, RefusalCode, RunningReport, StatusCause, StatusRecord,
+    StopOrder, SystemMetrics,
 };
 use crate::spec::{GpuVendor, RuntimeKind};
 use crate::time::Timestamp;
@@ -41,30 +41,14 @@ fn finite_f32() -> impl Strategy<Value = f32> {
 }
 
 fn gpu_info() -> impl Strategy<Value = GpuInfo> {
-    let identity = (
-        "GPU-[0-9a-f]{8}".prop_map(GpuUuid),
-        any::<u32>(),
-        select(GpuVendor::ALL),
-        "[A-Z0-9 ]{0,12}",
-    );
+    let identity = ("GPU-[0-9a-f]{8}".prop_map(GpuUuid), any::<u32>(), select(GpuVendor::ALL), "[A-Z0-9 ]{0,12}");
     let place = (of("[0-9a-f:.]{7,16}"), of(any::<u32>()), of(any::<u32>()));
     let health = (select(GpuHealth::ALL), of(".{0,20}"));
     (identity, any::<u64>(), place, health).prop_map(|(identity, memory_mib, place, health)| {
         let (uuid, index, vendor, model) = identity;
         let (pci_address, nvlink_island, numa_node) = place;
         let (health, health_reason) = health;
-        GpuInfo {
-            uuid,
-            index,
-            vendor,
-            model,
-            memory_mib,
-            pci_address,
-            nvlink_island,
-            numa_node,
-            health,
-            health_reason,
-        }
+        GpuInfo { uuid, index, vendor, model, memory_mib, pci_address, nvlink_island, numa_node, health, health_reason }
     })
 }
 
@@ -73,113 +57,58 @@ fn capabilities() -> impl Strategy<Value = NodeCapabilities> {
     let sizes = (any::<u64>(), any::<u64>(), any::<u64>());
     let runtimes = vec(select(RuntimeKind::ALL), 0..4);
     let gpus = (select(GpuDriver::ALL), vec(gpu_info(), 0..9));
-    (
-        texts,
-        sizes,
-        gpus,
-        runtimes,
-        any::<bool>(),
-        labels(&right_parts()),
-    )
-        .prop_map(
-            |(texts, sizes, (gpu_driver, gpus), runtimes, simulated, labels)| {
-                let (hostname, os, arch, agent_version) = texts;
-                let (cpu_millis, memory_mib, disk_mib) = sizes;
-                NodeCapabilities {
-                    hostname,
-                    os,
-                    arch,
-                    agent_version,
-                    cpu_millis,
-                    memory_mib,
-                    disk_mib,
-                    gpu_driver,
-                    gpus,
-                    runtimes,
-                    simulated,
-                    labels,
-                }
-            },
-        )
-}
-
-fn running() -> impl Strategy<Value = RunningReport> {
-    (workload(), select(NodeWorkloadState::ALL), gpu_uuids()).prop_map(
-        |((workload_id, attempt), state, gpus)| RunningReport {
-            workload_id,
-            attempt,
-            state,
-            gpus,
+    (texts, sizes, gpus, runtimes, any::<bool>(), labels(&right_parts())).prop_map(
+        |(texts, sizes, (gpu_driver, gpus), runtimes, simulated, labels)| {
+            let (hostname, os, arch, agent_version) = texts;
+            let (cpu_millis, memory_mib, disk_mib) = sizes;
+            NodeCapabilities {
+                hostname,
+                os,
+                arch,
+                agent_version,
+                cpu_millis,
+                memory_mib,
+                disk_mib,
+                gpu_driver,
+                gpus,
+                runtimes,
+                simulated,
+                labels,
+            }
         },
     )
 }
 
+fn running() -> impl Strategy<Value = RunningReport> {
+    (workload(), select(NodeWorkloadState::ALL), gpu_uuids())
+        .prop_map(|((workload_id, attempt), state, gpus)| RunningReport { workload_id, attempt, state, gpus })
+}
+
 fn record() -> impl Strategy<Value = StatusRecord> {
-    let state = (
-        select(NodeWorkloadState::ALL),
-        select(StatusCause::ALL),
-        ".{0,40}",
-    );
+    let state = (select(NodeWorkloadState::ALL), select(StatusCause::ALL), ".{0,40}");
     let end = (of(any::<i32>()), of(any::<i32>()));
-    (
-        1..=u64::MAX,
-        workload(),
-        state,
-        end,
-        any::<i64>(),
-        any::<bool>(),
+    (1..=u64::MAX, workload(), state, end, any::<i64>(), any::<bool>()).prop_map(
+        |(record, (workload_id, attempt), (state, cause, detail), (exit_code, signal), at, simulated)| {
+            let at = Timestamp::from_unix_ms(at);
+            StatusRecord { record, workload_id, attempt, state, cause, detail, exit_code, signal, at, simulated }
+        },
     )
-        .prop_map(
-            |(
-                record,
-                (workload_id, attempt),
-                (state, cause, detail),
-                (exit_code, signal),
-                at,
-                simulated,
-            )| {
-                let at = Timestamp::from_unix_ms(at);
-                StatusRecord {
-                    record,
-                    workload_id,
-                    attempt,
-                    state,
-                    cause,
-                    detail,
-                    exit_code,
-                    signal,
-                    at,
-                    simulated,
-                }
-            },
-        )
 }
 
 fn chunk() -> impl Strategy<Value = LogChunk> {
-    let gap = (any::<u64>(), any::<u64>()).prop_map(|(first_sequence, n_lost)| LogGap {
-        first_sequence,
-        n_lost,
+    let gap = (any::<u64>(), any::<u64>()).prop_map(|(first_sequence, n_lost)| LogGap { first_sequence, n_lost });
+    let line = (1..=u64::MAX, any::<i64>(), vec(any::<u8>(), 0..40)).prop_map(|(sequence, at, bytes)| LogLine {
+        sequence,
+        at: Timestamp::from_unix_ms(at),
+        bytes,
     });
-    let line =
-        (1..=u64::MAX, any::<i64>(), vec(any::<u8>(), 0..40)).prop_map(|(sequence, at, bytes)| {
-            LogLine {
-                sequence,
-                at: Timestamp::from_unix_ms(at),
-                bytes,
-            }
-        });
     (log_key(), of(gap), vec(line, 0..5)).prop_map(|(key, gap, lines)| LogChunk { key, gap, lines })
 }
 
 fn metrics() -> impl Strategy<Value = NodeMessage> {
-    let gpu = (
-        "GPU-[0-9a-f]{8}",
-        [finite_f32(), finite_f32(), finite_f32()],
-        [any::<u64>(), any::<u64>()],
-        any::<bool>(),
-    )
-        .prop_map(
-            |(uuid, [utilization_percent, temperature_celsius, power_watts], memory, simulated)| {
+    let gpu =
+        ("GPU-[0-9a-f]{8}", [finite_f32(), finite_f32(), finite_f32()], [any::<u64>(), any::<u64>()], any::<bool>())
+            .prop_map(|(uuid, [utilization_percent, temperature_celsius, power_watts], memory, simulated)| {
                 GpuMetrics {
                     uuid: GpuUuid(uuid),
                     utilization_percent,
@@ -189,18 +118,17 @@ fn metrics() -> impl Strategy<Value = NodeMessage> {
                     power_watts,
                     simulated,
                 }
-            },
-        );
-    let system = (finite_f32(), finite_f32(), any::<[u64; 4]>()).prop_map(
-        |(cpu_percent, load_average_1m, sizes)| SystemMetrics {
+            });
+    let system = (finite_f32(), finite_f32(), any::<[u64; 4]>()).prop_map(|(cpu_percent, load_average_1m, sizes)| {
+        SystemMetrics {
             cpu_percent,
             memory_used_mib: sizes[0],
             memory_total_mib: sizes[1],
             disk_used_mib: sizes[2],
             disk_total_mib: sizes[3],
             load_average_1m,
-        },
-    );
+        }
+    });
     (any::<i64>(), vec(gpu, 0..9), system).prop_map(|(at, gpus, system)| NodeMessage::Metrics {
         at: Timestamp::from_unix_ms(at),
         gpus,
@@ -214,23 +142,14 @@ fn versions() -> impl Strategy<Value = (u32, u32)> {
 
 /// Any message of a node.
 pub(crate) fn node_message() -> impl Strategy<Value = NodeMessage> {
-    let register = (
-        "[a-z0-9-]{1,20}",
-        capabilities(),
-        vec(running(), 0..4),
-        any::<u128>(),
-        versions(),
-        any::<i64>(),
-    )
-        .prop_map(|(name, capabilities, running, store_id, versions, clock)| {
-            NodeMessage::Register {
-                name,
-                capabilities,
-                running,
-                store_id,
-                versions,
-                clock: Timestamp::from_unix_ms(clock),
-            }
+    let register = ("[a-z0-9-]{1,20}", capabilities(), vec(running(), 0..4), any::<u128>(), versions(), any::<i64>())
+        .prop_map(|(name, capabilities, running, store_id, versions, clock)| NodeMessage::Register {
+            name,
+            capabilities,
+            running,
+            store_id,
+            versions,
+            clock: Timestamp::from_unix_ms(clock),
         });
     prop_oneof![
         register,
@@ -239,46 +158,23 @@ pub(crate) fn node_message() -> impl Strategy<Value = NodeMessage> {
         vec(chunk(), 0..4).prop_map(|chunks| NodeMessage::Logs { chunks }),
         any::<u64>().prop_map(|nonce| NodeMessage::HeartbeatAck { nonce }),
         capabilities().prop_map(|capabilities| NodeMessage::CapabilitiesChanged { capabilities }),
-        (select(NodeErrorCode::ALL), ".{0,40}")
-            .prop_map(|(code, message)| NodeMessage::Error { code, message }),
+        (select(NodeErrorCode::ALL), ".{0,40}").prop_map(|(code, message)| NodeMessage::Error { code, message }),
     ]
 }
 
 /// Any workload that a node shall have.
 pub(crate) fn desired() -> impl Strategy<Value = DesiredWorkload> {
-    let life = (
-        select(RuntimeKind::ALL),
-        on_partition(),
-        any::<u32>(),
-        of(any::<u64>()),
-    );
-    (workload(), valid_spec(), gpu_uuids(), life).prop_map(
-        |((workload_id, attempt), spec, gpus, life)| {
-            let (runtime, on_partition, grace_s, max_duration_s) = life;
-            DesiredWorkload {
-                workload_id,
-                attempt,
-                spec,
-                gpus,
-                runtime,
-                on_partition,
-                grace_s,
-                max_duration_s,
-            }
-        },
-    )
+    let life = (select(RuntimeKind::ALL), on_partition(), any::<u32>(), of(any::<u64>()));
+    (workload(), valid_spec(), gpu_uuids(), life).prop_map(|((workload_id, attempt), spec, gpus, life)| {
+        let (runtime, on_partition, grace_s, max_duration_s) = life;
+        DesiredWorkload { workload_id, attempt, spec, gpus, runtime, on_partition, grace_s, max_duration_s }
+    })
 }
 
 /// Any order to stop.
 pub(crate) fn stop_order() -> impl Strategy<Value = StopOrder> {
-    (workload(), any::<u32>(), select(StatusCause::ALL)).prop_map(
-        |((workload_id, attempt), grace_s, cause)| StopOrder {
-            workload_id,
-            attempt,
-            grace_s,
-            cause,
-        },
-    )
+    (workload(), any::<u32>(), select(StatusCause::ALL))
+        .prop_map(|((workload_id, attempt), grace_s, cause)| StopOrder { workload_id, attempt, grace_s, cause })
 }
 
 fn settings() -> impl Strategy<Value = NodeSettings> {
@@ -292,18 +188,14 @@ fn settings() -> impl Strategy<Value = NodeSettings> {
 }
 
 fn peer() -> impl Strategy<Value = MeshPeer> {
-    (
-        any::<u128>(),
-        "[A-Za-z0-9+/]{43}=",
-        "[a-z0-9.]{1,20}:[0-9]{1,5}",
-        vec("[0-9a-f.:/]{1,20}", 0..3),
-    )
-        .prop_map(|(id, public_key, endpoint, allowed_ips)| MeshPeer {
+    (any::<u128>(), "[A-Za-z0-9+/]{43}=", "[a-z0-9.]{1,20}:[0-9]{1,5}", vec("[0-9a-f.:/]{1,20}", 0..3)).prop_map(
+        |(id, public_key, endpoint, allowed_ips)| MeshPeer {
             node_id: NodeId::from_bits(id),
             public_key,
             endpoint,
             allowed_ips,
-        })
+        },
+    )
 }
 
 /// Any message of a gateway.
@@ -311,49 +203,25 @@ pub(crate) fn gateway_message() -> impl Strategy<Value = GatewayMessage> {
     let acks = || btree_map(log_key(), any::<u64>(), 0..4);
     let set = (generation(), vec(desired(), 0..3), vec(stop_order(), 0..3));
     prop_oneof![
-        (any::<u128>(), settings(), 1..=u32::MAX, acks()).prop_map(
-            |(id, settings, version, log_acks)| {
-                GatewayMessage::Registered {
-                    node_id: NodeId::from_bits(id),
-                    settings,
-                    version,
-                    log_acks,
-                }
-            }
-        ),
-        set.prop_map(|(generation, workloads, stop)| GatewayMessage::DesiredSet {
-            generation,
-            workloads,
-            stop
+        (any::<u128>(), settings(), 1..=u32::MAX, acks()).prop_map(|(id, settings, version, log_acks)| {
+            GatewayMessage::Registered { node_id: NodeId::from_bits(id), settings, version, log_acks }
         }),
-        (generation(), desired()).prop_map(|(generation, workload)| {
-            GatewayMessage::StartWorkload {
-                generation,
-                workload,
-            }
-        }),
-        (generation(), stop_order())
-            .prop_map(|(generation, order)| GatewayMessage::StopWorkload { generation, order }),
+        set.prop_map(|(generation, workloads, stop)| GatewayMessage::DesiredSet { generation, workloads, stop }),
+        (generation(), desired())
+            .prop_map(|(generation, workload)| { GatewayMessage::StartWorkload { generation, workload } }),
+        (generation(), stop_order()).prop_map(|(generation, order)| GatewayMessage::StopWorkload { generation, order }),
         settings().prop_map(|settings| GatewayMessage::UpdateConfig { settings }),
-        (any::<u64>(), any::<u64>())
-            .prop_map(|(nonce, confirmed)| GatewayMessage::Heartbeat { nonce, confirmed }),
+        (any::<u64>(), any::<u64>()).prop_map(|(nonce, confirmed)| GatewayMessage::Heartbeat { nonce, confirmed }),
         acks().prop_map(|acks| GatewayMessage::LogsAck { acks }),
         vec(peer(), 0..4).prop_map(|peers| GatewayMessage::MeshPeers { peers }),
         Just(GatewayMessage::Ack),
-        (select(RefusalCode::ALL), ".{0,40}", versions()).prop_map(|(code, message, versions)| {
-            GatewayMessage::Refused {
-                code,
-                message,
-                versions,
-            }
-        }),
+        (select(RefusalCode::ALL), ".{0,40}", versions())
+            .prop_map(|(code, message, versions)| { GatewayMessage::Refused { code, message, versions } }),
     ]
 }
 
 /// An envelope around such a message.
-pub(crate) fn envelope<M: std::fmt::Debug>(
-    body: impl Strategy<Value = M>,
-) -> impl Strategy<Value = Envelope<M>> {
+pub(crate) fn envelope<M: std::fmt::Debug>(body: impl Strategy<Value = M>) -> impl Strategy<Value = Envelope<M>> {
     (1..=u32::MAX, any::<[u64; 3]>(), generation(), body).prop_map(
         |(version, [epoch, sequence, ack], generation, body)| Envelope {
             version,

@@ -49,8 +49,7 @@ fn is_refused_in_program_text(c: char) -> bool {
 }
 
 fn all_in(text: &str, extra: &str) -> bool {
-    text.chars()
-        .all(|c| c.is_ascii_alphanumeric() || extra.contains(c))
+    text.chars().all(|c| c.is_ascii_alphanumeric() || extra.contains(c))
 }
 
 fn edges_alphanumeric(text: &str) -> bool {
@@ -60,9 +59,7 @@ fn edges_alphanumeric(text: &str) -> bool {
 
 /// Lower-case letters, digits and dashes, with a letter or digit at both ends.
 fn is_name(text: &str) -> bool {
-    all_in(text, "-")
-        && edges_alphanumeric(text)
-        && !text.contains(|c: char| c.is_ascii_uppercase())
+    all_in(text, "-") && edges_alphanumeric(text) && !text.contains(|c: char| c.is_ascii_uppercase())
 }
 
 /// Letters, digits and `-_.`, with a letter or digit at both ends: host names too.
@@ -76,22 +73,14 @@ impl Validator {
     pub fn text(&mut self, path: &str, text: &str, chars_max: usize) -> bool {
         let n_chars = text.chars().count();
         if n_chars > chars_max {
-            self.fault(
-                path,
-                FaultCode::TooLong,
-                format!("is {n_chars} characters long"),
-            )
-            .with_allowed(format!("at most {chars_max} characters"));
+            self.fault(path, FaultCode::TooLong, format!("is {n_chars} characters long"))
+                .with_allowed(format!("at most {chars_max} characters"));
             return false;
         }
         if text.contains(is_unprintable) {
-            self.fault(
-                path,
-                FaultCode::Malformed,
-                "has control or hidden characters",
-            )
-            .with_got(text)
-            .with_allowed("printable text");
+            self.fault(path, FaultCode::Malformed, "has control or hidden characters")
+                .with_got(text)
+                .with_allowed("printable text");
             return false;
         }
         true
@@ -107,17 +96,14 @@ impl Validator {
         is_right: impl Fn(&str) -> bool,
     ) -> bool {
         if text.is_empty() {
-            self.fault(path, FaultCode::Malformed, "is empty")
-                .with_allowed(allowed);
+            self.fault(path, FaultCode::Malformed, "is empty").with_allowed(allowed);
             return false;
         }
         if !self.text(path, text, chars_max) {
             return false;
         }
         if !is_right(text) {
-            self.fault(path, FaultCode::Malformed, "does not have the right form")
-                .with_got(text)
-                .with_allowed(allowed);
+            self.fault(path, FaultCode::Malformed, "does not have the right form").with_got(text).with_allowed(allowed);
             return false;
         }
         true
@@ -138,18 +124,14 @@ impl Validator {
     /// It must not look like an id.
     pub fn node_name(&mut self, path: &str, text: &str) -> bool {
         let allowed = "1-63 of A-Z a-z 0-9 - _ ., with a letter or digit at both ends, not beginning with node_";
-        self.form(path, text, limits::NAME_CHARS_MAX, allowed, |t| {
-            is_host_like(t) && !t.starts_with(NodeId::PREFIX)
-        })
+        self.form(path, text, limits::NAME_CHARS_MAX, allowed, |t| is_host_like(t) && !t.starts_with(NodeId::PREFIX))
     }
 
     /// A node by its id or its name.
     pub fn node_ref(&mut self, path: &str, text: &str) -> bool {
         if text.starts_with(NodeId::PREFIX) {
             let allowed = "a node's name, or its id: node_ and 26 characters";
-            return self.form(path, text, limits::NAME_CHARS_MAX, allowed, |t| {
-                t.parse::<NodeId>().is_ok()
-            });
+            return self.form(path, text, limits::NAME_CHARS_MAX, allowed, |t| t.parse::<NodeId>().is_ok());
         }
         self.node_name(path, text)
     }
@@ -157,17 +139,13 @@ impl Validator {
     /// A tenant by its id or its name.
     pub fn tenant_ref(&mut self, path: &str, text: &str) -> bool {
         let allowed = "a tenant's name (1-63 of a-z 0-9 -), or its id: ten_ and 26 characters";
-        self.form(path, text, limits::NAME_CHARS_MAX, allowed, |t| {
-            is_name(t) || t.parse::<TenantId>().is_ok()
-        })
+        self.form(path, text, limits::NAME_CHARS_MAX, allowed, |t| is_name(t) || t.parse::<TenantId>().is_ok())
     }
 
     /// A label's key: 1–63 letters, digits and `-_./`, a letter or digit at both ends.
     pub fn label_key(&mut self, path: &str, key: &str) -> bool {
         let allowed = "a key of 1-63 of A-Z a-z 0-9 - _ . /, with a letter or digit at both ends";
-        self.form(path, key, limits::NAME_CHARS_MAX, allowed, |t| {
-            all_in(t, "-_./") && edges_alphanumeric(t)
-        })
+        self.form(path, key, limits::NAME_CHARS_MAX, allowed, |t| all_in(t, "-_./") && edges_alphanumeric(t))
     }
 
     /// Labels: number, keys and values.
@@ -199,11 +177,7 @@ impl Validator {
     /// Arguments of a program: number and sizes. They are never repeated.
     pub fn argv(&mut self, path: &str, argv: &[String]) {
         self.count(path, argv.len(), limits::COMMAND_ARGS_MAX);
-        self.bytes(
-            path,
-            argv.iter().map(String::len).sum(),
-            limits::COMMAND_BYTES_MAX,
-        );
+        self.bytes(path, argv.iter().map(String::len).sum(), limits::COMMAND_BYTES_MAX);
         for (index, arg) in argv.iter().enumerate().take(limits::COMMAND_ARGS_MAX) {
             self.program_text(&indexed(path, index), arg, limits::COMMAND_ARG_BYTES_MAX);
         }
@@ -228,8 +202,7 @@ impl Validator {
     /// At most `max` bytes.
     pub fn bytes(&mut self, path: &str, n: usize, max: usize) {
         if n > max {
-            self.fault(path, FaultCode::TooLong, format!("has {n} bytes"))
-                .with_allowed(format!("at most {max} bytes"));
+            self.fault(path, FaultCode::TooLong, format!("has {n} bytes")).with_allowed(format!("at most {max} bytes"));
         }
     }
 
@@ -258,41 +231,26 @@ impl Validator {
 
     /// An absolute path without `..`.
     pub fn absolute_path(&mut self, path: &str, text: &str) -> bool {
-        self.form(
-            path,
-            text,
-            limits::PATH_BYTES_MAX,
-            "an absolute path without ..",
-            |t| t.starts_with('/') && has_no_parent_step(t),
-        )
+        self.form(path, text, limits::PATH_BYTES_MAX, "an absolute path without ..", |t| {
+            t.starts_with('/') && has_no_parent_step(t)
+        })
     }
 
     /// An absolute or relative path without `..`.
     pub fn inner_path(&mut self, path: &str, text: &str) -> bool {
-        self.form(
-            path,
-            text,
-            limits::PATH_BYTES_MAX,
-            "a path without ..",
-            has_no_parent_step,
-        )
+        self.form(path, text, limits::PATH_BYTES_MAX, "a path without ..", has_no_parent_step)
     }
 
     /// A reference of a container image: `[registry/]name[:tag][@digest]`.
     pub fn image(&mut self, path: &str, text: &str) -> bool {
-        let allowed = "[registry[:port]/]name[:tag][@sha256:digest] with a lower-case name, such as vllm/vllm-openai:v0.6.3";
+        let allowed =
+            "[registry[:port]/]name[:tag][@sha256:digest] with a lower-case name, such as vllm/vllm-openai:v0.6.3";
         self.form(path, text, limits::IMAGE_CHARS_MAX, allowed, is_image)
     }
 
     /// A model's id: up to three segments of letters, digits and `-_.:`, divided by `/`.
     pub fn model_id(&mut self, path: &str, text: &str) -> bool {
-        self.form(
-            path,
-            text,
-            limits::MODEL_CHARS_MAX,
-            "a catalogue id such as llama-3.1-70b-instruct",
-            is_slashed_id,
-        )
+        self.form(path, text, limits::MODEL_CHARS_MAX, "a catalogue id such as llama-3.1-70b-instruct", is_slashed_id)
     }
 
     /// A secret's handle: up to three segments of letters, digits and `-_.:`, divided by `/`.
@@ -301,21 +259,14 @@ impl Validator {
         let allowed = "a handle of A-Z a-z 0-9 - _ . : /";
         let is_right = text.chars().count() <= limits::MODEL_CHARS_MAX && is_slashed_id(text);
         if !is_right {
-            self.fault(path, FaultCode::Malformed, "is not a handle of a secret")
-                .with_allowed(allowed);
+            self.fault(path, FaultCode::Malformed, "is not a handle of a secret").with_allowed(allowed);
         }
         is_right
     }
 
     /// A user: a name, a uid, or uid:gid.
     pub fn user(&mut self, path: &str, text: &str) -> bool {
-        self.form(
-            path,
-            text,
-            limits::NAME_CHARS_MAX,
-            "a user name, a uid, or uid:gid, such as 1000:1000",
-            is_user,
-        )
+        self.form(path, text, limits::NAME_CHARS_MAX, "a user name, a uid, or uid:gid, such as 1000:1000", is_user)
     }
 
     /// A single word: letters, digits and `-_.`, such as a zone or a file name.
@@ -332,33 +283,25 @@ fn has_no_parent_step(text: &str) -> bool {
 
 /// A path without empty and `.` steps and without a slash at its end, to tell equal ones.
 pub(super) fn canonical_path(text: &str) -> String {
-    let steps: Vec<&str> = text
-        .split('/')
-        .filter(|step| !step.is_empty() && *step != ".")
-        .collect();
+    let steps: Vec<&str> = text.split('/').filter(|step| !step.is_empty() && *step != ".").collect();
     let root = if text.starts_with('/') { "/" } else { "" };
     format!("{root}{}", steps.join("/"))
 }
 
 fn is_slashed_id(text: &str) -> bool {
-    let is_segment =
-        |s: &str| s.starts_with(|c: char| c.is_ascii_alphanumeric()) && all_in(s, "-_.:");
+    let is_segment = |s: &str| s.starts_with(|c: char| c.is_ascii_alphanumeric()) && all_in(s, "-_.:");
     text.split('/').count() <= 3 && text.split('/').all(is_segment)
 }
 
 fn is_user(text: &str) -> bool {
-    let is_number = |t: &str| {
-        t.len() <= 10 && t.bytes().all(|b| b.is_ascii_digit()) && t.parse::<u32>().is_ok()
-    };
+    let is_number = |t: &str| t.len() <= 10 && t.bytes().all(|b| b.is_ascii_digit()) && t.parse::<u32>().is_ok();
     if let Some((uid, gid)) = text.split_once(':') {
         return is_number(uid) && is_number(gid);
     }
     let is_lower = |c: char| c.is_ascii_lowercase() || c == '_';
     let is_user_name = text.len() <= 32
         && text.starts_with(is_lower)
-        && text
-            .chars()
-            .all(|c| is_lower(c) || c.is_ascii_digit() || c == '-');
+        && text.chars().all(|c| is_lower(c) || c.is_ascii_digit() || c == '-');
     is_number(text) || is_user_name
 }
 
@@ -368,8 +311,7 @@ fn is_image(text: &str) -> bool {
         None => (text, None),
     };
     let is_digest = |d: &str| {
-        let is_hex =
-            |h: &str| h.len() == 64 && h.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        let is_hex = |h: &str| h.len() == 64 && h.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
         d.strip_prefix("sha256:").is_some_and(is_hex)
     };
     if digest.is_some_and(|d| !is_digest(d)) {
@@ -380,23 +322,17 @@ fn is_image(text: &str) -> bool {
         Some(colon) => (&named[..slash + colon], Some(&named[slash + colon + 1..])),
         None => (named, None),
     };
-    let is_tag =
-        |t: &str| !t.is_empty() && t.len() <= 128 && all_in(t, "-_.") && !t.starts_with(['.', '-']);
+    let is_tag = |t: &str| !t.is_empty() && t.len() <= 128 && all_in(t, "-_.") && !t.starts_with(['.', '-']);
     tag.is_none_or(is_tag) && is_repository(repository)
 }
 
 fn is_repository(text: &str) -> bool {
     let is_component = |c: &str| {
-        is_host_like(c)
-            && !c.contains(|b: char| b.is_ascii_uppercase())
-            && !c.contains("..")
-            && !c.contains("___")
+        is_host_like(c) && !c.contains(|b: char| b.is_ascii_uppercase()) && !c.contains("..") && !c.contains("___")
     };
     match text.split_once('/') {
         Some((first, rest)) if first == "localhost" || first.contains(['.', ':']) => {
-            let (host, port) = first
-                .split_once(':')
-                .map_or((first, None), |(h, p)| (h, Some(p)));
+            let (host, port) = first.split_once(':').map_or((first, None), |(h, p)| (h, Some(p)));
             is_host_like(host)
                 && !host.contains("..")
                 && port.is_none_or(|p| p.parse::<u16>().is_ok_and(|n| n > 0))

@@ -5,8 +5,8 @@ use crate::spec::GpuVendor;
 /// Canonical names of known GPU models. Others are allowed: a fleet may have
 /// hardware that is newer than this list.
 pub const KNOWN_GPU_MODELS: &[&str] = &[
-    "H100", "H200", "B200", "GB200", "A100", "L40S", "L4", "A10G", "T4", "V100", "RTX4090",
-    "RTX3090", "MI300X", "MI250", "M3 Ultra",
+    "H100", "H200", "B200", "GB200", "A100", "L40S", "L4", "A10G", "T4", "V100", "RTX4090", "RTX3090", "MI300X",
+    "MI250", "M3 Ultra",
 ];
 
 /// The vendor of a known model, given in canonical spelling.
@@ -21,19 +21,13 @@ pub(super) fn vendor_of(canonical: &str) -> Option<GpuVendor> {
 
 /// Letters and digits only, in lower case: "RTX 4090", "rtx-4090" and "RTX4090" are one model.
 fn folded(text: &str) -> String {
-    text.chars()
-        .filter(char::is_ascii_alphanumeric)
-        .map(|c| c.to_ascii_lowercase())
-        .collect()
+    text.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect()
 }
 
 /// The known model that this text names, whatever its case, spaces and dashes.
 pub fn canonical_gpu_model(text: &str) -> Option<&'static str> {
     let wanted = folded(text);
-    KNOWN_GPU_MODELS
-        .iter()
-        .copied()
-        .find(|known| folded(known) == wanted)
+    KNOWN_GPU_MODELS.iter().copied().find(|known| folded(known) == wanted)
 }
 
 /// The known model that is nearest to this text, if one is near enough to be

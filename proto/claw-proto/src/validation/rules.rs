@@ -7,8 +7,8 @@ use super::gpu_models::{canonical_gpu_model, nearest_gpu_model, vendor_of};
 use super::{Demand, FaultCode, Validator};
 use crate::limits;
 use crate::spec::{
-    Autoscale, AutoscaleMetric, GpuRequest, Interconnect, OnPartition, Placement, RestartPolicy,
-    RuntimeKind, SecretRef, Volume, WorkloadSpec,
+    Autoscale, AutoscaleMetric, GpuRequest, Interconnect, OnPartition, Placement, RestartPolicy, RuntimeKind,
+    SecretRef, Volume, WorkloadSpec,
 };
 
 /// MiB in a GiB.
@@ -42,11 +42,7 @@ fn identity(v: &mut Validator, spec: &WorkloadSpec) {
 
 fn program(v: &mut Validator, spec: &WorkloadSpec) {
     if spec.model.is_none() && spec.image.is_none() && spec.command.is_none() {
-        v.fault(
-            "command",
-            FaultCode::Missing,
-            "nothing to run: give a command, an image or a model",
-        );
+        v.fault("command", FaultCode::Missing, "nothing to run: give a command, an image or a model");
     }
     if let Some(model) = &spec.model {
         v.model_id("model", model);
@@ -62,8 +58,7 @@ fn program(v: &mut Validator, spec: &WorkloadSpec) {
                     .with_allowed("the program, then its arguments");
             }
             Some(program) if program.trim().is_empty() => {
-                v.fault("command[0]", FaultCode::Malformed, "is empty")
-                    .with_allowed("the program's name or path");
+                v.fault("command[0]", FaultCode::Malformed, "is empty").with_allowed("the program's name or path");
             }
             Some(_) => {}
         }
@@ -80,20 +75,12 @@ fn program(v: &mut Validator, spec: &WorkloadSpec) {
 fn runtime(v: &mut Validator, spec: &WorkloadSpec) {
     if spec.runtime == Some(RuntimeKind::Process) {
         if spec.image.is_some() {
-            v.fault(
-                "runtime",
-                FaultCode::Conflict,
-                "a host process does not run an image",
-            )
-            .with_got("process")
-            .with_allowed("docker, or leave image out");
+            v.fault("runtime", FaultCode::Conflict, "a host process does not run an image")
+                .with_got("process")
+                .with_allowed("docker, or leave image out");
         }
         if spec.command.is_none() {
-            v.fault(
-                "command",
-                FaultCode::Missing,
-                "runtime process needs a command",
-            );
+            v.fault("command", FaultCode::Missing, "runtime process needs a command");
         }
     }
 }
@@ -105,8 +92,7 @@ fn ports(v: &mut Validator, ports: &[u16]) {
         let at = indexed("ports", index);
         v.whole(&at, u64::from(*port), 1, u64::from(u16::MAX));
         if !seen.insert(*port) {
-            v.fault(&at, FaultCode::Conflict, "is listed twice")
-                .with_got(port);
+            v.fault(&at, FaultCode::Conflict, "is listed twice").with_got(port);
         }
     }
 }
@@ -126,13 +112,9 @@ fn resources(v: &mut Validator, spec: &WorkloadSpec) {
         && let Some(memory) = spec.memory_gib
         && shm > memory
     {
-        v.fault(
-            "shm_gib",
-            FaultCode::Conflict,
-            "shared memory is part of memory_gib and cannot be larger",
-        )
-        .with_got(shm)
-        .with_allowed(format!("up to {memory}"));
+        v.fault("shm_gib", FaultCode::Conflict, "shared memory is part of memory_gib and cannot be larger")
+            .with_got(shm)
+            .with_allowed(format!("up to {memory}"));
     }
     if let Some(budget) = &spec.budget {
         v.positive("budget.amount", budget.amount, limits::BUDGET_AMOUNT_MAX);
@@ -141,10 +123,8 @@ fn resources(v: &mut Validator, spec: &WorkloadSpec) {
 
 fn gpu_request(v: &mut Validator, gpu: &GpuRequest) {
     let is_share = gpu.fraction.is_some() || gpu.mig_profile.is_some();
-    let is_described = gpu.model.is_some()
-        || gpu.vendor.is_some()
-        || gpu.memory_gib_min.is_some()
-        || gpu.interconnect.is_some();
+    let is_described =
+        gpu.model.is_some() || gpu.vendor.is_some() || gpu.memory_gib_min.is_some() || gpu.interconnect.is_some();
     match gpu.count {
         None if is_described && !is_share => {
             v.fault(
@@ -155,21 +135,12 @@ fn gpu_request(v: &mut Validator, gpu: &GpuRequest) {
             .with_allowed(format!("0 to {}", limits::GPUS_PER_REPLICA_MAX));
         }
         Some(0) if is_described || is_share => {
-            v.fault(
-                "gpu.count",
-                FaultCode::Conflict,
-                "no GPU is asked for, yet GPUs are described",
-            )
-            .with_got(0)
-            .with_allowed("1 or more, or leave the rest of gpu out");
+            v.fault("gpu.count", FaultCode::Conflict, "no GPU is asked for, yet GPUs are described")
+                .with_got(0)
+                .with_allowed("1 or more, or leave the rest of gpu out");
         }
         Some(count) => {
-            v.whole(
-                "gpu.count",
-                u64::from(count),
-                0,
-                u64::from(limits::GPUS_PER_REPLICA_MAX),
-            );
+            v.whole("gpu.count", u64::from(count), 0, u64::from(limits::GPUS_PER_REPLICA_MAX));
         }
         None => {}
     }
@@ -188,33 +159,19 @@ fn gpu_model(v: &mut Validator, gpu: &GpuRequest, model: &str) {
         None => "a model name such as H100".to_owned(),
     };
     let is_word = |word: &str| {
-        !word.is_empty()
-            && word
-                .chars()
-                .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '+'))
+        !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '+'))
     };
-    let is_model =
-        |t: &str| t.starts_with(|c: char| c.is_ascii_alphanumeric()) && t.split(' ').all(is_word);
-    if !v.form(
-        "gpu.model",
-        model,
-        limits::NAME_CHARS_MAX,
-        &allowed,
-        is_model,
-    ) {
+    let is_model = |t: &str| t.starts_with(|c: char| c.is_ascii_alphanumeric()) && t.split(' ').all(is_word);
+    if !v.form("gpu.model", model, limits::NAME_CHARS_MAX, &allowed, is_model) {
         return;
     }
     let made_by = canonical_gpu_model(model).and_then(vendor_of);
     if let (Some(made_by), Some(wanted)) = (made_by, gpu.vendor)
         && made_by != wanted
     {
-        v.fault(
-            "gpu.vendor",
-            FaultCode::Conflict,
-            format!("{model} is made by {made_by}"),
-        )
-        .with_got(wanted)
-        .with_allowed(made_by.as_str());
+        v.fault("gpu.vendor", FaultCode::Conflict, format!("{model} is made by {made_by}"))
+            .with_got(wanted)
+            .with_allowed(made_by.as_str());
     }
 }
 
@@ -223,48 +180,28 @@ fn gpu_share(v: &mut Validator, gpu: &GpuRequest) {
     if let Some(fraction) = gpu.fraction {
         v.positive("gpu.fraction", fraction, 1.0);
         if let Some(count @ 2..) = gpu.count {
-            v.fault(
-                "gpu.fraction",
-                FaultCode::Conflict,
-                format!("a share of one GPU, but gpu.count is {count}"),
-            )
-            .with_got(fraction)
-            .with_allowed("gpu.count 1, or no fraction");
+            v.fault("gpu.fraction", FaultCode::Conflict, format!("a share of one GPU, but gpu.count is {count}"))
+                .with_got(fraction)
+                .with_allowed("gpu.count 1, or no fraction");
         }
         if gpu.mig_profile.is_some() {
-            v.fault(
-                "gpu.mig_profile",
-                FaultCode::Conflict,
-                "a MIG slice and a fraction exclude each other",
-            )
-            .with_allowed("one of mig_profile and fraction");
+            v.fault("gpu.mig_profile", FaultCode::Conflict, "a MIG slice and a fraction exclude each other")
+                .with_allowed("one of mig_profile and fraction");
         }
     }
     if let Some(profile) = &gpu.mig_profile {
-        v.form(
-            "gpu.mig_profile",
-            profile,
-            limits::NAME_CHARS_MAX,
-            "a MIG profile such as 1g.10gb",
-            is_mig_profile,
-        );
+        v.form("gpu.mig_profile", profile, limits::NAME_CHARS_MAX, "a MIG profile such as 1g.10gb", is_mig_profile);
         if gpu.interconnect == Some(Interconnect::Nvlink) {
-            v.fault(
-                "gpu.interconnect",
-                FaultCode::Conflict,
-                "MIG slices have no NVLink",
-            )
-            .with_got(Interconnect::Nvlink)
-            .with_allowed("any");
+            v.fault("gpu.interconnect", FaultCode::Conflict, "MIG slices have no NVLink")
+                .with_got(Interconnect::Nvlink)
+                .with_allowed("any");
         }
     }
 }
 
 /// `<slices>g.<memory>gb`, with an optional attribute such as `+me`.
 fn is_mig_profile(text: &str) -> bool {
-    let (base, attribute) = text
-        .split_once('+')
-        .map_or((text, None), |(base, rest)| (base, Some(rest)));
+    let (base, attribute) = text.split_once('+').map_or((text, None), |(base, rest)| (base, Some(rest)));
     let is_base = base.split_once("g.").is_some_and(|(slices, memory)| {
         let is_slices = matches!(slices, "1" | "2" | "3" | "4" | "7");
         let digits = memory.strip_suffix("gb").unwrap_or_default();
@@ -278,30 +215,16 @@ fn is_mig_profile(text: &str) -> bool {
 
 fn scale(v: &mut Validator, spec: &WorkloadSpec) {
     if let Some(nodes) = spec.nodes
-        && v.whole(
-            "nodes",
-            u64::from(nodes),
-            1,
-            u64::from(limits::NODES_PER_REPLICA_MAX),
-        )
+        && v.whole("nodes", u64::from(nodes), 1, u64::from(limits::NODES_PER_REPLICA_MAX))
         && let Some(count @ 1..) = spec.gpu.as_ref().and_then(|gpu| gpu.count)
         && nodes > count
     {
-        v.fault(
-            "nodes",
-            FaultCode::Conflict,
-            format!("more nodes than the {count} GPUs of one replica"),
-        )
-        .with_got(nodes)
-        .with_allowed(format!("1 to {count}"));
+        v.fault("nodes", FaultCode::Conflict, format!("more nodes than the {count} GPUs of one replica"))
+            .with_got(nodes)
+            .with_allowed(format!("1 to {count}"));
     }
     if let Some(replicas) = spec.replicas {
-        v.whole(
-            "replicas",
-            u64::from(replicas),
-            1,
-            u64::from(limits::REPLICAS_MAX),
-        );
+        v.whole("replicas", u64::from(replicas), 1, u64::from(limits::REPLICAS_MAX));
     }
     if let Some(rule) = &spec.autoscale {
         autoscale(v, rule, spec.replicas);
@@ -312,47 +235,25 @@ fn autoscale(v: &mut Validator, rule: &Autoscale, replicas: Option<u32>) {
     let max_allowed = u64::from(limits::REPLICAS_MAX);
     let is_max = v.whole("autoscale.max", u64::from(rule.max), 1, max_allowed);
     if is_max && rule.min > rule.max {
-        v.fault(
-            "autoscale.min",
-            FaultCode::Conflict,
-            "is over autoscale.max",
-        )
-        .with_got(rule.min)
-        .with_allowed(format!("0 to {}", rule.max));
+        v.fault("autoscale.min", FaultCode::Conflict, "is over autoscale.max")
+            .with_got(rule.min)
+            .with_allowed(format!("0 to {}", rule.max));
     } else if is_max
         && let Some(replicas) = replicas
         && !(rule.min..=rule.max).contains(&replicas)
     {
-        v.fault(
-            "replicas",
-            FaultCode::Conflict,
-            "is outside of the autoscale range",
-        )
-        .with_got(replicas)
-        .with_allowed(format!("{} to {}", rule.min, rule.max));
+        v.fault("replicas", FaultCode::Conflict, "is outside of the autoscale range")
+            .with_got(replicas)
+            .with_allowed(format!("{} to {}", rule.min, rule.max));
     }
     let Some(target) = rule.target else { return };
     match rule.metric {
         None => {
-            v.fault(
-                "autoscale.metric",
-                FaultCode::Missing,
-                "a target needs the metric that it is for",
-            )
-            .with_allowed(
-                AutoscaleMetric::ALL
-                    .iter()
-                    .map(|m| m.as_str())
-                    .collect::<Vec<_>>()
-                    .join(", "),
-            );
+            v.fault("autoscale.metric", FaultCode::Missing, "a target needs the metric that it is for")
+                .with_allowed(AutoscaleMetric::ALL.iter().map(|m| m.as_str()).collect::<Vec<_>>().join(", "));
             v.positive("autoscale.target", target, limits::AUTOSCALE_TARGET_MAX);
         }
-        Some(
-            AutoscaleMetric::GpuUtilization
-            | AutoscaleMetric::GpuMemoryUsed
-            | AutoscaleMetric::ErrorRate,
-        ) => {
+        Some(AutoscaleMetric::GpuUtilization | AutoscaleMetric::GpuMemoryUsed | AutoscaleMetric::ErrorRate) => {
             v.positive("autoscale.target", target, 100.0);
         }
         Some(
@@ -382,12 +283,7 @@ fn schedule(v: &mut Validator, spec: &WorkloadSpec) {
             .with_allowed(format!("after {not_before}"));
     }
     if let Some(max_restarts) = spec.max_restarts {
-        v.whole(
-            "max_restarts",
-            u64::from(max_restarts),
-            0,
-            u64::from(limits::RESTARTS_MAX),
-        );
+        v.whole("max_restarts", u64::from(max_restarts), 0, u64::from(limits::RESTARTS_MAX));
         if max_restarts > 0 && spec.restart == Some(RestartPolicy::Never) {
             v.fault("max_restarts", FaultCode::Conflict, "restart is never")
                 .with_got(max_restarts)
@@ -395,12 +291,7 @@ fn schedule(v: &mut Validator, spec: &WorkloadSpec) {
         }
     }
     if let Some(grace) = spec.grace_s {
-        v.whole(
-            "grace_s",
-            u64::from(grace),
-            0,
-            u64::from(limits::GRACE_S_MAX),
-        );
+        v.whole("grace_s", u64::from(grace), 0, u64::from(limits::GRACE_S_MAX));
     }
     match spec.on_partition {
         Some(OnPartition::StopAfter(after)) => {
@@ -419,25 +310,12 @@ fn place(v: &mut Validator, placement: &Placement) {
     if let Some(node) = &placement.node {
         v.node_ref("placement.node", node);
         if placement.exclude_nodes.contains(node) {
-            v.fault(
-                "placement.exclude_nodes",
-                FaultCode::Conflict,
-                "excludes the node that placement.node asks for",
-            )
-            .with_got(node);
+            v.fault("placement.exclude_nodes", FaultCode::Conflict, "excludes the node that placement.node asks for")
+                .with_got(node);
         }
     }
-    v.count(
-        "placement.exclude_nodes",
-        placement.exclude_nodes.len(),
-        limits::EXCLUDE_NODES_MAX,
-    );
-    for (index, node) in placement
-        .exclude_nodes
-        .iter()
-        .enumerate()
-        .take(limits::EXCLUDE_NODES_MAX)
-    {
+    v.count("placement.exclude_nodes", placement.exclude_nodes.len(), limits::EXCLUDE_NODES_MAX);
+    for (index, node) in placement.exclude_nodes.iter().enumerate().take(limits::EXCLUDE_NODES_MAX) {
         v.node_ref(&indexed("placement.exclude_nodes", index), node);
     }
     if let Some(zone) = &placement.zone {
@@ -457,8 +335,7 @@ fn files(v: &mut Validator, spec: &WorkloadSpec) {
     for (index, output) in spec.outputs.iter().enumerate().take(limits::OUTPUTS_MAX) {
         let at = indexed("outputs", index);
         if v.inner_path(&at, output) && !outputs.insert(canonical_path(output)) {
-            v.fault(&at, FaultCode::Conflict, "is listed twice")
-                .with_got(output);
+            v.fault(&at, FaultCode::Conflict, "is listed twice").with_got(output);
         }
     }
 }
@@ -478,16 +355,11 @@ fn volumes(v: &mut Validator, volumes: &[Volume]) {
         if v.absolute_path(&target, &volume.target) {
             let canonical = canonical_path(&volume.target);
             if canonical == "/" {
-                v.fault(
-                    &target,
-                    FaultCode::Malformed,
-                    "would hide the whole file system",
-                )
-                .with_got("/")
-                .with_allowed("a path below /");
+                v.fault(&target, FaultCode::Malformed, "would hide the whole file system")
+                    .with_got("/")
+                    .with_allowed("a path below /");
             } else if !targets.insert(canonical) {
-                v.fault(&target, FaultCode::Conflict, "two volumes have this target")
-                    .with_got(&volume.target);
+                v.fault(&target, FaultCode::Conflict, "two volumes have this target").with_got(&volume.target);
             }
         }
     }
@@ -501,8 +373,7 @@ fn secrets(v: &mut Validator, secrets: &[SecretRef]) {
         v.secret_handle(&format!("{at}.handle"), &secret.handle);
         let target = format!("{at}.target");
         if v.word(&target, &secret.target) && !names.insert(&secret.target) {
-            v.fault(&target, FaultCode::Conflict, "two secrets have this target")
-                .with_got(&secret.target);
+            v.fault(&target, FaultCode::Conflict, "two secrets have this target").with_got(&secret.target);
         }
     }
 }
@@ -515,19 +386,12 @@ pub(super) fn demand(spec: &WorkloadSpec) -> Demand {
     let model = gpu.and_then(|g| g.model.as_deref());
     Demand {
         gpus,
-        cpu_millis: spec
-            .cpu_cores
-            .map_or(limits::CPU_MILLIS_DEFAULT, |cores| scaled(cores, 1_000.0)),
-        memory_mib: spec
-            .memory_gib
-            .map_or(limits::MEMORY_MIB_DEFAULT, |gib| scaled(gib, MIB_PER_GIB)),
+        cpu_millis: spec.cpu_cores.map_or(limits::CPU_MILLIS_DEFAULT, |cores| scaled(cores, 1_000.0)),
+        memory_mib: spec.memory_gib.map_or(limits::MEMORY_MIB_DEFAULT, |gib| scaled(gib, MIB_PER_GIB)),
         disk_mib: spec.disk_gib.map_or(0, |gib| scaled(gib, MIB_PER_GIB)),
-        gpu_memory_mib_min: gpu.and_then(|g| g.memory_gib_min).map_or(0, |gib| {
-            scaled(
-                gib * f64::from(limits::GPU_MEMORY_OF_NOMINAL_PERMILLE) / 1_000.0,
-                MIB_PER_GIB,
-            )
-        }),
+        gpu_memory_mib_min: gpu
+            .and_then(|g| g.memory_gib_min)
+            .map_or(0, |gib| scaled(gib * f64::from(limits::GPU_MEMORY_OF_NOMINAL_PERMILLE) / 1_000.0, MIB_PER_GIB)),
         gpu_model: model.map(|m| canonical_gpu_model(m).unwrap_or(m).to_owned()),
         gpu_vendor: gpu.and_then(|g| g.vendor),
         nvlink: gpus > 1 && gpu.and_then(|g| g.interconnect) == Some(Interconnect::Nvlink),

@@ -13,19 +13,14 @@ fn leads_somewhere(schema: &Value, path: &str) -> bool {
     let mut here = vec![schema];
     let mut rest = path;
     while !rest.is_empty() {
-        let (step, key, after): (_, Option<&str>, _) = if let Some(inner) = rest.strip_prefix("[\"")
-        {
+        let (step, key, after): (_, Option<&str>, _) = if let Some(inner) = rest.strip_prefix("[\"") {
             // A map's key is quoted and escaped; it ends at the first bare quote.
             let mut end = 0;
             let bytes = inner.as_bytes();
             while bytes[end] != b'"' {
                 end += if bytes[end] == b'\\' { 2 } else { 1 };
             }
-            (
-                "additionalProperties",
-                None,
-                inner[end + 1..].strip_prefix(']').unwrap(),
-            )
+            ("additionalProperties", None, inner[end + 1..].strip_prefix(']').unwrap())
         } else if let Some(inner) = rest.strip_prefix('[') {
             let (index, after) = inner.split_once(']').unwrap();
             index.parse::<usize>().unwrap();
@@ -57,12 +52,7 @@ fn alternatives<'a>(root: &'a Value, schema: &'a Value) -> Vec<&'a Value> {
     }
     for choice in ["anyOf", "oneOf", "allOf"] {
         let options = schema.get(choice).and_then(Value::as_array);
-        all.extend(
-            options
-                .into_iter()
-                .flatten()
-                .flat_map(|option| alternatives(root, option)),
-        );
+        all.extend(options.into_iter().flatten().flat_map(|option| alternatives(root, option)));
     }
     all
 }
@@ -224,10 +214,7 @@ fn all_faults_are_told_at_once_with_what_is_allowed() {
 
 #[test]
 fn what_is_missing_or_contradicts_is_named() {
-    check(
-        json!({}),
-        expect!["invalid value: command: nothing to run: give a command, an image or a model"],
-    );
+    check(json!({}), expect!["invalid value: command: nothing to run: give a command, an image or a model"]);
     check(
         json!({ "command": ["true"], "gpu": { "model": "H100" } }),
         expect![
@@ -256,9 +243,7 @@ fn what_is_missing_or_contradicts_is_named() {
     );
     check(
         json!({ "command": ["true"], "replicas": 9, "autoscale": { "min": 1, "max": 4 } }),
-        expect![
-            "invalid value: replicas: is outside of the autoscale range (got 9); allowed: 1 to 4"
-        ],
+        expect!["invalid value: replicas: is outside of the autoscale range (got 9); allowed: 1 to 4"],
     );
     check(
         json!({ "command": ["true"], "gpus": 4 }),
@@ -315,13 +300,9 @@ fn every_gpu_sold_by_a_size_meets_a_demand_of_it() {
         (192.0, 196_592),
     ];
     for (nominal_gib, reported_mib) in reported {
-        let spec =
-            json!({ "command": ["true"], "gpu": { "count": 1, "memory_gib_min": nominal_gib } });
+        let spec = json!({ "command": ["true"], "gpu": { "count": 1, "memory_gib_min": nominal_gib } });
         let valid: ValidSpec = serde_json::from_value(spec).unwrap();
-        assert!(
-            valid.demand().gpu_memory_mib_min <= reported_mib,
-            "{nominal_gib}"
-        );
+        assert!(valid.demand().gpu_memory_mib_min <= reported_mib, "{nominal_gib}");
         assert!(valid.demand().gpu_memory_mib_min > 40_536 || nominal_gib <= 48.0);
     }
 }
@@ -336,14 +317,9 @@ fn verdicts(check: fn(&mut Validator, &str, &str) -> bool, texts: &[&str]) -> St
 #[test]
 fn forms_of_images() {
     let digest = format!("vllm/vllm-openai@sha256:{}", "0a".repeat(32));
-    let right =
-        "ubuntu vllm/vllm-openai:v0.6.3 localhost:5000/a__b:1 nvcr.io/nvidia/pytorch:24.10-py3";
+    let right = "ubuntu vllm/vllm-openai:v0.6.3 localhost:5000/a__b:1 nvcr.io/nvidia/pytorch:24.10-py3";
     let wrong = "Ubuntu a: a//b -a a@sha256:12 host:0/a a:b:c a..b/c";
-    let images: Vec<&str> = right
-        .split(' ')
-        .chain([digest.as_str()])
-        .chain(wrong.split(' '))
-        .collect();
+    let images: Vec<&str> = right.split(' ').chain([digest.as_str()]).chain(wrong.split(' ')).collect();
     expect![[r#"
         ok ubuntu
         ok vllm/vllm-openai:v0.6.3
@@ -363,16 +339,7 @@ fn forms_of_images() {
 
 #[test]
 fn forms_of_users_and_references() {
-    let users = [
-        "root",
-        "1000",
-        "1000:1000",
-        "_apt",
-        "4294967296",
-        "1000:root",
-        "Root",
-        "+1",
-    ];
+    let users = ["root", "1000", "1000:1000", "_apt", "4294967296", "1000:root", "Root", "+1"];
     expect![[r#"
         ok root
         ok 1000
@@ -399,33 +366,16 @@ fn forms_of_users_and_references() {
 fn defaults_of_priority_restart_grace_and_partition() {
     let valid = |more: Value| {
         let mut spec = json!({ "command": ["true"] });
-        spec.as_object_mut()
-            .unwrap()
-            .extend(more.as_object().unwrap().clone());
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         serde_json::from_value::<ValidSpec>(spec).unwrap()
     };
     let seen = |v: &ValidSpec| (v.restart(), v.max_restarts());
     let plain = valid(json!({}));
     assert_eq!((plain.priority(), plain.grace_s()), (Priority::Normal, 10));
-    assert_eq!(
-        plain.on_partition(),
-        OnPartition::StopAfter(limits::STOP_AFTER_S_DEFAULT)
-    );
+    assert_eq!(plain.on_partition(), OnPartition::StopAfter(limits::STOP_AFTER_S_DEFAULT));
     assert_eq!(seen(&plain), (RestartPolicy::Never, 0));
-    assert_eq!(
-        seen(&valid(json!({ "restart": "on_failure" }))),
-        (RestartPolicy::OnFailure, 3)
-    );
-    assert_eq!(
-        seen(&valid(json!({ "restart": "always" }))),
-        (RestartPolicy::Always, u32::MAX)
-    );
-    assert_eq!(
-        seen(&valid(json!({ "max_restarts": 5 }))),
-        (RestartPolicy::OnFailure, 5)
-    );
-    assert_eq!(
-        seen(&valid(json!({ "max_restarts": 0 }))),
-        (RestartPolicy::Never, 0)
-    );
+    assert_eq!(seen(&valid(json!({ "restart": "on_failure" }))), (RestartPolicy::OnFailure, 3));
+    assert_eq!(seen(&valid(json!({ "restart": "always" }))), (RestartPolicy::Always, u32::MAX));
+    assert_eq!(seen(&valid(json!({ "max_restarts": 5 }))), (RestartPolicy::OnFailure, 5));
+    assert_eq!(seen(&valid(json!({ "max_restarts": 0 }))), (RestartPolicy::Never, 0));
 }

@@ -14,11 +14,7 @@ fn proto_dir() -> PathBuf {
 fn committed_code_is_what_the_contract_generates() {
     let descriptors = protox::compile(["v1/node.proto"], [proto_dir()]).unwrap();
     let out = tempfile::tempdir().unwrap();
-    Config::new()
-        .btree_map(["."])
-        .out_dir(out.path())
-        .compile_fds(descriptors)
-        .unwrap();
+    Config::new().btree_map(["."]).out_dir(out.path()).compile_fds(descriptors).unwrap();
     let code = std::fs::read_to_string(out.path().join("claw.node.v1.rs")).unwrap();
     expect_file!["./node_v1.rs"].assert_eq(&code);
 }
@@ -42,22 +38,12 @@ fn fields_and_their_numbers_are_as_recorded() {
                     (_, false, Some(_)) => "oneof ",
                     (_, false, None) => "",
                 };
-                lines.push(format!(
-                    "{}.{} = {} {label}{type_name}",
-                    message.name(),
-                    field.name(),
-                    field.number()
-                ));
+                lines.push(format!("{}.{} = {} {label}{type_name}", message.name(), field.name(), field.number()));
             }
         }
         for kind in &file.enum_type {
             for value in &kind.value {
-                lines.push(format!(
-                    "{}.{} = {}",
-                    kind.name(),
-                    value.name(),
-                    value.number()
-                ));
+                lines.push(format!("{}.{} = {}", kind.name(), value.name(), value.number()));
             }
         }
     }

@@ -15,12 +15,9 @@ use crate::event::{Event, Goal, Inverse};
 use crate::step::work::Work;
 
 fn hash_given(secret_hash: Option<&str>) -> Result<String, Refusal> {
-    secret_hash.map(str::to_owned).ok_or_else(|| {
-        Refusal::new(
-            ErrorCode::InvalidState,
-            "the gateway made no secret for this credential",
-        )
-    })
+    secret_hash
+        .map(str::to_owned)
+        .ok_or_else(|| Refusal::new(ErrorCode::InvalidState, "the gateway made no secret for this credential"))
 }
 
 pub(super) fn token(
@@ -36,8 +33,7 @@ pub(super) fn token(
     }
     validator.labels("labels", labels);
     validator.finish().map_err(|e| {
-        Refusal::new(ErrorCode::InvalidArgument, e.to_string())
-            .with_field("name", name.unwrap_or_default())
+        Refusal::new(ErrorCode::InvalidArgument, e.to_string()).with_field("name", name.unwrap_or_default())
     })?;
     let token_id = TokenId::next(&mut work.ids);
     let expires_at = work.now().plus_ms(i64::from(ttl_s) * 1000);
@@ -50,10 +46,7 @@ pub(super) fn token(
     });
     let mut outcome = Outcome::new(
         EffectKind::Accepted,
-        format!(
-            "enrollment token for one node named {}, valid until {expires_at}",
-            name.unwrap_or("anything")
-        ),
+        format!("enrollment token for one node named {}, valid until {expires_at}", name.unwrap_or("anything")),
     );
     outcome.credential = Some(Credential {
         id: token_id.to_string(),
@@ -80,15 +73,12 @@ pub(super) fn key(
 ) -> Result<Performed, Refusal> {
     let mut validator = Validator::new();
     validator.name("principal", principal);
-    validator.finish().map_err(|e| {
-        Refusal::new(ErrorCode::InvalidArgument, e.to_string()).with_field("principal", principal)
-    })?;
+    validator
+        .finish()
+        .map_err(|e| Refusal::new(ErrorCode::InvalidArgument, e.to_string()).with_field("principal", principal))?;
     if principal == "system" {
-        return Err(Refusal::new(
-            ErrorCode::InvalidArgument,
-            "the principal system is the gateway itself",
-        )
-        .with_field("principal", principal));
+        return Err(Refusal::new(ErrorCode::InvalidArgument, "the principal system is the gateway itself")
+            .with_field("principal", principal));
     }
     let key_id = KeyId::next(&mut work.ids);
     let expires_at = ttl_s.map(|s| work.now().plus_ms(i64::from(s) * 1000));
@@ -100,15 +90,9 @@ pub(super) fn key(
         secret_hash: hash_given(secret_hash)?,
         expires_at,
     });
-    let mut outcome = Outcome::new(
-        EffectKind::Accepted,
-        format!("{role} key for {principal} ({kind})"),
-    );
-    outcome.credential = Some(Credential {
-        id: key_id.to_string(),
-        secret: None,
-        usage: "Authorization: Bearer <secret>".into(),
-    });
+    let mut outcome = Outcome::new(EffectKind::Accepted, format!("{role} key for {principal} ({kind})"));
+    outcome.credential =
+        Some(Credential { id: key_id.to_string(), secret: None, usage: "Authorization: Bearer <secret>".into() });
     Ok(Performed {
         outcome,
         inverse: Inverse::RevokeKey { key_id },
@@ -127,34 +111,26 @@ pub(super) fn revoke_key(work: &mut Work<'_>, key_id: KeyId) -> Result<Performed
     })?;
     let impossible = |outcome| Performed {
         outcome,
-        inverse: Inverse::Impossible {
-            why: "a revoked key stays revoked; make a new one".into(),
-        },
+        inverse: Inverse::Impossible { why: "a revoked key stays revoked; make a new one".into() },
         undo: UndoClass::None,
         not_restored: "the key",
         goal: Goal::Immediate,
         undoes: None,
     };
     if key.revoked {
-        return Ok(impossible(Outcome::new(
-            EffectKind::NoChange,
-            format!("{key_id} is revoked already"),
-        )));
+        return Ok(impossible(Outcome::new(EffectKind::NoChange, format!("{key_id} is revoked already"))));
     }
     let others = work.state.keys.values().any(|k| {
-        k.key_id != key_id
-            && k.role == Role::Admin
-            && !k.revoked
-            && k.expires_at.is_none_or(|t| t > work.now())
+        k.key_id != key_id && k.role == Role::Admin && !k.revoked && k.expires_at.is_none_or(|t| t > work.now())
     });
     if key.role == Role::Admin && !others {
         return Err(Refusal::new(ErrorCode::InvalidState, "this is the last admin key; make another one first")
             .with_field("key_id", key_id.to_string())
-            .with_next("api_key_create", json!({ "principal": key.principal, "role": "admin", "kind": "person", "mode": "plan" })));
+            .with_next(
+                "api_key_create",
+                json!({ "principal": key.principal, "role": "admin", "kind": "person", "mode": "plan" }),
+            ));
     }
     work.emit(Event::ApiKeyRevoked { key_id });
-    Ok(impossible(Outcome::new(
-        EffectKind::Accepted,
-        format!("revoke {key_id} of {} ({})", key.principal, key.role),
-    )))
+    Ok(impossible(Outcome::new(EffectKind::Accepted, format!("revoke {key_id} of {} ({})", key.principal, key.role))))
 }

@@ -27,85 +27,41 @@ fn outcome(node: &NodeEntry, effect: EffectKind, summary: String) -> Outcome {
 }
 
 fn exact(outcome: Outcome, inverse: Inverse) -> Performed {
-    Performed {
-        outcome,
-        inverse,
-        undo: UndoClass::Exact,
-        not_restored: "",
-        goal: Goal::Immediate,
-        undoes: None,
-    }
+    Performed { outcome, inverse, undo: UndoClass::Exact, not_restored: "", goal: Goal::Immediate, undoes: None }
 }
 
 fn unchanged(node: &NodeEntry, summary: String) -> Performed {
-    exact(
-        outcome(node, EffectKind::NoChange, summary),
-        Inverse::Impossible {
-            why: "nothing was changed".into(),
-        },
-    )
+    exact(outcome(node, EffectKind::NoChange, summary), Inverse::Impossible { why: "nothing was changed".into() })
 }
 
-pub(super) fn drain(
-    work: &mut Work<'_>,
-    node: &str,
-    grace_s: Option<u32>,
-) -> Result<Performed, Refusal> {
+pub(super) fn drain(work: &mut Work<'_>, node: &str, grace_s: Option<u32>) -> Result<Performed, Refusal> {
     let node = work.state.resolve_node(node)?.clone();
     let node_id = node.node_id;
-    if matches!(
-        node.schedulable,
-        Schedulable::Draining | Schedulable::Drained
-    ) {
-        return Ok(unchanged(
-            &node,
-            format!("{} is {} already", node.name, node.schedulable),
-        ));
+    if matches!(node.schedulable, Schedulable::Draining | Schedulable::Drained) {
+        return Ok(unchanged(&node, format!("{} is {} already", node.name, node.schedulable)));
     }
-    work.emit(Event::NodeSchedulableChanged {
-        node_id,
-        to: Schedulable::Draining,
-    });
+    work.emit(Event::NodeSchedulableChanged { node_id, to: Schedulable::Draining });
     let moved: Vec<WorkloadId> = node.usage.workloads.iter().copied().collect();
     for id in &moved {
         let Some(w) = work.state.workloads.get(*id).cloned() else {
             continue;
         };
         if w.desired == crate::workload::Desired::Run {
-            stop_workload(
-                work,
-                *id,
-                grace_s.unwrap_or_else(|| w.spec.grace_s()),
-                WorkloadReason::NodeDrained,
-                true,
-            );
+            stop_workload(work, *id, grace_s.unwrap_or_else(|| w.spec.grace_s()), WorkloadReason::NodeDrained, true);
         }
     }
     let n = moved.len();
     let mut out = outcome(
         &node,
         EffectKind::Accepted,
-        format!(
-            "drain {}: no new work, {n} workload(s) are moved away",
-            node.name
-        ),
+        format!("drain {}: no new work, {n} workload(s) are moved away", node.name),
     );
-    out.next.push(SuggestedCall::new(
-        "node_undrain",
-        json!({ "node": node.name }),
-    ));
+    out.next.push(SuggestedCall::new("node_undrain", json!({ "node": node.name })));
     Ok(Performed {
         outcome: out,
-        inverse: Inverse::SetSchedulable {
-            node_id,
-            to: node.schedulable,
-        },
+        inverse: Inverse::SetSchedulable { node_id, to: node.schedulable },
         undo: UndoClass::Compensating,
-        not_restored: if n > 0 {
-            "the workloads' former place; they run where they were moved to"
-        } else {
-            ""
-        },
+        not_restored: if n > 0 { "the workloads' former place; they run where they were moved to" } else { "" },
         goal: Goal::NodeEmpty { node_id },
         undoes: None,
     })
@@ -119,22 +75,9 @@ pub(in crate::step) fn set_schedulable(
     verb: &str,
 ) -> Performed {
     let from = node.schedulable;
-    work.emit(Event::NodeSchedulableChanged {
-        node_id: node.node_id,
-        to,
-    });
-    let out = outcome(
-        node,
-        EffectKind::Accepted,
-        format!("{verb} {}: {from} → {to}", node.name),
-    );
-    exact(
-        out,
-        Inverse::SetSchedulable {
-            node_id: node.node_id,
-            to: from,
-        },
-    )
+    work.emit(Event::NodeSchedulableChanged { node_id: node.node_id, to });
+    let out = outcome(node, EffectKind::Accepted, format!("{verb} {}: {from} → {to}", node.name));
+    exact(out, Inverse::SetSchedulable { node_id: node.node_id, to: from })
 }
 
 pub(super) fn undrain(work: &mut Work<'_>, node: &str) -> Result<Performed, Refusal> {
@@ -143,10 +86,7 @@ pub(super) fn undrain(work: &mut Work<'_>, node: &str) -> Result<Performed, Refu
         Schedulable::Draining | Schedulable::Drained => {
             Ok(set_schedulable(work, &node, Schedulable::Active, "undrain"))
         }
-        Schedulable::Active => Ok(unchanged(
-            &node,
-            format!("{} takes work already", node.name),
-        )),
+        Schedulable::Active => Ok(unchanged(&node, format!("{} takes work already", node.name))),
         Schedulable::Cordoned => Err(wrong_state(&node, "cordoned, not drained", "node_uncordon")),
     }
 }
@@ -154,44 +94,22 @@ pub(super) fn undrain(work: &mut Work<'_>, node: &str) -> Result<Performed, Refu
 pub(super) fn cordon(work: &mut Work<'_>, node: &str) -> Result<Performed, Refusal> {
     let node = work.state.resolve_node(node)?.clone();
     match node.schedulable {
-        Schedulable::Active => Ok(set_schedulable(
-            work,
-            &node,
-            Schedulable::Cordoned,
-            "cordon",
-        )),
-        Schedulable::Cordoned => Ok(unchanged(
-            &node,
-            format!("{} is cordoned already", node.name),
-        )),
-        Schedulable::Draining | Schedulable::Drained => Ok(unchanged(
-            &node,
-            format!(
-                "{} is {} and takes no new work already",
-                node.name, node.schedulable
-            ),
-        )),
+        Schedulable::Active => Ok(set_schedulable(work, &node, Schedulable::Cordoned, "cordon")),
+        Schedulable::Cordoned => Ok(unchanged(&node, format!("{} is cordoned already", node.name))),
+        Schedulable::Draining | Schedulable::Drained => {
+            Ok(unchanged(&node, format!("{} is {} and takes no new work already", node.name, node.schedulable)))
+        }
     }
 }
 
 pub(super) fn uncordon(work: &mut Work<'_>, node: &str) -> Result<Performed, Refusal> {
     let node = work.state.resolve_node(node)?.clone();
     match node.schedulable {
-        Schedulable::Cordoned => Ok(set_schedulable(
-            work,
-            &node,
-            Schedulable::Active,
-            "uncordon",
-        )),
-        Schedulable::Active => Ok(unchanged(
-            &node,
-            format!("{} takes work already", node.name),
-        )),
-        Schedulable::Draining | Schedulable::Drained => Err(wrong_state(
-            &node,
-            "draining, not only cordoned",
-            "node_undrain",
-        )),
+        Schedulable::Cordoned => Ok(set_schedulable(work, &node, Schedulable::Active, "uncordon")),
+        Schedulable::Active => Ok(unchanged(&node, format!("{} takes work already", node.name))),
+        Schedulable::Draining | Schedulable::Drained => {
+            Err(wrong_state(&node, "draining, not only cordoned", "node_undrain"))
+        }
     }
 }
 
@@ -213,36 +131,22 @@ pub(super) fn label(
     for key in remove {
         validator.label_key("remove", key);
     }
-    validator.finish().map_err(|e| {
-        Refusal::new(ErrorCode::InvalidArgument, e.to_string())
-            .with_field("set", format!("{set:?}"))
-    })?;
+    validator
+        .finish()
+        .map_err(|e| Refusal::new(ErrorCode::InvalidArgument, e.to_string()).with_field("set", format!("{set:?}")))?;
     if set.is_empty() && remove.is_empty() {
-        return Err(Refusal::new(
-            ErrorCode::InvalidArgument,
-            "nothing to set and nothing to remove",
-        )
-        .with_field("set", "{}"));
+        return Err(
+            Refusal::new(ErrorCode::InvalidArgument, "nothing to set and nothing to remove").with_field("set", "{}")
+        );
     }
     if let Some(key) = remove.iter().find(|k| set.contains_key(*k)) {
-        return Err(Refusal::new(
-            ErrorCode::InvalidArgument,
-            format!("{key:?} is both set and removed"),
-        )
-        .with_field("remove", key.clone()));
+        return Err(Refusal::new(ErrorCode::InvalidArgument, format!("{key:?} is both set and removed"))
+            .with_field("remove", key.clone()));
     }
-    let wanted = set
-        .iter()
-        .map(|(k, v)| (k.clone(), Some(v.clone())))
-        .chain(remove.iter().map(|k| (k.clone(), None)));
-    let labels: BTreeMap<String, Option<String>> = wanted
-        .filter(|(k, v)| node.labels.get(k) != v.as_ref())
-        .collect();
+    let wanted = set.iter().map(|(k, v)| (k.clone(), Some(v.clone()))).chain(remove.iter().map(|k| (k.clone(), None)));
+    let labels: BTreeMap<String, Option<String>> = wanted.filter(|(k, v)| node.labels.get(k) != v.as_ref()).collect();
     if labels.is_empty() {
-        return Ok(unchanged(
-            &node,
-            format!("{} has these labels already", node.name),
-        ));
+        return Ok(unchanged(&node, format!("{} has these labels already", node.name)));
     }
     Ok(set_labels(work, &node, labels))
 }
@@ -253,34 +157,12 @@ pub(in crate::step) fn set_labels(
     node: &NodeEntry,
     labels: BTreeMap<String, Option<String>>,
 ) -> Performed {
-    let restore = labels
-        .keys()
-        .map(|k| (k.clone(), node.labels.get(k).cloned()))
-        .collect();
-    work.emit(Event::NodeLabeled {
-        node_id: node.node_id,
-        labels: labels.clone(),
-    });
-    let words: Vec<String> = labels
-        .iter()
-        .map(|(k, v)| {
-            v.as_ref()
-                .map_or_else(|| format!("-{k}"), |v| format!("{k}={v}"))
-        })
-        .collect();
-    let out = outcome(
-        node,
-        EffectKind::Accepted,
-        format!("label {}: {}", node.name, words.join(" ")),
-    );
-    exact(
-        out,
-        Inverse::SetLabels {
-            node_id: node.node_id,
-            expect: labels,
-            restore,
-        },
-    )
+    let restore = labels.keys().map(|k| (k.clone(), node.labels.get(k).cloned())).collect();
+    work.emit(Event::NodeLabeled { node_id: node.node_id, labels: labels.clone() });
+    let words: Vec<String> =
+        labels.iter().map(|(k, v)| v.as_ref().map_or_else(|| format!("-{k}"), |v| format!("{k}={v}"))).collect();
+    let out = outcome(node, EffectKind::Accepted, format!("label {}: {}", node.name, words.join(" ")));
+    exact(out, Inverse::SetLabels { node_id: node.node_id, expect: labels, restore })
 }
 
 pub(super) fn configure(
@@ -296,41 +178,21 @@ pub(super) fn configure(
         heartbeat_interval_ms: node.settings.heartbeat_interval_ms,
     };
     if settings == node.settings {
-        return Ok(unchanged(
-            &node,
-            format!("{} has these settings already", node.name),
-        ));
+        return Ok(unchanged(&node, format!("{} has these settings already", node.name)));
     }
     Ok(set_settings(work, &node, settings))
 }
 
 /// Changes settings and remembers what was; undo uses it too.
-pub(in crate::step) fn set_settings(
-    work: &mut Work<'_>,
-    node: &NodeEntry,
-    settings: NodeSettings,
-) -> Performed {
-    work.emit(Event::NodeSettingsChanged {
-        node_id: node.node_id,
-        settings: settings.clone(),
-    });
-    work.effect(Effect::SendSettings {
-        node_id: node.node_id,
-        settings: settings.clone(),
-    });
+pub(in crate::step) fn set_settings(work: &mut Work<'_>, node: &NodeEntry, settings: NodeSettings) -> Performed {
+    work.emit(Event::NodeSettingsChanged { node_id: node.node_id, settings: settings.clone() });
+    work.effect(Effect::SendSettings { node_id: node.node_id, settings: settings.clone() });
     let text = format!(
         "configure {}: metrics every {} ms, log buffer {} bytes",
         node.name, settings.metrics_interval_ms, settings.log_buffer_bytes
     );
     let out = outcome(node, EffectKind::Accepted, text);
-    exact(
-        out,
-        Inverse::SetSettings {
-            node_id: node.node_id,
-            expect: settings,
-            restore: node.settings.clone(),
-        },
-    )
+    exact(out, Inverse::SetSettings { node_id: node.node_id, expect: settings, restore: node.settings.clone() })
 }
 
 pub(super) fn remove(work: &mut Work<'_>, node: &str) -> Result<Performed, Refusal> {
@@ -340,42 +202,22 @@ pub(super) fn remove(work: &mut Work<'_>, node: &str) -> Result<Performed, Refus
     if node.link == NodeLink::Online && !held.is_empty() {
         return Err(Refusal::new(
             ErrorCode::InvalidState,
-            format!(
-                "{} is online with {} workload(s); drain it first",
-                node.name,
-                held.len()
-            ),
+            format!("{} is online with {} workload(s); drain it first", node.name, held.len()),
         )
         .with_field("node", node.name.clone())
         .with_next("node_drain", json!({ "node": node.name, "mode": "plan" })));
     }
     // Its certificate is refused from now on, so nothing of it will ever be adopted.
     for id in held {
-        end_lost(
-            work,
-            id,
-            WorkloadReason::NodeRemoved,
-            "its node was removed from the fleet",
-        );
+        end_lost(work, id, WorkloadReason::NodeRemoved, "its node was removed from the fleet");
     }
     work.emit(Event::NodeRemoved { node_id });
-    work.effect(Effect::CloseLink {
-        node_id,
-        why: "removed from the fleet",
-    });
-    let out = outcome(
-        &node,
-        EffectKind::Accepted,
-        format!(
-            "remove {}: its certificate is refused from now on",
-            node.name
-        ),
-    );
+    work.effect(Effect::CloseLink { node_id, why: "removed from the fleet" });
+    let out =
+        outcome(&node, EffectKind::Accepted, format!("remove {}: its certificate is refused from now on", node.name));
     Ok(Performed {
         outcome: out,
-        inverse: Inverse::Impossible {
-            why: "a removed node has to enroll again".into(),
-        },
+        inverse: Inverse::Impossible { why: "a removed node has to enroll again".into() },
         undo: UndoClass::None,
         not_restored: "its membership",
         goal: Goal::Immediate,

@@ -47,13 +47,8 @@ pub(super) fn run(
         spec: Arc::new(valid),
         env_handle: env_handle.map(str::to_owned),
     });
-    let mut outcome = Outcome::new(
-        EffectKind::Accepted,
-        format!(
-            "run {} as {name}{simulated_note}",
-            crate::query::what(&shown)
-        ),
-    );
+    let mut outcome =
+        Outcome::new(EffectKind::Accepted, format!("run {} as {name}{simulated_note}", crate::query::what(&shown)));
     outcome.workload_id = Some(workload_id);
     outcome.spec = Some(shown);
     outcome.assumptions = assumptions;
@@ -73,20 +68,12 @@ fn spec_invalid(error: &claw_proto::validation::ValidationError) -> Refusal {
         .iter()
         .map(|f| json!({ "field": format!("spec.{}", f.path), "code": f.code, "message": f.message, "got": f.got, "allowed": f.allowed }))
         .collect();
-    let mut refusal = Refusal::new(
-        ErrorCode::SpecInvalid,
-        format!(
-            "the specification has {} fault(s): {error}",
-            error.faults.len()
-        ),
-    )
-    .with_evidence(json!(evidence));
+    let mut refusal =
+        Refusal::new(ErrorCode::SpecInvalid, format!("the specification has {} fault(s): {error}", error.faults.len()))
+            .with_evidence(json!(evidence));
     if let Some(first) = error.faults.first() {
         refusal = refusal
-            .with_field(
-                format!("spec.{}", first.path),
-                first.got.clone().unwrap_or_default(),
-            )
+            .with_field(format!("spec.{}", first.path), first.got.clone().unwrap_or_default())
             .with_allowed(first.allowed.clone());
     }
     refusal
@@ -98,10 +85,7 @@ fn name_of(work: &Work<'_>, spec: &ValidSpec, id: WorkloadId) -> Result<String, 
         if let Some(other) = work.state.workloads.by_name(name) {
             return Err(Refusal::new(
                 ErrorCode::InvalidState,
-                format!(
-                    "the name {name:?} is taken by {} ({})",
-                    other.workload_id, other.state
-                ),
+                format!("the name {name:?} is taken by {} ({})", other.workload_id, other.state),
             )
             .with_field("spec.name", name.clone())
             .with_next("workload_get", json!({ "workload": other.workload_id })));
@@ -112,43 +96,24 @@ fn name_of(work: &Work<'_>, spec: &ValidSpec, id: WorkloadId) -> Result<String, 
         .spec()
         .model
         .as_deref()
-        .or(spec
-            .spec()
-            .command
-            .as_ref()
-            .and_then(|c| c.first())
-            .map(String::as_str))
+        .or(spec.spec().command.as_ref().and_then(|c| c.first()).map(String::as_str))
         .unwrap_or("workload");
     let base: String = base
         .rsplit('/')
         .next()
         .unwrap_or("workload")
         .chars()
-        .map(|c| {
-            if c.is_ascii_alphanumeric() {
-                c.to_ascii_lowercase()
-            } else {
-                '-'
-            }
-        })
+        .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' })
         .collect();
     let base = base.trim_matches('-');
     let base = if base.is_empty() { "workload" } else { base };
     let base: String = base.chars().take(40).collect();
     // The id's last characters are random: unique without counting.
     let id = id.to_string();
-    Ok(format!(
-        "{}-{}",
-        base.trim_matches('-'),
-        &id[id.len() - 6..]
-    ))
+    Ok(format!("{}-{}", base.trim_matches('-'), &id[id.len() - 6..]))
 }
 
-pub(super) fn stop(
-    work: &mut Work<'_>,
-    workload: &str,
-    grace_s: Option<u32>,
-) -> Result<Performed, Refusal> {
+pub(super) fn stop(work: &mut Work<'_>, workload: &str, grace_s: Option<u32>) -> Result<Performed, Refusal> {
     let entry = work.state.resolve_workload(workload)?.clone();
     let id = entry.workload_id;
     let done = |outcome: Outcome, goal: Goal| Performed {
@@ -164,49 +129,30 @@ pub(super) fn stop(
     let unchanged = |summary: String| {
         let mut outcome = Outcome::new(EffectKind::NoChange, summary);
         outcome.workload_id = Some(id);
-        outcome.observed = Some(Observed {
-            state: entry.state.to_string(),
-            at: entry.since,
-        });
+        outcome.observed = Some(Observed { state: entry.state.to_string(), at: entry.since });
         outcome.simulated = entry.simulated();
         outcome
     };
     if entry.state.is_final() {
         return Ok(done(
-            unchanged(format!(
-                "{} has ended already ({}, {})",
-                entry.name, entry.state, entry.reason
-            )),
+            unchanged(format!("{} has ended already ({}, {})", entry.name, entry.state, entry.reason)),
             Goal::Immediate,
         ));
     }
     if entry.desired == Desired::Stop {
-        return Ok(done(
-            unchanged(format!("{} is being stopped already", entry.name)),
-            Goal::Immediate,
-        ));
+        return Ok(done(unchanged(format!("{} is being stopped already", entry.name)), Goal::Immediate));
     }
-    let grace_s = grace_s
-        .unwrap_or_else(|| entry.spec.grace_s())
-        .min(GRACE_S_MAX);
+    let grace_s = grace_s.unwrap_or_else(|| entry.spec.grace_s()).min(GRACE_S_MAX);
     stop_workload(work, id, grace_s, WorkloadReason::StopRequested, false);
-    let mut outcome = Outcome::new(
-        EffectKind::Accepted,
-        format!("stop {} (TERM, {grace_s} s grace, KILL)", entry.name),
-    );
+    let mut outcome =
+        Outcome::new(EffectKind::Accepted, format!("stop {} (TERM, {grace_s} s grace, KILL)", entry.name));
     outcome.workload_id = Some(id);
     outcome.simulated = entry.simulated();
     let goal = if entry.live().is_some() {
-        outcome.next.push(SuggestedCall::new(
-            "workload_wait",
-            json!({ "workload": id }),
-        ));
+        outcome.next.push(SuggestedCall::new("workload_wait", json!({ "workload": id })));
         Goal::WorkloadEnds { workload_id: id }
     } else {
-        outcome.observed = Some(Observed {
-            state: WorkloadState::Stopped.to_string(),
-            at: work.now(),
-        });
+        outcome.observed = Some(Observed { state: WorkloadState::Stopped.to_string(), at: work.now() });
         Goal::Immediate
     };
     Ok(done(outcome, goal))
@@ -225,19 +171,10 @@ pub(in crate::step) fn stop_workload(
     };
     if entry.live().is_none() {
         if !requeue {
-            work.emit(Event::WorkloadEnded {
-                workload_id: id,
-                state: WorkloadState::Stopped,
-                why,
-            });
+            work.emit(Event::WorkloadEnded { workload_id: id, state: WorkloadState::Stopped, why });
         }
         return;
     }
-    work.emit(Event::WorkloadStopping {
-        workload_id: id,
-        why,
-        grace_s,
-        requeue,
-    });
+    work.emit(Event::WorkloadStopping { workload_id: id, why, grace_s, requeue });
     work.order_stop(id, grace_s, StatusCause::StopRequested);
 }

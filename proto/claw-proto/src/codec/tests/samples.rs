@@ -6,14 +6,14 @@ use std::collections::BTreeMap;
 
 use crate::ids::{Attempt, Generation, GpuUuid, NodeId, WorkloadId};
 use crate::message::{
-    DesiredWorkload, Envelope, GatewayMessage, GpuMetrics, LogChunk, LogGap, LogKey, LogLine,
-    LogStream, MeshPeer, NodeErrorCode, NodeMessage, NodeSettings, NodeWorkloadState, RefusalCode,
-    RunningReport, StatusCause, StatusRecord, StopOrder, SystemMetrics,
+    DesiredWorkload, Envelope, GatewayMessage, GpuMetrics, LogChunk, LogGap, LogKey, LogLine, LogStream, MeshPeer,
+    NodeErrorCode, NodeMessage, NodeSettings, NodeWorkloadState, RefusalCode, RunningReport, StatusCause, StatusRecord,
+    StopOrder, SystemMetrics,
 };
 use crate::spec::{
-    Autoscale, AutoscaleMetric, Budget, BudgetPer, BudgetUnit, GpuRequest, GpuVendor, Interconnect,
-    MarketUse, OnPartition, Placement, PlacementStrategy, Priority, Quantization, RestartPolicy,
-    RuntimeKind, SecretRef, Volume, WorkloadKind, WorkloadSpec,
+    Autoscale, AutoscaleMetric, Budget, BudgetPer, BudgetUnit, GpuRequest, GpuVendor, Interconnect, MarketUse,
+    OnPartition, Placement, PlacementStrategy, Priority, Quantization, RestartPolicy, RuntimeKind, SecretRef, Volume,
+    WorkloadKind, WorkloadSpec,
 };
 use crate::time::Timestamp;
 use crate::topology::{GpuDriver, GpuHealth, GpuInfo, NodeCapabilities};
@@ -24,14 +24,7 @@ const AT: Timestamp = Timestamp::from_unix_ms(1_772_366_400_123);
 
 pub(super) fn envelope<M>(body: M) -> Envelope<M> {
     let generation = Generation { epoch: 3, n: 41 };
-    Envelope {
-        version: 1,
-        epoch: 3,
-        sequence: 9,
-        ack: 17,
-        generation,
-        body,
-    }
+    Envelope { version: 1, epoch: 3, sequence: 9, ack: 17, generation, body }
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "for fields that are optional")]
@@ -44,11 +37,7 @@ fn gpus() -> Vec<GpuUuid> {
 }
 
 fn log_key() -> LogKey {
-    LogKey {
-        workload_id: WORKLOAD,
-        attempt: Attempt(2),
-        stream: LogStream::Stderr,
-    }
+    LogKey { workload_id: WORKLOAD, attempt: Attempt(2), stream: LogStream::Stderr }
 }
 
 fn capabilities() -> NodeCapabilities {
@@ -103,22 +92,9 @@ fn metrics() -> NodeMessage {
 }
 
 fn logs() -> NodeMessage {
-    let line = LogLine {
-        sequence: 6,
-        at: AT,
-        bytes: vec![b'o', b'k', 0xff, 0x00],
-    };
-    let gap = Some(LogGap {
-        first_sequence: 4,
-        n_lost: 2,
-    });
-    NodeMessage::Logs {
-        chunks: vec![LogChunk {
-            key: log_key(),
-            gap,
-            lines: vec![line],
-        }],
-    }
+    let line = LogLine { sequence: 6, at: AT, bytes: vec![b'o', b'k', 0xff, 0x00] };
+    let gap = Some(LogGap { first_sequence: 4, n_lost: 2 });
+    NodeMessage::Logs { chunks: vec![LogChunk { key: log_key(), gap, lines: vec![line] }] }
 }
 
 fn record() -> StatusRecord {
@@ -137,12 +113,8 @@ fn record() -> StatusRecord {
 }
 
 pub(super) fn of_nodes() -> Vec<(&'static str, NodeMessage)> {
-    let running = RunningReport {
-        workload_id: WORKLOAD,
-        attempt: Attempt(2),
-        state: NodeWorkloadState::Running,
-        gpus: gpus(),
-    };
+    let running =
+        RunningReport { workload_id: WORKLOAD, attempt: Attempt(2), state: NodeWorkloadState::Running, gpus: gpus() };
     let register = NodeMessage::Register {
         name: "h100-07".to_owned(),
         capabilities: capabilities(),
@@ -154,28 +126,12 @@ pub(super) fn of_nodes() -> Vec<(&'static str, NodeMessage)> {
     let code = NodeErrorCode::StaleGeneration;
     vec![
         ("register", register),
-        (
-            "workload_status",
-            NodeMessage::WorkloadStatus {
-                records: vec![record()],
-            },
-        ),
+        ("workload_status", NodeMessage::WorkloadStatus { records: vec![record()] }),
         ("metrics", metrics()),
         ("logs", logs()),
         ("heartbeat_ack", NodeMessage::HeartbeatAck { nonce: 5 }),
-        (
-            "capabilities_changed",
-            NodeMessage::CapabilitiesChanged {
-                capabilities: capabilities(),
-            },
-        ),
-        (
-            "error",
-            NodeMessage::Error {
-                code,
-                message: "3.40 is older than 3.41".to_owned(),
-            },
-        ),
+        ("capabilities_changed", NodeMessage::CapabilitiesChanged { capabilities: capabilities() }),
+        ("error", NodeMessage::Error { code, message: "3.40 is older than 3.41".to_owned() }),
     ]
 }
 
@@ -220,12 +176,7 @@ fn spec() -> WorkloadSpec {
         disk_gib: Some(100.0),
         shm_gib: Some(64.0),
         replicas: Some(2),
-        autoscale: Some(Autoscale {
-            min: 1,
-            max: 4,
-            metric: Some(AutoscaleMetric::LatencyP99),
-            target: Some(250.0),
-        }),
+        autoscale: Some(Autoscale { min: 1, max: 4, metric: Some(AutoscaleMetric::LatencyP99), target: Some(250.0) }),
         priority: Some(Priority::BestEffort),
         preemptible: Some(false),
         max_duration_s: Some(21_600),
@@ -236,23 +187,12 @@ fn spec() -> WorkloadSpec {
         placement: Some(placement()),
         tenant: text("support"),
         checkpoint_interval_s: Some(600),
-        volumes: vec![Volume {
-            source: "cache".to_owned(),
-            target: "/cache".to_owned(),
-            read_only: true,
-        }],
+        volumes: vec![Volume { source: "cache".to_owned(), target: "/cache".to_owned(), read_only: true }],
         market: Some(MarketUse::Overflow),
-        budget: Some(Budget {
-            amount: 1.8,
-            unit: BudgetUnit::Usd,
-            per: Some(BudgetPer::GpuHour),
-        }),
+        budget: Some(Budget { amount: 1.8, unit: BudgetUnit::Usd, per: Some(BudgetPer::GpuHour) }),
         working_dir: text("/data"),
         user: text("1000:1000"),
-        secrets: vec![SecretRef {
-            handle: "hf/token".to_owned(),
-            target: "hf".to_owned(),
-        }],
+        secrets: vec![SecretRef { handle: "hf/token".to_owned(), target: "hf".to_owned() }],
         grace_s: Some(30),
         labels: [("team".to_owned(), "agents".to_owned())].into(),
         on_partition: Some(OnPartition::Keep),
@@ -276,20 +216,11 @@ fn desired() -> DesiredWorkload {
 
 fn stop_order() -> StopOrder {
     let cause = StatusCause::Superseded;
-    StopOrder {
-        workload_id: WORKLOAD,
-        attempt: Attempt(1),
-        grace_s: 10,
-        cause,
-    }
+    StopOrder { workload_id: WORKLOAD, attempt: Attempt(1), grace_s: 10, cause }
 }
 
 fn settings() -> NodeSettings {
-    NodeSettings {
-        metrics_interval_ms: 10_000,
-        heartbeat_interval_ms: 2_000,
-        log_buffer_bytes: 67_108_864,
-    }
+    NodeSettings { metrics_interval_ms: 10_000, heartbeat_interval_ms: 2_000, log_buffer_bytes: 67_108_864 }
 }
 
 pub(super) fn of_gateways() -> Vec<(&'static str, GatewayMessage)> {
@@ -305,21 +236,11 @@ pub(super) fn of_gateways() -> Vec<(&'static str, GatewayMessage)> {
     let set = GatewayMessage::DesiredSet {
         generation,
         // The second one is all absent: absent is not the same as a default.
-        workloads: vec![
-            desired(),
-            DesiredWorkload {
-                spec: WorkloadSpec::default(),
-                ..desired()
-            },
-        ],
+        workloads: vec![desired(), DesiredWorkload { spec: WorkloadSpec::default(), ..desired() }],
         stop: vec![stop_order()],
     };
-    let registered = GatewayMessage::Registered {
-        node_id: NODE,
-        settings: settings.clone(),
-        version: 1,
-        log_acks: acks.clone(),
-    };
+    let registered =
+        GatewayMessage::Registered { node_id: NODE, settings: settings.clone(), version: 1, log_acks: acks.clone() };
     let refused = GatewayMessage::Refused {
         code: RefusalCode::VersionMismatch,
         message: "upgrade the node".to_owned(),
@@ -328,33 +249,12 @@ pub(super) fn of_gateways() -> Vec<(&'static str, GatewayMessage)> {
     vec![
         ("registered", registered),
         ("desired_set", set),
-        (
-            "start_workload",
-            GatewayMessage::StartWorkload {
-                generation,
-                workload: desired(),
-            },
-        ),
-        (
-            "stop_workload",
-            GatewayMessage::StopWorkload {
-                generation,
-                order: stop_order(),
-            },
-        ),
+        ("start_workload", GatewayMessage::StartWorkload { generation, workload: desired() }),
+        ("stop_workload", GatewayMessage::StopWorkload { generation, order: stop_order() }),
         ("update_config", GatewayMessage::UpdateConfig { settings }),
-        (
-            "heartbeat",
-            GatewayMessage::Heartbeat {
-                nonce: 5,
-                confirmed: 4,
-            },
-        ),
+        ("heartbeat", GatewayMessage::Heartbeat { nonce: 5, confirmed: 4 }),
         ("logs_ack", GatewayMessage::LogsAck { acks }),
-        (
-            "mesh_peers",
-            GatewayMessage::MeshPeers { peers: vec![peer] },
-        ),
+        ("mesh_peers", GatewayMessage::MeshPeers { peers: vec![peer] }),
         ("acknowledged", GatewayMessage::Ack),
         ("refused", refused),
     ]

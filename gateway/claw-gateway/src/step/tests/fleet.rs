@@ -1,0 +1,265 @@
+//! A small fleet and the commands that drive it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use claw_proto::ids::{Attempt, CountingIds, GpuUuid, KeyId, NodeId, TokenId, WorkloadId};
+use claw_proto::message::{NodeWorkloadState, RunningReport, StatusCause, StatusRecord};
+use claw_proto::spec::{GpuRequest, GpuVendor, Interconnect, OnPartition, Priority, RuntimeKind, WorkloadSpec};
+use claw_proto::time::Timestamp;
+use claw_proto::topology::{GpuDriver, GpuHealth, GpuInfo, NodeCapabilities};
+use claw_tools::access::{PrincipalKind, Role};
+use claw_tools::outcome::{Mode, Mutation, Outcome};
+use claw_tools::refusal::Refusal;
+
+use crate::event::EventRecord;
+use crate::policy::Policy;
+use crate::{Caller, Cluster, Command, Effect, Operation, Report, invariants, step};
+
+pub(super) const T0: i64 = 1_772_366_400_000;
+
+pub(super) struct Fleet {
+    pub(super) cluster: Cluster,
+    pub(super) ids: CountingIds,
+    pub(super) now: Timestamp,
+    pub(super) journal: Vec<EventRecord>,
+    pub(super) effects: Vec<Effect>,
+}
+
+pub(super) fn who(principal: &str, role: Role, kind: PrincipalKind, now: Timestamp) -> Caller {
+    Caller { principal: principal.into(), kind, role, key_id: None, now, reason: "test".into() }
+}
+
+pub(super) fn mutation(mode: Mode, request_id: Option<&str>) -> Mutation {
+    Mutation { mode, request_id: request_id.map(str::to_owned), reason: None, wait_s: 0 }
+}
+
+pub(super) fn h100x8(name: &str) -> NodeCapabilities {
+    let gpu = |i: u32| GpuInfo {
+        uuid: GpuUuid(format!("GPU-{name}-{i}")),
+        index: i,
+        vendor: GpuVendor::Nvidia,
+        model: "H100".into(),
+        memory_mib: 81_559,
+        pci_address: None,
+        nvlink_island: Some(i / 4),
+        numa_node: Some(i / 4),
+        health: GpuHealth::Healthy,
+        health_reason: None,
+    };
+    NodeCapabilities {
+        hostname: name.into(),
+        os: "Debian 12".into(),
+        arch: "x86_64".into(),
+        agent_version: "0.1.0".into(),
+        cpu_millis: 64_000,
+        memory_mib: 512 * 1024,
+        disk_mib: 1024 * 1024,
+        gpu_driver: GpuDriver::Sim,
+        gpus: (0..8).map(gpu).collect(),
+        runtimes: vec![RuntimeKind::Sim],
+        simulated: true,
+        labels: BTreeMap::new(),
+    }
+}
+
+pub(super) fn spec(gpus: u32) -> WorkloadSpec {
+    WorkloadSpec {
+        command: Some(vec!["train".into()]),
+        gpu: (gpus > 0).then(|| GpuRequest { count: Some(gpus), ..GpuRequest::default() }),
+        on_partition: Some(OnPartition::StopAfter(30)),
+        ..WorkloadSpec::default()
+    }
+}
+
+pub(super) fn nvlink(gpus: u32) -> WorkloadSpec {
+    let mut s = spec(gpus);
+    if let Some(gpu) = s.gpu.as_mut() {
+        gpu.interconnect = Some(Interconnect::Nvlink);
+    }
+    s
+}
+
+pub(super) fn with_priority(gpus: u32, priority: Priority) -> WorkloadSpec {
+    WorkloadSpec { priority: Some(priority), ..spec(gpus) }
+}
+
+impl Fleet {
+    pub(super) fn new() -> Self {
+        let cluster = Cluster::new(Arc::new(Policy::default()));
+        Self {
+            cluster,
+            ids: CountingIds::new(1),
+            now: Timestamp::from_unix_ms(T0),
+            journal: Vec::new(),
+            effects: Vec::new(),
+        }
+    }
+
+    /// A fleet of 8×H100 nodes called n0, n1, …
+    pub(super) fn with_nodes(n: u32) -> Self {
+        let mut fleet = Self::new();
+        fleet.system(Command::GatewayStarted { epoch: 1 });
+        for i in 0..n {
+            fleet.join(&format!("n{i}"));
+        }
+        fleet
+    }
+
+    /// Decides, checks every invariant, keeps the journal.
+    pub(super) fn run(&mut self, command: Command, caller: &Caller) -> Result<Report, Refusal> {
+        let decision = step(&self.cluster, command, caller, &mut self.ids)?;
+        let mut replayed = self.cluster.clone();
+        for record in &decision.events {
+            let stored = EventRecord::from_json(crate::event::EVENT_VERSION, &record.to_json()).unwrap();
+            assert_eq!(&stored, record, "an event survives the journal");
+            replayed.apply(record);
+        }
+        assert_eq!(replayed.to_snapshot(), decision.after.to_snapshot(), "applying the events gives the state after");
+        self.cluster = decision.after;
+        invariants::check(&self.cluster).unwrap();
+        self.journal.extend(decision.events);
+        self.effects.extend(decision.effects);
+        Ok(decision.report)
+    }
+
+    pub(super) fn system(&mut self, command: Command) -> Report {
+        let caller = Caller::system(self.now);
+        self.run(command, &caller).unwrap()
+    }
+
+    pub(super) fn operate(
+        &mut self,
+        principal: &str,
+        operation: Operation,
+        mode: Mode,
+        request_id: Option<&str>,
+    ) -> Result<Outcome, Refusal> {
+        let caller = who(principal, Role::Admin, PrincipalKind::Person, self.now);
+        let args_hash = hash_of(&format!("{operation:?}{mode}"));
+        let command = Command::Operate {
+            operation,
+            mutation: mutation(mode, request_id),
+            args_hash,
+            secret_hash: Some("ab".repeat(32)),
+        };
+        self.run(command, &caller).map(outcome)
+    }
+
+    pub(super) fn submit(&mut self, spec: WorkloadSpec) -> Outcome {
+        self.operate("alice", run_of(spec), Mode::Apply, None).unwrap()
+    }
+
+    pub(super) fn join(&mut self, name: &str) -> NodeId {
+        let token = self
+            .operate(
+                "root",
+                Operation::NodeTokenCreate { name: None, labels: BTreeMap::new(), ttl_s: 600 },
+                Mode::Apply,
+                None,
+            )
+            .unwrap();
+        let token_id: TokenId = token.credential.unwrap().id.parse().unwrap();
+        let Report::Enrolled { node_id } =
+            self.system(Command::NodeEnroll { token_id, secret_hash: "ab".repeat(32), name: name.into() })
+        else {
+            panic!("not enrolled")
+        };
+        self.connect(node_id, h100x8(name), &[], 7);
+        node_id
+    }
+
+    pub(super) fn connect(
+        &mut self,
+        node_id: NodeId,
+        capabilities: NodeCapabilities,
+        running: &[RunningReport],
+        store_id: u128,
+    ) {
+        self.system(Command::NodeRegister {
+            node_id,
+            capabilities: Box::new(capabilities),
+            running: running.to_vec(),
+            store_id,
+            epoch_seen: 0,
+        });
+    }
+
+    pub(super) fn node(&self, name: &str) -> Arc<crate::registry::NodeEntry> {
+        self.cluster.nodes.by_name(name).unwrap().clone()
+    }
+
+    pub(super) fn workload(&self, id: WorkloadId) -> Arc<crate::workload::WorkloadEntry> {
+        self.cluster.workloads.get(id).unwrap().clone()
+    }
+
+    /// The node that has it reports.
+    pub(super) fn report(
+        &mut self,
+        id: WorkloadId,
+        state: NodeWorkloadState,
+        cause: StatusCause,
+        exit_code: Option<i32>,
+    ) {
+        let w = self.workload(id);
+        let Some(live) = w.live() else { return };
+        self.report_as(live.node_id, id, live.attempt, state, cause, exit_code);
+    }
+
+    pub(super) fn report_as(
+        &mut self,
+        node_id: NodeId,
+        id: WorkloadId,
+        attempt: Attempt,
+        state: NodeWorkloadState,
+        cause: StatusCause,
+        exit_code: Option<i32>,
+    ) {
+        let record = StatusRecord {
+            record: 1,
+            workload_id: id,
+            attempt,
+            state,
+            cause,
+            detail: String::new(),
+            exit_code,
+            signal: None,
+            at: self.now,
+            simulated: true,
+        };
+        self.system(Command::NodeStatus { node_id, records: vec![record] });
+    }
+
+    pub(super) fn pass(&mut self, seconds: i64) {
+        self.now = self.now.plus_ms(seconds * 1000);
+        self.system(Command::Tick);
+    }
+
+    pub(super) fn silence(&mut self, node_id: NodeId) {
+        let last = self.now;
+        self.system(Command::NodesSilent { nodes: vec![(node_id, last)] });
+    }
+}
+
+pub(super) fn run_of(spec: WorkloadSpec) -> Operation {
+    Operation::WorkloadRun { spec: Box::new(spec), env_handle: None, assumptions: Vec::new() }
+}
+
+pub(super) fn outcome(report: Report) -> Outcome {
+    match report {
+        Report::Outcome { outcome, .. } => *outcome,
+        other => panic!("expected an outcome, got {other:?}"),
+    }
+}
+
+pub(super) fn key_id() -> KeyId {
+    KeyId::from_bits(99)
+}
+
+/// The server uses SHA-256 here; any digest tells arguments apart.
+fn hash_of(text: &str) -> String {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    format!("{:016x}", hasher.finish())
+}

@@ -1,0 +1,205 @@
+//! S1–S7 over random histories. S1, S2, S3 and S7 are invariants that the fleet
+//! checks after every command; S4 (nothing is stopped for other work) to S6 are
+//! checked here.
+
+use claw_proto::message::{NodeWorkloadState as N, StatusCause as C};
+use claw_proto::spec::{OnPartition, Priority, RestartPolicy, WorkloadSpec};
+use claw_tools::outcome::Mode;
+use claw_tools::workloads::WorkloadState;
+use proptest::prelude::*;
+
+use super::fleet::{Fleet, h100x8, nvlink, run_of, spec};
+use crate::scheduler::{Decision, decide};
+use crate::{Command, Operation, invariants, step};
+
+#[derive(Debug, Clone)]
+enum Move {
+    Submit { gpus: u32, nvlink: bool, priority: usize, keep: bool, restart: bool, apply: bool },
+    Report { pick: usize, state: usize },
+    Stop { pick: usize },
+    Drain { node: usize },
+    Undrain { node: usize },
+    Cordon { node: usize },
+    Silence { node: usize },
+    Return { node: usize, forgot: bool },
+    Remove { node: usize },
+    Undo { pick: usize },
+    Cancel { pick: usize },
+    Pass { seconds: i64 },
+}
+
+fn moves() -> impl Strategy<Value = Move> {
+    prop_oneof![
+        6 => (0_u32..9, any::<bool>(), 0_usize..5, any::<bool>(), any::<bool>(), prop::bool::weighted(0.8))
+            .prop_map(|(gpus, nvlink, priority, keep, restart, apply)| Move::Submit { gpus, nvlink, priority, keep, restart, apply }),
+        8 => (any::<usize>(), 0_usize..8).prop_map(|(pick, state)| Move::Report { pick, state }),
+        1 => any::<usize>().prop_map(|pick| Move::Stop { pick }),
+        1 => (0_usize..3).prop_map(|node| Move::Drain { node }),
+        1 => (0_usize..3).prop_map(|node| Move::Undrain { node }),
+        1 => (0_usize..3).prop_map(|node| Move::Cordon { node }),
+        2 => (0_usize..3).prop_map(|node| Move::Silence { node }),
+        2 => (0_usize..3, prop::bool::weighted(0.2)).prop_map(|(node, forgot)| Move::Return { node, forgot }),
+        1 => (0_usize..3).prop_map(|node| Move::Remove { node }),
+        1 => any::<usize>().prop_map(|pick| Move::Undo { pick }),
+        1 => any::<usize>().prop_map(|pick| Move::Cancel { pick }),
+        2 => (0_i64..90).prop_map(|seconds| Move::Pass { seconds }),
+    ]
+}
+
+const STATES: [(N, C, Option<i32>); 8] = [
+    (N::Pulling, C::Progress, None),
+    (N::Starting, C::Progress, None),
+    (N::Running, C::Progress, None),
+    (N::Completed, C::Exited, Some(0)),
+    (N::Failed, C::Exited, Some(1)),
+    (N::Stopped, C::StopRequested, None),
+    (N::Stopped, C::PartitionLease, None),
+    (N::Lost, C::SupervisorGone, None),
+];
+
+fn wanted(gpus: u32, linked: bool, priority: usize, keep: bool, restart: bool) -> WorkloadSpec {
+    let base = if linked { nvlink(gpus) } else { spec(gpus) };
+    WorkloadSpec {
+        priority: Some(Priority::ALL[priority]),
+        on_partition: Some(if keep { OnPartition::Keep } else { OnPartition::StopAfter(20) }),
+        restart: restart.then_some(RestartPolicy::OnFailure),
+        ..base
+    }
+}
+
+/// Performs one move; refusals are fine, broken invariants are not.
+fn play(f: &mut Fleet, m: &Move) {
+    let nth = |f: &Fleet, pick: usize| {
+        let n = f.cluster.workloads.len();
+        (n > 0).then(|| f.cluster.workloads.iter().nth(pick % n).map(|w| w.workload_id)).flatten()
+    };
+    let operation = |f: &Fleet, pick: usize| {
+        let n = f.cluster.operations.len();
+        (n > 0).then(|| f.cluster.operations.keys().nth(pick % n).copied()).flatten()
+    };
+    let name = |node: &usize| format!("n{node}");
+    let node_id = |f: &Fleet, node: &usize| f.cluster.nodes.by_name(&format!("n{node}")).map(|n| n.node_id);
+    match m {
+        Move::Submit { gpus, nvlink, priority, keep, restart, apply } => {
+            let mode = if *apply { Mode::Apply } else { Mode::Plan };
+            let _ = f.operate("alice", run_of(wanted(*gpus, *nvlink, *priority, *keep, *restart)), mode, None);
+        }
+        Move::Report { pick, state } => {
+            let (state, cause, exit) = STATES[*state];
+            if let Some(id) = nth(f, *pick) {
+                f.report(id, state, cause, exit);
+            }
+        }
+        Move::Stop { pick } => {
+            if let Some(id) = nth(f, *pick) {
+                let _ = f.operate(
+                    "alice",
+                    Operation::WorkloadStop { workload: id.to_string(), grace_s: None },
+                    Mode::Apply,
+                    None,
+                );
+            }
+        }
+        Move::Drain { node } => {
+            drop(f.operate("alice", Operation::NodeDrain { node: name(node), grace_s: None }, Mode::Apply, None))
+        }
+        Move::Undrain { node } => {
+            drop(f.operate("alice", Operation::NodeUndrain { node: name(node) }, Mode::Apply, None))
+        }
+        Move::Cordon { node } => {
+            drop(f.operate("alice", Operation::NodeCordon { node: name(node) }, Mode::Apply, None))
+        }
+        Move::Silence { node } => {
+            if let Some(id) = node_id(f, node) {
+                f.silence(id);
+            }
+        }
+        Move::Return { node, forgot } => {
+            if let Some(id) = node_id(f, node) {
+                f.connect(id, h100x8(&name(node)), &[], if *forgot { 8 } else { 7 });
+            }
+        }
+        Move::Remove { node } => drop(f.operate("alice", Operation::NodeRemove { node: name(node) }, Mode::Plan, None)),
+        Move::Undo { pick } => {
+            if let Some(operation_id) = operation(f, *pick) {
+                let _ = f.operate("alice", Operation::Undo { operation_id }, Mode::Apply, None);
+            }
+        }
+        Move::Cancel { pick } => {
+            if let Some(operation_id) = operation(f, *pick) {
+                let _ = f.operate("alice", Operation::OperationCancel { operation_id }, Mode::Apply, None);
+            }
+        }
+        Move::Pass { seconds } => f.pass(*seconds),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, .. ProptestConfig::default() })]
+
+    /// S1, S2, S3, S7 and the rest of `invariants` after every command; events
+    /// survive the journal and rebuild the state; indexes equal a rebuild.
+    #[test]
+    fn invariants_hold_over_random_histories(history in prop::collection::vec(moves(), 1..60)) {
+        let mut f = Fleet::with_nodes(3);
+        for m in &history {
+            play(&mut f, m);
+        }
+        invariants::check_indexes(&f.cluster).unwrap();
+    }
+
+    /// S4: a submission never stops anybody.
+    #[test]
+    fn s4_a_submission_takes_nothing_from_others(history in prop::collection::vec(moves(), 1..30), gpus in 0_u32..9) {
+        let mut f = Fleet::with_nodes(2);
+        for m in &history {
+            play(&mut f, m);
+        }
+        let before: Vec<_> = f.cluster.workloads.iter().filter(|w| w.live().is_some()).map(|w| (w.workload_id, w.attempt(), w.state)).collect();
+        let _ = f.operate("mallory", run_of(wanted(gpus, false, 0, true, false)), Mode::Apply, None);
+        for (id, attempt, state) in before {
+            let w = f.workload(id);
+            prop_assert_eq!((w.attempt(), w.state), (attempt, state));
+        }
+    }
+
+    /// S5: same input, same plan. S6: an unchanged world changes nothing.
+    #[test]
+    fn s5_s6_decisions_repeat_and_rest(history in prop::collection::vec(moves(), 1..40)) {
+        let mut a = Fleet::with_nodes(3);
+        let mut b = Fleet::with_nodes(3);
+        for m in &history {
+            play(&mut a, m);
+            play(&mut b, m);
+        }
+        prop_assert_eq!(&a.journal, &b.journal);
+        // Whoever waits would still wait, and another tick at the same instant is silent.
+        for w in a.cluster.workloads.queue().filter_map(|id| a.cluster.workloads.get(id)) {
+            let held_back = w.not_before.is_some_and(|t| t > a.now);
+            let would_wait = matches!(decide(&a.cluster, &w.spec), Decision::Wait { .. });
+            prop_assert!(held_back || would_wait, "{} could start and was left waiting", w.name);
+        }
+        a.system(Command::Tick);
+        let quiet = step(&a.cluster, Command::Tick, &crate::Caller::system(a.now), &mut a.ids.clone()).unwrap();
+        prop_assert!(quiet.events.is_empty(), "{:?}", quiet.events);
+    }
+
+    /// A record that comes again, or of an attempt that is not live, changes nothing.
+    #[test]
+    fn status_records_count_once(history in prop::collection::vec(moves(), 1..40), pick: usize, state in 0_usize..8) {
+        let mut f = Fleet::with_nodes(2);
+        for m in &history {
+            play(&mut f, m);
+        }
+        let live: Vec<_> = f.cluster.workloads.iter().filter_map(|w| w.live().map(|l| (w.workload_id, l.node_id, l.attempt))).collect();
+        prop_assume!(!live.is_empty());
+        let (id, node_id, attempt) = live[pick % live.len()];
+        let (state, cause, exit) = STATES[state];
+        f.report_as(node_id, id, attempt, state, cause, exit);
+        let n = f.journal.len();
+        f.report_as(node_id, id, attempt, state, cause, exit);
+        prop_assert_eq!(f.journal.len(), n);
+        let w = f.workload(id);
+        prop_assert!(w.state != WorkloadState::Lost || w.live().is_none());
+    }
+}
