@@ -35,12 +35,12 @@ pub fn what(spec: &WorkloadSpec) -> String {
     claw_tools::outcome::clip(&words, 120)
 }
 
+/// A wanted workload and the handle of its environment values.
+pub type WithEnv = (DesiredWorkload, Option<String>);
+
 /// The full desired set of a node, with the handles of the environment values
 /// that the shell has to fill in.
-pub fn desired_set(
-    cluster: &Cluster,
-    node_id: NodeId,
-) -> (Generation, Vec<(DesiredWorkload, Option<String>)>, Vec<StopOrder>) {
+pub fn desired_set(cluster: &Cluster, node_id: NodeId) -> (Generation, Vec<WithEnv>, Vec<StopOrder>) {
     let Some(node) = cluster.nodes.get(node_id) else {
         return (Generation::default(), Vec::new(), Vec::new());
     };

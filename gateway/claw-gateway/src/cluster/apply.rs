@@ -25,6 +25,7 @@ impl Cluster {
         }
         self.apply_fleet(record);
         self.apply_workload(record);
+        self.apply_access(record);
         self.apply_desk(record);
     }
 
@@ -82,7 +83,7 @@ impl Cluster {
                 }
             }),
             Event::NodeSettingsChanged { node_id, settings } => {
-                self.touch_node(*node_id, |n| n.settings = settings.clone())
+                self.touch_node(*node_id, |n| n.settings = settings.clone());
             }
             Event::NodeRemoved { node_id } => self.nodes.remove(*node_id),
             Event::OrphanFound { node_id, workload_id, attempt, why } => self.touch_node(*node_id, |n| {
@@ -137,7 +138,7 @@ impl Cluster {
                             a.started_at = Some(*node_at);
                         }
                     }
-                })
+                });
             }
             Event::WorkloadStopping { workload_id, why, grace_s, requeue } => {
                 self.touch(*workload_id, |w| {
@@ -156,17 +157,17 @@ impl Cluster {
                 w.restarts += u32::from(*counts);
             }),
             Event::WorkloadEnded { workload_id, state, why } => {
-                self.touch(*workload_id, |w| enter(w, *state, *why, at))
+                self.touch(*workload_id, |w| enter(w, *state, *why, at));
             }
             Event::WorkloadAdopted { workload_id, .. } => {
-                self.touch(*workload_id, |w| w.reason = WorkloadReason::Adopted)
+                self.touch(*workload_id, |w| w.reason = WorkloadReason::Adopted);
             }
             _ => {}
         }
     }
 
-    /// Events about access, operations, plans, approvals and receipts.
-    fn apply_desk(&mut self, record: &EventRecord) {
+    /// Events about keys and tokens.
+    fn apply_access(&mut self, record: &EventRecord) {
         let at = record.at;
         match &record.event {
             Event::ApiKeyCreated { key_id, subject, role, kind, secret_hash, expires_at } => {
@@ -204,6 +205,14 @@ impl Cluster {
                     Arc::make_mut(token).revoked = true;
                 }
             }
+            _ => {}
+        }
+    }
+
+    /// Events about operations, plans, approvals and receipts.
+    fn apply_desk(&mut self, record: &EventRecord) {
+        let at = record.at;
+        match &record.event {
             Event::OperationAccepted { operation } => self.accept(operation, record),
             Event::OperationResolved { operation_id, state, observed } => {
                 if let Some(entry) = self.operations.get_mut(operation_id) {

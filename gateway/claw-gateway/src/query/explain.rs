@@ -206,14 +206,13 @@ fn smaller(spec: &WorkloadSpec) -> Vec<(String, WorkloadSpec)> {
             count /= 2;
         }
     }
-    if let Some(placement) = &spec.placement {
-        if placement.node.is_some()
+    if let Some(placement) = &spec.placement
+        && (placement.node.is_some()
             || placement.zone.is_some()
             || !placement.labels.is_empty()
-            || !placement.exclude_nodes.is_empty()
-        {
-            out.push(("it could go to any node".into(), WorkloadSpec { placement: None, ..spec.clone() }));
-        }
+            || !placement.exclude_nodes.is_empty())
+    {
+        out.push(("it could go to any node".into(), WorkloadSpec { placement: None, ..spec.clone() }));
     }
     out
 }

@@ -95,7 +95,7 @@ fn count_gpus(cluster: &Cluster) -> GpuCounts {
 fn problems(cluster: &Cluster, journal_writable: bool) -> Vec<Problem> {
     let mut problems = Vec::new();
     let mut add = |code: &str, message: String, next: Vec<SuggestedCall>| {
-        problems.push(Problem { code: code.into(), message, workloads: Vec::new(), next })
+        problems.push(Problem { code: code.into(), message, workloads: Vec::new(), next });
     };
     if !journal_writable {
         add(

@@ -70,7 +70,7 @@ pub(super) fn evicted(before: &Cluster, after: &Cluster) -> BTreeSet<WorkloadId>
 /// SHA-256 of the canonical diff, hex.
 pub(super) fn hash(changes: &[Change]) -> String {
     let canonical = serde_json::to_vec(changes).expect("changes hold only strings");
-    Sha256::digest(&canonical).iter().map(|b| format!("{b:02x}")).collect()
+    hex(&Sha256::digest(&canonical))
 }
 
 type Fields = (String, Vec<(&'static str, String)>);
@@ -99,7 +99,7 @@ fn workload_fields(cluster: &Cluster, w: &WorkloadEntry) -> Fields {
 
 fn what(w: &WorkloadEntry) -> String {
     let spec = serde_json::to_vec(w.spec.spec()).unwrap_or_default();
-    let digest: String = Sha256::digest(&spec).iter().take(6).map(|b| format!("{b:02x}")).collect();
+    let digest = hex(&Sha256::digest(&spec)[..6]);
     format!("{} (spec {digest})", crate::query::what(w.spec.spec()))
 }
 
@@ -150,4 +150,9 @@ fn sides<'a, K, V>(
         DiffItem::Update { old, new } => (Some(old.1), Some(new.1)),
         DiffItem::Remove(_, old) => (Some(*old), None),
     }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let digit = |nibble: u8| char::from(b"0123456789abcdef"[usize::from(nibble)]);
+    bytes.iter().flat_map(|b| [digit(b >> 4), digit(b & 15)]).collect()
 }

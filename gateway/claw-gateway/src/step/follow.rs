@@ -180,15 +180,12 @@ pub(super) fn after_end(work: &mut Work<'_>, entry: &WorkloadEntry, state: Workl
         Desired::Move if !matches!(state, WorkloadState::Completed) => Some((WorkloadReason::NodeDrained, None, false)),
         Desired::Move | Desired::Run => restart(work, entry, state, why),
     };
-    match next {
-        Some((why, not_before, counts)) => {
-            work.emit(Event::WorkloadRequeued { workload_id: id, why, not_before, counts })
-        }
-        None => {
-            work.emit(Event::WorkloadEnded { workload_id: id, state, why });
-            if let Some(handle) = &entry.env_handle {
-                work.effect(Effect::EraseBlob { handle: handle.clone() });
-            }
+    if let Some((why, not_before, counts)) = next {
+        work.emit(Event::WorkloadRequeued { workload_id: id, why, not_before, counts });
+    } else {
+        work.emit(Event::WorkloadEnded { workload_id: id, state, why });
+        if let Some(handle) = &entry.env_handle {
+            work.effect(Effect::EraseBlob { handle: handle.clone() });
         }
     }
 }

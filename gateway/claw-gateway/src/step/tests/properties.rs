@@ -101,13 +101,13 @@ fn play(f: &mut Fleet, m: &Move) {
             }
         }
         Move::Drain { node } => {
-            drop(f.operate("alice", Operation::NodeDrain { node: name(node), grace_s: None }, Mode::Apply, None))
+            drop(f.operate("alice", Operation::NodeDrain { node: name(node), grace_s: None }, Mode::Apply, None));
         }
         Move::Undrain { node } => {
-            drop(f.operate("alice", Operation::NodeUndrain { node: name(node) }, Mode::Apply, None))
+            drop(f.operate("alice", Operation::NodeUndrain { node: name(node) }, Mode::Apply, None));
         }
         Move::Cordon { node } => {
-            drop(f.operate("alice", Operation::NodeCordon { node: name(node) }, Mode::Apply, None))
+            drop(f.operate("alice", Operation::NodeCordon { node: name(node) }, Mode::Apply, None));
         }
         Move::Silence { node } => {
             if let Some(id) = node_id(f, node) {

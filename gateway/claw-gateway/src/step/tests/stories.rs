@@ -231,9 +231,9 @@ fn a_plan_that_is_current_does_exactly_what_it_showed() {
 #[test]
 fn one_intention_has_one_effect_and_another_meaning_is_a_conflict() {
     let mut f = Fleet::with_nodes(1);
-    let a = f.operate("alice", run_of(spec(1)), Mode::Apply, Some("k")).unwrap();
-    let b = f.operate("alice", run_of(spec(1)), Mode::Apply, Some("k")).unwrap();
-    assert_eq!(a, b);
+    let first = f.operate("alice", run_of(spec(1)), Mode::Apply, Some("k")).unwrap();
+    let again = f.operate("alice", run_of(spec(1)), Mode::Apply, Some("k")).unwrap();
+    assert_eq!(first, again);
     assert_eq!(f.cluster.workloads.len(), 1);
     assert_eq!(
         f.operate("alice", run_of(spec(2)), Mode::Apply, Some("k")).unwrap_err().code,
@@ -244,9 +244,9 @@ fn one_intention_has_one_effect_and_another_meaning_is_a_conflict() {
         EffectKind::Accepted,
         "keys are the principal's own"
     );
-    let c = f.operate("alice", run_of(spec(1)), Mode::Apply, None).unwrap();
-    let d = f.operate("alice", run_of(spec(1)), Mode::Apply, None).unwrap();
-    assert_eq!(d.possible_duplicate_of, c.operation_id);
+    let once = f.operate("alice", run_of(spec(1)), Mode::Apply, None).unwrap();
+    let twice = f.operate("alice", run_of(spec(1)), Mode::Apply, None).unwrap();
+    assert_eq!(twice.possible_duplicate_of, once.operation_id);
 }
 
 #[test]
