@@ -204,10 +204,7 @@ impl Serialize for Answer {
         match self {
             Self::Intent(understood) => Line::Intent(understood),
             Self::Question(questions) => Line::Question { questions },
-            Self::Refusal { code, message } => Line::Refusal {
-                code: *code,
-                message,
-            },
+            Self::Refusal { code, message } => Line::Refusal { code: *code, message },
         }
         .serialize(serializer)
     }
@@ -216,18 +213,11 @@ impl Serialize for Answer {
 impl Answer {
     /// A refusal with this code.
     pub(crate) fn refusal(code: RefusalCode, message: impl Into<String>) -> Self {
-        Self::Refusal {
-            code,
-            message: message.into(),
-        }
+        Self::Refusal { code, message: message.into() }
     }
 
     /// One question.
     pub(crate) fn ask(field: &str, prompt: impl Into<String>, options: Vec<String>) -> Self {
-        Self::Question(vec![Question {
-            field: field.into(),
-            prompt: prompt.into(),
-            options,
-        }])
+        Self::Question(vec![Question { field: field.into(), prompt: prompt.into(), options }])
     }
 }

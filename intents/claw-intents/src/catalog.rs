@@ -134,10 +134,8 @@ impl Catalog {
     /// The catalogue that is part of this build.
     pub fn builtin() -> &'static Self {
         static CATALOG: OnceLock<Catalog> = OnceLock::new();
-        CATALOG.get_or_init(|| {
-            Self::from_toml(BUILTIN)
-                .expect("the built-in catalogue is read by a test of every build")
-        })
+        CATALOG
+            .get_or_init(|| Self::from_toml(BUILTIN).expect("the built-in catalogue is read by a test of every build"))
     }
 
     /// Reads a catalogue and checks that it is consistent.
@@ -183,10 +181,9 @@ impl Catalog {
 
     /// The GPU model with this id or name, in any case.
     pub fn gpu(&self, name: &str) -> Option<&GpuModel> {
-        self.gpus.iter().find(|gpu| {
-            gpu.id.eq_ignore_ascii_case(name)
-                || gpu.names.iter().any(|n| n.eq_ignore_ascii_case(name))
-        })
+        self.gpus
+            .iter()
+            .find(|gpu| gpu.id.eq_ignore_ascii_case(name) || gpu.names.iter().any(|n| n.eq_ignore_ascii_case(name)))
     }
 
     /// The server of this model, if the catalogue knows one.
@@ -208,10 +205,9 @@ impl Model {
             return Err(unusable(&self.id, "family"));
         }
         match &self.server {
-            Some(server) if catalog.server_of(self).is_none() => Err(CatalogError::UnknownServer {
-                model: self.id.clone(),
-                server: server.clone(),
-            }),
+            Some(server) if catalog.server_of(self).is_none() => {
+                Err(CatalogError::UnknownServer { model: self.id.clone(), server: server.clone() })
+            }
             _ => Ok(()),
         }
     }
@@ -228,9 +224,7 @@ impl Model {
         let (Some(heads), Some(kv_heads)) = (self.heads, self.kv_heads) else {
             return gpus == 1;
         };
-        gpus > 0
-            && heads.is_multiple_of(gpus)
-            && (kv_heads.is_multiple_of(gpus) || gpus.is_multiple_of(kv_heads))
+        gpus > 0 && heads.is_multiple_of(gpus) && (kv_heads.is_multiple_of(gpus) || gpus.is_multiple_of(kv_heads))
     }
 }
 
@@ -245,8 +239,5 @@ const fn bits_per_weight(quantization: Quantization) -> u32 {
 }
 
 fn unusable(id: &str, field: &'static str) -> CatalogError {
-    CatalogError::Unusable {
-        id: id.into(),
-        field,
-    }
+    CatalogError::Unusable { id: id.into(), field }
 }

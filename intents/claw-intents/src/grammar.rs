@@ -8,9 +8,7 @@ use claw_proto::limits::REQUEST_TEXT_CHARS_MAX;
 use crate::answer::{Answer, RefusalCode};
 use crate::catalog::Catalog;
 use crate::context::Context;
-use crate::lexicon::{
-    Act, GPU_NOUNS, Lang, NODE_NOUNS, POLITE, STATES, SUBJECTS, VERBS, WORKLOAD_NOUNS,
-};
+use crate::lexicon::{Act, GPU_NOUNS, Lang, NODE_NOUNS, POLITE, STATES, SUBJECTS, VERBS, WORKLOAD_NOUNS};
 use crate::safety;
 use crate::text::{Kind, Words};
 use crate::words::near;
@@ -45,10 +43,7 @@ struct Verb {
 impl Verb {
     /// The end of the verb's part that begins at this token.
     fn end_at(&self, token: usize) -> Option<usize> {
-        self.tokens
-            .iter()
-            .find(|range| range.start == token)
-            .map(|range| range.end)
+        self.tokens.iter().find(|range| range.start == token).map(|range| range.end)
     }
 }
 
@@ -81,12 +76,7 @@ pub(crate) fn parse(text: &str, context: &Context, catalog: &Catalog) -> Answer 
         Err(answer) => return answer,
     };
     words.lang = verb.lang;
-    let reading = Reading {
-        words: &words,
-        verb: &verb,
-        context,
-        catalog,
-    };
+    let reading = Reading { words: &words, verb: &verb, context, catalog };
     if verb.act != Act::Query && is_doubtful(&words) {
         return Answer::ask(
             "action",
@@ -100,10 +90,9 @@ pub(crate) fn parse(text: &str, context: &Context, catalog: &Catalog) -> Answer 
         Act::Drain => node::read_drain(reading),
         Act::Undrain => node::read_undrain(reading),
         Act::Query => query::read(reading),
-        Act::Other(name) => Answer::refusal(
-            RefusalCode::Unsupported,
-            format!("{name:?} cannot be asked for in words; {CAN}"),
-        ),
+        Act::Other(name) => {
+            Answer::refusal(RefusalCode::Unsupported, format!("{name:?} cannot be asked for in words; {CAN}"))
+        }
     }
 }
 
@@ -136,24 +125,8 @@ fn skip(words: &Words<'_>, i: usize) -> Option<usize> {
 /// Punctuation that ends or parts sentences, and emoji. Signs that compare,
 /// calculate or connect are not harmless: dropping one would change the meaning.
 fn is_harmless(symbol: char) -> bool {
-    matches!(
-        symbol,
-        ',' | '.'
-            | ';'
-            | ':'
-            | '!'
-            | '?'
-            | '('
-            | ')'
-            | '-'
-            | '–'
-            | '—'
-            | '…'
-            | '¿'
-            | '¡'
-            | '。'
-            | '，'
-    ) || matches!(u32::from(symbol), 0x2600..=0x27bf | 0xfe0f | 0x1f000..=0x1faff)
+    matches!(symbol, ',' | '.' | ';' | ':' | '!' | '?' | '(' | ')' | '-' | '–' | '—' | '…' | '¿' | '¡' | '。' | '，')
+        || matches!(u32::from(symbol), 0x2600..=0x27bf | 0xfe0f | 0x1f000..=0x1faff)
 }
 
 /// The operation that the words ask for; two different ones are a question.
@@ -171,18 +144,12 @@ fn find_verb(words: &Words<'_>) -> Result<Option<Verb>, Answer> {
         }
     }
     let Some((_, act, lang)) = found.first().cloned() else {
-        return Ok(put_back(words)
-            .or_else(|| misspelled(words))
-            .or_else(|| bare_query(words)));
+        return Ok(put_back(words).or_else(|| misspelled(words)).or_else(|| bare_query(words)));
     };
     let groups: BTreeSet<&str> = found.iter().map(|(_, act, _)| group(*act)).collect();
     if groups.len() > 1 {
         let options = groups.into_iter().map(str::to_owned).collect();
-        return Err(Answer::ask(
-            "action",
-            "One thing at a time, please: which of these is meant?",
-            options,
-        ));
+        return Err(Answer::ask("action", "One thing at a time, please: which of these is meant?", options));
     }
     let serves = found.iter().any(|(_, act, _)| *act == Act::Serve);
     Ok(Some(Verb {
@@ -208,12 +175,10 @@ fn group(act: Act) -> &'static str {
 /// Whether a word that could be a verb stands where only a noun or a name can.
 fn is_noun(words: &Words<'_>, i: usize) -> bool {
     const BEFORE: &[&str] = &[
-        "the", "a", "an", "this", "that", "on", "of", "from", "to", "in", "named", "called",
-        "node", "job", "workload",
+        "the", "a", "an", "this", "that", "on", "of", "from", "to", "in", "named", "called", "node", "job", "workload",
     ];
     let before = i.checked_sub(1).map_or("", |k| words.word(k));
-    let wants_to =
-        i >= 2 && before == "to" && matches!(words.word(i - 2), "want" | "like" | "need" | "you");
+    let wants_to = i >= 2 && before == "to" && matches!(words.word(i - 2), "want" | "like" | "need" | "you");
     BEFORE.contains(&before) && !wants_to
 }
 
@@ -230,12 +195,7 @@ fn put_back(words: &Words<'_>) -> Option<Verb> {
         return None;
     }
     let (tail, end) = (first..words.len()).find_map(|i| Some((i, words.any(i, TAILS)?)))?;
-    Some(Verb {
-        act: Act::Undrain,
-        tokens: vec![first..first + 1, tail..end],
-        corrected: None,
-        lang: Lang::English,
-    })
+    Some(Verb { act: Act::Undrain, tokens: vec![first..first + 1, tail..end], corrected: None, lang: Lang::English })
 }
 
 /// A misspelled verb; only where the request begins.
@@ -246,12 +206,7 @@ fn misspelled(words: &Words<'_>) -> Option<Verb> {
     let right = near(typed, single.map(|(_, phrase, _)| phrase[0]))?;
     let (lang, _, act) = VERBS.iter().find(|(_, phrase, _)| *phrase == [right])?;
     let tokens = std::iter::once(first..first + 1).collect();
-    Some(Verb {
-        act: *act,
-        tokens,
-        corrected: Some((typed.to_owned(), right)),
-        lang: *lang,
-    })
+    Some(Verb { act: *act, tokens, corrected: Some((typed.to_owned(), right)), lang: *lang })
 }
 
 /// A request without a verb that names what it wants to see, such as "cluster status".
@@ -265,12 +220,7 @@ fn bare_query(words: &Words<'_>) -> Option<Verb> {
         || STATES.contains(&words.word(first))
         || NODE_NOUNS.contains(&words.word(first))
         || WORKLOAD_NOUNS.contains(&words.word(first));
-    (names_subject && leads).then(|| Verb {
-        act: Act::Query,
-        tokens: Vec::new(),
-        corrected: None,
-        lang: Lang::English,
-    })
+    (names_subject && leads).then(|| Verb { act: Act::Query, tokens: Vec::new(), corrected: None, lang: Lang::English })
 }
 
 /// The first token that is a word and no filler.
@@ -284,10 +234,7 @@ fn first_word(words: &Words<'_>) -> Option<usize> {
 
 /// Whether a change is asked for with a question mark and no word of request.
 fn is_doubtful(words: &Words<'_>) -> bool {
-    let asks = words
-        .tokens
-        .iter()
-        .any(|token| token.kind == Kind::Symbol('?'));
+    let asks = words.tokens.iter().any(|token| token.kind == Kind::Symbol('?'));
     asks && !(0..words.len()).any(|i| words.any(i, POLITE).is_some())
 }
 
@@ -299,20 +246,11 @@ fn no_verb(words: &Words<'_>, catalog: &Catalog) -> Answer {
             || GPU_NOUNS.contains(&word)
             || NODE_NOUNS.contains(&word)
             || WORKLOAD_NOUNS.contains(&word)
-            || catalog
-                .name_at(&[word], false)
-                .is_some_and(|m| m.corrected.is_none())
+            || catalog.name_at(&[word], false).is_some_and(|m| m.corrected.is_none())
     });
     if !ours {
-        return Answer::refusal(
-            RefusalCode::Unsupported,
-            format!("that is no operation of this system; {CAN}"),
-        );
+        return Answer::refusal(RefusalCode::Unsupported, format!("that is no operation of this system; {CAN}"));
     }
     let options = ["run", "stop", "drain", "undrain", "query"];
-    Answer::ask(
-        "action",
-        format!("What is to be done? {CAN}."),
-        options.map(str::to_owned).to_vec(),
-    )
+    Answer::ask("action", format!("What is to be done? {CAN}."), options.map(str::to_owned).to_vec())
 }

@@ -284,22 +284,11 @@ pub(crate) const ON: &[(Lang, Phrase)] = &[
 ];
 
 /// Words for a GPU of any model.
-pub(crate) const GPU_NOUNS: &[&str] = &[
-    "gpu",
-    "gpus",
-    "card",
-    "cards",
-    "accelerator",
-    "accelerators",
-    "karte",
-    "karten",
-    "grafikkarten",
-];
+pub(crate) const GPU_NOUNS: &[&str] =
+    &["gpu", "gpus", "card", "cards", "accelerator", "accelerators", "karte", "karten", "grafikkarten"];
 
 /// Words for a node.
-pub(crate) const NODE_NOUNS: &[&str] = &[
-    "node", "machine", "host", "server", "knoten", "nodo", "nœud",
-];
+pub(crate) const NODE_NOUNS: &[&str] = &["node", "machine", "host", "server", "knoten", "nodo", "nœud"];
 
 /// Words for a workload.
 pub(crate) const WORKLOAD_NOUNS: &[&str] = &["workload", "job", "task", "process", "auftrag"];
@@ -381,11 +370,7 @@ impl Words<'_> {
     }
 
     fn table(&self, i: usize, table: &[(Lang, Phrase)]) -> Option<usize> {
-        table
-            .iter()
-            .filter(|(lang, _)| self.reads(*lang))
-            .filter_map(|(_, phrase)| self.phrase(i, phrase))
-            .max()
+        table.iter().filter(|(lang, _)| self.reads(*lang)).filter_map(|(_, phrase)| self.phrase(i, phrase)).max()
     }
 
     /// The whole number that stands here in digits or words, and the place after it.

@@ -26,8 +26,7 @@ mod text;
 mod words;
 
 pub use answer::{
-    Answer, Assumption, Intent, Provenance, QueryFilter, QuerySubject, Question, RefusalCode,
-    Source, Span, Understood,
+    Answer, Assumption, Intent, Provenance, QueryFilter, QuerySubject, Question, RefusalCode, Source, Span, Understood,
 };
 pub use catalog::fit::{Fit, GpuShape, Verdict, catalog_fit};
 pub use catalog::resolve::Resolution;

@@ -76,9 +76,7 @@ pub(crate) fn objection(words: &Words<'_>, context: &Context) -> Option<String> 
         if let Kind::Quote(_) = token.kind {
             let flat = unquoted(&token.text);
             if let Some(found) = instruction(&Words::new(&flat), true) {
-                return Some(format!(
-                    "the quoted text carries an instruction to get round a safeguard: {found:?}"
-                ));
+                return Some(format!("the quoted text carries an instruction to get round a safeguard: {found:?}"));
             }
         }
     }
@@ -90,10 +88,7 @@ pub(crate) fn objection(words: &Words<'_>, context: &Context) -> Option<String> 
 /// Quoted text without the marks of further quotes: quoting once more must not
 /// hide an instruction.
 fn unquoted(text: &str) -> String {
-    text.replace(
-        ['"', '`', '\'', '>', '“', '”', '„', '«', '»', '‘', '’'],
-        " ",
-    )
+    text.replace(['"', '`', '\'', '>', '“', '”', '„', '«', '»', '‘', '’'], " ")
 }
 
 /// An unsafe instruction in some words.
@@ -142,20 +137,18 @@ const NO_NAMES: &[&str] = &[
 
 /// A tenant that the words name and that is not the caller's.
 fn other_tenant<'t>(words: &Words<'t>, own: &str) -> Option<&'t str> {
-    (0..words.len())
-        .filter(|i| words.word(*i) == "tenant")
-        .find_map(|i| {
-            let behind = words.raw(words.skip_symbol(i + 1, ':'));
-            let behind = behind.strip_suffix("'s").unwrap_or(behind);
-            // "the X tenant" names one; "a tenant" and "list tenant" do not.
-            let named_before = i >= 2 && words.skip_article(i - 2) == i - 1;
-            let before = if named_before { words.raw(i - 1) } else { "" };
-            let names: Vec<&str> = [behind, before]
-                .into_iter()
-                .filter(|name| !name.is_empty())
-                .filter(|name| !NO_NAMES.contains(&name.to_lowercase().as_str()))
-                .collect();
-            let is_own = names.iter().any(|name| name.eq_ignore_ascii_case(own));
-            names.first().copied().filter(|_| !is_own)
-        })
+    (0..words.len()).filter(|i| words.word(*i) == "tenant").find_map(|i| {
+        let behind = words.raw(words.skip_symbol(i + 1, ':'));
+        let behind = behind.strip_suffix("'s").unwrap_or(behind);
+        // "the X tenant" names one; "a tenant" and "list tenant" do not.
+        let named_before = i >= 2 && words.skip_article(i - 2) == i - 1;
+        let before = if named_before { words.raw(i - 1) } else { "" };
+        let names: Vec<&str> = [behind, before]
+            .into_iter()
+            .filter(|name| !name.is_empty())
+            .filter(|name| !NO_NAMES.contains(&name.to_lowercase().as_str()))
+            .collect();
+        let is_own = names.iter().any(|name| name.eq_ignore_ascii_case(own));
+        names.first().copied().filter(|_| !is_own)
+    })
 }

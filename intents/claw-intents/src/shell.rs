@@ -64,15 +64,10 @@ pub(crate) fn quote(text: &str) -> String {
 }
 
 fn needs_shell(what: impl ToString) -> ShellError {
-    ShellError::NeedsShell {
-        what: what.to_string(),
-    }
+    ShellError::NeedsShell { what: what.to_string() }
 }
 
-fn quoted_single(
-    chars: &mut impl Iterator<Item = char>,
-    word: &mut String,
-) -> Result<(), ShellError> {
+fn quoted_single(chars: &mut impl Iterator<Item = char>, word: &mut String) -> Result<(), ShellError> {
     for c in chars {
         if c == '\'' {
             return Ok(());
@@ -82,10 +77,7 @@ fn quoted_single(
     Err(ShellError::OpenQuote { quote: '\'' })
 }
 
-fn quoted_double(
-    chars: &mut impl Iterator<Item = char>,
-    word: &mut String,
-) -> Result<(), ShellError> {
+fn quoted_double(chars: &mut impl Iterator<Item = char>, word: &mut String) -> Result<(), ShellError> {
     while let Some(c) = chars.next() {
         match c {
             '"' => return Ok(()),
@@ -122,14 +114,8 @@ mod tests {
         let cases: &[(&str, &[&str])] = &[
             ("nvidia-smi -L", &["nvidia-smi", "-L"]),
             ("  echo   'a  b' c\"d e\"f ", &["echo", "a  b", "cd ef"]),
-            (
-                r#"echo "a \"q\" \n" \$5 ''"#,
-                &["echo", r#"a "q" \n"#, "$5", ""],
-            ),
-            (
-                "sh -c 'ls | wc -l; echo $HOME'",
-                &["sh", "-c", "ls | wc -l; echo $HOME"],
-            ),
+            (r#"echo "a \"q\" \n" \$5 ''"#, &["echo", r#"a "q" \n"#, "$5", ""]),
+            ("sh -c 'ls | wc -l; echo $HOME'", &["sh", "-c", "ls | wc -l; echo $HOME"]),
             ("torchrun \\\n  train.py", &["torchrun", "train.py"]),
             ("env A=1 x", &["env", "A=1", "x"]),
         ];

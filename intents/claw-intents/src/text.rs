@@ -62,11 +62,7 @@ const MARKS: &[(char, char)] = &[('"', '"'), ('“', '”'), ('„', '“'), ('�
 impl<'t> Words<'t> {
     /// Cuts a request into tokens.
     pub(crate) fn new(source: &'t str) -> Self {
-        let mut words = Self {
-            source,
-            tokens: Vec::new(),
-            lang: Lang::English,
-        };
+        let mut words = Self { source, tokens: Vec::new(), lang: Lang::English };
         let mut at = 0;
         while at < source.len() {
             at = words.next_token(at);
@@ -130,17 +126,12 @@ impl<'t> Words<'t> {
 
     /// Whether this symbol stands at a place.
     pub(crate) fn is_symbol(&self, i: usize, symbol: char) -> bool {
-        self.tokens
-            .get(i)
-            .is_some_and(|t| t.kind == Kind::Symbol(symbol))
+        self.tokens.get(i).is_some_and(|t| t.kind == Kind::Symbol(symbol))
     }
 
     /// The place after these words, if they stand here.
     pub(crate) fn phrase(&self, i: usize, phrase: &[&str]) -> Option<usize> {
-        let same = phrase
-            .iter()
-            .enumerate()
-            .all(|(k, word)| self.word(i + k) == *word);
+        let same = phrase.iter().enumerate().all(|(k, word)| self.word(i + k) == *word);
         (same && !phrase.is_empty()).then_some(i + phrase.len())
     }
 
@@ -161,20 +152,10 @@ impl<'t> Words<'t> {
 
     /// The part of the request that these tokens take.
     pub(crate) fn span(&self, tokens: Range<usize>) -> Span {
-        let start = self
-            .tokens
-            .get(tokens.start)
-            .map_or(self.source.len(), |t| t.span.start);
-        let end = tokens
-            .end
-            .checked_sub(1)
-            .and_then(|last| self.tokens.get(last))
-            .map_or(start, |t| t.span.end.max(start));
-        Span {
-            start,
-            end,
-            text: self.source[start..end].to_owned(),
-        }
+        let start = self.tokens.get(tokens.start).map_or(self.source.len(), |t| t.span.start);
+        let end =
+            tokens.end.checked_sub(1).and_then(|last| self.tokens.get(last)).map_or(start, |t| t.span.end.max(start));
+        Span { start, end, text: self.source[start..end].to_owned() }
     }
 
     /// How many tokens there are.
@@ -221,13 +202,7 @@ fn fence(at: usize, body: &str) -> (Quote, Range<usize>, usize) {
     (quote, start + tag..start + inner.len(), len)
 }
 
-fn closed_by(
-    source: &str,
-    at: usize,
-    width: usize,
-    close: char,
-    quote: Quote,
-) -> (Quote, Range<usize>, usize) {
+fn closed_by(source: &str, at: usize, width: usize, close: char, quote: Quote) -> (Quote, Range<usize>, usize) {
     let start = at + width;
     match source[start..].find(close) {
         Some(len) => (quote, start..start + len, width + len + close.len_utf8()),
@@ -286,8 +261,7 @@ fn word_len(rest: &str) -> usize {
     if word.eq_ignore_ascii_case("w/") {
         return end;
     }
-    word.trim_end_matches(['.', ':', '\'', '-', '/', '=', '@'])
-        .len()
+    word.trim_end_matches(['.', ':', '\'', '-', '/', '=', '@']).len()
 }
 
 #[cfg(test)]
@@ -311,24 +285,12 @@ mod tests {
     #[test]
     fn words_symbols_and_quotes_are_told_apart() {
         let cases: &[(&str, &[&str])] = &[
-            (
-                "Run 4x H100s, don't!",
-                &["run", "4x", "h100s", "<,>", "don't", "<!>"],
-            ),
-            (
-                "w/ 2,000 GPUs - A=1 ./x",
-                &["w/", "2,000", "gpus", "<->", "a=1", "./x"],
-            ),
+            ("Run 4x H100s, don't!", &["run", "4x", "h100s", "<,>", "don't", "<!>"]),
+            ("w/ 2,000 GPUs - A=1 ./x", &["w/", "2,000", "gpus", "<->", "a=1", "./x"]),
             ("run `a 'b' c` now", &["run", "Code[a 'b' c]", "now"]),
             ("```sh\necho hi\n```", &["Code[\necho hi\n]"]),
-            (
-                "log:\n> stop all\n> now\nok",
-                &["log", "<:>", "Pasted[ stop all\n> now]", "ok"],
-            ),
-            (
-                "call it 'a b' \"open",
-                &["call", "it", "Marks[a b]", "Open[open]"],
-            ),
+            ("log:\n> stop all\n> now\nok", &["log", "<:>", "Pasted[ stop all\n> now]", "ok"]),
+            ("call it 'a b' \"open", &["call", "it", "Marks[a b]", "Open[open]"]),
             ("rate > 5", &["rate", "<>>", "5"]),
         ];
         for (text, tokens) in cases {

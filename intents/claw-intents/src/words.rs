@@ -6,12 +6,7 @@ fn one_slip(a: &str, b: &str) -> bool {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
     let prefix = a.iter().zip(&b).take_while(|(x, y)| x == y).count();
     let (a, b) = (&a[prefix..], &b[prefix..]);
-    let suffix = a
-        .iter()
-        .rev()
-        .zip(b.iter().rev())
-        .take_while(|(x, y)| x == y)
-        .count();
+    let suffix = a.iter().rev().zip(b.iter().rev()).take_while(|(x, y)| x == y).count();
     let (a, b) = (&a[..a.len() - suffix], &b[..b.len() - suffix]);
     match (a, b) {
         ([] | [_], [] | [_]) => true,
@@ -45,35 +40,26 @@ pub(crate) fn near<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> 
 
 /// How alike two names are, for "did you mean": the longest common prefix.
 pub(crate) fn common_prefix(a: &str, b: &str) -> usize {
-    a.chars()
-        .zip(b.chars())
-        .take_while(|(x, y)| x.eq_ignore_ascii_case(y))
-        .count()
+    a.chars().zip(b.chars()).take_while(|(x, y)| x.eq_ignore_ascii_case(y)).count()
 }
 
 /// A whole number in plain digits, without sign, separators or leading zeros.
 pub(crate) fn digits(word: &str) -> Option<u32> {
     let plain = !word.is_empty() && word.bytes().all(|b| b.is_ascii_digit());
     let leading_zero = word.len() > 1 && word.starts_with('0');
-    (plain && !leading_zero)
-        .then(|| word.parse().ok())
-        .flatten()
+    (plain && !leading_zero).then(|| word.parse().ok()).flatten()
 }
 
 /// A number in digits with an optional fraction, without sign or separators.
 pub(crate) fn decimal(word: &str) -> Option<f64> {
     let (whole, fraction) = word.split_once('.').unwrap_or((word, "0"));
     let plain = |s: &str| !s.is_empty() && s.len() <= 9 && s.bytes().all(|b| b.is_ascii_digit());
-    (plain(whole) && plain(fraction))
-        .then(|| word.parse().ok())
-        .flatten()
+    (plain(whole) && plain(fraction)).then(|| word.parse().ok()).flatten()
 }
 
 /// A number and the unit written right behind it, such as `80gb`.
 pub(crate) fn split_unit(word: &str) -> Option<(f64, &str)> {
-    let end = word
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(word.len());
+    let end = word.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(word.len());
     let (number, unit) = word.split_at(end);
     Some((decimal(number)?, unit))
 }
@@ -91,14 +77,12 @@ pub(crate) fn gib_per(unit: &str) -> Option<f64> {
 /// Seconds in one of this unit of time.
 pub(crate) fn seconds_per(unit: &str) -> Option<u32> {
     match unit {
-        "s" | "sec" | "secs" | "second" | "seconds" | "sekunde" | "sekunden" | "segundos"
-        | "secondes" => Some(1),
+        "s" | "sec" | "secs" | "second" | "seconds" | "sekunde" | "sekunden" | "segundos" | "secondes" => Some(1),
         "m" | "min" | "mins" | "minute" | "minutes" | "minuten" | "minuto" | "minutos" => Some(60),
-        "h" | "hr" | "hrs" | "hour" | "hours" | "stunde" | "stunden" | "hora" | "horas"
-        | "heure" | "heures" => Some(3_600),
-        "d" | "day" | "days" | "tag" | "tage" | "tagen" | "día" | "días" | "jour" | "jours" => {
-            Some(86_400)
+        "h" | "hr" | "hrs" | "hour" | "hours" | "stunde" | "stunden" | "hora" | "horas" | "heure" | "heures" => {
+            Some(3_600)
         }
+        "d" | "day" | "days" | "tag" | "tage" | "tagen" | "día" | "días" | "jour" | "jours" => Some(86_400),
         _ => None,
     }
 }

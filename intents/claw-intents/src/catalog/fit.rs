@@ -56,12 +56,7 @@ pub enum Verdict {
 ///
 /// Weights only: what the context of the conversations takes comes on top.
 /// No GPU at all is [`Verdict::Unknown`]: host memory is not judged here.
-pub fn catalog_fit(
-    catalog: &Catalog,
-    model: &Model,
-    quantization: Option<Quantization>,
-    shape: GpuShape<'_>,
-) -> Fit {
+pub fn catalog_fit(catalog: &Catalog, model: &Model, quantization: Option<Quantization>, shape: GpuShape<'_>) -> Fit {
     let weights_gib = model.weights_gib(quantization);
     let known = shape.model.and_then(|name| catalog.gpu(name));
     let sizes = match (shape.memory_gib, known) {
@@ -70,40 +65,25 @@ pub fn catalog_fit(
         (None, None) => Vec::new(),
     };
     let total = |per_gpu: f64| per_gpu * f64::from(shape.count);
-    let (fitting, too_small): (Vec<f64>, Vec<f64>) =
-        sizes.iter().partition(|gib| weights_gib <= total(**gib));
+    let (fitting, too_small): (Vec<f64>, Vec<f64>) = sizes.iter().partition(|gib| weights_gib <= total(**gib));
     let largest = sizes.iter().copied().fold(0.0, f64::max);
     let smallest = sizes.iter().copied().fold(f64::INFINITY, f64::min);
     let verdict = if sizes.is_empty() || shape.count == 0 {
         Verdict::Unknown
     } else if fitting.is_empty() {
-        Verdict::DoesNotFit {
-            memory_gib: total(largest),
-            gpus_needed: gpus_needed(weights_gib, largest),
-        }
+        Verdict::DoesNotFit { memory_gib: total(largest), gpus_needed: gpus_needed(weights_gib, largest) }
     } else if too_small.is_empty() {
-        Verdict::Fits {
-            memory_gib: total(smallest),
-        }
+        Verdict::Fits { memory_gib: total(smallest) }
     } else {
-        Verdict::DependsOnMemory {
-            fitting_gib: fitting,
-            too_small_gib: too_small,
-        }
+        Verdict::DependsOnMemory { fitting_gib: fitting, too_small_gib: too_small }
     };
-    Fit {
-        weights_gib,
-        quantization: quantization.unwrap_or(model.published_quantization),
-        verdict,
-    }
+    Fit { weights_gib, quantization: quantization.unwrap_or(model.published_quantization), verdict }
 }
 
 /// The least number of GPUs with so much memory each that holds the weights.
 pub(crate) fn gpus_needed(weights_gib: f64, per_gpu_gib: f64) -> u32 {
     let mut count = 1_u32;
-    while count < claw_proto::limits::GPUS_PER_REPLICA_MAX
-        && per_gpu_gib * f64::from(count) < weights_gib
-    {
+    while count < claw_proto::limits::GPUS_PER_REPLICA_MAX && per_gpu_gib * f64::from(count) < weights_gib {
         count += 1;
     }
     count

@@ -39,9 +39,8 @@ pub(crate) struct NameMatch<'c> {
 /// Words that may follow a family's name and narrow it, whether or not the
 /// catalogue has such a member: they must not be dropped.
 const VARIANTS: &[&str] = &[
-    "instruct", "chat", "base", "coder", "vl", "vision", "guard", "mini", "small", "medium",
-    "large", "turbo", "distill", "lite", "nemo", "schnell", "dev", "tiny", "thinking", "math",
-    "xl",
+    "instruct", "chat", "base", "coder", "vl", "vision", "guard", "mini", "small", "medium", "large", "turbo",
+    "distill", "lite", "nemo", "schnell", "dev", "tiny", "thinking", "math", "xl",
 ];
 
 impl Catalog {
@@ -64,19 +63,12 @@ impl Catalog {
         if let Some(model) = self.models.iter().find(|m| m.is_called(first)) {
             return Some(NameMatch {
                 words: 1,
-                resolution: Resolution::One {
-                    model,
-                    alternatives: Vec::new(),
-                },
+                resolution: Resolution::One { model, alternatives: Vec::new() },
                 corrected: None,
             });
         }
         let (family, rest_atoms, taken, corrected) = self.family_at(words)?;
-        let members: Vec<&Model> = self
-            .models
-            .iter()
-            .filter(|m| m.family.contains(&family))
-            .collect();
+        let members: Vec<&Model> = self.models.iter().filter(|m| m.family.contains(&family)).collect();
         let mut said = rest_atoms;
         let mut used = taken;
         while let Some(word) = words.get(used) {
@@ -92,11 +84,7 @@ impl Catalog {
             said.extend(atoms);
             used += width;
         }
-        Some(NameMatch {
-            words: used,
-            resolution: choose(&members, &said),
-            corrected,
-        })
+        Some(NameMatch { words: used, resolution: choose(&members, &said), corrected })
     }
 
     /// The family's name at the start of the words: its name, the atoms of the
@@ -128,11 +116,7 @@ impl Catalog {
 
     /// Names of families and further full names, for corrections.
     pub(crate) fn family_names(&self) -> Vec<&str> {
-        let mut names: Vec<&str> = self
-            .models
-            .iter()
-            .flat_map(|m| m.family.iter().map(String::as_str))
-            .collect();
+        let mut names: Vec<&str> = self.models.iter().flat_map(|m| m.family.iter().map(String::as_str)).collect();
         names.sort_unstable();
         names.dedup();
         names
@@ -142,9 +126,7 @@ impl Catalog {
 impl Model {
     /// Whether this single word is its id, repository or one of its full names.
     fn is_called(&self, word: &str) -> bool {
-        self.id == word
-            || self.repository.eq_ignore_ascii_case(word)
-            || self.names.iter().any(|name| name == word)
+        self.id == word || self.repository.eq_ignore_ascii_case(word) || self.names.iter().any(|name| name == word)
     }
 
     fn knows(&self, atom: &str) -> bool {
@@ -154,40 +136,22 @@ impl Model {
 
 /// The model that all these atoms allow.
 fn choose<'c>(members: &[&'c Model], said: &[String]) -> Resolution<'c> {
-    let allowed: Vec<&Model> = members
-        .iter()
-        .copied()
-        .filter(|m| said.iter().all(|atom| m.knows(atom)))
-        .collect();
+    let allowed: Vec<&Model> = members.iter().copied().filter(|m| said.iter().all(|atom| m.knows(atom))).collect();
     if allowed.is_empty() {
-        let same_size: Vec<&Model> = members
-            .iter()
-            .copied()
-            .filter(|m| m.key.iter().any(|key| said.contains(key)))
-            .collect();
-        let near = if same_size.is_empty() {
-            members.to_vec()
-        } else {
-            same_size
-        };
+        let same_size: Vec<&Model> =
+            members.iter().copied().filter(|m| m.key.iter().any(|key| said.contains(key))).collect();
+        let near = if same_size.is_empty() { members.to_vec() } else { same_size };
         return Resolution::NoSuch(near);
     }
-    let full: Vec<&Model> = allowed
-        .iter()
-        .copied()
-        .filter(|m| m.key.is_empty() || m.key.iter().any(|key| said.contains(key)))
-        .collect();
+    let full: Vec<&Model> =
+        allowed.iter().copied().filter(|m| m.key.is_empty() || m.key.iter().any(|key| said.contains(key))).collect();
     match full.as_slice() {
         [] => Resolution::Several(allowed),
-        [model] => Resolution::One {
-            model,
-            alternatives: Vec::new(),
-        },
+        [model] => Resolution::One { model, alternatives: Vec::new() },
         several => match several.iter().find(|m| m.preferred) {
-            Some(model) => Resolution::One {
-                model,
-                alternatives: several.iter().copied().filter(|m| m != model).collect(),
-            },
+            Some(model) => {
+                Resolution::One { model, alternatives: several.iter().copied().filter(|m| m != model).collect() }
+            }
             None => Resolution::Several(full),
         },
     }
@@ -228,8 +192,7 @@ fn is_version(atom: &str) -> bool {
 }
 
 fn is_number(atom: &str) -> bool {
-    atom.starts_with(|c: char| c.is_ascii_digit())
-        && atom.chars().all(|c| c.is_ascii_digit() || c == '.')
+    atom.starts_with(|c: char| c.is_ascii_digit()) && atom.chars().all(|c| c.is_ascii_digit() || c == '.')
 }
 
 /// The atoms of a word: parts between `-`, `_`, `/` and `:`, with a name of two

@@ -41,8 +41,7 @@ pub(super) fn name(run: &mut Run<'_>, i: usize) -> Option<usize> {
     let at = words.skip_symbol(at, ':');
     let name = name_text(words, at)?;
     let source = run.text(at..at + 1);
-    run.notes
-        .set(&mut run.spec.name, name, "workload.name", source);
+    run.notes.set(&mut run.spec.name, name, "workload.name", source);
     Some(at + 1)
 }
 
@@ -58,8 +57,7 @@ pub(super) fn image(run: &mut Run<'_>, i: usize) -> Option<usize> {
         return None;
     }
     let source = run.text(at..at + 1);
-    run.notes
-        .set(&mut run.spec.image, image, "workload.image", source);
+    run.notes.set(&mut run.spec.image, image, "workload.image", source);
     Some(at + 1)
 }
 
@@ -67,15 +65,7 @@ pub(super) fn image(run: &mut Run<'_>, i: usize) -> Option<usize> {
 pub(super) fn env(run: &mut Run<'_>, i: usize) -> Option<usize> {
     let words = run.reading.words;
     let start = words.skip(i, &[&["with"], &["set"]]);
-    let start = words.any(
-        start,
-        &[
-            &["env"],
-            &["environment"],
-            &["env", "var"],
-            &["environment", "variable"],
-        ],
-    )?;
+    let start = words.any(start, &[&["env"], &["environment"], &["env", "var"], &["environment", "variable"]])?;
     let mut at = words.skip_symbol(start, ':');
     let mut end = None;
     while let Some((key, value)) = words.raw(at).split_once('=') {
@@ -96,17 +86,11 @@ pub(super) fn env(run: &mut Run<'_>, i: usize) -> Option<usize> {
 /// "expose port 8000", "ports 8000 and 9090".
 pub(super) fn ports(run: &mut Run<'_>, i: usize) -> Option<usize> {
     let words = run.reading.words;
-    let start = words.skip(
-        i,
-        &[&["expose"], &["publish"], &["open"], &["on"], &["with"]],
-    );
+    let start = words.skip(i, &[&["expose"], &["publish"], &["open"], &["on"], &["with"]]);
     let mut at = words.any(start, &[&["port"], &["ports"]])?;
     let mut end = None;
     loop {
-        let Some(port) = digits(words.word(at))
-            .and_then(|n| u16::try_from(n).ok())
-            .filter(|p| *p > 0)
-        else {
+        let Some(port) = digits(words.word(at)).and_then(|n| u16::try_from(n).ok()).filter(|p| *p > 0) else {
             return end;
         };
         if !run.spec.ports.contains(&port) {
@@ -125,12 +109,7 @@ pub(super) fn ports(run: &mut Run<'_>, i: usize) -> Option<usize> {
 }
 
 /// What a named node means, with a question where that is not clear.
-fn settle(
-    run: &mut Run<'_>,
-    target: Target,
-    field: &str,
-    tokens: Range<usize>,
-) -> Option<(String, Source)> {
+fn settle(run: &mut Run<'_>, target: Target, field: &str, tokens: Range<usize>) -> Option<(String, Source)> {
     let span = run.span(tokens);
     match target {
         Target::Named(name) => Some((name, Source::Text(span))),
@@ -140,19 +119,11 @@ fn settle(
             Some((name, Source::Context))
         }
         Target::Several(names) => {
-            run.notes.ask(
-                field,
-                format!("{:?} fits several nodes; which one?", span.text),
-                names,
-            );
+            run.notes.ask(field, format!("{:?} fits several nodes; which one?", span.text), names);
             None
         }
         Target::NoSuch(names) => {
-            run.notes.ask(
-                field,
-                format!("No known node is {:?}; which one is meant?", span.text),
-                names,
-            );
+            run.notes.ask(field, format!("No known node is {:?}; which one is meant?", span.text), names);
             None
         }
     }
@@ -162,16 +133,8 @@ fn settle(
 pub(super) fn excluded_nodes(run: &mut Run<'_>, i: usize) -> Option<usize> {
     const FIELD: &str = "workload.placement.exclude_nodes";
     let words = run.reading.words;
-    let mut at = words.any(
-        i,
-        &[
-            &["not", "on"],
-            &["but", "not", "on"],
-            &["just", "not", "on"],
-            &["avoid"],
-            &["avoiding"],
-        ],
-    )?;
+    let mut at =
+        words.any(i, &[&["not", "on"], &["but", "not", "on"], &["just", "not", "on"], &["avoid"], &["avoiding"]])?;
     let plural = words.any(words.skip_article(at), &[&["nodes"]]);
     let mut end = None;
     let mut first = true;
@@ -208,9 +171,7 @@ pub(super) fn node(run: &mut Run<'_>, i: usize) -> Option<usize> {
     const FIELD: &str = "workload.placement.node";
     let words = run.reading.words;
     let start = words.skip_on(i);
-    let said = Sort::Node
-        .nouns()
-        .contains(&words.word(words.skip_article(start)));
+    let said = Sort::Node.nouns().contains(&words.word(words.skip_article(start)));
     if start == i && !said {
         return None;
     }
@@ -240,12 +201,7 @@ pub(super) fn zone(run: &mut Run<'_>, i: usize) -> Option<usize> {
     let at = words.skip_symbol(words.phrase(start, &["zone"])?, ':');
     let zone = name_text(words, at)?;
     let source = run.text(at..at + 1);
-    run.notes.set(
-        &mut run.placement.zone,
-        zone,
-        "workload.placement.zone",
-        source,
-    );
+    run.notes.set(&mut run.placement.zone, zone, "workload.placement.zone", source);
     Some(at + 1)
 }
 
@@ -256,8 +212,7 @@ pub(super) fn tenant(run: &mut Run<'_>, i: usize) -> Option<usize> {
     let at = words.skip_symbol(words.phrase(start, &["tenant"])?, ':');
     let tenant = name_text(words, at)?;
     let source = run.text(at..at + 1);
-    run.notes
-        .set(&mut run.spec.tenant, tenant, "workload.tenant", source);
+    run.notes.set(&mut run.spec.tenant, tenant, "workload.tenant", source);
     Some(at + 1)
 }
 
@@ -266,25 +221,10 @@ pub(super) fn cpu(run: &mut Run<'_>, i: usize) -> Option<usize> {
     let words = run.reading.words;
     let start = words.skip_on(i);
     let (cores, next) = words.number(start).filter(|(n, _)| *n > 0)?;
-    let end = words.any(
-        next,
-        &[
-            &["cores"],
-            &["core"],
-            &["cpu"],
-            &["cpus"],
-            &["vcpu"],
-            &["vcpus"],
-            &["cpu", "cores"],
-        ],
-    )?;
+    let end =
+        words.any(next, &[&["cores"], &["core"], &["cpu"], &["cpus"], &["vcpu"], &["vcpus"], &["cpu", "cores"]])?;
     let source = run.text(start..end);
-    run.notes.set(
-        &mut run.spec.cpu_cores,
-        f64::from(cores),
-        "workload.cpu_cores",
-        source,
-    );
+    run.notes.set(&mut run.spec.cpu_cores, f64::from(cores), "workload.cpu_cores", source);
     Some(end)
 }
 
@@ -314,8 +254,7 @@ pub(super) fn replicas(run: &mut Run<'_>, i: usize) -> Option<usize> {
     let (count, next) = words.number(start).filter(|(n, _)| *n > 0)?;
     let end = words.any(next, &[&["replica"], &["replicas"], &["copies"]])?;
     let source = run.text(start..end);
-    run.notes
-        .set(&mut run.spec.replicas, count, "workload.replicas", source);
+    run.notes.set(&mut run.spec.replicas, count, "workload.replicas", source);
     Some(end)
 }
 
@@ -324,54 +263,33 @@ pub(super) fn priority(run: &mut Run<'_>, i: usize) -> Option<usize> {
     let words = run.reading.words;
     if let Some(end) = words.any(i, &[&["preemptible"]]) {
         let source = run.text(i..end);
-        run.notes.set(
-            &mut run.spec.preemptible,
-            true,
-            "workload.preemptible",
-            source,
-        );
+        run.notes.set(&mut run.spec.preemptible, true, "workload.preemptible", source);
         return Some(end);
     }
     let start = words.skip_article(words.skip(i, &[&["with"], &["at"]]));
     let noun: &[&[&str]] = &[&["priority"], &["prio"]];
-    let (level, end) = if let Some(end) = words.any(start, &[&["best", "effort"], &["best-effort"]])
-    {
+    let (level, end) = if let Some(end) = words.any(start, &[&["best", "effort"], &["best-effort"]]) {
         (Priority::BestEffort, end)
     } else if let Some(at) = words.any(start, noun) {
         let at = words.skip_symbol(at, ':');
         (Priority::from_text(words.word(at))?, at + 1)
     } else {
-        (
-            Priority::from_text(words.word(start))?,
-            words.any(start + 1, noun)?,
-        )
+        (Priority::from_text(words.word(start))?, words.any(start + 1, noun)?)
     };
     let source = run.text(start..end);
-    run.notes
-        .set(&mut run.spec.priority, level, "workload.priority", source);
+    run.notes.set(&mut run.spec.priority, level, "workload.priority", source);
     Some(end)
 }
 
 /// "for 6h", "at most 30 minutes".
 pub(super) fn duration(run: &mut Run<'_>, i: usize) -> Option<usize> {
     let words = run.reading.words;
-    let before: &[&[&str]] = &[
-        &["for"],
-        &["for", "at", "most"],
-        &["for", "up", "to"],
-        &["for", "max"],
-        &["at", "most"],
-        &["max"],
-    ];
+    let before: &[&[&str]] =
+        &[&["for"], &["for", "at", "most"], &["for", "up", "to"], &["for", "max"], &["at", "most"], &["max"]];
     let start = words.any(i, before)?;
     let (seconds, end) = measure::duration(words, start)?;
     let source = run.text(start..end);
-    run.notes.set(
-        &mut run.spec.max_duration_s,
-        seconds,
-        "workload.max_duration_s",
-        source,
-    );
+    run.notes.set(&mut run.spec.max_duration_s, seconds, "workload.max_duration_s", source);
     Some(end)
 }
 
@@ -384,8 +302,7 @@ pub(super) fn kind(run: &mut Run<'_>, i: usize) -> Option<usize> {
     let alone = matches!(kind, WorkloadKind::Batch | WorkloadKind::Inference) || start > i;
     let end = noun.or_else(|| alone.then_some(start + 1))?;
     let source = run.text(start..end);
-    run.notes
-        .set(&mut run.spec.kind, kind, "workload.kind", source);
+    run.notes.set(&mut run.spec.kind, kind, "workload.kind", source);
     Some(end)
 }
 
@@ -394,17 +311,9 @@ pub(super) fn quantization(run: &mut Run<'_>, i: usize) -> Option<usize> {
     let words = run.reading.words;
     let start = words.skip(i, &[&["in"], &["at"], &["with"]]);
     let precision = Quantization::from_text(words.word(start))?;
-    let end = words.skip(
-        start + 1,
-        &[&["precision"], &["quantization"], &["weights"]],
-    );
+    let end = words.skip(start + 1, &[&["precision"], &["quantization"], &["weights"]]);
     let source = run.text(start..start + 1);
-    run.notes.set(
-        &mut run.spec.quantization,
-        precision,
-        "workload.quantization",
-        source,
-    );
+    run.notes.set(&mut run.spec.quantization, precision, "workload.quantization", source);
     Some(end)
 }
 
@@ -417,12 +326,7 @@ pub(super) fn nvlink(run: &mut Run<'_>, i: usize) -> Option<usize> {
         return None;
     }
     let source = run.text(start..end);
-    run.notes.set(
-        &mut run.gpu.interconnect,
-        Interconnect::Nvlink,
-        "workload.gpu.interconnect",
-        source,
-    );
+    run.notes.set(&mut run.gpu.interconnect, Interconnect::Nvlink, "workload.gpu.interconnect", source);
     Some(end)
 }
 
@@ -432,8 +336,7 @@ pub(super) fn gpu(run: &mut Run<'_>, i: usize) -> Option<usize> {
     let found = gpus::phrase_at(words, i, run.reading.catalog)?;
     if let Some([few, many]) = found.either {
         let options = vec![few.to_string(), many.to_string()];
-        run.notes
-            .ask("workload.gpu.count", "How many GPUs?", options);
+        run.notes.ask("workload.gpu.count", "How many GPUs?", options);
     }
     if let Some((count, at)) = found.count {
         if run.gpu.count.is_some_and(|old| (old == 0) != (count == 0)) {
@@ -441,35 +344,19 @@ pub(super) fn gpu(run: &mut Run<'_>, i: usize) -> Option<usize> {
             run.notes.refuse(RefusalCode::Contradictory, message);
         }
         let source = Source::Text(words.span(at));
-        run.notes
-            .set(&mut run.gpu.count, count, "workload.gpu.count", source);
+        run.notes.set(&mut run.gpu.count, count, "workload.gpu.count", source);
     }
     if let Some((model, at)) = &found.model {
         let source = Source::Text(words.span(at.clone()));
-        run.notes.set(
-            &mut run.gpu.model,
-            model.id.clone(),
-            "workload.gpu.model",
-            source,
-        );
+        run.notes.set(&mut run.gpu.model, model.id.clone(), "workload.gpu.model", source);
     }
     if let Some((gib, at)) = found.memory_gib {
         let source = Source::Text(words.span(at));
-        run.notes.set(
-            &mut run.gpu.memory_gib_min,
-            gib,
-            "workload.gpu.memory_gib_min",
-            source,
-        );
+        run.notes.set(&mut run.gpu.memory_gib_min, gib, "workload.gpu.memory_gib_min", source);
     }
     if let Some(at) = found.nvlink {
         let source = Source::Text(words.span(at));
-        run.notes.set(
-            &mut run.gpu.interconnect,
-            Interconnect::Nvlink,
-            "workload.gpu.interconnect",
-            source,
-        );
+        run.notes.set(&mut run.gpu.interconnect, Interconnect::Nvlink, "workload.gpu.interconnect", source);
     }
     if let Some((vendor, at)) = found.vendor {
         take_vendor(run, vendor, found.model.map(|(model, _)| model.vendor), at);
@@ -482,8 +369,7 @@ fn take_vendor(run: &mut Run<'_>, said: GpuVendor, of_model: Option<GpuVendor>, 
     match of_model {
         None => {
             let source = run.text(at);
-            run.notes
-                .set(&mut run.gpu.vendor, said, "workload.gpu.vendor", source);
+            run.notes.set(&mut run.gpu.vendor, said, "workload.gpu.vendor", source);
         }
         Some(vendor) if vendor == said => {}
         Some(vendor) => {

@@ -27,8 +27,8 @@ const LAUNCHERS: &[&str] = &["docker", "podman", "nerdctl", "kubectl", "srun", "
 const SHELLS: &[&str] = &["sh", "bash", "dash", "zsh", "ash"];
 /// Words in an unmarked command that could as well be about the workload.
 const DOUBTFUL: &[&str] = &[
-    "on", "with", "using", "at", "for", "in", "as", "and", "then", "without", "not", "please",
-    "pls", "named", "called", "image", "node",
+    "on", "with", "using", "at", "for", "in", "as", "and", "then", "without", "not", "please", "pls", "named",
+    "called", "image", "node",
 ];
 
 const FIELD: &str = "workload.command";
@@ -57,10 +57,7 @@ pub(super) fn read(run: &mut Run<'_>, i: usize) -> Option<usize> {
     }
     let text = text.to_owned();
     if announced.is_none() && names_model(run, &text) {
-        let options = vec![
-            format!("the model {}", text.trim()),
-            format!("the command {}", text.trim()),
-        ];
+        let options = vec![format!("the model {}", text.trim()), format!("the command {}", text.trim())];
         let prompt = format!("Is {text:?} the model to serve or a command?");
         run.notes.ask("workload.model", prompt, options);
         return Some(at + 1);
@@ -111,20 +108,14 @@ fn take(run: &mut Run<'_>, line: &str, tokens: std::ops::Range<usize>) {
         Ok(argv) => argv,
         Err(error) => return ask(run, line.trim(), &error),
     };
-    let program = argv
-        .first()
-        .map_or("", |first| first.rsplit('/').next().unwrap_or(first));
+    let program = argv.first().map_or("", |first| first.rsplit('/').next().unwrap_or(first));
     if LAUNCHERS.contains(&program) {
-        let prompt = format!(
-            "{program:?} starts containers or jobs by itself. Which image and command shall run?"
-        );
+        let prompt = format!("{program:?} starts containers or jobs by itself. Which image and command shall run?");
         return run.notes.ask("workload.image", prompt, Vec::new());
     }
     let by_shell = SHELLS.contains(&program) && argv.get(1).is_some_and(|flag| flag.ends_with('c'));
     if by_shell {
-        let why = format!(
-            "the text after -c is run by {program:?}, which must exist where the workload runs"
-        );
+        let why = format!("the text after -c is run by {program:?}, which must exist where the workload runs");
         run.notes.assume(FIELD, &argv, why);
     }
     run.notes.set(&mut run.spec.command, argv, FIELD, source);

@@ -54,23 +54,12 @@ const NO_GPU: &[&[&str]] = &[
 ];
 
 /// The GPUs that a phrase at this place names.
-pub(super) fn phrase_at<'c>(
-    words: &Words<'_>,
-    i: usize,
-    catalog: &'c Catalog,
-) -> Option<GpuPhrase<'c>> {
+pub(super) fn phrase_at<'c>(words: &Words<'_>, i: usize, catalog: &'c Catalog) -> Option<GpuPhrase<'c>> {
     let start = words.skip_on(i);
     if let Some(next) = words.any(start, NO_GPU) {
-        return Some(GpuPhrase {
-            count: Some((0, start..next)),
-            next,
-            ..GpuPhrase::default()
-        });
+        return Some(GpuPhrase { count: Some((0, start..next)), next, ..GpuPhrase::default() });
     }
-    let mut found = GpuPhrase {
-        next: start,
-        ..GpuPhrase::default()
-    };
+    let mut found = GpuPhrase { next: start, ..GpuPhrase::default() };
     found.read_count(words);
     found.read_adjectives(words);
     if let Some(name) = name_at(words, found.next, catalog) {
@@ -124,10 +113,7 @@ impl<'c> GpuPhrase<'c> {
             if let Some(vendor) = GpuVendor::from_text(words.word(at)) {
                 self.vendor = Some((vendor, at..at + 1));
                 self.next = at + 1;
-            } else if let Some(next) = words.any(
-                at,
-                &[&["nvlink-connected"], &["nvlink", "connected"], &["nvlink"]],
-            ) {
+            } else if let Some(next) = words.any(at, &[&["nvlink-connected"], &["nvlink", "connected"], &["nvlink"]]) {
                 self.nvlink = Some(at..next);
                 self.next = next;
             } else if let (None, Some((gib, next))) = (&self.memory_gib, size_gib(words, at)) {
@@ -166,14 +152,8 @@ impl<'c> GpuPhrase<'c> {
             return;
         };
         let closed = words.skip_symbol(after, ')');
-        let exists = model
-            .memory_gib
-            .iter()
-            .any(|known| (known - gib).abs() < 1e-6);
-        let other = matches!(
-            words.word(after),
-            "ram" | "memory" | "mem" | "disk" | "shm" | "of"
-        );
+        let exists = model.memory_gib.iter().any(|known| (known - gib).abs() < 1e-6);
+        let other = matches!(words.word(after), "ram" | "memory" | "mem" | "disk" | "shm" | "of");
         if exists && !other && (closed > after) == (inside > self.next) {
             self.memory_gib = Some((gib, inside..after));
             self.next = closed;
@@ -196,20 +176,11 @@ impl<'c> GpuPhrase<'c> {
 }
 
 /// The GPU model's name that stands here.
-pub(super) fn name_at<'c>(
-    words: &Words<'_>,
-    i: usize,
-    catalog: &'c Catalog,
-) -> Option<GpuName<'c>> {
+pub(super) fn name_at<'c>(words: &Words<'_>, i: usize, catalog: &'c Catalog) -> Option<GpuName<'c>> {
     let word = words.word(i);
     let two = format!("{word} {}", words.word(i + 1));
     if let Some(model) = named(&two, catalog) {
-        return Some(GpuName {
-            model,
-            count: None,
-            memory_gib: None,
-            next: i + 2,
-        });
+        return Some(GpuName { model, count: None, memory_gib: None, next: i + 2 });
     }
     in_one_word(word, catalog).map(|mut name| {
         name.next = i + 1;
@@ -219,13 +190,9 @@ pub(super) fn name_at<'c>(
 
 /// "H100s", "4xH100", "H100x4", "A100-80GB", "L4-Karten", "RTX-4090".
 fn in_one_word<'c>(word: &str, catalog: &'c Catalog) -> Option<GpuName<'c>> {
-    let before = word
-        .split_once('x')
-        .and_then(|(n, rest)| Some((digits(n)?, rest)))
-        .filter(|(_, rest)| !rest.is_empty());
-    let behind = word
-        .rsplit_once('x')
-        .and_then(|(rest, n)| Some((digits(n)?, rest)));
+    let before =
+        word.split_once('x').and_then(|(n, rest)| Some((digits(n)?, rest))).filter(|(_, rest)| !rest.is_empty());
+    let behind = word.rsplit_once('x').and_then(|(rest, n)| Some((digits(n)?, rest)));
     let (count, body) = match (before, behind) {
         (Some(_), Some(_)) => return None,
         (Some((n, rest)), None) | (None, Some((n, rest))) => (Some(n), rest),
@@ -244,23 +211,13 @@ fn in_one_word<'c>(word: &str, catalog: &'c Catalog) -> Option<GpuName<'c>> {
                 _ => return None,
             }
         }
-        Some(GpuName {
-            model,
-            count,
-            memory_gib,
-            next: 0,
-        })
+        Some(GpuName { model, count, memory_gib, next: 0 })
     })
 }
 
 /// The GPU model of this name, in the singular or plural.
 fn named<'c>(name: &str, catalog: &'c Catalog) -> Option<&'c GpuModel> {
-    let find = |name: &str| {
-        catalog
-            .gpus()
-            .iter()
-            .find(|gpu| gpu.names.iter().any(|known| known == name))
-    };
+    let find = |name: &str| catalog.gpus().iter().find(|gpu| gpu.names.iter().any(|known| known == name));
     let singular = name.strip_suffix("'s").or_else(|| name.strip_suffix('s'));
     find(name).or_else(|| singular.and_then(find))
 }

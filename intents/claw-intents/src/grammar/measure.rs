@@ -20,11 +20,7 @@ pub(super) fn duration(words: &Words<'_>, i: usize) -> Option<(u64, usize)> {
 /// The size that stands here, in GiB, and the place after it.
 pub(super) fn size_gib(words: &Words<'_>, i: usize) -> Option<(f64, usize)> {
     let (amount, unit) = split_unit(words.word(i))?;
-    let (unit, next) = if unit.is_empty() {
-        (words.word(i + 1), i + 2)
-    } else {
-        (unit, i + 1)
-    };
+    let (unit, next) = if unit.is_empty() { (words.word(i + 1), i + 2) } else { (unit, i + 1) };
     let gib = amount * gib_per(unit)?;
     (gib > 0.0).then_some((gib, next))
 }

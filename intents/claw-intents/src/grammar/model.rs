@@ -30,11 +30,7 @@ pub(super) fn read(run: &mut Run<'_>, i: usize) -> Option<usize> {
         }
         name.push(words.word(k));
     }
-    while gpus_follow
-        && name
-            .last()
-            .is_some_and(|last| *last == "x" || GpuVendor::from_text(last).is_some())
-    {
+    while gpus_follow && name.last().is_some_and(|last| *last == "x" || GpuVendor::from_text(last).is_some()) {
         name.pop();
     }
     let found = catalog.name_at(&name, gpus_follow)?;
@@ -46,10 +42,7 @@ pub(super) fn read(run: &mut Run<'_>, i: usize) -> Option<usize> {
     }
     let ids = |models: &[&Model]| models.iter().map(|m| m.id.clone()).collect::<Vec<_>>();
     match found.resolution {
-        Resolution::One {
-            model,
-            alternatives,
-        } => take_model(run, model, &ids(&alternatives), start..end),
+        Resolution::One { model, alternatives } => take_model(run, model, &ids(&alternatives), start..end),
         Resolution::Several(models) => {
             let prompt = format!("Which {text} is meant?");
             run.notes.ask("workload.model", prompt, ids(&models));
@@ -63,32 +56,18 @@ pub(super) fn read(run: &mut Run<'_>, i: usize) -> Option<usize> {
     Some(words.skip(end, &[&["model"]]))
 }
 
-fn take_model<'a>(
-    run: &mut Run<'a>,
-    model: &'a Model,
-    alternatives: &[String],
-    tokens: Range<usize>,
-) {
+fn take_model<'a>(run: &mut Run<'a>, model: &'a Model, alternatives: &[String], tokens: Range<usize>) {
     const FIELD: &str = "workload.model";
     let span = run.span(tokens);
     if let Some(old) = run.model.filter(|old| old.id != model.id) {
-        let prompt = format!(
-            "Both {} and {} are named; which one shall run?",
-            old.id, model.id
-        );
-        return run
-            .notes
-            .ask(FIELD, prompt, vec![old.id.clone(), model.id.clone()]);
+        let prompt = format!("Both {} and {} are named; which one shall run?", old.id, model.id);
+        return run.notes.ask(FIELD, prompt, vec![old.id.clone(), model.id.clone()]);
     }
     if !span.text.eq_ignore_ascii_case(&model.id) {
         let why = if alternatives.is_empty() {
             format!("{:?} in the catalogue", span.text)
         } else {
-            format!(
-                "{:?} without a version; also known: {}",
-                span.text,
-                alternatives.join(", ")
-            )
+            format!("{:?} without a version; also known: {}", span.text, alternatives.join(", "))
         };
         run.notes.assume(FIELD, &model.id, why);
     }

@@ -14,6 +14,9 @@ const QUESTIONS_MAX: usize = 2;
 /// So much of what was not understood is shown.
 const SHOWN_CHARS_MAX: usize = 300;
 
+/// After so many tokens that were not understood, reading on is of no use.
+const LEFTOVERS_MAX: usize = 40;
+
 /// Two values for one field.
 #[derive(Debug, Clone, PartialEq)]
 struct Conflict {
@@ -47,48 +50,39 @@ impl Notes {
                 self.came_from(field, source);
             }
             Some(old) if *old == value => {}
-            Some(old) => self.conflicts.push(Conflict {
-                field: field.into(),
-                values: [json(old), json(&value)],
-            }),
+            Some(old) => self.conflicts.push(Conflict { field: field.into(), values: [json(old), json(&value)] }),
         }
     }
 
     /// Notes where a field comes from.
     pub(crate) fn came_from(&mut self, field: &str, source: Source) {
-        self.provenance.push(Provenance {
-            field: field.into(),
-            source,
-        });
+        self.provenance.push(Provenance { field: field.into(), source });
     }
 
     /// States an assumption.
     pub(crate) fn assume(&mut self, field: &str, value: impl Serialize, why: impl Into<String>) {
-        self.assumptions.push(Assumption {
-            field: field.into(),
-            value: json(&value),
-            why: why.into(),
-        });
+        self.assumptions.push(Assumption { field: field.into(), value: json(&value), why: why.into() });
     }
 
     /// Asks a question.
     pub(crate) fn ask(&mut self, field: &str, prompt: impl Into<String>, options: Vec<String>) {
-        self.questions.push(Question {
-            field: field.into(),
-            prompt: prompt.into(),
-            options,
-        });
+        self.questions.push(Question { field: field.into(), prompt: prompt.into(), options });
     }
 
     /// Refuses the request, whatever else it says.
     pub(crate) fn refuse(&mut self, code: RefusalCode, message: impl Into<String>) {
-        self.refusal
-            .get_or_insert_with(|| Answer::refusal(code, message));
+        self.refusal.get_or_insert_with(|| Answer::refusal(code, message));
     }
 
     /// Notes a token that was not understood.
     pub(crate) fn not_understood(&mut self, token: usize) {
         self.leftovers.push(token);
+    }
+
+    /// Whether so much was not understood that the answer is a question whatever
+    /// follows; bounds the time that a long, senseless text takes.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.leftovers.len() >= LEFTOVERS_MAX
     }
 
     /// What was not understood, as written; neighbors stand together.
@@ -105,12 +99,7 @@ impl Notes {
 
     /// The answer that stands against an intent, if there is one. What was not
     /// understood is asked about as `field`, with a hint how to say it.
-    pub(crate) fn objection(
-        &mut self,
-        words: &Words<'_>,
-        field: &str,
-        hint: &str,
-    ) -> Option<Answer> {
+    pub(crate) fn objection(&mut self, words: &Words<'_>, field: &str, hint: &str) -> Option<Answer> {
         if let Some(refusal) = self.refusal.take() {
             return Some(refusal);
         }
@@ -123,9 +112,7 @@ impl Notes {
         if !unknown.is_empty() {
             let quoted: Vec<String> = unknown.iter().map(|t| format!("{t:?}")).collect();
             let shown: String = quoted.join(", ").chars().take(SHOWN_CHARS_MAX).collect();
-            let prompt = format!(
-                "I did not understand {shown}. Leave it out, or say it another way? {hint}"
-            );
+            let prompt = format!("I did not understand {shown}. Leave it out, or say it another way? {hint}");
             self.ask(field, prompt.trim_end(), Vec::new());
         }
         if self.questions.is_empty() {
@@ -149,7 +136,5 @@ fn json(value: &impl Serialize) -> serde_json::Value {
 
 /// A value as a person writes it.
 fn plain(value: &serde_json::Value) -> String {
-    value
-        .as_str()
-        .map_or_else(|| value.to_string(), str::to_owned)
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }

@@ -9,23 +9,9 @@ use crate::lexicon::{STATES, SUBJECTS};
 use crate::text::Words;
 
 /// Words that only say that the whole cluster is meant.
-const WHOLE: &[&[&str]] = &[
-    &["cluster"],
-    &["fleet"],
-    &["all"],
-    &["current"],
-    &["system"],
-];
+const WHOLE: &[&[&str]] = &[&["cluster"], &["fleet"], &["all"], &["current"], &["system"]];
 /// Words that only lead to a target.
-const LINKS: &[&[&str]] = &[
-    &["of"],
-    &["for"],
-    &["from"],
-    &["on"],
-    &["in"],
-    &["are"],
-    &["is"],
-];
+const LINKS: &[&[&str]] = &[&["of"], &["for"], &["from"], &["on"], &["in"], &["are"], &["is"]];
 
 #[derive(Default)]
 struct Query {
@@ -40,7 +26,7 @@ pub(super) fn read(reading: Reading<'_>) -> Answer {
     let words = reading.words;
     let mut query = Query::default();
     let mut i = 0;
-    while i < words.len() {
+    while i < words.len() && !query.notes.is_lost() {
         let next = reading
             .verb
             .end_at(i)
@@ -72,24 +58,15 @@ impl Query {
         }
         if self.subject.is_none() || subject != weak {
             let source = Source::Text(words.span(i..next));
-            self.notes
-                .set(&mut self.subject, subject, "subject", source);
+            self.notes.set(&mut self.subject, subject, "subject", source);
         }
         Some(next)
     }
 
     /// "last 50 lines", "last 5", "last hour", "since 2 hours".
     fn amount(&mut self, words: &Words<'_>, i: usize) -> Option<usize> {
-        let since = words.any(
-            i,
-            &[
-                &["in", "the", "last"],
-                &["of", "the", "last"],
-                &["last"],
-                &["since"],
-                &["past"],
-            ],
-        )?;
+        let since =
+            words.any(i, &[&["in", "the", "last"], &["of", "the", "last"], &["last"], &["since"], &["past"]])?;
         let (seconds, next) = match duration(words, since) {
             Some(found) => found,
             None => match crate::words::seconds_per(words.word(since)) {
@@ -98,8 +75,7 @@ impl Query {
             },
         };
         let source = Source::Text(words.span(i..next));
-        self.notes
-            .set(&mut self.filter.since_s, seconds, "filter.since_s", source);
+        self.notes.set(&mut self.filter.since_s, seconds, "filter.since_s", source);
         Some(next)
     }
 
@@ -113,32 +89,24 @@ impl Query {
     fn state(&mut self, words: &Words<'_>, i: usize) -> Option<usize> {
         let state = STATES.iter().find(|state| words.word(i) == **state)?;
         let source = Source::Text(words.span(i..i + 1));
-        self.notes.set(
-            &mut self.filter.state,
-            (*state).to_owned(),
-            "filter.state",
-            source,
-        );
+        self.notes.set(&mut self.filter.state, (*state).to_owned(), "filter.state", source);
         Some(i + 1)
     }
 
     fn gpu_model(&mut self, reading: Reading<'_>, i: usize) -> Option<usize> {
         let found = gpu::phrase_at(reading.words, i, reading.catalog)?;
         let (model, at) = found.model?;
-        let only_model =
-            found.count.is_none() && found.memory_gib.is_none() && found.nvlink.is_none();
+        let only_model = found.count.is_none() && found.memory_gib.is_none() && found.nvlink.is_none();
         if !only_model {
             return None;
         }
         let source = Source::Text(reading.words.span(at));
         let id = model.id.clone();
-        self.notes
-            .set(&mut self.filter.gpu_model, id, "filter.gpu_model", source);
+        self.notes.set(&mut self.filter.gpu_model, id, "filter.gpu_model", source);
         // "H100 GPUs" names the subject too; the phrase has taken its noun.
         if reading.words.word(found.next - 1).starts_with("gpu") {
             let source = Source::Text(reading.words.span(i..found.next));
-            self.notes
-                .set(&mut self.subject, QuerySubject::Gpus, "subject", source);
+            self.notes.set(&mut self.subject, QuerySubject::Gpus, "subject", source);
         }
         Some(found.next)
     }
@@ -166,11 +134,7 @@ impl Query {
         match target {
             Target::Named(id) => self.notes.set(slot, id, field, Source::Text(span)),
             Target::Fits(id) => {
-                self.notes.assume(
-                    field,
-                    &id,
-                    format!("the only one that {:?} fits", span.text),
-                );
+                self.notes.assume(field, &id, format!("the only one that {:?} fits", span.text));
                 self.notes.set(slot, id, field, Source::Context);
             }
             Target::Several(ids) => {
@@ -196,27 +160,12 @@ impl Query {
     fn finish(mut self, reading: Reading<'_>) -> Answer {
         let named = self.filter.node.is_some() || self.filter.workload_id.is_some();
         if self.subject.is_none() && self.filter.state.as_deref() == Some("running") && !named {
-            self.notes
-                .assume("subject", QuerySubject::Workloads, "what runs is workloads");
+            self.notes.assume("subject", QuerySubject::Workloads, "what runs is workloads");
             let source = Source::Default;
-            self.notes.set(
-                &mut self.subject,
-                QuerySubject::Workloads,
-                "subject",
-                source,
-            );
+            self.notes.set(&mut self.subject, QuerySubject::Workloads, "subject", source);
         } else if self.subject.is_none() && (self.whole || named) {
-            self.notes.assume(
-                "subject",
-                QuerySubject::Status,
-                "nothing more was asked for",
-            );
-            self.notes.set(
-                &mut self.subject,
-                QuerySubject::Status,
-                "subject",
-                Source::Default,
-            );
+            self.notes.assume("subject", QuerySubject::Status, "nothing more was asked for");
+            self.notes.set(&mut self.subject, QuerySubject::Status, "subject", Source::Default);
         }
         if let Some((typed, right)) = &reading.verb.corrected {
             let why = format!("{typed:?} was read as {right:?}");
@@ -237,11 +186,7 @@ impl Query {
         }
         let (assumptions, provenance) = self.notes.into_reasons();
         Answer::Intent(Understood {
-            intent: Intent::Query {
-                subject,
-                filter: self.filter,
-                limit: self.limit,
-            },
+            intent: Intent::Query { subject, filter: self.filter, limit: self.limit },
             assumptions,
             provenance,
         })

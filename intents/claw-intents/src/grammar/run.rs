@@ -58,7 +58,7 @@ pub(super) fn read(reading: Reading<'_>) -> Answer {
         notes: Notes::default(),
     };
     let mut i = 0;
-    while i < reading.words.len() {
+    while i < reading.words.len() && !run.notes.is_lost() {
         let next = reading
             .verb
             .end_at(i)
@@ -83,13 +83,9 @@ impl Run<'_> {
             let why = format!("{typed:?} was read as {right:?}");
             self.notes.assume("action", "run", why);
         }
-        let something =
-            self.model.is_some() || self.spec.command.is_some() || self.spec.image.is_some();
-        let (unclear, hint) = if something {
-            ("workload", "")
-        } else {
-            ("workload.model", "A command stands in backquotes.")
-        };
+        let something = self.model.is_some() || self.spec.command.is_some() || self.spec.image.is_some();
+        let (unclear, hint) =
+            if something { ("workload", "") } else { ("workload.model", "A command stands in backquotes.") };
         if let Some(objection) = self.notes.objection(self.reading.words, unclear, hint) {
             return objection;
         }
@@ -107,13 +103,8 @@ impl Run<'_> {
 
     /// What stands against the GPUs asked for, if something does.
     fn judge_gpus(&mut self) -> Option<Answer> {
-        if self
-            .gpu
-            .count
-            .is_some_and(|count| count > GPUS_PER_REPLICA_MAX)
-        {
-            let prompt =
-                format!("One replica has at most {GPUS_PER_REPLICA_MAX} GPUs; how many are meant?");
+        if self.gpu.count.is_some_and(|count| count > GPUS_PER_REPLICA_MAX) {
+            let prompt = format!("One replica has at most {GPUS_PER_REPLICA_MAX} GPUs; how many are meant?");
             return Some(Answer::ask("workload.gpu.count", prompt, Vec::new()));
         }
         let named = self.gpu.model.is_some() || self.gpu.memory_gib_min.is_some();
@@ -138,17 +129,10 @@ impl Run<'_> {
         if let Some(model) = self.model {
             let weights_gib = model.weights_gib(self.spec.quantization);
             let gpus = catalog.gpus().iter();
-            for gpu in gpus
-                .filter(|gpu| wanted.is_none_or(|id| gpu.id == id))
-                .take(4)
-            {
+            for gpu in gpus.filter(|gpu| wanted.is_none_or(|id| gpu.id == id)).take(4) {
                 let largest = gpu.memory_gib.iter().copied().fold(0.0, f64::max);
                 let per_gpu = self.gpu.memory_gib_min.unwrap_or(largest);
-                options.push(format!(
-                    "{} × {}",
-                    gpus_needed(weights_gib, per_gpu),
-                    gpu.id
-                ));
+                options.push(format!("{} × {}", gpus_needed(weights_gib, per_gpu), gpu.id));
             }
         }
         let prompt = match (self.model, options.is_empty()) {
@@ -163,35 +147,20 @@ impl Run<'_> {
     }
 
     fn judge_fit(&mut self, model: &Model, count: u32) -> Option<Answer> {
-        let shape = GpuShape {
-            model: self.gpu.model.as_deref(),
-            memory_gib: self.gpu.memory_gib_min,
-            count,
-        };
+        let shape = GpuShape { model: self.gpu.model.as_deref(), memory_gib: self.gpu.memory_gib_min, count };
         let fit = catalog_fit(self.reading.catalog, model, self.spec.quantization, shape);
         let (weights, precision) = (fit.weights_gib, fit.quantization);
         let gpus = self.gpu.model.as_deref().unwrap_or("GPU");
         match fit.verdict {
-            Verdict::DoesNotFit {
-                memory_gib,
-                gpus_needed,
-            } => Some(Answer::refusal(
+            Verdict::DoesNotFit { memory_gib, gpus_needed } => Some(Answer::refusal(
                 RefusalCode::DoesNotFit,
                 format!(
                     "the weights of {} at {precision} take {weights:.1} GiB, and {count} × {gpus} have {memory_gib:.0} GiB; {gpus_needed} × {gpus} would hold them",
                     model.id
                 ),
             )),
-            Verdict::DependsOnMemory {
-                fitting_gib,
-                too_small_gib,
-            } => {
-                let show = |sizes: &[f64]| {
-                    sizes
-                        .iter()
-                        .map(|gib| format!("{gib:.0} GiB"))
-                        .collect::<Vec<_>>()
-                };
+            Verdict::DependsOnMemory { fitting_gib, too_small_gib } => {
+                let show = |sizes: &[f64]| sizes.iter().map(|gib| format!("{gib:.0} GiB")).collect::<Vec<_>>();
                 Some(Answer::ask(
                     "workload.gpu.memory_gib_min",
                     format!(
@@ -216,8 +185,7 @@ impl Run<'_> {
                     "no GPU model was named, so any may be taken; each needs {:.1} GiB for the weights at {precision}",
                     weights / f64::from(count)
                 );
-                self.notes
-                    .assume("workload.gpu.model", serde_json::Value::Null, why);
+                self.notes.assume("workload.gpu.model", serde_json::Value::Null, why);
                 None
             }
         }
@@ -231,21 +199,11 @@ impl Run<'_> {
         self.spec.kind = Some(WorkloadKind::Inference);
         let field = "workload.kind";
         if serves {
-            let verb = self
-                .reading
-                .verb
-                .tokens
-                .first()
-                .cloned()
-                .unwrap_or_default();
+            let verb = self.reading.verb.tokens.first().cloned().unwrap_or_default();
             let source = self.text(verb);
             self.notes.came_from(field, source);
         } else {
-            self.notes.assume(
-                field,
-                WorkloadKind::Inference,
-                "a model by its name is run to serve it",
-            );
+            self.notes.assume(field, WorkloadKind::Inference, "a model by its name is run to serve it");
             self.notes.came_from(field, Source::Default);
         }
     }
@@ -258,13 +216,7 @@ impl Run<'_> {
             self.spec.placement = Some(self.placement);
         }
         let (assumptions, provenance) = self.notes.into_reasons();
-        Answer::Intent(Understood {
-            intent: Intent::Run {
-                workload: Box::new(self.spec),
-            },
-            assumptions,
-            provenance,
-        })
+        Answer::Intent(Understood { intent: Intent::Run { workload: Box::new(self.spec) }, assumptions, provenance })
     }
 
     /// The span of some tokens.

@@ -71,27 +71,17 @@ fn usable_server<'a>(run: &Run<'a>, model: &Model) -> Option<&'a Server> {
     let named = run.gpu.model.as_deref().and_then(|id| catalog.gpu(id));
     let vendor: Option<GpuVendor> = run.gpu.vendor.or(named.map(|gpu| gpu.vendor));
     let right_vendor = vendor.is_none_or(|vendor| server.vendors.contains(&vendor));
-    let right_kind = matches!(
-        run.spec.kind,
-        Some(WorkloadKind::Inference | WorkloadKind::Service)
-    );
+    let right_kind = matches!(run.spec.kind, Some(WorkloadKind::Inference | WorkloadKind::Service));
     (right_vendor && right_kind && run.gpu.count != Some(0)).then_some(server)
 }
 
 /// The command that serves a model on the GPUs asked for; none if the precision
 /// needs weights that the catalogue does not know.
 fn command(run: &Run<'_>, model: &Model, server: &Server) -> Option<Vec<String>> {
-    let mut command: Vec<String> = server
-        .command
-        .iter()
-        .map(|part| part.replace("{repository}", &model.repository))
-        .collect();
+    let mut command: Vec<String> =
+        server.command.iter().map(|part| part.replace("{repository}", &model.repository)).collect();
     if let Some(asked) = run.spec.quantization {
-        command.extend(
-            precision_flags(model, asked)?
-                .iter()
-                .map(ToString::to_string),
-        );
+        command.extend(precision_flags(model, asked)?.iter().map(ToString::to_string));
     }
     let mut add = |flag: &str, value: String| command.extend([flag.to_owned(), value]);
     // Tensor parallelism needs heads that divide over the GPUs; a pipeline does not.

@@ -8,12 +8,7 @@ use crate::answer::{Answer, Intent, Source, Understood};
 use crate::text::Words;
 
 /// Words by which the workload is to end by itself.
-const GRACEFUL: &[&[&str]] = &[
-    &["gracefully"],
-    &["graceful"],
-    &["cleanly"],
-    &["let", "it", "finish"],
-];
+const GRACEFUL: &[&[&str]] = &[&["gracefully"], &["graceful"], &["cleanly"], &["let", "it", "finish"]];
 /// Words by which it is not.
 const ABRUPT: &[&[&str]] = &[
     &["no", "grace"],
@@ -24,13 +19,7 @@ const ABRUPT: &[&[&str]] = &[
     &["force"],
 ];
 /// Words that only hurry.
-const HURRY: &[&[&str]] = &[
-    &["immediately"],
-    &["right", "now"],
-    &["right", "away"],
-    &["at", "once"],
-    &["asap"],
-];
+const HURRY: &[&[&str]] = &[&["immediately"], &["right", "now"], &["right", "away"], &["at", "once"], &["asap"]];
 /// Words before a grace period.
 const GRACE_BEFORE: &[&[&str]] = &[
     &["give", "it"],
@@ -43,13 +32,8 @@ const GRACE_BEFORE: &[&[&str]] = &[
     &["grace", "period", "of"],
 ];
 /// Words after a grace period.
-const GRACE_AFTER: &[&[&str]] = &[
-    &["grace"],
-    &["grace", "period"],
-    &["of", "grace"],
-    &["to", "finish"],
-    &["to", "end"],
-];
+const GRACE_AFTER: &[&[&str]] =
+    &[&["grace"], &["grace", "period"], &["of", "grace"], &["to", "finish"], &["to", "end"]];
 
 #[derive(Default)]
 struct Stop {
@@ -63,7 +47,7 @@ pub(super) fn read(reading: Reading<'_>) -> Answer {
     let words = reading.words;
     let mut stop = Stop::default();
     let mut i = 0;
-    while i < words.len() {
+    while i < words.len() && !stop.notes.is_lost() {
         let next = reading
             .verb
             .end_at(i)
@@ -84,10 +68,8 @@ impl Stop {
     /// Deployments are not workloads: stopping one by a workload's name would be a guess.
     fn deployment(&mut self, words: &Words<'_>, i: usize) -> Option<usize> {
         let next = words.any(i, &[&["deployment"], &["deployments"]])?;
-        self.notes.refuse(
-            crate::RefusalCode::Unsupported,
-            "a deployment cannot be stopped in words; name the workload",
-        );
+        self.notes
+            .refuse(crate::RefusalCode::Unsupported, "a deployment cannot be stopped in words; name the workload");
         Some(next)
     }
 
@@ -99,23 +81,18 @@ impl Stop {
             (false, next)
         } else {
             let next = words.any(i, HURRY)?;
-            let why = format!(
-                "{:?} says when, not how: the workload gets its usual grace period",
-                words.span(i..next).text
-            );
+            let why =
+                format!("{:?} says when, not how: the workload gets its usual grace period", words.span(i..next).text);
             self.notes.assume("graceful", serde_json::Value::Null, why);
             return Some(next);
         };
         let source = Source::Text(words.span(i..next));
-        self.notes
-            .set(&mut self.graceful, graceful, "graceful", source);
+        self.notes.set(&mut self.graceful, graceful, "graceful", source);
         Some(next)
     }
 
     fn grace(&mut self, words: &Words<'_>, i: usize) -> Option<usize> {
-        let before = words
-            .any(i, GRACE_BEFORE)
-            .map(|at| words.skip_symbol(at, ':'));
+        let before = words.any(i, GRACE_BEFORE).map(|at| words.skip_symbol(at, ':'));
         let finishing = i > 0 && words.word(i) == "for" && words.word(i - 1) == "finish";
         let start = before.unwrap_or_else(|| words.skip(i, &[&["with", "a"], &["with"], &["for"]]));
         let (seconds, after) = duration(words, start)?;
@@ -124,8 +101,7 @@ impl Stop {
             return None;
         }
         let source = Source::Text(words.span(start..after));
-        self.notes
-            .set(&mut self.grace_s, seconds, "grace_s", source);
+        self.notes.set(&mut self.grace_s, seconds, "grace_s", source);
         Some(next.unwrap_or(after))
     }
 
@@ -140,8 +116,7 @@ impl Stop {
             Target::Fits(id) => {
                 let why = format!("the only known workload that {:?} fits", span.text);
                 self.notes.assume("workload_id", &id, why);
-                self.notes
-                    .set(&mut self.target, id, "workload_id", Source::Context);
+                self.notes.set(&mut self.target, id, "workload_id", Source::Context);
             }
             Target::Several(ids) => {
                 let prompt = format!("{:?} fits several workloads; which one?", span.text);
@@ -157,20 +132,13 @@ impl Stop {
 
     fn finish(mut self, reading: Reading<'_>) -> Answer {
         if let Some((typed, right)) = &reading.verb.corrected {
-            self.notes
-                .assume("action", "stop", format!("{typed:?} was read as {right:?}"));
+            self.notes.assume("action", "stop", format!("{typed:?} was read as {right:?}"));
         }
         if self.graceful == Some(false) && self.grace_s.is_some() {
-            self.notes.refuse(
-                crate::RefusalCode::Contradictory,
-                "a grace period and no grace are both asked for",
-            );
+            self.notes.refuse(crate::RefusalCode::Contradictory, "a grace period and no grace are both asked for");
         }
-        if let Some(objection) = self.notes.objection(
-            reading.words,
-            "workload_id",
-            "A workload is named as: job NAME.",
-        ) {
+        if let Some(objection) = self.notes.objection(reading.words, "workload_id", "A workload is named as: job NAME.")
+        {
             return objection;
         }
         let Some(workload_id) = self.target else {
@@ -180,11 +148,7 @@ impl Stop {
         };
         let (assumptions, provenance) = self.notes.into_reasons();
         Answer::Intent(Understood {
-            intent: Intent::Stop {
-                workload_id,
-                graceful: self.graceful,
-                grace_s: self.grace_s,
-            },
+            intent: Intent::Stop { workload_id, graceful: self.graceful, grace_s: self.grace_s },
             assumptions,
             provenance,
         })

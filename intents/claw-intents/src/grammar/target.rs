@@ -68,10 +68,7 @@ impl<'c> Candidate<'c> {
         match self {
             Self::Node(node) => {
                 let gpu = node.gpu.as_ref().and_then(|gpu| gpu.model.as_deref());
-                [node.state.as_deref(), node.zone.as_deref(), gpu]
-                    .into_iter()
-                    .flatten()
-                    .any(same)
+                [node.state.as_deref(), node.zone.as_deref(), gpu].into_iter().flatten().any(same)
             }
             Self::Workload(workload) => {
                 let plain = [workload.kind.as_deref(), workload.state.as_deref()];
@@ -105,12 +102,7 @@ impl Sort {
 ///
 /// "node X" and "job X" name one; a bare name counts only if the context knows
 /// it, or if it is a full id of the right sort; "the training job" describes one.
-pub(super) fn target_at(
-    words: &Words<'_>,
-    i: usize,
-    sort: Sort,
-    context: &Context,
-) -> Option<(Target, usize)> {
+pub(super) fn target_at(words: &Words<'_>, i: usize, sort: Sort, context: &Context) -> Option<(Target, usize)> {
     let at = words.skip_article(i);
     if sort.nouns().contains(&words.word(at)) {
         let at = words.skip(at + 1, &[&["id"], &["named"], &["called"]]);
@@ -139,9 +131,7 @@ fn name_text<'w>(words: &'w Words<'_>, i: usize) -> Option<&'w str> {
         Some(_) => None,
         None => {
             let raw = words.raw(i);
-            let other = SUBJECTS
-                .iter()
-                .any(|(phrase, _)| *phrase == [words.word(i)]);
+            let other = SUBJECTS.iter().any(|(phrase, _)| *phrase == [words.word(i)]);
             (!raw.is_empty() && !other && words.filler(i).is_none()).then_some(raw)
         }
     }
@@ -174,19 +164,12 @@ fn find(name: &str, sort: Sort, context: &Context) -> Option<Target> {
     if exact.is_some() || name.chars().count() < PREFIX_CHARS_MIN {
         return exact;
     }
-    let begins = |known: &str| {
-        known
-            .get(..name.len())
-            .is_some_and(|head| head.eq_ignore_ascii_case(name))
-    };
+    let begins = |known: &str| known.get(..name.len()).is_some_and(|head| head.eq_ignore_ascii_case(name));
     one_of(known.filter(|c| c.names().any(begins)), Target::Fits)
 }
 
 /// The only one of these, or the first of them as a choice.
-fn one_of<'c>(
-    found: impl Iterator<Item = Candidate<'c>>,
-    only: fn(String) -> Target,
-) -> Option<Target> {
+fn one_of<'c>(found: impl Iterator<Item = Candidate<'c>>, only: fn(String) -> Target) -> Option<Target> {
     let mut ids: Vec<String> = found.take(NAMES_MAX).map(|c| c.id().to_owned()).collect();
     match ids.len() {
         0 => None,
@@ -204,21 +187,15 @@ pub(super) fn nearest(name: &str, sort: Sort, context: &Context) -> Vec<String> 
 }
 
 /// "training job", "failed one": adjectives, then a noun of the sort.
-fn described(
-    words: &Words<'_>,
-    i: usize,
-    sort: Sort,
-    context: &Context,
-) -> Option<(Target, usize)> {
-    let noun = (i + 1..=i + ADJECTIVES_MAX)
-        .find(|at| sort.nouns().contains(&words.word(*at)) || words.word(*at) == "one")?;
+fn described(words: &Words<'_>, i: usize, sort: Sort, context: &Context) -> Option<(Target, usize)> {
+    let noun =
+        (i + 1..=i + ADJECTIVES_MAX).find(|at| sort.nouns().contains(&words.word(*at)) || words.word(*at) == "one")?;
     let adjectives: Vec<&str> = (i..noun).map(|at| words.word(at)).collect();
     let mut known = sort.known(context).peekable();
     if known.peek().is_none() || adjectives.contains(&"") {
         return None;
     }
     let fits = |c: &Candidate<'_>| adjectives.iter().all(|adjective| c.is(adjective));
-    let target = one_of(known.filter(fits), Target::Fits)
-        .unwrap_or_else(|| Target::NoSuch(nearest("", sort, context)));
+    let target = one_of(known.filter(fits), Target::Fits).unwrap_or_else(|| Target::NoSuch(nearest("", sort, context)));
     Some((target, noun + 1))
 }

@@ -46,14 +46,9 @@ fn failures(cases: &str) -> Vec<String> {
             };
             let met = got["outcome"] == *case.outcome
                 && holds(&case.expect, &got["intent"])
-                && case
-                    .absent
-                    .iter()
-                    .all(|path| at(&got["intent"], path).is_null())
+                && case.absent.iter().all(|path| at(&got["intent"], path).is_null())
                 && case.assumes.iter().all(assumed)
-                && case
-                    .question
-                    .is_none_or(|field| got["questions"][0]["field"] == *field)
+                && case.question.is_none_or(|field| got["questions"][0]["field"] == *field)
                 && case.refusal.is_none_or(|code| got["code"] == *code);
             (!met).then(|| format!("{}: {:?} -> {got}", case.id, case.text))
         })
@@ -73,11 +68,7 @@ fn validation_half_is_met() {
 /// The answer as a person reads it: the intent, then why.
 #[test]
 fn an_answer_in_full() {
-    let got = parse(
-        "Run Llama 70B on 4 H100s",
-        &Context::default(),
-        Catalog::builtin(),
-    );
+    let got = parse("Run Llama 70B on 4 H100s", &Context::default(), Catalog::builtin());
     let Answer::Intent(understood) = got else {
         panic!("not understood: {got:?}");
     };
@@ -86,12 +77,7 @@ fn an_answer_in_full() {
         writeln!(text, "assumed {field}: {why}").unwrap();
     }
     for Provenance { field, source } in &understood.provenance {
-        writeln!(
-            text,
-            "{field} from {}",
-            serde_json::to_string(source).unwrap()
-        )
-        .unwrap();
+        writeln!(text, "{field} from {}", serde_json::to_string(source).unwrap()).unwrap();
     }
     expect![[r#"
         {"action":"run","workload":{"kind":"inference","model":"llama-3.1-70b-instruct","image":"vllm/vllm-openai:v0.11.0","command":["vllm","serve","meta-llama/Llama-3.1-70B-Instruct","--tensor-parallel-size","4"],"gpu":{"count":4,"model":"H100"}}}
@@ -108,4 +94,13 @@ fn an_answer_in_full() {
         workload.image from {"kind":"catalogue"}
         workload.command from {"kind":"catalogue"}
     "#]].assert_eq(&text);
+}
+
+/// A long text that nobody understands is a question, and is not read to its end.
+#[test]
+fn a_long_senseless_text_is_a_question() {
+    let long = format!("drain {}", "zzz1 ".repeat(1_500));
+    let got = answer(&long, &Context::default());
+    assert_eq!(got["outcome"], "question", "{got}");
+    assert!(got.to_string().len() < 1_000);
 }

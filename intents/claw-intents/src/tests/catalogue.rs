@@ -1,9 +1,6 @@
 //! The built-in catalogue: complete, consistent, and its names lead to its models.
 
-#![expect(
-    clippy::needless_raw_string_hashes,
-    reason = "expect-test writes them when it updates a golden text"
-)]
+#![expect(clippy::needless_raw_string_hashes, reason = "expect-test writes them when it updates a golden text")]
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -58,10 +55,7 @@ fn weights_at_the_published_precision() {
 fn every_model_is_found_by_its_id_and_its_repository() {
     for model in Catalog::builtin().models() {
         assert_eq!(one(&model.id), Some(&*model.id));
-        assert_eq!(
-            one(&model.repository),
-            Some(&*model.repository).map(|_| &*model.id)
-        );
+        assert_eq!(one(&model.repository), Some(&*model.repository).map(|_| &*model.id));
         assert!(model.source.starts_with("https://") && !model.license.is_empty());
     }
 }
@@ -111,50 +105,27 @@ fn no_name_is_that_of_two_things() {
 fn fit_is_judged_on_the_weights() {
     let catalog = Catalog::builtin();
     let judge = |id: &str, gpu: &str, memory_gib: Option<f64>, count: u32| {
-        let shape = GpuShape {
-            model: Some(gpu),
-            memory_gib,
-            count,
-        };
+        let shape = GpuShape { model: Some(gpu), memory_gib, count };
         catalog_fit(catalog, catalog.model(id).unwrap(), None, shape).verdict
     };
-    assert_eq!(
-        judge("llama-3.1-70b-instruct", "H100", None, 4),
-        Verdict::Fits { memory_gib: 320.0 }
-    );
+    assert_eq!(judge("llama-3.1-70b-instruct", "H100", None, 4), Verdict::Fits { memory_gib: 320.0 });
     assert_eq!(
         judge("llama-3.1-405b-instruct", "H100", None, 8),
-        Verdict::DoesNotFit {
-            memory_gib: 640.0,
-            gpus_needed: 10
-        }
+        Verdict::DoesNotFit { memory_gib: 640.0, gpus_needed: 10 }
     );
     assert_eq!(
         judge("llama-3.1-70b-instruct", "A100", None, 2),
-        Verdict::DependsOnMemory {
-            fitting_gib: vec![80.0],
-            too_small_gib: vec![40.0]
-        }
+        Verdict::DependsOnMemory { fitting_gib: vec![80.0], too_small_gib: vec![40.0] }
     );
-    assert_eq!(
-        judge("llama-3.1-70b-instruct", "A100", Some(80.0), 2),
-        Verdict::Fits { memory_gib: 160.0 }
-    );
+    assert_eq!(judge("llama-3.1-70b-instruct", "A100", Some(80.0), 2), Verdict::Fits { memory_gib: 160.0 });
     assert_eq!(judge("phi-4", "K80", None, 2), Verdict::Unknown);
     assert_eq!(judge("phi-4", "H100", None, 0), Verdict::Unknown);
 }
 
 #[test]
 fn a_broken_catalogue_is_named() {
-    let broken = include_str!("../../../catalog/models.toml")
-        .replace("server = \"vllm\"", "server = \"none\"");
+    let broken = include_str!("../../../catalog/models.toml").replace("server = \"vllm\"", "server = \"none\"");
     let error = Catalog::from_toml(&broken).unwrap_err().to_string();
-    assert_eq!(
-        error,
-        "model \"llama-3.1-8b-instruct\" names the unknown server \"none\""
-    );
-    assert!(matches!(
-        Catalog::from_toml("x = 1"),
-        Err(CatalogError::Malformed(_))
-    ));
+    assert_eq!(error, "model \"llama-3.1-8b-instruct\" names the unknown server \"none\"");
+    assert!(matches!(Catalog::from_toml("x = 1"), Err(CatalogError::Malformed(_))));
 }

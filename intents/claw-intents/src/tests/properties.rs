@@ -85,19 +85,9 @@ fn numbers_given(text: &str) -> Vec<f64> {
     const UNITS: &[f64] = &[1.0, 60.0, 3_600.0];
     let lower = text.to_lowercase();
     let parts = lower.split(|c: char| !c.is_ascii_alphanumeric());
-    let digits = lower
-        .split(|c: char| !c.is_ascii_digit())
-        .filter_map(|digits| digits.parse::<f64>().ok());
-    let words = parts.filter_map(|part| {
-        WORDS
-            .iter()
-            .find(|(word, _)| *word == part)
-            .map(|(_, n)| *n)
-    });
-    digits
-        .chain(words)
-        .flat_map(|n| UNITS.iter().map(move |unit| n * unit))
-        .collect()
+    let digits = lower.split(|c: char| !c.is_ascii_digit()).filter_map(|digits| digits.parse::<f64>().ok());
+    let words = parts.filter_map(|part| WORDS.iter().find(|(word, _)| *word == part).map(|(_, n)| *n));
+    digits.chain(words).flat_map(|n| UNITS.iter().map(move |unit| n * unit)).collect()
 }
 
 /// Every number of an intent, except in what the catalogue gives.
@@ -118,20 +108,12 @@ fn check_nothing_invented(text: &str) -> Result<(), TestCaseError> {
     numbers(intent, &mut found);
     let given = numbers_given(text);
     for number in found {
-        prop_assert!(
-            given.contains(&number),
-            "{number} is not in {text:?}: {got}"
-        );
+        prop_assert!(given.contains(&number), "{number} is not in {text:?}: {got}");
     }
     let squeezed = text.to_lowercase().replace([' ', '-'], "");
-    for path in [
-        "workload.gpu.model",
-        "workload.placement.node",
-        "node",
-        "workload_id",
-        "filter.node",
-        "filter.gpu_model",
-    ] {
+    for path in
+        ["workload.gpu.model", "workload.placement.node", "node", "workload_id", "filter.node", "filter.gpu_model"]
+    {
         if let Some(name) = at(intent, path).as_str() {
             let name = name.to_lowercase().replace([' ', '-'], "");
             prop_assert!(squeezed.contains(&name), "{name} is not in {text:?}");
@@ -235,10 +217,6 @@ proptest! {
 #[test]
 fn the_sample_requests_are_understood() {
     for text in UNDERSTOOD {
-        assert_eq!(
-            answer(text, &Context::default())["outcome"],
-            "intent",
-            "{text}"
-        );
+        assert_eq!(answer(text, &Context::default())["outcome"], "intent", "{text}");
     }
 }
