@@ -4,8 +4,8 @@
 //! [`run`] from a test. A broken promise is a panic that names it.
 
 use crate::journal::{
-    BLOB_BYTES_MAX, Batch, Blob, HANDLE_BYTES_MAX, Head, Journal, JournalError, KIND_BYTES_MAX,
-    PAYLOAD_BYTES_MAX, Record, Stored, chain_hash,
+    BLOB_BYTES_MAX, Batch, Blob, HANDLE_BYTES_MAX, Head, Journal, JournalError, KIND_BYTES_MAX, PAYLOAD_BYTES_MAX,
+    Record, Stored, chain_hash,
 };
 
 /// Runs every case, each on a fresh, empty journal from `make`.
@@ -25,22 +25,13 @@ pub fn run<J: Journal>(mut make: impl FnMut() -> J) {
 
 /// A batch of one record.
 pub fn one(kind: &str, payload: &[u8]) -> Batch {
-    Batch {
-        records: vec![Record {
-            kind: kind.to_owned(),
-            version: 1,
-            payload: payload.to_vec(),
-        }],
-        blobs: Vec::new(),
-    }
+    Batch { records: vec![Record { kind: kind.to_owned(), version: 1, payload: payload.to_vec() }], blobs: Vec::new() }
 }
 
 /// Appends `batches` at the present head, which must succeed.
 pub fn append_at_head<J: Journal>(journal: &mut J, at_ms: i64, batches: &[Batch]) -> Head {
     let head = journal.head();
-    journal
-        .append(head.seq, head.epoch, at_ms, batches)
-        .expect("an append at the head succeeds")
+    journal.append(head.seq, head.epoch, at_ms, batches).expect("an append at the head succeeds")
 }
 
 /// Every event from genesis, read in small pages.
@@ -64,11 +55,7 @@ fn append_n<J: Journal>(journal: &mut J, n: u64) {
 }
 
 fn starts_at_genesis<J: Journal>(journal: &mut J) {
-    let head = Head {
-        seq: 0,
-        epoch: 0,
-        hash: [0; 32],
-    };
+    let head = Head { seq: 0, epoch: 0, hash: [0; 32] };
     assert_eq!(journal.head(), head, "an empty journal stands at genesis");
     assert_eq!(read_all(journal), [], "an empty journal has no events");
     let snapshot = journal.latest_snapshot().expect("readable");
@@ -117,19 +104,15 @@ fn fences_the_deposed_and_the_stale<J: Journal>(journal: &mut J) {
     for given in [deposed, current + 1] {
         // The epoch speaks first: a deposed leader's sequence means nothing.
         match journal.append(99, given, 0, &batch) {
-            Err(JournalError::Fenced {
-                given: named,
-                current: at,
-            }) => assert_eq!((named, at), (given, current)),
+            Err(JournalError::Fenced { given: named, current: at }) => assert_eq!((named, at), (given, current)),
             other => panic!("epoch {given} must be fenced, got {other:?}"),
         }
     }
     for expected in [2, 4] {
         match journal.append(expected, current, 0, &batch) {
-            Err(JournalError::SequenceConflict {
-                expected: named,
-                actual,
-            }) => assert_eq!((named, actual), (expected, 3)),
+            Err(JournalError::SequenceConflict { expected: named, actual }) => {
+                assert_eq!((named, actual), (expected, 3));
+            }
             other => panic!("sequence {expected} must conflict, got {other:?}"),
         }
     }
@@ -140,11 +123,7 @@ fn fences_the_deposed_and_the_stale<J: Journal>(journal: &mut J) {
 fn raises_the_epoch_above_what_was_seen<J: Journal>(journal: &mut J) {
     assert_eq!(journal.raise_epoch().expect("rises"), 1);
     assert_eq!(journal.raise_epoch_above(7).expect("rises"), 8);
-    assert_eq!(
-        journal.raise_epoch_above(3).expect("rises"),
-        9,
-        "never down"
-    );
+    assert_eq!(journal.raise_epoch_above(3).expect("rises"), 9, "never down");
     match journal.raise_epoch_above(u64::MAX) {
         Err(JournalError::EpochOutOfRange { seen }) => assert_eq!(seen, u64::MAX),
         other => panic!("an absurd epoch must be refused, got {other:?}"),
@@ -170,28 +149,16 @@ fn keeps_the_latest_snapshot<J: Journal>(journal: &mut J) {
     for (seq, format, state) in [(2, 1, &b"two"[..]), (4, 2, b"four"), (4, 3, b"")] {
         journal.put_snapshot(seq, format, state).expect("saved");
         let latest = journal.latest_snapshot().expect("readable").expect("there");
-        assert_eq!(
-            (latest.seq, latest.format, &latest.state[..]),
-            (seq, format, state)
-        );
+        assert_eq!((latest.seq, latest.format, &latest.state[..]), (seq, format, state));
         let at = usize::try_from(seq).expect("a small count") - 1;
-        assert_eq!(
-            latest.hash, hashes[at],
-            "a snapshot names its place on the chain"
-        );
+        assert_eq!(latest.hash, hashes[at], "a snapshot names its place on the chain");
     }
     match journal.put_snapshot(3, 1, b"old") {
-        Err(JournalError::StaleSnapshot {
-            seq: 3,
-            latest_seq: 4,
-        }) => {}
+        Err(JournalError::StaleSnapshot { seq: 3, latest_seq: 4 }) => {}
         other => panic!("an older snapshot must be refused, got {other:?}"),
     }
     match journal.put_snapshot(5, 1, b"future") {
-        Err(JournalError::BeyondHead {
-            seq: 5,
-            head_seq: 4,
-        }) => {}
+        Err(JournalError::BeyondHead { seq: 5, head_seq: 4 }) => {}
         other => panic!("a snapshot beyond the head must be refused, got {other:?}"),
     }
     assert_eq!(journal.verify().expect("sound").snapshot_seq, Some(4));
@@ -201,26 +168,16 @@ fn compacts_without_losing_an_event<J: Journal>(journal: &mut J) {
     append_n(journal, 12);
     let before = read_all(journal);
     match journal.compact(5) {
-        Err(JournalError::SnapshotRequired {
-            up_to_seq: 5,
-            snapshot_seq: None,
-        }) => {}
+        Err(JournalError::SnapshotRequired { up_to_seq: 5, snapshot_seq: None }) => {}
         other => panic!("compaction without a snapshot must be refused, got {other:?}"),
     }
     journal.put_snapshot(10, 1, b"state").expect("saved");
-    assert!(
-        journal.compact(11).is_err(),
-        "compaction beyond the snapshot"
-    );
+    assert!(journal.compact(11).is_err(), "compaction beyond the snapshot");
     for (up_to_seq, n_events) in [(5, 5), (5, 0), (3, 0), (10, 5)] {
         let report = journal.compact(up_to_seq).expect("compacts");
         assert_eq!(report.n_events, n_events);
         assert_eq!(report.archived_through, up_to_seq.max(5));
-        assert_eq!(
-            read_all(journal),
-            before,
-            "archived events are read like live ones"
-        );
+        assert_eq!(read_all(journal), before, "archived events are read like live ones");
         assert_eq!(journal.read(2, 6).expect("readable"), before[2..8]);
     }
     append_n(journal, 2);
@@ -230,35 +187,15 @@ fn compacts_without_losing_an_event<J: Journal>(journal: &mut J) {
 }
 
 fn blob(handle: &str, bytes: &[u8]) -> Batch {
-    Batch {
-        records: Vec::new(),
-        blobs: vec![Blob {
-            handle: handle.to_owned(),
-            bytes: bytes.to_vec(),
-        }],
-    }
+    Batch { records: Vec::new(), blobs: vec![Blob { handle: handle.to_owned(), bytes: bytes.to_vec() }] }
 }
 
 fn keeps_and_erases_blobs<J: Journal>(journal: &mut J) {
-    append_at_head(
-        journal,
-        0,
-        &[one("a", b"{}"), blob("h1", b"secret"), blob("h2", b"")],
-    );
+    append_at_head(journal, 0, &[one("a", b"{}"), blob("h1", b"secret"), blob("h2", b"")]);
     append_at_head(journal, 1, &[blob("h1", b"secret")]);
-    assert_eq!(
-        journal.head().seq,
-        1,
-        "blobs are no part of the chain and may be repeated"
-    );
-    assert_eq!(
-        journal.blob("h1").expect("readable").as_deref(),
-        Some(&b"secret"[..])
-    );
-    assert_eq!(
-        journal.blob("h2").expect("readable").as_deref(),
-        Some(&b""[..])
-    );
+    assert_eq!(journal.head().seq, 1, "blobs are no part of the chain and may be repeated");
+    assert_eq!(journal.blob("h1").expect("readable").as_deref(), Some(&b"secret"[..]));
+    assert_eq!(journal.blob("h2").expect("readable").as_deref(), Some(&b""[..]));
     assert_eq!(journal.blob("h3").expect("readable"), None);
     let head = journal.head();
     let mut conflicts = |batches: &[Batch]| {
@@ -271,22 +208,12 @@ fn keeps_and_erases_blobs<J: Journal>(journal: &mut J) {
     conflicts(&[one("b", b"{}"), blob("h1", b"other")]);
     conflicts(&[blob("h3", b"1"), blob("h3", b"2")]);
     assert!(journal.erase_blob("h1").expect("erases"));
-    assert!(
-        !journal.erase_blob("h1").expect("erases"),
-        "there is nothing left to erase"
-    );
+    assert!(!journal.erase_blob("h1").expect("erases"), "there is nothing left to erase");
     assert!(!journal.erase_blob("h3").expect("erases"));
     assert_eq!(journal.blob("h1").expect("readable"), None);
     let refused = journal.append(head.seq, head.epoch, 3, &[blob("h1", b"secret")]);
-    assert!(
-        matches!(refused, Err(JournalError::BlobConflict { .. })),
-        "erased stays erased"
-    );
-    assert_eq!(
-        journal.verify().expect("sound").n_blobs,
-        2,
-        "an erased handle is remembered"
-    );
+    assert!(matches!(refused, Err(JournalError::BlobConflict { .. })), "erased stays erased");
+    assert_eq!(journal.verify().expect("sound").n_blobs, 2, "an erased handle is remembered");
     assert_eq!(journal.head(), head);
 }
 
@@ -303,10 +230,7 @@ fn refuses_sizes_out_of_bounds<J: Journal>(journal: &mut J) {
     ];
     for batch in cases {
         let refused = journal.append(0, 0, 0, &[batch]);
-        assert!(
-            matches!(refused, Err(JournalError::BadSize { .. })),
-            "got {refused:?}"
-        );
+        assert!(matches!(refused, Err(JournalError::BadSize { .. })), "got {refused:?}");
     }
     assert_eq!(journal.head().seq, 0);
 }
@@ -323,20 +247,13 @@ fn stores_any_bytes<J: Journal>(journal: &mut J) {
         b"{\"a\":1,\"a\":2}",
         b"1e400",
     ];
-    for (payload, at_ms) in payloads
-        .iter()
-        .zip([0, -1, i64::MIN, i64::MAX, 4, 5, 6, 7, 8])
-    {
+    for (payload, at_ms) in payloads.iter().zip([0, -1, i64::MIN, i64::MAX, 4, 5, 6, 7, 8]) {
         append_at_head(journal, at_ms, &[one("kind \u{e9}\n\"\0", payload)]);
     }
     let before = read_all(journal);
     journal.put_snapshot(9, 0, b"\0\xff").expect("saved");
     journal.compact(9).expect("compacts");
-    assert_eq!(
-        read_all(journal),
-        before,
-        "the archive keeps every byte of a payload"
-    );
+    assert_eq!(read_all(journal), before, "the archive keeps every byte of a payload");
     let found: Vec<&[u8]> = before.iter().map(|event| &event.payload[..]).collect();
     assert_eq!(found, payloads);
     journal.verify().expect("sound");

@@ -61,11 +61,7 @@ pub(crate) fn unfinished_path(path: &Path) -> PathBuf {
 }
 
 fn write_synced(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
-    let mut file = private_file()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .open(path)?;
+    let mut file = private_file().write(true).create(true).truncate(true).open(path)?;
     for part in parts {
         file.write_all(part)?;
     }
@@ -83,10 +79,7 @@ pub(crate) fn remove_if_there(path: &Path) -> io::Result<bool> {
 
 /// Whether the file system (or a quota on it) ran out of space.
 pub(crate) fn is_no_space(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-    )
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// Bytes that an unprivileged process may still write to the file system of `path`.
@@ -119,12 +112,7 @@ pub(crate) struct DirLock {
 impl DirLock {
     /// Takes the lock and leaves this process's id in the file for whoever comes second.
     pub(crate) fn take(path: &Path) -> Result<Self, LockError> {
-        let mut file = private_file()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)?;
+        let mut file = private_file().read(true).write(true).create(true).truncate(false).open(path)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -137,10 +125,8 @@ impl DirLock {
             Err(TryLockError::Error(error)) => return Err(error.into()),
         }
         // On a full disk the id cannot be written; the lock itself holds all the same.
-        let noted = file
-            .set_len(0)
-            .and_then(|()| file.rewind())
-            .and_then(|()| writeln!(file, "{}", std::process::id()));
+        let noted =
+            file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
         if let Err(error) = noted {
             tracing::warn!(path = %path.display(), %error, "lock holder not noted");
         }

@@ -25,13 +25,13 @@ mod sqlite;
 mod test_disk;
 
 pub use journal::{
-    BLOB_BYTES_MAX, Batch, Blob, CompactReport, Damage, DamageKind, FaultHook, FaultPoint,
-    HANDLE_BYTES_MAX, Head, IoCause, Journal, JournalError, KIND_BYTES_MAX, NoFaults,
-    PAYLOAD_BYTES_MAX, Record, Snapshot, Space, Stored, VerifyReport, chain_hash,
+    BLOB_BYTES_MAX, Batch, Blob, CompactReport, Damage, DamageKind, FaultHook, FaultPoint, HANDLE_BYTES_MAX, Head,
+    IoCause, Journal, JournalError, KIND_BYTES_MAX, NoFaults, PAYLOAD_BYTES_MAX, Record, Snapshot, Space, Stored,
+    VerifyReport, chain_hash,
 };
 pub use memory::MemoryJournal;
 pub use segments::{
-    AckSeq, Gap, GapCause, LogCursor, LogEntry, LogError, LogGap, LogKey, LogLimits, LogLine,
-    LogOpenReport, LogPage, LogQuery, LogSegments, RetentionReport, Stream,
+    AckSeq, Gap, GapCause, LogCursor, LogEntry, LogError, LogGap, LogKey, LogLimits, LogLine, LogOpenReport, LogPage,
+    LogQuery, LogSegments, RetentionReport, Stream,
 };
 pub use sqlite::{ArchiveCheck, JournalOptions, OpenError, OpenReport, SqliteJournal};

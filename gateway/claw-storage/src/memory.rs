@@ -5,9 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::journal::{
-    Batch, ChainWalk, CompactReport, FaultHook, FaultPoint, GENESIS, Head, Journal, JournalError,
-    NoFaults, Snapshot, Stored, VerifyReport, admit, admit_compaction, admit_snapshot,
-    distinct_blobs, extend_chain, next_epoch,
+    Batch, ChainWalk, CompactReport, FaultHook, FaultPoint, GENESIS, Head, Journal, JournalError, NoFaults, Snapshot,
+    Stored, VerifyReport, admit, admit_compaction, admit_snapshot, distinct_blobs, extend_chain, next_epoch,
 };
 
 /// A [`Journal`] that forgets everything when dropped.
@@ -33,11 +32,7 @@ impl MemoryJournal {
     pub fn new(faults: Arc<dyn FaultHook>) -> Self {
         Self {
             events: Vec::new(),
-            head: Head {
-                seq: 0,
-                epoch: 0,
-                hash: GENESIS,
-            },
+            head: Head { seq: 0, epoch: 0, hash: GENESIS },
             snapshot: None,
             blobs: BTreeMap::new(),
             archived_through: 0,
@@ -69,30 +64,20 @@ impl Journal for MemoryJournal {
         Ok(self.head.epoch)
     }
 
-    fn append(
-        &mut self,
-        expected_seq: u64,
-        epoch: u64,
-        at_ms: i64,
-        batches: &[Batch],
-    ) -> Result<Head, JournalError> {
+    fn append(&mut self, expected_seq: u64, epoch: u64, at_ms: i64, batches: &[Batch]) -> Result<Head, JournalError> {
         self.faults.at(FaultPoint::BeforeAppend);
         admit(&self.head, expected_seq, epoch, batches)?;
         let blobs = distinct_blobs(batches)?;
         for (handle, bytes) in &blobs {
             let known = self.blobs.get(*handle);
             if known.is_some_and(|known| known.as_deref() != Some(*bytes)) {
-                return Err(JournalError::BlobConflict {
-                    handle: (*handle).to_owned(),
-                });
+                return Err(JournalError::BlobConflict { handle: (*handle).to_owned() });
             }
         }
         let (stored, head) = extend_chain(&self.head, at_ms, batches);
         self.faults.at(FaultPoint::AfterAppend);
         self.events.extend(stored);
-        let owned = blobs
-            .into_iter()
-            .map(|(handle, bytes)| (handle.to_owned(), Some(bytes.to_vec())));
+        let owned = blobs.into_iter().map(|(handle, bytes)| (handle.to_owned(), Some(bytes.to_vec())));
         self.blobs.extend(owned);
         self.head = head;
         self.faults.at(FaultPoint::AfterFsync);
@@ -106,12 +91,7 @@ impl Journal for MemoryJournal {
 
     fn put_snapshot(&mut self, seq: u64, format: u16, state: &[u8]) -> Result<(), JournalError> {
         admit_snapshot(&self.head, self.snapshot.as_ref().map(|s| s.seq), seq)?;
-        self.snapshot = Some(Snapshot {
-            seq,
-            format,
-            state: state.to_vec(),
-            hash: self.hash_at(seq),
-        });
+        self.snapshot = Some(Snapshot { seq, format, state: state.to_vec(), hash: self.hash_at(seq) });
         Ok(())
     }
 
@@ -123,12 +103,7 @@ impl Journal for MemoryJournal {
         admit_compaction(self.snapshot.as_ref().map(|s| s.seq), up_to_seq)?;
         let n_events = up_to_seq.saturating_sub(self.archived_through);
         self.archived_through = self.archived_through.max(up_to_seq);
-        Ok(CompactReport {
-            n_events,
-            files: Vec::new(),
-            bytes: 0,
-            archived_through: self.archived_through,
-        })
+        Ok(CompactReport { n_events, files: Vec::new(), bytes: 0, archived_through: self.archived_through })
     }
 
     fn blob(&mut self, handle: &str) -> Result<Option<Vec<u8>>, JournalError> {

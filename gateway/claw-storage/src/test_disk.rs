@@ -23,16 +23,12 @@ impl TinyDisk {
     /// Mounts 1 MiB; `None`, loudly, where this process may not mount.
     pub(crate) fn mount(what: &str) -> Option<Self> {
         let dir = TempDir::new().unwrap();
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=1m,mode=0700", "tmpfs"])
-            .arg(dir.path())
-            .output();
+        let mounted =
+            Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m,mode=0700", "tmpfs"]).arg(dir.path()).output();
         match mounted {
             Ok(output) if output.status.success() => Some(Self { dir }),
             other => {
-                println!(
-                    "SKIPPED: full disk under {what}: no permission to mount a tmpfs: {other:?}"
-                );
+                println!("SKIPPED: full disk under {what}: no permission to mount a tmpfs: {other:?}");
                 None
             }
         }
@@ -55,10 +51,7 @@ impl TinyDisk {
 
 impl Drop for TinyDisk {
     fn drop(&mut self) {
-        let unmounted = Command::new("umount")
-            .arg("-l")
-            .arg(self.dir.path())
-            .status();
+        let unmounted = Command::new("umount").arg("-l").arg(self.dir.path()).status();
         if !unmounted.is_ok_and(|status| status.success()) {
             println!("left mounted: {}", self.dir.path().display());
         }

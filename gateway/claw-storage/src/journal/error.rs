@@ -77,17 +77,8 @@ pub struct Damage {
 }
 
 impl Damage {
-    pub(crate) fn new(
-        file: impl Into<String>,
-        what: DamageKind,
-        detail: impl fmt::Display,
-    ) -> Self {
-        Self {
-            file: file.into(),
-            what,
-            first_bad_seq: None,
-            detail: detail.to_string(),
-        }
+    pub(crate) fn new(file: impl Into<String>, what: DamageKind, detail: impl fmt::Display) -> Self {
+        Self { file: file.into(), what, first_bad_seq: None, detail: detail.to_string() }
     }
 
     pub(crate) fn beginning_at(mut self, seq: u64) -> Self {

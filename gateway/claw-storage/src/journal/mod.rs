@@ -67,10 +67,7 @@ pub struct Blob {
 impl fmt::Debug for Blob {
     // The value may be a secret, so it never reaches a log line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Blob")
-            .field("handle", &self.handle)
-            .field("n_bytes", &self.bytes.len())
-            .finish_non_exhaustive()
+        f.debug_struct("Blob").field("handle", &self.handle).field("n_bytes", &self.bytes.len()).finish_non_exhaustive()
     }
 }
 
@@ -202,13 +199,7 @@ pub trait Journal: Send {
     /// and `epoch` the current epoch ([`JournalError::Fenced`]). A blob whose
     /// handle exists with the same bytes is left alone, with other bytes or
     /// erased it is [`JournalError::BlobConflict`].
-    fn append(
-        &mut self,
-        expected_seq: u64,
-        epoch: u64,
-        at_ms: i64,
-        batches: &[Batch],
-    ) -> Result<Head, JournalError>;
+    fn append(&mut self, expected_seq: u64, epoch: u64, at_ms: i64, batches: &[Batch]) -> Result<Head, JournalError>;
 
     /// Up to `limit` events after `after_seq`, oldest first, archived ones
     /// included; each is checked against the chain on its way out.
@@ -240,23 +231,12 @@ pub trait Journal: Send {
 }
 
 /// Fences a deposed leader, then a stale one, then checks every size.
-pub(crate) fn admit(
-    head: &Head,
-    expected_seq: u64,
-    epoch: u64,
-    batches: &[Batch],
-) -> Result<(), JournalError> {
+pub(crate) fn admit(head: &Head, expected_seq: u64, epoch: u64, batches: &[Batch]) -> Result<(), JournalError> {
     if epoch != head.epoch {
-        return Err(JournalError::Fenced {
-            given: epoch,
-            current: head.epoch,
-        });
+        return Err(JournalError::Fenced { given: epoch, current: head.epoch });
     }
     if expected_seq != head.seq {
-        return Err(JournalError::SequenceConflict {
-            expected: expected_seq,
-            actual: head.seq,
-        });
+        return Err(JournalError::SequenceConflict { expected: expected_seq, actual: head.seq });
     }
     for batch in batches {
         for record in &batch.records {
@@ -271,21 +251,11 @@ pub(crate) fn admit(
     Ok(())
 }
 
-fn bounded(
-    field: &'static str,
-    bytes: usize,
-    bytes_min: usize,
-    bytes_max: usize,
-) -> Result<(), JournalError> {
+fn bounded(field: &'static str, bytes: usize, bytes_min: usize, bytes_max: usize) -> Result<(), JournalError> {
     if (bytes_min..=bytes_max).contains(&bytes) {
         return Ok(());
     }
-    Err(JournalError::BadSize {
-        field,
-        bytes,
-        bytes_min,
-        bytes_max,
-    })
+    Err(JournalError::BadSize { field, bytes, bytes_min, bytes_max })
 }
 
 /// The events that `batches` become on top of `head`, and the head after them.
@@ -295,15 +265,8 @@ pub(crate) fn extend_chain(head: &Head, at_ms: i64, batches: &[Batch]) -> (Vec<S
     let stored = records
         .map(|record| {
             next.seq += 1;
-            next.hash = chain_hash(
-                &next.hash,
-                next.seq,
-                next.epoch,
-                at_ms,
-                &record.kind,
-                record.version,
-                &record.payload,
-            );
+            next.hash =
+                chain_hash(&next.hash, next.seq, next.epoch, at_ms, &record.kind, record.version, &record.payload);
             Stored {
                 seq: next.seq,
                 epoch: next.epoch,
@@ -324,9 +287,7 @@ pub(crate) fn distinct_blobs(batches: &[Batch]) -> Result<BTreeMap<&str, &[u8]>,
     for blob in batches.iter().flat_map(|batch| &batch.blobs) {
         let previous = distinct.insert(blob.handle.as_str(), blob.bytes.as_slice());
         if previous.is_some_and(|bytes| bytes != blob.bytes) {
-            return Err(JournalError::BlobConflict {
-                handle: blob.handle.clone(),
-            });
+            return Err(JournalError::BlobConflict { handle: blob.handle.clone() });
         }
     }
     Ok(distinct)
@@ -342,35 +303,20 @@ pub(crate) fn next_epoch(current: u64, seen: u64) -> Result<u64, JournalError> {
 }
 
 /// Whether a snapshot may be put at `seq`.
-pub(crate) fn admit_snapshot(
-    head: &Head,
-    latest_seq: Option<u64>,
-    seq: u64,
-) -> Result<(), JournalError> {
+pub(crate) fn admit_snapshot(head: &Head, latest_seq: Option<u64>, seq: u64) -> Result<(), JournalError> {
     if seq > head.seq {
-        return Err(JournalError::BeyondHead {
-            seq,
-            head_seq: head.seq,
-        });
+        return Err(JournalError::BeyondHead { seq, head_seq: head.seq });
     }
     match latest_seq {
-        Some(latest_seq) if latest_seq > seq => {
-            Err(JournalError::StaleSnapshot { seq, latest_seq })
-        }
+        Some(latest_seq) if latest_seq > seq => Err(JournalError::StaleSnapshot { seq, latest_seq }),
         Some(_) | None => Ok(()),
     }
 }
 
 /// Whether events up to `up_to_seq` may leave the live journal.
-pub(crate) fn admit_compaction(
-    snapshot_seq: Option<u64>,
-    up_to_seq: u64,
-) -> Result<(), JournalError> {
+pub(crate) fn admit_compaction(snapshot_seq: Option<u64>, up_to_seq: u64) -> Result<(), JournalError> {
     if snapshot_seq.is_some_and(|seq| seq >= up_to_seq) {
         return Ok(());
     }
-    Err(JournalError::SnapshotRequired {
-        up_to_seq,
-        snapshot_seq,
-    })
+    Err(JournalError::SnapshotRequired { up_to_seq, snapshot_seq })
 }

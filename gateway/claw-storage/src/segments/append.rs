@@ -29,16 +29,9 @@ impl LogSegments {
     /// never doubled. The rest must go on where the store ends
     /// ([`LogError::Jump`] otherwise; a gateway that knows the lines to be gone
     /// appends a gap). Nothing of a refused call is stored.
-    pub fn append(
-        &mut self,
-        key: &LogKey,
-        lines: &[LogLine],
-        gap: Option<Gap>,
-    ) -> Result<AckSeq, LogError> {
+    pub fn append(&mut self, key: &LogKey, lines: &[LogLine], gap: Option<Gap>) -> Result<AckSeq, LogError> {
         if !is_usable(&key.workload) {
-            return Err(LogError::BadKey {
-                workload: key.workload.clone(),
-            });
+            return Err(LogError::BadKey { workload: key.workload.clone() });
         }
         let last_seq = self.last_seq(key).map_or(0, |ack| ack.0);
         let line_bytes_max = self.limits.line_bytes_max.min(LINE_BYTES_CEILING);
@@ -90,11 +83,7 @@ impl LogSegments {
     /// open need not read them through. Appending later is still allowed.
     pub fn seal(&mut self, workload: &str, attempt: u32) -> Result<(), LogError> {
         for stream in super::Stream::ALL {
-            let key = LogKey {
-                workload: workload.to_owned(),
-                attempt,
-                stream,
-            };
+            let key = LogKey { workload: workload.to_owned(), attempt, stream };
             self.seal_stream(&key)?;
         }
         Ok(())
@@ -126,18 +115,11 @@ impl LogSegments {
     }
 
     fn require_space(&self, lines: &[LogLine]) -> Result<(), LogError> {
-        let free_bytes =
-            durable::free_bytes(&self.dir).map_err(failed_to("look at the free space"))?;
-        let wanted: u64 = lines
-            .iter()
-            .map(|line| line.bytes.len() as u64 + FRAME_OVERHEAD_BYTES)
-            .sum();
+        let free_bytes = durable::free_bytes(&self.dir).map_err(failed_to("look at the free space"))?;
+        let wanted: u64 = lines.iter().map(|line| line.bytes.len() as u64 + FRAME_OVERHEAD_BYTES).sum();
         let free_bytes_min = self.limits.free_bytes_min;
         if free_bytes < free_bytes_min.saturating_add(wanted) {
-            return Err(LogError::LowSpace {
-                free_bytes,
-                free_bytes_min,
-            });
+            return Err(LogError::LowSpace { free_bytes, free_bytes_min });
         }
         Ok(())
     }
@@ -146,10 +128,7 @@ impl LogSegments {
     fn prepare(&mut self, key: &LogKey, first_seq: u64) -> Result<(), LogError> {
         self.mend(key).map_err(failed_to("mend a log segment"))?;
         let segment_bytes = self.segment_bytes();
-        let active = self
-            .streams
-            .get(key)
-            .and_then(|state| state.segments.last());
+        let active = self.streams.get(key).and_then(|state| state.segments.last());
         if active.is_some_and(|segment| segment.bytes >= segment_bytes) {
             self.seal_stream(key)?;
         }
@@ -209,10 +188,7 @@ impl LogSegments {
         }
         segment.bytes += out.len() as u64;
         let path = segment_path(&self.dir, key, segment.first_seq);
-        let written = self
-            .handles
-            .writer(key, &path)
-            .and_then(|file| file.write_all(&out));
+        let written = self.handles.writer(key, &path).and_then(|file| file.write_all(&out));
         if let Err(error) = written {
             segment.rewind(before);
             state.must_cut = true;
@@ -241,10 +217,7 @@ impl LogSegments {
     }
 
     fn sync_stream(&mut self, key: &LogKey) -> io::Result<()> {
-        let last = self
-            .streams
-            .get(key)
-            .and_then(|state| state.segments.last());
+        let last = self.streams.get(key).and_then(|state| state.segments.last());
         let Some(segment) = last else {
             return Ok(());
         };
@@ -295,10 +268,8 @@ impl LogSegments {
         let mut out = Vec::new();
         frame::push_footer(&mut out, segment.seed, segment.footer());
         let path = segment_path(&self.dir, key, segment.first_seq);
-        let sealed = self
-            .handles
-            .writer(key, &path)
-            .and_then(|file| file.write_all(&out).and_then(|()| file.sync_data()));
+        let sealed =
+            self.handles.writer(key, &path).and_then(|file| file.write_all(&out).and_then(|()| file.sync_data()));
         self.handles.close(key);
         if let Err(error) = sealed {
             state.must_cut = true;
@@ -319,37 +290,23 @@ fn first_seq(gap: Option<Gap>, lines: &[LogLine]) -> Option<u64> {
 }
 
 /// The call in itself: numbers that can be, lines in order, none too long.
-fn require_shape(
-    lines: &[LogLine],
-    gap: Option<Gap>,
-    line_bytes_max: usize,
-) -> Result<(), LogError> {
+fn require_shape(lines: &[LogLine], gap: Option<Gap>, line_bytes_max: usize) -> Result<(), LogError> {
     if first_seq(gap, lines) == Some(0) {
         return Err(LogError::ZeroSequence);
     }
     if let Some(gap) = gap
         && (gap.n_lost == 0 || gap.first_seq.checked_add(gap.n_lost).is_none())
     {
-        return Err(LogError::BadGap {
-            first_seq: gap.first_seq,
-            n_lost: gap.n_lost,
-        });
+        return Err(LogError::BadGap { first_seq: gap.first_seq, n_lost: gap.n_lost });
     }
     let mut due = gap.map(|gap| gap.first_seq + gap.n_lost);
     for line in lines {
         let expected = due.unwrap_or(line.seq);
         if line.seq != expected || line.seq == u64::MAX {
-            return Err(LogError::NotContiguous {
-                expected,
-                got: line.seq,
-            });
+            return Err(LogError::NotContiguous { expected, got: line.seq });
         }
         if line.bytes.len() > line_bytes_max {
-            return Err(LogError::LineTooLong {
-                seq: line.seq,
-                bytes: line.bytes.len(),
-                bytes_max: line_bytes_max,
-            });
+            return Err(LogError::LineTooLong { seq: line.seq, bytes: line.bytes.len(), bytes_max: line_bytes_max });
         }
         due = Some(line.seq + 1);
     }
@@ -362,13 +319,9 @@ fn fresh(last_seq: u64, lines: &[LogLine], gap: Option<Gap>) -> Result<Fresh<'_>
     if let Some(got) = first_seq(gap, lines).filter(|got| *got > expected) {
         return Err(LogError::Jump { expected, got });
     }
-    let gap = gap.filter(|gap| gap.last_seq() > last_seq).map(|gap| Gap {
-        first_seq: expected,
-        n_lost: gap.last_seq() - last_seq,
-    });
+    let gap = gap
+        .filter(|gap| gap.last_seq() > last_seq)
+        .map(|gap| Gap { first_seq: expected, n_lost: gap.last_seq() - last_seq });
     let n_known = lines.partition_point(|line| line.seq <= last_seq);
-    Ok(Fresh {
-        gap,
-        lines: &lines[n_known..],
-    })
+    Ok(Fresh { gap, lines: &lines[n_known..] })
 }

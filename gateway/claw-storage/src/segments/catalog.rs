@@ -66,20 +66,12 @@ impl Segment {
     }
 
     pub(super) fn footer(&self) -> Footer {
-        Footer {
-            first_seq: self.first_seq,
-            last_seq: self.last_seq,
-            n_lines: self.n_lines,
-            order_ms: self.order_ms,
-        }
+        Footer { first_seq: self.first_seq, last_seq: self.last_seq, n_lines: self.n_lines, order_ms: self.order_ms }
     }
 
     /// Takes note of a frame about `seq` at `offset`.
     pub(super) fn note(&mut self, seq: u64, offset: u64) {
-        let due = self
-            .index
-            .last()
-            .map_or(0, |(_, offset)| offset + INDEX_STRIDE_BYTES);
+        let due = self.index.last().map_or(0, |(_, offset)| offset + INDEX_STRIDE_BYTES);
         if offset >= due {
             self.index.push((seq, offset));
         }
@@ -87,12 +79,7 @@ impl Segment {
 
     /// How far the file is now, to come back to.
     pub(super) fn mark(&self) -> Mark {
-        Mark {
-            bytes: self.bytes,
-            last_seq: self.last_seq,
-            n_lines: self.n_lines,
-            order_ms: self.order_ms,
-        }
+        Mark { bytes: self.bytes, last_seq: self.last_seq, n_lines: self.n_lines, order_ms: self.order_ms }
     }
 
     /// Forgets everything after `mark`.
@@ -139,9 +126,7 @@ pub(super) struct StreamState {
 
 impl StreamState {
     pub(super) fn last_seq(&self) -> u64 {
-        self.segments
-            .last()
-            .map_or(self.retired_through, |segment| segment.last_seq)
+        self.segments.last().map_or(self.retired_through, |segment| segment.last_seq)
     }
 
     pub(super) fn bytes(&self) -> u64 {
@@ -162,10 +147,7 @@ pub(super) fn workload_dir(dir: &Path, key: &LogKey) -> PathBuf {
 }
 
 pub(super) fn segment_path(dir: &Path, key: &LogKey, first_seq: u64) -> PathBuf {
-    let name = format!(
-        "{}-{}-{first_seq:020}.{SEGMENT_EXTENSION}",
-        key.attempt, key.stream
-    );
+    let name = format!("{}-{}-{first_seq:020}.{SEGMENT_EXTENSION}", key.attempt, key.stream);
     workload_dir(dir, key).join(name)
 }
 
@@ -193,9 +175,7 @@ fn read_retired(path: &Path) -> io::Result<Option<u64>> {
 /// Whether a workload's id can be a folder name everywhere.
 pub(super) fn is_usable(workload: &str) -> bool {
     (1..=128).contains(&workload.len())
-        && workload
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
+        && workload.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
 }
 
 /// Finds every stream under `dir` and cuts torn ends off.
@@ -259,9 +239,7 @@ impl Named {
         let key = LogKey {
             workload: workload.to_owned(),
             attempt,
-            stream: Stream::ALL
-                .into_iter()
-                .find(|known| known.as_str() == stream)?,
+            stream: Stream::ALL.into_iter().find(|known| known.as_str() == stream)?,
         };
         match (extension, parts.next()) {
             (SEGMENT_EXTENSION, Some(first_seq)) => {
@@ -274,12 +252,7 @@ impl Named {
     }
 }
 
-fn load_stream(
-    dir: &Path,
-    key: &LogKey,
-    state: &mut StreamState,
-    report: &mut LogOpenReport,
-) -> Result<(), LogError> {
+fn load_stream(dir: &Path, key: &LogKey, state: &mut StreamState, report: &mut LogOpenReport) -> Result<(), LogError> {
     state.segments.sort_by_key(|segment| segment.first_seq);
     let named = std::mem::take(&mut state.segments);
     let last = named.last().map(|segment| segment.first_seq);
@@ -290,10 +263,7 @@ fn load_stream(
         let mut segment = loaded.segment;
         let is_last = Some(first_seq) == last;
         if loaded.torn_bytes > 0 && is_last {
-            report.torn.push(LogCursor {
-                key: key.clone(),
-                seq: segment.last_seq,
-            });
+            report.torn.push(LogCursor { key: key.clone(), seq: segment.last_seq });
         }
         let is_empty = segment.last_seq < first_seq;
         if is_empty && loaded.torn_bytes > 0 && !is_last {
@@ -344,11 +314,7 @@ fn load_segment(path: &Path, key: &LogKey, first_seq: u64) -> io::Result<Loaded>
         file.read_exact_at(&mut tail, footer_at)?;
         let footer = frame::decode_footer(seed, &tail);
         if let Some(footer) = footer.filter(|footer| footer.first_seq == first_seq) {
-            return Ok(Loaded {
-                segment: Segment::of_footer(footer, len, seed),
-                torn_bytes: 0,
-                n_bad_stretches: 0,
-            });
+            return Ok(Loaded { segment: Segment::of_footer(footer, len, seed), torn_bytes: 0, n_bad_stretches: 0 });
         }
     }
     let content = fs::read(path)?;

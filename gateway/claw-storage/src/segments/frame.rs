@@ -44,12 +44,7 @@ pub(super) struct Footer {
 /// One decoded frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Frame<'a> {
-    Line {
-        seq: u64,
-        at_ms: i64,
-        order_ms: i64,
-        bytes: &'a [u8],
-    },
+    Line { seq: u64, at_ms: i64, order_ms: i64, bytes: &'a [u8] },
     Gap(Gap),
     Footer(Footer),
 }
@@ -109,22 +104,13 @@ fn push(out: &mut Vec<u8>, seed: u32, parts: &[&[u8]]) {
 }
 
 pub(super) fn push_line(out: &mut Vec<u8>, seed: u32, line: &LogLine, order_ms: i64) {
-    let parts: [&[u8]; 5] = [
-        &[KIND_LINE],
-        &line.seq.to_be_bytes(),
-        &line.at_ms.to_be_bytes(),
-        &order_ms.to_be_bytes(),
-        &line.bytes,
-    ];
+    let parts: [&[u8]; 5] =
+        [&[KIND_LINE], &line.seq.to_be_bytes(), &line.at_ms.to_be_bytes(), &order_ms.to_be_bytes(), &line.bytes];
     push(out, seed, &parts);
 }
 
 pub(super) fn push_gap(out: &mut Vec<u8>, seed: u32, gap: Gap) {
-    let parts: [&[u8]; 3] = [
-        &[KIND_GAP],
-        &gap.first_seq.to_be_bytes(),
-        &gap.n_lost.to_be_bytes(),
-    ];
+    let parts: [&[u8]; 3] = [&[KIND_GAP], &gap.first_seq.to_be_bytes(), &gap.n_lost.to_be_bytes()];
     push(out, seed, &parts);
 }
 
@@ -162,17 +148,9 @@ fn decode_body(body: &[u8]) -> Option<Frame<'_>> {
     match *kind {
         KIND_LINE => {
             let (order_ms, bytes) = take_u64(rest)?;
-            Some(Frame::Line {
-                seq: first,
-                at_ms: second.cast_signed(),
-                order_ms: order_ms.cast_signed(),
-                bytes,
-            })
+            Some(Frame::Line { seq: first, at_ms: second.cast_signed(), order_ms: order_ms.cast_signed(), bytes })
         }
-        KIND_GAP if rest.is_empty() => Some(Frame::Gap(Gap {
-            first_seq: first,
-            n_lost: second,
-        })),
+        KIND_GAP if rest.is_empty() => Some(Frame::Gap(Gap { first_seq: first, n_lost: second })),
         KIND_FOOTER => {
             let (n_lines, rest) = take_u64(rest)?;
             let (order_ms, rest) = take_u64(rest)?;
@@ -214,13 +192,7 @@ pub(super) struct Frames<'a> {
 
 impl<'a> Frames<'a> {
     pub(super) fn new(seed: u32, bytes: &'a [u8], offset: usize) -> Self {
-        Self {
-            seed,
-            bytes,
-            offset,
-            good_end: offset.min(bytes.len()),
-            n_bad_stretches: 0,
-        }
+        Self { seed, bytes, offset, good_end: offset.min(bytes.len()), n_bad_stretches: 0 }
     }
 }
 

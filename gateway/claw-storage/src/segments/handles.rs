@@ -18,11 +18,7 @@ pub(super) struct Handles {
 
 impl Handles {
     pub(super) fn new(max: usize) -> Self {
-        Self {
-            max: max.max(1),
-            open: HashMap::new(),
-            n_uses: 0,
-        }
+        Self { max: max.max(1), open: HashMap::new(), n_uses: 0 }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -36,10 +32,7 @@ impl Handles {
             file
         } else {
             self.make_room();
-            durable::private_file()
-                .append(true)
-                .create(true)
-                .open(path)?
+            durable::private_file().append(true).create(true).open(path)?
         };
         let used = (file, self.n_uses);
         Ok(&mut self.open.entry(key.clone()).insert_entry(used).into_mut().0)
@@ -47,6 +40,12 @@ impl Handles {
 
     pub(super) fn close(&mut self, key: &LogKey) {
         self.open.remove(key);
+    }
+
+    /// Puts another file in the place of the one that `key` writes to.
+    #[cfg(test)]
+    pub(super) fn replace(&mut self, key: &LogKey, file: File) {
+        self.open.insert(key.clone(), (file, self.n_uses));
     }
 
     /// A closed file loses no error: the kernel reports a failed write-back to the

@@ -15,10 +15,7 @@ use std::path::Path;
 use super::catalog::{StreamState, segment_path};
 use super::error::io as failed_to;
 use super::frame::{Frame, Frames};
-use super::{
-    GapCause, LogCursor, LogEntry, LogError, LogGap, LogKey, LogLine, LogPage, LogQuery,
-    LogSegments,
-};
+use super::{GapCause, LogCursor, LogEntry, LogError, LogGap, LogKey, LogLine, LogPage, LogQuery, LogSegments};
 
 /// Time, stream, sequence: the order of a page.
 type Rank = (i64, usize, u64);
@@ -26,24 +23,14 @@ type Rank = (i64, usize, u64);
 impl LogSegments {
     /// The lines that match, by time, with the gaps in the range they cover.
     pub fn read(&self, query: &LogQuery<'_>) -> Result<LogPage, LogError> {
-        let selected: Vec<(&LogKey, &StreamState)> = self
-            .streams
-            .iter()
-            .filter(|(key, _)| query.selects(key))
-            .collect();
+        let selected: Vec<(&LogKey, &StreamState)> =
+            self.streams.iter().filter(|(key, _)| query.selects(key)).collect();
         let n_max = query.tail.map_or(query.limit, |tail| tail.min(query.limit));
         let mut selection = Selection::new(n_max, query.tail.is_some());
         let mut streams = Vec::new();
         for (at, (key, state)) in selected.into_iter().enumerate() {
-            let mut scan = StreamScan {
-                dir: &self.dir,
-                key,
-                state,
-                query,
-                at,
-                start: query.start_of(key),
-                gaps: Vec::new(),
-            };
+            let mut scan =
+                StreamScan { dir: &self.dir, key, state, query, at, start: query.start_of(key), gaps: Vec::new() };
             scan.run(&mut selection).map_err(failed_to("read logs"))?;
             streams.push(scan);
         }
@@ -53,8 +40,7 @@ impl LogSegments {
 
 impl LogQuery<'_> {
     fn selects(&self, key: &LogKey) -> bool {
-        self.workload
-            .is_none_or(|workload| workload == key.workload)
+        self.workload.is_none_or(|workload| workload == key.workload)
             && self.attempt.is_none_or(|attempt| attempt == key.attempt)
             && (self.streams.is_empty() || self.streams.contains(&key.stream))
     }
@@ -62,15 +48,11 @@ impl LogQuery<'_> {
     /// The last line of `key` that is not wanted.
     fn start_of(&self, key: &LogKey) -> u64 {
         let after = self.after.iter().find(|cursor| cursor.key == *key);
-        after
-            .map(|cursor| cursor.seq)
-            .or(self.since_seq)
-            .unwrap_or(0)
+        after.map(|cursor| cursor.seq).or(self.since_seq).unwrap_or(0)
     }
 
     fn wants(&self, at_ms: i64, bytes: &[u8]) -> bool {
-        self.since_ms.is_none_or(|since_ms| at_ms >= since_ms)
-            && self.grep.is_none_or(|text| contains(bytes, text))
+        self.since_ms.is_none_or(|since_ms| at_ms >= since_ms) && self.grep.is_none_or(|text| contains(bytes, text))
     }
 }
 
@@ -78,9 +60,7 @@ fn contains(bytes: &[u8], text: &str) -> bool {
     match std::str::from_utf8(bytes) {
         Ok(line) => line.contains(text),
         Err(_) if text.is_empty() => true,
-        Err(_) => bytes
-            .windows(text.len())
-            .any(|window| window == text.as_bytes()),
+        Err(_) => bytes.windows(text.len()).any(|window| window == text.as_bytes()),
     }
 }
 
@@ -94,12 +74,7 @@ struct Selection {
 
 impl Selection {
     fn new(n_max: usize, is_tail: bool) -> Self {
-        Self {
-            n_max,
-            is_tail,
-            lines: BTreeMap::new(),
-            has_dropped: false,
-        }
+        Self { n_max, is_tail, lines: BTreeMap::new(), has_dropped: false }
     }
 
     /// Whether a line of this rank would be taken.
@@ -108,13 +83,9 @@ impl Selection {
             return true;
         }
         if self.is_tail {
-            self.lines
-                .first_key_value()
-                .is_some_and(|(first, _)| rank > *first)
+            self.lines.first_key_value().is_some_and(|(first, _)| rank > *first)
         } else {
-            self.lines
-                .last_key_value()
-                .is_some_and(|(last, _)| rank < *last)
+            self.lines.last_key_value().is_some_and(|(last, _)| rank < *last)
         }
     }
 
@@ -141,10 +112,7 @@ impl Selection {
             *first = seq.min(*first);
             *last = seq.max(*last);
         }
-        let mut page = LogPage {
-            truncated: self.has_dropped,
-            ..LogPage::default()
-        };
+        let mut page = LogPage { truncated: self.has_dropped, ..LogPage::default() };
         let keys: Vec<&LogKey> = streams.iter().map(|scan| scan.key).collect();
         for ((_, at, _), line) in self.lines {
             let key = keys[at].clone();
@@ -160,12 +128,8 @@ impl Selection {
                 (true, true, Some((first, _))) => (first, scan.last_seq()),
                 (true, true, None) => (scan.last_seq(), scan.last_seq()),
             };
-            page.gaps
-                .extend(scan.gaps_between(covered_after, covered_through));
-            page.cursors.push(LogCursor {
-                key: scan.key.clone(),
-                seq: covered_through.max(scan.start),
-            });
+            page.gaps.extend(scan.gaps_between(covered_after, covered_through));
+            page.cursors.push(LogCursor { key: scan.key.clone(), seq: covered_through.max(scan.start) });
         }
         page
     }
@@ -196,11 +160,8 @@ impl StreamScan<'_> {
             self.gaps.push(retired);
         }
         let n_segments = self.state.segments.len();
-        let order: Box<dyn Iterator<Item = usize>> = if selection.is_tail {
-            Box::new((0..n_segments).rev())
-        } else {
-            Box::new(0..n_segments)
-        };
+        let order: Box<dyn Iterator<Item = usize>> =
+            if selection.is_tail { Box::new((0..n_segments).rev()) } else { Box::new(0..n_segments) };
         for segment_at in order {
             let segment = &self.state.segments[segment_at];
             let is_too_old = |since_ms| segment.order_ms < since_ms;
@@ -221,11 +182,7 @@ impl StreamScan<'_> {
     }
 
     /// Reads one file; breaks when no later line of the stream can be wanted.
-    fn scan(
-        &mut self,
-        segment_at: usize,
-        selection: &mut Selection,
-    ) -> io::Result<ControlFlow<()>> {
+    fn scan(&mut self, segment_at: usize, selection: &mut Selection) -> io::Result<ControlFlow<()>> {
         let segment = &self.state.segments[segment_at];
         let hole_from = self.state.end_before(segment_at) + 1;
         if hole_from < segment.first_seq {
@@ -251,12 +208,7 @@ impl StreamScan<'_> {
                     self.gaps.push((first_seq, gap.last_seq(), GapCause::Node));
                     due = gap.last_seq() + 1;
                 }
-                Frame::Line {
-                    seq,
-                    at_ms,
-                    order_ms,
-                    bytes,
-                } => {
+                Frame::Line { seq, at_ms, order_ms, bytes } => {
                     due = seq + 1;
                     if seq > self.start && self.query.wants(at_ms, bytes) {
                         let rank = (order_ms, self.at, seq);
@@ -264,11 +216,7 @@ impl StreamScan<'_> {
                             selection.has_dropped = true;
                             return Ok(ControlFlow::Break(()));
                         }
-                        selection.offer(rank, || LogLine {
-                            seq,
-                            at_ms,
-                            bytes: bytes.to_vec(),
-                        });
+                        selection.offer(rank, || LogLine { seq, at_ms, bytes: bytes.to_vec() });
                     }
                 }
                 Frame::Footer(_) => {}
@@ -313,12 +261,8 @@ impl StreamScan<'_> {
                 _ => joined.push((first, last, cause)),
             }
         }
-        let gap = |(first_seq, last, cause)| LogGap {
-            key: self.key.clone(),
-            first_seq,
-            n_lost: last + 1 - first_seq,
-            cause,
-        };
+        let gap =
+            |(first_seq, last, cause)| LogGap { key: self.key.clone(), first_seq, n_lost: last + 1 - first_seq, cause };
         joined.into_iter().map(gap).collect()
     }
 }

@@ -47,22 +47,12 @@ impl LogSegments {
     }
 
     pub(super) fn keys_of(&self, workload: &str) -> impl Iterator<Item = &LogKey> {
-        let first = LogKey {
-            workload: workload.to_owned(),
-            attempt: 0,
-            stream: Stream::Stdout,
-        };
+        let first = LogKey { workload: workload.to_owned(), attempt: 0, stream: Stream::Stdout };
         let from_first = self.streams.range(first..);
-        from_first
-            .map(|(key, _)| key)
-            .take_while(move |key| key.workload == workload)
+        from_first.map(|(key, _)| key).take_while(move |key| key.workload == workload)
     }
 
-    fn shrink_workload(
-        &mut self,
-        workload: &str,
-        spared: Option<&LogKey>,
-    ) -> Result<RetentionReport, LogError> {
+    fn shrink_workload(&mut self, workload: &str, spared: Option<&LogKey>) -> Result<RetentionReport, LogError> {
         let keys: Vec<LogKey> = self.keys_of(workload).cloned().collect();
         let bytes: u64 = keys.iter().map(|key| self.streams[key].bytes()).sum();
         let bytes_max = self.limits.workload_bytes_max;
@@ -81,13 +71,7 @@ impl LogSegments {
     }
 
     /// The oldest files of `keys` that bring `bytes` below `bytes_max`.
-    fn oldest(
-        &self,
-        keys: &[LogKey],
-        bytes: u64,
-        bytes_max: u64,
-        spared: Option<&LogKey>,
-    ) -> Doomed {
+    fn oldest(&self, keys: &[LogKey], bytes: u64, bytes_max: u64, spared: Option<&LogKey>) -> Doomed {
         let mut doomed = Doomed::default();
         if bytes <= bytes_max {
             return doomed;
@@ -126,8 +110,7 @@ impl LogSegments {
                 continue;
             };
             let through = last.last_seq;
-            catalog::write_retired(&self.dir, &key, through)
-                .map_err(failed_to("record retired logs"))?;
+            catalog::write_retired(&self.dir, &key, through).map_err(failed_to("record retired logs"))?;
             state.retired_through = through;
             let removed: Vec<Segment> = state.segments.drain(..n_front).collect();
             if state.segments.is_empty() {

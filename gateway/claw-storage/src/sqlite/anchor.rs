@@ -39,12 +39,7 @@ pub(crate) struct Anchored {
 
 impl From<&Meta> for Anchored {
     fn from(meta: &Meta) -> Self {
-        Self {
-            generation: meta.generation,
-            seq: meta.seq,
-            epoch: meta.epoch,
-            hash: meta.hash,
-        }
+        Self { generation: meta.generation, seq: meta.seq, epoch: meta.epoch, hash: meta.hash }
     }
 }
 
@@ -104,23 +99,13 @@ impl Anchor {
         file.read_exact_at(&mut image, 0).map_err(AnchorFault::Io)?;
         let slots = [0, 1].map(|parity| decode(parity, &image));
         let one_slot_bad = slots.iter().any(Option::is_none);
-        let newest = slots
-            .into_iter()
-            .flatten()
-            .max_by_key(|(counter, _)| *counter);
+        let newest = slots.into_iter().flatten().max_by_key(|(counter, _)| *counter);
         let Some((counter, anchored)) = newest else {
             let detail = "both slots fail their checksum";
             let damage = Damage::new(ANCHOR_FILE, DamageKind::AnchorUnreadable, detail);
             return Err(AnchorFault::Damage(damage));
         };
-        Ok(Some(LoadedAnchor {
-            anchor: Self {
-                file,
-                counter: counter + 1,
-            },
-            anchored,
-            one_slot_bad,
-        }))
+        Ok(Some(LoadedAnchor { anchor: Self { file, counter: counter + 1 }, anchored, one_slot_bad }))
     }
 
     /// Records what is about to be acknowledged; on disk when this returns.
@@ -136,11 +121,7 @@ impl Anchor {
 }
 
 fn slot_start(counter: u64) -> usize {
-    if counter.is_multiple_of(2) {
-        0
-    } else {
-        SLOT_STRIDE_BYTES
-    }
+    if counter.is_multiple_of(2) { 0 } else { SLOT_STRIDE_BYTES }
 }
 
 fn encode(counter: u64, anchored: &Anchored) -> [u8; SLOT_BYTES] {
@@ -168,11 +149,7 @@ fn decode(parity: u64, image: &[u8]) -> Option<(u64, Anchored)> {
     if counter % 2 != parity {
         return None;
     }
-    let anchored = Anchored {
-        generation: number(16)?,
-        seq: number(24)?,
-        epoch: number(32)?,
-        hash: slot[40..72].try_into().ok()?,
-    };
+    let anchored =
+        Anchored { generation: number(16)?, seq: number(24)?, epoch: number(32)?, hash: slot[40..72].try_into().ok()? };
     Some((counter, anchored))
 }

@@ -20,9 +20,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::durable;
-use crate::journal::{
-    ChainWalk, Damage, DamageKind, JournalError, Stored, from_hex, sha256, to_hex,
-};
+use crate::journal::{ChainWalk, Damage, DamageKind, JournalError, Stored, from_hex, sha256, to_hex};
 
 use super::db::{DB_FILE, column, content_damage, counter, file, sql};
 
@@ -84,8 +82,7 @@ impl ArchiveRow {
 
     /// All rows, checked to be without holes.
     pub(crate) fn load_all(conn: &Connection) -> Result<Vec<Self>, JournalError> {
-        let damage =
-            || content_damage("read the archive list", DB_FILE, DamageKind::ArchiveContent);
+        let damage = || content_damage("read the archive list", DB_FILE, DamageKind::ArchiveContent);
         let mut statement = conn
             .prepare("SELECT idx, first_seq, last_seq, bytes, sha256 FROM archives ORDER BY idx")
             .map_err(damage())?;
@@ -115,13 +112,8 @@ impl ArchiveRow {
 
     /// Writes the row inside the caller's transaction.
     pub(crate) fn insert(&self, conn: &Connection) -> Result<(), JournalError> {
-        let values = params![
-            column(self.index),
-            column(self.first_seq),
-            column(self.last_seq),
-            column(self.bytes),
-            self.sha256
-        ];
+        let values =
+            params![column(self.index), column(self.first_seq), column(self.last_seq), column(self.bytes), self.sha256];
         conn.execute("INSERT INTO archives VALUES (?1, ?2, ?3, ?4, ?5)", values)
             .map(|_| ())
             .map_err(sql("list an archive file"))
@@ -133,16 +125,14 @@ impl ArchiveRow {
         let content = match fs::read(self.path(dir)) {
             Ok(content) => content,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let damage =
-                    Damage::new(name, DamageKind::FileMissing, "archive file is not there");
+                let damage = Damage::new(name, DamageKind::FileMissing, "archive file is not there");
                 return Err(damage.beginning_at(self.first_seq).into());
             }
             Err(error) => return Err(file("read an archive file")(error)),
         };
         let events = decode(&name, &content)?;
         let ends = events.first().zip(events.last());
-        let is_listed = ends
-            .is_some_and(|(first, last)| (first.seq, last.seq) == (self.first_seq, self.last_seq));
+        let is_listed = ends.is_some_and(|(first, last)| (first.seq, last.seq) == (self.first_seq, self.last_seq));
         if !is_listed || content.len() as u64 != self.bytes || sha256(&[&content]) != self.sha256 {
             let detail = "the file is not the one that was archived";
             let damage = Damage::new(name, DamageKind::ArchiveContent, detail);
@@ -165,11 +155,7 @@ pub(crate) fn write(
     events: &[Stored],
 ) -> Result<ArchiveRow, JournalError> {
     let (Some(first), Some(last)) = (events.first(), events.last()) else {
-        let damage = Damage::new(
-            name_of(index),
-            DamageKind::SequenceGap,
-            "nothing to archive",
-        );
+        let damage = Damage::new(name_of(index), DamageKind::SequenceGap, "nothing to archive");
         return Err(damage.into());
     };
     let content = encode(index, prev_hash, events);
@@ -183,11 +169,7 @@ pub(crate) fn write(
     durable::write_atomic(&row.path(dir), &[&content]).map_err(file("write an archive file"))?;
     // The live copy goes only after the archived one was seen to be the same.
     if row.read(dir)? != events {
-        let damage = Damage::new(
-            row.name(),
-            DamageKind::ArchiveContent,
-            "read back differently",
-        );
+        let damage = Damage::new(row.name(), DamageKind::ArchiveContent, "read back differently");
         return Err(damage.beginning_at(row.first_seq).into());
     }
     Ok(row)
@@ -232,9 +214,7 @@ fn raw_payload(payload: &[u8]) -> Option<&RawValue> {
 /// The events of an archive file's content, each checked against the chain.
 pub(crate) fn decode(name: &str, content: &[u8]) -> Result<Vec<Stored>, Damage> {
     let unreadable = |detail: &str| Damage::new(name, DamageKind::ArchiveContent, detail);
-    let body = content
-        .strip_suffix(b"\n")
-        .ok_or_else(|| unreadable("the last line is cut off"))?;
+    let body = content.strip_suffix(b"\n").ok_or_else(|| unreadable("the last line is cut off"))?;
     let mut lines = body.split(|byte| *byte == b'\n');
     let heading: Heading<'_> = lines
         .next()

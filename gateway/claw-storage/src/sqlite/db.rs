@@ -28,20 +28,14 @@ const SCHEMA: [(&str, &str); 4] = [
         "CREATE TABLE archives(idx INTEGER PRIMARY KEY, first_seq INTEGER NOT NULL, \
          last_seq INTEGER NOT NULL, bytes INTEGER NOT NULL, sha256 BLOB NOT NULL)",
     ),
-    (
-        "blobs",
-        "CREATE TABLE blobs(handle TEXT PRIMARY KEY, bytes BLOB) WITHOUT ROWID",
-    ),
+    ("blobs", "CREATE TABLE blobs(handle TEXT PRIMARY KEY, bytes BLOB) WITHOUT ROWID"),
     (
         "events",
         "CREATE TABLE events(seq INTEGER PRIMARY KEY, epoch INTEGER NOT NULL, \
          at_ms INTEGER NOT NULL, kind TEXT NOT NULL, version INTEGER NOT NULL, \
          payload BLOB NOT NULL, hash BLOB NOT NULL)",
     ),
-    (
-        "meta",
-        "CREATE TABLE meta(id INTEGER PRIMARY KEY, body BLOB NOT NULL, sha256 BLOB NOT NULL)",
-    ),
+    ("meta", "CREATE TABLE meta(id INTEGER PRIMARY KEY, body BLOB NOT NULL, sha256 BLOB NOT NULL)"),
 ];
 
 /// Creates an empty journal database: complete or not there at all.
@@ -53,11 +47,7 @@ pub(crate) fn create(dir: &Path) -> Result<(), JournalError> {
         name.push(suffix);
         durable::remove_if_there(Path::new(&name)).map_err(file("clear an unfinished database"))?;
     }
-    durable::private_file()
-        .write(true)
-        .create_new(true)
-        .open(&unfinished)
-        .map_err(file("create the database"))?;
+    durable::private_file().write(true).create_new(true).open(&unfinished).map_err(file("create the database"))?;
     fill_new(&unfinished).map_err(sql("create the database"))?;
     fs::File::open(&unfinished)
         .and_then(|created| created.sync_all())
@@ -79,10 +69,7 @@ fn fill_new(path: &Path) -> rusqlite::Result<()> {
     tx.pragma_update(None, "user_version", FORMAT)?;
     match Meta::genesis().store(&tx) {
         Ok(()) => tx.commit()?,
-        Err(JournalError::Io {
-            source: IoCause::Sqlite(error),
-            ..
-        }) => return Err(error),
+        Err(JournalError::Io { source: IoCause::Sqlite(error), .. }) => return Err(error),
         Err(_) => return Err(rusqlite::Error::InvalidQuery),
     }
     conn.close().map_err(|(_, error)| error)
@@ -92,21 +79,19 @@ fn fill_new(path: &Path) -> rusqlite::Result<()> {
 /// a journal that turns out damaged is left exactly as it was found.
 pub(crate) fn connect(dir: &Path, bytes_max: Option<u64>) -> Result<Connection, JournalError> {
     let path = dir.join(DB_FILE);
-    let conn = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)
-        .map_err(sql("open the database"))?;
+    let conn =
+        Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(sql("open the database"))?;
     // Every statement below is right in itself: if SQLite calls it wrong, the header is.
     let damage = |action| content_damage(action, DB_FILE, DamageKind::Unreadable);
     configure(&conn).map_err(damage("configure the database"))?;
-    let mode: String = conn
-        .query_row("PRAGMA journal_mode", [], |row| row.get(0))
-        .map_err(damage("read the database header"))?;
+    let mode: String =
+        conn.query_row("PRAGMA journal_mode", [], |row| row.get(0)).map_err(damage("read the database header"))?;
     if mode != "wal" {
         let detail = format!("journal mode {mode} instead of wal");
         return Err(Damage::new(DB_FILE, DamageKind::Unreadable, detail).into());
     }
     // The first read takes the lock and recovers the log.
-    conn.query_row("SELECT count(*) FROM sqlite_master", [], |_| Ok(()))
-        .map_err(damage("read the schema"))?;
+    conn.query_row("SELECT count(*) FROM sqlite_master", [], |_| Ok(())).map_err(damage("read the schema"))?;
     let is_readonly = conn.is_readonly(MAIN_DB);
     if is_readonly.map_err(damage("read the database header"))? {
         let detail = "the header forbids writing";
@@ -149,19 +134,16 @@ pub(crate) fn limit_size(conn: &Connection, bytes_max: Option<u64>) -> Result<()
     // SQLite's own ceiling stands for "no limit".
     let pages = bytes_max.map_or(0xFFFF_FFFE, |bytes| (bytes / 4096).clamp(1, 0xFFFF_FFFE));
     let query = format!("PRAGMA max_page_count = {pages}");
-    conn.query_row(&query, [], |_| Ok(()))
-        .map_err(sql("limit the database"))
+    conn.query_row(&query, [], |_| Ok(())).map_err(sql("limit the database"))
 }
 
 /// SQLite's own structure check.
 pub(crate) fn check_pages(conn: &Connection) -> Result<(), JournalError> {
-    let verdict: String = conn
-        .query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))
-        .map_err(content_damage(
-            "check the database",
-            DB_FILE,
-            DamageKind::PageStructure,
-        ))?;
+    let verdict: String = conn.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0)).map_err(content_damage(
+        "check the database",
+        DB_FILE,
+        DamageKind::PageStructure,
+    ))?;
     if verdict != "ok" {
         return Err(Damage::new(DB_FILE, DamageKind::PageStructure, verdict).into());
     }
@@ -171,16 +153,11 @@ pub(crate) fn check_pages(conn: &Connection) -> Result<(), JournalError> {
 /// Identification and exact schema.
 pub(crate) fn check_schema(conn: &Connection) -> Result<(), JournalError> {
     let damage = || content_damage("read the schema", DB_FILE, DamageKind::SchemaChanged);
-    let application_id: i32 = conn
-        .query_row("PRAGMA application_id", [], |row| row.get(0))
-        .map_err(damage())?;
-    let mut statement = conn
-        .prepare("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY name")
-        .map_err(damage())?;
-    let found: Vec<(String, String)> = statement
-        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
-        .and_then(Iterator::collect)
-        .map_err(damage())?;
+    let application_id: i32 = conn.query_row("PRAGMA application_id", [], |row| row.get(0)).map_err(damage())?;
+    let mut statement =
+        conn.prepare("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY name").map_err(damage())?;
+    let found: Vec<(String, String)> =
+        statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).and_then(Iterator::collect).map_err(damage())?;
     let expected = SCHEMA.map(|(name, text)| (name.to_owned(), text.to_owned()));
     if application_id != APPLICATION_ID || found != expected {
         let detail = "tables or identification are not those of a journal";
@@ -191,12 +168,11 @@ pub(crate) fn check_schema(conn: &Connection) -> Result<(), JournalError> {
 
 /// The format number in the header.
 pub(crate) fn header_format(conn: &Connection) -> Result<u32, JournalError> {
-    conn.query_row("PRAGMA user_version", [], |row| row.get(0))
-        .map_err(content_damage(
-            "read the format",
-            DB_FILE,
-            DamageKind::SchemaChanged,
-        ))
+    conn.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(content_damage(
+        "read the format",
+        DB_FILE,
+        DamageKind::SchemaChanged,
+    ))
 }
 
 /// Writes one event inside the caller's transaction.
@@ -210,8 +186,7 @@ pub(crate) fn insert_event(conn: &Connection, event: &Stored) -> rusqlite::Resul
         event.payload,
         event.hash
     ];
-    conn.prepare_cached("INSERT INTO events VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
-        .execute(values)?;
+    conn.prepare_cached("INSERT INTO events VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?.execute(values)?;
     Ok(())
 }
 
@@ -245,10 +220,7 @@ pub(crate) fn file(action: &'static str) -> impl FnOnce(std::io::Error) -> Journ
         if durable::is_no_space(&error) {
             return JournalError::Full;
         }
-        JournalError::Io {
-            action,
-            source: IoCause::File(error),
-        }
+        JournalError::Io { action, source: IoCause::File(error) }
     }
 }
 
@@ -256,14 +228,9 @@ pub(crate) fn file(action: &'static str) -> impl FnOnce(std::io::Error) -> Journ
 pub(crate) fn sql(action: &'static str) -> impl FnOnce(rusqlite::Error) -> JournalError {
     move |error| match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => JournalError::Full,
-        Some(ErrorCode::DatabaseCorrupt) => {
-            Damage::new(DB_FILE, DamageKind::PageStructure, error).into()
-        }
+        Some(ErrorCode::DatabaseCorrupt) => Damage::new(DB_FILE, DamageKind::PageStructure, error).into(),
         Some(ErrorCode::NotADatabase) => Damage::new(DB_FILE, DamageKind::Unreadable, error).into(),
-        Some(_) | None => JournalError::Io {
-            action,
-            source: IoCause::Sqlite(error),
-        },
+        Some(_) | None => JournalError::Io { action, source: IoCause::Sqlite(error) },
     }
 }
 
@@ -275,9 +242,7 @@ pub(crate) fn content_damage(
     what: DamageKind,
 ) -> impl FnOnce(rusqlite::Error) -> JournalError {
     move |error| match error.sqlite_error_code() {
-        None | Some(ErrorCode::Unknown | ErrorCode::TooBig) => {
-            Damage::new(file_name, what, error).into()
-        }
+        None | Some(ErrorCode::Unknown | ErrorCode::TooBig) => Damage::new(file_name, what, error).into(),
         Some(_) => sql(action)(error),
     }
 }

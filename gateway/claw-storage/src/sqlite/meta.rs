@@ -66,11 +66,7 @@ impl Meta {
     }
 
     pub(crate) const fn head(&self) -> Head {
-        Head {
-            seq: self.seq,
-            epoch: self.epoch,
-            hash: self.hash,
-        }
+        Head { seq: self.seq, epoch: self.epoch, hash: self.hash }
     }
 
     pub(crate) fn snapshot_seq(&self) -> Option<u64> {
@@ -110,18 +106,10 @@ impl Meta {
 
 /// The row's body, its checksum proven.
 fn load_body(conn: &Connection) -> Result<Vec<u8>, JournalError> {
-    let read = conn
-        .prepare_cached("SELECT body, sha256 FROM meta WHERE id = 0")
-        .and_then(|mut statement| {
-            statement.query_row([], |row| {
-                Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, [u8; 32]>(1)?))
-            })
-        });
-    let (body, checksum) = read.map_err(content_damage(
-        "read the summary",
-        DB_FILE,
-        DamageKind::MetaChecksum,
-    ))?;
+    let read = conn.prepare_cached("SELECT body, sha256 FROM meta WHERE id = 0").and_then(|mut statement| {
+        statement.query_row([], |row| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, [u8; 32]>(1)?)))
+    });
+    let (body, checksum) = read.map_err(content_damage("read the summary", DB_FILE, DamageKind::MetaChecksum))?;
     if sha256(&[&body]) == checksum {
         return Ok(body);
     }
@@ -130,8 +118,7 @@ fn load_body(conn: &Connection) -> Result<Vec<u8>, JournalError> {
 }
 
 fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, JournalError> {
-    serde_json::from_slice(body)
-        .map_err(|error| Damage::new(DB_FILE, DamageKind::MetaChecksum, error).into())
+    serde_json::from_slice(body).map_err(|error| Damage::new(DB_FILE, DamageKind::MetaChecksum, error).into())
 }
 
 fn blob_digest(handle: &str, bytes: Option<&[u8]>) -> [u8; 32] {

@@ -35,8 +35,8 @@ use thiserror::Error;
 
 use crate::durable::DirLock;
 use crate::journal::{
-    Batch, ChainWalk, CompactReport, Damage, FaultHook, Head, Journal, JournalError, NoFaults,
-    Snapshot, Space, Stored, VerifyReport, admit, next_epoch,
+    Batch, ChainWalk, CompactReport, Damage, FaultHook, Head, Journal, JournalError, NoFaults, Snapshot, Space, Stored,
+    VerifyReport, admit, next_epoch,
 };
 
 use anchor::Anchor;
@@ -202,23 +202,12 @@ impl SqliteJournal {
         let head_seq = self.meta.seq;
         let archived = (self.meta.archived_seq, self.meta.archived_hash);
         let conn = self.connection()?;
-        let prev_hash = if after_seq == archived.0 {
-            archived.1
-        } else {
-            verify::live_hash(conn, after_seq)?
-        };
+        let prev_hash = if after_seq == archived.0 { archived.1 } else { verify::live_hash(conn, after_seq)? };
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let events: Vec<Stored> = conn
-            .prepare_cached(
-                "SELECT * FROM events WHERE seq > ?1 AND seq <= ?2 ORDER BY seq LIMIT ?3",
-            )
+            .prepare_cached("SELECT * FROM events WHERE seq > ?1 AND seq <= ?2 ORDER BY seq LIMIT ?3")
             .and_then(|mut statement| {
-                statement
-                    .query_map(
-                        params![column(after_seq), column(head_seq), limit],
-                        db::event_of,
-                    )?
-                    .collect()
+                statement.query_map(params![column(after_seq), column(head_seq), limit], db::event_of)?.collect()
             })
             .map_err(verify::event_damage("read events"))?;
         let mut walk = ChainWalk::after(after_seq, prev_hash);
@@ -255,13 +244,7 @@ impl Journal for SqliteJournal {
         })
     }
 
-    fn append(
-        &mut self,
-        expected_seq: u64,
-        epoch: u64,
-        at_ms: i64,
-        batches: &[Batch],
-    ) -> Result<Head, JournalError> {
+    fn append(&mut self, expected_seq: u64, epoch: u64, at_ms: i64, batches: &[Batch]) -> Result<Head, JournalError> {
         self.on_reserve_if_full(|journal| {
             admit(&journal.meta.head(), expected_seq, epoch, batches)?;
             journal.append_once(at_ms, batches)
@@ -289,9 +272,7 @@ impl Journal for SqliteJournal {
 
     fn latest_snapshot(&mut self) -> Result<Option<Snapshot>, JournalError> {
         let saved = self.meta.snapshot.as_ref();
-        saved
-            .map(|meta| snapshot::read(&self.dir, meta))
-            .transpose()
+        saved.map(|meta| snapshot::read(&self.dir, meta)).transpose()
     }
 
     fn compact(&mut self, up_to_seq: u64) -> Result<CompactReport, JournalError> {

@@ -21,10 +21,7 @@ const LOCK_FILE: &str = "journal.lock";
 /// A SQLite database is at least its smallest page.
 const DB_BYTES_MIN: u64 = 512;
 
-pub(super) fn open(
-    dir: &Path,
-    options: JournalOptions,
-) -> Result<(SqliteJournal, OpenReport), OpenError> {
+pub(super) fn open(dir: &Path, options: JournalOptions) -> Result<(SqliteJournal, OpenReport), OpenError> {
     durable::private_dir(dir).map_err(file("make the journal's folder"))?;
     let lock = lock(dir)?;
     let created = is_new(dir)?;
@@ -75,26 +72,17 @@ pub(super) fn open(
 
 fn lock(dir: &Path) -> Result<DirLock, OpenError> {
     DirLock::take(&dir.join(LOCK_FILE)).map_err(|error| match error {
-        LockError::Held { pid } => OpenError::Locked {
-            dir: dir.to_owned(),
-            pid,
-        },
+        LockError::Held { pid } => OpenError::Locked { dir: dir.to_owned(), pid },
         LockError::Io(error) => file("lock the journal's folder")(error).into(),
     })
 }
 
 /// Some other program has the database open, without our lock file.
 fn held(dir: &Path, error: JournalError) -> OpenError {
-    if let JournalError::Io {
-        source: IoCause::Sqlite(cause),
-        ..
-    } = &error
+    if let JournalError::Io { source: IoCause::Sqlite(cause), .. } = &error
         && cause.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
     {
-        return OpenError::Locked {
-            dir: dir.to_owned(),
-            pid: None,
-        };
+        return OpenError::Locked { dir: dir.to_owned(), pid: None };
     }
     error.into()
 }
@@ -133,10 +121,7 @@ fn require_database(dir: &Path) -> Result<(), OpenError> {
 fn check_format(conn: &Connection) -> Result<(), OpenError> {
     let found = Meta::load_format(conn)?;
     if found > FORMAT {
-        return Err(OpenError::NewerFormat {
-            found,
-            supported: FORMAT,
-        });
+        return Err(OpenError::NewerFormat { found, supported: FORMAT });
     }
     let header = db::header_format(conn)?;
     if (found, header) == (FORMAT, FORMAT) {
@@ -155,17 +140,13 @@ struct KeptAnchor {
 
 fn load_anchor(dir: &Path, meta: &Meta) -> Result<KeptAnchor, OpenError> {
     match Anchor::load(dir) {
-        Ok(Some(loaded)) => Ok(KeptAnchor {
-            anchor: Some(loaded.anchor),
-            anchored: loaded.anchored,
-            one_slot_bad: loaded.one_slot_bad,
-        }),
+        Ok(Some(loaded)) => {
+            Ok(KeptAnchor { anchor: Some(loaded.anchor), anchored: loaded.anchored, one_slot_bad: loaded.one_slot_bad })
+        }
         // The creation was cut short between the two files.
-        Ok(None) if *meta == Meta::genesis() => Ok(KeptAnchor {
-            anchor: None,
-            anchored: Anchored::from(meta),
-            one_slot_bad: false,
-        }),
+        Ok(None) if *meta == Meta::genesis() => {
+            Ok(KeptAnchor { anchor: None, anchored: Anchored::from(meta), one_slot_bad: false })
+        }
         Ok(None) => {
             let detail = "without it a lost tail cannot be told from a crash";
             Err(Damage::new(ANCHOR_FILE, DamageKind::FileMissing, detail).into())
@@ -183,9 +164,7 @@ impl KeptAnchor {
             return Ok(Anchor::create(dir, &present).map_err(file("create the head anchor"))?);
         };
         if self.one_slot_bad || self.anchored != present {
-            anchor
-                .write(&present)
-                .map_err(file("write the head anchor"))?;
+            anchor.write(&present).map_err(file("write the head anchor"))?;
         }
         Ok(anchor)
     }
@@ -200,11 +179,7 @@ fn find_leftovers(dir: &Path, conn: &Connection, meta: &Meta) -> Result<Vec<Stri
     }
     let latest = meta.snapshot.as_ref().map(snapshot::name_of);
     let saved = names_in(dir, SNAPSHOT_DIR, SNAPSHOT_EXTENSION)?;
-    leftovers.extend(
-        saved
-            .into_iter()
-            .filter(|name| Some(name) != latest.as_ref()),
-    );
+    leftovers.extend(saved.into_iter().filter(|name| Some(name) != latest.as_ref()));
     let listed: BTreeSet<String> = (1..=meta.n_archives).map(archive::name_of).collect();
     for name in names_in(dir, ARCHIVE_DIR, ARCHIVE_EXTENSION)? {
         if !listed.contains(&name) {
@@ -217,17 +192,10 @@ fn find_leftovers(dir: &Path, conn: &Connection, meta: &Meta) -> Result<Vec<Stri
 
 /// An archive that the database does not list may go only if its events are on
 /// the live chain; otherwise this is a journal restored beside a newer archive.
-fn require_live_copy(
-    dir: &Path,
-    conn: &Connection,
-    meta: &Meta,
-    name: &str,
-) -> Result<(), OpenError> {
+fn require_live_copy(dir: &Path, conn: &Connection, meta: &Meta, name: &str) -> Result<(), OpenError> {
     let content = fs::read(dir.join(name)).map_err(file("read an archive file"))?;
     let events = archive::decode(name, &content)?;
-    let (seq, hash) = events
-        .last()
-        .map_or((0, GENESIS), |event| (event.seq, event.hash));
+    let (seq, hash) = events.last().map_or((0, GENESIS), |event| (event.seq, event.hash));
     if seq <= meta.archived_seq || seq > meta.seq || verify::live_hash(conn, seq)? != hash {
         let detail = format!("holds events up to {seq} that the journal does not have");
         return Err(Damage::new(name, DamageKind::TailLost, detail).into());
@@ -252,9 +220,7 @@ fn names_in(dir: &Path, folder: &str, extension: &str) -> Result<Vec<String>, Op
     let mut names = Vec::new();
     for entry in fs::read_dir(&path).map_err(file(action))? {
         let name = entry.map_err(file(action))?.file_name();
-        let matching = Path::new(&name)
-            .extension()
-            .is_some_and(|found| found == extension);
+        let matching = Path::new(&name).extension().is_some_and(|found| found == extension);
         if let (true, Some(name)) = (matching, name.to_str()) {
             let prefix = if folder.is_empty() { "" } else { "/" };
             names.push(format!("{folder}{prefix}{name}"));

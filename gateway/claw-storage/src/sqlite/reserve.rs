@@ -28,11 +28,7 @@ impl Reserve {
     pub(crate) fn open(dir: &Path, bytes: u64) -> io::Result<Self> {
         let path = dir.join(RESERVE_FILE);
         let present_bytes = path.metadata().map_or(0, |metadata| metadata.len());
-        let mut reserve = Self {
-            path,
-            bytes,
-            is_held: bytes > 0 && present_bytes == bytes,
-        };
+        let mut reserve = Self { path, bytes, is_held: bytes > 0 && present_bytes == bytes };
         if reserve.is_held {
             return Ok(reserve);
         }
@@ -42,11 +38,7 @@ impl Reserve {
     }
 
     pub(crate) fn space(&self) -> Space {
-        if self.bytes == 0 || self.is_held {
-            Space::Normal
-        } else {
-            Space::OnReserve
-        }
+        if self.bytes == 0 || self.is_held { Space::Normal } else { Space::OnReserve }
     }
 
     /// Gives the space up; false when there was none to give.
@@ -111,11 +103,7 @@ impl Reserve {
 }
 
 fn allocate(path: &Path, bytes: u64) -> io::Result<()> {
-    let mut file = durable::private_file()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .open(path)?;
+    let mut file = durable::private_file().write(true).create(true).truncate(true).open(path)?;
     match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, bytes) {
         Ok(()) => {}
         Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {

@@ -26,11 +26,7 @@ pub(crate) fn name_of(meta: &SnapshotMeta) -> String {
 }
 
 /// Writes the file, durably. `generation` makes its name unique.
-pub(crate) fn write(
-    dir: &Path,
-    generation: u64,
-    snapshot: &Snapshot,
-) -> Result<SnapshotMeta, JournalError> {
+pub(crate) fn write(dir: &Path, generation: u64, snapshot: &Snapshot) -> Result<SnapshotMeta, JournalError> {
     let mut header = Vec::with_capacity(HEADER_BYTES);
     header.extend_from_slice(MAGIC);
     header.extend_from_slice(&snapshot.format.to_be_bytes());
@@ -61,8 +57,7 @@ pub(crate) fn read(dir: &Path, meta: &SnapshotMeta) -> Result<Snapshot, JournalE
     };
     let intact = content.len() as u64 == meta.bytes && sha256(&[&content]) == meta.sha256;
     let snapshot = intact.then(|| decode(&content)).flatten();
-    let matching =
-        snapshot.filter(|snapshot| (snapshot.seq, snapshot.format) == (meta.seq, meta.format));
+    let matching = snapshot.filter(|snapshot| (snapshot.seq, snapshot.format) == (meta.seq, meta.format));
     matching.ok_or_else(|| {
         let detail = "the file is not the one that was saved";
         Damage::new(name, DamageKind::SnapshotContent, detail).into()

@@ -22,17 +22,11 @@ pub(crate) fn event_damage(action: &'static str) -> impl FnOnce(rusqlite::Error)
 pub(crate) fn live_hash(conn: &Connection, seq: u64) -> Result<[u8; 32], JournalError> {
     let hash: Option<[u8; 32]> = conn
         .prepare_cached("SELECT hash FROM events WHERE seq = ?1")
-        .and_then(|mut statement| {
-            statement
-                .query_row([column(seq)], |row| row.get(0))
-                .optional()
-        })
+        .and_then(|mut statement| statement.query_row([column(seq)], |row| row.get(0)).optional())
         .map_err(event_damage("read an event"))?;
     hash.ok_or_else(|| {
         let detail = format!("event {seq} is not there");
-        Damage::new(DB_FILE, DamageKind::SequenceGap, detail)
-            .beginning_at(seq)
-            .into()
+        Damage::new(DB_FILE, DamageKind::SequenceGap, detail).beginning_at(seq).into()
     })
 }
 
@@ -49,10 +43,7 @@ pub(crate) fn chain(
 ) -> Result<Option<[u8; 32]>, JournalError> {
     let listed = archives.last().map_or(0, |row| row.last_seq);
     if (archives.len() as u64, listed) != (meta.n_archives, meta.archived_seq) {
-        let detail = format!(
-            "archive list ends at {listed}, not at {}",
-            meta.archived_seq
-        );
+        let detail = format!("archive list ends at {listed}, not at {}", meta.archived_seq);
         let damage = Damage::new(DB_FILE, DamageKind::ArchiveContent, detail);
         return Err(damage.beginning_at(listed + 1).into());
     }
@@ -103,19 +94,13 @@ fn live_chain(
     probed: &mut Option<[u8; 32]>,
 ) -> Result<(), JournalError> {
     let action = "read events";
-    let mut statement = conn
-        .prepare("SELECT * FROM events ORDER BY seq")
-        .map_err(event_damage(action))?;
-    let rows = statement
-        .query_map([], db::event_of)
-        .map_err(event_damage(action))?;
+    let mut statement = conn.prepare("SELECT * FROM events ORDER BY seq").map_err(event_damage(action))?;
+    let rows = statement.query_map([], db::event_of).map_err(event_damage(action))?;
     for event in rows {
-        let event = event
-            .map_err(event_damage(action))
-            .map_err(|error| match error {
-                JournalError::Damage(damage) => damage.beginning_at(walk.seq + 1).into(),
-                other => other,
-            })?;
+        let event = event.map_err(event_damage(action)).map_err(|error| match error {
+            JournalError::Damage(damage) => damage.beginning_at(walk.seq + 1).into(),
+            other => other,
+        })?;
         walk.step(DB_FILE, &event)?;
         if event.seq == probe_seq {
             *probed = Some(event.hash);
@@ -145,13 +130,9 @@ fn check_size(dir: &Path, row: &ArchiveRow) -> Result<(), JournalError> {
 /// The blobs are those that the summary counts.
 pub(crate) fn blobs(conn: &Connection, meta: &Meta) -> Result<(), JournalError> {
     let damage = || content_damage("read blobs", DB_FILE, DamageKind::BlobContent);
-    let mut statement = conn
-        .prepare("SELECT handle, bytes FROM blobs")
-        .map_err(damage())?;
+    let mut statement = conn.prepare("SELECT handle, bytes FROM blobs").map_err(damage())?;
     let rows = statement
-        .query_map([], |row| {
-            Ok((row.get::<_, String>(0)?, row.get::<_, Option<Vec<u8>>>(1)?))
-        })
+        .query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, Option<Vec<u8>>>(1)?)))
         .map_err(damage())?;
     // What is left after taking every row out of the digest must be nothing.
     let mut rest = meta.clone();
@@ -178,11 +159,7 @@ pub(crate) fn snapshot(conn: &Connection, dir: &Path, meta: &Meta) -> Result<(),
         // Its event is in the archive, whose own walk vouches for the rest.
         return Ok(());
     }
-    let hash = if snapshot.seq == meta.archived_seq {
-        meta.archived_hash
-    } else {
-        live_hash(conn, snapshot.seq)?
-    };
+    let hash = if snapshot.seq == meta.archived_seq { meta.archived_hash } else { live_hash(conn, snapshot.seq)? };
     if hash != snapshot.hash {
         let detail = format!("taken at another event {}", snapshot.seq);
         let name = snapshot::name_of(saved);
@@ -192,11 +169,7 @@ pub(crate) fn snapshot(conn: &Connection, dir: &Path, meta: &Meta) -> Result<(),
 }
 
 /// Nothing that was acknowledged is missing: the anchor is the journal's present or its past.
-pub(crate) fn anchor_holds(
-    anchored: &Anchored,
-    meta: &Meta,
-    hash_at_anchor: Option<[u8; 32]>,
-) -> Result<(), Damage> {
+pub(crate) fn anchor_holds(anchored: &Anchored, meta: &Meta, hash_at_anchor: Option<[u8; 32]>) -> Result<(), Damage> {
     let detail = format!(
         "acknowledged up to transaction {} (event {}, epoch {}), found transaction {} (event {}, epoch {})",
         anchored.generation, anchored.seq, anchored.epoch, meta.generation, meta.seq, meta.epoch
@@ -204,11 +177,7 @@ pub(crate) fn anchor_holds(
     let is_behind = meta.generation < anchored.generation || meta.epoch < anchored.epoch;
     if is_behind || meta.seq < anchored.seq {
         let damage = Damage::new(WAL_FILE, DamageKind::TailLost, detail);
-        return Err(if meta.seq < anchored.seq {
-            damage.beginning_at(meta.seq + 1)
-        } else {
-            damage
-        });
+        return Err(if meta.seq < anchored.seq { damage.beginning_at(meta.seq + 1) } else { damage });
     }
     let is_same_transaction = meta.generation == anchored.generation;
     if is_same_transaction && Anchored::from(meta) != *anchored {
@@ -241,11 +210,7 @@ pub(crate) fn anchor_is_current(dir: &Path, meta: &Meta) -> Result<(), JournalEr
 }
 
 /// Structure, summary, whole chain, snapshot and blobs.
-pub(crate) fn everything(
-    conn: &Connection,
-    dir: &Path,
-    expected: &Meta,
-) -> Result<VerifyReport, JournalError> {
+pub(crate) fn everything(conn: &Connection, dir: &Path, expected: &Meta) -> Result<VerifyReport, JournalError> {
     db::check_pages(conn)?;
     db::check_schema(conn)?;
     let meta = Meta::load(conn)?;

@@ -5,8 +5,8 @@ use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
 
 use crate::durable;
 use crate::journal::{
-    Batch, CompactReport, Damage, DamageKind, FaultPoint, Head, JournalError, Snapshot, Stored,
-    admit_compaction, admit_snapshot, distinct_blobs, extend_chain,
+    Batch, CompactReport, Damage, DamageKind, FaultPoint, Head, JournalError, Snapshot, Stored, admit_compaction,
+    admit_snapshot, distinct_blobs, extend_chain,
 };
 
 use super::anchor::Anchored;
@@ -49,18 +49,13 @@ impl SqliteJournal {
         next.generation = self.meta.generation + 1;
         let acknowledged = self.meta.clone();
         let conn = self.connection()?;
-        let tx = conn
-            .transaction_with_behavior(TransactionBehavior::Immediate)
-            .map_err(sql("begin a transaction"))?;
+        let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sql("begin a transaction"))?;
         fence(&Meta::load(&tx)?, &acknowledged)?;
         fill(&tx)?;
         next.store(&tx)?;
         let committed = tx.commit().map_err(sql("commit"));
-        let anchored = committed.and_then(|()| {
-            self.anchor
-                .write(&Anchored::from(&next))
-                .map_err(file("write the head anchor"))
-        });
+        let anchored =
+            committed.and_then(|()| self.anchor.write(&Anchored::from(&next)).map_err(file("write the head anchor")));
         if let Err(error) = anchored {
             self.unsettled = Some(if_unsettled);
             return Err(error);
@@ -94,9 +89,7 @@ impl SqliteJournal {
             }
         }
         let archives = ArchiveRow::load_all(conn)?;
-        self.anchor
-            .write(&Anchored::from(&settled))
-            .map_err(file("write the head anchor"))?;
+        self.anchor.write(&Anchored::from(&settled)).map_err(file("write the head anchor"))?;
         self.archives = archives;
         self.meta = settled;
         self.unsettled = None;
@@ -104,11 +97,7 @@ impl SqliteJournal {
         Ok(())
     }
 
-    pub(super) fn append_once(
-        &mut self,
-        at_ms: i64,
-        batches: &[Batch],
-    ) -> Result<Head, JournalError> {
+    pub(super) fn append_once(&mut self, at_ms: i64, batches: &[Batch]) -> Result<Head, JournalError> {
         let faults = self.options.faults.clone();
         faults.at(FaultPoint::BeforeAppend);
         self.settle()?;
@@ -124,9 +113,7 @@ impl SqliteJournal {
                 }
                 BlobState::Held(held) if held == bytes => {}
                 BlobState::Held(_) | BlobState::Erased => {
-                    return Err(JournalError::BlobConflict {
-                        handle: handle.to_owned(),
-                    });
+                    return Err(JournalError::BlobConflict { handle: handle.to_owned() });
                 }
             }
         }
@@ -136,9 +123,7 @@ impl SqliteJournal {
         }
         (next.seq, next.hash) = (head.seq, head.hash);
         let new_handles = new_blobs.iter().map(|(handle, _)| (*handle).to_owned());
-        let if_unsettled = Unsettled::TakeBack {
-            new_handles: new_handles.collect(),
-        };
+        let if_unsettled = Unsettled::TakeBack { new_handles: new_handles.collect() };
         self.commit(next, if_unsettled, |conn| {
             insert_all(conn, &stored, &new_blobs).map_err(sql("append events"))?;
             faults.at(FaultPoint::AfterAppend);
@@ -163,30 +148,18 @@ impl SqliteJournal {
         })?;
         // Old pages with the value stand in the write-ahead log until it is folded
         // into the database; erased must mean gone from the disk.
-        let folded =
-            self.connection()?
-                .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        let folded = self.connection()?.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
         if let Err(error) = folded {
             tracing::warn!(%error, "erased value leaves the write-ahead log at the next checkpoint");
         }
         Ok(true)
     }
 
-    pub(super) fn save_snapshot(
-        &mut self,
-        seq: u64,
-        format: u16,
-        state: &[u8],
-    ) -> Result<(), JournalError> {
+    pub(super) fn save_snapshot(&mut self, seq: u64, format: u16, state: &[u8]) -> Result<(), JournalError> {
         self.settle()?;
         admit_snapshot(&self.meta.head(), self.meta.snapshot_seq(), seq)?;
         let hash = self.hash_at(seq)?;
-        let snapshot = Snapshot {
-            seq,
-            format,
-            state: state.to_vec(),
-            hash,
-        };
+        let snapshot = Snapshot { seq, format, state: state.to_vec(), hash };
         durable::private_dir(&self.dir.join(SNAPSHOT_DIR)).map_err(file("make a folder"))?;
         let saved = snapshot::write(&self.dir, self.meta.generation + 1, &snapshot)?;
         let mut next = self.meta.clone();
@@ -201,10 +174,7 @@ impl SqliteJournal {
         Ok(())
     }
 
-    pub(super) fn archive_through(
-        &mut self,
-        up_to_seq: u64,
-    ) -> Result<CompactReport, JournalError> {
+    pub(super) fn archive_through(&mut self, up_to_seq: u64) -> Result<CompactReport, JournalError> {
         self.settle()?;
         admit_compaction(self.meta.snapshot_seq(), up_to_seq)?;
         let mut report = CompactReport::default();
@@ -256,9 +226,7 @@ impl SqliteJournal {
         let event = archived.iter().find(|event| event.seq == seq);
         event.map(|event| event.hash).ok_or_else(|| {
             let detail = format!("event {seq} is not where the archive list says");
-            Damage::new(DB_FILE, DamageKind::SequenceGap, detail)
-                .beginning_at(seq)
-                .into()
+            Damage::new(DB_FILE, DamageKind::SequenceGap, detail).beginning_at(seq).into()
         })
     }
 }
@@ -266,50 +234,31 @@ impl SqliteJournal {
 /// The row must be the one this process wrote last; any other writer wins over us.
 fn fence(found: &Meta, acknowledged: &Meta) -> Result<(), JournalError> {
     if found.epoch != acknowledged.epoch {
-        return Err(JournalError::Fenced {
-            given: acknowledged.epoch,
-            current: found.epoch,
-        });
+        return Err(JournalError::Fenced { given: acknowledged.epoch, current: found.epoch });
     }
     if found.generation != acknowledged.generation {
-        return Err(JournalError::SequenceConflict {
-            expected: acknowledged.seq,
-            actual: found.seq,
-        });
+        return Err(JournalError::SequenceConflict { expected: acknowledged.seq, actual: found.seq });
     }
     Ok(())
 }
 
-fn insert_all(
-    conn: &Connection,
-    stored: &[Stored],
-    new_blobs: &[(&str, &[u8])],
-) -> rusqlite::Result<()> {
+fn insert_all(conn: &Connection, stored: &[Stored], new_blobs: &[(&str, &[u8])]) -> rusqlite::Result<()> {
     for event in stored {
         db::insert_event(conn, event)?;
     }
     for (handle, bytes) in new_blobs {
-        conn.prepare_cached("INSERT INTO blobs VALUES (?1, ?2)")?
-            .execute(params![handle, bytes])?;
+        conn.prepare_cached("INSERT INTO blobs VALUES (?1, ?2)")?.execute(params![handle, bytes])?;
     }
     Ok(())
 }
 
 /// Removes what an append committed but never acknowledged.
-fn take_back(
-    conn: &mut Connection,
-    settled: &Meta,
-    new_handles: &[String],
-) -> Result<(), JournalError> {
+fn take_back(conn: &mut Connection, settled: &Meta, new_handles: &[String]) -> Result<(), JournalError> {
     let action = "take back an unacknowledged append";
-    let tx = conn
-        .transaction_with_behavior(TransactionBehavior::Immediate)
-        .map_err(sql(action))?;
-    tx.execute("DELETE FROM events WHERE seq > ?1", [column(settled.seq)])
-        .map_err(sql(action))?;
+    let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sql(action))?;
+    tx.execute("DELETE FROM events WHERE seq > ?1", [column(settled.seq)]).map_err(sql(action))?;
     for handle in new_handles {
-        tx.execute("DELETE FROM blobs WHERE handle = ?1", [handle])
-            .map_err(sql(action))?;
+        tx.execute("DELETE FROM blobs WHERE handle = ?1", [handle]).map_err(sql(action))?;
     }
     settled.store(&tx)?;
     tx.commit().map_err(sql(action))

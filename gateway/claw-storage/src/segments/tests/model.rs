@@ -29,22 +29,8 @@ enum Op {
 }
 
 fn op() -> impl Strategy<Value = Op> {
-    let append = (
-        0..4_usize,
-        0..6_u64,
-        0..3_u64,
-        0..6_u64,
-        0..200_usize,
-        0..500_i64,
-    )
-        .prop_map(|(stream, back, n_gap, n_new, width, at_ms)| Op::Append {
-            stream,
-            back,
-            n_gap,
-            n_new,
-            width,
-            at_ms,
-        });
+    let append = (0..4_usize, 0..6_u64, 0..3_u64, 0..6_u64, 0..200_usize, 0..500_i64)
+        .prop_map(|(stream, back, n_gap, n_new, width, at_ms)| Op::Append { stream, back, n_gap, n_new, width, at_ms });
     prop_oneof![
         12 => append,
         2 => Just(Op::Sync),
@@ -82,12 +68,7 @@ impl World {
     fn new(limits: LogLimits) -> Self {
         let root = scratch();
         let logs = Some(open(root.path(), limits.clone()));
-        Self {
-            root,
-            limits,
-            logs,
-            nodes: BTreeMap::new(),
-        }
+        Self { root, limits, logs, nodes: BTreeMap::new() }
     }
 
     fn logs(&mut self) -> &mut LogSegments {
@@ -96,14 +77,9 @@ impl World {
 
     fn apply(&mut self, op: &Op) {
         match *op {
-            Op::Append {
-                stream,
-                back,
-                n_gap,
-                n_new,
-                width,
-                at_ms,
-            } => self.append(&key_of(stream), back, n_gap, n_new, width, at_ms),
+            Op::Append { stream, back, n_gap, n_new, width, at_ms } => {
+                self.append(&key_of(stream), back, n_gap, n_new, width, at_ms);
+            }
             Op::Sync => self.logs().sync().unwrap(),
             Op::Seal { stream } => {
                 let key = key_of(stream);
@@ -114,23 +90,14 @@ impl World {
             }
             Op::Reopen => {
                 drop(self.logs.take());
-                let (logs, report) =
-                    LogSegments::open(self.root.path(), self.limits.clone()).unwrap();
+                let (logs, report) = LogSegments::open(self.root.path(), self.limits.clone()).unwrap();
                 assert_eq!((report.torn, report.n_bad_stretches), (Vec::new(), 0));
                 self.logs = Some(logs);
             }
         }
     }
 
-    fn append(
-        &mut self,
-        key: &LogKey,
-        back: u64,
-        n_gap: u64,
-        n_new: u64,
-        width: usize,
-        at_ms: i64,
-    ) {
+    fn append(&mut self, key: &LogKey, back: u64, n_gap: u64, n_new: u64, width: usize, at_ms: i64) {
         let node = self.nodes.entry(key.clone()).or_default();
         let end = node.lines.len() as u64;
         // What is sent again must be one run of lines, so it begins after the last loss.
@@ -144,16 +111,10 @@ impl World {
             new.bytes.resize(width, b'.');
             node.lines.push(Some(new));
         }
-        let resent: Vec<LogLine> = (resend_from + 1..=end)
-            .filter_map(|seq| node.get(seq).cloned())
-            .collect();
-        let new: Vec<LogLine> = (end + n_gap + 1..=end + n_gap + n_new)
-            .filter_map(|seq| node.get(seq).cloned())
-            .collect();
-        let gap = (n_gap > 0).then_some(Gap {
-            first_seq: end + 1,
-            n_lost: n_gap,
-        });
+        let resent: Vec<LogLine> = (resend_from + 1..=end).filter_map(|seq| node.get(seq).cloned()).collect();
+        let new: Vec<LogLine> =
+            (end + n_gap + 1..=end + n_gap + n_new).filter_map(|seq| node.get(seq).cloned()).collect();
+        let gap = (n_gap > 0).then_some(Gap { first_seq: end + 1, n_lost: n_gap });
         let logs = self.logs.as_mut().unwrap();
         let ack = match gap {
             None => logs.append(key, &[resent, new].concat(), None).unwrap(),
@@ -174,28 +135,18 @@ impl World {
             let present = covered(logs, key);
             let last_seq = logs.last_seq(key).map_or(0, |ack| ack.0);
             assert_eq!(last_seq, node.lines.len() as u64);
-            let query = LogQuery {
-                workload: Some(&key.workload),
-                streams: &[key.stream],
-                ..EVERYTHING
-            };
+            let query = LogQuery { workload: Some(&key.workload), streams: &[key.stream], ..EVERYTHING };
             let page = logs.read(&query).unwrap();
             for entry in &page.entries {
                 assert_eq!(Some(&entry.line), node.get(entry.line.seq));
             }
             // Retention eats from the front only: what is missing behind it was lost by the node.
             let first = present.first().copied().unwrap_or(last_seq + 1);
-            let expected: Vec<u64> = (first..=last_seq)
-                .filter(|seq| node.get(*seq).is_some())
-                .collect();
+            let expected: Vec<u64> = (first..=last_seq).filter(|seq| node.get(*seq).is_some()).collect();
             assert_eq!(present, expected);
         }
         let on_disk: u64 = logs.keys().map(|key| self.bytes_on_disk(key)).sum();
-        assert_eq!(
-            logs.bytes(),
-            on_disk,
-            "the count of bytes is that of the files"
-        );
+        assert_eq!(logs.bytes(), on_disk, "the count of bytes is that of the files");
     }
 
     fn bytes_on_disk(&self, key: &LogKey) -> u64 {
@@ -214,11 +165,7 @@ fn paged(logs: &LogSegments, limit: usize) -> (Vec<LogEntry>, Vec<LogGap>) {
     let (mut entries, mut gaps) = (Vec::new(), Vec::new());
     let mut after = Vec::new();
     loop {
-        let query = LogQuery {
-            limit,
-            after: &after,
-            ..EVERYTHING
-        };
+        let query = LogQuery { limit, after: &after, ..EVERYTHING };
         let page = logs.read(&query).unwrap();
         entries.extend(page.entries);
         gaps.extend(page.gaps);

@@ -10,11 +10,7 @@ use crate::sqlite::anchor::ANCHOR_FILE;
 
 const CHILD_DIR: &str = "CLAW_STORAGE_CRASH_DIR";
 const CHILD_POINT: &str = "CLAW_STORAGE_CRASH_POINT";
-const POINTS: [FaultPoint; 3] = [
-    FaultPoint::BeforeAppend,
-    FaultPoint::AfterAppend,
-    FaultPoint::AfterFsync,
-];
+const POINTS: [FaultPoint; 3] = [FaultPoint::BeforeAppend, FaultPoint::AfterAppend, FaultPoint::AfterFsync];
 
 /// Dies by signal 9 at the second append that comes to its point.
 #[derive(Debug)]
@@ -44,17 +40,9 @@ fn crash_child() {
         return;
     };
     let point = POINTS[point.parse::<usize>().unwrap()];
-    let faults = Arc::new(Killer {
-        point,
-        n_seen: Mutex::new(0),
-    });
-    let options = JournalOptions {
-        faults,
-        ..options()
-    };
-    let mut journal = SqliteJournal::open_with(Path::new(&dir), options)
-        .unwrap()
-        .0;
+    let faults = Arc::new(Killer { point, n_seen: Mutex::new(0) });
+    let options = JournalOptions { faults, ..options() };
+    let mut journal = SqliteJournal::open_with(Path::new(&dir), options).unwrap().0;
     append_at_head(&mut journal, 1, &[one("acknowledged", b"1")]);
     append_at_head(&mut journal, 2, &[one("cut_short", b"2"), blob("h", b"2")]);
     panic!("the killer did not strike");
@@ -65,21 +53,14 @@ fn kill_9_at_each_point_loses_nothing_acknowledged_and_halves_nothing() {
     for (n, point) in POINTS.iter().enumerate() {
         let root = scratch();
         let child = Command::new(std::env::current_exe().unwrap())
-            .args([
-                "--exact",
-                "sqlite::tests::crash::crash_child",
-                "--nocapture",
-            ])
+            .args(["--exact", "sqlite::tests::crash::crash_child", "--nocapture"])
             .env(CHILD_DIR, root.path())
             .env(CHILD_POINT, n.to_string())
             .output()
             .unwrap();
         assert!(!child.status.success(), "{point:?}: {child:?}");
         let (mut journal, report) = SqliteJournal::open_with(root.path(), options()).unwrap();
-        let kinds: Vec<String> = read_all(&mut journal)
-            .into_iter()
-            .map(|event| event.kind)
-            .collect();
+        let kinds: Vec<String> = read_all(&mut journal).into_iter().map(|event| event.kind).collect();
         let found = (kinds.len(), journal.blob("h").unwrap().is_some());
         let expected = match point {
             FaultPoint::BeforeAppend | FaultPoint::AfterAppend => (1, false),
@@ -107,10 +88,7 @@ fn a_crash_between_commit_and_anchor_keeps_the_commit() {
     assert_eq!(content(&mut journal), before);
     drop(journal);
     let (_, report) = SqliteJournal::open_with(root.path(), options()).unwrap();
-    assert_eq!(
-        report.n_unacknowledged, 0,
-        "the anchor was brought up to the journal"
-    );
+    assert_eq!(report.n_unacknowledged, 0, "the anchor was brought up to the journal");
 }
 
 #[test]
@@ -124,11 +102,7 @@ fn an_append_that_could_not_be_anchored_is_taken_back() {
     // A descriptor that cannot be written stands for a disk that fails at that very moment.
     let broken = File::open(root.path().join(ANCHOR_FILE)).unwrap();
     let sound = std::mem::replace(&mut journal.anchor.file, broken);
-    let batches = [
-        one("a", b"1"),
-        blob("blob-20", b"old"),
-        blob("blob-21", b"new"),
-    ];
+    let batches = [one("a", b"1"), blob("blob-20", b"old"), blob("blob-21", b"new")];
     for _ in 0..2 {
         let failed = journal.append(head.seq, head.epoch, 1, &batches);
         assert!(matches!(failed, Err(JournalError::Io { .. })), "{failed:?}");
@@ -137,15 +111,8 @@ fn an_append_that_could_not_be_anchored_is_taken_back() {
     }
     journal.anchor.file = sound;
     assert_eq!(journal.raise_epoch().unwrap(), before.head.epoch + 1);
-    assert_eq!(
-        journal.blob("blob-21").unwrap(),
-        None,
-        "its blob is taken back too"
-    );
-    assert_eq!(
-        journal.blob("blob-20").unwrap().as_deref(),
-        Some(&b"old"[..])
-    );
+    assert_eq!(journal.blob("blob-21").unwrap(), None, "its blob is taken back too");
+    assert_eq!(journal.blob("blob-20").unwrap().as_deref(), Some(&b"old"[..]));
     let other = append_at_head(&mut journal, 2, &[one("b", b"2")]);
     assert_eq!(other.seq, head.seq + 1);
     journal.verify().unwrap();
@@ -166,11 +133,7 @@ fn a_snapshot_or_archive_cut_short_is_cleared_away() {
     let events = journal.read(0, 40).unwrap();
     fs::create_dir_all(root.path().join("archive")).unwrap();
     super::super::archive::write(root.path(), 1, &[0; 32], &events).unwrap();
-    fs::write(
-        root.path().join("snapshot/000000000051-000000000099.snap"),
-        b"half",
-    )
-    .unwrap();
+    fs::write(root.path().join("snapshot/000000000051-000000000099.snap"), b"half").unwrap();
     fs::write(root.path().join("archive/000001.jsonl.new"), b"half").unwrap();
     fs::write(root.path().join("journal.head.new"), b"half").unwrap();
     drop(journal);

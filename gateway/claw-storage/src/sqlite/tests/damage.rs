@@ -64,12 +64,7 @@ impl Specimen {
         let content = content(&mut journal);
         let live = files(root.path());
         drop(journal);
-        Self {
-            live,
-            earlier,
-            closed: files(root.path()),
-            content,
-        }
+        Self { live, earlier, closed: files(root.path()), content }
     }
 }
 
@@ -95,10 +90,7 @@ fn reopened(files_given: &BTreeMap<PathBuf, Vec<u8>>) -> Result<Content, Damage>
             if !files_given.contains_key(wal) && left.get(wal).is_some_and(Vec::is_empty) {
                 left.remove(wal);
             }
-            assert!(
-                left == *files_given,
-                "a refused journal was changed: {damage}"
-            );
+            assert!(left == *files_given, "a refused journal was changed: {damage}");
             Err(damage)
         }
         Err(other) => panic!("neither damage nor content: {other:?}"),
@@ -128,11 +120,7 @@ impl Dice {
 }
 
 /// Changes one file in one way and says what it did.
-fn mutate(
-    dice: &mut Dice,
-    files: &mut BTreeMap<PathBuf, Vec<u8>>,
-    earlier: &BTreeMap<PathBuf, Vec<u8>>,
-) -> String {
+fn mutate(dice: &mut Dice, files: &mut BTreeMap<PathBuf, Vec<u8>>, earlier: &BTreeMap<PathBuf, Vec<u8>>) -> String {
     let name = files.keys().nth(dice.roll(files.len())).unwrap().clone();
     let bytes = files.get_mut(&name).unwrap();
     let len = bytes.len();
@@ -181,10 +169,7 @@ fn mutate(
 
 #[test]
 fn any_change_of_any_file_is_named_or_harmless() {
-    let n_rounds = std::env::var("CLAW_STORAGE_MUTATIONS")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(300_u64);
+    let n_rounds = std::env::var("CLAW_STORAGE_MUTATIONS").ok().and_then(|text| text.parse().ok()).unwrap_or(300_u64);
     let specimen = Specimen::new();
     let mut named: BTreeMap<(String, DamageKind), u64> = BTreeMap::new();
     let mut n_harmless = 0_u64;
@@ -195,10 +180,7 @@ fn any_change_of_any_file_is_named_or_harmless() {
             let what = mutate(&mut Dice(seed), &mut changed, &specimen.earlier);
             match reopened(&changed) {
                 Ok(found) => {
-                    assert!(
-                        found == specimen.content,
-                        "silent change, seed {seed}: {what}"
-                    );
+                    assert!(found == specimen.content, "silent change, seed {seed}: {what}");
                     n_harmless += 1;
                 }
                 Err(damage) => *named.entry((damage.file, damage.what)).or_default() += 1,
@@ -207,29 +189,20 @@ fn any_change_of_any_file_is_named_or_harmless() {
     }
     println!("{n_harmless} harmless, named: {named:#?}");
     let n_named: u64 = named.values().sum();
-    assert!(
-        n_named > n_rounds / 2,
-        "most changes hurt, {n_named} were named"
-    );
+    assert!(n_named > n_rounds / 2, "most changes hurt, {n_named} were named");
 }
 
 #[test]
 fn every_bit_of_the_headers_is_guarded_or_harmless() {
     let specimen = Specimen::new();
-    let cases = [
-        (&specimen.closed, "journal.db", 0..100),
-        (&specimen.live, "journal.db-wal", 0..56),
-    ];
+    let cases = [(&specimen.closed, "journal.db", 0..100), (&specimen.live, "journal.db-wal", 0..56)];
     for (state, name, bytes) in cases {
         for at in bytes {
             for bit in 0..8 {
                 let mut changed = state.clone();
                 changed.get_mut(Path::new(name)).unwrap()[at] ^= 1 << bit;
                 if let Ok(found) = reopened(&changed) {
-                    assert!(
-                        found == specimen.content,
-                        "silent change: {name} {at}.{bit}"
-                    );
+                    assert!(found == specimen.content, "silent change: {name} {at}.{bit}");
                 }
             }
         }
@@ -246,11 +219,7 @@ fn every_file_that_is_gone_is_missed() {
             rest.remove(name);
             let verdict = match reopened(&rest) {
                 Ok(found) => {
-                    assert!(
-                        found == specimen.content,
-                        "{} is gone in silence",
-                        name.display()
-                    );
+                    assert!(found == specimen.content, "{} is gone in silence", name.display());
                     "nothing lost".to_owned()
                 }
                 Err(damage) => format!("{} in {}", damage.what, damage.file),
@@ -283,46 +252,90 @@ fn damage_says_where_the_first_bad_event_is() {
     let replaced = |name: &str, from: &str, to: &str| {
         let mut changed = specimen.closed.clone();
         let bytes = changed.get_mut(Path::new(name)).unwrap();
-        let at = bytes
-            .windows(from.len())
-            .position(|window| window == from.as_bytes())
-            .unwrap();
+        let at = bytes.windows(from.len()).position(|window| window == from.as_bytes()).unwrap();
         bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
         reopened(&changed).unwrap_err()
     };
     let damage = replaced("archive/000002.jsonl", "wl_70", "wl_71");
-    assert_eq!(
-        (damage.what, damage.file.as_str()),
-        (DamageKind::ChainBroken, "archive/000002.jsonl")
-    );
-    let event = specimen
-        .content
-        .events
-        .iter()
-        .find(|event| event.payload.starts_with(br#"{"workload":"wl_70""#));
+    assert_eq!((damage.what, damage.file.as_str()), (DamageKind::ChainBroken, "archive/000002.jsonl"));
+    let event = specimen.content.events.iter().find(|event| event.payload.starts_with(br#"{"workload":"wl_70""#));
     assert_eq!(damage.first_bad_seq, event.map(|event| event.seq));
+    let damage = replaced("journal.db", "secret of event 32", "secret of event 33");
+    assert_eq!((damage.what, damage.first_bad_seq), (DamageKind::BlobContent, None));
     let damage = replaced("journal.db", "wl_300", "wl_301");
-    assert_eq!(
-        (damage.what, damage.file.as_str()),
-        (DamageKind::ChainBroken, "journal.db")
-    );
+    assert_eq!((damage.what, damage.file.as_str()), (DamageKind::ChainBroken, "journal.db"));
     assert_eq!(damage.first_bad_seq, Some(301));
+}
+
+#[test]
+fn a_log_cut_between_transactions_is_a_lost_tail() {
+    let root = scratch();
+    let mut journal = open(root.path());
+    fill(&mut journal, 10);
+    // The last transactions add no event: their loss must show all the same.
+    journal.raise_epoch().unwrap();
+    journal.put_snapshot(10, 1, b"state").unwrap();
+    journal.compact(10).unwrap();
+    append_at_head(&mut journal, 1, &[blob("h", b"value")]);
+    let whole = files(root.path());
+    let wal = Path::new("journal.db-wal");
+    let frame_bytes = 24 + 4096;
+    let n_frames = (whole[wal].len() - 32) / frame_bytes;
+    assert!(n_frames > 20);
+    for n in 0..n_frames {
+        let mut shorter = whole.clone();
+        shorter.get_mut(wal).unwrap().truncate(32 + n * frame_bytes);
+        let damage = reopened(&shorter).unwrap_err();
+        assert_eq!(damage.what, DamageKind::TailLost, "{n} frames: {damage}");
+    }
+    reopened(&whole).unwrap();
+}
+
+#[test]
+fn the_head_of_another_journal_is_not_this_ones_past() {
+    let (one_root, other_root) = (scratch(), scratch());
+    let (mut journal, mut other) = (open(one_root.path()), open(other_root.path()));
+    fill(&mut journal, 10);
+    fill(&mut other, 10);
+    append_at_head(&mut journal, 1, &[one("this", b"1")]);
+    append_at_head(&mut other, 1, &[one("that", b"2")]);
+    let head = fs::read(other_root.path().join("journal.head")).unwrap();
+    let mut same_transaction = files(one_root.path());
+    same_transaction.insert("journal.head".into(), head.clone());
+    append_at_head(&mut journal, 2, &[one("later", b"3")]);
+    let mut behind = files(one_root.path());
+    behind.insert("journal.head".into(), head);
+    for mixed in [same_transaction, behind] {
+        assert_eq!(reopened(&mixed).unwrap_err().what, DamageKind::AnchorOffChain);
+    }
+}
+
+#[test]
+fn a_journal_restored_beside_a_newer_archive_does_not_eat_it() {
+    let root = scratch();
+    let mut journal = open(root.path());
+    fill(&mut journal, 30);
+    let earlier = files(root.path());
+    fill(&mut journal, 30);
+    journal.put_snapshot(60, 1, b"state").unwrap();
+    journal.compact(60).unwrap();
+    let mut restored = earlier;
+    let newer = files(root.path());
+    let archived = |name: &PathBuf| name.starts_with("archive");
+    restored.extend(newer.into_iter().filter(|(name, _)| archived(name)));
+    let damage = reopened(&restored).unwrap_err();
+    let expected = ("archive/000001.jsonl", DamageKind::TailLost);
+    assert_eq!((damage.file.as_str(), damage.what), expected);
 }
 
 #[test]
 fn a_journal_restored_without_its_tail_is_not_taken_for_whole() {
     let specimen = Specimen::new();
     let mut restored = specimen.earlier.clone();
-    restored.insert(
-        "journal.head".into(),
-        specimen.live[Path::new("journal.head")].clone(),
-    );
+    restored.insert("journal.head".into(), specimen.live[Path::new("journal.head")].clone());
     let damage = reopened(&restored).unwrap_err();
     assert_eq!(damage.what, DamageKind::TailLost);
-    assert!(
-        damage.first_bad_seq.is_some_and(|seq| seq > 300),
-        "{damage:?}"
-    );
+    assert!(damage.first_bad_seq.is_some_and(|seq| seq > 300), "{damage:?}");
     // The whole earlier copy is sound in itself: only the nodes know of later epochs.
     let root = scratch();
     write_files(root.path(), &specimen.earlier);
@@ -339,20 +352,11 @@ fn a_quick_open_leaves_archive_damage_to_the_read_that_meets_it() {
     let at = bytes.len() / 2;
     bytes[at] ^= 1;
     fs::write(&path, bytes).unwrap();
-    let quick = JournalOptions {
-        archive_check: ArchiveCheck::Size,
-        ..options()
-    };
+    let quick = JournalOptions { archive_check: ArchiveCheck::Size, ..options() };
     let (mut journal, _) = SqliteJournal::open_with(root.path(), quick).unwrap();
     assert_eq!(journal.read(0, 40).unwrap(), specimen.content.events[..40]);
-    assert!(
-        journal.read(40, 1).is_err(),
-        "a damaged archive is never served"
-    );
-    assert_eq!(
-        journal.read(100, 999).unwrap(),
-        specimen.content.events[100..]
-    );
+    assert!(journal.read(40, 1).is_err(), "a damaged archive is never served");
+    assert_eq!(journal.read(100, 999).unwrap(), specimen.content.events[100..]);
     assert!(journal.verify().is_err());
 }
 
@@ -363,11 +367,7 @@ fn a_newer_format_is_not_called_damage() {
     let conn = rusqlite::Connection::open(root.path().join("journal.db")).unwrap();
     let body = br#"{"format":2,"shape":"unknown"}"#;
     let sum = crate::journal::sha256(&[body]);
-    conn.execute(
-        "UPDATE meta SET body = ?1, sha256 = ?2",
-        rusqlite::params![body, sum],
-    )
-    .unwrap();
+    conn.execute("UPDATE meta SET body = ?1, sha256 = ?2", rusqlite::params![body, sum]).unwrap();
     drop(conn);
     match SqliteJournal::open(root.path()) {
         Err(OpenError::NewerFormat { found, supported }) => assert_eq!((found, supported), (2, 1)),

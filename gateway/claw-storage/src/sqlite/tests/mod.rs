@@ -18,11 +18,7 @@ use crate::test_disk::scratch;
 
 /// Small archives and no ballast.
 fn options() -> JournalOptions {
-    JournalOptions {
-        reserve_bytes: 0,
-        archive_events_max: 40,
-        ..JournalOptions::default()
-    }
+    JournalOptions { reserve_bytes: 0, archive_events_max: 40, ..JournalOptions::default() }
 }
 
 fn open(dir: &Path) -> SqliteJournal {
@@ -30,13 +26,7 @@ fn open(dir: &Path) -> SqliteJournal {
 }
 
 fn blob(handle: &str, bytes: &[u8]) -> Batch {
-    Batch {
-        records: Vec::new(),
-        blobs: vec![Blob {
-            handle: handle.to_owned(),
-            bytes: bytes.to_vec(),
-        }],
-    }
+    Batch { records: Vec::new(), blobs: vec![Blob { handle: handle.to_owned(), bytes: bytes.to_vec() }] }
 }
 
 /// Everything that a journal promises to give back.
@@ -69,13 +59,11 @@ fn fill(journal: &mut impl Journal, n: u64) {
     let end = journal.head().seq + n;
     while journal.head().seq < end {
         let seq = journal.head().seq;
-        let payload = format!(
-            r#"{{"workload":"wl_{seq}","state":"{}"}}"#,
-            "run ".repeat(9)
-        );
+        let payload = format!(r#"{{"workload":"wl_{seq}","state":"{}"}}"#, "run ".repeat(9));
         let mut batches = vec![one("workload_placed", payload.as_bytes())];
         if seq.is_multiple_of(16) && seq / 16 < 24 {
-            batches.push(blob(&format!("blob-{}", seq / 16), payload.as_bytes()));
+            let secret = format!("secret of event {seq} {}", "#".repeat(90));
+            batches.push(blob(&format!("blob-{}", seq / 16), secret.as_bytes()));
         }
         if seq.is_multiple_of(5) {
             batches.push(one("node_seen", b"{\"n\":1}"));
@@ -100,11 +88,7 @@ fn a_second_gateway_is_told_who_holds_the_journal() {
     let root = scratch();
     let first = open(root.path());
     let refused = SqliteJournal::open(root.path()).unwrap_err();
-    let expected = format!(
-        "journal {} is in use by process {}",
-        root.path().display(),
-        std::process::id()
-    );
+    let expected = format!("journal {} is in use by process {}", root.path().display(), std::process::id());
     assert_eq!(refused.to_string(), expected);
     assert!(matches!(refused, OpenError::Locked { pid: Some(_), .. }));
     drop(first);
@@ -135,29 +119,24 @@ fn only_the_owner_may_read_the_journal() {
             n_files += 1;
         }
     }
-    assert_eq!(
-        n_files, 7,
-        "database, log, head, lock, reserve, archive, snapshot"
-    );
+    assert_eq!(n_files, 7, "database, log, head, lock, reserve, archive, snapshot");
 }
 
 #[test]
 fn an_erased_value_is_gone_from_the_disk() {
     let root = scratch();
     let mut journal = open(root.path());
-    let value = b"hunter2-hunter2-hunter2";
-    append_at_head(
-        &mut journal,
-        0,
-        &[one("a", b"{\"env\":\"h1\"}"), blob("h1", value)],
-    );
+    let needle = b"hunter2-hunter2-hunter2";
+    let large = needle.repeat(900);
+    let batches = [one("a", b"{}"), blob("small", needle), blob("large", &large)];
+    append_at_head(&mut journal, 0, &batches);
     fill(&mut journal, 30);
     let on_disk = |name: &str| {
         let bytes = fs::read(root.path().join(name)).unwrap();
-        bytes.windows(value.len()).any(|window| window == value)
+        bytes.windows(needle.len()).any(|window| window == needle)
     };
     assert!(on_disk("journal.db-wal"));
-    assert!(journal.erase_blob("h1").unwrap());
+    assert!(journal.erase_blob("small").unwrap() && journal.erase_blob("large").unwrap());
     assert!(!on_disk("journal.db") && !on_disk("journal.db-wal"));
     assert_eq!(journal.verify().unwrap().head, journal.head());
 }
@@ -171,32 +150,14 @@ fn a_reopened_journal_is_the_same_and_a_restored_one_goes_above() {
     fill(&mut journal, 130);
     journal.put_snapshot(90, 3, b"state").unwrap();
     let compacted = journal.compact(90).unwrap();
-    let files = [
-        "archive/000001.jsonl",
-        "archive/000002.jsonl",
-        "archive/000003.jsonl",
-    ];
-    assert_eq!(
-        (compacted.n_events, &compacted.files[..]),
-        (90, &files.map(str::to_owned)[..])
-    );
+    let files = ["archive/000001.jsonl", "archive/000002.jsonl", "archive/000003.jsonl"];
+    assert_eq!((compacted.n_events, &compacted.files[..]), (90, &files.map(str::to_owned)[..]));
     let before = content(&mut journal);
     drop(journal);
     let (mut journal, report) = SqliteJournal::open_with(root.path(), options()).unwrap();
-    assert_eq!(
-        (
-            report.created,
-            report.n_unacknowledged,
-            report.anchor_mended
-        ),
-        (false, 0, false)
-    );
+    assert_eq!((report.created, report.n_unacknowledged, report.anchor_mended), (false, 0, false));
     assert_eq!(content(&mut journal), before);
     assert_eq!(journal.raise_epoch_above(40).unwrap(), 41);
     drop(journal);
-    assert_eq!(
-        open(root.path()).head().epoch,
-        41,
-        "a raised epoch is durable"
-    );
+    assert_eq!(open(root.path()).head().epoch, 41, "a raised epoch is durable");
 }

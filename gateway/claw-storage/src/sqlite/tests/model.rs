@@ -7,28 +7,12 @@ use crate::journal::JournalError;
 
 #[derive(Debug, Clone)]
 enum Op {
-    RaiseEpoch {
-        seen: u64,
-    },
-    Append {
-        expected_off: u64,
-        epoch_off: u64,
-        batches: Vec<Batch>,
-    },
-    Read {
-        after_seq: u64,
-        limit: usize,
-    },
-    Snapshot {
-        seq: u64,
-        state: Vec<u8>,
-    },
-    Compact {
-        up_to_seq: u64,
-    },
-    Erase {
-        handle: u8,
-    },
+    RaiseEpoch { seen: u64 },
+    Append { expected_off: u64, epoch_off: u64, batches: Vec<Batch> },
+    Read { after_seq: u64, limit: usize },
+    Snapshot { seq: u64, state: Vec<u8> },
+    Compact { up_to_seq: u64 },
+    Erase { handle: u8 },
     Reopen,
 }
 
@@ -37,32 +21,22 @@ fn batch() -> impl Strategy<Value = Batch> {
         prop::collection::vec(any::<u8>(), 0..20),
         "\\{\"[a-z]{1,5}\":[0-9]{1,9}\\}".prop_map(String::into_bytes),
     ];
-    let record = ("[a-z]{0,3}", 0..3_u16, payload).prop_map(|(kind, version, payload)| {
-        crate::journal::Record {
-            kind,
-            version,
-            payload,
-        }
+    let record = ("[a-z]{0,3}", 0..3_u16, payload).prop_map(|(kind, version, payload)| crate::journal::Record {
+        kind,
+        version,
+        payload,
     });
-    let blobs = (0..6_u8, 0..2_u8).prop_map(|(handle, byte)| Blob {
-        handle: format!("blob-{handle}"),
-        bytes: vec![byte],
-    });
+    let blobs =
+        (0..6_u8, 0..2_u8).prop_map(|(handle, byte)| Blob { handle: format!("blob-{handle}"), bytes: vec![byte] });
     let records = prop::collection::vec(record, 0..4);
-    (records, prop::collection::vec(blobs, 0..2))
-        .prop_map(|(records, blobs)| Batch { records, blobs })
+    (records, prop::collection::vec(blobs, 0..2)).prop_map(|(records, blobs)| Batch { records, blobs })
 }
 
 fn op() -> impl Strategy<Value = Op> {
     // Mostly right, now and then one off.
     let off = prop_oneof![9 => Just(0_u64), 1 => Just(1)];
-    let append = (off.clone(), off, prop::collection::vec(batch(), 0..4)).prop_map(
-        |(expected_off, epoch_off, batches)| Op::Append {
-            expected_off,
-            epoch_off,
-            batches,
-        },
-    );
+    let append = (off.clone(), off, prop::collection::vec(batch(), 0..4))
+        .prop_map(|(expected_off, epoch_off, batches)| Op::Append { expected_off, epoch_off, batches });
     prop_oneof![
         1 => (0..9_u64).prop_map(|seen| Op::RaiseEpoch { seen }),
         8 => append,
@@ -84,18 +58,14 @@ fn answer(journal: &mut impl Journal, op: &Op) -> String {
     let head = journal.head();
     match op {
         Op::RaiseEpoch { seen } => shown(journal.raise_epoch_above(*seen)),
-        Op::Append {
-            expected_off,
-            epoch_off,
-            batches,
-        } => shown(journal.append(head.seq + expected_off, head.epoch + epoch_off, 7, batches)),
+        Op::Append { expected_off, epoch_off, batches } => {
+            shown(journal.append(head.seq + expected_off, head.epoch + epoch_off, 7, batches))
+        }
         Op::Read { after_seq, limit } => shown(journal.read(*after_seq, *limit)),
         Op::Snapshot { seq, state } => shown(journal.put_snapshot(*seq, 1, state)),
-        Op::Compact { up_to_seq } => shown(
-            journal
-                .compact(*up_to_seq)
-                .map(|report| (report.n_events, report.archived_through)),
-        ),
+        Op::Compact { up_to_seq } => {
+            shown(journal.compact(*up_to_seq).map(|report| (report.n_events, report.archived_through)))
+        }
         Op::Erase { handle } => shown(journal.erase_blob(&format!("blob-{handle}"))),
         Op::Reopen => String::new(),
     }

@@ -54,16 +54,10 @@ fn a_full_disk_refuses_reads_on_and_recovers_without_a_restart() {
     }
     let snapshot = journal.put_snapshot(before.head.seq, 1, &vec![1; 60_000]);
     assert!(matches!(snapshot, Err(JournalError::Full)), "{snapshot:?}");
-    assert_eq!(
-        content(&mut journal),
-        before,
-        "a failed snapshot leaves the old one"
-    );
+    assert_eq!(content(&mut journal), before, "a failed snapshot leaves the old one");
     fs::remove_file(filler).unwrap();
     append_at_head(&mut journal, 2, &[one("small", b"{}")]);
-    journal
-        .put_snapshot(before.head.seq, 1, &vec![1; 60_000])
-        .unwrap();
+    journal.put_snapshot(before.head.seq, 1, &vec![1; 60_000]).unwrap();
     journal.compact(before.head.seq).unwrap();
     journal.verify().unwrap();
     drop(journal);
@@ -96,16 +90,10 @@ fn the_reserve_carries_the_closing_records_and_comes_back() {
         return;
     };
     let dir = disk.path().join("journal");
-    let with_reserve = || JournalOptions {
-        reserve_bytes: 200_000,
-        ..options()
-    };
+    let with_reserve = || JournalOptions { reserve_bytes: 200_000, ..options() };
     let mut journal = SqliteJournal::open_with(&dir, with_reserve()).unwrap().0;
     fill(&mut journal, 20);
-    assert_eq!(
-        fs::metadata(dir.join("reserve.bin")).unwrap().len(),
-        200_000
-    );
+    assert_eq!(fs::metadata(dir.join("reserve.bin")).unwrap().len(), 200_000);
     let filler = disk.fill_leaving(30_000);
     // Appends go on over the full disk, and the journal says what they stand on.
     let mut n_on_reserve = 0;
@@ -118,15 +106,8 @@ fn the_reserve_carries_the_closing_records_and_comes_back() {
     let before = fill_up(&mut journal);
     fs::remove_file(filler).unwrap();
     append_at_head(&mut journal, 2, &[one("small", b"{}")]);
-    assert_eq!(
-        journal.space(),
-        Space::Normal,
-        "the reserve is made again once there is room"
-    );
-    assert_eq!(
-        fs::metadata(dir.join("reserve.bin")).unwrap().len(),
-        200_000
-    );
+    assert_eq!(journal.space(), Space::Normal, "the reserve is made again once there is room");
+    assert_eq!(fs::metadata(dir.join("reserve.bin")).unwrap().len(), 200_000);
     assert_eq!(read_all(&mut journal)[..before.events.len()], before.events);
     journal.verify().unwrap();
 }
