@@ -69,11 +69,7 @@ pub(crate) async fn confirmed(
 ) -> Result<CallReply, CliError> {
     let waiting = json!({ "state": ApprovalState::Waiting, "limit": APPROVALS_MAX });
     let list: ApprovalList = ask(session, "approval_list", waiting).await?;
-    for approval in list
-        .approvals
-        .iter()
-        .filter(|view| view.diff_hash.starts_with(hash))
-    {
+    for approval in list.approvals.iter().filter(|view| view.diff_hash.starts_with(hash)) {
         let plan = stored_plan(session, json!(approval.plan_id)).await?;
         if plan.tool == op.name {
             return apply(session, &plan, args).await;
@@ -81,9 +77,7 @@ pub(crate) async fn confirmed(
     }
     let plan = make_plan(session, op, args).await?;
     if !plan.diff_hash.starts_with(hash) {
-        session
-            .screen
-            .note(&render::plan(&plan, session.screen.note_style()))?;
+        session.screen.note(&render::plan(&plan, session.screen.note_style()))?;
         return Err(CliError::HashDiffers {
             tool: op.name.to_owned(),
             wanted: hash.to_owned(),
@@ -118,11 +112,7 @@ pub(crate) fn short_hash(hash: &str) -> &str {
     hash.get(..HASH_CHARS_MIN).unwrap_or(hash)
 }
 
-async fn make_plan(
-    session: &Session<'_>,
-    op: &'static OpDef,
-    args: &Map<String, Value>,
-) -> Result<PlanView, CliError> {
+async fn make_plan(session: &Session<'_>, op: &'static OpDef, args: &Map<String, Value>) -> Result<PlanView, CliError> {
     let mut args = args.clone();
     args.insert("mode".into(), json!("plan"));
     args.remove("wait_s");
@@ -141,11 +131,7 @@ async fn stored_plan(session: &Session<'_>, plan_id: Value) -> Result<PlanView, 
 }
 
 /// A call whose answer is read, not shown.
-pub(crate) async fn ask<T: DeserializeOwned>(
-    session: &Session<'_>,
-    tool: &str,
-    args: Value,
-) -> Result<T, CliError> {
+pub(crate) async fn ask<T: DeserializeOwned>(session: &Session<'_>, tool: &str, args: Value) -> Result<T, CliError> {
     let Value::Object(args) = args else {
         return Err(CliError::Usage("arguments are an object"));
     };
@@ -160,11 +146,9 @@ fn how_to_go_on(plan: &PlanView) -> String {
     let apply = generate::command_line("plan_apply", &json!({ "plan_id": plan.plan_id }));
     let line = match plan.approval_id {
         Some(approval_id) => {
-            let decide = json!({ "approval_id": approval_id, "decision": "approve", "diff_hash": short_hash(&plan.diff_hash) });
-            format!(
-                "{} && {apply}",
-                generate::command_line("approval_decide", &decide)
-            )
+            let decide =
+                json!({ "approval_id": approval_id, "decision": "approve", "diff_hash": short_hash(&plan.diff_hash) });
+            format!("{} && {apply}", generate::command_line("approval_decide", &decide))
         }
         None => apply,
     };

@@ -4,10 +4,9 @@
 use std::sync::Arc;
 
 use rmcp::model::{
-    CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, GetPromptRequestParams,
-    GetPromptResponse, Implementation, ListPromptsResult, ListResourceTemplatesResult,
-    ListResourcesResult, ListToolsResult, PaginatedRequestParams, ReadResourceRequestParams,
-    ReadResourceResponse, ServerCapabilities, ServerConfig,
+    CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, GetPromptRequestParams, GetPromptResponse,
+    Implementation, ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult, ListToolsResult,
+    PaginatedRequestParams, ReadResourceRequestParams, ReadResourceResponse, ServerCapabilities, ServerConfig,
 };
 use rmcp::service::{RequestContext, RoleServer, ServiceError, ServiceExt as _};
 use rmcp::{ErrorData, ServerHandler};
@@ -19,7 +18,8 @@ use crate::error::CliError;
 use crate::exit::Exit;
 
 /// What a client is told while the gateway does not answer.
-const AWAY: &str = "The Clawbernetes gateway does not answer. Start it (`claw up`) or look with `claw doctor`, then call again.";
+const AWAY: &str =
+    "The Clawbernetes gateway does not answer. Start it (`claw up`) or look with `claw doctor`, then call again.";
 
 /// One bridge; it connects when it is first needed, and again when the gateway was away.
 #[derive(Debug)]
@@ -46,10 +46,7 @@ pub(crate) async fn serve(endpoint: &Endpoint) -> Result<Exit, CliError> {
         client: Mutex::new(first.map(Arc::new)),
     };
     let (input, output) = rmcp::transport::stdio();
-    let failed = |why: String| CliError::Protocol {
-        url: "standard input".to_owned(),
-        why,
-    };
+    let failed = |why: String| CliError::Protocol { url: "standard input".to_owned(), why };
     let service = match bridge.serve((input, output)).await {
         Ok(service) => service,
         Err(rmcp::service::ServerInitializeError::ConnectionClosed(_)) => return Ok(Exit::Ok),
@@ -76,10 +73,7 @@ fn config_like(client: Option<&GatewayClient>) -> ServerConfig {
         instructions = known.instructions.clone().unwrap_or_default();
     }
     ServerConfig::new(capabilities)
-        .with_server_info(Implementation::new(
-            "clawbernetes",
-            env!("CARGO_PKG_VERSION"),
-        ))
+        .with_server_info(Implementation::new("clawbernetes", env!("CARGO_PKG_VERSION")))
         .with_instructions(instructions)
 }
 
@@ -120,12 +114,7 @@ impl ServerHandler for Bridge {
         request: Option<PaginatedRequestParams>,
         _: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
-        self.reached()
-            .await?
-            .peer()
-            .list_tools(unmarked(request))
-            .await
-            .map_err(passed_on)
+        self.reached().await?.peer().list_tools(unmarked(request)).await.map_err(passed_on)
     }
 
     async fn call_tool(
@@ -152,12 +141,7 @@ impl ServerHandler for Bridge {
         request: Option<PaginatedRequestParams>,
         _: RequestContext<RoleServer>,
     ) -> Result<ListResourcesResult, ErrorData> {
-        self.reached()
-            .await?
-            .peer()
-            .list_resources(unmarked(request))
-            .await
-            .map_err(passed_on)
+        self.reached().await?.peer().list_resources(unmarked(request)).await.map_err(passed_on)
     }
 
     async fn list_resource_templates(
@@ -166,11 +150,7 @@ impl ServerHandler for Bridge {
         _: RequestContext<RoleServer>,
     ) -> Result<ListResourceTemplatesResult, ErrorData> {
         let client = self.reached().await?;
-        client
-            .peer()
-            .list_resource_templates(unmarked(request))
-            .await
-            .map_err(passed_on)
+        client.peer().list_resource_templates(unmarked(request)).await.map_err(passed_on)
     }
 
     async fn read_resource(
@@ -179,12 +159,7 @@ impl ServerHandler for Bridge {
         _: RequestContext<RoleServer>,
     ) -> Result<ReadResourceResponse, ErrorData> {
         request.meta = None;
-        self.reached()
-            .await?
-            .peer()
-            .read_resource_once(request)
-            .await
-            .map_err(passed_on)
+        self.reached().await?.peer().read_resource_once(request).await.map_err(passed_on)
     }
 
     async fn list_prompts(
@@ -192,12 +167,7 @@ impl ServerHandler for Bridge {
         request: Option<PaginatedRequestParams>,
         _: RequestContext<RoleServer>,
     ) -> Result<ListPromptsResult, ErrorData> {
-        self.reached()
-            .await?
-            .peer()
-            .list_prompts(unmarked(request))
-            .await
-            .map_err(passed_on)
+        self.reached().await?.peer().list_prompts(unmarked(request)).await.map_err(passed_on)
     }
 
     async fn get_prompt(
@@ -206,12 +176,7 @@ impl ServerHandler for Bridge {
         _: RequestContext<RoleServer>,
     ) -> Result<GetPromptResponse, ErrorData> {
         request.meta = None;
-        self.reached()
-            .await?
-            .peer()
-            .get_prompt_once(request)
-            .await
-            .map_err(passed_on)
+        self.reached().await?.peer().get_prompt_once(request).await.map_err(passed_on)
     }
 }
 

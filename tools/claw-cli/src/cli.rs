@@ -91,20 +91,12 @@ pub enum ParseError {
 
 impl Cli {
     /// Understands a command line, the program's name first.
-    pub fn parse_from<T: Into<OsString> + Clone>(
-        words: impl IntoIterator<Item = T>,
-    ) -> Result<Self, ParseError> {
+    pub fn parse_from<T: Into<OsString> + Clone>(words: impl IntoIterator<Item = T>) -> Result<Self, ParseError> {
         let matches = command().try_get_matches_from(words)?;
-        let (name, inner) = matches
-            .subcommand()
-            .ok_or(CliError::Usage("say what to do"))?;
+        let (name, inner) = matches.subcommand().ok_or(CliError::Usage("say what to do"))?;
         let command = commands(name, inner)?;
         let leaf = deepest(&matches);
-        Ok(Self {
-            json: leaf.get_flag("json"),
-            connection: connection(leaf),
-            command,
-        })
+        Ok(Self { json: leaf.get_flag("json"), connection: connection(leaf), command })
     }
 }
 
@@ -126,10 +118,7 @@ fn connection(matches: &ArgMatches) -> Connection {
         ca_file: path("ca-file"),
         data_dir: path("data-dir").unwrap_or_else(|| {
             let variable = |name: &str| std::env::var_os(name).map(PathBuf::from);
-            default_data_dir(
-                variable("XDG_DATA_HOME").as_deref(),
-                variable("HOME").as_deref(),
-            )
+            default_data_dir(variable("XDG_DATA_HOME").as_deref(), variable("HOME").as_deref())
         }),
     }
 }
@@ -140,16 +129,11 @@ fn commands(name: &str, matches: &ArgMatches) -> Result<Commands, ParseError> {
     Ok(match name {
         "call" => Commands::Call {
             tool: text("tool").unwrap_or_default(),
-            args: json_input::read_object(
-                "the argument object",
-                &text("args").unwrap_or_default(),
-            )?,
+            args: json_input::read_object("the argument object", &text("args").unwrap_or_default())?,
         },
         "tools" => Commands::Tools,
         "completion" => Commands::Completion {
-            shell: text("shell")
-                .and_then(|name| name.parse().ok())
-                .ok_or(CliError::Usage("say which shell"))?,
+            shell: text("shell").and_then(|name| name.parse().ok()).ok_or(CliError::Usage("say which shell"))?,
         },
         "mcp" => Commands::Mcp,
         "doctor" => Commands::Doctor,
@@ -170,27 +154,12 @@ fn operation(noun: &str, matches: &ArgMatches) -> Result<Commands, ParseError> {
     let path = (noun.to_owned(), verb);
     let op = OPERATIONS.iter().find(|op| op.cli_path() == path);
     let op = op.ok_or(CliError::Usage("there is no such operation"))?;
-    let watch_s = op
-        .read_only
-        .then(|| inner.get_one::<u64>("watch").copied())
-        .flatten();
-    let confirm = confirmable(op)
-        .then(|| inner.get_one::<String>("confirm").cloned())
-        .flatten();
-    if confirm
-        .as_ref()
-        .is_some_and(|hash| hash.len() < HASH_CHARS_MIN)
-    {
-        return Err(
-            CliError::Usage("--confirm takes at least 8 characters of the plan's hash").into(),
-        );
+    let watch_s = op.read_only.then(|| inner.get_one::<u64>("watch").copied()).flatten();
+    let confirm = confirmable(op).then(|| inner.get_one::<String>("confirm").cloned()).flatten();
+    if confirm.as_ref().is_some_and(|hash| hash.len() < HASH_CHARS_MIN) {
+        return Err(CliError::Usage("--confirm takes at least 8 characters of the plan's hash").into());
     }
-    Ok(Commands::Operation {
-        op,
-        args: generate::arguments(op, inner)?,
-        watch_s,
-        confirm,
-    })
+    Ok(Commands::Operation { op, args: generate::arguments(op, inner)?, watch_s, confirm })
 }
 
 /// The operation can be planned first and then confirmed.
@@ -218,47 +187,28 @@ pub fn command() -> Command {
 }
 
 fn globals() -> Vec<Arg> {
-    let global = |name: &'static str| {
-        Arg::new(name)
-            .long(name)
-            .global(true)
-            .help_heading("Global")
-    };
+    let global = |name: &'static str| Arg::new(name).long(name).global(true).help_heading("Global");
     let rare = |name| global(name).hide_short_help(true);
-    let path = |name| {
-        rare(name)
-            .value_parser(value_parser!(PathBuf))
-            .value_hint(ValueHint::FilePath)
-    };
+    let path = |name| rare(name).value_parser(value_parser!(PathBuf)).value_hint(ValueHint::FilePath);
     vec![
-        global("json")
-            .action(ArgAction::SetTrue)
-            .help("Print exactly what the gateway answered, as JSON"),
+        global("json").action(ArgAction::SetTrue).help("Print exactly what the gateway answered, as JSON"),
         rare("gateway")
             .value_name("URL")
             .env("CLAW_GATEWAY")
             .hide_env_values(true)
-            .help(format!(
-                "MCP endpoint of the gateway [default: that of `claw up`, or {GATEWAY_DEFAULT}]"
-            )),
+            .help(format!("MCP endpoint of the gateway [default: that of `claw up`, or {GATEWAY_DEFAULT}]")),
         rare("key")
             .value_name("KEY")
             .env("CLAW_API_KEY")
             .hide_env_values(true)
-            .help(
-                "API key; other users of this machine can see it here, not in a variable or file",
-            ),
-        path("key-file")
-            .value_name("FILE")
-            .help("File that holds the API key [default: admin.key in the data folder]"),
+            .help("API key; other users of this machine can see it here, not in a variable or file"),
+        path("key-file").value_name("FILE").help("File that holds the API key [default: admin.key in the data folder]"),
         path("data-dir")
             .value_name("DIR")
             .env("CLAW_DATA_DIR")
             .hide_env_values(true)
             .value_hint(ValueHint::DirPath)
-            .help(
-                "Data folder of a gateway on this machine [default: ~/.local/share/clawbernetes]",
-            ),
+            .help("Data folder of a gateway on this machine [default: ~/.local/share/clawbernetes]"),
         path("ca-file")
             .value_name("FILE")
             .env("CLAW_CA_FILE")
@@ -336,12 +286,7 @@ fn locals() -> Vec<Command> {
     vec![
         Command::new("call")
             .about("Call any operation by its name")
-            .arg(
-                Arg::new("tool")
-                    .value_name("TOOL")
-                    .required(true)
-                    .help("Name, such as node_list"),
-            )
+            .arg(Arg::new("tool").value_name("TOOL").required(true).help("Name, such as node_list"))
             .arg(
                 Arg::new("args")
                     .value_name("JSON|@FILE|-")
@@ -360,16 +305,10 @@ fn locals() -> Vec<Command> {
             )
             .arg(file("gateway-config").help("Configuration of the gateway"))
             .arg(file("node-config").help("Configuration of the node")),
-        Command::new("doctor")
-            .about("Look for what is missing on this machine, and say how to mend it"),
+        Command::new("doctor").about("Look for what is missing on this machine, and say how to mend it"),
         Command::new("mcp").about("Be an MCP server on standard input and output, with this key"),
         Command::new("completion")
             .about("Print a completion script")
-            .arg(
-                Arg::new("shell")
-                    .value_name("SHELL")
-                    .required(true)
-                    .value_parser(["bash", "zsh", "fish"]),
-            ),
+            .arg(Arg::new("shell").value_name("SHELL").required(true).value_parser(["bash", "zsh", "fish"])),
     ]
 }

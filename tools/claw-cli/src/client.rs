@@ -7,16 +7,13 @@ use std::time::Duration;
 
 use claw_tools::refusal::{Fault, Refusal};
 use rmcp::model::{
-    CallToolRequestParams, CallToolResult, ClientCapabilities, ClientConfig, Implementation,
-    JsonObject, ProtocolVersion, Tool,
+    CallToolRequestParams, CallToolResult, ClientCapabilities, ClientConfig, Implementation, JsonObject,
+    ProtocolVersion, Tool,
 };
 use rmcp::service::{
-    ClientInitializeError, ClientLifecycleMode, ClientServiceExt, Peer, RoleClient, RunningService,
-    ServiceError,
+    ClientInitializeError, ClientLifecycleMode, ClientServiceExt, Peer, RoleClient, RunningService, ServiceError,
 };
-use rmcp::transport::streamable_http_client::{
-    StreamableHttpClientTransportConfig, StreamableHttpError,
-};
+use rmcp::transport::streamable_http_client::{StreamableHttpClientTransportConfig, StreamableHttpError};
 use rmcp::transport::{DynamicTransportError, StreamableHttpClientTransport};
 use serde_json::Value;
 
@@ -45,12 +42,7 @@ pub struct CallReply {
 impl GatewayClient {
     /// Connects to the MCP endpoint at `url` with the API key `key`.
     pub async fn connect(url: &str, key: Option<&str>) -> Result<Self, CliError> {
-        Self::connect_to(&Endpoint {
-            url: url.to_owned(),
-            key: key.map(Secret::new),
-            ca_pem: None,
-        })
-        .await
+        Self::connect_to(&Endpoint { url: url.to_owned(), key: key.map(Secret::new), ca_pem: None }).await
     }
 
     /// Connects to an endpoint. Discovers what the gateway speaks: the stateless revision
@@ -71,10 +63,7 @@ impl GatewayClient {
             .serve_with_lifecycle(transport, lifecycle)
             .await
             .map_err(|error| initialize_error(&endpoint.url, &error))?;
-        Ok(Self {
-            service,
-            url: endpoint.url.clone(),
-        })
+        Ok(Self { service, url: endpoint.url.clone() })
     }
 
     /// Where it is connected to.
@@ -121,19 +110,14 @@ impl GatewayClient {
 /// An HTTP client that follows no redirect (the key must not travel), trusts the gateway's own
 /// authority if one is given, and needs no certificates of this machine for a plain loopback.
 fn http_client(endpoint: &Endpoint) -> Result<reqwest::Client, CliError> {
-    let url = reqwest::Url::parse(&endpoint.url).map_err(|error| CliError::Setting {
-        what: "the gateway's URL",
-        why: format!("{error} ({})", endpoint.url),
-    })?;
+    let url = reqwest::Url::parse(&endpoint.url)
+        .map_err(|error| CliError::Setting { what: "the gateway's URL", why: format!("{error} ({})", endpoint.url) })?;
     let mut builder = reqwest::Client::builder()
         .user_agent(concat!("claw/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(CONNECT_TIMEOUT)
         .read_timeout(ANSWER_TIMEOUT)
         .redirect(reqwest::redirect::Policy::none());
-    if url
-        .host_str()
-        .is_some_and(|host| matches!(host, "127.0.0.1" | "localhost" | "[::1]"))
-    {
+    if url.host_str().is_some_and(|host| matches!(host, "127.0.0.1" | "localhost" | "[::1]")) {
         builder = builder.no_proxy();
     }
     if let Some(pem) = &endpoint.ca_pem {
@@ -145,10 +129,7 @@ fn http_client(endpoint: &Endpoint) -> Result<reqwest::Client, CliError> {
     } else if url.scheme() == "http" {
         builder = builder.tls_certs_only([]);
     }
-    builder.build().map_err(|error| CliError::Setting {
-        what: "the HTTP client",
-        why: chain(&error),
-    })
+    builder.build().map_err(|error| CliError::Setting { what: "the HTTP client", why: chain(&error) })
 }
 
 /// The answer of a call, or what was said instead.
@@ -175,19 +156,14 @@ fn reply(url: &str, result: CallToolResult) -> Result<CallReply, CliError> {
 
 /// For a peer that sends no structured content: its text, as JSON if it is.
 fn text_as_json(content: &[rmcp::model::ContentBlock]) -> Value {
-    let text: Vec<&str> = content
-        .iter()
-        .filter_map(|block| block.as_text().map(|text| text.text.as_str()))
-        .collect();
+    let text: Vec<&str> = content.iter().filter_map(|block| block.as_text().map(|text| text.text.as_str())).collect();
     let text = text.join("\n");
     serde_json::from_str(&text).unwrap_or(Value::String(text))
 }
 
 fn initialize_error(url: &str, error: &ClientInitializeError) -> CliError {
     match error {
-        ClientInitializeError::LegacyFallbackFailed { fallback, .. } => {
-            initialize_error(url, fallback)
-        }
+        ClientInitializeError::LegacyFallbackFailed { fallback, .. } => initialize_error(url, fallback),
         ClientInitializeError::TransportError { error, .. } => transport_error(url, error),
         other => protocol_error(url, &other.to_string()),
     }
@@ -195,23 +171,17 @@ fn initialize_error(url: &str, error: &ClientInitializeError) -> CliError {
 
 fn service_error(url: &str, error: &ServiceError) -> CliError {
     match error {
-        ServiceError::McpError(inner) => {
-            protocol_error(url, &format!("{} ({})", inner.message, inner.code.0))
-        }
+        ServiceError::McpError(inner) => protocol_error(url, &format!("{} ({})", inner.message, inner.code.0)),
         ServiceError::TransportSend(error) => transport_error(url, error),
-        ServiceError::TransportClosed => CliError::Unreachable {
-            url: url.to_owned(),
-            why: "the connection was closed".to_owned(),
-        },
+        ServiceError::TransportClosed => {
+            CliError::Unreachable { url: url.to_owned(), why: "the connection was closed".to_owned() }
+        }
         other => protocol_error(url, &other.to_string()),
     }
 }
 
 fn protocol_error(url: &str, why: &str) -> CliError {
-    CliError::Protocol {
-        url: url.to_owned(),
-        why: brief(why),
-    }
+    CliError::Protocol { url: url.to_owned(), why: brief(why) }
 }
 
 /// What the HTTP transport met: no key, a key that may not, nobody, or somebody else.

@@ -98,17 +98,12 @@ impl Connection {
         }
         if let Some(path) = &self.key_file {
             let text = fs::read_to_string(path).map_err(|error| CliError::file(path, error))?;
-            return Ok((
-                Some(Secret::new(text.trim())),
-                KeySource::File(path.clone()),
-            ));
+            return Ok((Some(Secret::new(text.trim())), KeySource::File(path.clone())));
         }
         let path = self.data_dir.join(ADMIN_KEY_FILE);
         match fs::read_to_string(&path) {
             Ok(text) => Ok((Some(Secret::new(text.trim())), KeySource::File(path))),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Ok((None, KeySource::Nowhere { looked_at: path }))
-            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok((None, KeySource::Nowhere { looked_at: path })),
             Err(error) => Err(CliError::file(path, error)),
         }
     }
@@ -118,13 +113,9 @@ impl Connection {
         let (key, _) = self.key()?;
         let url = self.url();
         let ca_pem = match &self.ca_file {
-            Some(path) => {
-                Some(fs::read_to_string(path).map_err(|error| CliError::file(path, error))?)
-            }
+            Some(path) => Some(fs::read_to_string(path).map_err(|error| CliError::file(path, error))?),
             // The authority of the gateway that lives in this folder, if it is spoken to by TLS.
-            None if url.starts_with("https://") => {
-                fs::read_to_string(self.data_dir.join(CA_FILE)).ok()
-            }
+            None if url.starts_with("https://") => fs::read_to_string(self.data_dir.join(CA_FILE)).ok(),
             None => None,
         };
         Ok(Endpoint { url, key, ca_pem })

@@ -55,25 +55,10 @@ struct Check {
 
 impl Check {
     fn ok(what: &'static str, found: impl Into<String>) -> Self {
-        Self {
-            what,
-            status: Health::Ok,
-            found: found.into(),
-            mend: String::new(),
-        }
+        Self { what, status: Health::Ok, found: found.into(), mend: String::new() }
     }
-    fn bad(
-        what: &'static str,
-        status: Health,
-        found: impl Into<String>,
-        mend: impl Into<String>,
-    ) -> Self {
-        Self {
-            what,
-            status,
-            found: found.into(),
-            mend: mend.into(),
-        }
+    fn bad(what: &'static str, status: Health, found: impl Into<String>, mend: impl Into<String>) -> Self {
+        Self { what, status, found: found.into(), mend: mend.into() }
     }
 }
 
@@ -81,13 +66,7 @@ impl Check {
 pub(crate) async fn run(connection: &Connection, screen: &Screen) -> Result<Exit, CliError> {
     let mut checks = gateway(connection).await;
     checks.extend([binary("claw-gateway"), binary("clawnode")]);
-    checks.extend([
-        engine(),
-        cgroup(),
-        disk(&connection.data_dir),
-        open_files(),
-        clock(),
-    ]);
+    checks.extend([engine(), cgroup(), disk(&connection.data_dir), open_files(), clock()]);
     let failed = checks.iter().any(|check| check.status == Health::Fail);
     let content = serde_json::to_value(&checks).map_err(std::io::Error::from)?;
     if screen.is_json() {
@@ -95,17 +74,8 @@ pub(crate) async fn run(connection: &Connection, screen: &Screen) -> Result<Exit
     } else {
         let text = |row: &Value, name: &str| row[name].as_str().unwrap_or_default().to_owned();
         let rows = content.as_array().into_iter().flatten();
-        let body = rows.map(|row| {
-            ["status", "check", "found", "mend"]
-                .iter()
-                .map(|name| text(row, name))
-                .collect()
-        });
-        screen.print(&render::grid(
-            &["", "check", "found", "how to mend it"],
-            body.collect(),
-            screen.style(),
-        ))?;
+        let body = rows.map(|row| ["status", "check", "found", "mend"].iter().map(|name| text(row, name)).collect());
+        screen.print(&render::grid(&["", "check", "found", "how to mend it"], body.collect(), screen.style()))?;
     }
     Ok(if failed { Exit::Fault } else { Exit::Ok })
 }
@@ -121,12 +91,9 @@ async fn gateway(connection: &Connection) -> Vec<Check> {
             format!("none; {} does not exist", looked_at.display()),
             "set CLAW_API_KEY, or give --key-file, or --data-dir of a gateway on this machine; `claw up` makes one",
         ),
-        Err(error) => Check::bad(
-            "key",
-            Health::Fail,
-            error.to_string(),
-            "make the file readable for you, and for nobody else",
-        ),
+        Err(error) => {
+            Check::bad("key", Health::Fail, error.to_string(), "make the file readable for you, and for nobody else")
+        }
     };
     let client = match connection.endpoint() {
         Ok(endpoint) => GatewayClient::connect_to(&endpoint).await,
@@ -141,23 +108,10 @@ async fn gateway(connection: &Connection) -> Vec<Check> {
             client.close().await;
         }
         Err(error @ (CliError::Unauthenticated { .. } | CliError::Forbidden { .. })) => {
-            checks.push(Check::ok(
-                "gateway",
-                format!("answers at {}", connection.url()),
-            ));
-            checks.push(Check::bad(
-                "role",
-                Health::Fail,
-                error.to_string(),
-                error.hint(),
-            ));
+            checks.push(Check::ok("gateway", format!("answers at {}", connection.url())));
+            checks.push(Check::bad("role", Health::Fail, error.to_string(), error.hint()));
         }
-        Err(error) => checks.push(Check::bad(
-            "gateway",
-            Health::Fail,
-            error.to_string(),
-            error.hint(),
-        )),
+        Err(error) => checks.push(Check::bad("gateway", Health::Fail, error.to_string(), error.hint())),
     }
     checks
 }
@@ -169,21 +123,14 @@ fn key_file(path: &Path) -> Check {
     if mode.trailing_zeros() >= OTHERS_BITS {
         Check::ok("key", found)
     } else {
-        Check::bad(
-            "key",
-            Health::Warn,
-            found,
-            format!("others can read it: chmod 600 {}", path.display()),
-        )
+        Check::bad("key", Health::Warn, found, format!("others can read it: chmod 600 {}", path.display()))
     }
 }
 
 /// The journal and the clock of the gateway.
 async fn status(client: &GatewayClient) -> Vec<Check> {
     let status = client.call("cluster_status", Map::new()).await;
-    let status = status
-        .ok()
-        .and_then(|reply| serde_json::from_value::<ClusterStatus>(reply.content).ok());
+    let status = status.ok().and_then(|reply| serde_json::from_value::<ClusterStatus>(reply.content).ok());
     let Some(status) = status else {
         return Vec::new();
     };
@@ -220,20 +167,10 @@ async fn role(client: &GatewayClient) -> Check {
         return Check::ok("role", "admin");
     }
     if !forbidden(&as_admin) {
-        return Check::bad(
-            "role",
-            Health::Warn,
-            "not known",
-            "the gateway did not say what this key may do",
-        );
+        return Check::bad("role", Health::Warn, "not known", "the gateway did not say what this key may do");
     }
     let probe = json!({ "workload": "claw-doctor", "mode": "plan" });
-    let as_operator = client
-        .call(
-            "workload_stop",
-            probe.as_object().cloned().unwrap_or_default(),
-        )
-        .await;
+    let as_operator = client.call("workload_stop", probe.as_object().cloned().unwrap_or_default()).await;
     if forbidden(&as_operator) {
         return Check::bad(
             "role",
@@ -254,17 +191,13 @@ fn binary(name: &'static str) -> Check {
 
 /// A container engine; needed for images only.
 fn engine() -> Check {
-    let mut places: Vec<PathBuf> = vec![
-        "/var/run/docker.sock".into(),
-        "/run/podman/podman.sock".into(),
-    ];
+    let mut places: Vec<PathBuf> = vec!["/var/run/docker.sock".into(), "/run/podman/podman.sock".into()];
     if let Some(host) = std::env::var_os("DOCKER_HOST").and_then(|host| host.into_string().ok())
         && let Some(path) = host.strip_prefix("unix://")
     {
         places.insert(0, path.into());
     }
-    let is_socket =
-        |path: &&PathBuf| fs::metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
+    let is_socket = |path: &&PathBuf| fs::metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
     match places.iter().find(is_socket) {
         Some(path) => match UnixStream::connect(path) {
             Ok(_) => Check::ok("container engine", path.display().to_string()),
@@ -287,24 +220,12 @@ fn engine() -> Check {
 /// Limits of processes need a cgroup that may be written.
 fn cgroup() -> Check {
     let root = Path::new("/sys/fs/cgroup");
-    let version = if root.join("cgroup.controllers").exists() {
-        "v2"
-    } else {
-        "v1"
-    };
-    let place = if version == "v2" {
-        root.to_path_buf()
-    } else {
-        root.join("memory")
-    };
+    let version = if root.join("cgroup.controllers").exists() { "v2" } else { "v1" };
+    let place = if version == "v2" { root.to_path_buf() } else { root.join("memory") };
     let writable = rustix::fs::access(&place, rustix::fs::Access::WRITE_OK).is_ok()
-        && !rustix::fs::statvfs(&place)
-            .is_ok_and(|s| s.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY));
+        && !rustix::fs::statvfs(&place).is_ok_and(|s| s.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY));
     if writable {
-        Check::ok(
-            "cgroup",
-            format!("{version}, {} can be written", place.display()),
-        )
+        Check::ok("cgroup", format!("{version}, {} can be written", place.display()))
     } else {
         Check::bad(
             "cgroup",
@@ -316,10 +237,7 @@ fn cgroup() -> Check {
 }
 
 fn disk(data_dir: &Path) -> Check {
-    let place = data_dir
-        .ancestors()
-        .find(|place| place.exists())
-        .unwrap_or(Path::new("/"));
+    let place = data_dir.ancestors().find(|place| place.exists()).unwrap_or(Path::new("/"));
     let Ok(stat) = rustix::fs::statvfs(place) else {
         return Check::bad(
             "disk",
@@ -349,9 +267,7 @@ fn open_files() -> Check {
             "open files",
             Health::Warn,
             format!("at most {most}"),
-            format!(
-                "ulimit -n {OPEN_FILES_MIN} (or LimitNOFILE= in the service) before starting a gateway"
-            ),
+            format!("ulimit -n {OPEN_FILES_MIN} (or LimitNOFILE= in the service) before starting a gateway"),
         ),
         Some(most) => Check::ok("open files", format!("at most {most}")),
         None => Check::ok("open files", "no limit"),
@@ -359,9 +275,7 @@ fn open_files() -> Check {
 }
 
 fn now() -> Timestamp {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp::from_unix_ms(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
@@ -370,11 +284,6 @@ fn clock() -> Check {
     if now.unix_ms() >= CLOCK_MIN_UNIX_MS {
         Check::ok("clock", now.to_string())
     } else {
-        Check::bad(
-            "clock",
-            Health::Fail,
-            now.to_string(),
-            "set the clock: certificates are checked against it",
-        )
+        Check::bad("clock", Health::Fail, now.to_string(), "set the clock: certificates are checked against it")
     }
 }

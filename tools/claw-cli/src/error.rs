@@ -102,9 +102,7 @@ pub enum CliError {
     #[error("not confirmed: nothing was changed")]
     NotConfirmed,
     /// The plan that was confirmed is not the plan that would be applied.
-    #[error(
-        "no waiting plan of {tool} has a hash that begins with {wanted}; now it would be {now}"
-    )]
+    #[error("no waiting plan of {tool} has a hash that begins with {wanted}; now it would be {now}")]
     HashDiffers {
         /// Which operation.
         tool: String,
@@ -133,9 +131,7 @@ impl CliError {
             | Self::Child { .. }
             | Self::ProgramMissing { .. }
             | Self::Io(_) => Exit::Fault,
-            Self::Setting { .. } | Self::File { .. } | Self::Malformed { .. } | Self::Usage(_) => {
-                Exit::Usage
-            }
+            Self::Setting { .. } | Self::File { .. } | Self::Malformed { .. } | Self::Usage(_) => Exit::Usage,
             Self::NotConfirmed | Self::HashDiffers { .. } => Exit::Refused,
         }
     }
@@ -151,9 +147,7 @@ impl CliError {
                 "is it running? `claw up` starts one here; CLAW_GATEWAY or --gateway names another"
             }
             Self::Protocol { .. } => "is this the URL of a gateway's MCP endpoint (…/mcp)?",
-            Self::ProgramMissing { .. } => {
-                "build the workspace, or put the program beside claw or into PATH"
-            }
+            Self::ProgramMissing { .. } => "build the workspace, or put the program beside claw or into PATH",
             Self::HashDiffers { .. } => "look at the plan again: the same command with --mode plan",
             Self::Refused { .. }
             | Self::Fault { .. }
@@ -169,9 +163,6 @@ impl CliError {
 
     /// A file error.
     pub fn file(path: impl Into<PathBuf>, source: io::Error) -> Self {
-        Self::File {
-            path: path.into(),
-            source,
-        }
+        Self::File { path: path.into(), source }
     }
 }

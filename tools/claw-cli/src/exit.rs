@@ -24,15 +24,8 @@ pub enum Exit {
 
 impl Exit {
     /// All codes, in order.
-    pub const ALL: [Self; 7] = [
-        Self::Ok,
-        Self::Usage,
-        Self::Refused,
-        Self::Denied,
-        Self::Unreachable,
-        Self::Fault,
-        Self::NotReached,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::Ok, Self::Usage, Self::Refused, Self::Denied, Self::Unreachable, Self::Fault, Self::NotReached];
 
     /// The number.
     pub const fn code(self) -> u8 {
@@ -48,9 +41,7 @@ impl Exit {
             Self::Denied => "no valid key, or one that may not do this",
             Self::Unreachable => "the gateway does not answer",
             Self::Fault => "a fault of the gateway or of this machine",
-            Self::NotReached => {
-                "waited, but the result did not come, or the workload or operation failed"
-            }
+            Self::NotReached => "waited, but the result did not come, or the workload or operation failed",
         }
     }
 

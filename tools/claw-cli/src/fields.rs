@@ -43,18 +43,13 @@ impl Kind {
     /// The kind that a schema describes.
     pub(crate) fn of(schema: &Value) -> Self {
         if let Some(values) = schema.get("enum").and_then(Value::as_array) {
-            let texts: Option<Vec<String>> = values
-                .iter()
-                .map(|v| v.as_str().map(str::to_owned))
-                .collect();
+            let texts: Option<Vec<String>> = values.iter().map(|v| v.as_str().map(str::to_owned)).collect();
             return texts.map_or(Self::Json, Self::Choice);
         }
         match schema.get("type").and_then(Value::as_str) {
             Some("string") => Self::Text,
             Some("integer") => {
-                let bound = |name: &str, open: i64| {
-                    schema.get(name).and_then(Value::as_i64).unwrap_or(open)
-                };
+                let bound = |name: &str, open: i64| schema.get(name).and_then(Value::as_i64).unwrap_or(open);
                 Self::Integer(bound("minimum", i64::MIN), bound("maximum", i64::MAX))
             }
             Some("number") => Self::Number,
@@ -66,11 +61,7 @@ impl Kind {
             Some("object") => {
                 let texts = |values: &Value| values["type"] == "string";
                 let open = schema.get("additionalProperties").is_some_and(texts);
-                if open && schema.get("properties").is_none() {
-                    Self::Map
-                } else {
-                    Self::Json
-                }
+                if open && schema.get("properties").is_none() { Self::Map } else { Self::Json }
             }
             _ => Self::Json,
         }
@@ -96,12 +87,9 @@ impl Field {
         match &self.kind {
             Kind::Map => "KEY=VALUE".to_owned(),
             Kind::Json => "JSON|@FILE|-".to_owned(),
-            Kind::Text
-            | Kind::Choice(_)
-            | Kind::Integer(..)
-            | Kind::Number
-            | Kind::Boolean
-            | Kind::List(_) => self.flag().to_uppercase(),
+            Kind::Text | Kind::Choice(_) | Kind::Integer(..) | Kind::Number | Kind::Boolean | Kind::List(_) => {
+                self.flag().to_uppercase()
+            }
         }
     }
 }
@@ -135,10 +123,7 @@ pub(crate) fn of(op: &OpDef) -> Vec<Field> {
         (common.map_or(0, |at| at + 1), place.unwrap_or(usize::MAX))
     };
     fields.sort_by_key(rank);
-    if let Some(first) = fields
-        .iter_mut()
-        .find(|field| field.required && field.kind.is_scalar())
-    {
+    if let Some(first) = fields.iter_mut().find(|field| field.required && field.kind.is_scalar()) {
         first.positional = true;
     }
     fields

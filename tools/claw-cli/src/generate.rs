@@ -19,19 +19,15 @@ const COMMON_HEADING: &str = "Every change";
 /// The clap command of an operation, under the last word of its path.
 pub(crate) fn command(op: &'static OpDef) -> Command {
     let (noun, verb) = op.cli_path();
-    let mut command = Command::new(verb.unwrap_or(noun))
-        .about(op.title)
-        .long_about(op.doc);
+    let mut command = Command::new(verb.unwrap_or(noun)).about(op.title).long_about(op.doc);
     for (place, field) in fields::of(op).into_iter().enumerate() {
         if run_flags::replaces(op, &field) {
             continue;
         }
         if field.positional {
-            command = command.arg(positional(&field)).group(
-                ArgGroup::new("subject")
-                    .args([field.name.clone(), flag_id(&field)])
-                    .required(true),
-            );
+            command = command
+                .arg(positional(&field))
+                .group(ArgGroup::new("subject").args([field.name.clone(), flag_id(&field)]).required(true));
         }
         command = command.arg(flag(&field).display_order(place));
     }
@@ -59,11 +55,7 @@ fn usage(op: &OpDef) -> String {
 
 /// The id of a field's flag; a positional field has two arguments.
 fn flag_id(field: &Field) -> String {
-    if field.positional {
-        format!("--{}", field.name)
-    } else {
-        field.name.clone()
-    }
+    if field.positional { format!("--{}", field.name) } else { field.name.clone() }
 }
 
 fn positional(field: &Field) -> Arg {
@@ -80,16 +72,8 @@ fn flag(field: &Field) -> Arg {
         .help(field.help.clone())
         .required(field.required && !field.positional);
     let arg = takes(arg, &field.kind, field.value_name());
-    let arg = if field.positional {
-        arg.hide(true)
-    } else {
-        arg
-    };
-    if COMMON.contains(&field.name.as_str()) {
-        arg.help_heading(COMMON_HEADING)
-    } else {
-        arg
-    }
+    let arg = if field.positional { arg.hide(true) } else { arg };
+    if COMMON.contains(&field.name.as_str()) { arg.help_heading(COMMON_HEADING) } else { arg }
 }
 
 /// Makes an argument take values of a kind.
@@ -97,9 +81,7 @@ pub(crate) fn takes(arg: Arg, kind: &Kind, value_name: String) -> Arg {
     let arg = arg.value_parser(parser(kind)).value_name(value_name);
     match kind {
         Kind::Boolean => arg.num_args(0..=1).default_missing_value("true"),
-        Kind::List(item) if matches!(**item, Kind::Choice(_)) => {
-            arg.action(ArgAction::Append).value_delimiter(',')
-        }
+        Kind::List(item) if matches!(**item, Kind::Choice(_)) => arg.action(ArgAction::Append).value_delimiter(','),
         Kind::List(_) | Kind::Map => arg.action(ArgAction::Append),
         Kind::Json => arg.value_hint(ValueHint::FilePath),
         Kind::Text | Kind::Choice(_) | Kind::Integer(..) | Kind::Number => arg,
@@ -132,18 +114,13 @@ fn key_value(text: &str) -> Result<(String, String), KeyValueError> {
 struct KeyValueError;
 
 /// The arguments of the operation that a matched command line stands for.
-pub(crate) fn arguments(
-    op: &'static OpDef,
-    matches: &ArgMatches,
-) -> Result<Map<String, Value>, CliError> {
+pub(crate) fn arguments(op: &'static OpDef, matches: &ArgMatches) -> Result<Map<String, Value>, CliError> {
     let mut args = Map::new();
     for field in fields::of(op) {
         if run_flags::replaces(op, &field) {
             continue;
         }
-        let by_place = field
-            .positional
-            .then(|| value(matches, &field.name, &field.kind));
+        let by_place = field.positional.then(|| value(matches, &field.name, &field.kind));
         let found = match by_place {
             Some(Some(value)) => Some(value),
             _ => value(matches, &flag_id(&field), &field.kind),
@@ -165,9 +142,9 @@ pub(crate) fn arguments(
 pub(crate) fn value(matches: &ArgMatches, id: &str, kind: &Kind) -> Option<Value> {
     let number = |n: &f64| Number::from_f64(*n).map_or(Value::Null, Value::Number);
     match kind {
-        Kind::Text | Kind::Choice(_) | Kind::Json => matches
-            .get_one::<String>(id)
-            .map(|text| Value::from(text.as_str())),
+        Kind::Text | Kind::Choice(_) | Kind::Json => {
+            matches.get_one::<String>(id).map(|text| Value::from(text.as_str()))
+        }
         Kind::Integer(..) => matches.get_one::<i64>(id).map(|n| Value::from(*n)),
         Kind::Number => matches.get_one::<f64>(id).map(number),
         Kind::Boolean => matches.get_one::<bool>(id).map(|yes| Value::from(*yes)),
@@ -181,20 +158,12 @@ pub(crate) fn value(matches: &ArgMatches, id: &str, kind: &Kind) -> Option<Value
         },
         Kind::Map => {
             let pairs = matches.get_many::<(String, String)>(id)?;
-            Some(
-                pairs
-                    .map(|(key, text)| (key.clone(), Value::from(text.as_str())))
-                    .collect(),
-            )
+            Some(pairs.map(|(key, text)| (key.clone(), Value::from(text.as_str()))).collect())
         }
     }
 }
 
-fn many<T: Clone + Send + Sync + 'static>(
-    matches: &ArgMatches,
-    id: &str,
-    json: impl Fn(&T) -> Value,
-) -> Option<Value> {
+fn many<T: Clone + Send + Sync + 'static>(matches: &ArgMatches, id: &str, json: impl Fn(&T) -> Value) -> Option<Value> {
     let values = matches.get_many::<T>(id)?;
     Some(values.map(json).collect())
 }
@@ -209,11 +178,7 @@ pub(crate) fn command_line(tool: &str, args: &Value) -> String {
     };
     let parts = parts.unwrap_or_else(|| vec!["call".into(), tool.into(), args.to_string()]);
     let words = parts.iter().map(|part| quoted(part));
-    ["claw".to_owned()]
-        .into_iter()
-        .chain(words)
-        .collect::<Vec<_>>()
-        .join(" ")
+    ["claw".to_owned()].into_iter().chain(words).collect::<Vec<_>>().join(" ")
 }
 
 /// The words after `claw`; nothing if an argument has no place on the command line.
@@ -221,10 +186,7 @@ fn operation_line(op: &OpDef, args: &Map<String, Value>) -> Option<Vec<String>> 
     let (noun, verb) = op.cli_path();
     let mut words: Vec<String> = [Some(noun), verb].into_iter().flatten().collect();
     let fields = fields::of(op);
-    if args
-        .keys()
-        .any(|name| fields.iter().all(|field| field.name != *name))
-    {
+    if args.keys().any(|name| fields.iter().all(|field| field.name != *name)) {
         return None;
     }
     for field in &fields {

@@ -18,11 +18,7 @@ pub(crate) fn read(what: &str, text: &str) -> Result<Value, CliError> {
         Some(path) => {
             let path = Path::new(path);
             let content = fs::read_to_string(path).map_err(|error| CliError::file(path, error))?;
-            if path.extension().is_some_and(|end| end == "toml") {
-                toml(what, &content)
-            } else {
-                json(what, &content)
-            }
+            if path.extension().is_some_and(|end| end == "toml") { toml(what, &content) } else { json(what, &content) }
         }
         None if text == "-" => {
             let mut content = String::new();
@@ -43,10 +39,7 @@ pub(crate) fn read_object(what: &str, text: &str) -> Result<Map<String, Value>, 
         other => Err(CliError::Malformed {
             what: what.to_owned(),
             form: FORM,
-            why: format!(
-                "expected an object, got {}",
-                claw_tools::outcome::clip(&other.to_string(), 60)
-            ),
+            why: format!("expected an object, got {}", claw_tools::outcome::clip(&other.to_string(), 60)),
         }),
     }
 }

@@ -32,22 +32,12 @@ impl Screen {
         let wanted = std::env::var_os("NO_COLOR").is_none_or(|text| text.is_empty());
         let out_is_terminal = io::stdout().is_terminal();
         let err_is_terminal = io::stderr().is_terminal();
-        let style = |terminal: bool| Style {
-            color: terminal && wanted,
-            width: None,
-        };
-        let width = || {
-            rustix::termios::tcgetwinsize(io::stdout())
-                .ok()
-                .map(|size| size.ws_col)
-        };
+        let style = |terminal: bool| Style { color: terminal && wanted, width: None };
+        let width = || rustix::termios::tcgetwinsize(io::stdout()).ok().map(|size| size.ws_col);
         Self {
             json,
             out: Style {
-                width: out_is_terminal
-                    .then(width)
-                    .flatten()
-                    .filter(|columns| *columns > 0),
+                width: out_is_terminal.then(width).flatten().filter(|columns| *columns > 0),
                 ..style(out_is_terminal)
             },
             err: style(err_is_terminal),
@@ -79,19 +69,12 @@ impl Screen {
 
     /// Prints JSON: in lines for people, in one line for programs.
     pub(crate) fn json(&self, content: &Value) -> io::Result<()> {
-        let text = if self.out_is_terminal {
-            format!("{content:#}\n")
-        } else {
-            format!("{content}\n")
-        };
+        let text = if self.out_is_terminal { format!("{content:#}\n") } else { format!("{content}\n") };
         self.print(&text)
     }
 
     /// Prints an answer's text.
-    #[expect(
-        clippy::unused_self,
-        reason = "only who holds the screen may write to it"
-    )]
+    #[expect(clippy::unused_self, reason = "only who holds the screen may write to it")]
     pub(crate) fn print(&self, text: &str) -> io::Result<()> {
         let mut out = io::stdout().lock();
         still_read(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
@@ -99,18 +82,11 @@ impl Screen {
 
     /// Prints an answer in the place of the one before.
     pub(crate) fn redraw(&self, text: &str) -> io::Result<()> {
-        if self.out_is_terminal && !self.json {
-            self.print(&format!("{CLEAR}{text}"))
-        } else {
-            self.print(text)
-        }
+        if self.out_is_terminal && !self.json { self.print(&format!("{CLEAR}{text}")) } else { self.print(text) }
     }
 
     /// Says something that is not the answer.
-    #[expect(
-        clippy::unused_self,
-        reason = "only who holds the screen may write to it"
-    )]
+    #[expect(clippy::unused_self, reason = "only who holds the screen may write to it")]
     pub(crate) fn note(&self, text: &str) -> io::Result<()> {
         still_read(io::stderr().lock().write_all(text.as_bytes()))
     }
@@ -118,9 +94,7 @@ impl Screen {
     /// Says what went wrong. What the gateway said itself is the answer, if JSON is wanted.
     pub(crate) fn error(&self, error: &CliError) -> io::Result<()> {
         match error {
-            CliError::Refused { content, .. } | CliError::Fault { content, .. } if self.json => {
-                self.json(content)
-            }
+            CliError::Refused { content, .. } | CliError::Fault { content, .. } if self.json => self.json(content),
             _ => self.note(&render::error(error, self.err)),
         }
     }

@@ -33,20 +33,13 @@ An argument that is JSON is given as text, as `@FILE` (JSON, or TOML if it ends 
 fn takes(field: &Field) -> String {
     match &field.kind {
         Kind::Text => "text".to_owned(),
-        Kind::Choice(values) => values
-            .iter()
-            .map(|v| format!("`{v}`"))
-            .collect::<Vec<_>>()
-            .join(", "),
+        Kind::Choice(values) => values.iter().map(|v| format!("`{v}`")).collect::<Vec<_>>().join(", "),
         Kind::Integer(least, i64::MAX) => format!("whole number from {least}"),
         Kind::Integer(least, most) => format!("whole number, {least} to {most}"),
         Kind::Number => "number".to_owned(),
         Kind::Boolean => "`true`, `false`".to_owned(),
         Kind::List(item) => {
-            let item = Field {
-                kind: (**item).clone(),
-                ..field.clone()
-            };
+            let item = Field { kind: (**item).clone(), ..field.clone() };
             format!("{}; repeatable", takes(&item))
         }
         Kind::Map => "`KEY=VALUE`; repeatable".to_owned(),
@@ -59,31 +52,17 @@ fn section(op: &OpDef) -> String {
     let all = fields::of(op);
     let subject = all.iter().find(|field| field.positional);
     let subject = subject.map(|field| format!(" {}", field.value_name()));
-    let name = format!(
-        "{noun} {}{}",
-        verb.unwrap_or_default(),
-        subject.unwrap_or_default()
-    );
+    let name = format!("{noun} {}{}", verb.unwrap_or_default(), subject.unwrap_or_default());
     let mut text = format!("### claw {}\n\n{}\n\n", name.trim_end(), op.doc);
     let kind = match (op.read_only, confirmable(op)) {
         (true, _) => "a read".to_owned(),
-        (false, true) => format!(
-            "a change of tier {} at least, which can be planned",
-            op.tier
-        ),
+        (false, true) => format!("a change of tier {} at least, which can be planned", op.tier),
         (false, false) => format!("a change of tier {} at least", op.tier),
     };
-    writeln!(
-        text,
-        "Operation `{}`: {kind}; needs `{}`.",
-        op.name, op.permission
-    )
-    .expect("writing to a string");
+    writeln!(text, "Operation `{}`: {kind}; needs `{}`.", op.name, op.permission).expect("writing to a string");
     let own: Vec<&Field> = all
         .iter()
-        .filter(|field| {
-            !COMMON.contains(&field.name.as_str()) || (op.read_only && field.name == "wait_s")
-        })
+        .filter(|field| !COMMON.contains(&field.name.as_str()) || (op.read_only && field.name == "wait_s"))
         .collect();
     if !own.is_empty() {
         text.push_str("\n| argument | takes | meaning |\n|---|---|---|\n");
@@ -95,13 +74,7 @@ fn section(op: &OpDef) -> String {
             (false, false) => format!("`--{}`", field.flag()),
         };
         let needed = if field.required { " (required)" } else { "" };
-        writeln!(
-            text,
-            "| {flag}{needed} | {} | {} |",
-            takes(field),
-            field.help
-        )
-        .expect("writing to a string");
+        writeln!(text, "| {flag}{needed} | {} | {} |", takes(field), field.help).expect("writing to a string");
     }
     text
 }

@@ -62,12 +62,7 @@ fn failed(screen: &Screen, error: &CliError) -> Exit {
 
 async fn execute(cli: &Cli, screen: &Screen) -> Result<Exit, CliError> {
     match &cli.command {
-        Commands::Operation {
-            op,
-            args,
-            watch_s,
-            confirm,
-        } => {
+        Commands::Operation { op, args, watch_s, confirm } => {
             let session = Session::open(cli, screen).await?;
             let exit = match (watch_s, confirm) {
                 (Some(seconds), _) => session.watch(op, args, *seconds).await,
@@ -105,11 +100,7 @@ impl<'a> Session<'a> {
     }
 
     /// One call, with a sign of waiting.
-    pub(crate) async fn call(
-        &self,
-        tool: &str,
-        args: Map<String, Value>,
-    ) -> Result<CallReply, CliError> {
+    pub(crate) async fn call(&self, tool: &str, args: Map<String, Value>) -> Result<CallReply, CliError> {
         let _waiting = self.screen.wait(&tool.replace('_', " "));
         self.client.call(tool, args).await
     }
@@ -117,20 +108,13 @@ impl<'a> Session<'a> {
     /// One operation. What has to be planned first is planned, shown and confirmed.
     async fn once(&self, op: &'static OpDef, args: &Map<String, Value>) -> Result<Exit, CliError> {
         let reply = match self.call(op.name, args.clone()).await {
-            Err(error) if approve::can_mend(op, args, &error) => {
-                approve::plan_and_ask(self, op, args, error).await?
-            }
+            Err(error) if approve::can_mend(op, args, &error) => approve::plan_and_ask(self, op, args, error).await?,
             reply => reply?,
         };
         self.show(op, args, reply)
     }
 
-    fn show(
-        &self,
-        op: &'static OpDef,
-        args: &Map<String, Value>,
-        reply: CallReply,
-    ) -> Result<Exit, CliError> {
+    fn show(&self, op: &'static OpDef, args: &Map<String, Value>, reply: CallReply) -> Result<Exit, CliError> {
         print(self.screen, Some(op), &reply.content)?;
         if !self.screen.is_json()
             && let Some(hint) = how_to_confirm(op, args, &reply.content)
@@ -142,12 +126,7 @@ impl<'a> Session<'a> {
 
     /// Looks again and again, until it is interrupted. A gateway that is away for a while is
     /// waited for.
-    async fn watch(
-        &self,
-        op: &'static OpDef,
-        args: &Map<String, Value>,
-        seconds: u64,
-    ) -> Result<Exit, CliError> {
+    async fn watch(&self, op: &'static OpDef, args: &Map<String, Value>, seconds: u64) -> Result<Exit, CliError> {
         let mut ticks = tokio::time::interval(Duration::from_secs(seconds));
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -178,50 +157,29 @@ fn print(screen: &Screen, op: Option<&OpDef>, content: &Value) -> Result<(), Cli
 
 /// How the exit code tells what an answer says.
 pub(crate) fn exit_of(op: &OpDef, args: &Map<String, Value>, content: &Value) -> Exit {
-    let state = |path: &str| {
-        content
-            .pointer(path)
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-    };
+    let state = |path: &str| content.pointer(path).and_then(Value::as_str).unwrap_or_default();
     match op.name {
         "workload_wait" => {
             let state = state("/workload/state");
             let wanted = args.get("states").and_then(Value::as_array);
             let wished = wanted.is_some_and(|states| states.iter().any(|wish| wish == state));
             let bad = matches!(state, "failed" | "lost") && !wished;
-            if content["reached"] == json!(true) && !bad {
-                Exit::Ok
-            } else {
-                Exit::NotReached
-            }
+            if content["reached"] == json!(true) && !bad { Exit::Ok } else { Exit::NotReached }
         }
         "operation_wait" => {
             let bad = matches!(state("/operation/state"), "failed" | "canceled");
-            if content["reached"] == json!(true) && !bad {
-                Exit::Ok
-            } else {
-                Exit::NotReached
-            }
+            if content["reached"] == json!(true) && !bad { Exit::Ok } else { Exit::NotReached }
         }
         _ if op.read_only => Exit::Ok,
         _ => {
-            let waited = args
-                .get("wait_s")
-                .and_then(Value::as_u64)
-                .is_some_and(|s| s > 0);
+            let waited = args.get("wait_s").and_then(Value::as_u64).is_some_and(|s| s > 0);
             match serde_json::from_value::<Outcome>(content.clone()) {
                 Ok(outcome) => match outcome.effect {
                     EffectKind::Refused => Exit::Refused,
-                    EffectKind::Accepted | EffectKind::Queued
-                        if waited && outcome.observed.is_none() =>
-                    {
+                    EffectKind::Accepted | EffectKind::Queued if waited && outcome.observed.is_none() => {
                         Exit::NotReached
                     }
-                    EffectKind::Accepted
-                    | EffectKind::Queued
-                    | EffectKind::Planned
-                    | EffectKind::NoChange => Exit::Ok,
+                    EffectKind::Accepted | EffectKind::Queued | EffectKind::Planned | EffectKind::NoChange => Exit::Ok,
                 },
                 Err(_) => Exit::Fault,
             }
@@ -240,11 +198,7 @@ fn how_to_confirm(op: &OpDef, args: &Map<String, Value>, content: &Value) -> Opt
     args.remove("mode");
     let line = generate::command_line(op.name, &Value::Object(args));
     let hash = approve::short_hash(&plan.diff_hash);
-    Some(format!(
-        "\nTo do exactly this:\n  {} --confirm {}\n",
-        render::safe(&line),
-        render::safe(hash)
-    ))
+    Some(format!("\nTo do exactly this:\n  {} --confirm {}\n", render::safe(&line), render::safe(hash)))
 }
 
 /// Every operation with its command line.
@@ -272,18 +226,9 @@ fn tools(screen: &Screen) -> Result<Exit, CliError> {
         let text = |row: &Value, name: &str| row[name].as_str().unwrap_or_default().to_owned();
         let body = rows
             .iter()
-            .map(|row| {
-                ["command", "tier", "permission", "title"]
-                    .iter()
-                    .map(|name| text(row, name))
-                    .collect()
-            })
+            .map(|row| ["command", "tier", "permission", "title"].iter().map(|name| text(row, name)).collect())
             .collect();
-        screen.print(&render::grid(
-            &["command", "tier", "permission", "what it does"],
-            body,
-            screen.style(),
-        ))?;
+        screen.print(&render::grid(&["command", "tier", "permission", "what it does"], body, screen.style()))?;
     }
     Ok(Exit::Ok)
 }

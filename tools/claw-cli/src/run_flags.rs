@@ -91,16 +91,8 @@ pub(crate) fn extend(command: Command) -> Command {
 }
 
 /// Turns words, flags and the command into `request` or `spec`.
-pub(crate) fn complete(
-    matches: &ArgMatches,
-    args: &mut Map<String, Value>,
-) -> Result<(), CliError> {
-    let words: Vec<&str> = matches
-        .get_many::<String>("request")
-        .into_iter()
-        .flatten()
-        .map(String::as_str)
-        .collect();
+pub(crate) fn complete(matches: &ArgMatches, args: &mut Map<String, Value>) -> Result<(), CliError> {
+    let words: Vec<&str> = matches.get_many::<String>("request").into_iter().flatten().map(String::as_str).collect();
     let mut spec = match args.remove("spec") {
         Some(Value::Object(spec)) => Some(spec),
         Some(_) => return Err(CliError::Usage("--spec takes an object")),
@@ -114,16 +106,13 @@ pub(crate) fn complete(
     }
     if let Some(argv) = matches.get_many::<String>("command") {
         let argv: Vec<Value> = argv.map(|word| Value::from(word.as_str())).collect();
-        spec.get_or_insert_default()
-            .insert("command".into(), Value::from(argv));
+        spec.get_or_insert_default().insert("command".into(), Value::from(argv));
     }
     match (words.is_empty(), spec) {
-        (true, None) => Err(CliError::Usage(
-            "say what to run: in words, by --spec, or by flags and a command after --",
-        )),
-        (false, Some(_)) => Err(CliError::Usage(
-            "give words or a specification, not both (a command stands after --)",
-        )),
+        (true, None) => {
+            Err(CliError::Usage("say what to run: in words, by --spec, or by flags and a command after --"))
+        }
+        (false, Some(_)) => Err(CliError::Usage("give words or a specification, not both (a command stands after --)")),
         (false, None) => {
             args.insert("request".into(), Value::from(words.join(" ")));
             Ok(())
@@ -153,9 +142,7 @@ fn put(spec: &mut Map<String, Value>, path: &str, value: Value) {
             spec.insert(path.to_owned(), value);
         }
         Some((outer, inner)) => {
-            let outer = spec
-                .entry(outer)
-                .or_insert_with(|| Value::Object(Map::new()));
+            let outer = spec.entry(outer).or_insert_with(|| Value::Object(Map::new()));
             if let Value::Object(map) = outer {
                 put(map, inner, value);
             }

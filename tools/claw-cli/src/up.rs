@@ -45,17 +45,10 @@ struct Running {
 }
 
 /// Starts both, shows how to connect, and stays until it is told to stop or one of them ends.
-pub(crate) async fn run(
-    connection: &Connection,
-    options: &UpOptions,
-    screen: &Screen,
-) -> Result<Exit, CliError> {
+pub(crate) async fn run(connection: &Connection, options: &UpOptions, screen: &Screen) -> Result<Exit, CliError> {
     let (gateway_program, node_program) = (program(GATEWAY)?, program(NODE)?);
     let data_dir = private_dir(&connection.data_dir)?;
-    let mut running = Running {
-        gateway: start_gateway(&gateway_program, &data_dir, options)?,
-        node: None,
-    };
+    let mut running = Running { gateway: start_gateway(&gateway_program, &data_dir, options)?, node: None };
     // Told to stop at any moment, also while things start: nothing is left behind.
     let result = tokio::select! {
         result = serve(&mut running, &node_program, &data_dir, options, screen) => result,
@@ -85,10 +78,7 @@ async fn serve(
 ) -> Result<(), CliError> {
     let ready = {
         let _waiting = screen.wait("the gateway starts");
-        running
-            .gateway
-            .line_that_begins("claw-gateway ready")
-            .await?
+        running.gateway.line_that_begins("claw-gateway ready").await?
     };
     let listening = listening(&ready).ok_or_else(|| CliError::Child {
         name: GATEWAY,
@@ -97,9 +87,7 @@ async fn serve(
     let session = admin_session(&listening, data_dir, screen).await?;
     let node_dir = private_dir(&data_dir.join("node"))?;
     join(&session, node_program, &node_dir, &listening, options).await?;
-    let node = running
-        .node
-        .insert(start_node(node_program, &node_dir, data_dir, options)?);
+    let node = running.node.insert(start_node(node_program, &node_dir, data_dir, options)?);
     let ready = {
         let _waiting = screen.wait("the node connects");
         node.line_that_begins("clawnode ready").await?
@@ -118,28 +106,17 @@ async fn serve(
 
 /// The program beside this one, or else in `PATH`.
 pub(crate) fn program(name: &'static str) -> Result<PathBuf, CliError> {
-    let beside = env::current_exe()
-        .ok()
-        .and_then(|own| Some(own.parent()?.join(name)));
-    let in_path = env::var_os("PATH").map(|path| {
-        env::split_paths(&path)
-            .map(|dir| dir.join(name))
-            .collect::<Vec<_>>()
-    });
-    let runs = |path: &PathBuf| {
-        fs::metadata(path)
-            .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
-    };
+    let beside = env::current_exe().ok().and_then(|own| Some(own.parent()?.join(name)));
+    let in_path = env::var_os("PATH").map(|path| env::split_paths(&path).map(|dir| dir.join(name)).collect::<Vec<_>>());
+    let runs =
+        |path: &PathBuf| fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0);
     let mut places = beside.into_iter().chain(in_path.into_iter().flatten());
     places.find(runs).ok_or(CliError::ProgramMissing { name })
 }
 
 /// A folder that only this user can enter.
 fn private_dir(path: &Path) -> Result<PathBuf, CliError> {
-    let made = fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path);
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
     made.map_err(|error| CliError::file(path, error))?;
     fs::canonicalize(path).map_err(|error| CliError::file(path, error))
 }
@@ -153,12 +130,7 @@ fn start_gateway(program: &Path, data_dir: &Path, options: &UpOptions) -> Result
     Child::start(GATEWAY, command, &data_dir.join("gateway.log"))
 }
 
-fn start_node(
-    program: &Path,
-    node_dir: &Path,
-    data_dir: &Path,
-    options: &UpOptions,
-) -> Result<Child, CliError> {
+fn start_node(program: &Path, node_dir: &Path, data_dir: &Path, options: &UpOptions) -> Result<Child, CliError> {
     let mut command = tokio::process::Command::new(program);
     command.arg("run").arg("--data-dir").arg(node_dir);
     if let Some(config) = &options.node_config {
@@ -169,16 +141,11 @@ fn start_node(
 
 /// `claw-gateway ready mcp=<url> node=<url>`.
 fn listening(line: &str) -> Option<Listening> {
-    Some(Listening {
-        mcp_url: value_of(line, "mcp")?,
-        node_url: value_of(line, "node")?,
-    })
+    Some(Listening { mcp_url: value_of(line, "mcp")?, node_url: value_of(line, "node")? })
 }
 
 fn value_of(line: &str, name: &str) -> Option<String> {
-    let word = line
-        .split_whitespace()
-        .find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+    let word = line.split_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
     word.map(str::to_owned)
 }
 
@@ -192,9 +159,7 @@ async fn admin_session<'a>(
     let endpoint = Endpoint {
         url: listening.mcp_url.clone(),
         key: Some(Secret::new(key.trim())),
-        ca_pem: fs::read_to_string(data_dir.join(CA_FILE))
-            .ok()
-            .filter(|_| listening.mcp_url.starts_with("https://")),
+        ca_pem: fs::read_to_string(data_dir.join(CA_FILE)).ok().filter(|_| listening.mcp_url.starts_with("https://")),
     };
     let client = GatewayClient::connect_to(&endpoint).await?;
     Ok(Session { client, screen })
@@ -220,13 +185,7 @@ async fn join(
         why: "node_token_create answered without a token".to_owned(),
     })?;
     let mut command = tokio::process::Command::new(program);
-    command
-        .arg("join")
-        .arg(&listening.node_url)
-        .arg("--data-dir")
-        .arg(node_dir)
-        .arg("--name")
-        .arg(&name);
+    command.arg("join").arg(&listening.node_url).arg("--data-dir").arg(node_dir).arg("--name").arg(&name);
     children::run_to_end(NODE, command.arg("--token").arg(token)).await
 }
 
@@ -239,21 +198,11 @@ async fn is_enrolled(program: &Path, node_dir: &Path) -> Result<bool, CliError> 
 
 /// The machine's name as a node's: lower-case letters, digits and dashes.
 fn host_name() -> String {
-    let name = rustix::system::uname()
-        .nodename()
-        .to_string_lossy()
-        .to_lowercase();
+    let name = rustix::system::uname().nodename().to_string_lossy().to_lowercase();
     let first = name.split('.').next().unwrap_or_default();
-    let clean: String = first
-        .chars()
-        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
-        .collect();
+    let clean: String = first.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
     let clean = clean.trim_matches('-');
-    if clean.is_empty() {
-        "this-machine".to_owned()
-    } else {
-        clean.to_owned()
-    }
+    if clean.is_empty() { "this-machine".to_owned() } else { clean.to_owned() }
 }
 
 fn show(
@@ -273,10 +222,7 @@ fn show(
         content.insert("mcp_url".into(), listening.mcp_url.as_str().into());
         content.insert("node_url".into(), listening.node_url.as_str().into());
         content.insert("node_id".into(), node_id.into());
-        content.insert(
-            "operator_key_file".into(),
-            key.path.display().to_string().into(),
-        );
+        content.insert("operator_key_file".into(), key.path.display().to_string().into());
         content.insert("claude_mcp_add".into(), add.into());
         return Ok(screen.json(&content.into())?);
     }

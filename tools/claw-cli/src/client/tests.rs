@@ -81,13 +81,9 @@ async fn nobody_there() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/mcp", listener.local_addr().unwrap());
     drop(listener);
-    let error = GatewayClient::connect(&url, None)
-        .await
-        .expect_err("nobody listens");
+    let error = GatewayClient::connect(&url, None).await.expect_err("nobody listens");
     assert!(matches!(error, CliError::Unreachable { .. }), "{error:?}");
-    let error = GatewayClient::connect("not a url", None)
-        .await
-        .expect_err("no URL");
+    let error = GatewayClient::connect("not a url", None).await.expect_err("no URL");
     assert!(matches!(error, CliError::Setting { .. }), "{error:?}");
 }
 
@@ -95,15 +91,10 @@ async fn nobody_there() {
 fn errors_of_a_tool_are_refusals_or_faults() {
     let of = |content: Value| reply("URL", CallToolResult::structured_error(content));
     let refusal = json!({ "code": "NOT_FOUND", "message": "no", "retryable": false });
-    assert!(
-        matches!(of(refusal.clone()), Err(CliError::Refused { content, .. }) if content == refusal)
-    );
+    assert!(matches!(of(refusal.clone()), Err(CliError::Refused { content, .. }) if content == refusal));
     let fault = json!({ "fault_id": claw_proto::ids::FaultId::from_bits(1), "message": "no", "retryable": true });
     assert!(matches!(of(fault.clone()), Err(CliError::Fault { content, .. }) if content == fault));
-    assert!(matches!(
-        of(json!({ "code": "LATER_CODE" })),
-        Err(CliError::Protocol { .. })
-    ));
+    assert!(matches!(of(json!({ "code": "LATER_CODE" })), Err(CliError::Protocol { .. })));
     // A peer without structured content: the text is the same JSON.
     let text = CallToolResult::error(vec![ContentBlock::text(refusal.to_string())]);
     assert!(matches!(reply("URL", text), Err(CliError::Refused { .. })));

@@ -15,10 +15,7 @@ use crate::generate::command_line;
 
 /// The operation and the arguments that a command line stands for.
 fn parsed(words: &[String]) -> Result<(String, Map<String, Value>), String> {
-    match Cli::parse_from(words)
-        .map_err(|error| error.to_string())?
-        .command
-    {
+    match Cli::parse_from(words).map_err(|error| error.to_string())?.command {
         Commands::Operation { op, args, .. } => Ok((op.name.to_owned(), args)),
         Commands::Call { tool, args } => Ok((tool, args)),
         other => Err(format!("{other:?}")),
@@ -27,10 +24,7 @@ fn parsed(words: &[String]) -> Result<(String, Map<String, Value>), String> {
 
 /// Splits a command line as a real shell does.
 fn split_by_shell(line: &str) -> Vec<String> {
-    let output = Process::new("sh")
-        .arg("-c")
-        .arg(format!("printf '%s\\0' {line}"))
-        .output();
+    let output = Process::new("sh").arg("-c").arg(format!("printf '%s\\0' {line}")).output();
     let text = String::from_utf8(output.expect("sh runs").stdout).expect("text");
     text.split_terminator('\0').map(str::to_owned).collect()
 }
@@ -86,10 +80,7 @@ fn command_lines_become_arguments() {
             Err(error) => {
                 let lines: Vec<&str> = error.lines().map(str::trim).collect();
                 let told = lines.iter().take_while(|l| !l.starts_with("Usage:"));
-                told.filter(|l| !l.is_empty())
-                    .copied()
-                    .collect::<Vec<_>>()
-                    .join(" / ")
+                told.filter(|l| !l.is_empty()).copied().collect::<Vec<_>>().join(" / ")
             }
         };
         writeln!(table, "{line}\n    {answer}").expect("writing to a string");
@@ -105,16 +96,12 @@ fn value_of(kind: &Kind) -> BoxedStrategy<Value> {
         Kind::Text => text().boxed(),
         Kind::Choice(values) => select(values.clone()).prop_map(Value::from).boxed(),
         Kind::Integer(least, most) => (*least..=*most).prop_map(Value::from).boxed(),
-        Kind::Number => (0_u32..1_000)
-            .prop_map(|n| json!(f64::from(n) / 4.0))
-            .boxed(),
+        Kind::Number => (0_u32..1_000).prop_map(|n| json!(f64::from(n) / 4.0)).boxed(),
         Kind::Boolean => any::<bool>().prop_map(Value::from).boxed(),
-        Kind::List(item) => prop::collection::vec(value_of(item), 1..4)
-            .prop_map(Value::from)
-            .boxed(),
-        Kind::Map => prop::collection::btree_map("[^=\u{0}]{1,8}", "[^\u{0}]{0,8}", 1..4)
-            .prop_map(|map| json!(map))
-            .boxed(),
+        Kind::List(item) => prop::collection::vec(value_of(item), 1..4).prop_map(Value::from).boxed(),
+        Kind::Map => {
+            prop::collection::btree_map("[^=\u{0}]{1,8}", "[^\u{0}]{0,8}", 1..4).prop_map(|map| json!(map)).boxed()
+        }
         Kind::Json => select(vec![
             json!({ "image": "a:1", "command": ["sh", "-c", "echo \"$HOME\" 'x'"] }),
             json!({ "gpu": { "count": 4 }, "env": { "A": "é\n" } }),
@@ -126,8 +113,7 @@ fn value_of(kind: &Kind) -> BoxedStrategy<Value> {
 /// Any arguments that an operation takes.
 fn arguments_of(op: &'static OpDef) -> BoxedStrategy<Map<String, Value>> {
     let all = fields::of(op);
-    let (required, optional): (Vec<Field>, Vec<Field>) =
-        all.into_iter().partition(|field| field.required);
+    let (required, optional): (Vec<Field>, Vec<Field>) = all.into_iter().partition(|field| field.required);
     let n_optional = optional.len();
     subsequence(optional, 0..=n_optional)
         .prop_flat_map(move |some| {
@@ -144,8 +130,7 @@ fn arguments_of(op: &'static OpDef) -> BoxedStrategy<Map<String, Value>> {
                 } else {
                     args.insert("request".into(), "Run 'it' now".into());
                 }
-                args.entry("request_id")
-                    .and_modify(|key| *key = "a key".into());
+                args.entry("request_id").and_modify(|key| *key = "a key".into());
             }
             args
         })

@@ -43,9 +43,7 @@ pub(super) fn answer(tool: &str, content: &Value, style: Style) -> String {
     if let Some(Value::String(summary)) = rest.remove("summary") {
         page.line(&safe(&summary));
     }
-    let next: Option<Vec<SuggestedCall>> = rest
-        .remove("next")
-        .and_then(|next| serde_json::from_value(next).ok());
+    let next: Option<Vec<SuggestedCall>> = rest.remove("next").and_then(|next| serde_json::from_value(next).ok());
     let last = page_line(tool, &rest);
     if last.is_some() {
         rest.retain(|name, _| !PAGE.contains(&name.as_str()));
@@ -69,10 +67,7 @@ fn page_line(tool: &str, map: &Map<String, Value>) -> Option<String> {
     let cursor = map.get("next_cursor").and_then(Value::as_str);
     let more = cursor.map(|cursor| {
         let args = serde_json::json!({ "cursor": cursor });
-        format!(
-            "; more: {}",
-            safe(&crate::generate::command_line(tool, &args))
-        )
+        format!("; more: {}", safe(&crate::generate::command_line(tool, &args)))
     });
     Some(format!("{shown} of {total}{}", more.unwrap_or_default()))
 }
@@ -80,17 +75,11 @@ fn page_line(tool: &str, map: &Map<String, Value>) -> Option<String> {
 /// The rows, if there is nothing else.
 fn only_rows(map: &Map<String, Value>) -> Option<(&str, Vec<Map<String, Value>>)> {
     let (name, value) = map.iter().next()?;
-    (map.len() == 1)
-        .then(|| Some((name.as_str(), rows_of(value)?)))
-        .flatten()
+    (map.len() == 1).then(|| Some((name.as_str(), rows_of(value)?))).flatten()
 }
 
 fn rows_of(value: &Value) -> Option<Vec<Map<String, Value>>> {
-    value
-        .as_array()?
-        .iter()
-        .map(|row| row.as_object().cloned())
-        .collect()
+    value.as_array()?.iter().map(|row| row.as_object().cloned()).collect()
 }
 
 /// Names and values, simple ones first, then the nested ones under their names.
@@ -102,12 +91,7 @@ fn nested(map: &Map<String, Value>, depth: usize, style: Style) -> String {
     let shown = map.iter().filter(|(_, value)| !is_empty(value));
     let (mut complex, mut simple): (Vec<_>, Vec<_>) =
         shown.partition(|(_, value)| depth < DEPTH_MAX && is_nested(value));
-    let place = |name: &str| {
-        FIRST
-            .iter()
-            .position(|first| *first == name)
-            .unwrap_or(FIRST.len())
-    };
+    let place = |name: &str| FIRST.iter().position(|first| *first == name).unwrap_or(FIRST.len());
     simple.sort_by_key(|(name, _)| place(name));
     complex.sort_by_key(|(name, _)| place(name));
     let mut page = Page::new(style);
@@ -158,9 +142,7 @@ fn is_nested(value: &Value) -> bool {
 
 fn is_call(value: &Value) -> bool {
     let named = |map: &Map<String, Value>| map.contains_key("tool") && map.contains_key("args");
-    value
-        .as_object()
-        .is_some_and(|map| map.len() == 2 && named(map))
+    value.as_object().is_some_and(|map| map.len() == 2 && named(map))
 }
 
 /// A value in one line.
@@ -189,12 +171,6 @@ pub(super) fn short_time(text: &str) -> String {
     let bytes = text.as_bytes();
     let is_instant = bytes.len() == 24
         && (bytes[10], bytes[19], bytes[23]) == (b'T', b'.', b'Z')
-        && bytes[..19]
-            .iter()
-            .all(|b| b.is_ascii_digit() || b"-T:".contains(b));
-    if is_instant {
-        format!("{}Z", &text[..19])
-    } else {
-        text.to_owned()
-    }
+        && bytes[..19].iter().all(|b| b.is_ascii_digit() || b"-T:".contains(b));
+    if is_instant { format!("{}Z", &text[..19]) } else { text.to_owned() }
 }

@@ -15,12 +15,7 @@ pub(super) fn logs(logs: &WorkloadLogs, style: Style) -> String {
         page.line(&style.dim("(earlier lines match too: --tail N)"));
     }
     for gap in &logs.gaps {
-        let text = format!(
-            "({} lines of {} are gone: {})",
-            gap.n_lost,
-            gap.stream,
-            safe(&gap.why)
-        );
+        let text = format!("({} lines of {} are gone: {})", gap.n_lost, gap.stream, safe(&gap.why));
         page.line(&style.toned(Tone::Warn, &text));
     }
     for line in &logs.lines {
@@ -33,10 +28,7 @@ pub(super) fn logs(logs: &WorkloadLogs, style: Style) -> String {
         page.line(&format!("{at} {mark} {}", safe(&line.text)));
     }
     let simulated = if logs.simulated { ", simulated" } else { "" };
-    let end = format!(
-        "{} attempt {}: {}{simulated}",
-        logs.workload_id, logs.attempt.0, logs.state
-    );
+    let end = format!("{} attempt {}: {}{simulated}", logs.workload_id, logs.attempt.0, logs.state);
     page.line(&style.dim(&end));
     page.finish()
 }

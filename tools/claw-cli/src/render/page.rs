@@ -12,10 +12,7 @@ pub(super) struct Page {
 impl Page {
     /// Nothing yet.
     pub(super) fn new(style: Style) -> Self {
-        Self {
-            text: String::new(),
-            style,
-        }
+        Self { text: String::new(), style }
     }
 
     /// Adds one line.

@@ -19,11 +19,7 @@ pub(crate) fn error(error: &CliError, style: Style) -> String {
         return refusal(inner, style);
     }
     let mut page = Page::new(style);
-    page.line(&format!(
-        "{}: {}",
-        style.toned(Tone::Bad, "error"),
-        safe(&error.to_string())
-    ));
+    page.line(&format!("{}: {}", style.toned(Tone::Bad, "error"), safe(&error.to_string())));
     if let CliError::Fault { fault, .. } = error
         && fault.retryable
     {
@@ -44,10 +40,7 @@ pub(super) fn refusal(refusal: &Refusal, style: Style) -> String {
     pair("field", refusal.field.as_deref().unwrap_or_default());
     pair("got", refusal.got.as_deref().unwrap_or_default());
     pair("allowed", &refusal.allowed.join(" | "));
-    pair(
-        "did you mean",
-        refusal.did_you_mean.as_deref().unwrap_or_default(),
-    );
+    pair("did you mean", refusal.did_you_mean.as_deref().unwrap_or_default());
     if refusal.retryable {
         pair("retry", MAY_PASS);
     }

@@ -25,17 +25,10 @@ pub(crate) enum Tone {
 impl Style {
     /// Neither colors nor a width.
     #[cfg(test)]
-    pub(crate) const PLAIN: Self = Self {
-        color: false,
-        width: None,
-    };
+    pub(crate) const PLAIN: Self = Self { color: false, width: None };
 
     fn wrap(self, code: &str, text: &str) -> String {
-        if self.color {
-            format!("\u{1b}[{code}m{text}\u{1b}[0m")
-        } else {
-            text.to_owned()
-        }
+        if self.color { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
     }
 
     /// The title of a section.
@@ -62,11 +55,11 @@ impl Style {
 /// What the words of states, effects and health mean.
 pub(crate) fn tone_of(word: &str) -> Tone {
     match word {
-        "running" | "completed" | "online" | "active" | "accepted" | "healthy" | "succeeded"
-        | "approved" | "ok" => Tone::Good,
-        "pending" | "placed" | "pulling" | "starting" | "stopping" | "queued" | "planned"
-        | "cordoned" | "draining" | "drained" | "enrolled" | "degraded" | "waiting" | "open"
-        | "expired" | "warn" => Tone::Warn,
+        "running" | "completed" | "online" | "active" | "accepted" | "healthy" | "succeeded" | "approved" | "ok" => {
+            Tone::Good
+        }
+        "pending" | "placed" | "pulling" | "starting" | "stopping" | "queued" | "planned" | "cordoned" | "draining"
+        | "drained" | "enrolled" | "degraded" | "waiting" | "open" | "expired" | "warn" => Tone::Warn,
         "failed" | "lost" | "unreachable" | "refused" | "rejected" | "fail" => Tone::Bad,
         _ => Tone::Plain,
     }

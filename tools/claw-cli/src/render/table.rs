@@ -25,20 +25,7 @@ const COLUMNS: [(&str, &[&str]); 14] = [
             "node_id",
         ],
     ),
-    (
-        "gpus",
-        &[
-            "node",
-            "index",
-            "model",
-            "memory_gib",
-            "health",
-            "nvlink_island",
-            "held_by",
-            "simulated",
-            "uuid",
-        ],
-    ),
+    ("gpus", &["node", "index", "model", "memory_gib", "health", "nvlink_island", "held_by", "simulated", "uuid"]),
     (
         "workloads",
         &[
@@ -55,64 +42,13 @@ const COLUMNS: [(&str, &[&str]); 14] = [
             "workload_id",
         ],
     ),
-    (
-        "operations",
-        &[
-            "at",
-            "tool",
-            "state",
-            "summary",
-            "principal",
-            "operation_id",
-        ],
-    ),
-    (
-        "approvals",
-        &[
-            "summary",
-            "state",
-            "tier",
-            "requested_by",
-            "expires_at",
-            "diff_hash",
-            "approval_id",
-        ],
-    ),
-    (
-        "events",
-        &["seq", "at", "kind", "text", "principal", "reason"],
-    ),
-    (
-        "keys",
-        &[
-            "principal",
-            "role",
-            "kind",
-            "created_at",
-            "expires_at",
-            "revoked",
-            "key_id",
-        ],
-    ),
-    (
-        "attempts",
-        &[
-            "attempt",
-            "node",
-            "state",
-            "reason",
-            "exit_code",
-            "signal",
-            "started_at",
-            "ended_at",
-            "detail",
-        ],
-    ),
+    ("operations", &["at", "tool", "state", "summary", "principal", "operation_id"]),
+    ("approvals", &["summary", "state", "tier", "requested_by", "expires_at", "diff_hash", "approval_id"]),
+    ("events", &["seq", "at", "kind", "text", "principal", "reason"]),
+    ("keys", &["principal", "role", "kind", "created_at", "expires_at", "revoked", "key_id"]),
+    ("attempts", &["attempt", "node", "state", "reason", "exit_code", "signal", "started_at", "ended_at", "detail"]),
     ("rejected", &["reason", "count", "nodes", "detail"]),
-    (
-        "blockers",
-        &["name", "owner", "gpus", "node", "workload_id"],
-    ),
+    ("blockers", &["name", "owner", "gpus", "node", "workload_id"]),
     ("would_start_if", &["change", "verified", "call"]),
     ("problems", &["code", "message", "workloads"]),
     ("diff", &["subject", "field", "from", "to"]),
@@ -121,19 +57,9 @@ const COLUMNS: [(&str, &[&str]); 14] = [
 
 /// Rows of one kind under their heads; `name` is the field that holds them.
 pub(crate) fn rows(name: &str, rows: &[Map<String, Value>], style: Style) -> String {
-    let known = COLUMNS
-        .iter()
-        .find(|(list, _)| *list == name)
-        .map_or(&[][..], |(_, columns)| columns);
-    let here = |column: &str| {
-        rows.iter()
-            .any(|row| row.get(column).is_some_and(|v| !v.is_null()))
-    };
-    let mut columns: Vec<&str> = known
-        .iter()
-        .copied()
-        .filter(|column| here(column))
-        .collect();
+    let known = COLUMNS.iter().find(|(list, _)| *list == name).map_or(&[][..], |(_, columns)| columns);
+    let here = |column: &str| rows.iter().any(|row| row.get(column).is_some_and(|v| !v.is_null()));
+    let mut columns: Vec<&str> = known.iter().copied().filter(|column| here(column)).collect();
     // Rows with few fields were asked for by `fields`, or are of a kind without an order.
     let asked = rows.iter().all(|row| row.len() <= 4) || columns.is_empty();
     if asked {
@@ -143,12 +69,9 @@ pub(crate) fn rows(name: &str, rows: &[Map<String, Value>], style: Style) -> Str
             }
         }
     }
-    let body = rows.iter().map(|row| {
-        columns
-            .iter()
-            .map(|column| detail::inline(row.get(*column).unwrap_or(&Value::Null)))
-            .collect()
-    });
+    let body = rows
+        .iter()
+        .map(|row| columns.iter().map(|column| detail::inline(row.get(*column).unwrap_or(&Value::Null))).collect());
     grid(&columns, body.collect(), style)
 }
 
@@ -157,9 +80,7 @@ pub(crate) fn grid(heads: &[&str], body: Vec<Vec<String>>, style: Style) -> Stri
     let mut table = Table::new();
     table.load_preset(presets::NOTHING);
     match style.width {
-        Some(width) => table
-            .set_content_arrangement(ContentArrangement::Dynamic)
-            .set_width(width),
+        Some(width) => table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width),
         None => table.set_content_arrangement(ContentArrangement::Disabled),
     };
     if style.color {
@@ -167,9 +88,7 @@ pub(crate) fn grid(heads: &[&str], body: Vec<Vec<String>>, style: Style) -> Stri
     } else {
         table.force_no_tty();
     }
-    let head = |text: &str| {
-        Cell::new(text.to_uppercase().replace('_', " ")).add_attribute(Attribute::Bold)
-    };
+    let head = |text: &str| Cell::new(text.to_uppercase().replace('_', " ")).add_attribute(Attribute::Bold);
     table.set_header(heads.iter().map(|text| head(text)));
     for row in body {
         table.add_row(row.iter().map(|text| cell(text)));

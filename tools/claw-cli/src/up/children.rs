@@ -32,38 +32,18 @@ pub(super) struct Child {
 impl Child {
     /// Starts a program in a process group of its own (Ctrl-C is for us to pass on, in order),
     /// its standard error going to a file.
-    pub(super) fn start(
-        name: &'static str,
-        mut command: Command,
-        log: &Path,
-    ) -> Result<Self, CliError> {
-        let file = fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .mode(0o600)
-            .open(log);
+    pub(super) fn start(name: &'static str, mut command: Command, log: &Path) -> Result<Self, CliError> {
+        let file = fs::OpenOptions::new().create(true).append(true).mode(0o600).open(log);
         let file = file.map_err(|error| CliError::file(log, error))?;
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(file)
-            .process_group(0)
-            .kill_on_drop(true);
-        let mut process = command.spawn().map_err(|error| CliError::Child {
-            name,
-            why: format!("cannot be started: {error}"),
-        })?;
-        let stdout = process.stdout.take().ok_or_else(|| CliError::Child {
-            name,
-            why: "was started without standard output".to_owned(),
-        })?;
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(file).process_group(0).kill_on_drop(true);
+        let mut process =
+            command.spawn().map_err(|error| CliError::Child { name, why: format!("cannot be started: {error}") })?;
+        let stdout = process
+            .stdout
+            .take()
+            .ok_or_else(|| CliError::Child { name, why: "was started without standard output".to_owned() })?;
         let lines = BufReader::new(stdout).lines();
-        Ok(Self {
-            name,
-            process,
-            lines,
-            log: log.to_owned(),
-        })
+        Ok(Self { name, process, lines, log: log.to_owned() })
     }
 
     /// Waits for the line by which it says that it is ready.
@@ -80,10 +60,7 @@ impl Child {
             Ok(Ok(Some(line))) => Ok(line),
             Ok(Ok(None)) => Err(self.ended().await),
             Ok(Err(error)) => Err(CliError::Io(error)),
-            Err(_) => Err(self.failed(&format!(
-                "was not ready after {} s",
-                READY_TIMEOUT.as_secs()
-            ))),
+            Err(_) => Err(self.failed(&format!("was not ready after {} s", READY_TIMEOUT.as_secs()))),
         }
     }
 
@@ -104,11 +81,7 @@ impl Child {
         if self.process.try_wait()?.is_some() {
             return Ok(());
         }
-        let pid = self
-            .process
-            .id()
-            .and_then(|id| i32::try_from(id).ok())
-            .and_then(Pid::from_raw);
+        let pid = self.process.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
         if let Some(pid) = pid
             && let Err(error) = kill_process(pid, Signal::TERM)
         {
@@ -120,10 +93,7 @@ impl Child {
         self.process.kill().await?;
         Err(CliError::Child {
             name: self.name,
-            why: format!(
-                "did not end within {} s and was killed",
-                STOP_TIMEOUT.as_secs()
-            ),
+            why: format!("did not end within {} s and was killed", STOP_TIMEOUT.as_secs()),
         })
     }
 
@@ -140,45 +110,25 @@ impl Child {
         let text = String::from_utf8_lossy(&text);
         let lines: Vec<&str> = text.lines().collect();
         let tail = lines[lines.len().saturating_sub(TAIL_LINES)..].join(" | ");
-        CliError::Child {
-            name: self.name,
-            why: format!("{why}; its log ({}) ends: {tail}", self.log.display()),
-        }
+        CliError::Child { name: self.name, why: format!("{why}; its log ({}) ends: {tail}", self.log.display()) }
     }
 }
 
 /// Runs a program that ends by itself, and takes its words as the reason if it fails.
 pub(super) async fn run_to_end(name: &'static str, command: &mut Command) -> Result<(), CliError> {
-    let output = command
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output()
-        .await;
-    let output = output.map_err(|error| CliError::Child {
-        name,
-        why: format!("cannot be started: {error}"),
-    })?;
+    let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await;
+    let output = output.map_err(|error| CliError::Child { name, why: format!("cannot be started: {error}") })?;
     if output.status.success() {
         return Ok(());
     }
     let said = String::from_utf8_lossy(&output.stderr);
-    Err(CliError::Child {
-        name,
-        why: format!("failed ({}): {}", output.status, said.trim()),
-    })
+    Err(CliError::Child { name, why: format!("failed ({}): {}", output.status, said.trim()) })
 }
 
 /// Whether a program that ends by itself ends well.
 pub(super) async fn succeeds(name: &'static str, command: &mut Command) -> Result<bool, CliError> {
-    let command = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .kill_on_drop(true);
+    let command = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
     let status = command.status().await;
-    let status = status.map_err(|error| CliError::Child {
-        name,
-        why: format!("cannot be started: {error}"),
-    })?;
+    let status = status.map_err(|error| CliError::Child { name, why: format!("cannot be started: {error}") })?;
     Ok(status.success())
 }

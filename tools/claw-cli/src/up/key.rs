@@ -41,11 +41,7 @@ pub(super) async fn operator(
 }
 
 async fn is_taken(secret: &Secret, listening: &Listening) -> Result<bool, CliError> {
-    let endpoint = Endpoint {
-        url: listening.mcp_url.clone(),
-        key: Some(secret.clone()),
-        ca_pem: None,
-    };
+    let endpoint = Endpoint { url: listening.mcp_url.clone(), key: Some(secret.clone()), ca_pem: None };
     match GatewayClient::connect_to(&endpoint).await {
         Ok(client) => {
             client.close().await;
@@ -59,7 +55,8 @@ async fn is_taken(secret: &Secret, listening: &Listening) -> Result<bool, CliErr
 /// A key is tier 2: it is planned, and the person who typed `claw up` confirms exactly that
 /// plan with the admin's key of this machine.
 async fn make(session: &Session<'_>) -> Result<Secret, CliError> {
-    let args = json!({ "principal": "agent", "role": "operator", "kind": "agent", "mode": "plan", "reason": "claw up" });
+    let args =
+        json!({ "principal": "agent", "role": "operator", "kind": "agent", "mode": "plan", "reason": "claw up" });
     let planned: Outcome = approve::ask(session, "api_key_create", args).await?;
     let missing = |what: &str| CliError::Protocol {
         url: session.client.url().to_owned(),
@@ -67,13 +64,9 @@ async fn make(session: &Session<'_>) -> Result<Secret, CliError> {
     };
     let plan: PlanView = planned.plan.ok_or_else(|| missing("a plan"))?;
     let mut common = Map::new();
-    common.insert(
-        "reason".into(),
-        "claw up: the key for agents of this machine".into(),
-    );
+    common.insert("reason".into(), "claw up: the key for agents of this machine".into());
     let applied = approve::apply(session, &plan, &common).await?;
-    let applied: Outcome =
-        serde_json::from_value(applied.content).map_err(|error| missing(&error.to_string()))?;
+    let applied: Outcome = serde_json::from_value(applied.content).map_err(|error| missing(&error.to_string()))?;
     let secret = applied.credential.and_then(|credential| credential.secret);
     secret.map(Secret::new).ok_or_else(|| missing("a key"))
 }
@@ -81,12 +74,7 @@ async fn make(session: &Session<'_>) -> Result<Secret, CliError> {
 /// Written beside and moved into place, readable for this user only.
 fn store(path: &Path, secret: &Secret) -> io::Result<()> {
     let beside = path.with_extension("key.new");
-    let mut file = fs::OpenOptions::new()
-        .create(true)
-        .truncate(true)
-        .write(true)
-        .mode(0o600)
-        .open(&beside)?;
+    let mut file = fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&beside)?;
     writeln!(file, "{}", secret.expose())?;
     file.sync_all()?;
     fs::rename(&beside, path)
