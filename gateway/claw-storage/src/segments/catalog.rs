@@ -129,6 +129,12 @@ impl StreamState {
         self.segments.last().map_or(self.retired_through, |segment| segment.last_seq)
     }
 
+    /// Last sequence at the last sync. Files before the last one were synced when they were sealed.
+    pub(super) fn synced_seq(&self) -> u64 {
+        let before_last = self.segments.len().saturating_sub(1);
+        self.synced.map_or_else(|| self.end_before(before_last), |mark| mark.last_seq)
+    }
+
     pub(super) fn bytes(&self) -> u64 {
         self.segments.iter().map(|segment| segment.bytes).sum()
     }

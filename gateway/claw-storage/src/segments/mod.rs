@@ -302,6 +302,16 @@ impl LogSegments {
         self.streams.get(key).map(|state| AckSeq(state.last_seq()))
     }
 
+    /// The part of [`LogSegments::last_seq`] that is on disk: what may be told to
+    /// the node at any time, also between an append and its sync.
+    pub fn synced_seq(&self, key: &LogKey) -> Option<AckSeq> {
+        let state = self.streams.get(key)?;
+        if self.unsynced.contains(key) {
+            return Some(AckSeq(state.synced_seq()));
+        }
+        Some(AckSeq(state.last_seq()))
+    }
+
     /// Streams known, in order.
     pub fn keys(&self) -> impl Iterator<Item = &LogKey> {
         self.streams.keys()

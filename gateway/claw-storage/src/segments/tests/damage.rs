@@ -119,6 +119,8 @@ fn what_could_not_be_synced_is_taken_back() {
     logs.append(&out, &lines(1..=3), None).unwrap();
     logs.sync().unwrap();
     logs.append(&out, &lines(4..=6), None).unwrap();
+    assert_eq!(logs.synced_seq(&out), Some(AckSeq(3)));
+    assert_eq!(logs.last_seq(&out), Some(AckSeq(6)));
     // The folder that must be synced is not there: the sync of its names fails.
     logs.unsynced_dirs.insert(root.path().join("gone"));
     assert!(logs.sync().is_err());

@@ -80,7 +80,11 @@ impl World {
             Op::Append { stream, back, n_gap, n_new, width, at_ms } => {
                 self.append(&key_of(stream), back, n_gap, n_new, width, at_ms);
             }
-            Op::Sync => self.logs().sync().unwrap(),
+            Op::Sync => {
+                self.logs().sync().unwrap();
+                let logs = self.logs();
+                assert!(logs.keys().all(|key| logs.synced_seq(key) == logs.last_seq(key)));
+            }
             Op::Seal { stream } => {
                 let key = key_of(stream);
                 self.logs().seal(&key.workload, key.attempt).unwrap();
