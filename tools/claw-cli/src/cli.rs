@@ -17,6 +17,8 @@ use crate::{generate, json_input};
 
 /// Seconds between two looks of `--watch`.
 const WATCH_S_DEFAULT: &str = "2";
+/// The operation that can be followed.
+const LOGS: &str = "workload_logs";
 /// Fewest characters of a plan's hash that confirm it.
 pub(crate) const HASH_CHARS_MIN: usize = 8;
 
@@ -42,6 +44,8 @@ pub enum Commands {
         args: Map<String, Value>,
         /// Look again every so many seconds.
         watch_s: Option<u64>,
+        /// Go on with the lines that come (logs only).
+        follow: bool,
         /// The first characters of the hash of a plan that a person has looked at.
         confirm: Option<String>,
     },
@@ -76,6 +80,14 @@ pub struct UpOptions {
     pub gateway_config: Option<PathBuf>,
     /// Configuration file of the node.
     pub node_config: Option<PathBuf>,
+    /// Address of the gateway's HTTP port.
+    pub http: Option<String>,
+    /// Address of the gateway's port for nodes.
+    pub node_port: Option<String>,
+    /// GPU driver of this machine's node.
+    pub gpu: Option<String>,
+    /// Workloads may run as processes of this machine, without isolation.
+    pub allow_processes: bool,
 }
 
 /// Why a command line was not understood.
@@ -141,6 +153,10 @@ fn commands(name: &str, matches: &ArgMatches) -> Result<Commands, ParseError> {
             name: text("name"),
             gateway_config: path("gateway-config"),
             node_config: path("node-config"),
+            http: text("http"),
+            node_port: text("node-port"),
+            gpu: text("gpu"),
+            allow_processes: matches.get_flag("allow-processes"),
         }),
         noun => operation(noun, matches)?,
     })
@@ -159,7 +175,8 @@ fn operation(noun: &str, matches: &ArgMatches) -> Result<Commands, ParseError> {
     if confirm.as_ref().is_some_and(|hash| hash.len() < HASH_CHARS_MIN) {
         return Err(CliError::Usage("--confirm takes at least 8 characters of the plan's hash").into());
     }
-    Ok(Commands::Operation { op, args: generate::arguments(op, inner)?, watch_s, confirm })
+    let follow = op.name == LOGS && inner.get_flag("follow");
+    Ok(Commands::Operation { op, args: generate::arguments(op, inner)?, watch_s, follow, confirm })
 }
 
 /// The operation can be planned first and then confirmed.
@@ -251,6 +268,7 @@ fn noun_about(noun: &str) -> String {
 /// What the CLI adds to an operation.
 fn with_run_options(op: &OpDef, leaf: Command) -> Command {
     if op.read_only {
+        let leaf = if op.name == LOGS { leaf.arg(follow()) } else { leaf };
         return leaf.arg(
             Arg::new("watch")
                 .long("watch")
@@ -275,14 +293,17 @@ fn with_run_options(op: &OpDef, leaf: Command) -> Command {
     leaf
 }
 
+fn follow() -> Arg {
+    Arg::new("follow")
+        .long("follow")
+        .short('f')
+        .action(ArgAction::SetTrue)
+        .conflicts_with_all(["watch", "wait_s"])
+        .help_heading("Output")
+        .help("Go on with the lines that come, until the workload has ended")
+}
+
 fn locals() -> Vec<Command> {
-    let file = |name: &'static str| {
-        Arg::new(name)
-            .long(name)
-            .value_name("FILE")
-            .value_parser(value_parser!(PathBuf))
-            .value_hint(ValueHint::FilePath)
-    };
     vec![
         Command::new("call")
             .about("Call any operation by its name")
@@ -295,20 +316,30 @@ fn locals() -> Vec<Command> {
                     .help("Arguments: JSON text, a file (JSON or TOML), or - for standard input"),
             ),
         Command::new("tools").about("List all operations"),
-        Command::new("up")
-            .about("Run a gateway and this machine as a node, and show how to connect an agent")
-            .arg(
-                Arg::new("name")
-                    .long("name")
-                    .value_name("NAME")
-                    .help("Name of this machine as a node [default: its host name]"),
-            )
-            .arg(file("gateway-config").help("Configuration of the gateway"))
-            .arg(file("node-config").help("Configuration of the node")),
+        up(),
         Command::new("doctor").about("Look for what is missing on this machine, and say how to mend it"),
         Command::new("mcp").about("Be an MCP server on standard input and output, with this key"),
         Command::new("completion")
             .about("Print a completion script")
             .arg(Arg::new("shell").value_name("SHELL").required(true).value_parser(["bash", "zsh", "fish"])),
     ]
+}
+
+fn up() -> Command {
+    let value = |name: &'static str, value_name| Arg::new(name).long(name).value_name(value_name);
+    let file = |name| value(name, "FILE").value_parser(value_parser!(PathBuf)).value_hint(ValueHint::FilePath);
+    Command::new("up")
+        .about("Run a gateway and this machine as a node, and show how to connect an agent")
+        .arg(value("name", "NAME").help("Name of this machine as a node [default: its host name]"))
+        .arg(value("gpu", "DRIVER").help("GPU driver of the node: none, or simulated GPUs such as sim:h100x8"))
+        .arg(
+            Arg::new("allow-processes")
+                .long("allow-processes")
+                .action(ArgAction::SetTrue)
+                .help("Let workloads run as processes of this machine, without isolation"),
+        )
+        .arg(value("http", "ADDR").help("Address of the gateway for agents and people [default: 127.0.0.1:7700]"))
+        .arg(value("node-port", "ADDR").help("Address of the gateway for nodes [default: 127.0.0.1:7701]"))
+        .arg(file("gateway-config").help("Configuration of the gateway"))
+        .arg(file("node-config").help("Configuration of the node"))
 }

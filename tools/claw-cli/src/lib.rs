@@ -14,6 +14,7 @@ mod doctor;
 pub mod error;
 pub mod exit;
 mod fields;
+mod follow;
 mod generate;
 mod json_input;
 mod output;

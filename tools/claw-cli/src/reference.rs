@@ -15,7 +15,8 @@ const HEAD: &str = "# Command line reference
 
 Made from the definitions of the operations; a test keeps it true. `claw <noun> <verb> --help` says the same.
 
-Every operation also takes `--json` (print exactly what the gateway answered). Reads take `--watch [SECONDS]`.
+Every operation also takes `--json` (print exactly what the gateway answered). Reads take `--watch [SECONDS]`. `claw workload logs`
+takes `--follow`.
 Changes take `--mode plan|apply`, `--request-id KEY` (a retry with the same key has one effect), `--reason TEXT` and
 `--wait-s SECONDS`; those that can be planned take `--confirm HASH`, which applies the waiting plan whose hash begins so.
 

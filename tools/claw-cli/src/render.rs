@@ -19,6 +19,7 @@ use claw_tools::refusal::SuggestedCall;
 use claw_tools::workloads::WorkloadLogs;
 use serde_json::Value;
 
+pub(crate) use logs::{log_end, log_gap, log_line};
 pub(crate) use outcome::plan;
 pub(crate) use refusal::error;
 pub(crate) use style::Style;

@@ -18,7 +18,7 @@ use crate::client::{CallReply, GatewayClient};
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::output::Screen;
-use crate::{approve, bridge, doctor, generate, render, up};
+use crate::{approve, bridge, doctor, follow, generate, render, up};
 
 /// A gateway and a screen: what a command works with.
 #[derive(Debug)]
@@ -62,9 +62,10 @@ fn failed(screen: &Screen, error: &CliError) -> Exit {
 
 async fn execute(cli: &Cli, screen: &Screen) -> Result<Exit, CliError> {
     match &cli.command {
-        Commands::Operation { op, args, watch_s, confirm } => {
+        Commands::Operation { op, args, watch_s, follow, confirm } => {
             let session = Session::open(cli, screen).await?;
             let exit = match (watch_s, confirm) {
+                _ if *follow => follow::lines(&session, args).await,
                 (Some(seconds), _) => session.watch(op, args, *seconds).await,
                 (None, Some(hash)) => {
                     let reply = approve::confirmed(&session, op, args, hash).await;

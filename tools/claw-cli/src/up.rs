@@ -85,7 +85,7 @@ async fn serve(
         why: format!("said something else than where it listens: {ready:?}"),
     })?;
     let session = admin_session(&listening, data_dir, screen).await?;
-    let node_dir = private_dir(&data_dir.join("node"))?;
+    let node_dir = data_dir.join("node");
     join(&session, node_program, &node_dir, &listening, options).await?;
     let node = running.node.insert(start_node(node_program, &node_dir, data_dir, options)?);
     let ready = {
@@ -127,6 +127,12 @@ fn start_gateway(program: &Path, data_dir: &Path, options: &UpOptions) -> Result
     if let Some(config) = &options.gateway_config {
         command.arg("--config").arg(config);
     }
+    if let Some(address) = &options.http {
+        command.arg("--http").arg(address);
+    }
+    if let Some(address) = &options.node_port {
+        command.arg("--node").arg(address);
+    }
     Child::start(GATEWAY, command, &data_dir.join("gateway.log"))
 }
 
@@ -135,6 +141,12 @@ fn start_node(program: &Path, node_dir: &Path, data_dir: &Path, options: &UpOpti
     command.arg("run").arg("--data-dir").arg(node_dir);
     if let Some(config) = &options.node_config {
         command.arg("--config").arg(config);
+    }
+    if let Some(driver) = &options.gpu {
+        command.env("CLAWNODE_GPU", driver);
+    }
+    if options.allow_processes {
+        command.env("CLAWNODE_RUNTIME_PROCESS_ENABLED", "true");
     }
     Child::start(NODE, command, &data_dir.join("node.log"))
 }

@@ -1,7 +1,7 @@
 //! Log lines: what the workload wrote, and what is missing of it.
 
 use claw_proto::message::LogStream;
-use claw_tools::workloads::WorkloadLogs;
+use claw_tools::workloads::{LogGapView, LogLineView, WorkloadLogs};
 
 use super::detail::short_time;
 use super::page::Page;
@@ -15,20 +15,35 @@ pub(super) fn logs(logs: &WorkloadLogs, style: Style) -> String {
         page.line(&style.dim("(earlier lines match too: --tail N)"));
     }
     for gap in &logs.gaps {
-        let text = format!("({} lines of {} are gone: {})", gap.n_lost, gap.stream, safe(&gap.why));
-        page.line(&style.toned(Tone::Warn, &text));
+        page.line(&log_gap(gap, style));
     }
     for line in &logs.lines {
-        let at = style.dim(&short_time(&line.at.to_string()));
-        let mark = match line.stream {
-            LogStream::Stdout => " ".to_owned(),
-            LogStream::Stderr => style.toned(Tone::Bad, "!"),
-            LogStream::System => style.toned(Tone::Warn, "*"),
-        };
-        page.line(&format!("{at} {mark} {}", safe(&line.text)));
+        page.line(&log_line(line, style));
     }
-    let simulated = if logs.simulated { ", simulated" } else { "" };
-    let end = format!("{} attempt {}: {}{simulated}", logs.workload_id, logs.attempt.0, logs.state);
-    page.line(&style.dim(&end));
+    page.line(&log_end(logs, style));
     page.finish()
+}
+
+/// One line.
+pub(crate) fn log_line(line: &LogLineView, style: Style) -> String {
+    let at = style.dim(&short_time(&line.at.to_string()));
+    let mark = match line.stream {
+        LogStream::Stdout => " ".to_owned(),
+        LogStream::Stderr => style.toned(Tone::Bad, "!"),
+        LogStream::System => style.toned(Tone::Warn, "*"),
+    };
+    format!("{at} {mark} {}", safe(&line.text))
+}
+
+/// What is missing.
+pub(crate) fn log_gap(gap: &LogGapView, style: Style) -> String {
+    let text = format!("({} lines of {} are gone: {})", gap.n_lost, gap.stream, safe(&gap.why));
+    style.toned(Tone::Warn, &text)
+}
+
+/// Whose lines these are, and how it stands with it.
+pub(crate) fn log_end(logs: &WorkloadLogs, style: Style) -> String {
+    let simulated = if logs.simulated { ", simulated" } else { "" };
+    let attempt = logs.attempt.0;
+    style.dim(&format!("{} attempt {attempt}: {}{simulated}", logs.workload_id, logs.state))
 }
