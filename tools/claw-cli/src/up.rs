@@ -27,6 +27,8 @@ use children::Child;
 
 const GATEWAY: &str = "claw-gateway";
 const NODE: &str = "clawnode";
+/// The exit code by which a node says that it belongs to no cluster.
+const NODE_NOT_ENROLLED: i32 = 3;
 /// How long the enrollment token of this machine is valid, seconds.
 const TOKEN_TTL_S: u32 = 300;
 
@@ -198,14 +200,17 @@ async fn join(
     })?;
     let mut command = tokio::process::Command::new(program);
     command.arg("join").arg(&listening.node_url).arg("--data-dir").arg(node_dir).arg("--name").arg(&name);
-    children::run_to_end(NODE, command.arg("--token").arg(token)).await
+    // Not as an argument: other users see those.
+    command.env("CLAWNODE_JOIN_TOKEN", token);
+    children::run_to_end(NODE, &mut command, &[]).await.map(drop)
 }
 
 /// The node itself knows what its folder holds.
 async fn is_enrolled(program: &Path, node_dir: &Path) -> Result<bool, CliError> {
     let mut command = tokio::process::Command::new(program);
     command.arg("status").arg("--data-dir").arg(node_dir);
-    children::succeeds(NODE, &mut command).await
+    let code = children::run_to_end(NODE, &mut command, &[NODE_NOT_ENROLLED]).await?;
+    Ok(code != NODE_NOT_ENROLLED)
 }
 
 /// The machine's name as a node's: lower-case letters, digits and dashes.

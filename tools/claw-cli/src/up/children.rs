@@ -114,21 +114,16 @@ impl Child {
     }
 }
 
-/// Runs a program that ends by itself, and takes its words as the reason if it fails.
-pub(super) async fn run_to_end(name: &'static str, command: &mut Command) -> Result<(), CliError> {
+/// Runs a program that ends by itself, well or with one of the exit codes in `also`; any other
+/// end is an error with the program's own words.
+pub(super) async fn run_to_end(name: &'static str, command: &mut Command, also: &[i32]) -> Result<i32, CliError> {
     let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await;
     let output = output.map_err(|error| CliError::Child { name, why: format!("cannot be started: {error}") })?;
-    if output.status.success() {
-        return Ok(());
+    match output.status.code() {
+        Some(code) if code == 0 || also.contains(&code) => Ok(code),
+        _ => {
+            let said = String::from_utf8_lossy(&output.stderr);
+            Err(CliError::Child { name, why: format!("failed ({}): {}", output.status, said.trim()) })
+        }
     }
-    let said = String::from_utf8_lossy(&output.stderr);
-    Err(CliError::Child { name, why: format!("failed ({}): {}", output.status, said.trim()) })
-}
-
-/// Whether a program that ends by itself ends well.
-pub(super) async fn succeeds(name: &'static str, command: &mut Command) -> Result<bool, CliError> {
-    let command = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
-    let status = command.status().await;
-    let status = status.map_err(|error| CliError::Child { name, why: format!("cannot be started: {error}") })?;
-    Ok(status.success())
 }
