@@ -1,0 +1,1 @@
+//! End-to-end tests: real gateway, real nodes, real wires that are cut.
