@@ -9,6 +9,7 @@
 
 mod clock;
 mod core_thread;
+mod janitor;
 mod crash;
 mod logs;
 mod metrics;
@@ -24,6 +25,7 @@ use claw_tools::refusal::{ErrorCode, Fault, Refusal};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 pub use clock::{Clock, RandomIds, SystemClock};
+pub use janitor::keep_house;
 pub use crash::{CrashPlan, CrashPlanError, CrashPoint};
 pub use logs::{LogDesk, LogDeskError, LogRead};
 pub use metrics::MetricsDesk;

@@ -25,10 +25,7 @@ impl Default for SystemClock {
         let since_epoch = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX));
-        Self {
-            wall_at_start: since_epoch,
-            start: Instant::now(),
-        }
+        Self { wall_at_start: since_epoch, start: Instant::now() }
     }
 }
 
@@ -62,15 +59,10 @@ impl RandomIds {
 impl IdSource for RandomIds {
     fn next_bits(&mut self) -> u128 {
         let mut random = [0_u8; 16];
-        getrandom::fill(&mut random)
-            .expect("the operating system's random source is there once the system is up");
+        getrandom::fill(&mut random).expect("the operating system's random source is there once the system is up");
         let bits = time_ordered_bits(self.clock.now().unix_ms(), u128::from_le_bytes(random));
         // Within one millisecond the order of making is kept: ids sort by time.
-        self.last = if bits > self.last {
-            bits
-        } else {
-            self.last + 1
-        };
+        self.last = if bits > self.last { bits } else { self.last + 1 };
         self.last
     }
 }

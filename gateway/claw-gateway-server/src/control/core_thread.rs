@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use claw_gateway::cluster::SNAPSHOT_FORMAT;
 use claw_gateway::{Caller, Cluster, Command, Decision, Effect, EventRecord, Report, event, step};
-use claw_storage::{Batch, Blob, Journal, JournalError, Record};
+use claw_storage::{Batch, Blob, Journal, JournalError, Record, Space};
 use claw_tools::refusal::{ErrorCode, Refusal};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
@@ -18,6 +18,9 @@ use super::{Chain, CoreMessage, Numbered, SubmitError};
 const BATCH_COMMANDS_MAX: usize = 512;
 /// Events that are read from the journal in one go.
 const EVENTS_READ_MAX: usize = 1_000;
+
+/// Events that one archiving step moves at most.
+const ARCHIVE_STEP_EVENTS: u64 = 10_000;
 
 type ReplyTo = oneshot::Sender<Result<Report, SubmitError>>;
 
@@ -34,6 +37,8 @@ pub(super) struct Core {
     pub(super) snapshot_every: u64,
     pub(super) keep_events: u64,
     pub(super) snapshot_seq: u64,
+    /// Events up to here are archived, as far as this process knows.
+    pub(super) archived_seq: u64,
 }
 
 /// One command that was decided and waits for the disk.
@@ -51,26 +56,16 @@ impl Core {
             let mut stop = false;
             while let Some(message) = next {
                 match message {
-                    CoreMessage::Submit {
-                        command,
-                        caller,
-                        reply,
-                    } => commands.push((command, caller, reply)),
-                    CoreMessage::Events {
-                        after_seq,
-                        limit,
-                        reply,
-                    } => drop(reply.send(self.read_events(after_seq, limit))),
+                    CoreMessage::Submit { command, caller, reply } => commands.push((command, caller, reply)),
+                    CoreMessage::Events { after_seq, limit, reply } => {
+                        drop(reply.send(self.read_events(after_seq, limit)))
+                    }
                     CoreMessage::Blob { handle, reply } => {
                         drop(reply.send(self.journal.blob(&handle).map_err(|e| journal_fault(&e))))
                     }
                     CoreMessage::Stop => stop = true,
                 }
-                next = if commands.len() < BATCH_COMMANDS_MAX && !stop {
-                    queue.try_recv().ok()
-                } else {
-                    None
-                };
+                next = if commands.len() < BATCH_COMMANDS_MAX && !stop { queue.try_recv().ok() } else { None };
             }
             if !commands.is_empty() && !self.commit(commands) {
                 tracing::error!("the journal is lost to this process; the gateway stops deciding");
@@ -90,42 +85,33 @@ impl Core {
         let mut batches = Vec::new();
         let mut records = Vec::new();
         let mut probe = false;
+        let on_reserve = self.journal.space() == Space::OnReserve;
         let mut armed = false;
         for (command, mut caller, reply) in commands {
             caller.now = self.clock.now();
             probe |= matches!(*command, Command::Tick);
-            armed |= matches!(
+            let is_mutation = matches!(
                 *command,
-                Command::Operate { .. }
-                    | Command::PlanApply { .. }
-                    | Command::ApprovalDecide { .. }
+                Command::Operate { .. } | Command::PlanApply { .. } | Command::ApprovalDecide { .. }
             );
+            armed |= is_mutation;
+            if is_mutation && on_reserve {
+                // What is left of the disk is for what nodes report.
+                waiting.push(Waiting { reply, result: Err(unavailable(&JournalError::Full)), n_events: 0 });
+                continue;
+            }
             match step(&self.live, *command, &caller, &mut self.ids) {
                 Ok(decision) => {
-                    let Decision {
-                        events,
-                        blobs,
-                        effects,
-                        report,
-                        after,
-                    } = decision;
+                    let Decision { events, blobs, effects, report, after } = decision;
                     self.live = after;
                     let n_events = events.len();
                     if n_events > 0 || !blobs.is_empty() {
                         batches.push(to_batch(&events, blobs));
                     }
                     records.extend(events);
-                    waiting.push(Waiting {
-                        reply,
-                        result: Ok((report, effects)),
-                        n_events,
-                    });
+                    waiting.push(Waiting { reply, result: Ok((report, effects)), n_events });
                 }
-                Err(refusal) => waiting.push(Waiting {
-                    reply,
-                    result: Err(refusal),
-                    n_events: 0,
-                }),
+                Err(refusal) => waiting.push(Waiting { reply, result: Err(refusal), n_events: 0 }),
             }
         }
         self.crash.arm(armed);
@@ -149,9 +135,8 @@ impl Core {
             return Ok(());
         }
         let epoch = self.journal.head().epoch;
-        self.journal
-            .append(before.seq, epoch, self.clock.now().unix_ms(), batches)?;
-        self.writable.store(true, Ordering::Release);
+        self.journal.append(before.seq, epoch, self.clock.now().unix_ms(), batches)?;
+        self.writable.store(self.journal.space() == Space::Normal, Ordering::Release);
         Ok(())
     }
 
@@ -212,12 +197,7 @@ impl Core {
         if self.writable.swap(false, Ordering::AcqRel) {
             tracing::error!(error = %Chain(error), "the journal cannot be written: reads go on, changes are refused");
         }
-        for Waiting {
-            reply,
-            result,
-            n_events,
-        } in waiting
-        {
+        for Waiting { reply, result, n_events } in waiting {
             ahead |= n_events > 0;
             let answer = match result {
                 // Decided on nothing but durable state: still true.
@@ -230,29 +210,27 @@ impl Core {
             };
             drop(reply.send(answer));
         }
-        full || matches!(
-            error,
-            JournalError::BadSize { .. } | JournalError::BlobConflict { .. }
-        )
+        full || matches!(error, JournalError::BadSize { .. } | JournalError::BlobConflict { .. })
     }
 
     /// Once a second: is the disk back, and is a snapshot due?
     fn probe_and_snapshot(&mut self) {
         if !self.writable.load(Ordering::Acquire) {
             let state = self.live.to_snapshot();
-            if self
-                .journal
-                .put_snapshot(self.live.seq, SNAPSHOT_FORMAT, &state)
-                .is_ok()
-            {
+            if self.journal.put_snapshot(self.live.seq, SNAPSHOT_FORMAT, &state).is_ok() {
                 self.snapshot_seq = self.live.seq;
-                self.writable.store(true, Ordering::Release);
-                tracing::info!("the journal can be written again");
+                let back = self.journal.space() == Space::Normal;
+                self.writable.store(back, Ordering::Release);
+                if back {
+                    tracing::info!("the journal can be written again");
+                }
             }
             return;
         }
         if self.live.seq >= self.snapshot_seq + self.snapshot_every {
             self.snapshot("due");
+        } else {
+            self.archive();
         }
     }
 
@@ -261,40 +239,33 @@ impl Core {
             return;
         }
         let state = self.live.to_snapshot();
-        match self
-            .journal
-            .put_snapshot(self.live.seq, SNAPSHOT_FORMAT, &state)
-        {
+        match self.journal.put_snapshot(self.live.seq, SNAPSHOT_FORMAT, &state) {
             Ok(()) => {
                 self.snapshot_seq = self.live.seq;
-                tracing::info!(
-                    seq = self.live.seq,
-                    bytes = state.len(),
-                    why,
-                    "snapshot written"
-                );
+                tracing::info!(seq = self.live.seq, bytes = state.len(), why, "snapshot written");
             }
             Err(error) => {
                 tracing::warn!(error = %Chain(&error), "snapshot failed; events are folded at the next start")
             }
         }
-        let up_to = self.snapshot_seq.saturating_sub(self.keep_events);
-        if up_to > 0
-            && let Err(error) = self.journal.compact(up_to)
-        {
-            tracing::warn!(error = %Chain(&error), "compaction failed");
+        self.archive();
+    }
+
+    /// Moves old events to the archive, a bounded step at a time: this thread decides, too.
+    fn archive(&mut self) {
+        let due = self.snapshot_seq.saturating_sub(self.keep_events);
+        let up_to = due.min(self.archived_seq + ARCHIVE_STEP_EVENTS);
+        if up_to <= self.archived_seq {
+            return;
+        }
+        match self.journal.compact(up_to) {
+            Ok(_) => self.archived_seq = up_to,
+            Err(error) => tracing::warn!(error = %Chain(&error), "compaction failed"),
         }
     }
 
-    fn read_events(
-        &mut self,
-        after_seq: u64,
-        limit: usize,
-    ) -> Result<Vec<(u64, EventRecord)>, SubmitError> {
-        let stored = self
-            .journal
-            .read(after_seq, limit.min(EVENTS_READ_MAX))
-            .map_err(|e| journal_fault(&e))?;
+    fn read_events(&mut self, after_seq: u64, limit: usize) -> Result<Vec<(u64, EventRecord)>, SubmitError> {
+        let stored = self.journal.read(after_seq, limit.min(EVENTS_READ_MAX)).map_err(|e| journal_fault(&e))?;
         let mut events = Vec::with_capacity(stored.len());
         for s in stored {
             match EventRecord::from_json(s.version, &s.payload) {
@@ -309,19 +280,9 @@ impl Core {
 fn to_batch(events: &[EventRecord], blobs: Vec<claw_gateway::step::Blob>) -> Batch {
     let records = events
         .iter()
-        .map(|e| Record {
-            kind: e.event.kind().to_owned(),
-            version: event::EVENT_VERSION,
-            payload: e.to_json(),
-        })
+        .map(|e| Record { kind: e.event.kind().to_owned(), version: event::EVENT_VERSION, payload: e.to_json() })
         .collect();
-    let blobs = blobs
-        .into_iter()
-        .map(|b| Blob {
-            handle: b.handle,
-            bytes: b.bytes,
-        })
-        .collect();
+    let blobs = blobs.into_iter().map(|b| Blob { handle: b.handle, bytes: b.bytes }).collect();
     Batch { records, blobs }
 }
 

@@ -52,16 +52,11 @@ impl CrashPlan {
     }
     /// Reads `<point>@<count>`.
     pub fn parse(text: &str) -> Result<Self, CrashPlanError> {
-        let error = || CrashPlanError {
-            got: text.to_owned(),
-        };
+        let error = || CrashPlanError { got: text.to_owned() };
         let (point, count) = text.split_once('@').ok_or_else(error)?;
         let point = CrashPoint::from_text(point).ok_or_else(error)?;
         let count: u64 = count.parse().map_err(|_| error())?;
-        Ok(Self {
-            at: Some((point, count.max(1))),
-            ..Self::default()
-        })
+        Ok(Self { at: Some((point, count.max(1))), ..Self::default() })
     }
     /// Dies somewhere.
     pub fn is_set(&self) -> bool {

@@ -6,9 +6,7 @@ use std::path::Path;
 use claw_proto::ids::{Attempt, WorkloadId};
 use claw_proto::message::{LogChunk, LogKey, LogStream};
 use claw_proto::time::Timestamp;
-use claw_storage::{
-    Gap, LogError, LogLimits, LogLine, LogOpenReport, LogPage, LogQuery, LogSegments, Stream,
-};
+use claw_storage::{Gap, LogError, LogLimits, LogLine, LogOpenReport, LogPage, LogQuery, LogSegments, Stream};
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// Requests that may wait for the store.
@@ -49,21 +47,12 @@ pub struct LogRead {
 type Acks = BTreeMap<LogKey, u64>;
 
 enum Request {
-    Append {
-        chunks: Vec<LogChunk>,
-        reply: oneshot::Sender<Result<Acks, LogDeskError>>,
-    },
-    Read {
-        read: LogRead,
-        reply: oneshot::Sender<Result<LogPage, LogDeskError>>,
-    },
-    Acks {
-        workloads: Vec<WorkloadId>,
-        reply: oneshot::Sender<Acks>,
-    },
-    Retain {
-        now: Timestamp,
-    },
+    Append { chunks: Vec<LogChunk>, reply: oneshot::Sender<Result<Acks, LogDeskError>> },
+    Read { read: LogRead, reply: oneshot::Sender<Result<LogPage, LogDeskError>> },
+    Acks { workloads: Vec<WorkloadId>, reply: oneshot::Sender<Acks> },
+    Retain { now: Timestamp },
+    Seal { workload_id: WorkloadId, attempt: Attempt },
+    Forget { workload_id: WorkloadId },
 }
 
 /// The handle.
@@ -75,60 +64,50 @@ pub struct LogDesk {
 
 impl LogDesk {
     /// Opens the store and starts its thread, which ends when all handles are gone.
-    pub fn open(
-        dir: &Path,
-        limits: LogLimits,
-    ) -> Result<(Self, LogOpenReport, std::thread::JoinHandle<()>), LogError> {
+    pub fn open(dir: &Path, limits: LogLimits) -> Result<(Self, LogOpenReport, std::thread::JoinHandle<()>), LogError> {
         let (store, report) = LogSegments::open(dir, limits)?;
         let (requests, queue) = mpsc::channel(REQUESTS_WAITING_MAX);
         let (bump, version) = watch::channel(0);
         let thread = std::thread::Builder::new()
             .name("log-store".into())
             .spawn(move || serve(store, queue, &bump))
-            .map_err(|source| LogError::Io {
-                action: "start the log thread",
-                source,
-            })?;
+            .map_err(|source| LogError::Io { action: "start the log thread", source })?;
         Ok((Self { requests, version }, report, thread))
     }
 
     /// Stores lines; returns the highest durable line per log, after the sync.
-    pub async fn append(
-        &self,
-        chunks: Vec<LogChunk>,
-    ) -> Result<BTreeMap<LogKey, u64>, LogDeskError> {
+    pub async fn append(&self, chunks: Vec<LogChunk>) -> Result<BTreeMap<LogKey, u64>, LogDeskError> {
         let (reply, answer) = oneshot::channel();
-        self.requests
-            .send(Request::Append { chunks, reply })
-            .await
-            .map_err(|_| LogDeskError::Closed)?;
+        self.requests.send(Request::Append { chunks, reply }).await.map_err(|_| LogDeskError::Closed)?;
         answer.await.map_err(|_| LogDeskError::Closed)?
     }
     /// Reads lines, merged by time.
     pub async fn read(&self, read: LogRead) -> Result<LogPage, LogDeskError> {
         let (reply, answer) = oneshot::channel();
-        self.requests
-            .send(Request::Read { read, reply })
-            .await
-            .map_err(|_| LogDeskError::Closed)?;
+        self.requests.send(Request::Read { read, reply }).await.map_err(|_| LogDeskError::Closed)?;
         answer.await.map_err(|_| LogDeskError::Closed)?
     }
     /// Highest stored line of every log of these workloads.
-    pub async fn acks(
-        &self,
-        workloads: Vec<WorkloadId>,
-    ) -> Result<BTreeMap<LogKey, u64>, LogDeskError> {
+    pub async fn acks(&self, workloads: Vec<WorkloadId>) -> Result<BTreeMap<LogKey, u64>, LogDeskError> {
         let (reply, answer) = oneshot::channel();
-        self.requests
-            .send(Request::Acks { workloads, reply })
-            .await
-            .map_err(|_| LogDeskError::Closed)?;
+        self.requests.send(Request::Acks { workloads, reply }).await.map_err(|_| LogDeskError::Closed)?;
         answer.await.map_err(|_| LogDeskError::Closed)
     }
     /// Drops what is over size or age; called now and then.
     pub async fn retain(&self, now: Timestamp) {
-        if self.requests.send(Request::Retain { now }).await.is_err() {
-            tracing::debug!("log store is closed; nothing to retain");
+        self.ask(Request::Retain { now }).await;
+    }
+    /// No more lines are expected of this attempt (late ones are still taken).
+    pub async fn seal(&self, workload_id: WorkloadId, attempt: Attempt) {
+        self.ask(Request::Seal { workload_id, attempt }).await;
+    }
+    /// The workload is forgotten; so are its lines.
+    pub async fn forget(&self, workload_id: WorkloadId) {
+        self.ask(Request::Forget { workload_id }).await;
+    }
+    async fn ask(&self, request: Request) {
+        if self.requests.send(request).await.is_err() {
+            tracing::debug!("the log store is closed");
         }
     }
     /// Changes whenever lines were stored.
@@ -143,9 +122,7 @@ fn serve(mut store: LogSegments, mut queue: mpsc::Receiver<Request>, bump: &watc
         let mut next = Some(first);
         while let Some(request) = next {
             match request {
-                Request::Append { chunks, reply } => {
-                    appended.push((append(&mut store, &chunks), reply))
-                }
+                Request::Append { chunks, reply } => appended.push((append(&mut store, &chunks), reply)),
                 Request::Read { read: query, reply } => drop(reply.send(read(&store, &query))),
                 Request::Acks { workloads, reply } => drop(reply.send(acks(&store, &workloads))),
                 Request::Retain { now } => {
@@ -153,12 +130,18 @@ fn serve(mut store: LogSegments, mut queue: mpsc::Receiver<Request>, bump: &watc
                         tracing::warn!(%error, "log retention failed");
                     }
                 }
+                Request::Seal { workload_id, attempt } => {
+                    if let Err(error) = store.seal(&workload_id.to_string(), attempt.0) {
+                        tracing::debug!(%error, %workload_id, "its logs stay unsealed");
+                    }
+                }
+                Request::Forget { workload_id } => {
+                    if let Err(error) = store.forget(&workload_id.to_string()) {
+                        tracing::warn!(%error, %workload_id, "its logs could not be forgotten");
+                    }
+                }
             }
-            next = if appended.len() < APPENDS_PER_SYNC_MAX {
-                queue.try_recv().ok()
-            } else {
-                None
-            };
+            next = if appended.len() < APPENDS_PER_SYNC_MAX { queue.try_recv().ok() } else { None };
         }
         if appended.is_empty() {
             continue;
@@ -203,29 +186,16 @@ fn append(store: &mut LogSegments, chunks: &[LogChunk]) -> Result<Acks, LogDeskE
         let lines: Vec<LogLine> = chunk
             .lines
             .iter()
-            .map(|l| LogLine {
-                seq: l.sequence,
-                at_ms: l.at.unix_ms(),
-                bytes: l.bytes.clone(),
-            })
+            .map(|l| LogLine { seq: l.sequence, at_ms: l.at.unix_ms(), bytes: l.bytes.clone() })
             .collect();
-        let gap = chunk.gap.map(|g| Gap {
-            first_seq: g.first_sequence,
-            n_lost: g.n_lost,
-        });
+        let gap = chunk.gap.map(|g| Gap { first_seq: g.first_sequence, n_lost: g.n_lost });
         let ack = match store.append(&key, &lines, gap) {
             // The node was told that the lines before were durable and has dropped
             // them; they are gone here too (a restored copy): say so in the log.
             Err(LogError::Jump { expected, got }) => {
                 tracing::warn!(workload = %key.workload, expected, got, "log lines are missing; a gap is recorded");
-                store.append(
-                    &key,
-                    &lines,
-                    Some(Gap {
-                        first_seq: expected,
-                        n_lost: got - expected,
-                    }),
-                )?
+                let end = gap.map_or(got, |g| g.last_seq() + 1);
+                store.append(&key, &lines, Some(Gap { first_seq: expected, n_lost: end - expected }))?
             }
             other => other?,
         };
@@ -235,8 +205,7 @@ fn append(store: &mut LogSegments, chunks: &[LogChunk]) -> Result<Acks, LogDeskE
 }
 
 fn acks(store: &LogSegments, workloads: &[WorkloadId]) -> Acks {
-    let names: BTreeMap<String, WorkloadId> =
-        workloads.iter().map(|id| (id.to_string(), *id)).collect();
+    let names: BTreeMap<String, WorkloadId> = workloads.iter().map(|id| (id.to_string(), *id)).collect();
     let known = |key: &claw_storage::LogKey| {
         let workload_id = *names.get(&key.workload)?;
         let stream = match key.stream {
@@ -244,14 +213,7 @@ fn acks(store: &LogSegments, workloads: &[WorkloadId]) -> Acks {
             Stream::Stderr => LogStream::Stderr,
             Stream::System => LogStream::System,
         };
-        Some((
-            LogKey {
-                workload_id,
-                attempt: Attempt(key.attempt),
-                stream,
-            },
-            store.last_seq(key)?.0,
-        ))
+        Some((LogKey { workload_id, attempt: Attempt(key.attempt), stream }, store.last_seq(key)?.0))
     };
     store.keys().filter_map(known).collect()
 }

@@ -8,17 +8,15 @@ use claw_gateway::cluster::SnapshotError;
 use claw_gateway::event::EventError;
 use claw_gateway::policy::Policy;
 use claw_gateway::{Caller, Cluster, Command, EventRecord};
-use claw_storage::{
-    Journal, JournalError, JournalOptions, LogError, LogLimits, OpenError, SqliteJournal,
-};
+use claw_storage::{Journal, JournalError, JournalOptions, LogError, LogLimits, OpenError, SqliteJournal};
 use tokio::sync::{broadcast, mpsc, watch};
 
 use super::clock::{Clock, RandomIds};
 use super::core_thread::Core;
 use super::crash::CrashPlan;
 use super::{
-    COMMANDS_WAITING_MAX, ControlPlane, CoreMessage, EFFECTS_WAITING_MAX, EVENTS_BEHIND_MAX,
-    EffectQueue, LogDesk, MetricsDesk, SubmitError,
+    COMMANDS_WAITING_MAX, ControlPlane, CoreMessage, EFFECTS_WAITING_MAX, EVENTS_BEHIND_MAX, EffectQueue, LogDesk,
+    MetricsDesk, SubmitError,
 };
 
 /// Events that are folded in one go.
@@ -113,15 +111,12 @@ impl ControlTask {
 }
 
 /// Opens, folds, raises the epoch and starts. The effect queue has one reader.
-pub async fn start(
-    options: ControlOptions,
-) -> Result<(ControlPlane, EffectQueue, ControlTask), StartError> {
+pub async fn start(options: ControlOptions) -> Result<(ControlPlane, EffectQueue, ControlTask), StartError> {
     let for_thread = options.clone();
     let (journal, mut live, snapshot_seq) = tokio::task::spawn_blocking(move || open(&for_thread))
         .await
         .map_err(|error| StartError::Thread(std::io::Error::other(error)))??;
-    let (logs, report, _log_thread) =
-        LogDesk::open(&options.data_dir.join("logs"), options.log_limits.clone())?;
+    let (logs, report, _log_thread) = LogDesk::open(&options.data_dir.join("logs"), options.log_limits.clone())?;
     if !report.torn.is_empty() || report.n_bad_stretches > 0 {
         tracing::warn!(
             torn = report.torn.len(),
@@ -149,11 +144,10 @@ pub async fn start(
         snapshot_every: options.snapshot_every.max(1),
         keep_events: options.keep_events,
         snapshot_seq,
+        archived_seq: 0,
     };
-    let core = std::thread::Builder::new()
-        .name("core".into())
-        .spawn(move || core.run(queue))
-        .map_err(StartError::Thread)?;
+    let core =
+        std::thread::Builder::new().name("core".into()).spawn(move || core.run(queue)).map_err(StartError::Thread)?;
     let control = ControlPlane {
         commands: commands.clone(),
         durable,
@@ -163,12 +157,7 @@ pub async fn start(
         logs,
         metrics: MetricsDesk::default(),
     };
-    control
-        .submit(
-            Command::GatewayStarted { epoch },
-            Caller::system(control.now()),
-        )
-        .await?;
+    control.submit(Command::GatewayStarted { epoch }, Caller::system(control.now())).await?;
     Ok((control, effects, ControlTask { commands, core }))
 }
 
@@ -178,8 +167,7 @@ fn open(options: &ControlOptions) -> Result<(SqliteJournal, Cluster, u64), Start
         faults: Arc::clone(&options.crash) as Arc<dyn claw_storage::FaultHook>,
         ..JournalOptions::default()
     };
-    let (mut journal, report) =
-        SqliteJournal::open_with(&options.data_dir.join("journal"), journal_options)?;
+    let (mut journal, report) = SqliteJournal::open_with(&options.data_dir.join("journal"), journal_options)?;
     tracing::info!(
         created = report.created,
         seq = report.head.seq,
@@ -188,37 +176,23 @@ fn open(options: &ControlOptions) -> Result<(SqliteJournal, Cluster, u64), Start
     );
     let (live, snapshot_seq) = fold(&mut journal, &options.policy)?;
     let epoch = journal.raise_epoch_above(options.epoch_above)?;
-    tracing::info!(
-        epoch,
-        seq = live.seq,
-        nodes = live.nodes.len(),
-        workloads = live.workloads.len(),
-        "state folded"
-    );
+    tracing::info!(epoch, seq = live.seq, nodes = live.nodes.len(), workloads = live.workloads.len(), "state folded");
     Ok((journal, live, snapshot_seq))
 }
 
 /// The state: the latest snapshot and all events after it.
-pub(super) fn fold(
-    journal: &mut dyn Journal,
-    policy: &Policy,
-) -> Result<(Cluster, u64), StartError> {
+pub(super) fn fold(journal: &mut dyn Journal, policy: &Policy) -> Result<(Cluster, u64), StartError> {
     let policy = Arc::new(policy.clone());
     let mut live = match journal.latest_snapshot()? {
         None => Cluster::new(Arc::clone(&policy)),
-        Some(snapshot) => {
-            match Cluster::from_snapshot(snapshot.format, &snapshot.state, Arc::clone(&policy)) {
-                Ok(cluster) => cluster,
-                Err(SnapshotError::Format { got }) => {
-                    tracing::warn!(
-                        got,
-                        "the snapshot has another format; all events are folded"
-                    );
-                    Cluster::new(Arc::clone(&policy))
-                }
-                Err(error) => return Err(error.into()),
+        Some(snapshot) => match Cluster::from_snapshot(snapshot.format, &snapshot.state, Arc::clone(&policy)) {
+            Ok(cluster) => cluster,
+            Err(SnapshotError::Format { got }) => {
+                tracing::warn!(got, "the snapshot has another format; all events are folded");
+                Cluster::new(Arc::clone(&policy))
             }
-        }
+            Err(error) => return Err(error.into()),
+        },
     };
     let snapshot_seq = live.seq;
     loop {
@@ -227,13 +201,8 @@ pub(super) fn fold(
             return Ok((live, snapshot_seq));
         }
         for stored in chunk {
-            let record =
-                EventRecord::from_json(stored.version, &stored.payload).map_err(|source| {
-                    StartError::Event {
-                        seq: stored.seq,
-                        source,
-                    }
-                })?;
+            let record = EventRecord::from_json(stored.version, &stored.payload)
+                .map_err(|source| StartError::Event { seq: stored.seq, source })?;
             live.apply(&record);
         }
     }
