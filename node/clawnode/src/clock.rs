@@ -17,23 +17,16 @@ pub fn boot_ms() -> u64 {
 
 /// The wall clock.
 pub fn wall() -> Timestamp {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp::from_unix_ms(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
 /// Both clocks at once.
 pub fn now() -> Now {
-    Now {
-        mono_ms: boot_ms(),
-        wall: wall(),
-    }
+    Now { mono_ms: boot_ms(), wall: wall() }
 }
 
 /// Names one boot of the host: a process of another boot cannot be alive.
 pub fn boot_id() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
-        .map(|id| id.trim().to_owned())
-        .unwrap_or_default()
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).unwrap_or_default()
 }

@@ -26,17 +26,9 @@ pub enum Durability {
 /// What the file system says; the old file then still stands.
 pub fn replace(path: &Path, bytes: &[u8], durability: Durability) -> io::Result<()> {
     let folder = path.parent().unwrap_or_else(|| Path::new("."));
-    let name = path
-        .file_name()
-        .and_then(|name| name.to_str())
-        .unwrap_or("file");
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("file");
     let temporary = folder.join(format!(".{name}.new"));
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&temporary)?;
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
     file.write_all(bytes)?;
     if durability == Durability::Synced {
         file.sync_all()?;
@@ -52,11 +44,7 @@ pub fn replace(path: &Path, bytes: &[u8], durability: Durability) -> io::Result<
 ///
 /// # Errors
 /// What the file system says.
-pub fn replace_json<T: Serialize>(
-    path: &Path,
-    value: &T,
-    durability: Durability,
-) -> io::Result<()> {
+pub fn replace_json<T: Serialize>(path: &Path, value: &T, durability: Durability) -> io::Result<()> {
     replace(path, &serde_json::to_vec(value)?, durability)
 }
 
@@ -72,8 +60,7 @@ pub fn read_json<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
     };
     let mut text = Vec::new();
     file.take(JSON_BYTES_MAX).read_to_end(&mut text)?;
-    let value = serde_json::from_slice(&text)
-        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+    let value = serde_json::from_slice(&text).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
     Ok(Some(value))
 }
 
@@ -90,8 +77,5 @@ pub fn sync_folder(folder: &Path) -> io::Result<()> {
 /// # Errors
 /// What the file system says.
 pub fn create_folder(folder: &Path, mode: u32) -> io::Result<()> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(mode)
-        .create(folder)
+    fs::DirBuilder::new().recursive(true).mode(mode).create(folder)
 }

@@ -6,13 +6,20 @@
 //! the machine asks for.
 
 pub mod clock;
+pub mod config;
+pub mod endpoint;
+pub mod enroll;
 pub mod files;
 pub mod gpu;
+pub mod identity;
+pub mod link;
 pub mod logs;
 pub mod node;
 pub mod runtime;
 pub mod sampler;
+pub mod shell;
 pub mod store;
 
+pub use config::NodeConfig;
 pub use gpu::GpuDetector;
 pub use node::Node;

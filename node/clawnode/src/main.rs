@@ -1,1 +1,218 @@
-fn main() {}
+//! # clawnode: the agent of a machine
+//!
+//! Exit codes: 0 done · 1 failed · 2 wrong usage or configuration · 3 not
+//! enrolled yet · 4 another agent runs on the data folder · 5 the gateway
+//! refused to enroll the node.
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use clawnode::config::{ConfigError, NodeConfig};
+use clawnode::enroll::{self, EnrollError, JoinToken};
+use clawnode::files::{Durability, replace};
+use clawnode::identity::{Credentials, DataDir, Identity, IdentityError};
+use clawnode::runtime::process::shim;
+use clawnode::shell::{AgentError, AgentEvent, AgentOptions, status_text};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// The agent of a machine in a Clawbernetes fleet.
+#[derive(Debug, Parser)]
+#[command(name = "clawnode", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Makes this machine a node of a cluster.
+    Join {
+        /// The gateway's node port, such as <https://gateway:7443>.
+        gateway: String,
+        /// The one-time token from `claw node token create`.
+        #[arg(long, env = "CLAWNODE_JOIN_TOKEN", hide_env_values = true)]
+        token: String,
+        /// Name that the node is listed under; the host's name if absent.
+        #[arg(long)]
+        name: Option<String>,
+        /// Where the node keeps its data.
+        #[arg(long, env = "CLAWNODE_DATA_DIR")]
+        data_dir: Option<PathBuf>,
+        /// Configuration to begin with, such as `gpu=sim:h100x8`.
+        #[arg(long = "set", value_name = "KEY=VALUE")]
+        settings: Vec<String>,
+    },
+    /// Runs the node until SIGTERM; host processes run on afterwards.
+    Run {
+        /// Where the node keeps its data.
+        #[arg(long, env = "CLAWNODE_DATA_DIR")]
+        data_dir: Option<PathBuf>,
+        /// Configuration file; `config.toml` in the data folder if absent.
+        #[arg(long)]
+        config: Option<PathBuf>,
+    },
+    /// Shows who this node is and what it has, from its data folder.
+    Status {
+        /// Where the node keeps its data.
+        #[arg(long, env = "CLAWNODE_DATA_DIR")]
+        data_dir: Option<PathBuf>,
+    },
+    /// Prints the JSON schema of the configuration.
+    ConfigSchema,
+    /// Supervises one host process (started by the agent).
+    #[command(hide = true)]
+    Shim {
+        /// The attempt's folder.
+        #[arg(long)]
+        dir: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let arguments = Arguments::parse();
+    start_tracing();
+    match perform(arguments.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::from(exit_code(&error))
+        }
+    }
+}
+
+/// Logs go to standard error; `CLAWNODE_LOG` filters them, `NO_COLOR` is honored.
+fn start_tracing() {
+    let filter = std::env::var("CLAWNODE_LOG").ok().and_then(|filter| filter.parse().ok());
+    let filter = filter.unwrap_or_else(|| tracing_subscriber::EnvFilter::new("info"));
+    let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let ansi = !no_color && io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(ansi).with_writer(io::stderr).init();
+}
+
+fn exit_code(error: &anyhow::Error) -> u8 {
+    let identity = error.downcast_ref::<IdentityError>().or_else(|| match error.downcast_ref::<AgentError>() {
+        Some(AgentError::Identity(identity)) => Some(identity),
+        Some(_) | None => None,
+    });
+    if let Some(IdentityError::NotEnrolled { .. }) = identity {
+        return 3;
+    }
+    if let Some(IdentityError::Locked { .. }) = identity {
+        return 4;
+    }
+    match error.downcast_ref::<EnrollError>() {
+        Some(EnrollError::Refused { .. }) => return 5,
+        Some(EnrollError::Token | EnrollError::Endpoint(_)) => return 2,
+        Some(_) | None => {}
+    }
+    let usage =
+        error.is::<ConfigError>() || matches!(error.downcast_ref(), Some(AgentError::Gpu(_) | AgentError::Endpoint(_)));
+    if usage { 2 } else { 1 }
+}
+
+fn perform(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Join { gateway, token, name, data_dir, settings } => {
+            let data_dir = open_data_dir(data_dir);
+            runtime()?.block_on(join(&gateway, &token, name, &data_dir, &settings))
+        }
+        Command::Run { data_dir, config } => run(open_data_dir(data_dir), config),
+        Command::Status { data_dir } => say(&status_text(&open_data_dir(data_dir))?),
+        Command::ConfigSchema => {
+            let schema = serde_json::to_string_pretty(&schemars::schema_for!(NodeConfig))?;
+            say(&format!("{schema}\n"))
+        }
+        Command::Shim { dir } => Ok(shim::run(&dir)?),
+    }
+}
+
+fn open_data_dir(data_dir: Option<PathBuf>) -> DataDir {
+    DataDir::at(data_dir.unwrap_or_else(DataDir::default_root))
+}
+
+fn runtime() -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()
+}
+
+/// The one place that writes to standard output.
+fn say(text: &str) -> anyhow::Result<()> {
+    let mut output = io::stdout();
+    output.write_all(text.as_bytes())?;
+    Ok(output.flush()?)
+}
+
+async fn join(
+    gateway: &str,
+    token: &str,
+    name: Option<String>,
+    data_dir: &DataDir,
+    settings: &[String],
+) -> anyhow::Result<()> {
+    let mut config = NodeConfig::from_settings(settings.iter().map(String::as_str))?;
+    if name.is_some() {
+        config.name = name;
+    }
+    let name = match &config.name {
+        Some(name) => name.clone(),
+        None => rustix::system::uname().nodename().to_string_lossy().into_owned(),
+    };
+    let token = JoinToken::parse(token)?;
+    data_dir.create()?;
+    let _lock = data_dir.lock()?;
+    if data_dir.is_enrolled() {
+        let Identity { node_id, .. } = data_dir.load()?;
+        anyhow::bail!("{} already belongs to {node_id}; use another --data-dir", data_dir.root().display());
+    }
+    let (enrolled, key_pem) = enroll::enroll(gateway, &token, &name).await?;
+    replace(&data_dir.config(), config.to_toml()?.as_bytes(), Durability::Synced)?;
+    let identity = Identity { node_id: enrolled.node_id, name, node_url: enrolled.node_url };
+    data_dir.store(&Credentials {
+        identity: &identity,
+        key_pem: &key_pem,
+        certificate_pem: &enrolled.certificate_pem,
+        authority_pem: &enrolled.ca_pem,
+    })?;
+    say(&format!(
+        "joined as {} ({}); start it with: clawnode run --data-dir {}\n",
+        identity.node_id,
+        identity.name,
+        data_dir.root().display()
+    ))
+}
+
+fn run(data_dir: DataDir, config: Option<PathBuf>) -> anyhow::Result<()> {
+    let path = config.unwrap_or_else(|| data_dir.config());
+    let config = NodeConfig::load(&path, std::env::vars())?;
+    if !data_dir.is_enrolled() {
+        return Err(IdentityError::NotEnrolled { path: data_dir.root().to_path_buf() }.into());
+    }
+    let shim_program = std::env::current_exe()?;
+    runtime()?.block_on(serve(data_dir, config, &shim_program))
+}
+
+async fn serve(data_dir: DataDir, config: NodeConfig, shim_program: &Path) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let (news, mut events) = tokio::sync::mpsc::channel(16);
+    let agent = AgentOptions { data_dir, config, shim_program: shim_program.to_path_buf(), news }.build()?;
+    let stop = CancellationToken::new();
+    let mut running = std::pin::pin!(agent.run(stop.clone()));
+    let mut said_ready = false;
+    loop {
+        tokio::select! {
+            () = &mut running => return Ok(()),
+            Some(AgentEvent::Registered { node_id }) = events.recv() => {
+                if !said_ready {
+                    said_ready = true;
+                    say(&format!("clawnode ready node_id={node_id}\n"))?;
+                }
+            }
+            _ = terminate.recv() => stop.cancel(),
+            _ = interrupt.recv() => stop.cancel(),
+        }
+    }
+}

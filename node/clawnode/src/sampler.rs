@@ -47,16 +47,10 @@ impl Sampler {
         let what = RefreshKind::nothing()
             .with_cpu(CpuRefreshKind::nothing().with_usage())
             .with_memory(MemoryRefreshKind::nothing().with_ram());
-        let folder = folder
-            .canonicalize()
-            .unwrap_or_else(|_| folder.to_path_buf());
+        let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf());
         let system = System::new_with_specifics(what).map_err(SamplerError::Unsupported)?;
         let disks = Disks::new_with_refreshed_list().map_err(SamplerError::Unsupported)?;
-        Ok(Self {
-            system,
-            disks,
-            folder,
-        })
+        Ok(Self { system, disks, folder })
     }
 
     /// What does not change.
@@ -77,10 +71,7 @@ impl Sampler {
         self.system.refresh_memory();
         self.disks.refresh(false);
         let (disk_used_mib, disk_total_mib) = self.disk_mib();
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "a load average needs no more digits"
-        )]
+        #[expect(clippy::cast_possible_truncation, reason = "a load average needs no more digits")]
         let load_average_1m = System::load_average().map_or(0.0, |load| load.one as f32);
         SystemMetrics {
             cpu_percent: self.system.global_cpu_usage(),
@@ -94,18 +85,10 @@ impl Sampler {
 
     /// Used and total space of the disk with the longest mount point above the folder.
     fn disk_mib(&self) -> (u64, u64) {
-        let above = self
-            .disks
-            .iter()
-            .filter(|disk| self.folder.starts_with(disk.mount_point()));
-        above
-            .max_by_key(|disk| disk.mount_point().as_os_str().len())
-            .map_or((0, 0), |disk| {
-                (
-                    disk.total_space().saturating_sub(disk.available_space()) / MIB,
-                    disk.total_space() / MIB,
-                )
-            })
+        let above = self.disks.iter().filter(|disk| self.folder.starts_with(disk.mount_point()));
+        above.max_by_key(|disk| disk.mount_point().as_os_str().len()).map_or((0, 0), |disk| {
+            (disk.total_space().saturating_sub(disk.available_space()) / MIB, disk.total_space() / MIB)
+        })
     }
 }
 

@@ -76,8 +76,7 @@ pub struct Store {
 
 fn push_frame(buffer: &mut Vec<u8>, frame: &FrameOut<'_>) -> io::Result<()> {
     let json = serde_json::to_vec(frame)?;
-    let length =
-        u32::try_from(json.len()).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
+    let length = u32::try_from(json.len()).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
     buffer.extend_from_slice(&length.to_le_bytes());
     buffer.extend_from_slice(&crc32fast::hash(&json).to_le_bytes());
     buffer.extend_from_slice(&json);
@@ -98,8 +97,7 @@ fn read_frame(bytes: &[u8]) -> Option<&[u8]> {
 fn has_intact_frame(bytes: &[u8]) -> bool {
     (0..bytes.len()).any(|start| {
         let tail = &bytes[start..];
-        read_frame(tail)
-            .is_some_and(|json| !json.is_empty() && serde_json::from_slice::<FrameIn>(json).is_ok())
+        read_frame(tail).is_some_and(|json| !json.is_empty() && serde_json::from_slice::<FrameIn>(json).is_ok())
     })
 }
 
@@ -124,8 +122,8 @@ fn fold(path: &Path, bytes: &[u8]) -> Result<Folded, StoreError> {
         offset += HEADER_BYTES + json.len();
     }
     let rest = bytes.get(offset..).unwrap_or_default();
-    let damaged = !rest.is_empty()
-        && (has_intact_frame(rest.get(1..).unwrap_or_default()) || read_frame(rest).is_some());
+    let damaged =
+        !rest.is_empty() && (has_intact_frame(rest.get(1..).unwrap_or_default()) || read_frame(rest).is_some());
     if damaged || (state.is_none() && !bytes.is_empty()) {
         return Err(StoreError::Damaged {
             path: path.to_path_buf(),
@@ -133,11 +131,7 @@ fn fold(path: &Path, bytes: &[u8]) -> Result<Folded, StoreError> {
             length: bytes.len() as u64,
         });
     }
-    Ok(Folded {
-        state,
-        length: offset as u64,
-        state_bytes,
-    })
+    Ok(Folded { state, length: offset as u64, state_bytes })
 }
 
 impl Store {
@@ -147,28 +141,16 @@ impl Store {
     /// [`StoreError`].
     pub fn open(folder: &Path, new_store_id: u128) -> Result<Self, StoreError> {
         let path = folder.join("records.log");
-        let io_error = |source| StoreError::Io {
-            path: path.clone(),
-            source,
-        };
+        let io_error = |source| StoreError::Io { path: path.clone(), source };
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(io_error(error)),
         };
         let folded = fold(&path, &bytes)?;
-        let state = folded
-            .state
-            .unwrap_or_else(|| DurableState::new(new_store_id));
-        let open = |path: &Path| {
-            OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .mode(0o600)
-                .open(path)
-        };
+        let state = folded.state.unwrap_or_else(|| DurableState::new(new_store_id));
+        let open =
+            |path: &Path| OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
         let mut store = Self {
             file: open(&path).map_err(io_error)?,
             length: folded.length,
@@ -218,10 +200,7 @@ impl Store {
             push_frame(&mut buffer, &FrameOut::Change(change))?;
         }
         self.file.seek(SeekFrom::Start(self.length))?;
-        let written = self
-            .file
-            .write_all(&buffer)
-            .and_then(|()| self.file.sync_data());
+        let written = self.file.write_all(&buffer).and_then(|()| self.file.sync_data());
         if let Err(error) = written {
             // Cut off what may have reached the disk, so that a later start does
             // not read half a batch that was never reported as written.

@@ -35,9 +35,7 @@ pub trait GpuDriver: Send {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum GpuConfigError {
     /// No driver of this name is built.
-    #[error(
-        "gpu {got:?} is not a driver: use \"none\" or \"sim:<model>x<count>\", such as sim:h100x8"
-    )]
+    #[error("gpu {got:?} is not a driver: use \"none\" or \"sim:<model>x<count>\", such as sim:h100x8")]
     Unknown {
         /// What was given.
         got: String,
@@ -54,9 +52,7 @@ pub struct GpuDetector {
 
 impl std::fmt::Debug for GpuDetector {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("GpuDetector")
-            .field("driver", &self.driver.kind())
-            .finish()
+        f.debug_struct("GpuDetector").field("driver", &self.driver.kind()).finish()
     }
 }
 
@@ -69,13 +65,9 @@ impl GpuDetector {
     pub fn new(gpu: &str, node_name: &str, faults: PathBuf) -> Result<Self, GpuConfigError> {
         let driver: Box<dyn GpuDriver> = match gpu.split_once(':') {
             None if gpu == "none" => Box::new(NoGpus),
-            Some(("sim", fleet)) => {
-                Box::new(SimGpus::new(fleet.parse::<SimFleet>()?, node_name, faults))
-            }
+            Some(("sim", fleet)) => Box::new(SimGpus::new(fleet.parse::<SimFleet>()?, node_name, faults)),
             None | Some(_) => {
-                return Err(GpuConfigError::Unknown {
-                    got: gpu.to_owned(),
-                });
+                return Err(GpuConfigError::Unknown { got: gpu.to_owned() });
             }
         };
         Ok(Self { driver })

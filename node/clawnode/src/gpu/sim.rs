@@ -55,35 +55,15 @@ struct Model {
     busy_watts: f32,
 }
 
-const fn nvidia(
-    key: &'static str,
-    name: &'static str,
-    memory_mib: u64,
-    links: Links,
-    watts: (f32, f32),
-) -> Model {
-    Model {
-        key,
-        name,
-        vendor: GpuVendor::Nvidia,
-        memory_mib,
-        links,
-        idle_watts: watts.0,
-        busy_watts: watts.1,
-    }
+const fn nvidia(key: &'static str, name: &'static str, memory_mib: u64, links: Links, watts: (f32, f32)) -> Model {
+    Model { key, name, vendor: GpuVendor::Nvidia, memory_mib, links, idle_watts: watts.0, busy_watts: watts.1 }
 }
 
 const MODELS: &[Model] = &[
     nvidia("h100", "H100", 81_559, Links::Island(8), (70.0, 640.0)),
     nvidia("h200", "H200", 143_771, Links::Island(8), (75.0, 650.0)),
     nvidia("b200", "B200", 183_359, Links::Island(8), (140.0, 930.0)),
-    nvidia(
-        "gb200",
-        "GB200",
-        189_471,
-        Links::Island(4),
-        (150.0, 1_100.0),
-    ),
+    nvidia("gb200", "GB200", 189_471, Links::Island(4), (150.0, 1_100.0)),
     nvidia("a100", "A100", 40_960, Links::Island(8), (55.0, 370.0)),
     nvidia("a100-80g", "A100", 81_920, Links::Island(8), (60.0, 380.0)),
     nvidia("v100", "V100", 32_768, Links::Island(8), (40.0, 270.0)),
@@ -92,13 +72,7 @@ const MODELS: &[Model] = &[
     nvidia("a10g", "A10G", 23_028, Links::None, (20.0, 140.0)),
     nvidia("t4", "T4", 15_360, Links::None, (10.0, 68.0)),
     nvidia("rtx4090", "RTX4090", 24_564, Links::None, (22.0, 420.0)),
-    nvidia(
-        "rtx3090",
-        "RTX3090",
-        24_576,
-        Links::Island(2),
-        (25.0, 340.0),
-    ),
+    nvidia("rtx3090", "RTX3090", 24_576, Links::Island(2), (25.0, 340.0)),
     Model {
         key: "mi300x",
         name: "MI300X",
@@ -150,26 +124,15 @@ impl FromStr for SimFleet {
 
     /// Reads `<model>x<count>`.
     fn from_str(text: &str) -> Result<Self, SimSpecError> {
-        let wrong = || SimSpecError::Count {
-            got: text.to_owned(),
-        };
+        let wrong = || SimSpecError::Count { got: text.to_owned() };
         let (key, count) = text.rsplit_once('x').ok_or_else(wrong)?;
         let count: u32 = count.parse().map_err(|_| wrong())?;
         if count == 0 || count as usize > GPUS_PER_NODE_MAX {
             return Err(wrong());
         }
-        let known = || {
-            MODELS
-                .iter()
-                .map(|model| model.key)
-                .collect::<Vec<_>>()
-                .join(", ")
-        };
+        let known = || MODELS.iter().map(|model| model.key).collect::<Vec<_>>().join(", ");
         let model = MODELS.iter().find(|model| model.key == key.to_lowercase());
-        let model = *model.ok_or_else(|| SimSpecError::Model {
-            got: key.to_owned(),
-            known: known(),
-        })?;
+        let model = *model.ok_or_else(|| SimSpecError::Model { got: key.to_owned(), known: known() })?;
         Ok(Self { model, count })
     }
 }
@@ -212,23 +175,13 @@ pub struct SimGpus {
 impl SimGpus {
     /// A fleet whose UUIDs follow from the node's name and the index.
     pub fn new(fleet: SimFleet, node_name: &str, faults_path: PathBuf) -> Self {
-        let gpus = (0..fleet.count)
-            .map(|index| info(&fleet, node_name, index))
-            .collect();
-        Self {
-            gpus,
-            model: fleet.model,
-            faults_path,
-            faults_read_at: None,
-            faults: Vec::new(),
-        }
+        let gpus = (0..fleet.count).map(|index| info(&fleet, node_name, index)).collect();
+        Self { gpus, model: fleet.model, faults_path, faults_read_at: None, faults: Vec::new() }
     }
 
     /// Reads the faults again if the file changed; a broken one changes nothing.
     fn refresh_faults(&mut self) {
-        let changed_at = std::fs::metadata(&self.faults_path)
-            .and_then(|metadata| metadata.modified())
-            .ok();
+        let changed_at = std::fs::metadata(&self.faults_path).and_then(|metadata| metadata.modified()).ok();
         if changed_at == self.faults_read_at {
             return;
         }
@@ -238,9 +191,7 @@ impl SimGpus {
             return;
         }
         let read = std::fs::read_to_string(&self.faults_path).map_err(|error| error.to_string());
-        match read
-            .and_then(|text| toml::from_str::<FaultsFile>(&text).map_err(|error| error.to_string()))
-        {
+        match read.and_then(|text| toml::from_str::<FaultsFile>(&text).map_err(|error| error.to_string())) {
             Ok(file) => self.faults = file.fault,
             Err(error) => {
                 warn!(%error, path = %self.faults_path.display(), "the faults file could not be read");
@@ -252,17 +203,11 @@ impl SimGpus {
     fn health(&self, index: u32, uptime_ms: u64) -> (GpuHealth, Option<String>) {
         let in_force = |fault: &&Fault| {
             let began = fault.at_s.saturating_mul(1_000) <= uptime_ms;
-            let over = fault
-                .until_s
-                .is_some_and(|until_s| until_s.saturating_mul(1_000) <= uptime_ms);
+            let over = fault.until_s.is_some_and(|until_s| until_s.saturating_mul(1_000) <= uptime_ms);
             fault.gpu == index && began && !over
         };
         let judged = self.faults.iter().filter(in_force).map(judge);
-        judged
-            .max_by_key(|(health, _)| *health)
-            .map_or((GpuHealth::Healthy, None), |(health, why)| {
-                (health, Some(why))
-            })
+        judged.max_by_key(|(health, _)| *health).map_or((GpuHealth::Healthy, None), |(health, why)| (health, Some(why)))
     }
 }
 
@@ -273,10 +218,7 @@ fn judge(fault: &Fault) -> (GpuHealth, String) {
         (FaultKind::Xid, Some(xid)) if XIDS_FATAL.contains(&xid) => {
             (GpuHealth::Failed, format!("simulated: xid {xid}"))
         }
-        (FaultKind::Xid, xid) => (
-            GpuHealth::Degraded,
-            format!("simulated: xid {}", xid.unwrap_or(0)),
-        ),
+        (FaultKind::Xid, xid) => (GpuHealth::Degraded, format!("simulated: xid {}", xid.unwrap_or(0))),
     }
 }
 
@@ -284,9 +226,7 @@ fn info(fleet: &SimFleet, node_name: &str, index: u32) -> GpuInfo {
     let per_socket = fleet.count.div_ceil(2).max(1);
     let island = match fleet.model.links {
         // A GPU alone in its island is connected to nobody.
-        Links::Island(size) if (fleet.count - index / size * size).min(size) > 1 => {
-            Some(index / size)
-        }
+        Links::Island(size) if (fleet.count - index / size * size).min(size) > 1 => Some(index / size),
         Links::Island(_) | Links::None => None,
     };
     GpuInfo {
@@ -297,11 +237,7 @@ fn info(fleet: &SimFleet, node_name: &str, index: u32) -> GpuInfo {
         memory_mib: fleet.model.memory_mib,
         pci_address: Some(format!("0000:{:02x}:00.0", 0x10 + index % 0xe0)),
         nvlink_island: island,
-        numa_node: Some(if fleet.count > 1 {
-            index / per_socket
-        } else {
-            0
-        }),
+        numa_node: Some(if fleet.count > 1 { index / per_socket } else { 0 }),
         health: GpuHealth::Healthy,
         health_reason: None,
     }
@@ -339,41 +275,22 @@ impl GpuDriver for SimGpus {
         self.refresh_faults();
         let state = |gpu: &GpuInfo| {
             let (health, health_reason) = self.health(gpu.index, uptime_ms);
-            GpuInfo {
-                health,
-                health_reason,
-                ..gpu.clone()
-            }
+            GpuInfo { health, health_reason, ..gpu.clone() }
         };
         self.gpus.iter().map(state).collect()
     }
 
     fn measure(&mut self, uptime_ms: u64, held: &BTreeSet<GpuUuid>) -> Vec<GpuMetrics> {
         self.refresh_faults();
-        let answers = self
-            .gpus
-            .iter()
-            .filter(|gpu| self.health(gpu.index, uptime_ms).0 != GpuHealth::Failed);
+        let answers = self.gpus.iter().filter(|gpu| self.health(gpu.index, uptime_ms).0 != GpuHealth::Failed);
         let measure = |gpu: &GpuInfo| {
             let busy = held.contains(&gpu.uuid);
-            let load = if busy {
-                0.8 + 0.2 * wave(uptime_ms, gpu.index)
-            } else {
-                0.0
-            };
-            let Model {
-                idle_watts,
-                busy_watts,
-                ..
-            } = self.model;
+            let load = if busy { 0.8 + 0.2 * wave(uptime_ms, gpu.index) } else { 0.0 };
+            let Model { idle_watts, busy_watts, .. } = self.model;
             GpuMetrics {
                 uuid: gpu.uuid.clone(),
                 utilization_percent: load * 100.0,
-                memory_used_mib: if busy {
-                    gpu.memory_mib * 85 / 100
-                } else {
-                    gpu.memory_mib / 128
-                },
+                memory_used_mib: if busy { gpu.memory_mib * 85 / 100 } else { gpu.memory_mib / 128 },
                 memory_total_mib: gpu.memory_mib,
                 temperature_celsius: 32.0 + 40.0 * load,
                 power_watts: idle_watts + (busy_watts - idle_watts) * load,

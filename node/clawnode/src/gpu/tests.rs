@@ -14,9 +14,7 @@ fn detector(gpu: &str, faults: &str) -> (GpuDetector, tempfile::TempDir) {
 
 fn shape(gpus: &[GpuInfo]) -> String {
     let one = |gpu: &GpuInfo| {
-        let island = gpu
-            .nvlink_island
-            .map_or("-".into(), |island| island.to_string());
+        let island = gpu.nvlink_island.map_or("-".into(), |island| island.to_string());
         format!("{}:{island}/{}", gpu.index, gpu.numa_node.unwrap())
     };
     gpus.iter().map(one).collect::<Vec<_>>().join(" ")
@@ -38,24 +36,12 @@ fn islands_and_numa_nodes_follow_the_model() {
 
 #[test]
 fn what_is_not_built_or_not_simulated_is_named() {
-    let error = |gpu: &str| {
-        GpuDetector::new(gpu, "n1", PathBuf::new())
-            .unwrap_err()
-            .to_string()
-    };
-    expect![[
-        r#"gpu "nvml" is not a driver: use "none" or "sim:<model>x<count>", such as sim:h100x8"#
-    ]]
-    .assert_eq(&error("nvml"));
-    expect![[r#""h100" is no <model>x<count> with a count from 1 to 256"#]]
-        .assert_eq(&error("sim:h100"));
+    let error = |gpu: &str| GpuDetector::new(gpu, "n1", PathBuf::new()).unwrap_err().to_string();
+    expect![[r#"gpu "nvml" is not a driver: use "none" or "sim:<model>x<count>", such as sim:h100x8"#]]
+        .assert_eq(&error("nvml"));
+    expect![[r#""h100" is no <model>x<count> with a count from 1 to 256"#]].assert_eq(&error("sim:h100"));
     assert!(error("sim:h1000x8").contains("there are h100, h200"));
-    assert_eq!(
-        GpuDetector::new("none", "n1", PathBuf::new())
-            .unwrap()
-            .detect(0),
-        Vec::new()
-    );
+    assert_eq!(GpuDetector::new("none", "n1", PathBuf::new()).unwrap().detect(0), Vec::new());
 }
 
 #[test]
@@ -63,20 +49,12 @@ fn faults_begin_end_and_are_read_again() {
     let script = "[[fault]]\nat_s = 10\ngpu = 1\nkind = \"xid\"\nxid = 79\nuntil_s = 20\n\n[[fault]]\nat_s = 0\ngpu = 2\nkind = \"degraded\"\n";
     let (mut gpus, folder) = detector("sim:h100x4", script);
     let health = |gpus: &mut GpuDetector, uptime_ms| {
-        gpus.detect(uptime_ms)
-            .into_iter()
-            .map(|gpu| gpu.health)
-            .collect::<Vec<_>>()
+        gpus.detect(uptime_ms).into_iter().map(|gpu| gpu.health).collect::<Vec<_>>()
     };
     let (ok, bad, worse) = (GpuHealth::Healthy, GpuHealth::Degraded, GpuHealth::Failed);
     assert_eq!(health(&mut gpus, 9_999), [ok, ok, bad, ok]);
     assert_eq!(health(&mut gpus, 10_000), [ok, worse, bad, ok]);
-    let held = gpus
-        .detect(0)
-        .into_iter()
-        .map(|gpu| gpu.uuid)
-        .take(1)
-        .collect::<BTreeSet<_>>();
+    let held = gpus.detect(0).into_iter().map(|gpu| gpu.uuid).take(1).collect::<BTreeSet<_>>();
     let metrics = gpus.measure(10_000, &held);
     assert_eq!(metrics.len(), 3, "a lost GPU does not answer");
     assert!(metrics[0].utilization_percent >= 80.0 && metrics[1].utilization_percent < 1.0);
@@ -85,15 +63,8 @@ fn faults_begin_end_and_are_read_again() {
     let path = folder.path().join("faults.toml");
     std::fs::write(&path, "nonsense").unwrap();
     let later = std::time::SystemTime::now() + std::time::Duration::from_secs(5);
-    std::fs::File::open(&path)
-        .unwrap()
-        .set_modified(later)
-        .unwrap();
-    assert_eq!(
-        health(&mut gpus, 20_000),
-        [ok, ok, bad, ok],
-        "a broken file changes nothing"
-    );
+    std::fs::File::open(&path).unwrap().set_modified(later).unwrap();
+    assert_eq!(health(&mut gpus, 20_000), [ok, ok, bad, ok], "a broken file changes nothing");
     std::fs::remove_file(&path).unwrap();
     assert_eq!(health(&mut gpus, 20_000), [ok; 4]);
 }

@@ -59,13 +59,7 @@ pub struct Polled {
 impl LogPump {
     /// A pump without logs, for a buffer of at most `bytes_max`.
     pub fn new(bytes_max: u64) -> Self {
-        Self {
-            attempts: BTreeMap::new(),
-            bytes_max,
-            sending: false,
-            polls: 0,
-            turn: 0,
-        }
+        Self { attempts: BTreeMap::new(), bytes_max, sending: false, polls: 0, turn: 0 }
     }
 
     /// Bound of the whole buffer from now on.
@@ -76,19 +70,11 @@ impl LogPump {
     /// Follows the logs of an attempt in `folder`.
     pub fn watch(&mut self, workload_id: WorkloadId, attempt: Attempt, folder: &Path) {
         let log = |stream: &LogStream| {
-            let log = Log {
-                reader: SegmentReader::new(folder, *stream),
-                acked: 0,
-                in_flight: Vec::new(),
-            };
+            let log = Log { reader: SegmentReader::new(folder, *stream), acked: 0, in_flight: Vec::new() };
             (*stream, log)
         };
         let logs = LogStream::ALL.iter().map(log).collect();
-        let logs = AttemptLogs {
-            folder: folder.to_path_buf(),
-            logs,
-            over: false,
-        };
+        let logs = AttemptLogs { folder: folder.to_path_buf(), logs, over: false };
         self.attempts.insert((workload_id, attempt), logs);
     }
 
@@ -109,11 +95,7 @@ impl LogPump {
         self.sending = true;
         for ((workload_id, attempt), logs) in &mut self.attempts {
             for (stream, log) in &mut logs.logs {
-                let key = LogKey {
-                    workload_id: *workload_id,
-                    attempt: *attempt,
-                    stream: *stream,
-                };
+                let key = LogKey { workload_id: *workload_id, attempt: *attempt, stream: *stream };
                 log.acked = acks.get(&key).copied().unwrap_or(0);
                 log.in_flight.clear();
                 log.reader.seek(log.acked + 1);
@@ -154,13 +136,8 @@ impl LogPump {
             return polled;
         }
         let in_flight = self.attempts.values().flat_map(|logs| logs.logs.values());
-        let in_flight: usize = in_flight
-            .flat_map(|log| &log.in_flight)
-            .map(|(_, bytes)| bytes)
-            .sum();
-        let mut room = IN_FLIGHT_BYTES_MAX
-            .saturating_sub(in_flight)
-            .min(LOG_BYTES_PER_MESSAGE_MAX);
+        let in_flight: usize = in_flight.flat_map(|log| &log.in_flight).map(|(_, bytes)| bytes).sum();
+        let mut room = IN_FLIGHT_BYTES_MAX.saturating_sub(in_flight).min(LOG_BYTES_PER_MESSAGE_MAX);
         let mut lines_left = LOG_LINES_PER_MESSAGE_MAX;
         let keys: Vec<(WorkloadId, Attempt)> = self.attempts.keys().copied().collect();
         self.turn = self.turn.wrapping_add(1);
@@ -229,11 +206,7 @@ impl LogPump {
 }
 
 fn payload_bytes(batch: &Batch) -> usize {
-    batch
-        .lines
-        .iter()
-        .map(|line| line.bytes.len() + LINE_OVERHEAD_BYTES)
-        .sum()
+    batch.lines.iter().map(|line| line.bytes.len() + LINE_OVERHEAD_BYTES).sum()
 }
 
 fn take(
@@ -246,15 +219,7 @@ fn take(
 ) {
     if let Some(last) = batch.lines.last() {
         log.in_flight.push((last.sequence, bytes));
-        let key = LogKey {
-            workload_id,
-            attempt,
-            stream,
-        };
-        polled.chunks.push(LogChunk {
-            key,
-            gap: batch.gap,
-            lines: batch.lines,
-        });
+        let key = LogKey { workload_id, attempt, stream };
+        polled.chunks.push(LogChunk { key, gap: batch.gap, lines: batch.lines });
     }
 }

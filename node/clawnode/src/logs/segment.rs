@@ -74,11 +74,7 @@ fn read_frame(bytes: &[u8]) -> Option<(LogLine, usize)> {
     if frame_crc(sequence, at_ms, line) != crc {
         return None;
     }
-    let line = LogLine {
-        sequence,
-        at: Timestamp::from_unix_ms(at_ms),
-        bytes: line.to_vec(),
-    };
+    let line = LogLine { sequence, at: Timestamp::from_unix_ms(at_ms), bytes: line.to_vec() };
     Some((line, HEADER_BYTES + length))
 }
 
@@ -115,8 +111,7 @@ impl SegmentWriter {
         Ok(Self {
             folder: folder.to_path_buf(),
             stream,
-            segment_bytes: (bytes_max / SEGMENTS_PER_LOG)
-                .clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX),
+            segment_bytes: (bytes_max / SEGMENTS_PER_LOG).clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX),
             // A new file: never behind a torn frame of an earlier writer.
             file: None,
             file_bytes: 0,
@@ -136,8 +131,7 @@ impl SegmentWriter {
         self.next_sequence += 1;
         let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         self.buffer.extend_from_slice(&length.to_le_bytes());
-        self.buffer
-            .extend_from_slice(&frame_crc(sequence, at.unix_ms(), bytes).to_le_bytes());
+        self.buffer.extend_from_slice(&frame_crc(sequence, at.unix_ms(), bytes).to_le_bytes());
         self.buffer.extend_from_slice(&sequence.to_le_bytes());
         self.buffer.extend_from_slice(&at.unix_ms().to_le_bytes());
         self.buffer.extend_from_slice(bytes);
@@ -170,15 +164,8 @@ impl SegmentWriter {
         if let Some(file) = self.file.as_mut() {
             return file.write_all(buffer);
         }
-        let path = self
-            .folder
-            .join(segment_name(self.stream, self.buffer_first));
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(path)?;
+        let path = self.folder.join(segment_name(self.stream, self.buffer_first));
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
         self.file_bytes = 0;
         self.n_segments.push_back(self.buffer_first);
         while self.n_segments.len() as u64 > SEGMENTS_PER_LOG {
@@ -224,12 +211,7 @@ struct Taken {
 
 /// Takes the frames at the front of `window` into the batch. A gap may only
 /// stand before the first line, so a second one ends the batch.
-fn take_frames(
-    window: &[u8],
-    next_sequence: &mut u64,
-    batch: &mut Batch,
-    room: &mut Room,
-) -> Taken {
+fn take_frames(window: &[u8], next_sequence: &mut u64, batch: &mut Batch, room: &mut Room) -> Taken {
     let mut n_bytes = 0;
     while let Some((line, frame_bytes)) = read_frame(&window[n_bytes..]) {
         if line.sequence >= *next_sequence {
@@ -237,17 +219,11 @@ fn take_frames(
             let is_gap = line.sequence > *next_sequence;
             let fits = room.n_lines > 0 && (is_first || line.bytes.len() <= room.n_bytes);
             if !fits || (is_gap && !is_first) {
-                return Taken {
-                    n_bytes,
-                    is_full: true,
-                };
+                return Taken { n_bytes, is_full: true };
             }
             if is_gap {
                 let n_lost = line.sequence - *next_sequence;
-                batch.gap = Some(LogGap {
-                    first_sequence: *next_sequence,
-                    n_lost,
-                });
+                batch.gap = Some(LogGap { first_sequence: *next_sequence, n_lost });
             }
             *next_sequence = line.sequence + 1;
             room.n_lines -= 1;
@@ -256,10 +232,7 @@ fn take_frames(
         }
         n_bytes += frame_bytes;
     }
-    Taken {
-        n_bytes,
-        is_full: false,
-    }
+    Taken { n_bytes, is_full: false }
 }
 
 /// Reads one log, from any line on.
@@ -308,10 +281,7 @@ impl SegmentReader {
     pub fn read(&mut self, n_lines_max: usize, n_bytes_max: usize) -> io::Result<Batch> {
         self.refresh()?;
         let mut batch = Batch::default();
-        let mut room = Room {
-            n_lines: n_lines_max,
-            n_bytes: n_bytes_max,
-        };
+        let mut room = Room { n_lines: n_lines_max, n_bytes: n_bytes_max };
         loop {
             if self.open.is_none() && !self.open_next()? {
                 break;
@@ -320,28 +290,15 @@ impl SegmentReader {
                 break;
             };
             let n_ready = file.metadata()?.len().saturating_sub(*offset);
-            let mut window = vec![
-                0;
-                usize::try_from(n_ready)
-                    .map_or(WINDOW_BYTES_MAX, |n| n.min(WINDOW_BYTES_MAX))
-            ];
+            let mut window = vec![0; usize::try_from(n_ready).map_or(WINDOW_BYTES_MAX, |n| n.min(WINDOW_BYTES_MAX))];
             let n_read = file.read_at(&mut window, *offset)?;
-            let taken = take_frames(
-                &window[..n_read],
-                &mut self.next_sequence,
-                &mut batch,
-                &mut room,
-            );
+            let taken = take_frames(&window[..n_read], &mut self.next_sequence, &mut batch, &mut room);
             *offset += taken.n_bytes as u64;
             if taken.is_full || (taken.n_bytes == 0 && !self.advance()) {
                 break;
             }
         }
-        self.idle_reads = if batch.lines.is_empty() {
-            self.idle_reads + 1
-        } else {
-            0
-        };
+        self.idle_reads = if batch.lines.is_empty() { self.idle_reads + 1 } else { 0 };
         Ok(batch)
     }
 
@@ -362,9 +319,7 @@ impl SegmentReader {
 
     /// Opens the segment that holds the next line, else the first one after it.
     fn open_next(&mut self) -> io::Result<bool> {
-        let after = self
-            .segments
-            .partition_point(|first| *first <= self.next_sequence);
+        let after = self.segments.partition_point(|first| *first <= self.next_sequence);
         for first in self.segments.iter().skip(after.saturating_sub(1)).copied() {
             match File::open(self.folder.join(segment_name(self.stream, first))) {
                 Ok(file) => {

@@ -91,37 +91,23 @@ fn the_oldest_lines_go_and_the_reader_is_told_how_many() {
 }
 
 fn drain(pump: &mut LogPump) -> Vec<LogChunk> {
-    std::iter::repeat_with(|| pump.poll().chunks)
-        .take_while(|chunks| !chunks.is_empty())
-        .flatten()
-        .collect()
+    std::iter::repeat_with(|| pump.poll().chunks).take_while(|chunks| !chunks.is_empty()).flatten().collect()
 }
 
 #[test]
 fn unacknowledged_lines_are_sent_again_and_acknowledged_ones_are_deleted() {
     let folder = tempfile::tempdir().unwrap();
     let (workload_id, attempt) = (WorkloadId::from_bits(1), Attempt(1));
-    let key = LogKey {
-        workload_id,
-        attempt,
-        stream: LogStream::Stdout,
-    };
+    let key = LogKey { workload_id, attempt, stream: LogStream::Stdout };
     let mut writer = SegmentWriter::open(folder.path(), LogStream::Stdout, 1 << 20).unwrap();
     let mut pump = LogPump::new(1 << 30);
     pump.watch(workload_id, attempt, folder.path());
     write_lines(&mut writer, 50, 9_000);
-    assert!(
-        pump.poll().chunks.is_empty(),
-        "nothing is sent without a connection"
-    );
+    assert!(pump.poll().chunks.is_empty(), "nothing is sent without a connection");
 
     pump.resume(&BTreeMap::new());
     let sent = drain(&mut pump);
-    let lines: Vec<u64> = sent
-        .iter()
-        .flat_map(|chunk| &chunk.lines)
-        .map(|line| line.sequence)
-        .collect();
+    let lines: Vec<u64> = sent.iter().flat_map(|chunk| &chunk.lines).map(|line| line.sequence).collect();
     assert_eq!(lines, (1..=50).collect::<Vec<_>>());
 
     pump.acked(&BTreeMap::from([(key, 30)]));
@@ -131,10 +117,7 @@ fn unacknowledged_lines_are_sent_again_and_acknowledged_ones_are_deleted() {
     assert_eq!((first.gap, first.lines[0].sequence), (None, 31));
 
     pump.over(workload_id, attempt);
-    assert!(
-        pump.poll().finished.is_empty(),
-        "lines are still on their way"
-    );
+    assert!(pump.poll().finished.is_empty(), "lines are still on their way");
     pump.acked(&BTreeMap::from([(key, 50)]));
     assert_eq!(pump.poll().finished, vec![(workload_id, attempt)]);
     let left = std::fs::read_dir(folder.path()).unwrap().count();
@@ -158,18 +141,8 @@ fn the_whole_buffer_is_bounded_over_all_logs() {
     }
     pump.resume(&BTreeMap::new());
     let chunks = drain(&mut pump);
-    let kept: usize = chunks
-        .iter()
-        .flat_map(|chunk| &chunk.lines)
-        .map(|line| line.bytes.len())
-        .sum();
+    let kept: usize = chunks.iter().flat_map(|chunk| &chunk.lines).map(|line| line.bytes.len()).sum();
     assert!((50_000..=100_000).contains(&kept), "{kept} bytes kept");
-    let lost = |chunk: &LogChunk| {
-        chunk.gap
-            == Some(LogGap {
-                first_sequence: 1,
-                n_lost: chunk.lines[0].sequence - 1,
-            })
-    };
+    let lost = |chunk: &LogChunk| chunk.gap == Some(LogGap { first_sequence: 1, n_lost: chunk.lines[0].sequence - 1 });
     assert!(chunks.iter().any(lost), "no gap was told");
 }

@@ -4,9 +4,7 @@ use std::sync::Arc;
 
 use claw_proto::ids::{Attempt, Generation, WorkloadId};
 use claw_proto::limits::{STATUS_OUTBOX_RECORDS_MAX, WORKLOADS_PER_NODE_MAX};
-use claw_proto::message::{
-    DesiredWorkload, NodeErrorCode, NodeMessage, NodeWorkloadState, StatusCause, StopOrder,
-};
+use claw_proto::message::{DesiredWorkload, NodeErrorCode, NodeMessage, NodeWorkloadState, StatusCause, StopOrder};
 use claw_proto::spec::RuntimeKind;
 use claw_proto::topology::GpuHealth;
 
@@ -27,11 +25,7 @@ impl Node {
         }
         self.see(self.durable.epoch, generation);
         // The set is complete: an attempt that waits and is not in it is not wanted any more.
-        self.waiting.retain(|id, next| {
-            workloads
-                .iter()
-                .any(|w| w.workload_id == *id && w.attempt == next.attempt())
-        });
+        self.waiting.retain(|id, next| workloads.iter().any(|w| w.workload_id == *id && w.attempt == next.attempt()));
         for order in stop {
             self.stop_order(&order);
         }
@@ -56,11 +50,7 @@ impl Node {
 
     pub(super) fn stop_workload(&mut self, generation: Generation, order: StopOrder) {
         if generation < self.durable.generation {
-            if self
-                .durable
-                .entry(order.workload_id, order.attempt)
-                .is_some_and(|entry| entry.stop.is_none())
-            {
+            if self.durable.entry(order.workload_id, order.attempt).is_some_and(|entry| entry.stop.is_none()) {
                 self.refuse_stale(generation);
             }
             return;
@@ -70,10 +60,7 @@ impl Node {
     }
 
     fn refuse_stale(&mut self, generation: Generation) {
-        let message = format!(
-            "generation {generation} is older than {}, which this node saw",
-            self.durable.generation
-        );
+        let message = format!("generation {generation} is older than {}, which this node saw", self.durable.generation);
         self.error(NodeErrorCode::StaleGeneration, message);
     }
 
@@ -81,9 +68,7 @@ impl Node {
         let is_storage_error = |action: &Action| matches!(action, Action::Send(envelope) if matches!(envelope.body, NodeMessage::Error { code: NodeErrorCode::StorageUnavailable, .. }));
         // One set may ask for many workloads; one answer says it for all.
         if !self.out.iter().any(is_storage_error) {
-            let message = format!(
-                "no new workload is accepted until the record store can be written: {detail}"
-            );
+            let message = format!("no new workload is accepted until the record store can be written: {detail}");
             self.error(NodeErrorCode::StorageUnavailable, message);
         }
     }
@@ -116,21 +101,13 @@ impl Node {
             return;
         }
         let base_ms = self.session.register_sent_ms;
-        let wanted = Wanted {
-            workload: Arc::new(workload),
-            base_ms,
-        };
+        let wanted = Wanted { workload: Arc::new(workload), base_ms };
         match live {
             Some(older) => {
-                let newer = self
-                    .waiting
-                    .get(&id)
-                    .is_none_or(|next| next.attempt() <= attempt);
+                let newer = self.waiting.get(&id).is_none_or(|next| next.attempt() <= attempt);
                 if newer {
-                    let grace_ms = self
-                        .durable
-                        .entry(id, older)
-                        .map_or(0, |entry| u64::from(entry.workload.grace_s) * 1_000);
+                    let grace_ms =
+                        self.durable.entry(id, older).map_or(0, |entry| u64::from(entry.workload.grace_s) * 1_000);
                     self.waiting.insert(id, wanted);
                     self.stop(id, older, grace_ms, StatusCause::Superseded);
                 }
@@ -150,20 +127,13 @@ impl Node {
         let base_ms = self.lease_base_ms.unwrap_or(0).max(base_ms);
         let lease = Lease::of(&workload, base_ms);
         let write = self.commit(DurableChange::Accepted { workload, lease });
-        self.live.insert(
-            id,
-            Live {
-                started: false,
-                lease,
-            },
-        );
+        self.live.insert(id, Live { started: false, lease });
         self.writes.starts.push_back((write, id, attempt));
     }
 
     /// Why an attempt cannot run here, as its final record.
     fn cannot_run(&self, workload: &DesiredWorkload) -> Option<WorkloadEnd> {
-        let failed =
-            |cause, detail: String| Some(WorkloadEnd::of(NodeWorkloadState::Failed, cause, detail));
+        let failed = |cause, detail: String| Some(WorkloadEnd::of(NodeWorkloadState::Failed, cause, detail));
         if !self.capabilities.runtimes.contains(&workload.runtime) {
             return failed(
                 StatusCause::Unsupported,
@@ -179,25 +149,16 @@ impl Node {
         for uuid in &workload.gpus {
             match self.capabilities.gpus.iter().find(|gpu| gpu.uuid == *uuid) {
                 None => {
-                    return failed(
-                        StatusCause::GpuMissing,
-                        format!("gpu {uuid} is not on this node"),
-                    );
+                    return failed(StatusCause::GpuMissing, format!("gpu {uuid} is not on this node"));
                 }
                 Some(gpu) if gpu.health == GpuHealth::Failed => {
                     let reason = gpu.health_reason.as_deref().unwrap_or("no reason is known");
-                    return failed(
-                        StatusCause::GpuMissing,
-                        format!("gpu {uuid} failed: {reason}"),
-                    );
+                    return failed(StatusCause::GpuMissing, format!("gpu {uuid} failed: {reason}"));
                 }
                 Some(_) => {}
             }
             if let Some((_, holder)) = self.held_gpus().find(|(gpu, _)| *gpu == uuid) {
-                return failed(
-                    StatusCause::GpuMissing,
-                    format!("gpu {uuid} is held by {holder}"),
-                );
+                return failed(StatusCause::GpuMissing, format!("gpu {uuid} is held by {holder}"));
             }
         }
         None
@@ -225,21 +186,14 @@ impl Node {
     fn stop_order(&mut self, order: &StopOrder) {
         let (id, attempt) = (order.workload_id, order.attempt);
         if self.waiting.get(&id).map(Wanted::attempt) == Some(attempt) {
-            let simulated = self
-                .waiting
-                .remove(&id)
-                .is_some_and(|next| next.workload.runtime == RuntimeKind::Sim);
+            let simulated = self.waiting.remove(&id).is_some_and(|next| next.workload.runtime == RuntimeKind::Sim);
             self.record(id, attempt, never_started(order.cause), simulated);
         } else if self.durable.entry(id, attempt).is_some() {
             self.stop(id, attempt, u64::from(order.grace_s) * 1_000, order.cause);
         } else if self.durable.ended_record(id, attempt).is_some() {
             self.report_end_again(id, attempt);
         } else {
-            let end = WorkloadEnd::of(
-                NodeWorkloadState::Stopped,
-                order.cause,
-                "it was not running on this node",
-            );
+            let end = WorkloadEnd::of(NodeWorkloadState::Stopped, order.cause, "it was not running on this node");
             self.record(id, attempt, end, false);
         }
     }
@@ -254,33 +208,16 @@ impl Node {
             return;
         }
         let kill_at_ms = self.now.mono_ms.saturating_add(grace_ms);
-        if entry
-            .stop
-            .is_some_and(|known| known.kill_at_ms <= kill_at_ms)
-        {
+        if entry.stop.is_some_and(|known| known.kill_at_ms <= kill_at_ms) {
             return;
         }
         let cause = entry.stop.map_or(cause, |known| known.cause);
         let simulated = entry.workload.runtime == RuntimeKind::Sim;
         let stopping = entry.state == Some(NodeWorkloadState::Stopping);
-        self.commit(DurableChange::StopDecided {
-            workload_id: id,
-            attempt,
-            stop: StopIntent { cause, kill_at_ms },
-        });
-        self.out.push(Action::Stop {
-            workload_id: id,
-            attempt,
-            grace_ms,
-            cause,
-        });
+        self.commit(DurableChange::StopDecided { workload_id: id, attempt, stop: StopIntent { cause, kill_at_ms } });
+        self.out.push(Action::Stop { workload_id: id, attempt, grace_ms, cause });
         if !stopping {
-            self.record(
-                id,
-                attempt,
-                WorkloadEnd::of(NodeWorkloadState::Stopping, cause, ""),
-                simulated,
-            );
+            self.record(id, attempt, WorkloadEnd::of(NodeWorkloadState::Stopping, cause, ""), simulated);
         }
     }
 
@@ -295,15 +232,10 @@ impl Node {
                 continue;
             };
             let lease = Lease::of(&entry.workload, base_ms);
-            if lease.is_some_and(|new| live.lease.is_none_or(|old| old.kill_at_ms < new.kill_at_ms))
-            {
+            if lease.is_some_and(|new| live.lease.is_none_or(|old| old.kill_at_ms < new.kill_at_ms)) {
                 live.lease = lease;
                 if let (Some(lease), true) = (lease, live.started) {
-                    self.out.push(Action::RenewLease {
-                        workload_id: *id,
-                        attempt: entry.attempt(),
-                        lease,
-                    });
+                    self.out.push(Action::RenewLease { workload_id: *id, attempt: entry.attempt(), lease });
                 }
             }
         }
@@ -313,34 +245,14 @@ impl Node {
     fn next_deadline(&self, id: WorkloadId) -> Option<(u64, u64, StatusCause)> {
         let entry = self.durable.attempts.get(&id)?;
         let live = self.live.get(&id)?;
-        let lease = live.lease.map(|lease| {
-            (
-                lease.term_at_ms,
-                lease.kill_at_ms,
-                StatusCause::PartitionLease,
-            )
+        let lease = live.lease.map(|lease| (lease.term_at_ms, lease.kill_at_ms, StatusCause::PartitionLease));
+        let duration = entry.running_at_ms.zip(entry.workload.max_duration_s).map(|(running_at_ms, max_s)| {
+            let at_ms = running_at_ms.saturating_add(max_s.saturating_mul(1_000));
+            (at_ms, at_ms.saturating_add(u64::from(entry.workload.grace_s) * 1_000), StatusCause::MaxDuration)
         });
-        let duration =
-            entry
-                .running_at_ms
-                .zip(entry.workload.max_duration_s)
-                .map(|(running_at_ms, max_s)| {
-                    let at_ms = running_at_ms.saturating_add(max_s.saturating_mul(1_000));
-                    (
-                        at_ms,
-                        at_ms.saturating_add(u64::from(entry.workload.grace_s) * 1_000),
-                        StatusCause::MaxDuration,
-                    )
-                });
         // A stop that ends it earlier is already decided: nothing left to do.
-        let open = |deadline: &(u64, u64, StatusCause)| {
-            entry.stop.is_none_or(|stop| deadline.1 < stop.kill_at_ms)
-        };
-        lease
-            .into_iter()
-            .chain(duration)
-            .filter(open)
-            .min_by_key(|deadline| deadline.0)
+        let open = |deadline: &(u64, u64, StatusCause)| entry.stop.is_none_or(|stop| deadline.1 < stop.kill_at_ms);
+        lease.into_iter().chain(duration).filter(open).min_by_key(|deadline| deadline.0)
     }
 
     pub(super) fn attempt_wake_ms(&self, id: WorkloadId) -> Option<u64> {
@@ -356,14 +268,7 @@ impl Node {
             .iter()
             .filter_map(|(id, entry)| {
                 let (at_ms, kill_at_ms, cause) = self.next_deadline(*id)?;
-                (at_ms <= now_ms).then(|| {
-                    (
-                        *id,
-                        entry.attempt(),
-                        kill_at_ms.saturating_sub(now_ms),
-                        cause,
-                    )
-                })
+                (at_ms <= now_ms).then(|| (*id, entry.attempt(), kill_at_ms.saturating_sub(now_ms), cause))
             })
             .collect();
         for (id, attempt, grace_ms, cause) in due {

@@ -157,19 +157,12 @@ impl DurableState {
                 };
                 self.attempts.insert(workload.workload_id, entry);
             }
-            DurableChange::StopDecided {
-                workload_id,
-                attempt,
-                stop,
-            } => {
+            DurableChange::StopDecided { workload_id, attempt, stop } => {
                 if let Some(entry) = self.entry_mut(*workload_id, *attempt) {
                     entry.stop = Some(*stop);
                 }
             }
-            DurableChange::Abandoned {
-                workload_id,
-                attempt,
-            } => {
+            DurableChange::Abandoned { workload_id, attempt } => {
                 if self.entry_mut(*workload_id, *attempt).is_some() {
                     self.attempts.remove(workload_id);
                 }
@@ -177,11 +170,7 @@ impl DurableState {
             DurableChange::Recorded { record, mono_ms } => self.apply_record(record, *mono_ms),
             DurableChange::Acked { through } => {
                 self.acked = self.acked.max((*through).min(self.last_record));
-                while self
-                    .outbox
-                    .front()
-                    .is_some_and(|record| record.record <= self.acked)
-                {
+                while self.outbox.front().is_some_and(|record| record.record <= self.acked) {
                     self.outbox.pop_front();
                 }
             }
@@ -215,11 +204,7 @@ impl DurableState {
             return;
         }
         let acked = self.acked;
-        let records = self
-            .ended
-            .values()
-            .flat_map(BTreeMap::values)
-            .map(|record| record.record);
+        let records = self.ended.values().flat_map(BTreeMap::values).map(|record| record.record);
         let mut old: Vec<u64> = records.filter(|record| *record <= acked).collect();
         old.sort_unstable();
         if let Some(limit) = old.get(old.len() / 4).copied() {
@@ -233,32 +218,20 @@ impl DurableState {
 
     /// How an attempt ended, if that is remembered.
     pub fn ended_record(&self, workload_id: WorkloadId, attempt: Attempt) -> Option<&StatusRecord> {
-        self.ended
-            .get(&workload_id)
-            .and_then(|attempts| attempts.get(&attempt))
+        self.ended.get(&workload_id).and_then(|attempts| attempts.get(&attempt))
     }
 
     /// The highest attempt of a workload that ended.
     pub fn highest_ended(&self, workload_id: WorkloadId) -> Option<Attempt> {
-        self.ended
-            .get(&workload_id)
-            .and_then(|attempts| attempts.keys().next_back().copied())
+        self.ended.get(&workload_id).and_then(|attempts| attempts.keys().next_back().copied())
     }
 
-    fn entry_mut(
-        &mut self,
-        workload_id: WorkloadId,
-        attempt: Attempt,
-    ) -> Option<&mut AttemptEntry> {
-        self.attempts
-            .get_mut(&workload_id)
-            .filter(|entry| entry.attempt() == attempt)
+    fn entry_mut(&mut self, workload_id: WorkloadId, attempt: Attempt) -> Option<&mut AttemptEntry> {
+        self.attempts.get_mut(&workload_id).filter(|entry| entry.attempt() == attempt)
     }
 
     /// The live attempt of a workload, if it is this one.
     pub fn entry(&self, workload_id: WorkloadId, attempt: Attempt) -> Option<&AttemptEntry> {
-        self.attempts
-            .get(&workload_id)
-            .filter(|entry| entry.attempt() == attempt)
+        self.attempts.get(&workload_id).filter(|entry| entry.attempt() == attempt)
     }
 }

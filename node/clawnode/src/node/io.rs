@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use claw_proto::ids::{Attempt, NodeId, WorkloadId};
 use claw_proto::message::{
-    DesiredWorkload, Envelope, GatewayMessage, GpuMetrics, LogChunk, LogKey, NodeMessage,
-    NodeSettings, NodeWorkloadState, RefusalCode, StatusCause, SystemMetrics,
+    DesiredWorkload, Envelope, GatewayMessage, GpuMetrics, LogChunk, LogKey, NodeMessage, NodeSettings,
+    NodeWorkloadState, RefusalCode, StatusCause, SystemMetrics,
 };
 use claw_proto::time::Timestamp;
 use claw_proto::topology::NodeCapabilities;
@@ -53,11 +53,7 @@ pub struct WorkloadEnd {
 impl WorkloadEnd {
     /// The program ended by itself: completed with code 0, failed otherwise.
     pub fn exited(exit_code: i32) -> Self {
-        let state = if exit_code == 0 {
-            NodeWorkloadState::Completed
-        } else {
-            NodeWorkloadState::Failed
-        };
+        let state = if exit_code == 0 { NodeWorkloadState::Completed } else { NodeWorkloadState::Failed };
         Self {
             state,
             cause: StatusCause::Exited,
@@ -70,14 +66,7 @@ impl WorkloadEnd {
 
     /// An end without exit code or signal.
     pub fn of(state: NodeWorkloadState, cause: StatusCause, detail: impl Into<String>) -> Self {
-        Self {
-            state,
-            cause,
-            detail: detail.into(),
-            exit_code: None,
-            signal: None,
-            at: None,
-        }
+        Self { state, cause, detail: detail.into(), exit_code: None, signal: None, at: None }
     }
 }
 

@@ -37,10 +37,7 @@ impl Lease {
                 let length_ms = u64::from(seconds) * 1_000;
                 let grace_ms = (u64::from(workload.grace_s) * 1_000).min(length_ms / 2);
                 let kill_at_ms = base_ms.saturating_add(length_ms);
-                Some(Self {
-                    term_at_ms: kill_at_ms - grace_ms,
-                    kill_at_ms,
-                })
+                Some(Self { term_at_ms: kill_at_ms - grace_ms, kill_at_ms })
             }
         }
     }
@@ -70,11 +67,7 @@ impl Answers {
 
     /// Send time of the latest answer that has arrived, if it is news.
     pub(super) fn confirmed(&mut self, nonce: u64) -> Option<u64> {
-        let base = self
-            .sent_ms
-            .range(..=nonce)
-            .next_back()
-            .map(|(_, sent_ms)| *sent_ms);
+        let base = self.sent_ms.range(..=nonce).next_back().map(|(_, sent_ms)| *sent_ms);
         self.sent_ms.retain(|sent, _| *sent > nonce);
         base
     }

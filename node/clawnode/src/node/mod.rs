@@ -30,15 +30,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use claw_proto::ids::{Attempt, Generation, GpuUuid, WorkloadId};
-use claw_proto::message::{
-    DesiredWorkload, NodeMessage, NodeSettings, NodeWorkloadState, StatusCause,
-};
+use claw_proto::message::{DesiredWorkload, NodeMessage, NodeSettings, NodeWorkloadState, StatusCause};
 use claw_proto::topology::NodeCapabilities;
 
 pub use durable::{AttemptEntry, DurableChange, DurableState, StopIntent};
-pub use io::{
-    Action, CloseReason, Found, FoundWorkload, Input, NodeIdentity, Now, RuntimeEvent, WorkloadEnd,
-};
+pub use io::{Action, CloseReason, Found, FoundWorkload, Input, NodeIdentity, Now, RuntimeEvent, WorkloadEnd};
 pub use lease::Lease;
 use session::Session;
 
@@ -101,11 +97,7 @@ pub struct Node {
 
 impl Node {
     /// A node before its first input, [`Input::Booted`].
-    pub fn new(
-        identity: NodeIdentity,
-        capabilities: NodeCapabilities,
-        settings: NodeSettings,
-    ) -> Self {
+    pub fn new(identity: NodeIdentity, capabilities: NodeCapabilities, settings: NodeSettings) -> Self {
         Self {
             identity,
             capabilities,
@@ -124,20 +116,13 @@ impl Node {
     /// Takes one input and says what to do, in order.
     pub fn step(&mut self, input: Input) -> Vec<Action> {
         let now = input.now();
-        self.now = Now {
-            mono_ms: now.mono_ms.max(self.now.mono_ms),
-            wall: now.wall,
-        };
+        self.now = Now { mono_ms: now.mono_ms.max(self.now.mono_ms), wall: now.wall };
         match input {
             Input::Booted { durable, found, .. } => self.boot(*durable, found),
             Input::Connected { .. } => self.connected(),
             Input::Disconnected { .. } => self.session = Session::down(),
             Input::Gateway { envelope, .. } => self.gateway(*envelope),
-            Input::Unreadable {
-                unknown_kind,
-                detail,
-                ..
-            } => self.unreadable(unknown_kind, detail),
+            Input::Unreadable { unknown_kind, detail, .. } => self.unreadable(unknown_kind, detail),
             Input::Runtime { event, .. } => self.runtime(event),
             Input::Logs { chunks, .. } => {
                 if self.session.is_registered() && !chunks.is_empty() {
@@ -190,10 +175,7 @@ impl Node {
 
     /// GPUs that live attempts hold, with who holds them.
     pub fn held_gpus(&self) -> impl Iterator<Item = (&GpuUuid, WorkloadId)> {
-        self.durable
-            .attempts
-            .iter()
-            .flat_map(|(id, entry)| entry.workload.gpus.iter().map(|gpu| (gpu, *id)))
+        self.durable.attempts.iter().flat_map(|(id, entry)| entry.workload.gpus.iter().map(|gpu| (gpu, *id)))
     }
 
     fn boot(&mut self, durable: DurableState, found: Vec<FoundWorkload>) {
@@ -209,27 +191,13 @@ impl Node {
             }
             verdicts.insert(key, found);
         }
-        let known: Vec<(WorkloadId, Attempt, Option<Lease>)> = self
-            .durable
-            .attempts
-            .iter()
-            .map(|(id, entry)| (*id, entry.attempt(), entry.lease))
-            .collect();
+        let known: Vec<(WorkloadId, Attempt, Option<Lease>)> =
+            self.durable.attempts.iter().map(|(id, entry)| (*id, entry.attempt(), entry.lease)).collect();
         for (id, attempt, first_lease) in known {
-            self.live.insert(
-                id,
-                Live {
-                    started: true,
-                    lease: first_lease,
-                },
-            );
+            self.live.insert(id, Live { started: true, lease: first_lease });
             let verdict = verdicts.remove(&(id, attempt)).unwrap_or_else(|| {
                 let detail = "no trace of it was left when the agent started";
-                Found::Ended(WorkloadEnd::of(
-                    NodeWorkloadState::Lost,
-                    StatusCause::SupervisorGone,
-                    detail,
-                ))
+                Found::Ended(WorkloadEnd::of(NodeWorkloadState::Lost, StatusCause::SupervisorGone, detail))
             });
             self.take_found(id, attempt, verdict);
         }
@@ -252,12 +220,7 @@ impl Node {
                 // The stop may have been decided but not performed before the crash.
                 if let Some(stop) = self.durable.entry(id, attempt).and_then(|entry| entry.stop) {
                     let grace_ms = stop.kill_at_ms.saturating_sub(self.now.mono_ms);
-                    self.out.push(Action::Stop {
-                        workload_id: id,
-                        attempt,
-                        grace_ms,
-                        cause: stop.cause,
-                    });
+                    self.out.push(Action::Stop { workload_id: id, attempt, grace_ms, cause: stop.cause });
                 }
             }
             Found::Ended(end) => self.ended(id, attempt, end),
@@ -266,10 +229,7 @@ impl Node {
                     self.ended(id, attempt, never_started(stop.cause));
                 } else {
                     self.live.remove(&id);
-                    self.commit(DurableChange::Abandoned {
-                        workload_id: id,
-                        attempt,
-                    });
+                    self.commit(DurableChange::Abandoned { workload_id: id, attempt });
                 }
             }
         }
@@ -283,35 +243,18 @@ impl Node {
         let other = self.durable.attempts.contains_key(&id);
         match found {
             Found::NeverStarted => {}
-            Found::Ended(_) if is_over => self.out.push(Action::Forget {
-                workload_id: id,
-                attempt,
-            }),
+            Found::Ended(_) if is_over => self.out.push(Action::Forget { workload_id: id, attempt }),
             Found::Live { .. } if is_over || other => {
-                self.out.push(Action::Stop {
-                    workload_id: id,
-                    attempt,
-                    grace_ms: 0,
-                    cause: StatusCause::Superseded,
-                });
+                self.out.push(Action::Stop { workload_id: id, attempt, grace_ms: 0, cause: StatusCause::Superseded });
             }
-            Found::Ended(_) if other => self.out.push(Action::Forget {
-                workload_id: id,
-                attempt,
-            }),
+            Found::Ended(_) if other => self.out.push(Action::Forget { workload_id: id, attempt }),
             Found::Live { .. } | Found::Ended(_) => {
                 let lease = match &found {
                     Found::Live { lease, .. } => *lease,
                     Found::Ended(_) | Found::NeverStarted => None,
                 };
                 self.commit(DurableChange::Accepted { workload, lease });
-                self.live.insert(
-                    id,
-                    Live {
-                        started: true,
-                        lease,
-                    },
-                );
+                self.live.insert(id, Live { started: true, lease });
                 self.take_found(id, attempt, found);
             }
         }
@@ -368,9 +311,5 @@ impl Node {
 
 /// The end of an attempt that was stopped before anything of it ran.
 fn never_started(cause: StatusCause) -> WorkloadEnd {
-    WorkloadEnd::of(
-        NodeWorkloadState::Stopped,
-        cause,
-        "stopped before it was started",
-    )
+    WorkloadEnd::of(NodeWorkloadState::Stopped, cause, "stopped before it was started")
 }

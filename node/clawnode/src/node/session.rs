@@ -3,10 +3,8 @@
 use std::collections::BTreeMap;
 
 use claw_proto::ids::{Generation, NodeId};
-use claw_proto::limits::{HEARTBEAT_TIMEOUT_MS, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN};
-use claw_proto::message::{
-    Envelope, GatewayMessage, LogKey, NodeErrorCode, NodeMessage, NodeSettings, RunningReport,
-};
+use claw_proto::limits::{HEARTBEAT_TIMEOUT_MS, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, WORKLOADS_PER_NODE_MAX};
+use claw_proto::message::{Envelope, GatewayMessage, LogKey, NodeErrorCode, NodeMessage, NodeSettings, RunningReport};
 
 use super::io::{Action, CloseReason};
 use super::lease::Answers;
@@ -101,28 +99,19 @@ impl Node {
     /// (with that final state and no GPUs), so that the gateway does not take
     /// them for missing before the record arrives.
     fn running_reports(&self) -> Vec<RunningReport> {
-        let live = self
-            .durable
-            .attempts
-            .iter()
-            .map(|(id, entry)| RunningReport {
-                workload_id: *id,
-                attempt: entry.attempt(),
-                state: entry.shown_state(),
-                gpus: entry.workload.gpus.clone(),
-            });
-        let over = self
-            .durable
-            .outbox
-            .iter()
-            .filter(|record| record.state.is_final())
-            .map(|record| RunningReport {
-                workload_id: record.workload_id,
-                attempt: record.attempt,
-                state: record.state,
-                gpus: Vec::new(),
-            });
-        live.chain(over).collect()
+        let live = self.durable.attempts.iter().map(|(id, entry)| RunningReport {
+            workload_id: *id,
+            attempt: entry.attempt(),
+            state: entry.shown_state(),
+            gpus: entry.workload.gpus.clone(),
+        });
+        let over = self.durable.outbox.iter().filter(|record| record.state.is_final()).map(|record| RunningReport {
+            workload_id: record.workload_id,
+            attempt: record.attempt,
+            state: record.state,
+            gpus: Vec::new(),
+        });
+        live.chain(over).take(WORKLOADS_PER_NODE_MAX).collect()
     }
 
     /// Sends one message on the present connection.
@@ -143,10 +132,7 @@ impl Node {
     }
 
     pub(super) fn error(&mut self, code: NodeErrorCode, message: impl Into<String>) {
-        self.send(NodeMessage::Error {
-            code,
-            message: message.into(),
-        });
+        self.send(NodeMessage::Error { code, message: message.into() });
     }
 
     pub(super) fn close(&mut self, why: CloseReason, detail: impl Into<String>) {
@@ -154,10 +140,7 @@ impl Node {
             return;
         }
         self.session.phase = Phase::Closing;
-        self.out.push(Action::CloseConnection {
-            why,
-            detail: detail.into(),
-        });
+        self.out.push(Action::CloseConnection { why, detail: detail.into() });
     }
 
     /// A frame that could not be read: an unknown kind is answered, since a
@@ -183,10 +166,7 @@ impl Node {
             return false;
         }
         if sequence != self.session.seen_frame + 1 {
-            let detail = format!(
-                "frame {sequence} came after frame {}",
-                self.session.seen_frame
-            );
+            let detail = format!("frame {sequence} came after frame {}", self.session.seen_frame);
             self.close(CloseReason::Protocol, detail);
             return false;
         }
@@ -200,15 +180,8 @@ impl Node {
             return;
         }
         self.session.last_heard_ms = self.now.mono_ms;
-        let Envelope {
-            epoch, ack, body, ..
-        } = envelope;
-        if let GatewayMessage::Refused {
-            code,
-            message,
-            versions,
-        } = body
-        {
+        let Envelope { epoch, ack, body, .. } = envelope;
+        if let GatewayMessage::Refused { code, message, versions } = body {
             let (oldest, newest) = versions;
             let detail = format!("{message} (gateway speaks versions {oldest} to {newest})");
             self.close(CloseReason::Refused(code), detail);
@@ -239,13 +212,7 @@ impl Node {
         if self.session.phase != Phase::Registering {
             return;
         }
-        let Answer {
-            node_id,
-            settings,
-            version,
-            log_acks,
-            ack,
-        } = answer;
+        let Answer { node_id, settings, version, log_acks, ack } = answer;
         if node_id != self.identity.node_id {
             let detail = format!("the gateway takes this node for {node_id}");
             self.close(CloseReason::Protocol, detail);
@@ -257,10 +224,7 @@ impl Node {
             self.session.version = version;
             self.records_acked(ack);
             self.apply_settings(settings);
-            self.out.push(Action::LogsAcked {
-                acks: log_acks,
-                resume: true,
-            });
+            self.out.push(Action::LogsAcked { acks: log_acks, resume: true });
             if self.writes.failed {
                 self.refuse_for_storage("writes are waiting for the disk");
             }
@@ -269,43 +233,20 @@ impl Node {
 
     fn message(&mut self, body: GatewayMessage, ack: u64) {
         match body {
-            GatewayMessage::Registered {
-                node_id,
-                settings,
-                version,
-                log_acks,
-            } => {
-                self.registered(Answer {
-                    node_id,
-                    settings,
-                    version,
-                    log_acks,
-                    ack,
-                });
+            GatewayMessage::Registered { node_id, settings, version, log_acks } => {
+                self.registered(Answer { node_id, settings, version, log_acks, ack });
             }
-            GatewayMessage::DesiredSet {
-                generation,
-                workloads,
-                stop,
-            } => self.desired_set(generation, workloads, stop),
-            GatewayMessage::StartWorkload {
-                generation,
-                workload,
-            } => self.start_workload(generation, workload),
+            GatewayMessage::DesiredSet { generation, workloads, stop } => self.desired_set(generation, workloads, stop),
+            GatewayMessage::StartWorkload { generation, workload } => self.start_workload(generation, workload),
             GatewayMessage::StopWorkload { generation, order } => {
                 self.stop_workload(generation, order);
             }
             GatewayMessage::UpdateConfig { settings } => self.apply_settings(settings),
             GatewayMessage::Heartbeat { nonce, confirmed } => self.heartbeat(nonce, confirmed),
-            GatewayMessage::LogsAck { acks } => self.out.push(Action::LogsAcked {
-                acks,
-                resume: false,
-            }),
+            GatewayMessage::LogsAck { acks } => self.out.push(Action::LogsAcked { acks, resume: false }),
             GatewayMessage::MeshPeers { peers } => {
-                let message = format!(
-                    "mesh networks are not built on this node; {} peers were not applied",
-                    peers.len()
-                );
+                let message =
+                    format!("mesh networks are not built on this node; {} peers were not applied", peers.len());
                 self.error(NodeErrorCode::Unsupported, message);
             }
             GatewayMessage::Ack => {}
@@ -315,11 +256,8 @@ impl Node {
     }
 
     fn apply_settings(&mut self, settings: NodeSettings) {
-        if settings.metrics_interval_ms < INTERVAL_MS_MIN
-            || settings.heartbeat_interval_ms < INTERVAL_MS_MIN
-        {
-            let message =
-                format!("intervals under {INTERVAL_MS_MIN} ms are not supported: {settings:?}");
+        if settings.metrics_interval_ms < INTERVAL_MS_MIN || settings.heartbeat_interval_ms < INTERVAL_MS_MIN {
+            let message = format!("intervals under {INTERVAL_MS_MIN} ms are not supported: {settings:?}");
             self.error(NodeErrorCode::Unsupported, message);
             return;
         }
@@ -346,26 +284,15 @@ impl Node {
     }
 
     fn silence_limit_ms(&self) -> u64 {
-        HEARTBEAT_TIMEOUT_MS.max(
-            self.settings
-                .heartbeat_interval_ms
-                .saturating_mul(HEARTBEATS_MISSED_MAX),
-        )
+        HEARTBEAT_TIMEOUT_MS.max(self.settings.heartbeat_interval_ms.saturating_mul(HEARTBEATS_MISSED_MAX))
     }
 
     pub(super) fn session_wake_ms(&self) -> Option<u64> {
         match self.session.phase {
             Phase::Down | Phase::Closing => None,
             Phase::Registering | Phase::Registered => {
-                let silent_ms = self
-                    .session
-                    .last_heard_ms
-                    .saturating_add(self.silence_limit_ms());
-                Some(
-                    self.session
-                        .resend_at_ms
-                        .map_or(silent_ms, |resend_ms| resend_ms.min(silent_ms)),
-                )
+                let silent_ms = self.session.last_heard_ms.saturating_add(self.silence_limit_ms());
+                Some(self.session.resend_at_ms.map_or(silent_ms, |resend_ms| resend_ms.min(silent_ms)))
             }
         }
     }
@@ -377,15 +304,9 @@ impl Node {
         }
         let silent_ms = self.now.mono_ms.saturating_sub(self.session.last_heard_ms);
         if silent_ms >= self.silence_limit_ms() {
-            self.close(
-                CloseReason::Silent,
-                format!("nothing was heard from the gateway for {silent_ms} ms"),
-            );
+            self.close(CloseReason::Silent, format!("nothing was heard from the gateway for {silent_ms} ms"));
         } else if self.session.is_registered()
-            && self
-                .session
-                .resend_at_ms
-                .is_some_and(|at_ms| at_ms <= self.now.mono_ms)
+            && self.session.resend_at_ms.is_some_and(|at_ms| at_ms <= self.now.mono_ms)
         {
             self.resend_statuses();
         }

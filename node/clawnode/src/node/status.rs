@@ -1,14 +1,13 @@
 //! Status records: made once, in order, durable before sent, sent until acknowledged.
 
 use claw_proto::ids::{Attempt, WorkloadId};
+use claw_proto::limits::STATUS_RECORDS_PER_MESSAGE_MAX;
 use claw_proto::message::{NodeMessage, NodeWorkloadState, StatusCause, StatusRecord};
 use claw_proto::spec::RuntimeKind;
 
 use super::io::{Action, RuntimeEvent, WorkloadEnd};
 use super::{DurableChange, Node};
 
-/// Records in one message.
-const RECORDS_PER_MESSAGE: usize = 500;
 /// Longest detail of a record.
 const DETAIL_CHARS_MAX: usize = 500;
 /// Records that were sent and not acknowledged for so long are sent again,
@@ -19,36 +18,19 @@ impl Node {
     /// News from a runtime; news about what is not live here is old news.
     pub(super) fn runtime(&mut self, event: RuntimeEvent) {
         match event {
-            RuntimeEvent::Progress {
-                workload_id,
-                attempt,
-                state,
-                detail,
-            } => self.progress(workload_id, attempt, state, detail),
-            RuntimeEvent::Ended {
-                workload_id,
-                attempt,
-                end,
-            } => self.ended(workload_id, attempt, end),
+            RuntimeEvent::Progress { workload_id, attempt, state, detail } => {
+                self.progress(workload_id, attempt, state, detail);
+            }
+            RuntimeEvent::Ended { workload_id, attempt, end } => self.ended(workload_id, attempt, end),
         }
     }
 
     /// A live attempt moved forward; anything else changes nothing.
-    pub(super) fn progress(
-        &mut self,
-        id: WorkloadId,
-        attempt: Attempt,
-        state: NodeWorkloadState,
-        detail: String,
-    ) {
+    pub(super) fn progress(&mut self, id: WorkloadId, attempt: Attempt, state: NodeWorkloadState, detail: String) {
         let Some(entry) = self.durable.entry(id, attempt) else {
             return;
         };
-        if state.is_final()
-            || entry
-                .state
-                .is_some_and(|known| known.rank() >= state.rank())
-        {
+        if state.is_final() || entry.state.is_some_and(|known| known.rank() >= state.rank()) {
             return;
         }
         let end = WorkloadEnd::of(state, StatusCause::Progress, detail);
@@ -60,14 +42,7 @@ impl Node {
         let Some(entry) = self.durable.entry(id, attempt) else {
             return;
         };
-        let end = if end.state.is_final() {
-            end
-        } else {
-            WorkloadEnd {
-                state: NodeWorkloadState::Lost,
-                ..end
-            }
-        };
+        let end = if end.state.is_final() { end } else { WorkloadEnd { state: NodeWorkloadState::Lost, ..end } };
         self.record(id, attempt, end, entry.workload.runtime == RuntimeKind::Sim);
         self.live.remove(&id);
         if let Some(next) = self.waiting.remove(&id) {
@@ -76,13 +51,7 @@ impl Node {
     }
 
     /// Makes the next record.
-    pub(super) fn record(
-        &mut self,
-        id: WorkloadId,
-        attempt: Attempt,
-        end: WorkloadEnd,
-        simulated: bool,
-    ) {
+    pub(super) fn record(&mut self, id: WorkloadId, attempt: Attempt, end: WorkloadEnd, simulated: bool) {
         let record = StatusRecord {
             record: self.durable.last_record + 1,
             workload_id: id,
@@ -96,10 +65,7 @@ impl Node {
             simulated,
         };
         let number = record.record;
-        let write = self.commit(DurableChange::Recorded {
-            record,
-            mono_ms: self.now.mono_ms,
-        });
+        let write = self.commit(DurableChange::Recorded { record, mono_ms: self.now.mono_ms });
         self.writes.records.push_back((write, number));
     }
 
@@ -130,17 +96,14 @@ impl Node {
         }
         let unacked = |through: u64| through.saturating_sub(self.durable.acked);
         let from = usize::try_from(unacked(self.session.sent_record)).unwrap_or(usize::MAX);
-        let until = usize::try_from(unacked(self.writes.durable_record))
-            .unwrap_or(usize::MAX)
-            .min(self.durable.outbox.len());
+        let until =
+            usize::try_from(unacked(self.writes.durable_record)).unwrap_or(usize::MAX).min(self.durable.outbox.len());
         if from >= until {
             return;
         }
         let records: Vec<StatusRecord> = self.durable.outbox.range(from..until).cloned().collect();
-        for chunk in records.chunks(RECORDS_PER_MESSAGE) {
-            self.send(NodeMessage::WorkloadStatus {
-                records: chunk.to_vec(),
-            });
+        for chunk in records.chunks(STATUS_RECORDS_PER_MESSAGE_MAX) {
+            self.send(NodeMessage::WorkloadStatus { records: chunk.to_vec() });
         }
         self.session.sent_record = self.writes.durable_record;
         self.session.resend_at_ms = Some(self.now.mono_ms + RESEND_AFTER_MS);
@@ -153,15 +116,11 @@ impl Node {
             .durable
             .outbox
             .iter()
-            .take(RECORDS_PER_MESSAGE)
+            .take(STATUS_RECORDS_PER_MESSAGE_MAX)
             .take_while(|record| record.record <= last)
             .cloned()
             .collect();
-        self.session.resend_at_ms = if records.is_empty() {
-            None
-        } else {
-            Some(self.now.mono_ms + RESEND_AFTER_MS)
-        };
+        self.session.resend_at_ms = if records.is_empty() { None } else { Some(self.now.mono_ms + RESEND_AFTER_MS) };
         if !records.is_empty() {
             self.send(NodeMessage::WorkloadStatus { records });
         }
@@ -182,14 +141,10 @@ impl Node {
             .map(|record| (record.workload_id, record.attempt))
             .collect();
         self.commit(DurableChange::Acked { through });
-        self.session.resend_at_ms =
-            (!self.durable.outbox.is_empty()).then_some(self.now.mono_ms + RESEND_AFTER_MS);
+        self.session.resend_at_ms = (!self.durable.outbox.is_empty()).then_some(self.now.mono_ms + RESEND_AFTER_MS);
         for (workload_id, attempt) in over {
             // A re-placed attempt of the same number cannot exist, so its files may go.
-            self.out.push(Action::Forget {
-                workload_id,
-                attempt,
-            });
+            self.out.push(Action::Forget { workload_id, attempt });
         }
     }
 }

@@ -98,11 +98,7 @@ impl ExecutionEntry {
 pub fn append(path: &Path, entry: &ExecutionEntry) -> io::Result<()> {
     let mut line = serde_json::to_vec(entry)?;
     line.push(b'\n');
-    let mut file = OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .open(path)?;
+    let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
     file.write_all(&line)?;
     file.sync_data()
 }

@@ -41,9 +41,7 @@ impl Folder {
 
     /// The folder of an attempt below `workloads`.
     pub fn of(workloads: &Path, key: Key) -> Self {
-        Self {
-            root: workloads.join(format!("{}.{}", key.0, key.1.0)),
-        }
+        Self { root: workloads.join(format!("{}.{}", key.0, key.1.0)) }
     }
 
     /// The folder itself.
@@ -90,13 +88,8 @@ impl Folder {
 
     /// Takes the supervisor's lock; `None` if a supervisor holds it.
     pub(super) fn try_lock(&self) -> io::Result<Option<File>> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(self.lock())?;
+        let file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(self.lock())?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Some(file)),
             Err(Errno::WOULDBLOCK) => Ok(None),
@@ -155,20 +148,8 @@ pub(super) struct StopFile {
 pub(super) type LeaseFile = Option<Lease>;
 
 /// An end without exit code or signal.
-pub(super) fn exit_of(
-    state: NodeWorkloadState,
-    cause: StatusCause,
-    detail: String,
-    at: Timestamp,
-) -> ExitFile {
-    ExitFile {
-        state,
-        cause,
-        detail,
-        exit_code: None,
-        signal: None,
-        at,
-    }
+pub(super) fn exit_of(state: NodeWorkloadState, cause: StatusCause, detail: String, at: Timestamp) -> ExitFile {
+    ExitFile { state, cause, detail, exit_code: None, signal: None, at }
 }
 
 /// `exit.json`.
@@ -184,21 +165,7 @@ pub(super) struct ExitFile {
 
 impl From<ExitFile> for WorkloadEnd {
     fn from(exit: ExitFile) -> Self {
-        let ExitFile {
-            state,
-            cause,
-            detail,
-            exit_code,
-            signal,
-            at,
-        } = exit;
-        Self {
-            state,
-            cause,
-            detail,
-            exit_code,
-            signal,
-            at: Some(at),
-        }
+        let ExitFile { state, cause, detail, exit_code, signal, at } = exit;
+        Self { state, cause, detail, exit_code, signal, at: Some(at) }
     }
 }

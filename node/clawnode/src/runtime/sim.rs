@@ -78,12 +78,7 @@ impl SimRuntime {
     /// If the folder for the attempts cannot be created.
     pub fn new(options: SimOptions, events: mpsc::Sender<RuntimeEvent>) -> io::Result<Self> {
         create_folder(&options.workloads, 0o711)?;
-        Ok(Self {
-            options,
-            events,
-            attempts: BTreeMap::new(),
-            tasks: JoinSet::new(),
-        })
+        Ok(Self { options, events, attempts: BTreeMap::new(), tasks: JoinSet::new() })
     }
 
     fn find(&self, folder: &Folder) -> io::Result<Option<FoundWorkload>> {
@@ -94,24 +89,11 @@ impl SimRuntime {
             exit
         } else {
             let detail = "simulated workloads end with the agent".to_owned();
-            let exit = exit_of(
-                NodeWorkloadState::Lost,
-                StatusCause::AgentRestarted,
-                detail,
-                clock::wall(),
-            );
-            write_end(
-                &self.options,
-                folder,
-                (workload.workload_id, workload.attempt),
-                &exit,
-            )?;
+            let exit = exit_of(NodeWorkloadState::Lost, StatusCause::AgentRestarted, detail, clock::wall());
+            write_end(&self.options, folder, (workload.workload_id, workload.attempt), &exit)?;
             exit
         };
-        Ok(Some(FoundWorkload {
-            workload: Arc::new(workload),
-            found: Found::Ended(exit.into()),
-        }))
+        Ok(Some(FoundWorkload { workload: Arc::new(workload), found: Found::Ended(exit.into()) }))
     }
 }
 
@@ -138,17 +120,11 @@ impl Runtime for SimRuntime {
                 }
             }
         }
-        let seen: BTreeSet<Key> = found
-            .iter()
-            .map(|one| (one.workload.workload_id, one.workload.attempt))
-            .collect();
-        let unseen = known
-            .iter()
-            .filter(|workload| !seen.contains(&(workload.workload_id, workload.attempt)));
-        found.extend(unseen.map(|workload| FoundWorkload {
-            workload: Arc::clone(workload),
-            found: Found::NeverStarted,
-        }));
+        let seen: BTreeSet<Key> = found.iter().map(|one| (one.workload.workload_id, one.workload.attempt)).collect();
+        let unseen = known.iter().filter(|workload| !seen.contains(&(workload.workload_id, workload.attempt)));
+        found.extend(
+            unseen.map(|workload| FoundWorkload { workload: Arc::clone(workload), found: Found::NeverStarted }),
+        );
         found
     }
 
@@ -157,13 +133,7 @@ impl Runtime for SimRuntime {
         let key = (workload.workload_id, workload.attempt);
         let (stop, receiver) = watch::channel(None);
         self.attempts.insert(key, stop);
-        let run = Run {
-            options: self.options.clone(),
-            workload,
-            key,
-            stop: receiver,
-            events: self.events.clone(),
-        };
+        let run = Run { options: self.options.clone(), workload, key, stop: receiver, events: self.events.clone() };
         self.tasks.spawn(run.play());
     }
 
@@ -207,11 +177,7 @@ fn write_end(options: &SimOptions, folder: &Folder, key: Key, exit: &ExitFile) -
 /// Waits for a stop. Without a sender there is none to come: the agent goes,
 /// and the workload with it.
 async fn stopped(stop: &mut watch::Receiver<Stop>) -> Stop {
-    let found = stop
-        .wait_for(Option::is_some)
-        .await
-        .ok()
-        .and_then(|stop| *stop);
+    let found = stop.wait_for(Option::is_some).await.ok().and_then(|stop| *stop);
     if found.is_none() {
         std::future::pending::<()>().await;
     }
@@ -232,23 +198,15 @@ impl Run {
         let folder = Folder::of(&self.options.workloads, self.key);
         let exit = match self.prepare(&folder) {
             Ok(()) => self.act(&folder).await,
-            Err(error) => exit_of(
-                NodeWorkloadState::Failed,
-                StatusCause::StartFailed,
-                error.to_string(),
-                clock::wall(),
-            ),
+            Err(error) => {
+                exit_of(NodeWorkloadState::Failed, StatusCause::StartFailed, error.to_string(), clock::wall())
+            }
         };
         if let Err(error) = write_end(&self.options, &folder, self.key, &exit) {
             warn!(%error, "a simulated end could not be written down");
         }
         let (workload_id, attempt) = self.key;
-        self.send(RuntimeEvent::Ended {
-            workload_id,
-            attempt,
-            end: exit.into(),
-        })
-        .await;
+        self.send(RuntimeEvent::Ended { workload_id, attempt, end: exit.into() }).await;
     }
 
     fn prepare(&self, folder: &Folder) -> io::Result<()> {
@@ -271,10 +229,9 @@ impl Run {
     }
 
     async fn act(&mut self, folder: &Folder) -> ExitFile {
-        for (state, length_ms) in [
-            (NodeWorkloadState::Pulling, self.options.pull_ms),
-            (NodeWorkloadState::Starting, self.options.start_ms),
-        ] {
+        for (state, length_ms) in
+            [(NodeWorkloadState::Pulling, self.options.pull_ms), (NodeWorkloadState::Starting, self.options.start_ms)]
+        {
             self.progress(state).await;
             if let Some(exit) = self.wait(Some(length_ms)).await {
                 return exit;
@@ -282,19 +239,9 @@ impl Run {
         }
         if let Some(text) = self.label::<String>("claw.sim/start-error") {
             let detail = format!("{LINE_MARK} {text}");
-            return exit_of(
-                NodeWorkloadState::Failed,
-                StatusCause::StartFailed,
-                detail,
-                clock::wall(),
-            );
+            return exit_of(NodeWorkloadState::Failed, StatusCause::StartFailed, detail, clock::wall());
         }
-        let mut entry = ExecutionEntry::started(
-            &self.options.node,
-            self.key,
-            clock::wall(),
-            clock::boot_ms(),
-        );
+        let mut entry = ExecutionEntry::started(&self.options.node, self.key, clock::wall(), clock::boot_ms());
         entry.simulated = true;
         if let Err(error) = execution_log::append(&self.options.execution_log, &entry) {
             warn!(%error, "the execution log could not be written");
@@ -305,24 +252,15 @@ impl Run {
             return exit;
         }
         let exit_code = self.label("claw.sim/exit-code").unwrap_or(0);
-        let state = if exit_code == 0 {
-            NodeWorkloadState::Completed
-        } else {
-            NodeWorkloadState::Failed
-        };
-        ExitFile {
-            exit_code: Some(exit_code),
-            ..exit_of(state, StatusCause::Exited, String::new(), clock::wall())
-        }
+        let state = if exit_code == 0 { NodeWorkloadState::Completed } else { NodeWorkloadState::Failed };
+        ExitFile { exit_code: Some(exit_code), ..exit_of(state, StatusCause::Exited, String::new(), clock::wall()) }
     }
 
     /// Waits so long, or for ever; an end if it was stopped meanwhile.
     async fn wait(&mut self, length_ms: Option<u64>) -> Option<ExitFile> {
         let stop = match length_ms {
             Some(length_ms) => {
-                tokio::time::timeout(Duration::from_millis(length_ms), stopped(&mut self.stop))
-                    .await
-                    .ok()?
+                tokio::time::timeout(Duration::from_millis(length_ms), stopped(&mut self.stop)).await.ok()?
             }
             None => stopped(&mut self.stop).await,
         };
@@ -333,53 +271,33 @@ impl Run {
             let end = began + Duration::from_millis(stop_ms);
             match tokio::time::timeout_at(end, self.stop.changed()).await {
                 Ok(Ok(())) => {
-                    stop_ms = self
-                        .stop
-                        .borrow_and_update()
-                        .map_or(stop_ms, |(again_ms, _)| again_ms.min(stop_ms));
+                    stop_ms = self.stop.borrow_and_update().map_or(stop_ms, |(again_ms, _)| again_ms.min(stop_ms));
                 }
                 Ok(Err(_)) => std::future::pending().await,
                 Err(_) => break,
             }
         }
-        Some(exit_of(
-            NodeWorkloadState::Stopped,
-            cause,
-            String::new(),
-            clock::wall(),
-        ))
+        Some(exit_of(NodeWorkloadState::Stopped, cause, String::new(), clock::wall()))
     }
 
     fn write_lines(&self, folder: &Folder) {
-        let n_lines = self
-            .label("claw.sim/log-lines")
-            .unwrap_or(LOG_LINES_DEFAULT);
+        let n_lines = self.label("claw.sim/log-lines").unwrap_or(LOG_LINES_DEFAULT);
         let spec = &self.workload.spec;
-        let what = spec
-            .model
-            .as_deref()
-            .or(spec.image.as_deref())
-            .or(spec.name.as_deref())
-            .unwrap_or("a command");
+        let what = spec.model.as_deref().or(spec.image.as_deref()).or(spec.name.as_deref()).unwrap_or("a command");
         let n_gpus = self.workload.gpus.len();
-        let result = SegmentWriter::open(
-            &folder.logs(),
-            LogStream::Stdout,
-            self.options.log_bytes_max,
-        )
-        .and_then(|mut log| {
-            for n in 1..=n_lines {
-                log.push(
-                    clock::wall(),
-                    format!("{LINE_MARK} {what} on {n_gpus} GPUs, line {n} of {n_lines}")
-                        .as_bytes(),
-                );
-                if n % 1_000 == 0 {
-                    log.flush()?;
+        let result =
+            SegmentWriter::open(&folder.logs(), LogStream::Stdout, self.options.log_bytes_max).and_then(|mut log| {
+                for n in 1..=n_lines {
+                    log.push(
+                        clock::wall(),
+                        format!("{LINE_MARK} {what} on {n_gpus} GPUs, line {n} of {n_lines}").as_bytes(),
+                    );
+                    if n % 1_000 == 0 {
+                        log.flush()?;
+                    }
                 }
-            }
-            log.flush()
-        });
+                log.flush()
+            });
         if let Err(error) = result {
             warn!(%error, "simulated log lines are lost");
         }
@@ -387,13 +305,7 @@ impl Run {
 
     async fn progress(&self, state: NodeWorkloadState) {
         let (workload_id, attempt) = self.key;
-        self.send(RuntimeEvent::Progress {
-            workload_id,
-            attempt,
-            state,
-            detail: "simulated".to_owned(),
-        })
-        .await;
+        self.send(RuntimeEvent::Progress { workload_id, attempt, state, detail: "simulated".to_owned() }).await;
     }
 
     async fn send(&self, event: RuntimeEvent) {

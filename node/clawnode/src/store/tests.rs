@@ -11,18 +11,12 @@ use super::*;
 fn change(n: u64) -> DurableChange {
     let workload_id = WorkloadId::from_bits(u128::from(n % 5));
     match n % 3 {
-        0 => DurableChange::Seen {
-            epoch: n,
-            generation: Generation { epoch: n, n },
-        },
+        0 => DurableChange::Seen { epoch: n, generation: Generation { epoch: n, n } },
         1 => DurableChange::Accepted {
             workload: Arc::new(DesiredWorkload {
                 workload_id,
                 attempt: Attempt(1),
-                spec: WorkloadSpec {
-                    command: Some(vec!["true".into(); 3]),
-                    ..WorkloadSpec::default()
-                },
+                spec: WorkloadSpec { command: Some(vec!["true".into(); 3]), ..WorkloadSpec::default() },
                 gpus: Vec::new(),
                 runtime: RuntimeKind::Process,
                 on_partition: OnPartition::Keep,
@@ -115,12 +109,7 @@ fn a_grown_file_is_replaced_by_its_fold() {
     store.compact_bytes_min = 10_000;
     let mut last = 0;
     for n in 0..200u64 {
-        store
-            .append(&[
-                change(3 * n + 2),
-                DurableChange::Acked { through: 3 * n + 2 },
-            ])
-            .unwrap();
+        store.append(&[change(3 * n + 2), DurableChange::Acked { through: 3 * n + 2 }]).unwrap();
         last = last.max(store.length);
     }
     assert!(store.length < last, "never compacted");

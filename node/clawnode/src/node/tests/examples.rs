@@ -1,15 +1,11 @@
 //! Short histories that tell what the machine does, one by one.
-#![expect(
-    clippy::needless_raw_string_hashes,
-    reason = "the golden texts are rewritten by a tool"
-)]
+#![expect(clippy::needless_raw_string_hashes, reason = "the golden texts are rewritten by a tool")]
 
 use std::fmt::Write as _;
 
 use claw_proto::ids::{Attempt, Generation, NodeId};
 use claw_proto::message::{
-    Envelope, GatewayMessage, MeshPeer, NodeMessage, NodeSettings, NodeWorkloadState, StatusCause,
-    StopOrder,
+    Envelope, GatewayMessage, MeshPeer, NodeMessage, NodeSettings, NodeWorkloadState, StatusCause, StopOrder,
 };
 use claw_proto::spec::OnPartition;
 use claw_proto::time::Timestamp;
@@ -19,10 +15,7 @@ use super::world::{desired, new_node, workload_id};
 use crate::node::{Action, DurableState, Input, Node, Now, RuntimeEvent, WorkloadEnd};
 
 fn at(mono_ms: u64) -> Now {
-    Now {
-        mono_ms,
-        wall: Timestamp::from_unix_ms(i64::try_from(mono_ms).unwrap()),
-    }
+    Now { mono_ms, wall: Timestamp::from_unix_ms(i64::try_from(mono_ms).unwrap()) }
 }
 
 fn registered() -> GatewayMessage {
@@ -43,16 +36,8 @@ struct Story {
 
 impl Story {
     fn begin() -> Self {
-        let mut story = Self {
-            node: new_node(),
-            epoch: 3,
-            text: String::new(),
-        };
-        story.step(Input::Booted {
-            now: at(0),
-            durable: Box::new(DurableState::new(1)),
-            found: Vec::new(),
-        });
+        let mut story = Self { node: new_node(), epoch: 3, text: String::new() };
+        story.step(Input::Booted { now: at(0), durable: Box::new(DurableState::new(1)), found: Vec::new() });
         story.step(Input::Connected { now: at(1_000) });
         story.gateway(1_000, registered());
         story
@@ -75,20 +60,11 @@ impl Story {
                         lease.map(|l| (l.term_at_ms, l.kill_at_ms))
                     )
                 }
-                Action::Stop {
-                    attempt,
-                    grace_ms,
-                    cause,
-                    ..
-                } => {
+                Action::Stop { attempt, grace_ms, cause, .. } => {
                     format!("stop attempt {} grace {grace_ms} ms, {cause}", attempt.0)
                 }
                 Action::RenewLease { attempt, lease, .. } => {
-                    format!(
-                        "renew attempt {} to {:?}",
-                        attempt.0,
-                        (lease.term_at_ms, lease.kill_at_ms)
-                    )
+                    format!("renew attempt {} to {:?}", attempt.0, (lease.term_at_ms, lease.kill_at_ms))
                 }
                 Action::Forget { attempt, .. } => format!("forget attempt {}", attempt.0),
                 Action::LogsAcked { .. } | Action::ApplySettings(_) => continue,
@@ -102,22 +78,9 @@ impl Story {
     }
 
     fn gateway_ack(&mut self, now_ms: u64, ack: u64, body: GatewayMessage) {
-        let generation = Generation {
-            epoch: self.epoch,
-            n: 0,
-        };
-        let envelope = Envelope {
-            version: 1,
-            epoch: self.epoch,
-            sequence: 0,
-            ack,
-            generation,
-            body,
-        };
-        self.step(Input::Gateway {
-            now: at(now_ms),
-            envelope: Box::new(envelope),
-        });
+        let generation = Generation { epoch: self.epoch, n: 0 };
+        let envelope = Envelope { version: 1, epoch: self.epoch, sequence: 0, ack, generation, body };
+        self.step(Input::Gateway { now: at(now_ms), envelope: Box::new(envelope) });
     }
 
     fn gateway(&mut self, now_ms: u64, body: GatewayMessage) {
@@ -126,17 +89,8 @@ impl Story {
 
     fn start(&mut self, now_ms: u64, n: u64, attempt: u32, on_partition: OnPartition) {
         let workload = desired(0, attempt, on_partition);
-        let generation = Generation {
-            epoch: self.epoch,
-            n,
-        };
-        self.gateway(
-            now_ms,
-            GatewayMessage::StartWorkload {
-                generation,
-                workload,
-            },
-        );
+        let generation = Generation { epoch: self.epoch, n };
+        self.gateway(now_ms, GatewayMessage::StartWorkload { generation, workload });
     }
 
     fn running(&mut self, now_ms: u64, attempt: u32) {
@@ -146,22 +100,12 @@ impl Story {
             state: NodeWorkloadState::Running,
             detail: String::new(),
         };
-        self.step(Input::Runtime {
-            now: at(now_ms),
-            event,
-        });
+        self.step(Input::Runtime { now: at(now_ms), event });
     }
 
     fn ended(&mut self, now_ms: u64, attempt: u32, end: WorkloadEnd) {
-        let event = RuntimeEvent::Ended {
-            workload_id: workload_id(0),
-            attempt: Attempt(attempt),
-            end,
-        };
-        self.step(Input::Runtime {
-            now: at(now_ms),
-            event,
-        });
+        let event = RuntimeEvent::Ended { workload_id: workload_id(0), attempt: Attempt(attempt), end };
+        self.step(Input::Runtime { now: at(now_ms), event });
     }
 
     fn reads(&self, expected: Expect) {
@@ -175,12 +119,7 @@ fn message(body: &NodeMessage) -> String {
         NodeMessage::WorkloadStatus { records } => {
             let list: Vec<String> = records
                 .iter()
-                .map(|r| {
-                    format!(
-                        "#{} attempt {} {} ({})",
-                        r.record, r.attempt.0, r.state, r.cause
-                    )
-                })
+                .map(|r| format!("#{} attempt {} {} ({})", r.record, r.attempt.0, r.state, r.cause))
                 .collect();
             list.join(", ")
         }
@@ -199,11 +138,7 @@ fn a_newer_attempt_waits_for_the_older_one_to_be_gone() {
     story.running(2_100, 1);
     story.start(3_000, 2, 2, OnPartition::Keep);
     story.start(3_100, 2, 2, OnPartition::Keep);
-    story.ended(
-        4_000,
-        1,
-        WorkloadEnd::of(NodeWorkloadState::Stopped, StatusCause::Superseded, ""),
-    );
+    story.ended(4_000, 1, WorkloadEnd::of(NodeWorkloadState::Stopped, StatusCause::Superseded, ""));
     story.gateway_ack(5_000, 3, GatewayMessage::Ack);
     story.reads(expect![[r#"
           1000 send register, 0 running
@@ -222,27 +157,9 @@ fn a_cut_off_node_stops_the_workload_before_its_lease_is_over() {
     let mut story = Story::begin();
     story.start(2_000, 1, 1, OnPartition::StopAfter(6));
     story.running(2_100, 1);
-    story.gateway(
-        3_000,
-        GatewayMessage::Heartbeat {
-            nonce: 1,
-            confirmed: 0,
-        },
-    );
-    story.gateway(
-        5_000,
-        GatewayMessage::Heartbeat {
-            nonce: 2,
-            confirmed: 1,
-        },
-    );
-    story.gateway(
-        6_000,
-        GatewayMessage::Heartbeat {
-            nonce: 2,
-            confirmed: 1,
-        },
-    );
+    story.gateway(3_000, GatewayMessage::Heartbeat { nonce: 1, confirmed: 0 });
+    story.gateway(5_000, GatewayMessage::Heartbeat { nonce: 2, confirmed: 1 });
+    story.gateway(6_000, GatewayMessage::Heartbeat { nonce: 2, confirmed: 1 });
     story.step(Input::Disconnected { now: at(6_500) });
     assert_eq!(story.node.next_wake_ms(), Some(7_000));
     story.step(Input::Tick { now: at(6_999) });
@@ -265,12 +182,8 @@ fn nothing_old_and_nothing_unbuilt_is_taken_in_silence() {
     let mut story = Story::begin();
     story.start(2_000, 5, 1, OnPartition::Keep);
     story.start(2_100, 4, 2, OnPartition::Keep);
-    let order = StopOrder {
-        workload_id: workload_id(9),
-        attempt: Attempt(4),
-        grace_s: 1,
-        cause: StatusCause::StopRequested,
-    };
+    let order =
+        StopOrder { workload_id: workload_id(9), attempt: Attempt(4), grace_s: 1, cause: StatusCause::StopRequested };
     let generation = Generation { epoch: 3, n: 6 };
     story.gateway(2_200, GatewayMessage::StopWorkload { generation, order });
     let peers = Vec::<MeshPeer>::new();

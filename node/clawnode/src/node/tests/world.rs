@@ -5,16 +5,16 @@ use std::sync::Arc;
 
 use claw_proto::ids::{Attempt, Generation, GpuUuid, NodeId, WorkloadId};
 use claw_proto::message::{
-    DesiredWorkload, Envelope, GatewayMessage, NodeMessage, NodeSettings, NodeWorkloadState,
-    StatusCause, StatusRecord, StopOrder,
+    DesiredWorkload, Envelope, GatewayMessage, NodeMessage, NodeSettings, NodeWorkloadState, StatusCause, StatusRecord,
+    StopOrder,
 };
 use claw_proto::spec::{GpuVendor, OnPartition, RuntimeKind, WorkloadSpec};
 use claw_proto::time::Timestamp;
 use claw_proto::topology::{GpuDriver, GpuHealth, GpuInfo, NodeCapabilities};
 
 use crate::node::{
-    Action, DurableChange, DurableState, Found, FoundWorkload, Input, Lease, Node, NodeIdentity,
-    Now, RuntimeEvent, WorkloadEnd,
+    Action, DurableChange, DurableState, Found, FoundWorkload, Input, Lease, Node, NodeIdentity, Now, RuntimeEvent,
+    WorkloadEnd,
 };
 
 /// One random happening.
@@ -23,30 +23,13 @@ pub(super) enum Op {
     Connect,
     Cut,
     CrashAgent,
-    Start {
-        workload: u8,
-        attempt: u32,
-        stale: u64,
-        keep: bool,
-    },
-    Stop {
-        workload: u8,
-        attempt: u32,
-        stale: u64,
-    },
-    Set {
-        wanted: Vec<(u8, u32)>,
-        stale: u64,
-    },
+    Start { workload: u8, attempt: u32, stale: u64, keep: bool },
+    Stop { workload: u8, attempt: u32, stale: u64 },
+    Set { wanted: Vec<(u8, u32)>, stale: u64 },
     Repeat(proptest::sample::Index),
-    Heartbeat {
-        delay_ms: u64,
-    },
+    Heartbeat { delay_ms: u64 },
     Wait(u64),
-    Exit {
-        workload: u8,
-        code: i32,
-    },
+    Exit { workload: u8, code: i32 },
     Ack,
     DiskFull(bool),
 }
@@ -135,10 +118,7 @@ pub(super) fn capabilities() -> NodeCapabilities {
 }
 
 pub(super) fn new_node() -> Node {
-    let identity = NodeIdentity {
-        node_id: NodeId::from_bits(1),
-        name: "n1".into(),
-    };
+    let identity = NodeIdentity { node_id: NodeId::from_bits(1), name: "n1".into() };
     Node::new(identity, capabilities(), NodeSettings::default())
 }
 
@@ -170,10 +150,7 @@ impl World {
 
     fn now(&self) -> Now {
         let wall = Timestamp::from_unix_ms(i64::try_from(self.now_ms).unwrap());
-        Now {
-            mono_ms: self.now_ms,
-            wall,
-        }
+        Now { mono_ms: self.now_ms, wall }
     }
 
     fn boot(&mut self) {
@@ -181,25 +158,15 @@ impl World {
         for entry in self.disk.attempts.values() {
             let key = (entry.workload.workload_id, entry.attempt());
             let state = if let Some(process) = self.processes.get(&key) {
-                Found::Live {
-                    state: NodeWorkloadState::Running,
-                    lease: process.lease,
-                }
+                Found::Live { state: NodeWorkloadState::Running, lease: process.lease }
             } else if let Some(state) = self.really_ended.get(&key) {
                 Found::Ended(end_of(*state))
             } else {
                 Found::NeverStarted
             };
-            found.push(FoundWorkload {
-                workload: Arc::clone(&entry.workload),
-                found: state,
-            });
+            found.push(FoundWorkload { workload: Arc::clone(&entry.workload), found: state });
         }
-        self.step(Input::Booted {
-            now: self.now(),
-            durable: Box::new(self.disk.clone()),
-            found,
-        });
+        self.step(Input::Booted { now: self.now(), durable: Box::new(self.disk.clone()), found });
     }
 
     fn step(&mut self, input: Input) {
@@ -209,10 +176,7 @@ impl World {
             self.act(action);
         }
         // N6: what was seen never goes back.
-        assert!(
-            self.node.generation() >= self.seen,
-            "N6 the generation went back"
-        );
+        assert!(self.node.generation() >= self.seen, "N6 the generation went back");
         self.seen = self.node.generation();
     }
 
@@ -221,38 +185,23 @@ impl World {
             Action::Persist { write, change } => self.unwritten.push((write, change)),
             Action::Send(envelope) => self.receive(*envelope),
             Action::Start { workload, lease } => self.start(workload, lease),
-            Action::Stop {
-                workload_id,
-                attempt,
-                grace_ms,
-                cause,
-            } => {
+            Action::Stop { workload_id, attempt, grace_ms, cause } => {
                 let kill_at_ms = self.now_ms + grace_ms;
                 if let Some(process) = self.processes.get_mut(&(workload_id, attempt)) {
                     let (old_ms, first) = process.stop.unwrap_or((u64::MAX, cause));
                     process.stop = Some((old_ms.min(kill_at_ms), first));
                 }
             }
-            Action::RenewLease {
-                workload_id,
-                attempt,
-                lease,
-            } => {
+            Action::RenewLease { workload_id, attempt, lease } => {
                 if let Some(process) = self.processes.get_mut(&(workload_id, attempt)) {
                     let known = process.lease.map_or(0, |old| old.kill_at_ms);
                     assert!(known < lease.kill_at_ms, "a lease moved back");
                     process.lease = Some(lease);
                 }
             }
-            Action::Forget {
-                workload_id,
-                attempt,
-            } => {
+            Action::Forget { workload_id, attempt } => {
                 let key = (workload_id, attempt);
-                assert!(
-                    !self.processes.contains_key(&key),
-                    "forgot a running attempt"
-                );
+                assert!(!self.processes.contains_key(&key), "forgot a running attempt");
             }
             Action::CloseConnection { .. } => self.connected = false,
             Action::LogsAcked { .. } | Action::ApplySettings(_) => {}
@@ -261,31 +210,15 @@ impl World {
 
     fn start(&mut self, workload: Arc<DesiredWorkload>, lease: Option<Lease>) {
         let key = (workload.workload_id, workload.attempt);
-        assert!(
-            self.disk.entry(key.0, key.1).is_some(),
-            "started before it was on disk"
-        );
+        assert!(self.disk.entry(key.0, key.1).is_some(), "started before it was on disk");
         let other = self.processes.keys().any(|(id, _)| *id == key.0);
         assert!(!other, "N1 two attempts of {} at once", key.0);
         assert!(self.started.insert(key), "N2 {key:?} started twice");
-        let older = self
-            .really_ended
-            .keys()
-            .any(|(id, n)| *id == key.0 && *n >= key.1);
+        let older = self.really_ended.keys().any(|(id, n)| *id == key.0 && *n >= key.1);
         assert!(!older, "N2 {key:?} started after a newer one ended");
-        let shared = self
-            .processes
-            .values()
-            .any(|p| p.workload.gpus == workload.gpus);
+        let shared = self.processes.values().any(|p| p.workload.gpus == workload.gpus);
         assert!(!shared, "N5 a GPU given to two workloads");
-        self.processes.insert(
-            key,
-            Process {
-                workload,
-                lease,
-                stop: None,
-            },
-        );
+        self.processes.insert(key, Process { workload, lease, stop: None });
     }
 
     fn receive(&mut self, envelope: Envelope<NodeMessage>) {
@@ -293,23 +226,14 @@ impl World {
             return;
         };
         for record in records {
-            assert!(
-                record.record <= self.disk.last_record,
-                "N3 sent before it was durable"
-            );
+            assert!(record.record <= self.disk.last_record, "N3 sent before it was durable");
             let expected = self.received.last_key_value().map_or(1, |(n, _)| n + 1);
-            assert!(
-                record.record <= expected,
-                "N3 record {} skips {expected}",
-                record.record
-            );
+            assert!(record.record <= expected, "N3 record {} skips {expected}", record.record);
             if let Some(known) = self.received.get(&record.record) {
                 assert_eq!(*known, record, "N3 a record changed");
                 continue;
             }
-            let same = |r: &&StatusRecord| {
-                (r.workload_id, r.attempt) == (record.workload_id, record.attempt)
-            };
+            let same = |r: &&StatusRecord| (r.workload_id, r.attempt) == (record.workload_id, record.attempt);
             if let Some(before) = self.received.values().rev().find(same) {
                 let forward = before.state.rank() < record.state.rank();
                 let again = before.state.is_final() && before.state == record.state;
@@ -325,28 +249,15 @@ impl World {
         }
         let ack = 0;
         let generation = self.generation;
-        let envelope = Envelope {
-            version: 1,
-            epoch: generation.epoch,
-            sequence: 0,
-            ack,
-            generation,
-            body,
-        };
-        self.step(Input::Gateway {
-            now: self.now(),
-            envelope: Box::new(envelope),
-        });
+        let envelope = Envelope { version: 1, epoch: generation.epoch, sequence: 0, ack, generation, body };
+        self.step(Input::Gateway { now: self.now(), envelope: Box::new(envelope) });
     }
 
     fn next_generation(&mut self, stale: u64) -> Generation {
         if stale == 0 {
             self.generation.n += 1;
         }
-        Generation {
-            epoch: self.generation.epoch,
-            n: self.generation.n.saturating_sub(stale),
-        }
+        Generation { epoch: self.generation.epoch, n: self.generation.n.saturating_sub(stale) }
     }
 
     fn send(&mut self, body: GatewayMessage) {
@@ -369,8 +280,7 @@ impl World {
             | GatewayMessage::Refused { .. } => &[],
         };
         for w in wanted {
-            self.start_sent_ms
-                .insert((w.workload_id, w.attempt), self.now_ms);
+            self.start_sent_ms.insert((w.workload_id, w.attempt), self.now_ms);
         }
     }
 
@@ -381,10 +291,7 @@ impl World {
             for (_, change) in std::mem::take(&mut self.unwritten) {
                 self.disk.apply(&change);
             }
-            self.step(Input::Persisted {
-                now: self.now(),
-                through,
-            });
+            self.step(Input::Persisted { now: self.now(), through });
         }
         let due: Vec<((WorkloadId, Attempt), WorkloadEnd)> = self
             .processes
@@ -392,12 +299,8 @@ impl World {
             .filter_map(|(key, process)| {
                 let stopped = process.stop.filter(|(at_ms, _)| *at_ms <= self.now_ms);
                 // The supervisor enforces the lease even without the agent.
-                let cut_off = process
-                    .lease
-                    .is_some_and(|lease| lease.kill_at_ms <= self.now_ms);
-                let cause = stopped
-                    .map(|(_, cause)| cause)
-                    .or(cut_off.then_some(StatusCause::PartitionLease))?;
+                let cut_off = process.lease.is_some_and(|lease| lease.kill_at_ms <= self.now_ms);
+                let cause = stopped.map(|(_, cause)| cause).or(cut_off.then_some(StatusCause::PartitionLease))?;
                 Some((*key, WorkloadEnd::of(NodeWorkloadState::Stopped, cause, "")))
             })
             .collect();
@@ -413,11 +316,7 @@ impl World {
             if let OnPartition::StopAfter(s) = process.workload.on_partition {
                 let heard = self.gateway_heard_ms.max(self.start_sent_ms[key]);
                 let limit = heard + u64::from(s) * 1_000;
-                assert!(
-                    self.now_ms <= limit,
-                    "N7 {key:?} runs at {} past {limit}",
-                    self.now_ms
-                );
+                assert!(self.now_ms <= limit, "N7 {key:?} runs at {} past {limit}", self.now_ms);
             }
         }
     }
@@ -425,15 +324,8 @@ impl World {
     fn end(&mut self, key: (WorkloadId, Attempt), end: WorkloadEnd) {
         self.processes.remove(&key);
         self.really_ended.insert(key, end.state);
-        let event = RuntimeEvent::Ended {
-            workload_id: key.0,
-            attempt: key.1,
-            end,
-        };
-        self.step(Input::Runtime {
-            now: self.now(),
-            event,
-        });
+        let event = RuntimeEvent::Ended { workload_id: key.0, attempt: key.1, end };
+        self.step(Input::Runtime { now: self.now(), event });
     }
 
     pub(super) fn perform(&mut self, op: Op) {
@@ -441,19 +333,10 @@ impl World {
             Op::Connect => self.connect(),
             Op::Cut => self.cut(),
             Op::CrashAgent => self.crash_agent(),
-            Op::Start {
-                workload,
-                attempt,
-                stale,
-                keep,
-            } => {
+            Op::Start { workload, attempt, stale, keep } => {
                 self.send_start(workload, attempt, stale, keep);
             }
-            Op::Stop {
-                workload,
-                attempt,
-                stale,
-            } => {
+            Op::Stop { workload, attempt, stale } => {
                 let generation = self.next_generation(stale);
                 let order = stop_order(workload, attempt);
                 self.send(GatewayMessage::StopWorkload { generation, order });
@@ -481,10 +364,7 @@ impl World {
             Op::DiskFull(full) => {
                 self.disk_full = full;
                 if full && !self.unwritten.is_empty() {
-                    self.step(Input::StorageFailed {
-                        now: self.now(),
-                        detail: "full".into(),
-                    });
+                    self.step(Input::StorageFailed { now: self.now(), detail: "full".into() });
                 }
             }
         }
@@ -493,17 +373,10 @@ impl World {
 
     fn send_start(&mut self, workload: u8, attempt: u32, stale: u64, keep: bool) {
         let generation = self.next_generation(stale);
-        let on_partition = if keep {
-            OnPartition::Keep
-        } else {
-            OnPartition::StopAfter(6)
-        };
+        let on_partition = if keep { OnPartition::Keep } else { OnPartition::StopAfter(6) };
         let workload = desired(workload, attempt, on_partition);
         if self.connected {
-            let body = GatewayMessage::StartWorkload {
-                generation,
-                workload,
-            };
+            let body = GatewayMessage::StartWorkload { generation, workload };
             self.note_sent(&body);
             self.send(body);
         }
@@ -542,19 +415,11 @@ impl World {
         }
         let generation = self.next_generation(stale);
         let wanted: BTreeMap<u8, u32> = wanted.into_iter().collect();
-        let workloads: Vec<_> = wanted
-            .into_iter()
-            .map(|(w, a)| desired(w, a, OnPartition::StopAfter(6)))
-            .collect();
+        let workloads: Vec<_> = wanted.into_iter().map(|(w, a)| desired(w, a, OnPartition::StopAfter(6))).collect();
         for w in &workloads {
-            self.start_sent_ms
-                .insert((w.workload_id, w.attempt), self.now_ms);
+            self.start_sent_ms.insert((w.workload_id, w.attempt), self.now_ms);
         }
-        self.send(GatewayMessage::DesiredSet {
-            generation,
-            workloads,
-            stop: Vec::new(),
-        });
+        self.send(GatewayMessage::DesiredSet { generation, workloads, stop: Vec::new() });
     }
 
     /// A heartbeat whose answer takes `delay_ms` back to the gateway.
@@ -577,11 +442,7 @@ impl World {
         let until_ms = self.now_ms + ms;
         while self.now_ms < until_ms {
             self.run_world();
-            let next_ms = self
-                .node
-                .next_wake_ms()
-                .unwrap_or(u64::MAX)
-                .max(self.now_ms + 1);
+            let next_ms = self.node.next_wake_ms().unwrap_or(u64::MAX).max(self.now_ms + 1);
             self.now_ms = next_ms.min(self.now_ms + 250).min(until_ms);
             self.run_world();
             self.step(Input::Tick { now: self.now() });
@@ -595,18 +456,8 @@ impl World {
         let ack = self.received.last_key_value().map_or(0, |(n, _)| *n);
         let generation = self.generation;
         let body = GatewayMessage::Ack;
-        let envelope = Envelope {
-            version: 1,
-            epoch: generation.epoch,
-            sequence: 0,
-            ack,
-            generation,
-            body,
-        };
-        self.step(Input::Gateway {
-            now: self.now(),
-            envelope: Box::new(envelope),
-        });
+        let envelope = Envelope { version: 1, epoch: generation.epoch, sequence: 0, ack, generation, body };
+        self.step(Input::Gateway { now: self.now(), envelope: Box::new(envelope) });
     }
 
     /// Lets everything finish and compares what was told with what happened.
@@ -624,15 +475,8 @@ impl World {
         self.run_world();
         self.ack();
         self.run_world();
-        assert!(
-            self.node.durable().outbox.is_empty(),
-            "N3 acknowledged records stayed"
-        );
-        assert_eq!(
-            *self.node.durable(),
-            self.disk,
-            "the disk is not the fold of the changes"
-        );
+        assert!(self.node.durable().outbox.is_empty(), "N3 acknowledged records stayed");
+        assert_eq!(*self.node.durable(), self.disk, "the disk is not the fold of the changes");
         for (key, state) in &self.really_ended {
             let same = |r: &&StatusRecord| (r.workload_id, r.attempt) == *key && r.state.is_final();
             let told = self.received.values().find(same).map(|r| r.state);
@@ -654,15 +498,11 @@ fn end_of(state: NodeWorkloadState) -> WorkloadEnd {
     match state {
         NodeWorkloadState::Completed => WorkloadEnd::exited(0),
         NodeWorkloadState::Failed => WorkloadEnd::exited(1),
-        NodeWorkloadState::Stopped => {
-            WorkloadEnd::of(NodeWorkloadState::Stopped, StatusCause::StopRequested, "")
-        }
+        NodeWorkloadState::Stopped => WorkloadEnd::of(NodeWorkloadState::Stopped, StatusCause::StopRequested, ""),
         NodeWorkloadState::Lost
         | NodeWorkloadState::Pulling
         | NodeWorkloadState::Starting
         | NodeWorkloadState::Running
-        | NodeWorkloadState::Stopping => {
-            WorkloadEnd::of(NodeWorkloadState::Lost, StatusCause::SupervisorGone, "")
-        }
+        | NodeWorkloadState::Stopping => WorkloadEnd::of(NodeWorkloadState::Lost, StatusCause::SupervisorGone, ""),
     }
 }

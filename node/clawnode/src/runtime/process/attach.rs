@@ -35,10 +35,7 @@ impl Attached {
 }
 
 /// Looks through all folders; returns what was found and which of it lives.
-pub(super) fn recover(
-    options: &ProcessOptions,
-    known: &[Arc<DesiredWorkload>],
-) -> (Vec<FoundWorkload>, Vec<Attached>) {
+pub(super) fn recover(options: &ProcessOptions, known: &[Arc<DesiredWorkload>]) -> (Vec<FoundWorkload>, Vec<Attached>) {
     let mut found = Vec::new();
     let mut live = Vec::new();
     let mut seen = BTreeSet::new();
@@ -47,11 +44,7 @@ pub(super) fn recover(
             Ok(Some(one)) => {
                 seen.insert((one.workload.workload_id, one.workload.attempt));
                 if matches!(one.found, Found::Live { .. }) {
-                    live.push(Attached {
-                        options: options.clone(),
-                        folder,
-                        workload: Arc::clone(&one.workload),
-                    });
+                    live.push(Attached { options: options.clone(), folder, workload: Arc::clone(&one.workload) });
                 }
                 found.push(one);
             }
@@ -63,10 +56,7 @@ pub(super) fn recover(
     }
     for workload in known {
         if !seen.contains(&(workload.workload_id, workload.attempt)) {
-            found.push(FoundWorkload {
-                workload: Arc::clone(workload),
-                found: Found::NeverStarted,
-            });
+            found.push(FoundWorkload { workload: Arc::clone(workload), found: Found::NeverStarted });
         }
     }
     (found, live)
@@ -74,9 +64,7 @@ pub(super) fn recover(
 
 fn folders(workloads: &Path) -> Vec<Folder> {
     match fs::read_dir(workloads) {
-        Ok(entries) => entries
-            .filter_map(|entry| Some(Folder::at(entry.ok()?.path())))
-            .collect(),
+        Ok(entries) => entries.filter_map(|entry| Some(Folder::at(entry.ok()?.path()))).collect(),
         Err(error) => {
             warn!(%error, "the folder of the attempts could not be read");
             Vec::new()
@@ -91,18 +79,9 @@ fn look_at(options: &ProcessOptions, folder: &Folder) -> io::Result<Option<Found
     if spec.workload.runtime != RuntimeKind::Process {
         return Ok(None);
     }
-    let found = |found| {
-        Ok(Some(FoundWorkload {
-            workload: Arc::new(spec.workload.clone()),
-            found,
-        }))
-    };
+    let found = |found| Ok(Some(FoundWorkload { workload: Arc::new(spec.workload.clone()), found }));
     let Some(_lock) = folder.try_lock()? else {
-        let state = if folder.started().exists() {
-            NodeWorkloadState::Running
-        } else {
-            NodeWorkloadState::Starting
-        };
+        let state = if folder.started().exists() { NodeWorkloadState::Running } else { NodeWorkloadState::Starting };
         let lease = read_json::<LeaseFile>(&folder.lease())?.flatten();
         return found(Found::Live { state, lease });
     };
@@ -129,12 +108,7 @@ pub(super) fn bury(options: &ProcessOptions, folder: &Folder, key: Key) -> io::R
         }
     }
     let detail = "its supervisor is gone and left no exit status".to_owned();
-    let exit = exit_of(
-        NodeWorkloadState::Lost,
-        StatusCause::SupervisorGone,
-        detail,
-        clock::wall(),
-    );
+    let exit = exit_of(NodeWorkloadState::Lost, StatusCause::SupervisorGone, detail, clock::wall());
     replace_json(&folder.exit(), &exit, Durability::Synced)?;
     let entry = ExecutionEntry::ended(&options.node, key, &exit, clock::boot_ms());
     execution_log::append(&options.execution_log, &entry)?;

@@ -32,36 +32,23 @@ impl Limits {
     pub(super) fn of(spec: &WorkloadSpec, pids_max: u32) -> Self {
         let scaled = |value: f64, unit: f64| (value * unit).ceil().max(1.0) as u64;
         Self {
-            memory_bytes: spec
-                .memory_gib
-                .map(|gib| scaled(gib, 1024.0 * 1024.0 * 1024.0)),
-            cpu_quota_us: spec
-                .cpu_cores
-                .map(|cores| scaled(cores, CPU_PERIOD_US as f64)),
+            memory_bytes: spec.memory_gib.map(|gib| scaled(gib, 1024.0 * 1024.0 * 1024.0)),
+            cpu_quota_us: spec.cpu_cores.map(|cores| scaled(cores, CPU_PERIOD_US as f64)),
             pids_max,
         }
     }
 
     fn v2(self) -> Vec<(&'static str, String)> {
         let mut files = vec![("pids.max", self.pids_max.to_string())];
-        files.extend(
-            self.memory_bytes
-                .map(|bytes| ("memory.max", bytes.to_string())),
-        );
+        files.extend(self.memory_bytes.map(|bytes| ("memory.max", bytes.to_string())));
         // Without swap the limit is what the caller asked for; the file may be absent.
-        files.extend(
-            self.cpu_quota_us
-                .map(|quota| ("cpu.max", format!("{quota} {CPU_PERIOD_US}"))),
-        );
+        files.extend(self.cpu_quota_us.map(|quota| ("cpu.max", format!("{quota} {CPU_PERIOD_US}"))));
         files
     }
 
     fn v1(self) -> Vec<(&'static str, &'static str, String)> {
         let mut files = vec![("pids", "pids.max", self.pids_max.to_string())];
-        files.extend(
-            self.memory_bytes
-                .map(|bytes| ("memory", "memory.limit_in_bytes", bytes.to_string())),
-        );
+        files.extend(self.memory_bytes.map(|bytes| ("memory", "memory.limit_in_bytes", bytes.to_string())));
         if let Some(quota) = self.cpu_quota_us {
             files.push(("cpu", "cpu.cfs_period_us", CPU_PERIOD_US.to_string()));
             files.push(("cpu", "cpu.cfs_quota_us", quota.to_string()));
@@ -95,9 +82,7 @@ impl Cgroup {
         }
         let folder = parent.join(name);
         fs::create_dir_all(&folder)?;
-        let group = Self {
-            folders: vec![folder.clone()],
-        };
+        let group = Self { folders: vec![folder.clone()] };
         for (file, value) in limits.v2() {
             if let Err(error) = fs::write(folder.join(file), value) {
                 group.remove();
@@ -108,9 +93,7 @@ impl Cgroup {
     }
 
     fn create_v1(root: &Path, name: &str, limits: Limits) -> io::Result<Self> {
-        let mut group = Self {
-            folders: Vec::new(),
-        };
+        let mut group = Self { folders: Vec::new() };
         for (controller, file, value) in limits.v1() {
             let folder = root.join(controller).join(PARENT).join(name);
             let made = if root.join(controller).join("cgroup.procs").exists() {
@@ -132,9 +115,7 @@ impl Cgroup {
     /// Open files through which a new process puts itself into the groups.
     pub(super) fn doors(&self) -> io::Result<Vec<OwnedFd>> {
         let open = |folder: &PathBuf| {
-            let file: File = OpenOptions::new()
-                .write(true)
-                .open(folder.join("cgroup.procs"))?;
+            let file: File = OpenOptions::new().write(true).open(folder.join("cgroup.procs"))?;
             Ok(OwnedFd::from(file))
         };
         self.folders.iter().map(open).collect()
@@ -143,10 +124,7 @@ impl Cgroup {
     /// Whether the kernel killed a member for want of memory.
     pub(super) fn was_out_of_memory(&self) -> bool {
         let count = |file: &str| {
-            let texts = self
-                .folders
-                .iter()
-                .filter_map(|folder| fs::read_to_string(folder.join(file)).ok());
+            let texts = self.folders.iter().filter_map(|folder| fs::read_to_string(folder.join(file)).ok());
             let lines: Vec<u64> = texts
                 .flat_map(|text| {
                     text.lines()
@@ -161,17 +139,9 @@ impl Cgroup {
 
     /// Processes in the groups.
     pub(super) fn members(&self) -> Vec<i32> {
-        let texts = self
-            .folders
-            .iter()
-            .filter_map(|folder| fs::read_to_string(folder.join("cgroup.procs")).ok());
-        let mut pids: Vec<i32> = texts
-            .flat_map(|text| {
-                text.lines()
-                    .filter_map(|line| line.parse().ok())
-                    .collect::<Vec<_>>()
-            })
-            .collect();
+        let texts = self.folders.iter().filter_map(|folder| fs::read_to_string(folder.join("cgroup.procs")).ok());
+        let mut pids: Vec<i32> =
+            texts.flat_map(|text| text.lines().filter_map(|line| line.parse().ok()).collect::<Vec<_>>()).collect();
         pids.sort_unstable();
         pids.dedup();
         pids
@@ -206,26 +176,11 @@ mod tests {
 
     #[test]
     fn both_versions_are_written_as_the_kernel_reads_them() {
-        let spec = WorkloadSpec {
-            memory_gib: Some(0.5),
-            cpu_cores: Some(1.5),
-            ..WorkloadSpec::default()
-        };
+        let spec = WorkloadSpec { memory_gib: Some(0.5), cpu_cores: Some(1.5), ..WorkloadSpec::default() };
         let limits = Limits::of(&spec, 100);
-        let v2: Vec<String> = limits
-            .v2()
-            .iter()
-            .map(|(file, value)| format!("{file}={value}"))
-            .collect();
-        assert_eq!(
-            v2.join(" "),
-            "pids.max=100 memory.max=536870912 cpu.max=150000 100000"
-        );
-        let v1: Vec<String> = limits
-            .v1()
-            .iter()
-            .map(|(_, file, value)| format!("{file}={value}"))
-            .collect();
+        let v2: Vec<String> = limits.v2().iter().map(|(file, value)| format!("{file}={value}")).collect();
+        assert_eq!(v2.join(" "), "pids.max=100 memory.max=536870912 cpu.max=150000 100000");
+        let v1: Vec<String> = limits.v1().iter().map(|(_, file, value)| format!("{file}={value}")).collect();
         assert_eq!(
             v1.join(" "),
             "pids.max=100 memory.limit_in_bytes=536870912 cpu.cfs_period_us=100000 cpu.cfs_quota_us=150000"
@@ -236,17 +191,10 @@ mod tests {
     fn a_version_2_tree_gets_its_limits() {
         let root = tempfile::tempdir().unwrap();
         fs::write(root.path().join("cgroup.controllers"), "cpu memory pids").unwrap();
-        let limits = Limits {
-            memory_bytes: Some(4096),
-            cpu_quota_us: None,
-            pids_max: 7,
-        };
+        let limits = Limits { memory_bytes: Some(4096), cpu_quota_us: None, pids_max: 7 };
         let group = Cgroup::create(root.path(), "wl.1", limits).unwrap();
         let folder = root.path().join("clawnode/wl.1");
-        assert_eq!(
-            fs::read_to_string(folder.join("memory.max")).unwrap(),
-            "4096"
-        );
+        assert_eq!(fs::read_to_string(folder.join("memory.max")).unwrap(), "4096");
         assert!(!group.was_out_of_memory());
         fs::write(folder.join("memory.events"), "oom 1\noom_kill 2\n").unwrap();
         assert!(group.was_out_of_memory());

@@ -77,12 +77,7 @@ impl ProcessRuntime {
     pub fn new(options: ProcessOptions, events: mpsc::Sender<RuntimeEvent>) -> io::Result<Self> {
         // Workloads of other users pass through to their own working folder.
         crate::files::create_folder(&options.workloads, 0o711)?;
-        Ok(Self {
-            options,
-            events,
-            attempts: BTreeMap::new(),
-            tasks: JoinSet::new(),
-        })
+        Ok(Self { options, events, attempts: BTreeMap::new(), tasks: JoinSet::new() })
     }
 
     /// The folder of an attempt.
@@ -112,11 +107,7 @@ impl Runtime for ProcessRuntime {
         for attached in live {
             let (orders, receiver) = watch::channel(Orders::default());
             self.attempts.insert(attached.key(), orders);
-            self.tasks.spawn(supervision::watch_attached(
-                attached,
-                receiver,
-                self.events.clone(),
-            ));
+            self.tasks.spawn(supervision::watch_attached(attached, receiver, self.events.clone()));
         }
         found
     }
@@ -127,12 +118,7 @@ impl Runtime for ProcessRuntime {
         let (orders, receiver) = watch::channel(Orders { stop: None, lease });
         self.attempts.insert(key, orders);
         let options = self.options.clone();
-        self.tasks.spawn(supervision::start_and_watch(
-            options,
-            workload,
-            receiver,
-            self.events.clone(),
-        ));
+        self.tasks.spawn(supervision::start_and_watch(options, workload, receiver, self.events.clone()));
     }
 
     fn stop(&mut self, key: Key, grace_ms: u64, cause: StatusCause) {

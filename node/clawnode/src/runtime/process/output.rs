@@ -25,11 +25,7 @@ struct Stream {
 impl Stream {
     fn open(folder: &Path, stream: LogStream, bytes_max: u64) -> io::Result<Self> {
         let writer = SegmentWriter::open(folder, stream, bytes_max)?;
-        Ok(Self {
-            splitter: LineSplitter::default(),
-            writer,
-            failing: false,
-        })
+        Ok(Self { splitter: LineSplitter::default(), writer, failing: false })
     }
 
     fn take(&mut self, bytes: &[u8]) {
@@ -92,13 +88,7 @@ impl Output {
     /// Takes the next bytes of either stream; never returns once both are at
     /// their end. Dropping the future loses nothing.
     pub(super) async fn pump(&mut self) {
-        let Self {
-            stdout,
-            stderr,
-            stdout_buffer,
-            stderr_buffer,
-            ..
-        } = self;
+        let Self { stdout, stderr, stdout_buffer, stderr_buffer, .. } = self;
         tokio::select! {
             n_read = read(stdout, stdout_buffer), if stdout.is_some() => {
                 if n_read == 0 {
@@ -133,10 +123,7 @@ impl Output {
     }
 }
 
-async fn read<R: tokio::io::AsyncRead + Unpin>(
-    pipe: &mut Option<R>,
-    buffer: &mut Vec<u8>,
-) -> usize {
+async fn read<R: tokio::io::AsyncRead + Unpin>(pipe: &mut Option<R>, buffer: &mut Vec<u8>) -> usize {
     match pipe {
         Some(pipe) => match pipe.read_buf(buffer).await {
             Ok(n_read) => n_read,

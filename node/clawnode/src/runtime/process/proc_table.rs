@@ -37,16 +37,12 @@ fn parse_stat(text: &str) -> Option<ProcessStat> {
 
 /// The process with this number now.
 pub(super) fn identify(pid: i32) -> Option<ProcessId> {
-    stat(pid).map(|stat| ProcessId {
-        pid,
-        start_ticks: stat.start_ticks,
-    })
+    stat(pid).map(|stat| ProcessId { pid, start_ticks: stat.start_ticks })
 }
 
 /// Whether this very process is still there (a zombie is not).
 pub(super) fn is_alive(process: ProcessId) -> bool {
-    stat(process.pid)
-        .is_some_and(|stat| stat.start_ticks == process.start_ticks && stat.state != 'Z')
+    stat(process.pid).is_some_and(|stat| stat.start_ticks == process.start_ticks && stat.state != 'Z')
 }
 
 fn all() -> Vec<ProcessStat> {
@@ -62,16 +58,9 @@ fn all() -> Vec<ProcessStat> {
 /// anybody else while one of its members lives.
 pub(super) fn session_members(shim: ProcessId) -> Vec<i32> {
     let ours = |stat: &ProcessStat| {
-        stat.session == shim.pid
-            && stat.pid != shim.pid
-            && stat.start_ticks >= shim.start_ticks
-            && stat.state != 'Z'
+        stat.session == shim.pid && stat.pid != shim.pid && stat.start_ticks >= shim.start_ticks && stat.state != 'Z'
     };
-    all()
-        .iter()
-        .filter(|stat| ours(stat))
-        .map(|stat| stat.pid)
-        .collect()
+    all().iter().filter(|stat| ours(stat)).map(|stat| stat.pid).collect()
 }
 
 /// Living descendants of a process.
@@ -80,11 +69,7 @@ pub(super) fn descendants(root: i32) -> Vec<i32> {
     let mut found = vec![root];
     let mut next = 0;
     while let Some(parent) = found.get(next).copied() {
-        found.extend(
-            all.iter()
-                .filter(|stat| stat.parent == parent && stat.state != 'Z')
-                .map(|stat| stat.pid),
-        );
+        found.extend(all.iter().filter(|stat| stat.parent == parent && stat.state != 'Z').map(|stat| stat.pid));
         next += 1;
     }
     found.remove(0);
@@ -116,13 +101,7 @@ mod tests {
     #[test]
     fn a_strange_command_name_does_not_shift_the_fields() {
         let line = "42 (a) b (c) S 7 42 40 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 1 0 98765 1 2";
-        let expected = ProcessStat {
-            pid: 42,
-            state: 'S',
-            parent: 7,
-            session: 40,
-            start_ticks: 98_765,
-        };
+        let expected = ProcessStat { pid: 42, state: 'S', parent: 7, session: 40, start_ticks: 98_765 };
         assert_eq!(parse_stat(line), Some(expected));
         let me = i32::try_from(std::process::id()).unwrap();
         assert!(is_alive(identify(me).unwrap()));

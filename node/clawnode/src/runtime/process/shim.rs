@@ -74,9 +74,7 @@ enum StartError {
 /// # Errors
 /// Only before the program is started; afterwards every outcome is written down.
 pub fn run(folder: &Path) -> Result<(), ShimError> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(supervise(&Folder::at(folder)))
 }
 
@@ -90,8 +88,7 @@ async fn supervise(folder: &Folder) -> Result<(), ShimError> {
         tracing::debug!("the lock was not held and is taken");
         std::mem::forget(lock);
     }
-    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
-        .map_err(io::Error::from)?;
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid())).map_err(io::Error::from)?;
     let mut wake = signal(SignalKind::user_defined1())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -100,10 +97,7 @@ async fn supervise(folder: &Folder) -> Result<(), ShimError> {
     let own = proc_table::identify(rustix::process::getpid().as_raw_nonzero().get());
     let own = own.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
     crate::files::replace(&folder.attempted(), b"", Durability::Synced)?;
-    let shim = ShimFile {
-        process: own,
-        boot_id: clock::boot_id(),
-    };
+    let shim = ShimFile { process: own, boot_id: clock::boot_id() };
     replace_json(&folder.shim(), &shim, Durability::Cached)?;
     reserve_exit(folder)?;
 
@@ -111,12 +105,7 @@ async fn supervise(folder: &Folder) -> Result<(), ShimError> {
         Ok(program) => program,
         Err(error) => {
             let detail = format!("could not be started: {error}");
-            let exit = exit_of(
-                NodeWorkloadState::Failed,
-                StatusCause::StartFailed,
-                detail,
-                clock::wall(),
-            );
+            let exit = exit_of(NodeWorkloadState::Failed, StatusCause::StartFailed, detail, clock::wall());
             write_exit(folder, &exit).await;
             return Ok(());
         }
@@ -125,9 +114,8 @@ async fn supervise(folder: &Folder) -> Result<(), ShimError> {
     loop {
         let now_ms = clock::boot_ms();
         program.follow_orders(folder, now_ms);
-        let until_ms = program.enforcer.next_ms().map_or(POLL_MS, |at_ms| {
-            at_ms.saturating_sub(now_ms).clamp(1, POLL_MS)
-        });
+        let until_ms =
+            program.enforcer.next_ms().map_or(POLL_MS, |at_ms| at_ms.saturating_sub(now_ms).clamp(1, POLL_MS));
         tokio::select! {
             status = program.child.wait() => {
                 let status = status?;
@@ -159,44 +147,24 @@ impl Program {
     fn start(folder: &Folder, spec: &SpecFile) -> Result<Self, StartError> {
         let workload = &spec.workload;
         let mut command = command_of(folder, spec)?;
-        let (cgroup, note) = make_cgroup(spec);
+        let (cgroup, note) = make_cgroup(folder, spec);
         let doors = cgroup.as_ref().map_or(Ok(Vec::new()), Cgroup::doors);
         tie_to_supervisor(&mut command, doors.map_err(StartError::Cgroup)?);
         let mut child = command.spawn().map_err(|error| {
             if let Some(cgroup) = &cgroup {
                 cgroup.remove();
             }
-            let program = command
-                .as_std()
-                .get_program()
-                .to_string_lossy()
-                .into_owned();
+            let program = command.as_std().get_program().to_string_lossy().into_owned();
             StartError::Program { program, error }
         })?;
-        let pid = child
-            .id()
-            .and_then(|pid| i32::try_from(pid).ok())
-            .unwrap_or(0);
+        let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).unwrap_or(0);
         // A program that is already over is still in the table: nobody has waited for it.
-        let child_id = proc_table::identify(pid).unwrap_or(ProcessId {
-            pid,
-            start_ticks: 0,
-        });
-        let output =
-            Output::of(&mut child, &folder.logs(), spec.log_bytes_max).map_err(StartError::Log)?;
-        let duration_ms = workload
-            .max_duration_s
-            .map(|seconds| seconds.saturating_mul(1_000));
+        let child_id = proc_table::identify(pid).unwrap_or(ProcessId { pid, start_ticks: 0 });
+        let output = Output::of(&mut child, &folder.logs(), spec.log_bytes_max).map_err(StartError::Log)?;
+        let duration_ms = workload.max_duration_s.map(|seconds| seconds.saturating_mul(1_000));
         let grace_ms = u64::from(workload.grace_s) * 1_000;
         let enforcer = Enforcer::new(clock::boot_ms(), duration_ms, grace_ms);
-        Ok(Self {
-            child,
-            child_id,
-            cgroup,
-            note,
-            output,
-            enforcer,
-        })
+        Ok(Self { child, child_id, cgroup, note, output, enforcer })
     }
 
     /// Writes down that it runs, and tells the agent.
@@ -207,22 +175,15 @@ impl Program {
         if let Err(error) = execution_log::append(&spec.execution_log, &entry) {
             tracing::warn!(%error, "the execution log could not be written");
         }
-        let started = StartedFile {
-            child: self.child_id,
-            note: self.note.clone(),
-        };
+        let started = StartedFile { child: self.child_id, note: self.note.clone() };
         replace_json(&folder.started(), &started, Durability::Cached)?;
-        self.output
-            .note(&format!("started as process {}", self.child_id.pid));
+        self.output.note(&format!("started as process {}", self.child_id.pid));
         if !self.note.is_empty() {
             self.output.note(&self.note);
         }
         let mut agent = io::stdout();
         // The agent may be gone; then it reads started.json later.
-        if writeln!(agent, "{STARTED_LINE}")
-            .and_then(|()| agent.flush())
-            .is_err()
-        {
+        if writeln!(agent, "{STARTED_LINE}").and_then(|()| agent.flush()).is_err() {
             tracing::debug!("the agent does not listen");
         }
         Ok(())
@@ -255,8 +216,7 @@ impl Program {
 
     fn asked_to_end(&mut self, spec: &SpecFile, now_ms: u64) {
         let kill_at_ms = now_ms + u64::from(spec.workload.grace_s) * 1_000;
-        self.enforcer
-            .stop(now_ms, kill_at_ms, StatusCause::StopRequested);
+        self.enforcer.stop(now_ms, kill_at_ms, StatusCause::StopRequested);
     }
 
     fn signal_group(&self, signal: Signal) {
@@ -284,17 +244,12 @@ impl Program {
     async fn finish(mut self, folder: &Folder, spec: &SpecFile, status: ExitStatus) {
         self.signal_group(Signal::KILL);
         self.kill_rest();
-        if tokio::time::timeout(Duration::from_millis(DRAIN_MS), self.output.drain())
-            .await
-            .is_err()
-        {
-            self.output
-                .note("output was cut: a process outside of the workload's group held it open");
+        if tokio::time::timeout(Duration::from_millis(DRAIN_MS), self.output.drain()).await.is_err() {
+            self.output.note("output was cut: a process outside of the workload's group held it open");
         }
         let out_of_memory = self.cgroup.as_ref().is_some_and(Cgroup::was_out_of_memory);
         let exit = judge(status, self.enforcer.cause(), out_of_memory);
-        self.output
-            .note(&format!("ended: {} ({})", exit.state, exit.cause));
+        self.output.note(&format!("ended: {} ({})", exit.state, exit.cause));
         self.output.finish();
         reap_strays(0);
         if let Some(cgroup) = &self.cgroup {
@@ -332,11 +287,7 @@ fn command_of(folder: &Folder, spec: &SpecFile) -> Result<Command, StartError> {
         let gpus: Vec<&str> = workload.gpus.iter().map(|gpu| gpu.0.as_str()).collect();
         command.env("CLAW_GPU_UUIDS", gpus.join(","));
     }
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     if let Some(name) = wanted.user.as_ref().or(spec.default_user.as_ref()) {
         become_user(&mut command, name, &folder.work())?;
     }
@@ -349,9 +300,7 @@ fn become_user(command: &mut Command, name: &str, work: &Path) -> Result<(), use
     if rustix::process::getuid().as_raw() == account.uid {
         return Ok(());
     }
-    let denied = || user::UserError::NotPermitted {
-        user: name.to_owned(),
-    };
+    let denied = || user::UserError::NotPermitted { user: name.to_owned() };
     if !rustix::process::getuid().is_root() {
         return Err(denied());
     }
@@ -361,23 +310,19 @@ fn become_user(command: &mut Command, name: &str, work: &Path) -> Result<(), use
 }
 
 /// The workload's control group, or why its limits are not enforced.
-fn make_cgroup(spec: &SpecFile) -> (Option<Cgroup>, String) {
+fn make_cgroup(folder: &Folder, spec: &SpecFile) -> (Option<Cgroup>, String) {
     let limits = Limits::of(&spec.workload.spec, spec.pids_max);
     let wanted = limits.memory_bytes.is_some() || limits.cpu_quota_us.is_some();
     let not_enforced = |why: &str| {
-        if wanted {
-            format!("limits not enforced: {why}")
-        } else {
-            String::new()
-        }
+        if wanted { format!("limits not enforced: {why}") } else { String::new() }
     };
     if !spec.cgroups {
-        return (
-            None,
-            not_enforced("control groups are off in the node's config"),
-        );
+        return (None, not_enforced("control groups are off in the node's config"));
     }
-    let name = format!("{}.{}", spec.workload.workload_id, spec.workload.attempt.0);
+    // Two nodes on one host may have the same attempt in tests and after a restore.
+    let place = crc32fast::hash(folder.root().as_os_str().as_encoded_bytes());
+    let (id, attempt) = (spec.workload.workload_id, spec.workload.attempt.0);
+    let name = format!("{id}.{attempt}.{place:08x}");
     match Cgroup::create(Path::new("/sys/fs/cgroup"), &name, limits) {
         Ok(cgroup) => (Some(cgroup), String::new()),
         Err(error) => (None, not_enforced(&error.to_string())),
@@ -385,10 +330,7 @@ fn make_cgroup(spec: &SpecFile) -> (Option<Cgroup>, String) {
 }
 
 /// The program dies with its supervisor and begins its life inside its groups.
-#[expect(
-    unsafe_code,
-    reason = "what must happen between fork and exec has no safe interface"
-)]
+#[expect(unsafe_code, reason = "what must happen between fork and exec has no safe interface")]
 fn tie_to_supervisor(command: &mut Command, doors: Vec<OwnedFd>) {
     let supervisor = rustix::process::getpid();
     let prepare = move || {
@@ -418,10 +360,7 @@ fn reap_strays(program: i32) {
         let Ok(Some(_)) = waitid(WaitId::All, peek) else {
             return;
         };
-        let strays: Vec<i32> = proc_table::zombie_children()
-            .into_iter()
-            .filter(|pid| *pid != program)
-            .collect();
+        let strays: Vec<i32> = proc_table::zombie_children().into_iter().filter(|pid| *pid != program).collect();
         if strays.is_empty() {
             return;
         }
@@ -439,16 +378,12 @@ fn judge(status: ExitStatus, cause: Option<StatusCause>, out_of_memory: bool) ->
     let (exit_code, signal) = (status.code(), status.signal());
     let (state, cause) = match (cause, signal) {
         (Some(cause), _) => (NodeWorkloadState::Stopped, cause),
-        (None, Some(_)) if out_of_memory => (NodeWorkloadState::Failed, StatusCause::OutOfMemory),
+        (None, _) if out_of_memory && !status.success() => (NodeWorkloadState::Failed, StatusCause::OutOfMemory),
         (None, Some(_)) => (NodeWorkloadState::Failed, StatusCause::Signaled),
         (None, None) if exit_code == Some(0) => (NodeWorkloadState::Completed, StatusCause::Exited),
         (None, None) => (NodeWorkloadState::Failed, StatusCause::Exited),
     };
-    ExitFile {
-        exit_code,
-        signal,
-        ..exit_of(state, cause, String::new(), clock::wall())
-    }
+    ExitFile { exit_code, signal, ..exit_of(state, cause, String::new(), clock::wall()) }
 }
 
 /// Takes the room for `exit.json` while there is some.

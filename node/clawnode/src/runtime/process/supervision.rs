@@ -36,23 +36,12 @@ struct Reporter {
 impl Reporter {
     async fn progress(&self, state: NodeWorkloadState, detail: String) {
         let (workload_id, attempt) = self.key;
-        self.send(RuntimeEvent::Progress {
-            workload_id,
-            attempt,
-            state,
-            detail,
-        })
-        .await;
+        self.send(RuntimeEvent::Progress { workload_id, attempt, state, detail }).await;
     }
 
     async fn ended(&self, end: WorkloadEnd) {
         let (workload_id, attempt) = self.key;
-        self.send(RuntimeEvent::Ended {
-            workload_id,
-            attempt,
-            end,
-        })
-        .await;
+        self.send(RuntimeEvent::Ended { workload_id, attempt, end }).await;
     }
 
     async fn send(&self, event: RuntimeEvent) {
@@ -65,11 +54,7 @@ impl Reporter {
 /// Why the spec cannot run as a host process.
 fn unsupported(workload: &DesiredWorkload) -> Option<String> {
     let spec = &workload.spec;
-    let needs = |what: &str| {
-        Some(format!(
-            "{what} needs a container runtime; this is a host process"
-        ))
-    };
+    let needs = |what: &str| Some(format!("{what} needs a container runtime; this is a host process"));
     if spec.command.as_ref().is_none_or(Vec::is_empty) {
         return Some("a host process needs a command".to_owned());
     }
@@ -93,36 +78,17 @@ pub(super) async fn start_and_watch(
     let reporter = Reporter { key, events };
     let folder = Folder::of(&options.workloads, key);
     if let Some(why) = unsupported(&workload) {
-        reporter
-            .ended(WorkloadEnd::of(
-                NodeWorkloadState::Failed,
-                StatusCause::Unsupported,
-                why,
-            ))
-            .await;
+        reporter.ended(WorkloadEnd::of(NodeWorkloadState::Failed, StatusCause::Unsupported, why)).await;
         return;
     }
-    reporter
-        .progress(NodeWorkloadState::Starting, String::new())
-        .await;
+    reporter.progress(NodeWorkloadState::Starting, String::new()).await;
     let first = *orders.borrow();
-    let started = prepare(&options, &folder, &workload, first)
-        .and_then(|lock| spawn_shim(&options, &folder, lock));
+    let started = prepare(&options, &folder, &workload, first).and_then(|lock| spawn_shim(&options, &folder, lock));
     match started {
         Ok(mut child) => {
             let lines = child.stdout.take().map(|pipe| BufReader::new(pipe).lines());
-            let attached = Attached {
-                options,
-                folder,
-                workload,
-            };
-            let mut watch = Watch {
-                attached,
-                orders,
-                reporter,
-                written: first,
-                running: false,
-            };
+            let attached = Attached { options, folder, workload };
+            let mut watch = Watch { attached, orders, reporter, written: first, running: false };
             let mut lines = lines;
             loop {
                 tokio::select! {
@@ -140,20 +106,12 @@ pub(super) async fn start_and_watch(
         Err(error) => {
             let detail = format!("the supervisor could not be started: {error}");
             warn!(%error, workload_id = %key.0, "a supervisor could not be started");
-            reporter
-                .ended(WorkloadEnd::of(
-                    NodeWorkloadState::Failed,
-                    StatusCause::StartFailed,
-                    detail,
-                ))
-                .await;
+            reporter.ended(WorkloadEnd::of(NodeWorkloadState::Failed, StatusCause::StartFailed, detail)).await;
         }
     }
 }
 
-async fn next_line(
-    lines: &mut Option<tokio::io::Lines<BufReader<tokio::process::ChildStdout>>>,
-) -> Option<String> {
+async fn next_line(lines: &mut Option<tokio::io::Lines<BufReader<tokio::process::ChildStdout>>>) -> Option<String> {
     match lines {
         Some(lines) => lines.next_line().await.unwrap_or_default(),
         None => None,
@@ -166,18 +124,11 @@ pub(super) async fn watch_attached(
     orders: watch::Receiver<Orders>,
     events: mpsc::Sender<RuntimeEvent>,
 ) {
-    let reporter = Reporter {
-        key: attached.key(),
-        events,
-    };
-    let written = *orders.borrow();
-    let mut watch = Watch {
-        attached,
-        orders,
-        reporter,
-        written,
-        running: false,
-    };
+    let reporter = Reporter { key: attached.key(), events };
+    // Nothing was written by this agent yet: an order that came before this task
+    // ran must not count as passed on.
+    let written = Orders::default();
+    let mut watch = Watch { attached, orders, reporter, written, running: false };
     let mut exit = None;
     loop {
         if !watch.running && watch.attached.folder.started().exists() {
@@ -216,10 +167,7 @@ fn open_pidfd(folder: &Folder) -> Option<AsyncFd<std::os::fd::OwnedFd>> {
     let shim = attach::supervisor(folder).ok().flatten()?;
     let pidfd = pidfd_open(Pid::from_raw(shim.process.pid)?, PidfdFlags::NONBLOCK).ok()?;
     // The number may have gone to another process between the two look-ups.
-    attach::supervisor(folder)
-        .ok()
-        .flatten()
-        .filter(|again| *again == shim)?;
+    attach::supervisor(folder).ok().flatten().filter(|again| *again == shim)?;
     // SAFETY: the `OwnedFd` is open, is the same descriptor on every call, and
     // moves into the `AsyncFd`, which closes it after it was deregistered.
     unsafe { AsyncFd::register_with_interest(pidfd, tokio::io::Interest::READABLE).ok() }
@@ -242,9 +190,7 @@ impl Watch {
             Ok(started) => started.map(|started| started.note).unwrap_or_default(),
             Err(error) => format!("started.json could not be read: {error}"),
         };
-        self.reporter
-            .progress(NodeWorkloadState::Running, note)
-            .await;
+        self.reporter.progress(NodeWorkloadState::Running, note).await;
     }
 
     /// Passes new orders on. Without a sender there are none to come: the
@@ -257,15 +203,10 @@ impl Watch {
         let folder = &self.attached.folder;
         let mut result = Ok(());
         if orders.stop != self.written.stop {
-            result = replace_json(&folder.stop(), &orders.stop, Durability::Cached)
-                .and_then(|()| wake(folder));
+            result = replace_json(&folder.stop(), &orders.stop, Durability::Cached).and_then(|()| wake(folder));
         }
         if orders.lease != self.written.lease {
-            result = result.and(replace_json(
-                &folder.lease(),
-                &orders.lease,
-                Durability::Cached,
-            ));
+            result = result.and(replace_json(&folder.lease(), &orders.lease, Durability::Cached));
         }
         match result {
             Ok(()) => self.written = orders,
@@ -293,9 +234,7 @@ impl Watch {
         if !self.running && self.attached.folder.started().exists() {
             self.report_running().await;
         }
-        let Attached {
-            options, folder, ..
-        } = &self.attached;
+        let Attached { options, folder, .. } = &self.attached;
         let key = self.reporter.key;
         let exit = match read_json::<ExitFile>(&folder.exit()) {
             Ok(Some(exit)) => Ok(exit),
@@ -322,9 +261,7 @@ fn wake(folder: &Folder) -> io::Result<()> {
     let Some(pid) = Pid::from_raw(shim.process.pid) else {
         return Ok(());
     };
-    match pidfd_open(pid, PidfdFlags::empty())
-        .and_then(|pidfd| pidfd_send_signal(pidfd, Signal::USR1))
-    {
+    match pidfd_open(pid, PidfdFlags::empty()).and_then(|pidfd| pidfd_send_signal(pidfd, Signal::USR1)) {
         // It looks by itself a moment later.
         Ok(()) | Err(_) => Ok(()),
     }
@@ -355,29 +292,16 @@ fn prepare(
     };
     replace_json(&folder.lease(), &orders.lease, Durability::Cached)?;
     replace_json(&folder.stop(), &orders.stop, Durability::Cached)?;
-    let lock = folder
-        .try_lock()?
-        .ok_or_else(|| io::Error::from(io::ErrorKind::WouldBlock))?;
+    let lock = folder.try_lock()?.ok_or_else(|| io::Error::from(io::ErrorKind::WouldBlock))?;
     replace_json(&folder.spec(), &spec, Durability::Synced)?;
     crate::files::sync_folder(&options.workloads)?;
     Ok(lock)
 }
 
 fn spawn_shim(options: &ProcessOptions, folder: &Folder, lock: fs::File) -> io::Result<Child> {
-    let log = fs::OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .open(folder.shim_log())?;
+    let log = fs::OpenOptions::new().append(true).create(true).mode(0o600).open(folder.shim_log())?;
     let mut command = Command::new(&options.shim_program);
-    command
-        .arg("shim")
-        .arg("--dir")
-        .arg(folder.root())
-        .current_dir("/");
-    command
-        .stdin(Stdio::from(lock))
-        .stdout(Stdio::piped())
-        .stderr(Stdio::from(log));
+    command.arg("shim").arg("--dir").arg(folder.root()).current_dir("/");
+    command.stdin(Stdio::from(lock)).stdout(Stdio::piped()).stderr(Stdio::from(log));
     command.spawn()
 }

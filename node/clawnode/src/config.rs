@@ -1,0 +1,261 @@
+//! The node's configuration: one TOML file, then the environment.
+//!
+//! `clawnode join` writes `config.toml` into the data folder; `clawnode run`
+//! reads it. Every value has a default, unknown keys are refused. A variable of
+//! [`ENVIRONMENT`] overrides the file.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use claw_proto::validation::{ValidationError, Validator};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Environment variables that override the file, and the key that each sets.
+pub const ENVIRONMENT: &[(&str, &str)] = &[
+    ("CLAWNODE_NAME", "name"),
+    ("CLAWNODE_GATEWAY_URL", "gateway_url"),
+    ("CLAWNODE_GPU", "gpu"),
+    ("CLAWNODE_RUNTIME_PROCESS_ENABLED", "runtime.process.enabled"),
+    ("CLAWNODE_RUNTIME_PROCESS_USER", "runtime.process.user"),
+    ("CLAWNODE_RUNTIME_PROCESS_CGROUPS", "runtime.process.cgroups"),
+    ("CLAWNODE_RUNTIME_SIM_ENABLED", "runtime.sim.enabled"),
+    ("CLAWNODE_LINK_RECONNECT_MAX_MS", "link.reconnect_max_ms"),
+];
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("config {path}: {source}")]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// It is not the TOML that it should be.
+    #[error("config: {0}")]
+    Toml(#[from] toml::de::Error),
+    /// It cannot be written as TOML.
+    #[error("config: {0}")]
+    Write(#[from] toml::ser::Error),
+    /// A `key=value` does not name a key.
+    #[error("{got:?} is not key=value with a dotted key, such as runtime.process.enabled=true")]
+    Setting {
+        /// What was given.
+        got: String,
+    },
+    /// A value is out of its bounds.
+    #[error("config: {0}")]
+    Invalid(#[from] ValidationError),
+    /// Two values do not go together.
+    #[error("config: link.reconnect_min_ms {min} is over link.reconnect_max_ms {max}, or zero")]
+    Reconnect {
+        /// Least delay.
+        min: u64,
+        /// Most delay.
+        max: u64,
+    },
+}
+
+/// Configuration of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct NodeConfig {
+    /// Name that the node is listed under; the host's name if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Gateway's node port, `wss://host:port/node`; as told at enrollment if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gateway_url: Option<String>,
+    /// GPU driver: `none`, or `sim:<model>x<count>` such as `sim:h100x8`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gpu: Option<String>,
+    /// Labels of the node, for placement.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// What may execute workloads.
+    pub runtime: RuntimeConfig,
+    /// Connection to the gateway.
+    pub link: LinkConfig,
+}
+
+/// What may execute workloads.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RuntimeConfig {
+    /// Host processes.
+    pub process: ProcessConfig,
+    /// The simulator.
+    pub sim: SimConfig,
+}
+
+/// Host processes, without isolation: a workload can do what its user can.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ProcessConfig {
+    /// Whether workloads may run as host processes.
+    pub enabled: bool,
+    /// User (name, uid or uid:gid) of a workload that names none; the agent's own if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Whether CPU, memory and process limits are set by control groups where permitted.
+    pub cgroups: bool,
+    /// Most processes and threads of one workload, with control groups.
+    pub pids_max: u32,
+}
+
+impl Default for ProcessConfig {
+    fn default() -> Self {
+        Self { enabled: false, user: None, cgroups: true, pids_max: 32_768 }
+    }
+}
+
+/// The simulator: nothing really runs, and every answer says so.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct SimConfig {
+    /// Whether workloads may be simulated; by default only with simulated GPUs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub enabled: Option<bool>,
+    /// How long fetching takes, milliseconds.
+    pub pull_ms: u64,
+    /// How long starting takes, milliseconds.
+    pub start_ms: u64,
+    /// How long a stop takes, milliseconds; never longer than the grace.
+    pub stop_ms: u64,
+}
+
+impl Default for SimConfig {
+    fn default() -> Self {
+        Self { enabled: None, pull_ms: 400, start_ms: 200, stop_ms: 100 }
+    }
+}
+
+/// Connection to the gateway.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct LinkConfig {
+    /// First delay before a new connection, milliseconds; it doubles with each failure.
+    pub reconnect_min_ms: u64,
+    /// Longest delay before a new connection, milliseconds.
+    pub reconnect_max_ms: u64,
+    /// Longest time for connecting and the handshakes, milliseconds.
+    pub connect_timeout_ms: u64,
+}
+
+impl Default for LinkConfig {
+    fn default() -> Self {
+        Self { reconnect_min_ms: 200, reconnect_max_ms: 10_000, connect_timeout_ms: 10_000 }
+    }
+}
+
+impl NodeConfig {
+    /// Reads a file (an absent one is empty) and the environment over it.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn load(path: &Path, environment: impl IntoIterator<Item = (String, String)>) -> Result<Self, ConfigError> {
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+            Err(source) => return Err(ConfigError::Read { path: path.to_path_buf(), source }),
+        };
+        let mut table: toml::Table = text.parse()?;
+        for (variable, value) in environment {
+            if let Some((_, key)) = ENVIRONMENT.iter().find(|(name, _)| *name == variable) {
+                set(&mut table, key, &value);
+            }
+        }
+        Self::from_table(table)
+    }
+
+    /// A configuration from `key=value` settings alone, such as `gpu=sim:h100x8`.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn from_settings<'a>(settings: impl IntoIterator<Item = &'a str>) -> Result<Self, ConfigError> {
+        let mut table = toml::Table::new();
+        for setting in settings {
+            let wrong = || ConfigError::Setting { got: setting.to_owned() };
+            let (key, value) = setting.split_once('=').ok_or_else(wrong)?;
+            if key.is_empty() || key.split('.').any(str::is_empty) {
+                return Err(wrong());
+            }
+            set(&mut table, key, value);
+        }
+        Self::from_table(table)
+    }
+
+    fn from_table(table: toml::Table) -> Result<Self, ConfigError> {
+        let config: Self = table.try_into()?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let mut validator = Validator::new();
+        if let Some(name) = &self.name {
+            validator.node_name("name", name);
+        }
+        validator.labels("labels", &self.labels);
+        validator.finish()?;
+        let LinkConfig { reconnect_min_ms: min, reconnect_max_ms: max, .. } = self.link;
+        if min == 0 || min > max {
+            return Err(ConfigError::Reconnect { min, max });
+        }
+        Ok(())
+    }
+
+    /// As a TOML file.
+    ///
+    /// # Errors
+    /// [`ConfigError::Write`].
+    pub fn to_toml(&self) -> Result<String, ConfigError> {
+        Ok(toml::to_string_pretty(self)?)
+    }
+
+    /// The GPU driver's name.
+    pub fn gpu(&self) -> &str {
+        self.gpu.as_deref().unwrap_or("none")
+    }
+
+    /// Whether workloads may be simulated.
+    pub fn simulates(&self) -> bool {
+        self.runtime.sim.enabled.unwrap_or_else(|| self.gpu().starts_with("sim:"))
+    }
+}
+
+/// Sets a dotted key; a value that is not TOML by itself is a text. Labels may
+/// have dots in their own names, so everything behind `labels.` is one key.
+fn set(table: &mut toml::Table, key: &str, value: &str) {
+    let parsed =
+        toml::from_str::<toml::Table>(&format!("value = {value}")).ok().and_then(|mut table| table.remove("value"));
+    let (value, mut table) = (parsed.unwrap_or_else(|| toml::Value::String(value.to_owned())), table);
+    let mut path: Vec<&str> = match key.strip_prefix("labels.") {
+        Some(label) => vec!["labels", label],
+        None => key.split('.').collect(),
+    };
+    let Some(last) = path.pop() else { return };
+    for part in path {
+        let entry = table.entry(part).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+        if !entry.is_table() {
+            *entry = toml::Value::Table(toml::Table::new());
+        }
+        match entry {
+            toml::Value::Table(inner) => table = inner,
+            // Made a table just above.
+            toml::Value::String(_)
+            | toml::Value::Integer(_)
+            | toml::Value::Float(_)
+            | toml::Value::Boolean(_)
+            | toml::Value::Datetime(_)
+            | toml::Value::Array(_) => return,
+        }
+    }
+    table.insert(last.to_owned(), value);
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,100 @@
+#![expect(clippy::needless_raw_string_hashes, reason = "the golden texts are rewritten by a tool")]
+
+use expect_test::{Expect, expect, expect_file};
+
+use super::*;
+
+#[test]
+fn settings_and_environment_reach_every_key() {
+    let config = NodeConfig::from_settings([
+        "gpu=sim:h100x8",
+        "runtime.process.enabled=true",
+        "runtime.process.user=1000:1000",
+        "labels.topology.claw/zone=a",
+        "link.reconnect_max_ms=500",
+    ])
+    .unwrap();
+    expect![[r#"
+        gpu = "sim:h100x8"
+
+        [labels]
+        "topology.claw/zone" = "a"
+
+        [runtime.process]
+        enabled = true
+        user = "1000:1000"
+        cgroups = true
+        pids_max = 32768
+
+        [runtime.sim]
+        pull_ms = 400
+        start_ms = 200
+        stop_ms = 100
+
+        [link]
+        reconnect_min_ms = 200
+        reconnect_max_ms = 500
+        connect_timeout_ms = 10000
+    "#]]
+    .assert_eq(&config.to_toml().unwrap());
+    assert!(config.simulates());
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.toml");
+    std::fs::write(&path, config.to_toml().unwrap()).unwrap();
+    let environment = ENVIRONMENT.iter().map(|(name, _)| {
+        let value = match *name {
+            "CLAWNODE_NAME" => "from-env",
+            "CLAWNODE_GATEWAY_URL" => "wss://gw:1/node",
+            "CLAWNODE_GPU" => "none",
+            "CLAWNODE_RUNTIME_PROCESS_USER" => "app",
+            "CLAWNODE_LINK_RECONNECT_MAX_MS" => "900",
+            _ => "false",
+        };
+        ((*name).to_owned(), value.to_owned())
+    });
+    let other = ("CLAWNODE_UNKNOWN".to_owned(), "ignored".to_owned());
+    let config = NodeConfig::load(&path, environment.chain([other])).unwrap();
+    assert_eq!((config.name.as_deref(), config.gpu()), (Some("from-env"), "none"));
+    assert_eq!(config.runtime.process.user.as_deref(), Some("app"));
+    assert!(!config.runtime.process.enabled && !config.runtime.process.cgroups && !config.simulates());
+    assert_eq!(config.link.reconnect_max_ms, 900);
+}
+
+#[test]
+fn what_is_wrong_is_named() {
+    let check = |settings: &[&str], expected: Expect| {
+        let error = NodeConfig::from_settings(settings.iter().copied()).unwrap_err();
+        expected.assert_eq(error.to_string().trim());
+    };
+    check(
+        &["runtime.process.enabeld=true"],
+        expect![[r#"
+        config: unknown field `enabeld`, expected one of `enabled`, `user`, `cgroups`, `pids_max`
+        in `runtime.process`"#]],
+    );
+    check(&["gpu"], expect![[r#""gpu" is not key=value with a dotted key, such as runtime.process.enabled=true"#]]);
+    check(
+        &["name=node_7"],
+        expect![
+            "config: invalid value: name: does not have the right form (got node_7); allowed: 1-63 of A-Z a-z 0-9 - _ ., with a letter or digit at both ends, not beginning with node_"
+        ],
+    );
+    check(
+        &["link.reconnect_min_ms=0"],
+        expect!["config: link.reconnect_min_ms 0 is over link.reconnect_max_ms 10000, or zero"],
+    );
+}
+
+#[test]
+fn the_example_shows_every_default() {
+    let example = include_str!("../../config.example.toml");
+    let parsed = NodeConfig::from_table(example.parse().unwrap()).unwrap();
+    assert_eq!(parsed, NodeConfig { gpu: Some("none".to_owned()), ..NodeConfig::default() });
+}
+
+#[test]
+fn the_schema_is_as_published() {
+    let schema = serde_json::to_string_pretty(&schemars::schema_for!(NodeConfig)).unwrap();
+    expect_file!["../../config.schema.json"].assert_eq(&format!("{schema}\n"));
+}

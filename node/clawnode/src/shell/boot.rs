@@ -1,0 +1,243 @@
+//! From a data folder and a configuration to a running agent.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::time::Instant as Clock;
+
+use claw_proto::message::NodeSettings;
+use claw_proto::spec::RuntimeKind;
+use claw_proto::topology::{GpuDriver, NodeCapabilities};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::jobs::{Probe, PumpCommand};
+use super::{Agent, AgentEvent, RUNTIME_EVENTS_MAX};
+use crate::clock;
+use crate::config::NodeConfig;
+use crate::endpoint::{Endpoint, EndpointError};
+use crate::gpu::{GpuConfigError, GpuDetector};
+use crate::identity::{DataDir, Identity, IdentityError};
+use crate::link::Link;
+use crate::logs::LogPump;
+use crate::node::{Input, Node, NodeIdentity, RuntimeEvent};
+use crate::runtime::Runtime;
+use crate::runtime::folder::Folder;
+use crate::runtime::process::{ProcessOptions, ProcessRuntime};
+use crate::runtime::sim::{SimOptions, SimRuntime};
+use crate::sampler::{Sampler, SamplerError};
+use crate::store::{Store, StoreError};
+
+/// Label of a node on which host processes run without isolation.
+const PROCESS_LABEL: (&str, &str) = ("claw.runtime/process", "unisolated");
+
+/// Why an agent does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// It does not know who it is.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The gateway's address is none.
+    #[error(transparent)]
+    Endpoint(#[from] EndpointError),
+    /// The record store cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The GPUs cannot be used.
+    #[error(transparent)]
+    Gpu(#[from] GpuConfigError),
+    /// The host cannot be measured.
+    #[error(transparent)]
+    Sampler(#[from] SamplerError),
+    /// A folder or a file cannot be used, or there is no randomness.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was being done.
+        what: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// What an agent starts from.
+#[derive(Debug)]
+pub struct AgentOptions {
+    /// The node's data folder.
+    pub data_dir: DataDir,
+    /// Its configuration.
+    pub config: NodeConfig,
+    /// The program that understands `shim --dir …` (this binary).
+    pub shim_program: PathBuf,
+    /// Where the agent tells its news.
+    pub news: mpsc::Sender<AgentEvent>,
+}
+
+impl AgentOptions {
+    /// Opens everything, finds what runs, and makes an agent of it. Must be
+    /// called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// [`AgentError`].
+    pub fn build(self) -> Result<Agent, AgentError> {
+        let Self { data_dir, config, shim_program, news } = self;
+        let lock = data_dir.lock()?;
+        let identity = data_dir.load()?;
+        let url = config.gateway_url.as_deref().unwrap_or(&identity.node_url);
+        let link = Link { endpoint: Endpoint::parse(url, "wss")?, tls: data_dir.tls()?, config: config.link.clone() };
+        let store = Store::open(data_dir.root(), new_store_id()?)?;
+        let name = config.name.clone().unwrap_or_else(|| identity.name.clone());
+        let settings = NodeSettings::default();
+        let mut probe = Probe {
+            detector: GpuDetector::new(config.gpu(), &name, data_dir.faults())?,
+            sampler: Sampler::new(data_dir.root())?,
+            started: Clock::now(),
+        };
+        let (events, runtime_events) = mpsc::channel(RUNTIME_EVENTS_MAX);
+        let mut runtimes = make_runtimes(&data_dir, &config, &name, shim_program, &settings, events)?;
+        let capabilities = capabilities(&config, &mut probe, allowed(&config));
+
+        let durable = store.state().clone();
+        let mut found = Vec::new();
+        for (kind, runtime) in &mut runtimes {
+            found.extend(runtime.recover(&Agent::known(&durable, *kind)));
+        }
+        let pump_commands = found
+            .iter()
+            .map(|one| {
+                let key = (one.workload.workload_id, one.workload.attempt);
+                PumpCommand::Watch { key, folder: Folder::of(&data_dir.workloads(), key).logs() }
+            })
+            .collect();
+        let node_id = identity.node_id;
+        let node = Node::new(NodeIdentity { node_id, name }, capabilities.clone(), settings.clone());
+        let mut agent = Agent {
+            node,
+            node_id,
+            runtimes,
+            runtime_events,
+            workloads: data_dir.workloads(),
+            link,
+            connection: None,
+            session: 0,
+            jobs: JoinSet::new(),
+            store: Some(store),
+            store_retry_at: None,
+            unwritten: std::collections::VecDeque::new(),
+            pump: Some(LogPump::new(settings.log_buffer_bytes)),
+            pump_commands,
+            probe: Some(probe),
+            capabilities,
+            metrics_at: Instant::now(),
+            lock,
+            news,
+        };
+        agent.feed(Input::Booted { now: clock::now(), durable: Box::new(durable), found });
+        Ok(agent)
+    }
+}
+
+fn new_store_id() -> Result<u128, AgentError> {
+    let mut bits = [0; 16];
+    getrandom::fill(&mut bits).map_err(|error| AgentError::Io { what: "randomness", source: error.into() })?;
+    Ok(u128::from_le_bytes(bits))
+}
+
+/// Every runtime, allowed or not: what ran before the config changed is still
+/// found, watched and stopped. What may start is told by the capabilities.
+fn make_runtimes(
+    data_dir: &DataDir,
+    config: &NodeConfig,
+    node: &str,
+    shim_program: PathBuf,
+    settings: &NodeSettings,
+    events: mpsc::Sender<RuntimeEvent>,
+) -> Result<BTreeMap<RuntimeKind, Box<dyn Runtime>>, AgentError> {
+    let failed = |source| AgentError::Io { what: "folder of the workloads", source };
+    let mut runtimes: BTreeMap<RuntimeKind, Box<dyn Runtime>> = BTreeMap::new();
+    let process = &config.runtime.process;
+    let options = ProcessOptions {
+        node: node.to_owned(),
+        workloads: data_dir.workloads(),
+        execution_log: data_dir.execution_log(),
+        shim_program,
+        default_user: process.user.clone(),
+        cgroups: process.cgroups,
+        pids_max: process.pids_max,
+        log_bytes_max: settings.log_buffer_bytes,
+    };
+    let runtime = ProcessRuntime::new(options, events.clone()).map_err(failed)?;
+    runtimes.insert(RuntimeKind::Process, Box::new(runtime));
+    let sim = &config.runtime.sim;
+    let options = SimOptions {
+        node: node.to_owned(),
+        workloads: data_dir.workloads(),
+        execution_log: data_dir.execution_log(),
+        pull_ms: sim.pull_ms,
+        start_ms: sim.start_ms,
+        stop_ms: sim.stop_ms,
+        log_bytes_max: settings.log_buffer_bytes,
+    };
+    let runtime = SimRuntime::new(options, events).map_err(failed)?;
+    runtimes.insert(RuntimeKind::Sim, Box::new(runtime));
+    Ok(runtimes)
+}
+
+/// Runtimes that the config allows.
+fn allowed(config: &NodeConfig) -> Vec<RuntimeKind> {
+    let process = config.runtime.process.enabled.then_some(RuntimeKind::Process);
+    let sim = config.simulates().then_some(RuntimeKind::Sim);
+    process.into_iter().chain(sim).collect()
+}
+
+fn capabilities(config: &NodeConfig, probe: &mut Probe, runtimes: Vec<RuntimeKind>) -> NodeCapabilities {
+    let facts = probe.sampler.facts();
+    let gpu_driver = probe.detector.kind();
+    let mut labels = config.labels.clone();
+    if runtimes.contains(&RuntimeKind::Process) {
+        labels.insert(PROCESS_LABEL.0.to_owned(), PROCESS_LABEL.1.to_owned());
+    }
+    NodeCapabilities {
+        hostname: facts.hostname,
+        os: facts.os,
+        arch: std::env::consts::ARCH.to_owned(),
+        agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        cpu_millis: facts.cpu_millis,
+        memory_mib: facts.memory_mib,
+        disk_mib: facts.disk_mib,
+        gpu_driver,
+        gpus: probe.detector.detect(0),
+        simulated: gpu_driver == GpuDriver::Sim || runtimes == [RuntimeKind::Sim],
+        runtimes,
+        labels,
+    }
+}
+
+/// What `clawnode status` shows without talking to anybody.
+///
+/// # Errors
+/// [`AgentError`].
+pub fn status_text(data_dir: &DataDir) -> Result<String, AgentError> {
+    let Identity { node_id, name, node_url } = data_dir.load()?;
+    let running = match data_dir.lock() {
+        Ok(_) => "not running",
+        Err(IdentityError::Locked { .. }) => "running",
+        Err(error) => return Err(error.into()),
+    };
+    let mut lines =
+        vec![format!("node     {node_id} ({name})"), format!("gateway  {node_url}"), format!("agent    {running}")];
+    match Store::peek(data_dir.root())? {
+        None => lines.push("records  none yet".to_owned()),
+        Some(state) => {
+            let (made, acked, generation) = (state.last_record, state.acked, state.generation);
+            lines.push(format!("records  {made} made, {acked} acknowledged; generation {generation}"));
+            for (id, entry) in &state.attempts {
+                let (attempt, shown) = (entry.attempt().0, entry.shown_state());
+                let (runtime, n_gpus) = (entry.workload.runtime, entry.workload.gpus.len());
+                lines.push(format!("workload {id} attempt {attempt} {shown} ({runtime}, {n_gpus} GPUs)"));
+            }
+        }
+    }
+    lines.push(String::new());
+    Ok(lines.join("\n"))
+}
