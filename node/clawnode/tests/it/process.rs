@@ -241,7 +241,7 @@ async fn another_user_runs_in_a_folder_of_its_own() {
         return;
     }
     let mut bench = Bench::new();
-    let open = std::fs::Permissions::from(std::os::unix::fs::PermissionsExt::from_mode(0o711));
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o711);
     std::fs::set_permissions(bench.folder.path(), open).unwrap();
     let mut other = script(1, "id -u; id -g; id -G; touch here && echo can write");
     other.spec.user = Some("12345:23456".into());

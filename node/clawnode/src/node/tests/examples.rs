@@ -70,7 +70,7 @@ impl Story {
                 Action::LogsAcked { .. } | Action::ApplySettings(_) => continue,
                 Action::CloseConnection { why, detail } => format!("close {why:?}: {detail}"),
             };
-            writeln!(self.text, "{:>6} {line}", now.mono_ms).unwrap();
+            writeln!(self.text, "@{} {line}", now.mono_ms).unwrap();
         }
         if through > 0 {
             self.step(Input::Persisted { now, through });
@@ -141,14 +141,14 @@ fn a_newer_attempt_waits_for_the_older_one_to_be_gone() {
     story.ended(4_000, 1, WorkloadEnd::of(NodeWorkloadState::Stopped, StatusCause::Superseded, ""));
     story.gateway_ack(5_000, 3, GatewayMessage::Ack);
     story.reads(expect![[r#"
-          1000 send register, 0 running
-          2000 start attempt 1 lease None
-          2100 send #1 attempt 1 running (progress)
-          3000 stop attempt 1 grace 2000 ms, superseded
-          3000 send #2 attempt 1 stopping (superseded)
-          4000 start attempt 2 lease None
-          4000 send #3 attempt 1 stopped (superseded)
-          5000 forget attempt 1
+        @1000 send register, 0 running
+        @2000 start attempt 1 lease None
+        @2100 send #1 attempt 1 running (progress)
+        @3000 stop attempt 1 grace 2000 ms, superseded
+        @3000 send #2 attempt 1 stopping (superseded)
+        @4000 start attempt 2 lease None
+        @4000 send #3 attempt 1 stopped (superseded)
+        @5000 forget attempt 1
     "#]]);
 }
 
@@ -166,14 +166,14 @@ fn a_cut_off_node_stops_the_workload_before_its_lease_is_over() {
     story.step(Input::Tick { now: at(7_500) });
     story.step(Input::Tick { now: at(7_600) });
     story.reads(expect![[r#"
-          1000 send register, 0 running
-          2000 start attempt 1 lease Some((5000, 7000))
-          2100 send #1 attempt 1 running (progress)
-          3000 send answer 1
-          5000 renew attempt 1 to (7000, 9000)
-          5000 send answer 2
-          6000 send answer 2
-          7500 stop attempt 1 grace 1500 ms, partition_lease
+        @1000 send register, 0 running
+        @2000 start attempt 1 lease Some((5000, 7000))
+        @2100 send #1 attempt 1 running (progress)
+        @3000 send answer 1
+        @5000 renew attempt 1 to (7000, 9000)
+        @5000 send answer 2
+        @6000 send answer 2
+        @7500 stop attempt 1 grace 1500 ms, partition_lease
     "#]]);
 }
 
@@ -192,13 +192,13 @@ fn nothing_old_and_nothing_unbuilt_is_taken_in_silence() {
     story.start(2_400, 9, 3, OnPartition::Keep);
     story.start(2_500, 9, 3, OnPartition::Keep);
     story.reads(expect![[r#"
-          1000 send register, 0 running
-          2000 start attempt 1 lease None
-          2100 send error stale_generation: generation 3.4 is older than 3.5, which this node saw
-          2200 send #1 attempt 4 stopped (stop_requested)
-          2300 send error unsupported: mesh networks are not built on this node; 0 peers were not applied
-          2400 send error stale_generation: epoch 2 is older than 3, which this node saw
-          2400 close StaleEpoch: epoch 2 is older than 3, which this node saw
+        @1000 send register, 0 running
+        @2000 start attempt 1 lease None
+        @2100 send error stale_generation: generation 3.4 is older than 3.5, which this node saw
+        @2200 send #1 attempt 4 stopped (stop_requested)
+        @2300 send error unsupported: mesh networks are not built on this node; 0 peers were not applied
+        @2400 send error stale_generation: epoch 2 is older than 3, which this node saw
+        @2400 close StaleEpoch: epoch 2 is older than 3, which this node saw
     "#]]);
 }
 
@@ -217,13 +217,13 @@ fn silence_ends_the_connection_and_unacked_records_go_out_again() {
     story.gateway(20_100, registered());
     story.gateway_ack(20_200, 2, GatewayMessage::Ack);
     story.reads(expect![[r#"
-          1000 send register, 0 running
-          2000 start attempt 1 lease None
-          2100 send #1 attempt 1 running (progress)
-         12100 send #1 attempt 1 running (progress)
-         19000 close Silent: nothing was heard from the gateway for 10000 ms
-         20000 send register, 1 running
-         20100 send #1 attempt 1 running (progress), #2 attempt 1 failed (exited)
-         20200 forget attempt 1
+        @1000 send register, 0 running
+        @2000 start attempt 1 lease None
+        @2100 send #1 attempt 1 running (progress)
+        @12100 send #1 attempt 1 running (progress)
+        @19000 close Silent: nothing was heard from the gateway for 10000 ms
+        @20000 send register, 1 running
+        @20100 send #1 attempt 1 running (progress), #2 attempt 1 failed (exited)
+        @20200 forget attempt 1
     "#]]);
 }

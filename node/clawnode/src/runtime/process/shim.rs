@@ -403,6 +403,8 @@ async fn write_exit(folder: &Folder, exit: &ExitFile) {
         }
         match replace_json(&folder.exit(), exit, Durability::Synced) {
             Ok(()) => return,
+            // Somebody removed the folder: nobody will ask how it ended.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return,
             Err(error) => tracing::warn!(%error, "exit.json could not be written; trying again"),
         }
         tokio::time::sleep(Duration::from_millis(WRITE_RETRY_MS)).await;
