@@ -1,2 +1,19 @@
-//! # claw-gateway-server
+//! # claw-gateway-server: the shell around the pure core
+//!
+//! - [`app`]: [`app::GatewayServer`], the gateway put together; [`cli`]: its command line
+//! - [`config`]: [`config::GatewayConfig`], its settings
+//! - [`control`]: one thread decides and journals; the handle that all others hold
+//! - `node_link`, `enroll`: the port that nodes connect to
+//! - `secrets`: the admin's key; `serve`: sockets, TLS, stopping
+
+pub mod app;
+pub mod cli;
+pub mod config;
 pub mod control;
+mod enroll;
+mod node_link;
+mod secrets;
+mod serve;
+
+pub use app::{GatewayServer, Running};
+pub use config::GatewayConfig;

@@ -1,1 +1,10 @@
-fn main() {}
+//! The program `claw-gateway`.
+
+use std::process::ExitCode;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    // One crypto provider for the whole process; a second call changes nothing.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Box::pin(claw_gateway_server::cli::main(std::env::args_os())).await
+}

@@ -1,0 +1,240 @@
+//! `POST /enroll`: a one-time token against a certificate.
+//!
+//! The only thing that the node port does for a peer without a certificate. The
+//! token pins the authority, so the machine knows whom it talks to before it
+//! sends the secret; the core takes the token back in the same event that makes
+//! the node. What can fail for another reason is tried before the token is used.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{Extension, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use claw_gateway::{Caller, Cluster, Command, Report};
+use claw_proto::ids::TokenId;
+use claw_security::SecretHash;
+use claw_security::pki::{CertificateAuthority, PkiError};
+use claw_tools::refusal::{ErrorCode, Refusal};
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use serde::{Deserialize, Serialize};
+
+use crate::control::SubmitError;
+use crate::node_link::SharedPort;
+use crate::serve::Peer;
+
+/// Largest body; a certificate request is a few hundred bytes.
+pub(crate) const BODY_BYTES_MAX: usize = 64 * 1024;
+/// Addresses that are remembered before those without recent attempts are forgotten.
+const ADDRESSES_MAX: usize = 10_000;
+/// Subject of the trial that is made before the token is used up.
+const TRIAL_NODE_ID: &str = "node_00000000000000000000000000";
+
+/// What enrolling needs.
+pub(crate) struct Enrollment {
+    authority: Arc<CertificateAuthority>,
+    certificate_ttl: Duration,
+    /// Where nodes reach this port: as configured, else as the machine did.
+    advertised: Option<String>,
+    listening: SocketAddr,
+    attempts: DefaultKeyedRateLimiter<IpAddr>,
+}
+
+impl std::fmt::Debug for Enrollment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Enrollment")
+            .field("authority", &self.authority)
+            .field("advertised", &self.advertised)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Enrollment {
+    pub(crate) fn new(
+        authority: Arc<CertificateAuthority>,
+        certificate_ttl: Duration,
+        advertised: Option<String>,
+        listening: SocketAddr,
+        attempts_per_minute: NonZeroU32,
+    ) -> Self {
+        Self {
+            authority,
+            certificate_ttl,
+            advertised,
+            listening,
+            attempts: RateLimiter::keyed(Quota::per_minute(attempts_per_minute)),
+        }
+    }
+
+    /// One attempt of this address.
+    fn may_try(&self, addr: IpAddr) -> bool {
+        if self.attempts.len() > ADDRESSES_MAX {
+            self.attempts.retain_recent();
+        }
+        self.attempts.check_key(&network(addr)).is_ok()
+    }
+
+    /// Where the node shall connect. The machine has just reached us under the
+    /// name that it used, so without a configured one that name is as good.
+    fn node_url(&self, headers: &HeaderMap) -> String {
+        let used = headers
+            .get(header::HOST)
+            .and_then(|host| host.to_str().ok())
+            .filter(|host| host.parse::<axum::http::uri::Authority>().is_ok());
+        let authority = match (&self.advertised, used) {
+            (Some(advertised), _) => advertised.clone(),
+            (None, Some(used)) => used.to_owned(),
+            (None, None) => self.listening.to_string(),
+        };
+        format!("wss://{authority}/node")
+    }
+}
+
+/// Whoever has one address of an IPv6 network has 2⁶⁴ of them.
+fn network(addr: IpAddr) -> IpAddr {
+    match addr {
+        IpAddr::V4(_) => addr,
+        IpAddr::V6(v6) => {
+            let bits = u128::from(v6) & !u128::from(u64::MAX);
+            IpAddr::V6(Ipv6Addr::from(bits))
+        }
+    }
+}
+
+/// What a machine sends.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct EnrollRequest {
+    /// Public half of the token.
+    token_id: String,
+    /// Its secret, base64url without padding.
+    secret: String,
+    /// Certificate request, PEM.
+    csr_pem: String,
+    /// Wished name.
+    name: String,
+}
+
+/// What it gets.
+#[derive(Debug, Serialize)]
+struct EnrollReply {
+    node_id: String,
+    certificate_pem: String,
+    ca_pem: String,
+    node_url: String,
+}
+
+/// The handler.
+pub(crate) async fn enroll(
+    State(port): State<SharedPort>,
+    Extension(peer): Extension<Peer>,
+    headers: HeaderMap,
+    body: Result<Json<EnrollRequest>, JsonRejection>,
+) -> Response {
+    let enrolled = match (port.enrollment.may_try(peer.addr.ip()), body) {
+        (false, _) => Err(Refusal::new(
+            ErrorCode::RateLimited,
+            "too many enrollment attempts from this address; try again in a minute",
+        )),
+        (true, Err(rejection)) => Err(Refusal::new(ErrorCode::InvalidArgument, rejection.body_text())),
+        (true, Ok(Json(request))) => admit(&port, &headers, request).await,
+    };
+    match enrolled {
+        Ok(reply) => {
+            tracing::info!(addr = %peer.addr, node_id = reply.node_id, "node enrolled");
+            Json(reply).into_response()
+        }
+        Err(refusal) => {
+            tracing::warn!(addr = %peer.addr, %refusal, "enrollment refused");
+            (status(refusal.code), Json(refusal)).into_response()
+        }
+    }
+}
+
+fn status(code: ErrorCode) -> StatusCode {
+    let statuses = [
+        (ErrorCode::TokenInvalid, StatusCode::FORBIDDEN),
+        (ErrorCode::InvalidState, StatusCode::CONFLICT),
+        (ErrorCode::RateLimited, StatusCode::TOO_MANY_REQUESTS),
+        (ErrorCode::JournalUnavailable, StatusCode::SERVICE_UNAVAILABLE),
+        (ErrorCode::ShuttingDown, StatusCode::SERVICE_UNAVAILABLE),
+    ];
+    let status = statuses.iter().find(|(refused, _)| *refused == code);
+    status.map_or(StatusCode::BAD_REQUEST, |(_, status)| *status)
+}
+
+async fn admit(port: &SharedPort, headers: &HeaderMap, request: EnrollRequest) -> Result<EnrollReply, Refusal> {
+    let invalid = || {
+        Refusal::new(
+            ErrorCode::TokenInvalid,
+            "the enrollment token is not valid; make a new one with node_token_create",
+        )
+    };
+    let EnrollRequest { token_id, secret, csr_pem, name } = request;
+    let token_id: TokenId = token_id.parse().map_err(|_| invalid())?;
+    let secret = URL_SAFE_NO_PAD.decode(secret).map_err(|_| invalid())?;
+    let hash = SecretHash::of(&secret);
+    if !holds(&port.control.snapshot(), token_id, hash) {
+        return Err(invalid());
+    }
+    // A request that cannot be certified must not cost the token.
+    let sign = |node_id: &str| {
+        let now = port.control.now();
+        let enrollment = &port.enrollment;
+        enrollment.authority.sign_node(&csr_pem, node_id, now, enrollment.certificate_ttl)
+    };
+    sign(TRIAL_NODE_ID).map_err(|error| not_certified(port, &error))?;
+    let command = Command::NodeEnroll { token_id, secret_hash: hash.to_string(), name };
+    let report = port.control.submit(command, Caller::system(port.control.now())).await;
+    let node_id = match report {
+        Ok(Report::Enrolled { node_id }) => node_id.to_string(),
+        Ok(Report::Registered { .. } | Report::Outcome { .. } | Report::Done) => {
+            return Err(unavailable("the core gave another report".into()));
+        }
+        Err(SubmitError::Refused(refusal)) => return Err(*refusal),
+        Err(SubmitError::Fault(fault)) => {
+            return Err(unavailable(format!("{} ({})", fault.message, fault.fault_id)));
+        }
+    };
+    let certificate = sign(&node_id).map_err(|error| not_certified(port, &error))?;
+    Ok(EnrollReply {
+        node_id,
+        certificate_pem: certificate.pem,
+        ca_pem: port.enrollment.authority.cert_pem(),
+        node_url: port.enrollment.node_url(headers),
+    })
+}
+
+/// Whether the secret is that of the token, in constant time; only who holds it
+/// makes us sign anything. Whether the token still counts is the core's to say.
+fn holds(cluster: &Cluster, token_id: TokenId, hash: SecretHash) -> bool {
+    let stored = cluster.tokens.get(&token_id).and_then(|token| token.secret_hash.parse::<SecretHash>().ok());
+    let decoy = SecretHash::from_bytes([0; 32]);
+    hash.constant_time_eq(&stored.unwrap_or(decoy)) && stored.is_some()
+}
+
+fn not_certified(port: &SharedPort, error: &PkiError) -> Refusal {
+    let is_callers = matches!(
+        error,
+        PkiError::RequestTooLarge { .. }
+            | PkiError::RequestMalformed { .. }
+            | PkiError::RequestSignature
+            | PkiError::RequestWantsAuthority
+            | PkiError::KeyNotAccepted { .. }
+    );
+    if is_callers {
+        return Refusal::new(ErrorCode::InvalidArgument, error.to_string()).with_field("csr_pem", "");
+    }
+    let fault = port.control.fault("the certificate could not be made", error);
+    unavailable(format!("{} ({})", fault.message, fault.fault_id))
+}
+
+fn unavailable(message: String) -> Refusal {
+    Refusal::new(ErrorCode::JournalUnavailable, message)
+}

@@ -1,0 +1,223 @@
+//! What one node is told, in order: effects become messages here.
+//!
+//! An effect names what it is about; what is sent is looked up in the durable
+//! state at the moment of sending. Effects that the last desired set already
+//! shows are left out.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use claw_gateway::{Cluster, Effect, query};
+use claw_proto::codec::desired_set_messages;
+use claw_proto::ids::{Attempt, Generation, WorkloadId};
+use claw_proto::message::{DesiredWorkload, GatewayMessage, LogKey, NodeSettings, RefusalCode, StopOrder};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::links::{CloseCode, Ending, Link, Order};
+use super::{RESEND_SET_MS, SharedPort};
+use crate::control::SubmitError;
+
+/// The writer is gone: the connection ends.
+struct Gone;
+
+/// The queue of one connection.
+pub(super) struct Orders {
+    port: SharedPort,
+    link: Arc<Link>,
+    version: u32,
+    frames: mpsc::Sender<GatewayMessage>,
+    progress: Progress,
+}
+
+/// How far this connection is.
+#[derive(Default)]
+struct Progress {
+    registered: bool,
+    /// The core wants the node to have its set.
+    set_wanted: bool,
+    /// Orders of the core beyond the state, not sent so far.
+    also_stop: Vec<StopOrder>,
+    /// Generation of the last set, and when it was sent.
+    set: Option<(Generation, Instant)>,
+    /// The node missed something: when it gets the set again.
+    again_at: Option<Instant>,
+}
+
+impl Orders {
+    pub(super) fn new(port: SharedPort, link: Arc<Link>, version: u32, frames: mpsc::Sender<GatewayMessage>) -> Self {
+        Self { port, link, version, frames, progress: Progress::default() }
+    }
+
+    /// Works off the queue until the connection ends.
+    pub(super) async fn run(mut self, mut orders: mpsc::Receiver<Order>) {
+        loop {
+            let again_at = self.progress.again_at;
+            let done = tokio::select! {
+                order = orders.recv() => match order {
+                    Some(order) => self.take(order).await,
+                    None => break,
+                },
+                () = tokio::time::sleep_until(again_at.unwrap_or_else(Instant::now)), if again_at.is_some() => {
+                    self.send_set().await
+                }
+            };
+            if done.is_err() {
+                break;
+            }
+        }
+        // Without orders a connection is of no use; a new one gets the full set.
+        self.link.end(Ending::Closed(CloseCode::Normal, String::new()));
+    }
+
+    async fn take(&mut self, order: Order) -> Result<(), Gone> {
+        match order {
+            Order::Registered { settings, log_acks } => self.registered(settings, log_acks).await,
+            Order::Again => {
+                // However often it asks: one set, a while after the last.
+                let pause = Duration::from_millis(RESEND_SET_MS);
+                self.progress.again_at = self.progress.set.map(|(_, at)| at + pause);
+                Ok(())
+            }
+            Order::Effect(Effect::SendDesiredSet { also_stop, .. }) => {
+                self.progress.set_wanted = true;
+                self.progress.also_stop.extend(also_stop);
+                if self.progress.registered { self.send_set().await } else { Ok(()) }
+            }
+            Order::Effect(Effect::StartWorkload { workload_id, attempt, generation, .. })
+                if self.is_news(generation) =>
+            {
+                self.start(workload_id, attempt, generation).await
+            }
+            Order::Effect(Effect::StopWorkload { order, generation, .. }) if self.is_news(generation) => {
+                self.send(GatewayMessage::StopWorkload { generation, order }).await
+            }
+            Order::Effect(Effect::SendSettings { settings, .. }) if self.progress.registered => {
+                let settings = self.with_interval(settings);
+                self.send(GatewayMessage::UpdateConfig { settings }).await
+            }
+            // In the last set, or in the next; the rest does not go to nodes.
+            Order::Effect(
+                Effect::StartWorkload { .. }
+                | Effect::StopWorkload { .. }
+                | Effect::SendSettings { .. }
+                | Effect::CloseLink { .. }
+                | Effect::EraseBlob { .. },
+            ) => Ok(()),
+        }
+    }
+
+    /// The change is newer than the last set. Before the first set nothing is: it will show all.
+    fn is_news(&self, generation: Generation) -> bool {
+        self.progress.set.is_some_and(|(seen, _)| generation > seen)
+    }
+
+    async fn registered(&mut self, settings: NodeSettings, log_acks: BTreeMap<LogKey, u64>) -> Result<(), Gone> {
+        let settings = self.with_interval(settings);
+        self.send(GatewayMessage::Registered { node_id: self.link.node_id, settings, version: self.version, log_acks })
+            .await?;
+        self.progress.registered = true;
+        if self.progress.set_wanted {
+            self.send_set().await?;
+        }
+        Ok(())
+    }
+
+    /// How often this gateway sends heartbeats is its own setting.
+    fn with_interval(&self, settings: NodeSettings) -> NodeSettings {
+        let interval = self.port.settings.heartbeat_interval;
+        NodeSettings { heartbeat_interval_ms: u64::try_from(interval.as_millis()).unwrap_or(u64::MAX), ..settings }
+    }
+
+    async fn send_set(&mut self) -> Result<(), Gone> {
+        let cluster = self.port.control.snapshot();
+        let (generation, wanted, mut stop) = query::desired_set(&cluster, self.link.node_id);
+        let mut workloads = Vec::with_capacity(wanted.len());
+        for (workload, env_handle) in wanted {
+            workloads.extend(self.filled(workload, env_handle).await?);
+        }
+        for order in std::mem::take(&mut self.progress.also_stop) {
+            let same = |known: &StopOrder| (known.workload_id, known.attempt) == (order.workload_id, order.attempt);
+            let is_wanted = workloads.iter().any(|w| (w.workload_id, w.attempt) == (order.workload_id, order.attempt));
+            if !is_wanted && !stop.iter().any(same) {
+                stop.push(order);
+            }
+        }
+        tracing::debug!(node_id = %self.link.node_id, %generation, wanted = workloads.len(), stop = stop.len(), "desired set");
+        self.progress.set = Some((generation, Instant::now()));
+        self.progress.again_at = None;
+        for message in desired_set_messages(generation, workloads, stop) {
+            self.send(message).await?;
+        }
+        Ok(())
+    }
+
+    async fn start(&self, workload_id: WorkloadId, attempt: Attempt, generation: Generation) -> Result<(), Gone> {
+        let cluster = self.port.control.snapshot();
+        let Some((workload, env_handle)) = self.wanted(&cluster, workload_id, attempt) else {
+            tracing::debug!(%workload_id, ?attempt, "not wanted any more when its start was due");
+            return Ok(());
+        };
+        match self.filled(workload, env_handle).await? {
+            Some(workload) => self.send(GatewayMessage::StartWorkload { generation, workload }).await,
+            None => Ok(()),
+        }
+    }
+
+    fn wanted(
+        &self,
+        cluster: &Cluster,
+        workload_id: WorkloadId,
+        attempt: Attempt,
+    ) -> Option<(DesiredWorkload, Option<String>)> {
+        let entry = cluster.workloads.get(workload_id)?;
+        let live = entry.live()?;
+        let current = live.attempt == attempt
+            && live.node_id == self.link.node_id
+            && entry.desired == claw_gateway::workload::Desired::Run;
+        if !current {
+            return None;
+        }
+        Some((query::desired(entry)?, entry.env_handle.clone()))
+    }
+
+    /// Puts the environment values in. A workload whose values are gone is not
+    /// started without them.
+    async fn filled(
+        &self,
+        mut workload: DesiredWorkload,
+        env_handle: Option<String>,
+    ) -> Result<Option<DesiredWorkload>, Gone> {
+        let Some(handle) = env_handle else {
+            return Ok(Some(workload));
+        };
+        let bytes = match self.port.control.blob(&handle).await {
+            Ok(bytes) => bytes,
+            Err(SubmitError::Refused(_)) => return Err(Gone),
+            Err(SubmitError::Fault(fault)) => {
+                self.link
+                    .end(Ending::Refused(RefusalCode::Unavailable, format!("{} ({})", fault.message, fault.fault_id)));
+                return Err(Gone);
+            }
+        };
+        let Some(bytes) = bytes else {
+            tracing::error!(workload_id = %workload.workload_id, handle, "the environment values are erased; the workload is not started");
+            return Ok(None);
+        };
+        match serde_json::from_slice(&bytes) {
+            Ok(env) => {
+                workload.spec.env = env;
+                Ok(Some(workload))
+            }
+            Err(error) => {
+                self.port.control.fault("environment values cannot be read", &error);
+                Ok(None)
+            }
+        }
+    }
+
+    async fn send(&self, message: GatewayMessage) -> Result<(), Gone> {
+        self.frames.send(message).await.map_err(|_| Gone)
+    }
+}
