@@ -53,6 +53,10 @@ impl DataDir {
     pub fn faults(&self) -> PathBuf {
         self.root.join("faults.toml")
     }
+    /// When the agent was last seen alive.
+    pub fn alive(&self) -> PathBuf {
+        self.root.join("alive.json")
+    }
     fn identity(&self) -> PathBuf {
         self.root.join("identity.json")
     }

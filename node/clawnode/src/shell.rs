@@ -4,6 +4,7 @@
 //! measuring) runs as a job that takes its object along and brings it back, so
 //! nothing is shared and nothing waits. Whatever happens becomes an input.
 
+mod alive;
 mod boot;
 mod jobs;
 
@@ -64,6 +65,7 @@ pub struct Agent {
     runtimes: BTreeMap<RuntimeKind, Box<dyn Runtime>>,
     runtime_events: mpsc::Receiver<RuntimeEvent>,
     workloads: std::path::PathBuf,
+    alive: std::path::PathBuf,
     link: Link,
     connection: Option<Connection>,
     /// Rises with each registration: what was read for an older one is not sent.
@@ -108,7 +110,10 @@ impl Agent {
                 Some(event) = self.runtime_events.recv() => self.feed(Input::Runtime { now: clock::now(), event }),
                 Some(job) = self.jobs.join_next(), if !self.jobs.is_empty() => self.job_done(job),
                 _ = logs.tick() => self.start_pump(),
-                _ = health.tick() => self.start_health(),
+                _ = health.tick() => {
+                    alive::note(&self.alive);
+                    self.start_health();
+                }
                 () = tokio::time::sleep_until(self.metrics_at), if self.node.is_registered() && self.probe.is_some() => {
                     self.start_metrics();
                 }

@@ -56,6 +56,9 @@ pub struct SimOptions {
     pub stop_ms: u64,
     /// Log bytes that one stream of a new attempt may hold.
     pub log_bytes_max: u64,
+    /// When the agent before this one was last seen alive, milliseconds since
+    /// boot: what it simulated ended then, not when somebody noticed.
+    pub last_alive_ms: Option<u64>,
 }
 
 /// A stop: how long it takes, and why.
@@ -89,8 +92,12 @@ impl SimRuntime {
             exit
         } else {
             let detail = "simulated workloads end with the agent".to_owned();
-            let exit = exit_of(NodeWorkloadState::Lost, StatusCause::AgentRestarted, detail, clock::wall());
-            write_end(&self.options, folder, (workload.workload_id, workload.attempt), &exit)?;
+            let now = clock::now();
+            let ended_ms = self.options.last_alive_ms.map_or(now.mono_ms, |alive_ms| alive_ms.min(now.mono_ms));
+            let ago_ms = i64::try_from(now.mono_ms - ended_ms).unwrap_or(0);
+            let at = now.wall.plus_ms(-ago_ms);
+            let exit = exit_of(NodeWorkloadState::Lost, StatusCause::AgentRestarted, detail, at);
+            write_end(&self.options, folder, (workload.workload_id, workload.attempt), &exit, ended_ms)?;
             exit
         };
         Ok(Some(FoundWorkload { workload: Arc::new(workload), found: Found::Ended(exit.into()) }))
@@ -167,9 +174,9 @@ impl Runtime for SimRuntime {
 }
 
 /// Writes down an end once: `exit.json`, then the execution log.
-fn write_end(options: &SimOptions, folder: &Folder, key: Key, exit: &ExitFile) -> io::Result<()> {
+fn write_end(options: &SimOptions, folder: &Folder, key: Key, exit: &ExitFile, ended_ms: u64) -> io::Result<()> {
     replace_json(&folder.exit(), exit, Durability::Cached)?;
-    let mut entry = ExecutionEntry::ended(&options.node, key, exit, clock::boot_ms());
+    let mut entry = ExecutionEntry::ended(&options.node, key, exit, ended_ms);
     entry.simulated = true;
     execution_log::append(&options.execution_log, &entry)
 }
@@ -202,7 +209,7 @@ impl Run {
                 exit_of(NodeWorkloadState::Failed, StatusCause::StartFailed, error.to_string(), clock::wall())
             }
         };
-        if let Err(error) = write_end(&self.options, &folder, self.key, &exit) {
+        if let Err(error) = write_end(&self.options, &folder, self.key, &exit, clock::boot_ms()) {
             warn!(%error, "a simulated end could not be written down");
         }
         let (workload_id, attempt) = self.key;

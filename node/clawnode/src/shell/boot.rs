@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::alive;
 use super::jobs::{Probe, PumpCommand};
 use super::{Agent, AgentEvent, RUNTIME_EVENTS_MAX};
 use crate::clock;
@@ -117,6 +118,7 @@ impl AgentOptions {
             runtimes,
             runtime_events,
             workloads: data_dir.workloads(),
+            alive: data_dir.alive(),
             link,
             connection: None,
             session: 0,
@@ -177,6 +179,7 @@ fn make_runtimes(
         start_ms: sim.start_ms,
         stop_ms: sim.stop_ms,
         log_bytes_max: settings.log_buffer_bytes,
+        last_alive_ms: alive::last(&data_dir.alive()),
     };
     let runtime = SimRuntime::new(options, events).map_err(failed)?;
     runtimes.insert(RuntimeKind::Sim, Box::new(runtime));

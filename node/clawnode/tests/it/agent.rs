@@ -14,7 +14,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
 use crate::peer::{NODE_ID, Peer, Session};
-use crate::support::{DEADLINE, eventually, executions, kill_9, number_in, runs, script};
+use crate::support::{DEADLINE, executions, kill_9, number_in, poll_until, runs, script};
 
 fn clawnode(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_clawnode"));
@@ -165,7 +165,7 @@ async fn a_process_survives_its_agent_and_everything_about_it_arrives() {
     assert!(runs(pid), "the workload died with the agent");
     std::fs::write(&gate, "").unwrap();
     let log = folder.path().join("execution.log");
-    eventually("the end", || (executions(&log).len() == 2).then_some(())).await;
+    poll_until("the end", || (executions(&log).len() == 2).then_some(())).await;
 
     let mut agent = Agent::start(folder.path());
     let acks = BTreeMap::from([(stdout_key(&workload), 1)]);
@@ -193,7 +193,7 @@ async fn a_process_survives_its_agent_and_everything_about_it_arrives() {
     acks.insert(LogKey { stream: LogStream::System, ..stdout_key(&workload) }, system.max().unwrap_or(0));
     session.send(GatewayMessage::LogsAck { acks }).await;
     let workloads = folder.path().join("workloads");
-    eventually("removal of the folder", || std::fs::read_dir(&workloads).unwrap().next().is_none().then_some(())).await;
+    poll_until("removal of the folder", || std::fs::read_dir(&workloads).unwrap().next().is_none().then_some(())).await;
 
     let pid = rustix::process::Pid::from_raw(agent.pid()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();

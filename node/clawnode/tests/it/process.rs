@@ -13,7 +13,7 @@ use clawnode::runtime::process::{ProcessOptions, ProcessRuntime};
 use clawnode::runtime::{Key, Runtime as _};
 use tokio::sync::mpsc;
 
-use crate::support::{DEADLINE, eventually, executions, kill_9, lines, number_in, runs, script};
+use crate::support::{DEADLINE, executions, kill_9, lines, number_in, poll_until, runs, script};
 
 /// A runtime on a folder of its own.
 struct Bench {
@@ -178,7 +178,7 @@ async fn a_stop_gives_grace_and_then_kills_the_whole_group() {
     let polite = script(1, "trap 'echo bye; exit 7' TERM; echo ready; while :; do sleep 0.05; done");
     bench.start(&polite, None);
     bench.running().await;
-    eventually("ready", || bench.log(&polite, LogStream::Stdout).first().cloned()).await;
+    poll_until("ready", || bench.log(&polite, LogStream::Stdout).first().cloned()).await;
     bench.runtime.stop(key(&polite), 10_000, StatusCause::StopRequested);
     let end = bench.ended().await;
     assert_eq!(
@@ -196,8 +196,8 @@ async fn a_stop_gives_grace_and_then_kills_the_whole_group() {
     let stubborn = script(2, &text);
     bench.start(&stubborn, None);
     bench.running().await;
-    let child = eventually("child", || number_in(&child)).await;
-    let hidden = eventually("hidden", || number_in(&hidden)).await;
+    let child = poll_until("child", || number_in(&child)).await;
+    let hidden = poll_until("hidden", || number_in(&hidden)).await;
     let began = std::time::Instant::now();
     bench.runtime.stop(key(&stubborn), 60_000, StatusCause::StopRequested);
     bench.runtime.stop(key(&stubborn), 300, StatusCause::MaxDuration);
@@ -288,8 +288,8 @@ async fn a_killed_supervisor_takes_its_workload_with_it() {
         victim.attempt = Attempt(if with_agent { 1 } else { 2 });
         bench.start(&victim, None);
         bench.running().await;
-        let main_pid = eventually("main", || number_in(&main)).await;
-        let child_pid = eventually("child", || number_in(&child)).await;
+        let main_pid = poll_until("main", || number_in(&main)).await;
+        let child_pid = poll_until("child", || number_in(&child)).await;
         let end = if with_agent {
             kill_9(bench.shim_pid(&victim));
             bench.ended().await
@@ -299,12 +299,12 @@ async fn a_killed_supervisor_takes_its_workload_with_it() {
             let (sender, _) = mpsc::channel(1);
             bench.runtime = ProcessRuntime::new(options(&bench.path("elsewhere")), sender).unwrap();
             kill_9(shim_pid);
-            eventually("end of the supervisor", || (!runs(shim_pid)).then_some(())).await;
+            poll_until("end of the supervisor", || (!runs(shim_pid)).then_some(())).await;
             let Found::Ended(end) = bench.restart_agent(&victim) else { panic!("it lives") };
             end
         };
         assert_eq!((end.state, end.cause), (NodeWorkloadState::Lost, StatusCause::SupervisorGone));
-        eventually("end of the processes", || (!runs(main_pid) && !runs(child_pid)).then_some(())).await;
+        poll_until("end of the processes", || (!runs(main_pid) && !runs(child_pid)).then_some(())).await;
         bench.runtime.remove(key(&victim));
         std::fs::remove_file(&main).unwrap();
         std::fs::remove_file(&child).unwrap();
@@ -321,23 +321,23 @@ async fn the_lease_is_kept_without_an_agent() {
     let short = lease(700, 1_200);
     bench.start(&stubborn, Some(short));
     bench.running().await;
-    let pid = eventually("pid", || number_in(&pid_file)).await;
+    let pid = poll_until("pid", || number_in(&pid_file)).await;
     let found = bench.restart_agent(&stubborn);
     assert_eq!(found, Found::Live { state: NodeWorkloadState::Running, lease: Some(short) });
     let longer = lease(1_500, 2_000);
     bench.runtime.renew_lease(key(&stubborn), longer);
     let renewed = bench.runtime.folder(key(&stubborn)).root().join("lease.json");
     let read = || serde_json::from_slice::<Option<Lease>>(&std::fs::read(&renewed).unwrap()).unwrap();
-    eventually("renewal", || (read() == Some(longer)).then_some(())).await;
+    poll_until("renewal", || (read() == Some(longer)).then_some(())).await;
     let (sender, _) = mpsc::channel(1);
     let elsewhere = bench.path("elsewhere");
     bench.runtime = ProcessRuntime::new(options(&elsewhere), sender).unwrap();
-    eventually("past the first lease", || (clock::boot_ms() > short.kill_at_ms + 50).then_some(())).await;
+    poll_until("past the first lease", || (clock::boot_ms() > short.kill_at_ms + 50).then_some(())).await;
     assert!(runs(pid), "the renewal was not heard");
-    eventually("the end", || (!runs(pid)).then_some(())).await;
+    poll_until("the end", || (!runs(pid)).then_some(())).await;
     let late_ms = clock::boot_ms().saturating_sub(longer.kill_at_ms);
     assert!(clock::boot_ms() >= longer.kill_at_ms && late_ms < 1_000, "killed {late_ms} ms after the lease");
-    let end = eventually("exit.json", || match bench.restart_agent(&stubborn) {
+    let end = poll_until("exit.json", || match bench.restart_agent(&stubborn) {
         Found::Ended(end) => Some(end),
         Found::Live { .. } | Found::NeverStarted => None,
     })

@@ -30,7 +30,7 @@ pub(crate) fn script(n: u8, text: &str) -> DesiredWorkload {
 }
 
 /// Waits until something is there.
-pub(crate) async fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub(crate) async fn poll_until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let began = Instant::now();
     loop {
         if let Some(found) = look() {
