@@ -20,13 +20,8 @@ const CORE_TOOLS_MIN: usize = 22;
 fn walk(schema: &Value, path: &str, visit: &mut dyn FnMut(&str, &Value)) {
     visit(path, schema);
     match schema {
-        Value::Object(map) => map
-            .iter()
-            .for_each(|(key, inner)| walk(inner, &format!("{path}/{key}"), visit)),
-        Value::Array(list) => list
-            .iter()
-            .enumerate()
-            .for_each(|(i, inner)| walk(inner, &format!("{path}/{i}"), visit)),
+        Value::Object(map) => map.iter().for_each(|(key, inner)| walk(inner, &format!("{path}/{key}"), visit)),
+        Value::Array(list) => list.iter().enumerate().for_each(|(i, inner)| walk(inner, &format!("{path}/{i}"), visit)),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }
@@ -45,10 +40,7 @@ fn faults(check: impl Fn(&OpDef, &mut Vec<String>)) -> Vec<String> {
 #[test]
 fn every_schema_is_a_valid_2020_12_schema_of_an_object() {
     let found = faults(|op, found| {
-        for (side, schema) in [
-            ("params", (op.params_schema)()),
-            ("output", (op.output_schema)()),
-        ] {
+        for (side, schema) in [("params", (op.params_schema)()), ("output", (op.output_schema)())] {
             if let Err(error) = jsonschema::draft202012::meta::validate(&schema) {
                 found.push(format!("{side}: {error}"));
             }
@@ -74,23 +66,13 @@ fn schemas_are_portable() {
                 if path.ends_with("/properties") {
                     return;
                 }
-                for keyword in [
-                    "$ref",
-                    "$defs",
-                    "$schema",
-                    "format",
-                    "default",
-                    "title",
-                    "definitions",
-                ] {
+                for keyword in ["$ref", "$defs", "$schema", "format", "default", "title", "definitions"] {
                     if map.contains_key(keyword) {
                         found.push(format!("{path}: {keyword}"));
                     }
                 }
                 let null = |value: &Value| value == "null" || value.is_null();
-                if map.get("type").is_some_and(|t| {
-                    null(t) || t.as_array().is_some_and(|list| list.iter().any(null))
-                }) {
+                if map.get("type").is_some_and(|t| null(t) || t.as_array().is_some_and(|list| list.iter().any(null))) {
                     found.push(format!("{path}: null type"));
                 }
             });
@@ -104,11 +86,7 @@ fn every_advertised_field_is_explained_or_obvious() {
     let found = faults(|op, found| {
         let params = (op.params_schema)();
         for (name, field) in params["properties"].as_object().into_iter().flatten() {
-            if field
-                .get("description")
-                .and_then(Value::as_str)
-                .is_none_or(str::is_empty)
-            {
+            if field.get("description").and_then(Value::as_str).is_none_or(str::is_empty) {
                 found.push(format!("{name} has no description"));
             }
         }
@@ -133,11 +111,7 @@ fn names_and_texts_are_short_and_of_one_style() {
     assert_eq!(found, Vec::<String>::new());
     let names: BTreeSet<_> = OPERATIONS.iter().map(|op| op.name).collect();
     let paths: BTreeSet<_> = OPERATIONS.iter().map(OpDef::cli_path).collect();
-    assert_eq!(
-        (names.len(), paths.len()),
-        (OPERATIONS.len(), OPERATIONS.len()),
-        "names and command lines are unique"
-    );
+    assert_eq!((names.len(), paths.len()), (OPERATIONS.len(), OPERATIONS.len()), "names and command lines are unique");
 }
 
 #[test]
@@ -147,14 +121,8 @@ fn reads_and_mutations_keep_their_form() {
         let params = (op.params_schema)();
         let has = |field: &str| params["properties"].get(field).is_some();
         if op.read_only {
-            if op.tier != Tier::Read
-                || op.destructive
-                || !op.idempotent
-                || op.undo != UndoClass::None
-            {
-                found.push(
-                    "a read is tier 0, harmless, repeatable and has nothing to undo".to_owned(),
-                );
+            if op.tier != Tier::Read || op.destructive || !op.idempotent || op.undo != UndoClass::None {
+                found.push("a read is tier 0, harmless, repeatable and has nothing to undo".to_owned());
             }
             if has("mode") || has("request_id") || has("reason") {
                 found.push("a read takes no mode, request_id or reason".to_owned());
@@ -186,7 +154,9 @@ fn the_core_set_fits_its_token_budget() {
     let core: Vec<&OpDef> = OPERATIONS.iter().filter(|op| op.core).collect();
     let mut costs: Vec<(usize, &str)> = core
         .iter()
-        .map(|op| (cost(&json!({ "name": op.name, "description": op.doc, "inputSchema": (op.params_schema)() })), op.name))
+        .map(|op| {
+            (cost(&json!({ "name": op.name, "description": op.doc, "inputSchema": (op.params_schema)() })), op.name)
+        })
         .collect();
     // The three that reach all other operations, as the MCP face lists them.
     for (name, fields) in [
@@ -195,24 +165,19 @@ fn the_core_set_fits_its_token_budget() {
         ("tool_call", json!({ "name": {}, "args": {} })),
     ] {
         let text = "Find, describe or call any operation of the system, also those that are not listed here; checks and permissions are the same as for a listed one.";
-        let mut schema = json!({ "type": "object", "additionalProperties": false, "required": ["name"], "properties": fields });
+        let mut schema =
+            json!({ "type": "object", "additionalProperties": false, "required": ["name"], "properties": fields });
         for (_, field) in schema["properties"].as_object_mut().into_iter().flatten() {
             *field = json!({ "type": "string", "description": "Name of the operation, or its arguments, or words to look for." });
         }
-        costs.push((
-            cost(&json!({ "name": name, "description": text, "inputSchema": schema })),
-            name,
-        ));
+        costs.push((cost(&json!({ "name": name, "description": text, "inputSchema": schema })), name));
     }
     assert!(costs.len() >= CORE_TOOLS_MIN, "{} tools", costs.len());
     let total: usize = costs.iter().map(|(tokens, _)| tokens).sum();
     costs.sort_unstable();
     costs.reverse();
     println!("{} tools, {total} tokens: {costs:?}", costs.len());
-    assert!(
-        total <= CORE_TOKENS_MAX,
-        "{total} tokens, at most {CORE_TOKENS_MAX}: {costs:?}"
-    );
+    assert!(total <= CORE_TOKENS_MAX, "{total} tokens, at most {CORE_TOKENS_MAX}: {costs:?}");
 }
 
 #[test]
@@ -235,20 +200,11 @@ fn definitions_match_their_goldens() {
         let text = serde_json::to_string_pretty(&whole).expect("a definition is JSON") + "\n";
         expect_file![folder.join(format!("{}.json", op.name))].assert_eq(&text);
     }
-    let known: BTreeSet<String> = OPERATIONS
-        .iter()
-        .map(|op| format!("{}.json", op.name))
-        .collect();
+    let known: BTreeSet<String> = OPERATIONS.iter().map(|op| format!("{}.json", op.name)).collect();
     let files = std::fs::read_dir(&folder).expect("the folder of goldens exists");
-    let stale: Vec<_> = files
-        .filter_map(|f| f.ok()?.file_name().into_string().ok())
-        .filter(|f| !known.contains(f))
-        .collect();
-    assert_eq!(
-        stale,
-        Vec::<String>::new(),
-        "goldens of operations that are gone"
-    );
+    let stale: Vec<_> =
+        files.filter_map(|f| f.ok()?.file_name().into_string().ok()).filter(|f| !known.contains(f)).collect();
+    assert_eq!(stale, Vec::<String>::new(), "goldens of operations that are gone");
 }
 
 /// What a caller reads after a mistake.
@@ -266,23 +222,8 @@ fn refused(tool: &str, args: Value) -> String {
     line("got", refusal.got.unwrap_or_default());
     line("allowed", refusal.allowed.join(" | "));
     line("did_you_mean", refusal.did_you_mean.unwrap_or_default());
-    line(
-        "evidence",
-        if refusal.evidence.is_null() {
-            String::new()
-        } else {
-            refusal.evidence.to_string()
-        },
-    );
-    line(
-        "next",
-        refusal
-            .next
-            .iter()
-            .map(|call| format!("{} {}", call.tool, call.args))
-            .collect::<Vec<_>>()
-            .join("; "),
-    );
+    line("evidence", if refusal.evidence.is_null() { String::new() } else { refusal.evidence.to_string() });
+    line("next", refusal.next.iter().map(|call| format!("{} {}", call.tool, call.args)).collect::<Vec<_>>().join("; "));
     text
 }
 
@@ -295,37 +236,16 @@ fn refusals_name_the_path_what_was_got_and_what_is_allowed() {
         refused("workload_list", json!({ "limit": 500 })),
         refused("workload_list", json!({ "limit": "ten" })),
         refused("workload_wait", json!({})),
-        refused(
-            "operation_get",
-            json!({ "operation_id": "wl_00000000000000000000000001" }),
-        ),
-        refused(
-            "node_drain",
-            json!({ "node": "gpu-1", "mode": "aply", "grace_s": 9_999 }),
-        ),
+        refused("operation_get", json!({ "operation_id": "wl_00000000000000000000000001" })),
+        refused("node_drain", json!({ "node": "gpu-1", "mode": "aply", "grace_s": 9_999 })),
         refused("workload_run", json!({ "spec": { "gpu": { "cuont": 4 } } })),
-        refused(
-            "workload_run",
-            json!({ "spec": { "gpu": { "vendor": "nvidea" } } }),
-        ),
+        refused("workload_run", json!({ "spec": { "gpu": { "vendor": "nvidea" } } })),
         refused("workload_run", json!({ "spec": { "ports": [80, 70_000] } })),
         refused("workload_run", json!({ "spec": { "env": { "A": 1 } } })),
-        refused(
-            "workload_run",
-            json!({ "spec": { "volumes": [{ "source": "data" }] } }),
-        ),
-        refused(
-            "workload_run",
-            json!({ "spec": { "on_partition": { "stop_after": "long" } } }),
-        ),
-        refused(
-            "workload_run",
-            json!({ "spec": { "not_before": "tomorrow" } }),
-        ),
-        refused(
-            "workload_run",
-            json!({ "spec": { "not_before": "2026-13-45T00:00:00Z" } }),
-        ),
+        refused("workload_run", json!({ "spec": { "volumes": [{ "source": "data" }] } })),
+        refused("workload_run", json!({ "spec": { "on_partition": { "stop_after": "long" } } })),
+        refused("workload_run", json!({ "spec": { "not_before": "tomorrow" } })),
+        refused("workload_run", json!({ "spec": { "not_before": "2026-13-45T00:00:00Z" } })),
         refused("node_label", json!({ "node": "n", "set": { "a/b": 1 } })),
         refused("cluster_status", json!([1])),
     ]
@@ -341,10 +261,5 @@ fn what_is_checked_is_what_is_parsed() {
     let args = json!({ "spec": { "name": "a", "gpu": { "count": 4, "model": "H100" }, "command": ["true"], "on_partition": "keep" }, "mode": "plan" });
     let call = Call::parse("workload_run", args.clone()).expect("valid arguments");
     assert_eq!((call.name(), call.args()), ("workload_run", args));
-    assert_eq!(
-        Call::parse("cluster_status", Value::Null)
-            .expect("no arguments are an empty object")
-            .args(),
-        json!({})
-    );
+    assert_eq!(Call::parse("cluster_status", Value::Null).expect("no arguments are an empty object").args(), json!({}));
 }
