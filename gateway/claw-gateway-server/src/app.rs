@@ -157,6 +157,12 @@ impl GatewayServer {
         let node = serve::bind(self.config.node.listen).await.map_err(StartError::Listen)?;
         let node_addr = node.local_addr().map_err(StartError::Listen)?;
         let names = ports::names(&self.config.node, node_addr);
+        if node_addr.ip().is_unspecified() && names.advertised.is_none() {
+            tracing::warn!(
+                "the node port listens on all addresses, and its certificate names none of them: \
+                 set node.advertise to the name by which nodes reach it"
+            );
+        }
         let node_tls =
             serve::OwnCertificate::new(Arc::clone(authority), Arc::clone(&self.clock), names.dns, names.ips)?;
         let http_addr = http.local_addr().map_err(StartError::Listen)?;

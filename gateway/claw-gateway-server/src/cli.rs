@@ -118,23 +118,25 @@ pub async fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn exit_code(error: &anyhow::Error) -> ExitCode {
-    let damaged = error.chain().any(|cause| {
-        matches!(cause.downcast_ref(), Some(OpenError::Damage(_)))
-            || matches!(cause.downcast_ref(), Some(JournalError::Damage(_)))
-            || matches!(
-                cause.downcast_ref(),
-                Some(control::StartError::Event { .. } | control::StartError::Snapshot(_))
-            )
-    });
     let is_usage =
         error.chain().any(|cause| cause.is::<config::ConfigError>() || cause.is::<control::CrashPlanError>());
-    if damaged {
+    if error.chain().any(is_damage) {
         ExitCode::from(EXIT_DAMAGED)
     } else if is_usage {
         ExitCode::from(EXIT_USAGE)
     } else {
         ExitCode::FAILURE
     }
+}
+
+/// The journal is not what was written.
+fn is_damage(cause: &(dyn std::error::Error + 'static)) -> bool {
+    matches!(cause.downcast_ref(), Some(OpenError::Damage(_)))
+        || matches!(cause.downcast_ref(), Some(JournalError::Damage(_)))
+        || matches!(
+            cause.downcast_ref(),
+            Some(StartError::Control(control::StartError::Event { .. } | control::StartError::Snapshot(_)))
+        )
 }
 
 fn log_to_stderr(format: LogFormat) {
@@ -208,18 +210,10 @@ async fn told_to_stop(terminate: &mut Signal, interrupt: &mut Signal) {
 
 /// Says what to do about a start that failed.
 fn explain(error: StartError) -> anyhow::Error {
-    let StartError::Control(control::StartError::Journal(OpenError::Damage(damage))) = &error else {
-        return error.into();
+    let advice = match &error {
+        StartError::Control(control::StartError::Journal(OpenError::Damage(damage))) => verify::advice(damage),
+        _ => return error.into(),
     };
-    let from = match damage.first_bad_seq {
-        Some(seq) => format!(", from event {seq} on"),
-        None => String::new(),
-    };
-    let advice = format!(
-        "the journal is damaged: {}{from}. Nothing was changed and nothing started. \
-         Keep the folder as it is, restore a copy, and start that with --epoch-above",
-        damage.file
-    );
     anyhow::Error::from(error).context(advice)
 }
 

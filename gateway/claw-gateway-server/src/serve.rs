@@ -28,7 +28,7 @@ use crate::control::Clock;
 
 /// Connections of one port at the same time.
 const CONNECTIONS_MAX: usize = 8_192;
-/// A TLS handshake, and the head of a request, are there by then or the connection ends.
+/// A TLS handshake is done by then or the connection ends.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 /// How long requests under way may take when the gateway stops.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
@@ -114,9 +114,28 @@ impl OwnCertificate {
     }
 }
 
+/// What is served where.
+pub(crate) struct Port {
+    pub(crate) listener: TcpListener,
+    pub(crate) router: Router,
+    pub(crate) tls: Tls,
+    /// A connection without the head of a request for so long is closed, idle ones too.
+    pub(crate) head_deadline: Duration,
+}
+
+/// What every connection of a port needs.
+#[derive(Clone)]
+struct Shared {
+    router: Router,
+    head_deadline: Duration,
+    stop: CancellationToken,
+}
+
 /// Accepts and serves until `stop`, then waits for requests under way, within a
 /// deadline.
-pub(crate) async fn serve(listener: TcpListener, router: Router, tls: Tls, stop: CancellationToken) {
+pub(crate) async fn serve(port: Port, stop: CancellationToken) {
+    let Port { listener, router, tls, head_deadline } = port;
+    let shared = Shared { router, head_deadline, stop: stop.clone() };
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut connections = JoinSet::new();
     loop {
@@ -136,8 +155,8 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, tls: Tls, stop:
                 continue;
             }
         };
-        let connection = connection(stream, addr, place, acceptor, router.clone(), stop.clone());
-        connections.spawn(connection);
+        let peer = Peer { addr, certificates: Arc::from([]), _place: Arc::new(place) };
+        connections.spawn(connection(stream, peer, acceptor, shared.clone()));
     }
     // From here on nobody new is let in.
     drop(listener);
@@ -174,20 +193,13 @@ async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> (TcpStream, 
     }
 }
 
-async fn connection(
-    stream: TcpStream,
-    addr: SocketAddr,
-    place: OwnedSemaphorePermit,
-    acceptor: Option<TlsAcceptor>,
-    router: Router,
-    stop: CancellationToken,
-) {
+async fn connection(stream: TcpStream, mut peer: Peer, acceptor: Option<TlsAcceptor>, shared: Shared) {
+    let addr = peer.addr;
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%addr, %error, "cannot switch off Nagle's algorithm");
     }
-    let mut peer = Peer { addr, certificates: Arc::from([]), _place: Arc::new(place) };
     let Some(acceptor) = acceptor else {
-        return http(stream, peer, router, stop).await;
+        return http(stream, peer, shared).await;
     };
     let handshake = tokio::time::timeout(HANDSHAKE_DEADLINE, acceptor.accept(stream));
     let stream = tokio::select! {
@@ -196,21 +208,21 @@ async fn connection(
             Ok(Err(error)) => return tracing::info!(%addr, %error, "TLS handshake failed"),
             Err(_) => return tracing::info!(%addr, "TLS handshake took too long"),
         },
-        () = stop.cancelled() => return,
+        () = shared.stop.cancelled() => return,
     };
     let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
     peer.certificates = certificates.iter().map(|certificate| certificate.clone().into_owned()).collect();
-    Box::pin(http(stream, peer, router, stop)).await;
+    Box::pin(http(stream, peer, shared)).await;
 }
 
-async fn http<S>(stream: S, peer: Peer, router: Router, stop: CancellationToken)
+async fn http<S>(stream: S, peer: Peer, shared: Shared)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let addr = peer.addr;
-    let service = TowerToHyperService::new(router.map_request(introduced(peer)));
+    let service = TowerToHyperService::new(shared.router.map_request(introduced(peer)));
     let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HANDSHAKE_DEADLINE);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(shared.head_deadline);
     builder.http2().timer(TokioTimer::new());
     let served = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     let mut served = std::pin::pin!(served);
@@ -218,7 +230,7 @@ where
     let result = loop {
         tokio::select! {
             result = served.as_mut() => break result,
-            () = stop.cancelled(), if !stopping => {
+            () = shared.stop.cancelled(), if !stopping => {
                 stopping = true;
                 served.as_mut().graceful_shutdown();
             }

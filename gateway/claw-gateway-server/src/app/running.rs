@@ -15,10 +15,15 @@ use tokio_util::sync::CancellationToken;
 use super::Opened;
 use crate::control::{self, ControlPlane, ControlTask, EffectQueue, SubmitError};
 use crate::node_link::{self, SharedPort};
-use crate::serve::{self, Tls};
+use crate::serve::{self, Port, Tls};
 
 /// How often the core is told that time has passed.
 const TICK: Duration = Duration::from_secs(1);
+/// How long an idle HTTP connection stays open: longer than clients keep theirs,
+/// so that none of them sends into a closing one.
+const HTTP_IDLE: Duration = Duration::from_mins(2);
+/// The same of the node port, where nobody has a reason to wait.
+const NODE_HEAD_DEADLINE: Duration = Duration::from_secs(10);
 /// How long links may take to close.
 const LINKS_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -69,14 +74,16 @@ pub(super) fn begin(parts: Parts) -> Running {
     let (stop_faces, stop_rest) = (CancellationToken::new(), CancellationToken::new());
     let core_over = CancellationToken::new();
     let mut faces = JoinSet::new();
-    faces.spawn(serve::serve(opened.http, router, http_tls, stop_faces.clone()));
+    let http = Port { listener: opened.http, router, tls: http_tls, head_deadline: HTTP_IDLE };
+    faces.spawn(serve::serve(http, stop_faces.clone()));
     let mut rest = JoinSet::new();
-    rest.spawn(serve::serve(
-        opened.node,
-        node_link::router(Arc::clone(&port)),
-        Tls::Own(Box::new(opened.node_tls)),
-        stop_rest.clone(),
-    ));
+    let nodes = Port {
+        listener: opened.node,
+        router: node_link::router(Arc::clone(&port)),
+        tls: Tls::Own(Box::new(opened.node_tls)),
+        head_deadline: NODE_HEAD_DEADLINE,
+    };
+    rest.spawn(serve::serve(nodes, stop_rest.clone()));
     rest.spawn(node_link::perform(Arc::clone(&port), effects, stop_rest.clone()));
     rest.spawn(node_link::watch_silence(Arc::clone(&port), stop_rest.clone()));
     let house = control::keep_house(control.clone()).with_cancellation_token_owned(stop_rest.clone());

@@ -3,17 +3,27 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use anyhow::Context as _;
-use claw_storage::{Journal as _, SqliteJournal};
+use claw_storage::{Damage, Journal as _, JournalError, OpenError, SqliteJournal};
 
 /// Reads everything, checks everything, and says where the journal stands.
 pub(super) fn journal(data_dir: &Path) -> anyhow::Result<String> {
     let folder = data_dir.join("journal");
     // Opening would make a new one.
     anyhow::ensure!(folder.join("journal.db").exists(), "there is no journal in {}", folder.display());
-    let (mut journal, opened) =
-        SqliteJournal::open(&folder).with_context(|| format!("the journal in {} does not open", folder.display()))?;
-    let report = journal.verify().with_context(|| format!("the journal in {} is damaged", folder.display()))?;
+    let (mut journal, opened) = SqliteJournal::open(&folder).map_err(|error| match &error {
+        OpenError::Damage(damage) => {
+            let advice = advice(damage);
+            anyhow::Error::from(error).context(advice)
+        }
+        _ => error.into(),
+    })?;
+    let report = journal.verify().map_err(|error| match &error {
+        JournalError::Damage(damage) => {
+            let advice = advice(damage);
+            anyhow::Error::from(error).context(advice)
+        }
+        _ => error.into(),
+    })?;
     let mut hash = String::with_capacity(64);
     for byte in report.head.hash {
         write!(hash, "{byte:02x}").expect("a text takes what is written to it");
@@ -29,4 +39,14 @@ pub(super) fn journal(data_dir: &Path) -> anyhow::Result<String> {
         report.n_blobs,
         opened.n_unacknowledged,
     ))
+}
+
+/// Which file, from where on, and what to do.
+pub(super) fn advice(damage: &Damage) -> String {
+    let from = damage.first_bad_seq.map_or_else(String::new, |seq| format!(", from event {seq} on"));
+    format!(
+        "the journal is damaged: {}{from}. Nothing was changed. Keep the folder as it is, restore a copy, \
+         and start that with --epoch-above and the highest epoch that the nodes saw",
+        damage.file
+    )
 }
