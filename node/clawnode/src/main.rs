@@ -18,9 +18,12 @@ use clawnode::shell::{AgentError, AgentEvent, AgentOptions, status_text};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 not enrolled yet, \
+4 another agent runs on the data folder, 5 the gateway refused to enroll the node.";
+
 /// The agent of a machine in a Clawbernetes fleet.
 #[derive(Debug, Parser)]
-#[command(name = "clawnode", version)]
+#[command(name = "clawnode", version, after_help = EXIT_CODES)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,

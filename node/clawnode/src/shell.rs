@@ -17,7 +17,7 @@ use claw_proto::codec::{CodecError, encode_node};
 use claw_proto::ids::NodeId;
 use claw_proto::message::NodeSettings;
 use claw_proto::spec::RuntimeKind;
-use claw_proto::topology::NodeCapabilities;
+use claw_proto::topology::{GpuHealth, NodeCapabilities};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -167,7 +167,7 @@ impl Agent {
     fn perform(&mut self, action: Action) {
         match action {
             Action::Persist { write, change } => self.unwritten.push_back((write, change)),
-            Action::Send(envelope) => self.send(&encode_node(&envelope)),
+            Action::Send(envelope) => self.send(encode_node(&envelope)),
             Action::Start { workload, lease } => {
                 let key = (workload.workload_id, workload.attempt);
                 info!(workload_id = %key.0, attempt = key.1.0, runtime = %workload.runtime, "start");
@@ -201,8 +201,8 @@ impl Agent {
         }
     }
 
-    fn send(&mut self, frame: &[u8]) {
-        let sent = self.connection.as_ref().is_some_and(|connection| connection.send(frame.to_vec()));
+    fn send(&mut self, frame: Vec<u8>) {
+        let sent = self.connection.as_ref().is_some_and(|connection| connection.send(frame));
         if !sent && let Some(connection) = self.connection.take() {
             warn!("the gateway reads too slowly; the connection is ended");
             connection.close();
@@ -296,6 +296,9 @@ impl Agent {
     fn set_capabilities(&mut self, gpus: Vec<claw_proto::topology::GpuInfo>) {
         if self.capabilities.gpus == gpus {
             return;
+        }
+        for gpu in gpus.iter().filter(|gpu| gpu.health == GpuHealth::Failed) {
+            self.each_runtime(|runtime| runtime.gpu_failed(&gpu.uuid));
         }
         self.capabilities.gpus = gpus;
         let capabilities = Box::new(self.capabilities.clone());

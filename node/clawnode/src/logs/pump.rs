@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use claw_proto::ids::{Attempt, WorkloadId};
 use claw_proto::limits::{LOG_BYTES_PER_MESSAGE_MAX, LOG_LINES_PER_MESSAGE_MAX};
@@ -20,6 +20,10 @@ const LINE_OVERHEAD_BYTES: usize = 32;
 /// The size of the whole buffer is looked at every so many polls.
 const POLLS_PER_SWEEP: u32 = 20;
 
+/// The log of an attempt that is over is kept so long for a gateway that does
+/// not acknowledge it.
+const KEPT_UNACKED_MAX: Duration = Duration::from_hours(24);
+
 #[derive(Debug)]
 struct Log {
     reader: SegmentReader,
@@ -32,8 +36,8 @@ struct Log {
 struct AttemptLogs {
     folder: PathBuf,
     logs: BTreeMap<LogStream, Log>,
-    /// The attempt is over and its final record acknowledged.
-    over: bool,
+    /// Since when the attempt is over and its final record acknowledged.
+    over: Option<Instant>,
 }
 
 /// Reads the logs of all attempts of a node.
@@ -74,14 +78,14 @@ impl LogPump {
             (*stream, log)
         };
         let logs = LogStream::ALL.iter().map(log).collect();
-        let logs = AttemptLogs { folder: folder.to_path_buf(), logs, over: false };
+        let logs = AttemptLogs { folder: folder.to_path_buf(), logs, over: None };
         self.attempts.insert((workload_id, attempt), logs);
     }
 
     /// The attempt is over: once everything is acknowledged it is `finished`.
     pub fn over(&mut self, workload_id: WorkloadId, attempt: Attempt) {
         if let Some(logs) = self.attempts.get_mut(&(workload_id, attempt)) {
-            logs.over = true;
+            logs.over.get_or_insert_with(Instant::now);
         }
     }
 
@@ -164,7 +168,11 @@ impl LogPump {
                 }
                 complete &= log.reader.next_sequence() == log.acked + 1;
             }
-            if logs.over && complete {
+            let given_up = logs.over.is_some_and(|since| since.elapsed() > KEPT_UNACKED_MAX);
+            if given_up && !complete {
+                warn!(?key, "nobody acknowledged the rest of a log; it is removed");
+            }
+            if given_up || (logs.over.is_some() && complete) {
                 polled.finished.push(key);
             }
         }

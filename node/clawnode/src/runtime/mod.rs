@@ -8,7 +8,7 @@ pub mod sim;
 
 use std::sync::Arc;
 
-use claw_proto::ids::{Attempt, WorkloadId};
+use claw_proto::ids::{Attempt, GpuUuid, WorkloadId};
 use claw_proto::message::{DesiredWorkload, StatusCause};
 use claw_proto::spec::RuntimeKind;
 
@@ -35,6 +35,9 @@ pub trait Runtime: Send {
 
     /// Moves the lease of an attempt forward.
     fn renew_lease(&mut self, key: Key, lease: Lease);
+
+    /// A GPU of the node failed. Real programs notice by themselves.
+    fn gpu_failed(&mut self, gpu: &GpuUuid);
 
     /// Removes what is left of an attempt that is over.
     fn remove(&mut self, key: Key);

@@ -20,6 +20,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use claw_proto::ids::GpuUuid;
 use claw_proto::message::{DesiredWorkload, LogStream, NodeWorkloadState, StatusCause};
 use claw_proto::spec::RuntimeKind;
 use tokio::sync::{mpsc, watch};
@@ -32,7 +33,7 @@ use super::{Key, Runtime};
 use crate::clock;
 use crate::files::{Durability, create_folder, read_json, replace_json};
 use crate::logs::SegmentWriter;
-use crate::node::{Found, FoundWorkload, Lease, RuntimeEvent};
+use crate::node::{Found, FoundWorkload, Lease, RuntimeEvent, WorkloadEnd};
 
 /// Begins every line that a simulated workload writes.
 pub const LINE_MARK: &str = "[simulated]";
@@ -64,12 +65,19 @@ pub struct SimOptions {
 /// A stop: how long it takes, and why.
 type Stop = Option<(u64, StatusCause)>;
 
+/// How to reach a pretended run.
+#[derive(Debug)]
+struct Attempt {
+    stop: watch::Sender<Stop>,
+    gpus: Vec<GpuUuid>,
+}
+
 /// Pretends to run workloads.
 #[derive(Debug)]
 pub struct SimRuntime {
     options: SimOptions,
     events: mpsc::Sender<RuntimeEvent>,
-    attempts: BTreeMap<Key, watch::Sender<Stop>>,
+    attempts: BTreeMap<Key, Attempt>,
     tasks: JoinSet<()>,
 }
 
@@ -104,6 +112,19 @@ impl SimRuntime {
     }
 }
 
+impl SimRuntime {
+    /// An attempt of which nothing can be read: without a folder it never
+    /// began, with one it ended with the agent.
+    fn judge_unseen(&self, workload: &Arc<DesiredWorkload>) -> FoundWorkload {
+        let key = (workload.workload_id, workload.attempt);
+        let began = Folder::of(&self.options.workloads, key).root().exists();
+        let detail = "simulated workloads end with the agent";
+        let lost = WorkloadEnd::of(NodeWorkloadState::Lost, StatusCause::AgentRestarted, detail);
+        let found = if began { Found::Ended(lost) } else { Found::NeverStarted };
+        FoundWorkload { workload: Arc::clone(workload), found }
+    }
+}
+
 impl Runtime for SimRuntime {
     fn kind(&self) -> RuntimeKind {
         RuntimeKind::Sim
@@ -129,9 +150,7 @@ impl Runtime for SimRuntime {
         }
         let seen: BTreeSet<Key> = found.iter().map(|one| (one.workload.workload_id, one.workload.attempt)).collect();
         let unseen = known.iter().filter(|workload| !seen.contains(&(workload.workload_id, workload.attempt)));
-        found.extend(
-            unseen.map(|workload| FoundWorkload { workload: Arc::clone(workload), found: Found::NeverStarted }),
-        );
+        found.extend(unseen.map(|workload| self.judge_unseen(workload)));
         found
     }
 
@@ -139,15 +158,15 @@ impl Runtime for SimRuntime {
         while self.tasks.try_join_next().is_some() {}
         let key = (workload.workload_id, workload.attempt);
         let (stop, receiver) = watch::channel(None);
-        self.attempts.insert(key, stop);
+        self.attempts.insert(key, Attempt { stop, gpus: workload.gpus.clone() });
         let run = Run { options: self.options.clone(), workload, key, stop: receiver, events: self.events.clone() };
         self.tasks.spawn(run.play());
     }
 
     fn stop(&mut self, key: Key, grace_ms: u64, cause: StatusCause) {
-        if let Some(stop) = self.attempts.get(&key) {
+        if let Some(attempt) = self.attempts.get(&key) {
             let stop_ms = self.options.stop_ms.min(grace_ms);
-            stop.send_modify(|known| {
+            attempt.stop.send_modify(|known| {
                 let (known_ms, first) = known.unwrap_or((stop_ms, cause));
                 *known = Some((known_ms.min(stop_ms), first));
             });
@@ -156,6 +175,15 @@ impl Runtime for SimRuntime {
 
     /// The lease ends by a stop: a simulated workload cannot outlive its agent.
     fn renew_lease(&mut self, _key: Key, _lease: Lease) {}
+
+    /// A simulated program dies with its GPU, as a real one does.
+    fn gpu_failed(&mut self, gpu: &GpuUuid) {
+        for attempt in self.attempts.values().filter(|attempt| attempt.gpus.contains(gpu)) {
+            attempt.stop.send_modify(|known| {
+                known.get_or_insert((0, StatusCause::GpuMissing));
+            });
+        }
+    }
 
     fn remove(&mut self, key: Key) {
         self.attempts.remove(&key);
@@ -284,7 +312,12 @@ impl Run {
                 Err(_) => break,
             }
         }
-        Some(exit_of(NodeWorkloadState::Stopped, cause, String::new(), clock::wall()))
+        let (state, detail) = if cause == StatusCause::GpuMissing {
+            (NodeWorkloadState::Failed, format!("{LINE_MARK} a gpu failed"))
+        } else {
+            (NodeWorkloadState::Stopped, String::new())
+        };
+        Some(exit_of(state, cause, detail, clock::wall()))
     }
 
     fn write_lines(&self, folder: &Folder) {

@@ -235,16 +235,31 @@ async fn simulated_work_says_so_and_ends_with_its_agent() {
     std::fs::write(folder.path().join("faults.toml"), "[[fault]]\nat_s = 0\ngpu = 7\nkind = \"lost\"\n").unwrap();
     session.wait_for(|message| matches!(message, NodeMessage::CapabilitiesChanged { .. }).then_some(())).await;
 
+    std::fs::write(folder.path().join("faults.toml"), "[[fault]]\nat_s = 0\ngpu = 0\nkind = \"lost\"\n").unwrap();
+    let records = session.records_until(|record| record.state.is_final()).await;
+    let failed = records.last().unwrap();
+    assert_eq!(
+        (failed.attempt, failed.state, failed.cause),
+        (Attempt(2), NodeWorkloadState::Failed, StatusCause::GpuMissing)
+    );
+    session.send(start_order(3, sim(3))).await;
+    let records = session.records_until(|record| record.state.is_final()).await;
+    assert_eq!(records.last().unwrap().cause, StatusCause::GpuMissing, "a failed GPU takes no new work");
+    std::fs::remove_file(folder.path().join("faults.toml")).unwrap();
+    session.wait_for(|message| matches!(message, NodeMessage::CapabilitiesChanged { .. }).then_some(())).await;
+    session.send(start_order(4, sim(4))).await;
+    session.records_until(|record| record.attempt == Attempt(4) && record.state == NodeWorkloadState::Running).await;
+
     kill_9(agent.pid());
     agent.child.wait().await.unwrap();
     let _again = Agent::start(folder.path());
     let (mut session, _) = peer.register(0, BTreeMap::new()).await;
     let records = session.records_until(|record| record.state == NodeWorkloadState::Lost).await;
     let lost = records.last().unwrap();
-    assert_eq!((lost.attempt, lost.cause, lost.simulated), (Attempt(2), StatusCause::AgentRestarted, true));
+    assert_eq!((lost.attempt, lost.cause, lost.simulated), (Attempt(4), StatusCause::AgentRestarted, true));
     let ends: Vec<_> =
         executions(&folder.path().join("execution.log")).into_iter().filter_map(|entry| entry.state).collect();
-    assert_eq!(ends, [NodeWorkloadState::Stopped, NodeWorkloadState::Lost]);
+    assert_eq!(ends, [NodeWorkloadState::Stopped, NodeWorkloadState::Failed, NodeWorkloadState::Lost]);
 }
 
 #[tokio::test]

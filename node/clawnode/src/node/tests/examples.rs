@@ -227,3 +227,49 @@ fn silence_ends_the_connection_and_unacked_records_go_out_again() {
         @20200 forget attempt 1
     "#]]);
 }
+
+#[test]
+fn a_repeated_frame_is_dropped_and_a_missing_one_ends_the_connection() {
+    let mut story = Story::begin();
+    for (now_ms, sequence, nonce) in [(1_100, 1, 1), (1_200, 1, 2), (1_300, 2, 3), (1_400, 4, 4), (1_500, 5, 5)] {
+        let body = GatewayMessage::Heartbeat { nonce, confirmed: 0 };
+        let generation = Generation { epoch: 3, n: 0 };
+        let envelope = Envelope { version: 1, epoch: 3, sequence, ack: 0, generation, body };
+        story.step(Input::Gateway { now: at(now_ms), envelope: Box::new(envelope) });
+    }
+    story.reads(expect![[r#"
+        @1000 send register, 0 running
+        @1100 send answer 1
+        @1300 send answer 3
+        @1400 close Protocol: frame 4 came after frame 2
+    "#]]);
+}
+
+#[test]
+fn max_duration_ends_a_workload_and_a_shorter_stop_ends_it_earlier() {
+    let mut story = Story::begin();
+    story.start(2_000, 1, 1, OnPartition::Keep);
+    story.running(3_000, 1);
+    story.step(Input::Disconnected { now: at(4_000) });
+    story.step(Input::Tick { now: at(62_999) });
+    story.step(Input::Tick { now: at(63_000) });
+    story.step(Input::Tick { now: at(63_100) });
+    story.step(Input::Connected { now: at(63_200) });
+    story.gateway(63_300, registered());
+    let order =
+        StopOrder { workload_id: workload_id(0), attempt: Attempt(1), grace_s: 0, cause: StatusCause::StopRequested };
+    let generation = Generation { epoch: 3, n: 2 };
+    story.gateway(63_400, GatewayMessage::StopWorkload { generation, order: order.clone() });
+    story.gateway(63_500, GatewayMessage::StopWorkload { generation, order });
+    story.ended(63_600, 1, WorkloadEnd::of(NodeWorkloadState::Stopped, StatusCause::MaxDuration, ""));
+    story.reads(expect![[r#"
+        @1000 send register, 0 running
+        @2000 start attempt 1 lease None
+        @3000 send #1 attempt 1 running (progress)
+        @63000 stop attempt 1 grace 2000 ms, max_duration
+        @63200 send register, 1 running
+        @63300 send #1 attempt 1 running (progress), #2 attempt 1 stopping (max_duration)
+        @63400 stop attempt 1 grace 0 ms, max_duration
+        @63600 send #3 attempt 1 stopped (max_duration)
+    "#]]);
+}

@@ -37,28 +37,30 @@ impl Attached {
 /// Looks through all folders; returns what was found and which of it lives.
 pub(super) fn recover(options: &ProcessOptions, known: &[Arc<DesiredWorkload>]) -> (Vec<FoundWorkload>, Vec<Attached>) {
     let mut found = Vec::new();
-    let mut live = Vec::new();
-    let mut seen = BTreeSet::new();
     for folder in folders(&options.workloads) {
-        match look_at(options, &folder) {
-            Ok(Some(one)) => {
-                seen.insert((one.workload.workload_id, one.workload.attempt));
-                if matches!(one.found, Found::Live { .. }) {
-                    live.push(Attached { options: options.clone(), folder, workload: Arc::clone(&one.workload) });
-                }
-                found.push(one);
+        match read_json::<SpecFile>(&folder.spec()) {
+            Ok(Some(spec)) if spec.workload.runtime == RuntimeKind::Process => {
+                found.push(judge(options, &folder, Arc::new(spec.workload)));
             }
-            Ok(None) => {}
-            Err(error) => {
-                warn!(%error, folder = %folder.root().display(), "an attempt's folder could not be read");
-            }
+            Ok(_) => {}
+            Err(error) => warn!(%error, folder = %folder.root().display(), "an attempt's folder could not be read"),
         }
     }
+    let seen: BTreeSet<Key> = found.iter().map(|one| (one.workload.workload_id, one.workload.attempt)).collect();
     for workload in known {
-        if !seen.contains(&(workload.workload_id, workload.attempt)) {
-            found.push(FoundWorkload { workload: Arc::clone(workload), found: Found::NeverStarted });
+        let key = (workload.workload_id, workload.attempt);
+        if !seen.contains(&key) {
+            // The specification may be unreadable; lock and exit status still tell.
+            found.push(judge(options, &Folder::of(&options.workloads, key), Arc::clone(workload)));
         }
     }
+    let is_live = |one: &&FoundWorkload| matches!(one.found, Found::Live { .. });
+    let attach = |one: &FoundWorkload| Attached {
+        options: options.clone(),
+        folder: Folder::of(&options.workloads, (one.workload.workload_id, one.workload.attempt)),
+        workload: Arc::clone(&one.workload),
+    };
+    let live = found.iter().filter(is_live).map(attach).collect();
     (found, live)
 }
 
@@ -72,27 +74,34 @@ fn folders(workloads: &Path) -> Vec<Folder> {
     }
 }
 
-fn look_at(options: &ProcessOptions, folder: &Folder) -> io::Result<Option<FoundWorkload>> {
-    let Some(spec) = read_json::<SpecFile>(&folder.spec())? else {
-        return Ok(None);
-    };
-    if spec.workload.runtime != RuntimeKind::Process {
-        return Ok(None);
+/// What became of an attempt. If that cannot be found out it counts as living:
+/// a wrong "over" could start a second copy, a wrong "lives" only waits.
+fn judge(options: &ProcessOptions, folder: &Folder, workload: Arc<DesiredWorkload>) -> FoundWorkload {
+    let key = (workload.workload_id, workload.attempt);
+    let found = look_at(options, folder, key).unwrap_or_else(|error| {
+        warn!(%error, folder = %folder.root().display(), "whether an attempt lives is not known yet");
+        Found::Live { state: NodeWorkloadState::Starting, lease: None }
+    });
+    FoundWorkload { workload, found }
+}
+
+fn look_at(options: &ProcessOptions, folder: &Folder, key: Key) -> io::Result<Found> {
+    if !folder.root().try_exists()? {
+        return Ok(Found::NeverStarted);
     }
-    let found = |found| Ok(Some(FoundWorkload { workload: Arc::new(spec.workload.clone()), found }));
     let Some(_lock) = folder.try_lock()? else {
-        let state = if folder.started().exists() { NodeWorkloadState::Running } else { NodeWorkloadState::Starting };
+        let is_running = folder.started().try_exists()?;
+        let state = if is_running { NodeWorkloadState::Running } else { NodeWorkloadState::Starting };
         let lease = read_json::<LeaseFile>(&folder.lease())?.flatten();
-        return found(Found::Live { state, lease });
+        return Ok(Found::Live { state, lease });
     };
     if let Some(exit) = read_json::<ExitFile>(&folder.exit())? {
-        return found(Found::Ended(exit.into()));
+        return Ok(Found::Ended(exit.into()));
     }
-    if !folder.attempted().exists() {
-        return found(Found::NeverStarted);
+    if !folder.attempted().try_exists()? {
+        return Ok(Found::NeverStarted);
     }
-    let key = (spec.workload.workload_id, spec.workload.attempt);
-    found(Found::Ended(bury(options, folder, key)?.into()))
+    Ok(Found::Ended(bury(options, folder, key)?.into()))
 }
 
 /// The supervisor is gone without a word: whatever it left is killed, and the

@@ -20,6 +20,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use claw_proto::ids::GpuUuid;
 use claw_proto::message::{DesiredWorkload, StatusCause};
 use claw_proto::spec::RuntimeKind;
 use tokio::sync::{mpsc, watch};
@@ -132,6 +133,8 @@ impl Runtime for ProcessRuntime {
     fn renew_lease(&mut self, key: Key, lease: Lease) {
         self.order(key, |orders| orders.lease = Some(lease));
     }
+
+    fn gpu_failed(&mut self, _gpu: &GpuUuid) {}
 
     fn remove(&mut self, key: Key) {
         self.attempts.remove(&key);
