@@ -148,6 +148,12 @@ impl GatewayServer {
             not_after = %authority.not_after(),
             "certificate authority"
         );
+        if authority.cluster_name() != self.config.cluster_name {
+            tracing::warn!(
+                configured = self.config.cluster_name,
+                "the cluster keeps the name in its authority, which was given at the first start"
+            );
+        }
         Ok(Arc::new(authority))
     }
 

@@ -1,7 +1,7 @@
 mod peer;
 
 use claw_gateway::Operation;
-use claw_proto::ids::Attempt;
+use claw_proto::ids::{Attempt, NodeId};
 use claw_proto::message::{
     GatewayMessage, LogChunk, LogKey, LogLine, LogStream, NodeMessage, NodeWorkloadState, RefusalCode, StatusCause,
     StatusRecord, SystemMetrics,
@@ -11,6 +11,9 @@ use claw_security::pki::{CertRequest, CertificateAuthority};
 use claw_tools::nodes::NodeLink;
 use claw_tools::workloads::WorkloadState;
 
+use tokio_util::sync::CancellationToken;
+
+use super::links::NodeLinks;
 use crate::control::LogRead;
 use peer::{
     Connection, Ended, Machine, authority, capabilities, enroll, enroll_body, http, only_workload, operate, run_of,
@@ -325,4 +328,64 @@ async fn a_connection_ends_with_its_certificate() {
     assert_refused(&mut link, RefusalCode::UnknownNode).await;
     assert!(running.control().now() >= certificate.not_after);
     running.shutdown().await;
+}
+
+/// A store that takes no lines keeps nobody from giving signs of life, and
+/// nothing is acknowledged that is not stored.
+#[tokio::test]
+async fn a_full_log_store_cuts_nobody_off() {
+    let folder = tempfile::tempdir().unwrap();
+    let never = format!("logs.min_free_bytes={}", i64::MAX);
+    let running = start(folder.path(), &[&never, "node.heartbeat_timeout_ms=1000"]).await;
+    let authority = authority(folder.path());
+    let control = running.control().clone();
+    let node = enroll(&running, &authority, "gpu-1").await;
+    let (mut link, ..) = Connection::registered(&running, &authority, &node).await;
+    operate(&control, run_of("job", &[]), None).await;
+    let GatewayMessage::StartWorkload { workload, .. } = link.next().await.unwrap() else { panic!() };
+    let key = LogKey { workload_id: workload.workload_id, attempt: workload.attempt, stream: LogStream::Stdout };
+    for sequence in 1..=50 {
+        let chunks = vec![LogChunk { key, gap: None, lines: vec![line(sequence, "lost?")] }];
+        link.send(NodeMessage::Logs { chunks }).await;
+    }
+    // Behind all those lines: facts get through, and heartbeats for longer than the timeout.
+    let records = vec![status(1, &key, NodeWorkloadState::Running)];
+    link.send(NodeMessage::WorkloadStatus { records }).await;
+    let mut log_acks = 0;
+    while link.acked < 1 || link.highest_confirmed < 15 {
+        log_acks += usize::from(matches!(link.any().await, Ok(GatewayMessage::LogsAck { .. })));
+    }
+    assert_eq!(log_acks, 0);
+    assert_eq!(control.snapshot().nodes.get(node.node_id).unwrap().link, NodeLink::Online);
+    running.shutdown().await;
+}
+
+/// Silence counts from the last sign of life, not while the gateway itself holds
+/// the connection up, and not in the first two timeouts of a gateway.
+#[test]
+fn silence_is_counted_fairly() {
+    let at = |ms: i64| Timestamp::from_unix_ms(1_000_000 + ms);
+    let (id, timeout_ms) = (NodeId::from_bits(1), 100);
+    let links = NodeLinks::new(at(0));
+    assert_eq!(links.silent(id, at(200), timeout_ms), None, "it may have been connected before");
+    assert_eq!(links.silent(id, at(201), timeout_ms), Some(at(0)));
+
+    let (orders, _kept) = tokio::sync::mpsc::channel(1);
+    let link = links.connect(id, orders, CancellationToken::new());
+    links.heard(id, at(300));
+    links.heard(id, at(250));
+    assert_eq!(links.silent(id, at(400), timeout_ms), None);
+    assert_eq!(links.silent(id, at(401), timeout_ms), Some(at(300)));
+
+    links.held_up(&link, true, at(310));
+    assert_eq!(links.silent(id, at(900), timeout_ms), None, "we hold it up");
+    links.held_up(&link, false, at(900));
+    assert_eq!(links.silent(id, at(1_000), timeout_ms), None, "what it sent meanwhile is read first");
+    assert_eq!(links.silent(id, at(1_001), timeout_ms), Some(at(300)), "leases count from the sign of life");
+
+    links.disconnect(&link);
+    links.heard(id, at(1_100));
+    assert_eq!(links.silent(id, at(1_201), timeout_ms), Some(at(1_100)), "connected or not");
+    links.forget(id);
+    assert_eq!(links.silent(id, at(2_000), timeout_ms), Some(at(0)));
 }
