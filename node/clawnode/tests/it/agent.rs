@@ -38,13 +38,13 @@ async fn join(peer: &Peer, data_dir: &Path, token: &str, status: &str) -> (Outpu
 }
 
 /// A running agent.
-struct Agent {
-    child: Child,
+pub(crate) struct Agent {
+    pub(crate) child: Child,
     lines: tokio::io::Lines<BufReader<tokio::process::ChildStdout>>,
 }
 
 impl Agent {
-    fn start(data_dir: &Path) -> Self {
+    pub(crate) fn start(data_dir: &Path) -> Self {
         let mut command = clawnode(&["run", "--data-dir", data_dir.to_str().unwrap()]);
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -55,12 +55,12 @@ impl Agent {
         tokio::time::timeout(DEADLINE, self.lines.next_line()).await.expect("not ready").unwrap().expect("it ended")
     }
 
-    fn pid(&self) -> i32 {
+    pub(crate) fn pid(&self) -> i32 {
         i32::try_from(self.child.id().unwrap()).unwrap()
     }
 }
 
-async fn enrolled(peer: &Peer) -> tempfile::TempDir {
+pub(crate) async fn enrolled(peer: &Peer) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let (output, request) = join(peer, folder.path(), &peer.token(), "200 OK").await;
     assert!(output.status.success(), "{output:?}");
