@@ -3,6 +3,11 @@
 //! Exit codes: 0 done · 1 failed · 2 wrong usage or configuration · 3 not
 //! enrolled yet · 4 another agent runs on the data folder · 5 the gateway
 //! refused to enroll the node.
+//!
+//! Standard output carries one line, `clawnode ready node_id=…`, once the node
+//! is registered for the first time; everything else goes to standard error.
+//! Under a service manager only this process may be signaled (`KillMode=process`
+//! of systemd): host processes and their supervisors live on without it.
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
