@@ -62,18 +62,13 @@ pub fn read_list(tsv: &str) -> Vec<Component> {
         let mut next = || cells.next().unwrap_or_default().trim().to_owned();
         let (name, types, home) = (next(), next(), next());
         let types = types.split(',').map(str::trim).filter(|t| is_type_name(t));
-        components.push(Component {
-            name,
-            types: types.map(str::to_owned).collect(),
-            home,
-        });
+        components.push(Component { name, types: types.map(str::to_owned).collect(), home });
     }
     components
 }
 
 fn is_type_name(text: &str) -> bool {
-    text.starts_with(|c: char| c.is_ascii_uppercase())
-        && text.chars().all(|c| c.is_ascii_alphanumeric())
+    text.starts_with(|c: char| c.is_ascii_uppercase()) && text.chars().all(|c| c.is_ascii_alphanumeric())
 }
 
 /// Reads the table: the one whose head begins with `component`.
@@ -199,11 +194,7 @@ impl Place {
         let folder = format!("{}/", stem(place));
         let tests = test_only_files(sources);
         let here = |s: &&Source| s.path == file || s.path.starts_with(&folder);
-        let own: Vec<&Source> = sources
-            .iter()
-            .filter(here)
-            .filter(|s| !tests.contains(&s.path))
-            .collect();
+        let own: Vec<&Source> = sources.iter().filter(here).filter(|s| !tests.contains(&s.path)).collect();
         let titles: Vec<&str> = own.iter().filter_map(|s| title(&s.text)).collect();
         Self {
             exists: repo.exists(&file) || repo.exists(&folder),
@@ -271,10 +262,7 @@ fn check_present(component: &Component, row: &Row, place: &Place, missing: &str)
     }
     let mut findings = Vec::new();
     if !place.titled {
-        let problem = format!(
-            "no module doc at {} begins with the component's name",
-            row.place
-        );
+        let problem = format!("no module doc at {} begins with the component's name", row.place);
         findings.push(row.finding(problem, &format!("begin one with `//! # {name}: ...`")));
     }
     for wanted in &row.types {

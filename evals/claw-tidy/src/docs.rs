@@ -14,9 +14,7 @@ pub const README: &str = "README.md";
 pub const MAP: &str = "ARCHITECTURE.md";
 
 /// The top-level folders: a path in a document that begins with one must exist.
-const FOLDERS: [&str; 7] = [
-    "proto/", "tools/", "prompts/", "intents/", "gateway/", "node/", "evals/",
-];
+const FOLDERS: [&str; 7] = ["proto/", "tools/", "prompts/", "intents/", "gateway/", "node/", "evals/"];
 
 /// The documents every folder of the map has, and those at the root.
 const REQUIRED: [&str; 15] = [
@@ -121,10 +119,7 @@ fn leads_somewhere(repo: &Repo, from: &str, target: &str) -> bool {
     if !repo.exists(&path) {
         return false;
     }
-    anchor.is_empty()
-        || repo
-            .text(&path)
-            .is_some_and(|text| anchors(text).contains(anchor))
+    anchor.is_empty() || repo.text(&path).is_some_and(|text| anchors(text).contains(anchor))
 }
 
 /// `target` seen from the folder of `from`.
@@ -151,11 +146,7 @@ fn anchors(text: &str) -> BTreeSet<String> {
         .map(|(_, line)| {
             let title = line.trim_start_matches('#').trim().to_lowercase();
             let kept = |c: &char| c.is_alphanumeric() || [' ', '-', '_'].contains(c);
-            title
-                .chars()
-                .filter(kept)
-                .collect::<String>()
-                .replace(' ', "-")
+            title.chars().filter(kept).collect::<String>().replace(' ', "-")
         })
         .collect()
 }
@@ -190,25 +181,12 @@ pub fn check_map(repo: &Repo, workspace: &Workspace) -> Vec<Finding> {
         let row = format!("| `{}` |", krate.folder);
         if !text.lines().any(|line| line.starts_with(&row)) {
             let problem = format!("{} has no row in the code map", krate.folder);
-            findings.push(Finding::new(
-                MAP,
-                0,
-                problem,
-                format!("add `{row} what it owns |`"),
-            ));
+            findings.push(Finding::new(MAP, 0, problem, format!("add `{row} what it owns |`")));
         }
         let drawn = |line: &str| line.split_whitespace().any(|word| word == krate.name);
-        if !text
-            .lines()
-            .any(|line| line.starts_with('L') && drawn(line))
-        {
+        if !text.lines().any(|line| line.starts_with('L') && drawn(line)) {
             let problem = format!("{} is not in the drawing of the layers", krate.name);
-            findings.push(Finding::new(
-                MAP,
-                0,
-                problem,
-                "add it to its line `L<n> ...`",
-            ));
+            findings.push(Finding::new(MAP, 0, problem, "add it to its line `L<n> ...`"));
         }
     }
     findings
@@ -220,24 +198,28 @@ pub const REGISTRY: &str = "tools/claw-tools/src/registry.rs";
 /// Commands of `claw` that are no operations.
 const LOCAL_COMMANDS: [&str; 7] = ["call", "tools", "up", "doctor", "mcp", "completion", "help"];
 
-/// Every `claw noun verb` that a document shows is an operation of the registry.
+/// Every `claw <noun> <verb>` that a document or a comment shows is an operation of the registry.
 pub fn check_commands(repo: &Repo) -> Vec<Finding> {
     let registry = repo.text(REGISTRY).unwrap_or_default();
-    let names: BTreeSet<&str> = registry
-        .lines()
-        .filter_map(|line| line.split_once(" = \"")?.1.split('"').next())
-        .collect();
+    let names: BTreeSet<&str> =
+        registry.lines().filter_map(|line| line.split_once(" = \"")?.1.split('"').next()).collect();
+    let documents = repo.with_extension(&[".md"]).into_iter().map(|(path, text)| (path, shown_commands(text)));
+    let comments = repo.with_extension(&[".rs"]).into_iter().map(|(path, text)| (path, commented_commands(text)));
     let mut findings = Vec::new();
-    for (path, text) in repo.with_extension(&[".md"]) {
-        for (line, command) in shown_commands(text) {
-            if !is_command(&names, &command) {
-                let problem = format!("`claw {command}` is no command");
-                let fix = "`claw tools` lists the operations";
-                findings.push(Finding::new(path, line, problem, fix));
-            }
+    for (path, shown) in documents.chain(comments) {
+        for (line, command) in shown.iter().filter(|(_, command)| !is_command(&names, command)) {
+            let problem = format!("`claw {command}` is no command");
+            findings.push(Finding::new(path, *line, problem, "`claw tools` lists the operations"));
         }
     }
     findings
+}
+
+/// What stands behind `claw ` in code spans of a Rust file's comments.
+fn commented_commands(text: &str) -> Vec<(usize, String)> {
+    let comments = text.lines().enumerate().filter(|(_, line)| line.trim_start().starts_with("//"));
+    let spans = comments.flat_map(|(index, line)| code_spans(line).into_iter().map(move |span| (index + 1, span)));
+    spans.filter_map(|(line, span)| Some((line, span.strip_prefix("claw ")?.to_owned()))).collect()
 }
 
 /// What stands behind `claw ` at the start of a line of a code block or of a code span.
@@ -249,11 +231,7 @@ fn shown_commands(text: &str) -> Vec<(usize, String)> {
             in_fence = !in_fence;
             continue;
         }
-        let codes = if in_fence {
-            vec![line.trim()]
-        } else {
-            code_spans(line)
-        };
+        let codes = if in_fence { vec![line.trim()] } else { code_spans(line) };
         for code in codes {
             let code = code.strip_prefix("./dev ").unwrap_or(code);
             if let Some(rest) = code.strip_prefix("claw ") {
@@ -283,29 +261,18 @@ pub fn check_promises(repo: &Repo, sources: &[Source]) -> Vec<Finding> {
     let mut findings = Vec::new();
     if rows.is_empty() {
         let problem = "there is no table whose head begins with `promise`";
-        findings.push(Finding::new(
-            README,
-            0,
-            problem,
-            "add it, with the columns promise | test",
-        ));
+        findings.push(Finding::new(README, 0, problem, "add it, with the columns promise | test"));
     }
     for (line, row) in rows {
         let cells: Vec<&str> = row.trim().trim_matches('|').split('|').collect();
         let named = code_spans(cells.last().copied().unwrap_or_default());
         if named.is_empty() {
-            let fix =
-                "name the test's function in backticks in the last column, or take the row out";
+            let fix = "name the test's function in backticks in the last column, or take the row out";
             findings.push(Finding::new(README, line, "the promise names no test", fix));
         }
         for name in named.iter().filter(|name| !tests.contains(**name)) {
             let problem = format!("the promise names the test `{name}`, which does not exist");
-            findings.push(Finding::new(
-                README,
-                line,
-                problem,
-                "name the right one, or take the row out",
-            ));
+            findings.push(Finding::new(README, line, problem, "name the right one, or take the row out"));
         }
     }
     findings

@@ -47,12 +47,7 @@ pub fn check_error_pages(repo: &Repo) -> Vec<Finding> {
     let codes = codes(&Source::new(ENUM_FILE, text));
     if codes.is_empty() {
         let problem = format!("no variant of {ENUM_NAME} was found");
-        return vec![Finding::new(
-            ENUM_FILE,
-            0,
-            problem,
-            "the enum stands in this file",
-        )];
+        return vec![Finding::new(ENUM_FILE, 0, problem, "the enum stands in this file")];
     }
     let page = |code: &str| format!("{PAGES}/{code}.md");
     let mut findings = Vec::new();
@@ -88,10 +83,7 @@ pub const GAPS: &str = "gateway/docs/gaps.md";
 /// Every field that the core refuses as not built stands in the list of gaps: the first
 /// texts of the calls `not("field", ..)`.
 pub fn check_gaps(repo: &Repo) -> Vec<Finding> {
-    let source = Source::new(
-        REFUSED_FIELDS,
-        repo.text(REFUSED_FIELDS).unwrap_or_default(),
-    );
+    let source = Source::new(REFUSED_FIELDS, repo.text(REFUSED_FIELDS).unwrap_or_default());
     let gaps = repo.text(GAPS).unwrap_or_default();
     let mut fields = 0;
     let mut findings = Vec::new();
@@ -105,12 +97,7 @@ pub fn check_gaps(repo: &Repo) -> Vec<Finding> {
         if !gaps.contains(&format!("`{field}`")) {
             let problem = format!("`{field}` is refused and not in the list of gaps");
             let fix = format!("add it to {GAPS}");
-            findings.push(Finding::new(
-                REFUSED_FIELDS,
-                source.line_of(at),
-                problem,
-                fix,
-            ));
+            findings.push(Finding::new(REFUSED_FIELDS, source.line_of(at), problem, fix));
         }
     }
     if fields == 0 {
@@ -125,22 +112,12 @@ fn check_page(path: &str, code: &str, text: &str) -> Vec<Finding> {
     let mut findings = Vec::new();
     if !text.starts_with(&format!("# {code}\n")) {
         let problem = "the page does not begin with its code";
-        findings.push(Finding::new(
-            path,
-            1,
-            problem,
-            format!("begin with `# {code}`"),
-        ));
+        findings.push(Finding::new(path, 1, problem, format!("begin with `# {code}`")));
     }
     for heading in HEADINGS {
         if !text.lines().any(|line| line == heading) {
             let problem = format!("the page lacks `{heading}`");
-            findings.push(Finding::new(
-                path,
-                0,
-                problem,
-                "add it, with at least one line below",
-            ));
+            findings.push(Finding::new(path, 0, problem, "add it, with at least one line below"));
         }
     }
     findings
@@ -151,8 +128,7 @@ mod tests {
     use super::*;
 
     const ENUM: &str = "fn f() -> ErrorCode;\nclosed_enum! {\n    /// Codes, e.g. `Other = {`.\n    ErrorCode {\n        /// No room = full.\n        NoCapacity = \"NO_CAPACITY\",\n        StalePlan = \"STALE_PLAN\",\n        Forbidden = \"FORBIDDEN\"\n    }\n}\n";
-    const GOOD: &str =
-        "# STALE_PLAN\n\n## What it means\nx\n## Common causes\nx\n## What to do next\nx\n";
+    const GOOD: &str = "# STALE_PLAN\n\n## What it means\nx\n## Common causes\nx\n## What to do next\nx\n";
 
     #[test]
     fn codes_are_read_from_the_enum() {

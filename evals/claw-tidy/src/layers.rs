@@ -35,26 +35,15 @@ const LAYERS: [(&str, u8); 25] = [
 ];
 
 /// Edges inside one layer, each of them wanted.
-const LEVEL_EDGES: [(&str, &str); 2] = [
-    ("claw-storage-duckdb", "claw-storage"),
-    ("molt-integration-tests", "molt-testchain"),
-];
+const LEVEL_EDGES: [(&str, &str); 2] =
+    [("claw-storage-duckdb", "claw-storage"), ("molt-integration-tests", "molt-testchain")];
 
 /// The one crate below `node/` that the gateway may know: a leaf of pure values.
 const SHARED_LEAF: &str = "molt-core";
 
 /// What the pure layers (0 to 2) must not link, directly or through others.
-const IMPURE: [&str; 9] = [
-    "tokio",
-    "reqwest",
-    "axum",
-    "hyper",
-    "bollard",
-    "rusqlite",
-    "rmcp",
-    "async-openai",
-    "tokio-tungstenite",
-];
+const IMPURE: [&str; 9] =
+    ["tokio", "reqwest", "axum", "hyper", "bollard", "rusqlite", "rmcp", "async-openai", "tokio-tungstenite"];
 
 /// Packages that cost much or link foreign code, and the crates that may name them.
 /// A `*` at the end stands for any rest.
@@ -66,15 +55,7 @@ const FENCED: [(&str, &[&str]); 8] = [
     ("bollard*", &["clawnode"]),
     ("nvml-wrapper*", &["clawnode"]),
     ("async-openai", &["claw-llm"]),
-    (
-        "rmcp",
-        &[
-            "claw-gateway-server",
-            "claw-cli",
-            "claw-e2e-tests",
-            "claw-evals",
-        ],
-    ),
+    ("rmcp", &["claw-gateway-server", "claw-cli", "claw-e2e-tests", "claw-evals"]),
 ];
 
 /// Second TLS stacks: one crypto provider (ring) is enough.
@@ -142,9 +123,7 @@ pub fn check_sides(repo: &Repo, workspace: &Workspace) -> Vec<Finding> {
         let declared = krate.deps_of(&[DepKind::Dev]).into_iter();
         let linked = workspace.linked_crates(&krate.name).into_iter();
         for dep in linked.chain(declared) {
-            let on_other_side = workspace
-                .get(dep)
-                .is_some_and(|other| side(other).as_deref() == Some(forbidden));
+            let on_other_side = workspace.get(dep).is_some_and(|other| side(other).as_deref() == Some(forbidden));
             if on_other_side && dep != SHARED_LEAF {
                 findings.push(Finding::new(
                     &manifest(krate),
@@ -220,10 +199,8 @@ pub fn check_packages(lock: &str, resolved: &Resolved) -> Vec<Finding> {
             ));
         }
     }
-    let sorted_maps_lost = resolved
-        .features
-        .get("serde_json")
-        .is_some_and(|features| features.contains("preserve_order"));
+    let sorted_maps_lost =
+        resolved.features.get("serde_json").is_some_and(|features| features.contains("preserve_order"));
     if sorted_maps_lost {
         findings.push(Finding::new(
             "Cargo.toml",

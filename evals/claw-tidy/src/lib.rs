@@ -37,29 +37,14 @@ pub struct Finding {
 
 impl Finding {
     /// Builds a finding at `path:line`.
-    pub fn new(
-        path: &str,
-        line: usize,
-        problem: impl Into<String>,
-        fix: impl Into<String>,
-    ) -> Self {
-        Self {
-            path: path.to_owned(),
-            line,
-            problem: problem.into(),
-            fix: fix.into(),
-        }
+    pub fn new(path: &str, line: usize, problem: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self { path: path.to_owned(), line, problem: problem.into(), fix: fix.into() }
     }
 }
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            path,
-            line,
-            problem,
-            fix,
-        } = self;
+        let Self { path, line, problem, fix } = self;
         write!(f, "{path}:{line}: {problem}\n      fix: {fix}")
     }
 }
@@ -82,9 +67,5 @@ impl fmt::Debug for Broken {
 
 /// A rule holds when nothing was found.
 pub fn holds(findings: Vec<Finding>) -> Result<(), Broken> {
-    if findings.is_empty() {
-        Ok(())
-    } else {
-        Err(Broken(findings))
-    }
+    if findings.is_empty() { Ok(()) } else { Err(Broken(findings)) }
 }

@@ -9,9 +9,7 @@ use crate::scan::Source;
 const LEAST_CODE_LINES: usize = 20;
 
 /// The top-level folders that hold crates.
-const SIDES: [&str; 7] = [
-    "proto", "tools", "prompts", "intents", "gateway", "node", "evals",
-];
+const SIDES: [&str; 7] = ["proto", "tools", "prompts", "intents", "gateway", "node", "evals"];
 
 /// Every crate shares the workspace's lints.
 pub fn check_lints(repo: &Repo, workspace: &Workspace) -> Vec<Finding> {
@@ -93,15 +91,8 @@ mod tests {
     use crate::metadata::Crate;
 
     fn workspace(folder: &str) -> Workspace {
-        let krate = Crate {
-            name: "claw-x".to_owned(),
-            folder: folder.to_owned(),
-            has_bin: false,
-            deps: Vec::new(),
-        };
-        Workspace {
-            crates: vec![krate],
-        }
+        let krate = Crate { name: "claw-x".to_owned(), folder: folder.to_owned(), has_bin: false, deps: Vec::new() };
+        Workspace { crates: vec![krate] }
     }
 
     #[test]

@@ -43,11 +43,7 @@ impl Crate {
     /// Names of the dependencies of the given kinds.
     pub fn deps_of(&self, kinds: &[DepKind]) -> Vec<&str> {
         let fits = |dep: &&Dep| kinds.contains(&dep.kind);
-        self.deps
-            .iter()
-            .filter(fits)
-            .map(|dep| dep.name.as_str())
-            .collect()
+        self.deps.iter().filter(fits).map(|dep| dep.name.as_str()).collect()
     }
 }
 
@@ -136,9 +132,7 @@ pub fn cargo_metadata(root: &Path, resolve: bool) -> Result<Value, String> {
     } else {
         command.arg("--no-deps");
     }
-    let output = command
-        .output()
-        .map_err(|error| format!("cannot start cargo: {error}"))?;
+    let output = command.output().map_err(|error| format!("cannot start cargo: {error}"))?;
     if !output.status.success() {
         return Err(String::from_utf8_lossy(&output.stderr).into_owned());
     }
@@ -148,10 +142,7 @@ pub fn cargo_metadata(root: &Path, resolve: bool) -> Result<Value, String> {
 /// Reads the workspace's crates out of the answer of [`cargo_metadata`].
 pub fn workspace(metadata: &Value) -> Workspace {
     let root = text(metadata, "workspace_root");
-    let members: BTreeSet<&str> = list(metadata, "workspace_members")
-        .iter()
-        .filter_map(Value::as_str)
-        .collect();
+    let members: BTreeSet<&str> = list(metadata, "workspace_members").iter().filter_map(Value::as_str).collect();
     let crates = list(metadata, "packages")
         .iter()
         .filter(|package| members.contains(text(package, "id")))
@@ -188,21 +179,15 @@ fn read_dep(dep: &Value) -> Dep {
 
 /// Reads the resolved graph out of the answer of [`cargo_metadata`].
 pub fn resolved(metadata: &Value) -> Resolved {
-    let names: BTreeMap<&str, &str> = list(metadata, "packages")
-        .iter()
-        .map(|package| (text(package, "id"), text(package, "name")))
-        .collect();
+    let names: BTreeMap<&str, &str> =
+        list(metadata, "packages").iter().map(|package| (text(package, "id"), text(package, "name"))).collect();
     let name_of = |id: &str| names.get(id).copied().unwrap_or_default().to_owned();
     let mut resolved = Resolved::default();
     for node in list(&metadata["resolve"], "nodes") {
         let name = name_of(text(node, "id"));
         let links = list(node, "deps").iter().filter(|dep| is_normal(dep));
         let links = links.map(|dep| name_of(text(dep, "pkg")));
-        resolved
-            .links
-            .entry(name.clone())
-            .or_default()
-            .extend(links);
+        resolved.links.entry(name.clone()).or_default().extend(links);
         let features = list(node, "features").iter().filter_map(Value::as_str);
         let features = features.map(str::to_owned);
         resolved.features.entry(name).or_default().extend(features);
@@ -211,9 +196,7 @@ pub fn resolved(metadata: &Value) -> Resolved {
 }
 
 fn is_normal(dep: &Value) -> bool {
-    list(dep, "dep_kinds")
-        .iter()
-        .any(|kind| kind["kind"].is_null())
+    list(dep, "dep_kinds").iter().any(|kind| kind["kind"].is_null())
 }
 
 fn text<'a>(value: &'a Value, key: &str) -> &'a str {

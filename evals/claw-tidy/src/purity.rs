@@ -31,10 +31,7 @@ const BANNED: [(&str, &str); 8] = [
 /// Modules of `std` that do the same.
 const BANNED_STD: [(&str, &str); 5] = [
     ("fs", "let the shell read the file and pass its content"),
-    (
-        "net",
-        "addresses are in `core::net`; sockets belong to the shell",
-    ),
+    ("net", "addresses are in `core::net`; sockets belong to the shell"),
     ("thread", "return an effect and let the shell perform it"),
     ("process", "return an effect and let the shell perform it"),
     ("env", "take the value as an argument"),

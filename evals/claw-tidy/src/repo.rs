@@ -56,13 +56,8 @@ impl Repo {
 
     /// A tree for the self-tests of the rules.
     pub fn sample(files: &[(&str, &str)]) -> Self {
-        let owned = files
-            .iter()
-            .map(|(path, text)| ((*path).to_owned(), (*text).to_owned()));
-        Self {
-            root: PathBuf::new(),
-            files: owned.collect(),
-        }
+        let owned = files.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned()));
+        Self { root: PathBuf::new(), files: owned.collect() }
     }
 
     /// The text of one file.
@@ -89,11 +84,7 @@ impl Repo {
     /// Files whose name ends with one of `extensions` (given with the dot).
     pub fn with_extension(&self, extensions: &[&str]) -> Vec<(&str, &str)> {
         let fits = |path: &str| extensions.iter().any(|end| path.ends_with(end));
-        self.files
-            .iter()
-            .filter(|(path, _)| fits(path))
-            .map(|(path, text)| (path.as_str(), text.as_str()))
-            .collect()
+        self.files.iter().filter(|(path, _)| fits(path)).map(|(path, text)| (path.as_str(), text.as_str())).collect()
     }
 
     /// Rust files written by hand.
@@ -117,17 +108,10 @@ pub fn test_only_files(sources: &[Source]) -> Vec<String> {
             roots.push(format!("{folder}/{name}/"));
         }
     }
-    let in_root = |path: &str| {
-        roots
-            .iter()
-            .any(|root| path == root || (root.ends_with('/') && path.starts_with(root.as_str())))
-    };
+    let in_root =
+        |path: &str| roots.iter().any(|root| path == root || (root.ends_with('/') && path.starts_with(root.as_str())));
     let is_test = |path: &str| path.contains("/tests/") && !path.contains("/src/");
-    sources
-        .iter()
-        .map(|source| source.path.clone())
-        .filter(|path| is_test(path) || in_root(path))
-        .collect()
+    sources.iter().map(|source| source.path.clone()).filter(|path| is_test(path) || in_root(path)).collect()
 }
 
 /// The folder in which the modules that a file declares are looked for.
@@ -163,11 +147,7 @@ mod tests {
             Source::new("x/c/src/real/more.rs", ""),
             Source::new("x/c/tests/all.rs", ""),
         ];
-        let expected = [
-            "x/c/src/props.rs",
-            "x/c/src/real/tests.rs",
-            "x/c/tests/all.rs",
-        ];
+        let expected = ["x/c/src/props.rs", "x/c/src/real/tests.rs", "x/c/tests/all.rs"];
         assert_eq!(test_only_files(&sources), expected);
     }
 }

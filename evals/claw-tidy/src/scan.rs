@@ -42,11 +42,7 @@ impl Function {
 impl Source {
     /// Reads one file's text.
     pub fn new(path: &str, text: &str) -> Self {
-        Self {
-            path: path.to_owned(),
-            text: text.to_owned(),
-            code: mask(text),
-        }
+        Self { path: path.to_owned(), text: text.to_owned(), code: mask(text) }
     }
 
     /// The line of a byte offset, from 1.
@@ -81,10 +77,7 @@ impl Source {
     pub fn enclosing_function(&self, offset: usize) -> Option<Function> {
         let around = |f: &Function| f.span.contains(&offset);
         let inner_first = |f: &Function| f.span.len();
-        self.functions()
-            .into_iter()
-            .filter(around)
-            .min_by_key(inner_first)
+        self.functions().into_iter().filter(around).min_by_key(inner_first)
     }
 
     /// The byte ranges of items marked `#[cfg(test)]`.
@@ -218,10 +211,7 @@ fn string_end(bytes: &[u8], at: usize) -> usize {
 fn char_end(bytes: &[u8], at: usize) -> Option<usize> {
     let first = *bytes.get(at + 1)?;
     if first == b'\\' {
-        let close = bytes
-            .get(at + 3..)?
-            .iter()
-            .position(|byte| *byte == b'\'')?;
+        let close = bytes.get(at + 3..)?.iter().position(|byte| *byte == b'\'')?;
         return Some(at + 3 + close + 1);
     }
     let width = match first {
@@ -237,17 +227,12 @@ fn char_end(bytes: &[u8], at: usize) -> Option<usize> {
 /// `r"..."`, `r#"..."#`, also behind `b` or `c`; `r#name` is an identifier.
 fn raw_string_end(bytes: &[u8], at: usize) -> Option<usize> {
     let before = at.checked_sub(1).map(|index| bytes[index]);
-    let prefixed = matches!(before, Some(b'b' | b'c'))
-        && !at
-            .checked_sub(2)
-            .is_some_and(|index| is_identifier_byte(bytes[index]));
+    let prefixed =
+        matches!(before, Some(b'b' | b'c')) && !at.checked_sub(2).is_some_and(|index| is_identifier_byte(bytes[index]));
     if before.is_some_and(is_identifier_byte) && !prefixed {
         return None;
     }
-    let hashes = bytes[at + 1..]
-        .iter()
-        .take_while(|byte| **byte == b'#')
-        .count();
+    let hashes = bytes[at + 1..].iter().take_while(|byte| **byte == b'#').count();
     let quote = at + 1 + hashes;
     if bytes.get(quote) != Some(&b'"') {
         return None;
@@ -255,9 +240,7 @@ fn raw_string_end(bytes: &[u8], at: usize) -> Option<usize> {
     let mut close = vec![b'"'];
     close.resize(1 + hashes, b'#');
     let body = bytes.get(quote + 1..)?;
-    let length = body
-        .windows(close.len())
-        .position(|window| window == close.as_slice());
+    let length = body.windows(close.len()).position(|window| window == close.as_slice());
     Some(length.map_or(bytes.len(), |n| quote + 1 + n + close.len()))
 }
 
@@ -268,12 +251,7 @@ fn is_identifier_byte(byte: u8) -> bool {
 /// Offsets of `needle` in `code` with no identifier character on either side.
 pub fn words(code: &str, needle: &str) -> Vec<usize> {
     let bytes = code.as_bytes();
-    let is_open = |index: Option<usize>| {
-        !index
-            .and_then(|i| bytes.get(i))
-            .copied()
-            .is_some_and(is_identifier_byte)
-    };
+    let is_open = |index: Option<usize>| !index.and_then(|i| bytes.get(i)).copied().is_some_and(is_identifier_byte);
     code.match_indices(needle)
         .map(|(at, _)| at)
         .filter(|at| is_open(at.checked_sub(1)) && is_open(Some(at + needle.len())))
@@ -283,10 +261,7 @@ pub fn words(code: &str, needle: &str) -> Vec<usize> {
 /// The identifier that starts at `at`, or the empty string.
 pub fn identifier(code: &str, at: usize) -> &str {
     let rest = code.get(at..).unwrap_or_default();
-    let end = rest
-        .bytes()
-        .position(|byte| !is_identifier_byte(byte))
-        .unwrap_or(rest.len());
+    let end = rest.bytes().position(|byte| !is_identifier_byte(byte)).unwrap_or(rest.len());
     &rest[..end]
 }
 

@@ -36,12 +36,7 @@ pub fn check_scripts(repo: &Repo) -> Vec<Finding> {
     for call in CI_CALLS {
         if !ci.contains(call) {
             let problem = format!(".ci/run does not call `{call}`");
-            findings.push(Finding::new(
-                ".ci/run",
-                0,
-                problem,
-                "CI is what one runs by hand",
-            ));
+            findings.push(Finding::new(".ci/run", 0, problem, "CI is what one runs by hand"));
         }
     }
     findings
@@ -53,7 +48,8 @@ mod tests {
 
     #[test]
     fn missing_words_and_calls_are_found() {
-        let dev = "case $1 in\n  demo) x;;\n  test|lint) x;;\n  bench) ;;\n  soak) ;;\n  claw) ;;\n  help|*) ;;\nesac\n";
+        let dev =
+            "case $1 in\n  demo) x;;\n  test|lint) x;;\n  bench) ;;\n  soak) ;;\n  claw) ;;\n  help|*) ;;\nesac\n";
         let ci = "./dev lint\n./dev test\n./dev demo\n";
         let found = |dev: &str, ci: &str| {
             let repo = Repo::sample(&[("dev", dev), (".ci/run", ci)]);

@@ -41,10 +41,7 @@ pub fn check_functions(sources: &[Source]) -> Vec<Finding> {
                 findings.push(Finding::new(
                     &source.path,
                     function.first_line,
-                    format!(
-                        "`fn {}` has {lines} lines, at most {most} are allowed",
-                        function.name
-                    ),
+                    format!("`fn {}` has {lines} lines, at most {most} are allowed", function.name),
                     "pull a step with a name of its own out of it",
                 ));
             }

@@ -24,35 +24,19 @@ const CONFESSIONS: [&str; 9] = [
 /// Words that stand in no Rust file.
 const RUST_WORDS: [(&str, &str); 2] = [
     (concat!("db", "g!"), "use `tracing`, or take it out"),
-    (
-        concat!("#[", "ignore"),
-        "a test that needs a tool skips loudly, and CI has the tool",
-    ),
+    (concat!("#[", "ignore"), "a test that needs a tool skips loudly, and CI has the tool"),
 ];
 
 /// Calls that stand in no Rust file: (name, way out).
 const CALLS: [(&str, &str); 3] = [
-    (
-        "unbounded_channel",
-        "give the queue a bound, and say what happens when it is full",
-    ),
-    (
-        "set_var",
-        "pass the value; the environment belongs to all threads",
-    ),
-    (
-        "remove_var",
-        "pass the value; the environment belongs to all threads",
-    ),
+    ("unbounded_channel", "give the queue a bound, and say what happens when it is full"),
+    ("set_var", "pass the value; the environment belongs to all threads"),
+    ("remove_var", "pass the value; the environment belongs to all threads"),
 ];
 
 /// Folders that exist on one machine only.
-const MACHINE_PATHS: [&str; 4] = [
-    concat!("/", "work/"),
-    concat!("/", "root/"),
-    concat!("/", "farm/"),
-    concat!("/tmp/", "bash_jobs"),
-];
+const MACHINE_PATHS: [&str; 4] =
+    [concat!("/", "work/"), concat!("/", "root/"), concat!("/", "farm/"), concat!("/tmp/", "bash_jobs")];
 
 /// Finds words of the unfinished, in one file.
 pub fn check_words(path: &str, text: &str) -> Vec<Finding> {
@@ -110,11 +94,7 @@ pub fn check_calls(source: &Source) -> Vec<Finding> {
             None => rest.strip_prefix('(').unwrap_or_default(),
         };
         if rest.starts_with(')') {
-            hits.push((
-                at,
-                "std::sync::mpsc::channel",
-                "use `sync_channel` with a bound",
-            ));
+            hits.push((at, "std::sync::mpsc::channel", "use `sync_channel` with a bound"));
         }
     }
     let finding = |(at, call, fix): (usize, &str, &str)| {
@@ -126,9 +106,7 @@ pub fn check_calls(source: &Source) -> Vec<Finding> {
 
 /// Functions in which a test may sleep: the one loop that polls, with a deadline.
 fn may_sleep(function: &str) -> bool {
-    ["poll", "deadline"]
-        .iter()
-        .any(|word| function.contains(word))
+    ["poll", "deadline"].iter().any(|word| function.contains(word))
 }
 
 /// Finds sleeps in test code: tests wait for a condition, not for time to pass.
@@ -203,10 +181,7 @@ mod tests {
         let lib = "fn f() { thread::sleep(d); }\n#[cfg(test)]\nmod tests {\n fn t() { std::thread::sleep(d); }\n fn poll_until() { sleep(d); }\n fn sleep() {}\n}\n";
         let sources = [
             Source::new("node/clawnode/src/lib.rs", lib),
-            Source::new(
-                "node/clawnode/tests/all.rs",
-                "fn t() {\n tokio::time::sleep (d).await; }",
-            ),
+            Source::new("node/clawnode/tests/all.rs", "fn t() {\n tokio::time::sleep (d).await; }"),
             Source::new("evals/claw-e2e-tests/src/lib.rs", "fn t() { sleep(d) }"),
         ];
         let findings = check_sleeps(&sources);

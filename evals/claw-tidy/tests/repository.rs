@@ -101,9 +101,7 @@ fn functions_are_short() -> Result<(), Broken> {
 fn nothing_confesses_to_be_unfinished() -> Result<(), Broken> {
     let repo = repo();
     let texts = repo.with_extension(&[".rs", ".md"]);
-    let findings = texts
-        .iter()
-        .flat_map(|(path, text)| words::check_words(path, text));
+    let findings = texts.iter().flat_map(|(path, text)| words::check_words(path, text));
     holds(findings.collect::<Vec<_>>())
 }
 

@@ -1,8 +1,7 @@
 use super::*;
 
 const TSV: &str = "component\tkey_types\thome\tissue\nclaw-pki\tCertificate, CertRequest\tgateway/claw-security/src/pki\tA1\nclaw-x\tEngine, GPU kernels\tnode/claw-x\tlater\n";
-const HEAD: &str =
-    "# A\n\n| component | kind | place | key types | state |\n|---|---|---|---|---|\n";
+const HEAD: &str = "# A\n\n| component | kind | place | key types | state |\n|---|---|---|---|---|\n";
 const GOOD_X: &str = "| claw-x | crate | `node/claw-x` | `Engine` | not yet |\n";
 const PKI: &str = "//! # claw-pki: certificates\npub struct Certificate;\n";
 
@@ -24,10 +23,7 @@ fn a_true_table_passes() {
     let partly = row("`Certificate`", "partly: no CertRequest");
     assert_eq!(problems(&partly, PKI), [""; 0]);
     let both = format!("{PKI}output! {{\n  /// Doc.\n  CertRequest {{ }}\n}}");
-    assert_eq!(
-        problems(&row("`Certificate`, `CertRequest`", "built"), &both),
-        [""; 0]
-    );
+    assert_eq!(problems(&row("`Certificate`, `CertRequest`", "built"), &both), [""; 0]);
 }
 
 #[test]
@@ -44,24 +40,15 @@ fn a_forgotten_a_double_and_a_foreign_row_are_found() {
 #[test]
 fn a_type_that_is_claimed_but_absent_is_found() {
     let expected = ["claw-pki: no type CertRequest is declared at gateway/claw-security/src/pki"];
-    assert_eq!(
-        problems(&row("`Certificate`, `CertRequest`", "built"), PKI),
-        expected
-    );
+    assert_eq!(problems(&row("`Certificate`, `CertRequest`", "built"), PKI), expected);
     let in_tests = format!("{PKI}#[cfg(test)]\nmod tests {{ struct CertRequest; }}");
-    assert_eq!(
-        problems(&row("`Certificate`, `CertRequest`", "built"), &in_tests),
-        expected
-    );
+    assert_eq!(problems(&row("`Certificate`, `CertRequest`", "built"), &in_tests), expected);
 }
 
 #[test]
 fn a_type_that_is_there_but_denied_is_found() {
     let expected = ["claw-pki is `not yet`, but Certificate is declared there"];
-    assert_eq!(
-        problems(&row("`Certificate`, `CertRequest`", "not yet"), PKI),
-        expected
-    );
+    assert_eq!(problems(&row("`Certificate`, `CertRequest`", "not yet"), PKI), expected);
     let expected = ["claw-pki: Certificate is called missing, but is there"];
     let partly = row("", "partly: no Certificate, no CertRequest");
     assert_eq!(problems(&partly, PKI), expected);
@@ -78,16 +65,10 @@ fn a_wrong_place_kind_state_or_title_is_found() {
     let moved = row("", "built").replace("src/pki", "src/keys");
     assert!(problems(&moved, PKI)[0].contains("by the founding list"));
     let odd = row("`Certificate`", "mostly built");
-    assert_eq!(
-        problems(&odd, PKI),
-        ["the state of claw-pki is in no known form"]
-    );
+    assert_eq!(problems(&odd, PKI), ["the state of claw-pki is in no known form"]);
     let kind = row("`Certificate`", "partly: no CertRequest").replace("module", "crate");
     assert_eq!(problems(&kind, PKI), ["claw-pki is a module, by its place"]);
     let untitled = "pub struct Certificate;\n";
     let found = problems(&row("`Certificate`", "partly: no CertRequest"), untitled);
-    assert!(
-        found[0].contains("begins with the component's name"),
-        "{found:?}"
-    );
+    assert!(found[0].contains("begins with the component's name"), "{found:?}");
 }

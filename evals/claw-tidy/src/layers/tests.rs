@@ -3,16 +3,8 @@ use crate::metadata::Dep;
 
 fn krate(folder: &str, deps: &[&str]) -> Crate {
     let name = folder.rsplit('/').next().unwrap().to_owned();
-    let deps = deps.iter().map(|dep| Dep {
-        name: (*dep).to_owned(),
-        kind: DepKind::Normal,
-    });
-    Crate {
-        name,
-        folder: folder.to_owned(),
-        has_bin: folder.ends_with("clawnode"),
-        deps: deps.collect(),
-    }
+    let deps = deps.iter().map(|dep| Dep { name: (*dep).to_owned(), kind: DepKind::Normal });
+    Crate { name, folder: folder.to_owned(), has_bin: folder.ends_with("clawnode"), deps: deps.collect() }
 }
 
 fn problems(findings: &[Finding]) -> Vec<&str> {
@@ -21,10 +13,7 @@ fn problems(findings: &[Finding]) -> Vec<&str> {
 
 #[test]
 fn arrows_up_level_or_from_unknown_crates_are_found() {
-    let repo = Repo::sample(&[(
-        "proto/claw-proto/Cargo.toml",
-        "[dependencies]\nclaw-tools.workspace = true\n",
-    )]);
+    let repo = Repo::sample(&[("proto/claw-proto/Cargo.toml", "[dependencies]\nclaw-tools.workspace = true\n")]);
     let crates = vec![
         krate("proto/claw-proto", &["claw-tools", "serde"]),
         krate("tools/claw-tools", &["claw-proto"]),
@@ -63,16 +52,9 @@ fn the_two_sides_meet_in_the_middle_only() {
 
 #[test]
 fn a_runtime_deep_below_a_pure_crate_is_found_with_its_chain() {
-    let crates = vec![
-        krate("gateway/claw-gateway", &[]),
-        krate("node/clawnode", &[]),
-    ];
+    let crates = vec![krate("gateway/claw-gateway", &[]), krate("node/clawnode", &[])];
     let mut resolved = Resolved::default();
-    for (from, to) in [
-        ("claw-gateway", "helper"),
-        ("helper", "tokio"),
-        ("clawnode", "tokio"),
-    ] {
+    for (from, to) in [("claw-gateway", "helper"), ("helper", "tokio"), ("clawnode", "tokio")] {
         let links = resolved.links.entry(from.to_owned()).or_default();
         links.insert(to.to_owned());
     }
@@ -88,10 +70,7 @@ fn heavy_packages_outside_their_fence_are_found() {
         krate("gateway/claw-gateway-server", &["rmcp", "libp2p-core"]),
     ];
     let findings = check_fences(&Repo::default(), &Workspace { crates });
-    let expected = [
-        "clawnode names solana-client",
-        "claw-gateway-server names libp2p-core",
-    ];
+    let expected = ["clawnode names solana-client", "claw-gateway-server names libp2p-core"];
     assert_eq!(problems(&findings), expected);
 }
 

@@ -3,15 +3,13 @@ use super::*;
 fn names(text: &str) -> Vec<(String, usize)> {
     let source = Source::new("a.rs", text);
     let functions = source.functions();
-    functions
-        .iter()
-        .map(|f| (f.name.clone(), f.lines()))
-        .collect()
+    functions.iter().map(|f| (f.name.clone(), f.lines())).collect()
 }
 
 #[test]
 fn masking_keeps_length_lines_and_code() {
-    let text = "let a = \"fn b() {\"; // fn c() {\nlet d = '{'; /* { /* } */ { */ let e = r#\"}\"}\"#;\nlet é = b\"\\\"}\";";
+    let text =
+        "let a = \"fn b() {\"; // fn c() {\nlet d = '{'; /* { /* } */ { */ let e = r#\"}\"}\"#;\nlet é = b\"\\\"}\";";
     let masked = mask(text);
     assert_eq!(masked.len(), text.len());
     assert_eq!(masked.lines().count(), text.lines().count());
@@ -23,8 +21,7 @@ fn masking_keeps_length_lines_and_code() {
 
 #[test]
 fn lifetimes_are_no_character_literals() {
-    let text =
-        "fn f<'a>(x: &'a str) -> &'static str { let q = '\\''; let u = '\\u{7d}'; let c = '→'; x }";
+    let text = "fn f<'a>(x: &'a str) -> &'static str { let q = '\\''; let u = '\\u{7d}'; let c = '→'; x }";
     let masked = mask(text);
     assert!(masked.contains("<'a>"), "{masked}");
     assert!(masked.contains("&'static str {"), "{masked}");
