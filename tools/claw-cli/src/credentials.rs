@@ -18,8 +18,6 @@ pub const ADMIN_KEY_FILE: &str = "admin.key";
 pub const OPERATOR_KEY_FILE: &str = "operator.key";
 /// Where the gateway of `claw up` listens, as long as it runs.
 pub const URL_FILE: &str = "mcp.url";
-/// Certificate of the gateway's own authority.
-pub const CA_FILE: &str = "ca.pem";
 
 /// A text that is never shown.
 #[derive(Clone, PartialEq, Eq)]
@@ -108,16 +106,17 @@ impl Connection {
         }
     }
 
+    /// The authority that signed the gateway's certificate, if one was named.
+    pub fn ca_pem(&self) -> Result<Option<String>, CliError> {
+        let Some(path) = &self.ca_file else { return Ok(None) };
+        fs::read_to_string(path).map(Some).map_err(|error| CliError::file(path, error))
+    }
+
     /// Everything that a connection needs.
     pub fn endpoint(&self) -> Result<Endpoint, CliError> {
         let (key, _) = self.key()?;
         let url = self.url();
-        let ca_pem = match &self.ca_file {
-            Some(path) => Some(fs::read_to_string(path).map_err(|error| CliError::file(path, error))?),
-            // The authority of the gateway that lives in this folder, if it is spoken to by TLS.
-            None if url.starts_with("https://") => fs::read_to_string(self.data_dir.join(CA_FILE)).ok(),
-            None => None,
-        };
+        let ca_pem = self.ca_pem()?;
         Ok(Endpoint { url, key, ca_pem })
     }
 }

@@ -17,7 +17,7 @@ use serde_json::{Map, json};
 
 use crate::cli::UpOptions;
 use crate::client::GatewayClient;
-use crate::credentials::{ADMIN_KEY_FILE, CA_FILE, Connection, Endpoint, Secret, URL_FILE};
+use crate::credentials::{ADMIN_KEY_FILE, Connection, Endpoint, Secret, URL_FILE};
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::output::Screen;
@@ -37,6 +37,8 @@ const TOKEN_TTL_S: u32 = 300;
 struct Listening {
     mcp_url: String,
     node_url: String,
+    /// Who signed the certificate of the MCP endpoint, if it has one.
+    ca_pem: Option<String>,
 }
 
 /// What runs below `claw up`.
@@ -53,10 +55,10 @@ pub(crate) async fn run(connection: &Connection, options: &UpOptions, screen: &S
     let mut running = Running { gateway: start_gateway(&gateway_program, &data_dir, options)?, node: None };
     // Told to stop at any moment, also while things start: nothing is left behind.
     let result = tokio::select! {
-        result = serve(&mut running, &node_program, &data_dir, options, screen) => result,
+        result = serve(&mut running, &node_program, &data_dir, (connection, options), screen) => result,
         () = told_to_stop() => Ok(()),
     };
-    screen.note("stopping the node, then the gateway\n")?;
+    screen.note("stopping\n")?;
     let node = match &mut running.node {
         Some(node) => node.stop().await,
         None => Ok(()),
@@ -75,14 +77,14 @@ async fn serve(
     running: &mut Running,
     node_program: &Path,
     data_dir: &Path,
-    options: &UpOptions,
+    (connection, options): (&Connection, &UpOptions),
     screen: &Screen,
 ) -> Result<(), CliError> {
     let ready = {
         let _waiting = screen.wait("the gateway starts");
         running.gateway.line_that_begins("claw-gateway ready").await?
     };
-    let listening = listening(&ready).ok_or_else(|| CliError::Child {
+    let listening = listening(&ready, connection.ca_pem()?).ok_or_else(|| CliError::Child {
         name: GATEWAY,
         why: format!("said something else than where it listens: {ready:?}"),
     })?;
@@ -154,8 +156,8 @@ fn start_node(program: &Path, node_dir: &Path, data_dir: &Path, options: &UpOpti
 }
 
 /// `claw-gateway ready mcp=<url> node=<url>`.
-fn listening(line: &str) -> Option<Listening> {
-    Some(Listening { mcp_url: value_of(line, "mcp")?, node_url: value_of(line, "node")? })
+fn listening(line: &str, ca_pem: Option<String>) -> Option<Listening> {
+    Some(Listening { mcp_url: value_of(line, "mcp")?, node_url: value_of(line, "node")?, ca_pem })
 }
 
 fn value_of(line: &str, name: &str) -> Option<String> {
@@ -173,7 +175,7 @@ async fn admin_session<'a>(
     let endpoint = Endpoint {
         url: listening.mcp_url.clone(),
         key: Some(Secret::new(key.trim())),
-        ca_pem: fs::read_to_string(data_dir.join(CA_FILE)).ok().filter(|_| listening.mcp_url.starts_with("https://")),
+        ca_pem: listening.ca_pem.clone(),
     };
     let client = GatewayClient::connect_to(&endpoint).await?;
     Ok(Session { client, screen })

@@ -40,7 +40,9 @@ fn the_url_is_the_named_one_or_that_of_the_gateway_here_or_the_default() {
     c.gateway = Some("https://fleet.example/mcp".to_owned());
     assert_eq!(c.url(), "https://fleet.example/mcp");
     assert_eq!(c.endpoint().unwrap().ca_pem, None);
-    fs::write(dir.path().join(CA_FILE), "pem").unwrap();
+    c.ca_file = Some(dir.path().join("authority.pem"));
+    assert!(matches!(c.endpoint(), Err(CliError::File { .. })));
+    fs::write(dir.path().join("authority.pem"), "pem").unwrap();
     assert_eq!(c.endpoint().unwrap().ca_pem.as_deref(), Some("pem"));
 }
 

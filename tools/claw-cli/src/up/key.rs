@@ -41,7 +41,8 @@ pub(super) async fn operator(
 }
 
 async fn is_taken(secret: &Secret, listening: &Listening) -> Result<bool, CliError> {
-    let endpoint = Endpoint { url: listening.mcp_url.clone(), key: Some(secret.clone()), ca_pem: None };
+    let endpoint =
+        Endpoint { url: listening.mcp_url.clone(), key: Some(secret.clone()), ca_pem: listening.ca_pem.clone() };
     match GatewayClient::connect_to(&endpoint).await {
         Ok(client) => {
             client.close().await;
