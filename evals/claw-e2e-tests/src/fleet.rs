@@ -8,6 +8,7 @@ use serde_json::json;
 
 use crate::gateway::Gateway;
 use crate::node::NodeProcess;
+use crate::process::tail_of;
 use crate::proxy::Proxy;
 use crate::session::Session;
 use crate::wait::poll_until;
@@ -26,29 +27,41 @@ pub const H100_NODE: &[&str] =
 /// A fleet of processes.
 #[derive(Debug)]
 pub struct Fleet {
-    root: tempfile::TempDir,
     /// The gateway.
     pub gateway: Gateway,
     /// The nodes.
     pub nodes: Vec<NodeProcess>,
     /// The first admin, a person.
     pub admin: Session,
+    /// Last, so that the folder goes when nobody writes to it any more.
+    root: tempfile::TempDir,
 }
 
 impl Fleet {
     /// A gateway with fast heartbeats and no nodes.
     pub async fn start(more: &[&str]) -> Result<Self> {
+        Self::start_in(tempfile::Builder::new().prefix("claw-").tempdir()?, more).await
+    }
+
+    /// The same in this folder: its data folder may stand there already.
+    pub async fn start_in(root: tempfile::TempDir, more: &[&str]) -> Result<Self> {
         drop(rustls::crypto::ring::default_provider().install_default());
-        let root = tempfile::Builder::new().prefix("claw-").tempdir()?;
         let settings: Vec<&str> = FAST.iter().chain(more).copied().collect();
         let gateway = Gateway::start(root.path(), &settings).await?;
         let admin = Session::new(&gateway.mcp_url, &gateway.admin_key()?);
-        Ok(Self { root, gateway, nodes: Vec::new(), admin })
+        Ok(Self { gateway, nodes: Vec::new(), admin, root })
     }
 
     /// The folder of everything.
     pub fn root(&self) -> &Path {
         self.root.path()
+    }
+
+    /// The last words of every process, for a failure message.
+    pub fn last_words(&self) -> String {
+        let of_node = |node: &NodeProcess| format!("{}:\n{}\n", node.name, tail_of(&node.log()));
+        let nodes: String = self.nodes.iter().map(of_node).collect();
+        format!("gateway:\n{}\n{nodes}", tail_of(&self.gateway.log()))
     }
 
     /// Enrolls and starts a node; returns its place in `nodes`.

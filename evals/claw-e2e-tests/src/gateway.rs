@@ -79,13 +79,17 @@ impl Gateway {
         }
     }
 
-    /// Waits until it has ended by itself (a crash point).
-    pub async fn ended(&mut self, deadline: std::time::Duration) -> Result<()> {
-        if let Some(running) = self.running.as_mut() {
-            running.ended(deadline).await?;
-        }
+    /// Waits until it has ended by itself (a crash point); none if it did not run.
+    pub async fn ended(&mut self, deadline: std::time::Duration) -> Result<Option<std::process::ExitStatus>> {
+        let Some(running) = self.running.as_mut() else { return Ok(None) };
+        let status = running.ended(deadline).await?;
         self.running = None;
-        Ok(())
+        Ok(Some(status))
+    }
+
+    /// It runs.
+    pub fn is_up(&self) -> bool {
+        self.running.is_some()
     }
 
     /// The admin's key.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
-use clawnode::runtime::execution_log::ExecutionEntry;
+use clawnode::runtime::execution_log::{ExecutionEntry, ExecutionEvent};
 use tokio::process::Command;
 
 use crate::process::{Running, program};
@@ -39,8 +39,8 @@ impl NodeProcess {
     pub async fn launch(&mut self) -> Result<()> {
         let mut command = Command::new(program("clawnode")?);
         command.arg("run").arg("--data-dir").arg(&self.data_dir);
-        let log = self.data_dir.with_extension("log");
-        let running = Running::start(command, "clawnode ready", &log).await.with_context(|| self.name.clone())?;
+        let running =
+            Running::start(command, "clawnode ready", &self.log()).await.with_context(|| self.name.clone())?;
         let id = running.ready_line.split_whitespace().find_map(|w| w.strip_prefix("node_id="));
         id.context("no node_id= in the ready line")?.clone_into(&mut self.node_id);
         self.running = Some(running);
@@ -48,11 +48,16 @@ impl NodeProcess {
     }
 
     /// `clawnode run` without waiting: the gateway may be out of reach.
-    pub fn launch_unheard(&mut self) -> Result<tokio::process::Child> {
+    pub fn launch_unheard(&mut self) -> Result<()> {
         let mut command = Command::new(program("clawnode")?);
-        command.arg("run").arg("--data-dir").arg(&self.data_dir).kill_on_drop(true);
-        command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
-        Ok(command.spawn()?)
+        command.arg("run").arg("--data-dir").arg(&self.data_dir);
+        self.running = Some(Running::start_unheard(command, &self.log())?);
+        Ok(())
+    }
+
+    /// The agent has not ended by itself.
+    pub fn is_alive(&mut self) -> bool {
+        self.running.as_mut().is_some_and(Running::is_alive)
     }
 
     /// `kill -9` of the agent.
@@ -81,6 +86,11 @@ impl NodeProcess {
         &self.data_dir
     }
 
+    /// What it wrote to standard error.
+    pub fn log(&self) -> PathBuf {
+        self.data_dir.with_extension("log")
+    }
+
     /// What really ran there.
     pub fn executions(&self) -> Result<Vec<ExecutionEntry>> {
         let path = self.data_dir.join("execution.log");
@@ -90,5 +100,22 @@ impl NodeProcess {
             Err(error) => return Err(error.into()),
         };
         text.lines().map(|line| serde_json::from_str(line).with_context(|| line.to_owned())).collect()
+    }
+}
+
+impl Drop for NodeProcess {
+    /// Host processes outlive their agent by design; those of a fleet that is gone must not.
+    fn drop(&mut self) {
+        for entry in self.executions().unwrap_or_default() {
+            let Some(pid) = entry.pid.filter(|_| entry.event == ExecutionEvent::Started) else { continue };
+            let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            let id = format!("CLAW_WORKLOAD_ID={}", entry.workload_id);
+            // The number may be another process's by now.
+            let is_its = environment.split(|byte| *byte == 0).any(|variable| variable == id.as_bytes());
+            if let Some(group) = rustix::process::Pid::from_raw(pid).filter(|_| is_its) {
+                // It may have ended just now.
+                rustix::process::kill_process_group(group, rustix::process::Signal::KILL).ok();
+            }
+        }
     }
 }

@@ -9,7 +9,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
 /// How long a program may take until it says that it is ready.
-pub const READY_DEADLINE: Duration = Duration::from_secs(60);
+pub const READY_DEADLINE: Duration = Duration::from_mins(1);
 
 /// The folder that holds the programs of this build.
 pub fn bin_dir() -> Result<PathBuf> {
@@ -37,13 +37,21 @@ pub fn program(name: &str) -> Result<PathBuf> {
 #[derive(Debug)]
 pub struct Running {
     child: Child,
-    /// What it said when it was ready.
+    /// What it said when it was ready; nothing if nobody waited for that.
     pub ready_line: String,
     /// Where its other words go.
     pub log: PathBuf,
 }
 
 impl Running {
+    /// Starts a program and does not wait until it is ready.
+    pub fn start_unheard(mut command: Command, log: &Path) -> Result<Self> {
+        let file = std::fs::OpenOptions::new().create(true).append(true).open(log)?;
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::from(file)).kill_on_drop(true);
+        let child = command.spawn().context("could not start the program")?;
+        Ok(Self { child, ready_line: String::new(), log: log.to_path_buf() })
+    }
+
     /// Starts a program and waits for the line that begins with `ready`.
     pub async fn start(mut command: Command, ready: &str, log: &Path) -> Result<Self> {
         let file = std::fs::OpenOptions::new().create(true).append(true).open(log)?;
@@ -72,6 +80,11 @@ impl Running {
     /// Its process id, while it runs.
     pub fn pid(&self) -> Option<u32> {
         self.child.id()
+    }
+
+    /// It has not ended.
+    pub fn is_alive(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
     }
 
     /// `kill -9`, and waits until it is gone.
