@@ -1,6 +1,6 @@
 //! The nodes of the fleet: [`NodeRegistry`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use claw_proto::ids::{Attempt, Generation, GpuUuid, NodeId, TokenId, WorkloadId};
@@ -157,7 +157,7 @@ impl NodeRegistry {
     pub(crate) fn remove(&mut self, id: NodeId) {
         if let Some(entry) = self.nodes.remove(&id) {
             self.by_name.remove(&entry.name);
-            self.release_gpus(id, entry.gpus());
+            self.release_gpus(id, &entry.gpus().iter().collect::<Vec<_>>());
         }
         self.removed.insert(id);
     }
@@ -166,18 +166,35 @@ impl NodeRegistry {
         let Some(old) = self.nodes.get(&id).cloned() else {
             return;
         };
-        self.release_gpus(id, old.gpus());
         for gpu in &capabilities.gpus {
             self.gpu_home.entry(gpu.uuid.clone()).or_insert(id);
         }
-        self.update(id, |n| n.capabilities = Some(capabilities));
+        self.update(id, |n| n.capabilities = Some(Arc::clone(&capabilities)));
+        let gone = |g: &&GpuInfo| !capabilities.gpus.iter().any(|new| new.uuid == g.uuid);
+        let gone: Vec<&GpuInfo> = old.gpus().iter().filter(gone).collect();
+        self.release_gpus(id, &gone);
+    }
+    /// Where GPUs belong, for those that several nodes report (history decides, not the entries).
+    pub(crate) fn contested(&self) -> Vec<(GpuUuid, NodeId)> {
+        let mut seen = BTreeSet::new();
+        let reported = self.nodes.values().flat_map(|n| n.gpus().iter().map(|g| (&g.uuid, n.node_id)));
+        let twice: BTreeSet<&GpuUuid> =
+            reported.filter(|(uuid, _)| !seen.insert(*uuid)).map(|(uuid, _)| uuid).collect();
+        twice.into_iter().filter_map(|uuid| Some((uuid.clone(), self.home_of(uuid)?))).collect()
+    }
+    /// Gives a GPU its home before nodes are added (when a snapshot is read).
+    pub(crate) fn restore_home(&mut self, gpu: GpuUuid, id: NodeId) {
+        self.gpu_home.insert(gpu, id);
     }
 
-    fn release_gpus(&mut self, id: NodeId, gpus: &[GpuInfo]) {
-        for gpu in gpus {
-            if self.gpu_home.get(&gpu.uuid) == Some(&id) {
-                self.gpu_home.remove(&gpu.uuid);
-            }
+    /// GPUs that a node has no more go to the next one that reports them.
+    fn release_gpus(&mut self, id: NodeId, gpus: &[&GpuInfo]) {
+        for gpu in gpus.iter().filter(|g| self.gpu_home.get(&g.uuid) == Some(&id)).collect::<Vec<_>>() {
+            let has = |n: &&Arc<NodeEntry>| n.gpus().iter().any(|g| g.uuid == gpu.uuid);
+            match self.nodes.values().find(has).map(|n| n.node_id) {
+                Some(next) => self.gpu_home.insert(gpu.uuid.clone(), next),
+                None => self.gpu_home.remove(&gpu.uuid),
+            };
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use claw_proto::ids::NodeId;
+use claw_proto::ids::{GpuUuid, NodeId};
 use claw_proto::time::Timestamp;
 use claw_tools::operations::OperationState;
 use serde::{Deserialize, Serialize};
@@ -47,6 +47,8 @@ struct Document {
     tokens: Vec<TokenEntry>,
     receipts: Vec<(ReceiptKey, ReceiptEntry)>,
     mass_loss: Option<(u32, u32)>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    contested_gpus: Vec<(GpuUuid, NodeId)>,
 }
 
 fn unwrap_all<'a, T: Clone + 'a>(entries: impl Iterator<Item = &'a Arc<T>>) -> Vec<T> {
@@ -72,6 +74,7 @@ impl Cluster {
             tokens: unwrap_all(self.tokens.values()),
             receipts: self.receipts.iter().map(|(k, v)| (k.clone(), (**v).clone())).collect(),
             mass_loss: self.mass_loss,
+            contested_gpus: self.nodes.contested(),
         };
         serde_json::to_vec(&document).expect("a snapshot holds only maps with string keys and finite numbers")
     }
@@ -90,6 +93,9 @@ impl Cluster {
             mass_loss: d.mass_loss,
             ..Self::new(policy)
         };
+        for (gpu, home) in d.contested_gpus {
+            cluster.nodes.restore_home(gpu, home);
+        }
         for node in d.nodes {
             cluster.nodes.insert(node);
         }

@@ -1,6 +1,6 @@
 //! Does one node fit, and with which GPUs?
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use claw_proto::topology::{GpuHealth, GpuInfo, NodeCapabilities};
@@ -95,9 +95,13 @@ fn fitting_gpus<'a>(
     if demand.gpus == 0 {
         return Ok(Vec::new());
     }
-    // A GPU that another node reported first is not this node's to give.
-    let all: Vec<&GpuInfo> =
-        capabilities.gpus.iter().filter(|g| cluster.nodes.home_of(&g.uuid) == Some(node.node_id)).collect();
+    // A GPU that another node reported first is not this node's to give; one that is listed twice is one.
+    let mut seen = BTreeSet::new();
+    let all: Vec<&GpuInfo> = capabilities
+        .gpus
+        .iter()
+        .filter(|g| cluster.nodes.home_of(&g.uuid) == Some(node.node_id) && seen.insert(&g.uuid))
+        .collect();
     let of_vendor: Vec<&GpuInfo> =
         all.iter().copied().filter(|g| demand.gpu_vendor.is_none_or(|v| v == g.vendor)).collect();
     if of_vendor.is_empty() && !all.is_empty() {
