@@ -16,6 +16,9 @@ use crate::event::{Event, EventRecord, Goal, OperationRecord};
 use crate::registry::{NodeEntry, NodeUsage, OrphanEntry};
 use crate::workload::{ATTEMPTS_KEPT, AttemptEntry, Desired, WorkloadEntry};
 
+/// How much longer than receipts operations are kept in memory: 30 days, milliseconds.
+const OPERATIONS_KEPT_MS: i64 = 30 * 24 * 60 * 60 * 1000;
+
 impl Cluster {
     /// Applies one event.
     pub fn apply(&mut self, record: &EventRecord) {
@@ -69,8 +72,10 @@ impl Cluster {
                 });
             }
             Event::NodeLinkChanged { node_id, link, last_heard } => self.touch_node(*node_id, |n| {
+                if n.link != *link {
+                    n.link_since = at;
+                }
                 n.link = *link;
-                n.link_since = at;
                 n.last_heard = *last_heard;
             }),
             Event::NodeSchedulableChanged { node_id, to } => self.touch_node(*node_id, |n| n.schedulable = *to),
@@ -401,6 +406,14 @@ impl Cluster {
         }
         for id in workloads {
             self.workloads.forget(*id);
+        }
+        // Operations are undone and asked about for longer than requests are retried.
+        let forgotten = receipts_before.plus_ms(-OPERATIONS_KEPT_MS);
+        while let Some((id, operation)) = self.operations.get_min().map(|(id, o)| (*id, Arc::clone(o))) {
+            if operation.at >= forgotten || operation.state == OperationState::Pending {
+                break;
+            }
+            self.operations.remove(&id);
         }
         let old: Vec<_> = self
             .plans

@@ -16,6 +16,9 @@ use crate::access;
 use crate::cluster::PlanEntry;
 use crate::event::Event;
 
+/// So much of the hash has to be typed, so that it shows which plan was looked at.
+const HASH_TYPED_MIN: usize = 8;
+
 /// Does what the plan showed, or refuses.
 pub(super) fn apply_plan(
     work: &mut Work<'_>,
@@ -38,7 +41,7 @@ pub(super) fn apply_plan(
     work.operation_id = Some(operation_id);
     let secret_hash = secret_hash.or_else(|| plan.record.secret_hash.clone());
     let done = perform::perform(work, &plan.record.operation, secret_hash.as_deref())
-        .map_err(|r| stale(&plan, r.message.clone(), Vec::new()))?;
+        .map_err(|r| if r.code == ErrorCode::Forbidden { r } else { stale(&plan, r.message, Vec::new()) })?;
     let tier = tier_of(def.tier, &before, &work.state, work.caller).max(plan.record.view.tier);
     let goal_outcome = accept(work, done, operation_id, plan.record.operation.tool(), &plan.record.args_hash);
     super::follow::settle(work);
@@ -157,7 +160,8 @@ pub(super) fn decide(
             format!("its plan expired at {}", plan.record.view.expires_at),
         ));
     }
-    if !plan.record.view.diff_hash.starts_with(&diff_hash.to_ascii_lowercase()) {
+    let typed = diff_hash.to_ascii_lowercase();
+    if typed.len() < HASH_TYPED_MIN || !plan.record.view.diff_hash.starts_with(&typed) {
         return Err(Refusal::new(
             ErrorCode::InvalidArgument,
             "the hash is not that of this plan: look at its diff again",

@@ -52,11 +52,12 @@ pub(super) fn evicted(before: &Cluster, after: &Cluster) -> BTreeSet<WorkloadId>
     let mut evicted = BTreeSet::new();
     for item in before.workloads.map().diff(after.workloads.map()) {
         let (old, new) = sides(&item);
-        let Some(old) = old.filter(|w| !w.state.is_final() && w.desired == Desired::Run) else {
+        let Some(old) = old.filter(|w| !w.state.is_final() && w.desired != Desired::Stop) else {
             continue;
         };
+        // One that is being moved loses, too, if it is to end instead.
         let loses = new.is_none_or(|w| {
-            w.desired != Desired::Run
+            (w.desired != Desired::Run && w.desired != old.desired)
                 || w.state.is_final()
                 || (old.live().is_some() && w.live().map(|a| a.attempt) != old.live().map(|a| a.attempt))
         });

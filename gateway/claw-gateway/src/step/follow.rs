@@ -14,8 +14,12 @@ use claw_tools::workloads::{WorkloadReason, WorkloadState};
 
 use super::Report;
 use super::work::Work;
+use crate::Cluster;
+use crate::cluster::PlanEntry;
+use crate::command::Operation;
 use crate::effect::Effect;
 use crate::event::{Event, Goal};
+use crate::registry::NodeEntry;
 use crate::scheduler::{self, Decision as Placing};
 use crate::workload::{Desired, WorkloadEntry};
 
@@ -29,15 +33,22 @@ const RESTART_PAUSE_MS_MAX: i64 = 60_000;
 const MASS_LOSS_NODES_MIN: u32 = 3;
 /// Share of silent nodes above which nobody is declared lost.
 const MASS_LOSS_PERCENT: u32 = 20;
+/// What fell silent within this time fell silent at once, milliseconds. Nodes that
+/// broke one by one over weeks are no fault of ours and hold nobody's work back.
+const MASS_LOSS_WINDOW_MS: i64 = 10 * 60 * 1000;
 /// How many ended workloads one pruning forgets at most.
 const PRUNE_BATCH: usize = 1_000;
 
 /// Runs after every command (and once more costs nothing).
 pub(super) fn settle(work: &mut Work<'_>) {
+    let submitted = std::mem::take(&mut work.submitted);
     if std::mem::take(&mut work.room_changed) {
         notice_drained(work);
-        schedule(work);
+        let queue = work.state.workloads.queue().collect();
+        schedule(work, queue);
         work.room_changed = false;
+    } else {
+        schedule(work, submitted);
     }
     resolve_operations(work);
     work.touched.clear();
@@ -61,13 +72,15 @@ pub(super) fn tick(work: &mut Work<'_>) -> Report {
 }
 
 /// Tries the queue in order; the same shape is tried once.
-fn schedule(work: &mut Work<'_>) {
-    let queue: Vec<WorkloadId> = work.state.workloads.queue().collect();
+fn schedule(work: &mut Work<'_>, queue: Vec<WorkloadId>) {
     let mut hopeless: Vec<(Arc<ValidSpec>, Placing)> = Vec::new();
     for id in queue {
         let Some(entry) = work.state.workloads.get(id).cloned() else {
             continue;
         };
+        if entry.state != WorkloadState::Pending {
+            continue;
+        }
         if entry.not_before.is_some_and(|t| t > work.now()) {
             wait(work, &entry, WorkloadReason::NotBefore, None);
             continue;
@@ -128,6 +141,16 @@ pub(super) fn lease_end(last_heard: Timestamp, stop_after_s: u32) -> Timestamp {
     last_heard.plus_ms(lease_ms + drift + i64::try_from(LEASE_MARGIN_MS).unwrap_or(i64::MAX))
 }
 
+/// When a cut-off node has certainly stopped a workload; never, if it keeps running.
+/// Wall clocks of two runs of the gateway need not agree, so nothing that was
+/// heard before this start counts as older than the start.
+pub(super) fn partition_lease_end(cluster: &Cluster, node: &NodeEntry, w: &WorkloadEntry) -> Option<Timestamp> {
+    match w.spec.on_partition() {
+        OnPartition::Keep => None,
+        OnPartition::StopAfter(s) => Some(lease_end(node.last_heard.max(cluster.started_at), s)),
+    }
+}
+
 fn expire_leases(work: &mut Work<'_>) {
     if work.state.mass_loss.is_some() {
         return;
@@ -139,10 +162,8 @@ fn expire_leases(work: &mut Work<'_>) {
             let Some(w) = work.state.workloads.get(*id) else {
                 continue;
             };
-            match w.spec.on_partition() {
-                OnPartition::Keep => {}
-                OnPartition::StopAfter(s) if lease_end(node.last_heard, s) <= now => lost.push(*id),
-                OnPartition::StopAfter(_) => {}
+            if partition_lease_end(&work.state, node, w).is_some_and(|end| end <= now) {
+                lost.push(*id);
             }
         }
     }
@@ -177,17 +198,33 @@ pub(super) fn after_end(work: &mut Work<'_>, entry: &WorkloadEntry, state: Workl
     let id = entry.workload_id;
     let next = match entry.desired {
         Desired::Stop => None,
-        Desired::Move if !matches!(state, WorkloadState::Completed) => Some((WorkloadReason::NodeDrained, None, false)),
+        Desired::Move if !by_itself(why) && !may_run_on(entry, why) => Some((WorkloadReason::NodeDrained, None, false)),
         Desired::Move | Desired::Run => restart(work, entry, state, why),
     };
     if let Some((why, not_before, counts)) = next {
         work.emit(Event::WorkloadRequeued { workload_id: id, why, not_before, counts });
     } else {
-        work.emit(Event::WorkloadEnded { workload_id: id, state, why });
-        if let Some(handle) = &entry.env_handle {
-            work.effect(Effect::EraseBlob { handle: handle.clone() });
-        }
+        end(work, entry, state, why);
     }
+}
+
+/// It has ended for good: nobody needs its environment values any more.
+pub(super) fn end(work: &mut Work<'_>, entry: &WorkloadEntry, state: WorkloadState, why: WorkloadReason) {
+    work.emit(Event::WorkloadEnded { workload_id: entry.workload_id, state, why });
+    if let Some(handle) = &entry.env_handle {
+        work.effect(Effect::EraseBlob { handle: handle.clone() });
+    }
+}
+
+/// It runs on where nobody will see it again: a second one would be a copy.
+fn may_run_on(entry: &WorkloadEntry, why: WorkloadReason) -> bool {
+    why == WorkloadReason::NodeRemoved && entry.spec.on_partition() == OnPartition::Keep
+}
+
+/// The program's own end, or its time was up: being moved is no reason to run it again.
+const fn by_itself(why: WorkloadReason) -> bool {
+    use WorkloadReason as R;
+    matches!(why, R::ExitedZero | R::ExitedNonZero | R::Signaled | R::OutOfMemory | R::MaxDuration)
 }
 
 /// Whether and when it is started again: (reason, not before, counts against the limit).
@@ -199,9 +236,11 @@ fn restart(
 ) -> Option<(WorkloadReason, Option<Timestamp>, bool)> {
     let explicit_never = entry.spec.spec().restart == Some(RestartPolicy::Never);
     // Lost with its node, not by its own doing: runs elsewhere, unless "never" was said.
-    let infrastructure = state == WorkloadState::Lost || why == WorkloadReason::PartitionLease;
+    let infrastructure =
+        state == WorkloadState::Lost || matches!(why, WorkloadReason::PartitionLease | WorkloadReason::NotOnNode);
     if infrastructure {
-        let tries_left = entry.attempt().0 < INFRA_ATTEMPTS_MAX;
+        let tries_left =
+            !may_run_on(entry, why) && entry.attempt().0.saturating_sub(entry.restarts) < INFRA_ATTEMPTS_MAX;
         return (!explicit_never && tries_left).then_some((why, None, false));
     }
     if matches!(why, WorkloadReason::MaxDuration | WorkloadReason::StopRequested) {
@@ -220,16 +259,21 @@ fn restart(
 }
 
 fn watch_mass_loss(work: &mut Work<'_>) {
-    let (mut silent, mut total) = (0_u32, 0_u32);
+    let (mut since, mut total) = (Vec::new(), 0_u32);
     for node in work.state.nodes.iter().filter(|n| n.link != NodeLink::Enrolled) {
         total += 1;
-        silent += u32::from(node.link == NodeLink::Unreachable);
+        since.extend((node.link == NodeLink::Unreachable).then_some(node.link_since));
     }
-    let mass = silent >= MASS_LOSS_NODES_MIN && silent * 100 > total * MASS_LOSS_PERCENT;
-    match (mass, work.state.mass_loss) {
-        (true, None) => work.emit(Event::MassLossSuspected { silent, total }),
-        (false, Some(_)) => work.emit(Event::MassLossCleared { silent, total }),
-        (true, Some(_)) | (false, None) => {}
+    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    let silent = count(since.len());
+    let newest = since.iter().max().copied().unwrap_or_default();
+    let at_once = count(since.iter().filter(|at| newest.ms_since(**at) <= MASS_LOSS_WINDOW_MS).count());
+    let mass = |n: u32| n >= MASS_LOSS_NODES_MIN && n * 100 > total * MASS_LOSS_PERCENT;
+    match work.state.mass_loss {
+        None if mass(at_once) => work.emit(Event::MassLossSuspected { silent, total }),
+        // However long it lasts: it stands until they are back, or removed.
+        Some(_) if !mass(silent) => work.emit(Event::MassLossCleared { silent, total }),
+        Some(_) | None => {}
     }
 }
 
@@ -257,26 +301,15 @@ fn resolve_operations(work: &mut Work<'_>) {
             .open_by_node
             .range((*id, claw_proto::ids::OperationId::from_bits(0))..)
             .take_while(|(n, _)| n == id);
-        let Some(node) = work.state.nodes.get(*id) else {
-            continue;
-        };
-        for (_, operation_id) in open {
-            match node.schedulable {
-                Schedulable::Drained => results.push((
-                    *operation_id,
-                    OperationState::Succeeded,
-                    "drained: no work is left on it".to_owned(),
-                )),
-                Schedulable::Active | Schedulable::Cordoned => {
-                    results.push((
-                        *operation_id,
-                        OperationState::Canceled,
-                        format!("the node is {} again", node.schedulable),
-                    ));
-                }
-                Schedulable::Draining => {}
+        let result = match work.state.nodes.get(*id).map(|n| n.schedulable) {
+            Some(Schedulable::Drained) => (OperationState::Succeeded, "drained: no work is left on it".to_owned()),
+            Some(to @ (Schedulable::Active | Schedulable::Cordoned)) => {
+                (OperationState::Canceled, format!("the node is {to} again"))
             }
-        }
+            None => (OperationState::Canceled, "the node was removed from the fleet".to_owned()),
+            Some(Schedulable::Draining) => continue,
+        };
+        results.extend(open.map(|(_, operation_id)| (*operation_id, result.0, result.1.clone())));
     }
     for (operation_id, state, observed) in results {
         work.emit(Event::OperationResolved { operation_id, state, observed });
@@ -298,12 +331,32 @@ fn result_of(goal: &Goal, w: &WorkloadEntry) -> Option<(OperationState, String)>
     }
 }
 
+/// Environment values that nothing refers to any more: those of plans that nobody
+/// applied, and again those of ended workloads, where erasing failed at their end.
+fn forgotten_blobs(cluster: &Cluster, plans_before: Timestamp, workloads: &[WorkloadId]) -> Vec<String> {
+    let of_plan = |plan: &Arc<PlanEntry>| {
+        let old = !plan.applied && plan.at < plans_before;
+        if let Operation::WorkloadRun { env_handle, .. } = &plan.record.operation {
+            env_handle.clone().filter(|_| old)
+        } else {
+            None
+        }
+    };
+    let ended = workloads.iter().filter_map(|id| cluster.workloads.get(*id)?.env_handle.clone());
+    cluster.plans.values().filter_map(of_plan).chain(ended).collect()
+}
+
 fn prune(work: &mut Work<'_>) {
     let before = work.now().plus_ms(-work.state.policy.receipt_ttl_ms);
-    let old_receipts = work.state.receipts_by_time.get_min().is_some_and(|(at, _)| *at < before.plus_ms(-60_000));
+    let due = before.plus_ms(-60_000);
+    let old_receipts = work.state.receipts_by_time.get_min().is_some_and(|(at, _)| *at < due);
+    let old_plans = work.state.plans.get_min().is_some_and(|(_, plan)| plan.at < due);
     let mut workloads = work.state.workloads.ended_beyond(work.state.policy.ended_workloads_max);
     workloads.truncate(PRUNE_BATCH);
-    if old_receipts || workloads.len() == PRUNE_BATCH {
+    if old_receipts || old_plans || workloads.len() == PRUNE_BATCH {
+        for handle in forgotten_blobs(&work.state, before, &workloads) {
+            work.effect(Effect::EraseBlob { handle });
+        }
         work.emit(Event::HistoryPruned { receipts_before: before, workloads });
     }
 }

@@ -127,9 +127,9 @@ pub(super) fn register(
         });
     }
     let was = node.link;
-    if was != NodeLink::Online {
-        work.emit(Event::NodeLinkChanged { node_id, link: NodeLink::Online, last_heard: work.now() });
-    }
+    // Also where it was online: its leases count from this connection, and a
+    // silence that was noticed before it must not count any more.
+    work.emit(Event::NodeLinkChanged { node_id, link: NodeLink::Online, last_heard: work.now() });
     if forgot {
         lose_what_it_forgot(work, node_id, running);
     }
@@ -144,7 +144,8 @@ fn lose_what_it_forgot(work: &mut Work<'_>, node_id: NodeId, running: &[RunningR
         work.state.nodes.get(node_id).map(|n| n.usage.workloads.iter().copied().collect()).unwrap_or_default();
     for id in held {
         let live = work.state.workloads.get(id).and_then(|w| w.live().map(|a| a.attempt));
-        let reported = running.iter().any(|r| r.workload_id == id && Some(r.attempt) == live && !r.state.is_final());
+        // One that it reports as ended counts: the record of how it ended is on its way.
+        let reported = running.iter().any(|r| r.workload_id == id && Some(r.attempt) == live);
         if !reported {
             end_lost(
                 work,
@@ -222,10 +223,11 @@ pub(super) fn capabilities(
 /// These nodes have not answered in time.
 pub(super) fn silent(work: &mut Work<'_>, nodes: &[(NodeId, Timestamp)]) -> Report {
     for (node_id, last_heard) in nodes {
-        let online = work.state.nodes.get(*node_id).is_some_and(|n| n.link == NodeLink::Online);
-        if online {
-            // Before this gateway started it may have been heard by the one before.
-            let last_heard = (*last_heard).max(work.state.started_at);
+        let online = work.state.nodes.get(*node_id).filter(|n| n.link == NodeLink::Online).map(|n| n.last_heard);
+        if let Some(connected) = online {
+            // Before this gateway started it may have been heard by the one before,
+            // and a connection that came after this was noticed began its leases anew.
+            let last_heard = (*last_heard).max(work.state.started_at).max(connected).min(work.now());
             work.emit(Event::NodeLinkChanged { node_id: *node_id, link: NodeLink::Unreachable, last_heard });
             work.effect(Effect::CloseLink { node_id: *node_id, why: "no answer to heartbeats" });
         }

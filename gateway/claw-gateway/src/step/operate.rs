@@ -65,7 +65,7 @@ pub(super) fn operate(
     }
     let def = registry::find(tool).expect("every operation's tool is in the registry; a test looks");
     access::authorize(def, work.caller)?;
-    let operation = perform::move_env(work, operation);
+    let operation = perform::move_env(work, operation)?;
     // Ids from here on are those that a plan reserves.
     work.replay_ids(Vec::new());
     let before = work.state.clone();

@@ -49,14 +49,16 @@ pub(super) fn perform(
     }
 }
 
-pub(super) use node_ops::{set_labels, set_schedulable, set_settings};
+pub(super) use node_ops::{drain, set_labels, set_schedulable, set_settings};
 pub(super) use workload_ops::stop_workload;
 
 /// Environment values may be secret or personal: they go to an erasable blob,
 /// the journal sees only the names.
-pub(super) fn move_env(work: &mut Work<'_>, operation: Operation) -> Operation {
-    match operation {
+pub(super) fn move_env(work: &mut Work<'_>, operation: Operation) -> Result<Operation, Refusal> {
+    Ok(match operation {
         Operation::WorkloadRun { mut spec, env_handle: None, assumptions } if !spec.env.is_empty() => {
+            // Once they are moved nobody looks at the values again; a fault never repeats them.
+            workload_ops::valid((*spec).clone())?;
             let handle = format!("env_{:032x}", work.ids.next_bits());
             let values = serde_json::to_vec(&spec.env).expect("a map of strings");
             work.blob(handle.clone(), values);
@@ -66,7 +68,7 @@ pub(super) fn move_env(work: &mut Work<'_>, operation: Operation) -> Operation {
             Operation::WorkloadRun { spec, env_handle: Some(handle), assumptions }
         }
         other => other,
-    }
+    })
 }
 
 /// Adds to the outcome of a run where it goes, or why it waits.

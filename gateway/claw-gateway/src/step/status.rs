@@ -99,7 +99,9 @@ fn reason(record: &StatusRecord, entry: &WorkloadEntry) -> R {
         C::OutOfMemory => R::OutOfMemory,
         // The gateway asked: its own reason (stop, drain) says more.
         C::StopRequested if entry.state == S::Stopping => entry.reason,
-        C::StopRequested | C::Superseded => R::StopRequested,
+        C::StopRequested => R::StopRequested,
+        // Of the live attempt: the node knows a newer one (this gateway was restored). Nobody asked for its end.
+        C::Superseded => R::NotOnNode,
         C::MaxDuration => R::MaxDuration,
         C::PartitionLease => R::PartitionLease,
         C::StartFailed => R::StartFailed,

@@ -2,4 +2,5 @@
 
 mod fleet;
 mod properties;
+mod review;
 mod stories;

@@ -37,9 +37,20 @@ pub(super) fn undo(work: &mut Work<'_>, operation_id: OperationId) -> Result<Per
     Ok(done)
 }
 
-/// Who may not do a thing may not take it back either.
+/// Who may not do a thing may not take it back either. What the inverse does
+/// counts as well: an undo of an undo does the thing itself again.
 fn authorize_as(work: &Work<'_>, operation: &OperationEntry) -> Result<(), Refusal> {
-    registry::find(&operation.record.tool).map_or(Ok(()), |def| access::authorize(def, work.caller))
+    let inverse = match &operation.record.inverse {
+        Inverse::Impossible { .. } => None,
+        Inverse::StopWorkload { .. } => Some("workload_stop"),
+        Inverse::SetSchedulable { .. } => Some("node_drain"),
+        Inverse::SetLabels { .. } => Some("node_label"),
+        Inverse::SetSettings { .. } => Some("node_config_set"),
+        Inverse::RevokeKey { .. } => Some("api_key_revoke"),
+        Inverse::RevokeToken { .. } => Some("node_token_create"),
+    };
+    let tools = [Some(operation.record.tool.as_str()), inverse];
+    tools.into_iter().flatten().filter_map(registry::find).try_for_each(|def| access::authorize(def, work.caller))
 }
 
 fn invert(work: &mut Work<'_>, operation: &OperationEntry) -> Result<Performed, Refusal> {
@@ -67,7 +78,11 @@ fn invert(work: &mut Work<'_>, operation: &OperationEntry) -> Result<Performed, 
             if !left.contains(&node.schedulable) {
                 return Err(conflict(work, operation, &format!("{} is {} now", node.name, node.schedulable)));
             }
-            Ok(perform::set_schedulable(work, &node, to, "set"))
+            match to {
+                // Drained is more than a word: what came meanwhile has to leave again.
+                Schedulable::Draining | Schedulable::Drained => perform::drain(work, &node.name, None),
+                Schedulable::Active | Schedulable::Cordoned => Ok(perform::set_schedulable(work, &node, to, "set")),
+            }
         }
         Inverse::SetLabels { node_id, expect, restore } => {
             let node = node_of(work, operation, work.state.nodes.get(node_id))?;
@@ -139,7 +154,9 @@ fn node_of(
 fn conflict(work: &Work<'_>, operation: &OperationEntry, why: &str) -> Refusal {
     let record = &operation.record;
     let same = |o: &&Arc<OperationEntry>| {
-        o.record.operation_id > record.operation_id
+        // By time: the id of an applied plan is as old as the plan.
+        o.record.operation_id != record.operation_id
+            && o.at >= operation.at
             && ((record.node_id.is_some() && o.record.node_id == record.node_id)
                 || (record.workload_id.is_some() && o.record.workload_id == record.workload_id))
     };
@@ -184,8 +201,12 @@ pub(super) fn cancel(work: &mut Work<'_>, operation_id: OperationId) -> Result<P
             let Some(node) = work.state.nodes.get(*node_id).cloned() else {
                 return Err(conflict(work, &operation, "the node is gone"));
             };
-            perform::set_schedulable(work, &node, Schedulable::Active, "cancel drain of");
-            format!("{} takes work again; what was told to move, moves", node.name)
+            // A node that was cordoned before takes no work after either.
+            let cordoned =
+                matches!(operation.record.inverse, Inverse::SetSchedulable { to: Schedulable::Cordoned, .. });
+            let to = if cordoned { Schedulable::Cordoned } else { Schedulable::Active };
+            perform::set_schedulable(work, &node, to, "cancel drain of");
+            format!("{} is {to} again; what was told to move, moves", node.name)
         }
         Goal::WorkloadEnds { .. } | Goal::Immediate => {
             return Err(Refusal::new(ErrorCode::InvalidState, "a stop that is under way cannot be called back")

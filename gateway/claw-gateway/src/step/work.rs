@@ -41,6 +41,8 @@ pub(super) struct Work<'a> {
     pub(super) operation_id: Option<OperationId>,
     /// Something became free or new: the queue is worth a look.
     pub(super) room_changed: bool,
+    /// Submitted by this command: to be tried even where nothing became free.
+    pub(super) submitted: Vec<WorkloadId>,
     /// Workloads whose operations may have come to their result.
     pub(super) touched: BTreeSet<WorkloadId>,
     /// The same, nodes.
@@ -58,6 +60,7 @@ impl<'a> Work<'a> {
             ids: Ids { source: ids, replay: Vec::new(), next: 0, used: Vec::new() },
             operation_id: None,
             room_changed: false,
+            submitted: Vec::new(),
             touched: BTreeSet::new(),
             touched_nodes: BTreeSet::new(),
             events: Vec::new(),
@@ -107,6 +110,7 @@ impl<'a> Work<'a> {
         self.touched.clear();
         self.touched_nodes.clear();
         self.room_changed = false;
+        self.submitted.clear();
         self.operation_id = None;
     }
 
@@ -140,8 +144,10 @@ impl<'a> Work<'a> {
                 let node = self.state.workloads.get(*workload_id).and_then(|w| w.attempts.last().map(|a| a.node_id));
                 self.touched_nodes.extend(node);
             }
-            Event::WorkloadSubmitted { .. } | Event::NodeRemoved { .. } => self.room_changed = true,
-            Event::NodeSchedulableChanged { node_id, .. }
+            // It takes no room before it is placed: the others need not be tried for it.
+            Event::WorkloadSubmitted { workload_id, .. } => self.submitted.push(*workload_id),
+            Event::NodeRemoved { node_id }
+            | Event::NodeSchedulableChanged { node_id, .. }
             | Event::NodeLabeled { node_id, .. }
             | Event::NodeLinkChanged { node_id, .. }
             | Event::NodeCapabilitiesReported { node_id, .. } => {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use claw_proto::ids::{NodeId, WorkloadId};
 use claw_proto::message::NodeSettings;
+use claw_proto::time::Timestamp;
 use claw_proto::validation::Validator;
 use claw_tools::def::UndoClass;
 use claw_tools::nodes::{NodeLink, Schedulable};
@@ -16,7 +17,7 @@ use super::{Performed, stop_workload};
 use crate::effect::Effect;
 use crate::event::{Event, Goal, Inverse};
 use crate::registry::NodeEntry;
-use crate::step::follow::end_lost;
+use crate::step::follow::{end_lost, partition_lease_end};
 use crate::step::work::Work;
 
 fn outcome(node: &NodeEntry, effect: EffectKind, summary: String) -> Outcome {
@@ -34,7 +35,7 @@ fn unchanged(node: &NodeEntry, summary: String) -> Performed {
     exact(outcome(node, EffectKind::NoChange, summary), Inverse::Impossible { why: "nothing was changed".into() })
 }
 
-pub(super) fn drain(work: &mut Work<'_>, node: &str, grace_s: Option<u32>) -> Result<Performed, Refusal> {
+pub(in crate::step) fn drain(work: &mut Work<'_>, node: &str, grace_s: Option<u32>) -> Result<Performed, Refusal> {
     let node = work.state.resolve_node(node)?.clone();
     let node_id = node.node_id;
     if matches!(node.schedulable, Schedulable::Draining | Schedulable::Drained) {
@@ -195,6 +196,13 @@ pub(in crate::step) fn set_settings(work: &mut Work<'_>, node: &NodeEntry, setti
     exact(out, Inverse::SetSettings { node_id: node.node_id, expect: settings, restore: node.settings.clone() })
 }
 
+/// When a cut-off node will have stopped a workload by itself, if that is still
+/// to come. What keeps running has no such instant; it is never started again.
+fn lease_left(work: &Work<'_>, node: &NodeEntry, id: WorkloadId) -> Option<Timestamp> {
+    let end = partition_lease_end(&work.state, node, work.state.workloads.get(id)?)?;
+    (end > work.now()).then_some(end)
+}
+
 pub(super) fn remove(work: &mut Work<'_>, node: &str) -> Result<Performed, Refusal> {
     let node = work.state.resolve_node(node)?.clone();
     let node_id: NodeId = node.node_id;
@@ -206,6 +214,15 @@ pub(super) fn remove(work: &mut Work<'_>, node: &str) -> Result<Performed, Refus
         )
         .with_field("node", node.name.clone())
         .with_next("node_drain", json!({ "node": node.name, "mode": "plan" })));
+    }
+    if let Some(until) = held.iter().filter_map(|id| lease_left(work, &node, *id)).max() {
+        return Err(Refusal::new(
+            ErrorCode::InvalidState,
+            format!("{} is cut off and may run its work until {until}; remove it then", node.name),
+        )
+        .with_field("node", node.name.clone())
+        .with_evidence(json!({ "workloads": held, "until": until }))
+        .retryable());
     }
     // Its certificate is refused from now on, so nothing of it will ever be adopted.
     for id in held {

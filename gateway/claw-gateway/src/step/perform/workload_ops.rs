@@ -15,6 +15,7 @@ use serde_json::json;
 
 use super::Performed;
 use crate::event::{Event, Goal, Inverse};
+use crate::step::follow::end;
 use crate::step::honored;
 use crate::step::work::Work;
 use crate::workload::Desired;
@@ -36,7 +37,7 @@ pub(super) fn run(
             why: "default: a cut-off node stops it after this time, and only then may it start elsewhere".into(),
         });
     }
-    let valid = ValidSpec::parse(spec).map_err(|error| spec_invalid(&error))?;
+    let valid = self::valid(spec)?;
     honored::check(valid.spec())?;
     let workload_id = WorkloadId::next(&mut work.ids);
     let name = name_of(work, &valid, workload_id)?;
@@ -60,6 +61,11 @@ pub(super) fn run(
         goal: Goal::WorkloadRuns { workload_id },
         undoes: None,
     })
+}
+
+/// The specification, or all its faults.
+pub(super) fn valid(spec: WorkloadSpec) -> Result<ValidSpec, Refusal> {
+    ValidSpec::parse(spec).map_err(|error| spec_invalid(&error))
 }
 
 fn spec_invalid(error: &claw_proto::validation::ValidationError) -> Refusal {
@@ -171,7 +177,7 @@ pub(in crate::step) fn stop_workload(
     };
     if entry.live().is_none() {
         if !requeue {
-            work.emit(Event::WorkloadEnded { workload_id: id, state: WorkloadState::Stopped, why });
+            end(work, &entry, WorkloadState::Stopped, why);
         }
         return;
     }
