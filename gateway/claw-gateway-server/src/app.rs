@@ -22,7 +22,9 @@ use tokio_util::task::TaskTracker;
 use crate::config::{ConfigError, GatewayConfig};
 use crate::control::{self, Clock, ControlOptions, ControlPlane, ControlTask, CrashPlan, EffectQueue, SystemClock};
 use crate::enroll::Enrollment;
+use crate::face::{self, FaceConfig};
 use crate::node_link::{LinkSettings, NodeLinks, NodePort};
+use crate::ops::OpsContext;
 use crate::secrets::{self, AdminKeyError};
 use crate::serve;
 
@@ -205,9 +207,21 @@ impl GatewayServer {
             stop: CancellationToken::new(),
             sessions: TaskTracker::new(),
         });
-        let faces = axum::Router::new();
-        let _ = fingerprint;
+        let ops = OpsContext { control: control.clone(), ca_fingerprint: fingerprint };
+        let faces = face::router(ops, &self.face_config());
         running::begin(running::Parts { control, effects, task, port, faces, http_tls, opened })
+    }
+}
+
+impl GatewayServer {
+    fn face_config(&self) -> FaceConfig {
+        FaceConfig {
+            allowed_hosts: self.config.http.allowed_hosts.clone(),
+            allowed_origins: self.config.http.allowed_origins.clone(),
+            requests_per_s: self.config.limits.requests_per_s,
+            requests_burst: self.config.limits.requests_burst,
+            body_bytes_max: self.config.limits.body_bytes,
+        }
     }
 }
 

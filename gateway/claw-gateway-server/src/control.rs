@@ -9,8 +9,8 @@
 
 mod clock;
 mod core_thread;
-mod janitor;
 mod crash;
+mod janitor;
 mod logs;
 mod metrics;
 mod start;
@@ -25,8 +25,8 @@ use claw_tools::refusal::{ErrorCode, Fault, Refusal};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 pub use clock::{Clock, RandomIds, SystemClock};
-pub use janitor::keep_house;
 pub use crash::{CrashPlan, CrashPlanError, CrashPoint};
+pub use janitor::keep_house;
 pub use logs::{LogDesk, LogDeskError, LogRead};
 pub use metrics::MetricsDesk;
 pub use start::{ControlOptions, ControlTask, StartError, start};
@@ -59,20 +59,9 @@ impl From<Refusal> for SubmitError {
 pub type Numbered = Arc<(u64, EventRecord)>;
 
 enum CoreMessage {
-    Submit {
-        command: Box<Command>,
-        caller: Box<Caller>,
-        reply: oneshot::Sender<Result<Report, SubmitError>>,
-    },
-    Events {
-        after_seq: u64,
-        limit: usize,
-        reply: oneshot::Sender<Result<Vec<(u64, EventRecord)>, SubmitError>>,
-    },
-    Blob {
-        handle: String,
-        reply: oneshot::Sender<Result<Option<Vec<u8>>, SubmitError>>,
-    },
+    Submit { command: Box<Command>, caller: Box<Caller>, reply: oneshot::Sender<Result<Report, SubmitError>> },
+    Events { after_seq: u64, limit: usize, reply: oneshot::Sender<Result<Vec<(u64, EventRecord)>, SubmitError>> },
+    Blob { handle: String, reply: oneshot::Sender<Result<Option<Vec<u8>>, SubmitError>> },
     Stop,
 }
 
@@ -90,9 +79,7 @@ pub struct ControlPlane {
 
 impl std::fmt::Debug for ControlPlane {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ControlPlane")
-            .field("seq", &self.durable.borrow().seq)
-            .finish_non_exhaustive()
+        f.debug_struct("ControlPlane").field("seq", &self.durable.borrow().seq).finish_non_exhaustive()
     }
 }
 
@@ -109,15 +96,8 @@ impl ControlPlane {
     /// the decision is set by the core, whatever `caller.now` says.
     pub async fn submit(&self, command: Command, caller: Caller) -> Result<Report, SubmitError> {
         let (reply, answer) = oneshot::channel();
-        let message = CoreMessage::Submit {
-            command: Box::new(command),
-            caller: Box::new(caller),
-            reply,
-        };
-        self.commands
-            .send(message)
-            .await
-            .map_err(|_| shutting_down())?;
+        let message = CoreMessage::Submit { command: Box::new(command), caller: Box::new(caller), reply };
+        self.commands.send(message).await.map_err(|_| shutting_down())?;
         answer.await.map_err(|_| shutting_down())?
     }
     /// The gateway's clock.
@@ -132,27 +112,12 @@ impl ControlPlane {
     pub fn fault(&self, message: &str, error: &dyn std::error::Error) -> Fault {
         let fault_id = FaultId::from_bits(RandomIds::new(Arc::clone(&self.clock)).next_bits());
         tracing::error!(%fault_id, error = %Chain(error), "{message}");
-        Fault {
-            fault_id,
-            message: message.to_owned(),
-            retryable: true,
-        }
+        Fault { fault_id, message: message.to_owned(), retryable: true }
     }
     /// Events after `after_seq`, oldest first, from the journal.
-    pub async fn events(
-        &self,
-        after_seq: u64,
-        limit: usize,
-    ) -> Result<Vec<(u64, EventRecord)>, SubmitError> {
+    pub async fn events(&self, after_seq: u64, limit: usize) -> Result<Vec<(u64, EventRecord)>, SubmitError> {
         let (reply, answer) = oneshot::channel();
-        self.commands
-            .send(CoreMessage::Events {
-                after_seq,
-                limit,
-                reply,
-            })
-            .await
-            .map_err(|_| shutting_down())?;
+        self.commands.send(CoreMessage::Events { after_seq, limit, reply }).await.map_err(|_| shutting_down())?;
         answer.await.map_err(|_| shutting_down())?
     }
     /// Events from now on, after they are on disk. A listener that falls behind is told so.
@@ -163,10 +128,7 @@ impl ControlPlane {
     pub async fn blob(&self, handle: &str) -> Result<Option<Vec<u8>>, SubmitError> {
         let (reply, answer) = oneshot::channel();
         self.commands
-            .send(CoreMessage::Blob {
-                handle: handle.to_owned(),
-                reply,
-            })
+            .send(CoreMessage::Blob { handle: handle.to_owned(), reply })
             .await
             .map_err(|_| shutting_down())?;
         answer.await.map_err(|_| shutting_down())?
@@ -186,11 +148,7 @@ impl ControlPlane {
 }
 
 fn shutting_down() -> SubmitError {
-    Refusal::new(
-        ErrorCode::ShuttingDown,
-        "the gateway is stopping; call again when it is back",
-    )
-    .into()
+    Refusal::new(ErrorCode::ShuttingDown, "the gateway is stopping; call again when it is back").into()
 }
 
 /// An error with its causes, in one line.

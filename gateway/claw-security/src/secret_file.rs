@@ -3,9 +3,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{
-    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
-};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
@@ -101,11 +99,7 @@ impl SecretFileError {
 
 /// Adds what was tried and where to an error of the operating system.
 fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> SecretFileError {
-    move |source| SecretFileError::Io {
-        action,
-        path: path.to_owned(),
-        source,
-    }
+    move |source| SecretFileError::Io { action, path: path.to_owned(), source }
 }
 
 /// Writes a private file (mode 0600), replacing an existing one in one step: a
@@ -128,9 +122,7 @@ pub fn create_private(path: &Path, bytes: &[u8]) -> Result<(), SecretFileError> 
     match fs::hard_link(&temporary.path, path) {
         Ok(()) => sync_parent(path),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            Err(SecretFileError::AlreadyExists {
-                path: path.to_owned(),
-            })
+            Err(SecretFileError::AlreadyExists { path: path.to_owned() })
         }
         Err(error) => Err(io_error("create", path)(error)),
     }
@@ -143,27 +135,19 @@ pub fn create_private(path: &Path, bytes: &[u8]) -> Result<(), SecretFileError> 
 pub fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, SecretFileError> {
     // Non-blocking, so that a pipe in the file's place cannot hang the start.
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let fd = rustix::fs::open(path, flags, Mode::empty())
-        .map_err(|errno| io_error("open", path)(errno.into()))?;
+    let fd = rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| io_error("open", path)(errno.into()))?;
     let file = File::from(fd);
     // The open file is examined, not the path: nobody can swap it in between.
     let metadata = file.metadata().map_err(io_error("examine", path))?;
     if !metadata.is_file() {
-        return Err(SecretFileError::NotRegular {
-            path: path.to_owned(),
-        });
+        return Err(SecretFileError::NotRegular { path: path.to_owned() });
     }
     check_access(path, &metadata, FILE_MODE)?;
-    let too_large = || SecretFileError::TooLarge {
-        path: path.to_owned(),
-        max_bytes: FILE_BYTES_MAX,
-    };
+    let too_large = || SecretFileError::TooLarge { path: path.to_owned(), max_bytes: FILE_BYTES_MAX };
     let capacity = usize::try_from(metadata.len().min(FILE_BYTES_MAX)).map_err(|_| too_large())?;
     // One byte of room more than the file has, so that reading does not move the secret.
     let mut bytes = Zeroizing::new(Vec::with_capacity(capacity + 1));
-    file.take(FILE_BYTES_MAX + 1)
-        .read_to_end(&mut bytes)
-        .map_err(io_error("read", path))?;
+    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(io_error("read", path))?;
     if bytes.len() as u64 > FILE_BYTES_MAX {
         return Err(too_large());
     }
@@ -173,16 +157,10 @@ pub fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, SecretFileError> 
 /// Makes sure that a folder for private files exists: created with mode 0700
 /// (missing parents too), or, if it is there, owned by us and closed to others.
 pub fn ensure_private_folder(path: &Path) -> Result<(), SecretFileError> {
-    match DirBuilder::new()
-        .recursive(true)
-        .mode(FOLDER_MODE)
-        .create(path)
-    {
+    match DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(path) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            return Err(SecretFileError::NotFolder {
-                path: path.to_owned(),
-            });
+            return Err(SecretFileError::NotFolder { path: path.to_owned() });
         }
         Err(error) => return Err(io_error("create folder", path)(error)),
     }
@@ -193,19 +171,11 @@ pub fn ensure_private_folder(path: &Path) -> Result<(), SecretFileError> {
 fn check_access(path: &Path, metadata: &fs::Metadata, wanted: u32) -> Result<(), SecretFileError> {
     let mode = metadata.permissions().mode() & 0o7777;
     if mode & OTHERS != 0 {
-        return Err(SecretFileError::Exposed {
-            path: path.to_owned(),
-            mode,
-            wanted,
-        });
+        return Err(SecretFileError::Exposed { path: path.to_owned(), mode, wanted });
     }
     let (uid, expected) = (metadata.uid(), rustix::process::geteuid().as_raw());
     if uid != expected && uid != 0 {
-        return Err(SecretFileError::Owner {
-            path: path.to_owned(),
-            uid,
-            expected,
-        });
+        return Err(SecretFileError::Owner { path: path.to_owned(), uid, expected });
     }
     Ok(())
 }
@@ -234,11 +204,7 @@ impl Drop for Temporary {
 
 /// Writes the bytes durably under a fresh name beside `path`.
 fn write_temporary(path: &Path, bytes: &[u8]) -> Result<Temporary, SecretFileError> {
-    let name = path
-        .file_name()
-        .ok_or_else(|| SecretFileError::NoFileName {
-            path: path.to_owned(),
-        })?;
+    let name = path.file_name().ok_or_else(|| SecretFileError::NoFileName { path: path.to_owned() })?;
     let mut random = [0; 8];
     fill_random(&mut random)?;
     let mut temporary_name = std::ffi::OsString::from(".");
@@ -252,15 +218,10 @@ fn write_temporary(path: &Path, bytes: &[u8]) -> Result<Temporary, SecretFileErr
         .mode(FILE_MODE)
         .open(&temporary_path)
         .map_err(io_error("create", &temporary_path))?;
-    let temporary = Temporary {
-        path: temporary_path,
-        remove: true,
-    };
+    let temporary = Temporary { path: temporary_path, remove: true };
     // The mode above is cut by the umask; this one is exact.
-    file.set_permissions(fs::Permissions::from_mode(FILE_MODE))
-        .map_err(io_error("protect", &temporary.path))?;
-    file.write_all(bytes)
-        .map_err(io_error("write", &temporary.path))?;
+    file.set_permissions(fs::Permissions::from_mode(FILE_MODE)).map_err(io_error("protect", &temporary.path))?;
+    file.write_all(bytes).map_err(io_error("write", &temporary.path))?;
     file.sync_all().map_err(io_error("sync", &temporary.path))?;
     Ok(temporary)
 }
@@ -271,9 +232,7 @@ fn sync_parent(path: &Path) -> Result<(), SecretFileError> {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         Some(_) | None => Path::new("."),
     };
-    File::open(parent)
-        .and_then(|folder| folder.sync_all())
-        .map_err(io_error("sync folder", parent))
+    File::open(parent).and_then(|folder| folder.sync_all()).map_err(io_error("sync folder", parent))
 }
 
 #[cfg(test)]

@@ -15,9 +15,7 @@ pub(crate) const ID_CHARS_MAX: usize = 64;
 pub(crate) fn is_identifier(text: &str) -> bool {
     !text.is_empty()
         && text.len() <= ID_CHARS_MAX
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+        && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
 }
 
 /// `text` cut to a length that is fit for an error message.

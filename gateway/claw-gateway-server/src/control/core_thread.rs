@@ -16,6 +16,8 @@ use super::{Chain, CoreMessage, Numbered, SubmitError};
 
 /// Commands that one sync may cover.
 const BATCH_COMMANDS_MAX: usize = 512;
+/// Reads that commands of one sync may have to wait for.
+const BATCH_READS_MAX: usize = 16;
 /// Events that are read from the journal in one go.
 const EVENTS_READ_MAX: usize = 1_000;
 
@@ -53,19 +55,24 @@ impl Core {
         while let Some(first) = queue.blocking_recv() {
             let mut commands = Vec::new();
             let mut next = Some(first);
+            let mut n_reads = 0;
             let mut stop = false;
             while let Some(message) = next {
                 match message {
                     CoreMessage::Submit { command, caller, reply } => commands.push((command, caller, reply)),
                     CoreMessage::Events { after_seq, limit, reply } => {
-                        drop(reply.send(self.read_events(after_seq, limit)))
+                        n_reads += 1;
+                        drop(reply.send(self.read_events(after_seq, limit)));
                     }
                     CoreMessage::Blob { handle, reply } => {
-                        drop(reply.send(self.journal.blob(&handle).map_err(|e| journal_fault(&e))))
+                        n_reads += 1;
+                        drop(reply.send(self.journal.blob(&handle).map_err(|e| journal_fault(&e))));
                     }
                     CoreMessage::Stop => stop = true,
                 }
-                next = if commands.len() < BATCH_COMMANDS_MAX && !stop { queue.try_recv().ok() } else { None };
+                // Readers that never pause must not keep decided commands from the disk.
+                let full = commands.len() >= BATCH_COMMANDS_MAX || n_reads >= BATCH_READS_MAX;
+                next = if full || stop { None } else { queue.try_recv().ok() };
             }
             if !commands.is_empty() && !self.commit(commands) {
                 tracing::error!("the journal is lost to this process; the gateway stops deciding");

@@ -6,13 +6,17 @@ use std::path::Path;
 use claw_proto::ids::{Attempt, WorkloadId};
 use claw_proto::message::{LogChunk, LogKey, LogStream};
 use claw_proto::time::Timestamp;
-use claw_storage::{Gap, LogError, LogLimits, LogLine, LogOpenReport, LogPage, LogQuery, LogSegments, Stream};
+use claw_storage::{
+    Gap, LogCursor, LogError, LogLimits, LogLine, LogOpenReport, LogPage, LogQuery, LogSegments, Stream,
+};
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// Requests that may wait for the store.
 const REQUESTS_WAITING_MAX: usize = 1_024;
 /// How many appends one sync may cover.
 const APPENDS_PER_SYNC_MAX: usize = 64;
+/// How many reads appends may have to wait for before they are synced.
+const READS_PER_SYNC_MAX: usize = 8;
 
 /// Why logs were not stored or read.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +46,8 @@ pub struct LogRead {
     pub limit: usize,
     /// Only lines that contain this.
     pub grep: Option<String>,
+    /// Only lines behind these: the cursors of an earlier page.
+    pub after: Vec<LogCursor>,
 }
 
 type Acks = BTreeMap<LogKey, u64>;
@@ -120,10 +126,14 @@ fn serve(mut store: LogSegments, mut queue: mpsc::Receiver<Request>, bump: &watc
     while let Some(first) = queue.blocking_recv() {
         let mut appended = Vec::new();
         let mut next = Some(first);
+        let mut n_reads = 0;
         while let Some(request) = next {
             match request {
                 Request::Append { chunks, reply } => appended.push((append(&mut store, &chunks), reply)),
-                Request::Read { read: query, reply } => drop(reply.send(read(&store, &query))),
+                Request::Read { read: query, reply } => {
+                    n_reads += 1;
+                    drop(reply.send(read(&store, &query)));
+                }
                 Request::Acks { workloads, reply } => drop(reply.send(acks(&store, &workloads))),
                 Request::Retain { now } => {
                     if let Err(error) = store.retain(now.unix_ms()) {
@@ -141,7 +151,9 @@ fn serve(mut store: LogSegments, mut queue: mpsc::Receiver<Request>, bump: &watc
                     }
                 }
             }
-            next = if appended.len() < APPENDS_PER_SYNC_MAX { queue.try_recv().ok() } else { None };
+            // Readers that never pause must not keep lines from the disk and nodes from their answers.
+            let full = appended.len() >= APPENDS_PER_SYNC_MAX || n_reads >= READS_PER_SYNC_MAX;
+            next = if full { None } else { queue.try_recv().ok() };
         }
         if appended.is_empty() {
             continue;
@@ -230,7 +242,7 @@ fn read(store: &LogSegments, read: &LogRead) -> Result<LogPage, LogDeskError> {
         tail: read.tail,
         limit: read.limit,
         grep: read.grep.as_deref(),
-        after: &[],
+        after: &read.after,
     };
     Ok(store.read(&query)?)
 }

@@ -1,1 +1,125 @@
+//! The control plane on real files: what is answered is durable, and a restart knows it.
 
+use std::sync::Arc;
+
+use claw_gateway::policy::Policy;
+use claw_gateway::{Caller, Command, Operation, Report};
+use claw_proto::spec::WorkloadSpec;
+use claw_storage::LogLimits;
+use claw_tools::access::{PrincipalKind, Role};
+use claw_tools::outcome::{Mode, Mutation, Outcome};
+
+use super::{ControlOptions, ControlPlane, ControlTask, CrashPlan, SubmitError, SystemClock, start};
+
+fn options(dir: &std::path::Path) -> ControlOptions {
+    ControlOptions {
+        data_dir: dir.to_path_buf(),
+        policy: Policy::default(),
+        clock: Arc::new(SystemClock::default()),
+        log_limits: LogLimits::default(),
+        reserve_bytes: 0,
+        snapshot_every: 1_000,
+        keep_events: 1_000,
+        epoch_above: 0,
+        crash: Arc::new(CrashPlan::none()),
+    }
+}
+
+async fn open(dir: &std::path::Path) -> (ControlPlane, ControlTask) {
+    let (control, mut effects, task) = start(options(dir)).await.unwrap();
+    tokio::spawn(async move { while effects.recv().await.is_some() {} });
+    (control, task)
+}
+
+async fn run(control: &ControlPlane, name: &str, request_id: &str) -> Result<(Outcome, bool), SubmitError> {
+    let spec = WorkloadSpec { name: Some(name.into()), command: Some(vec!["true".into()]), ..WorkloadSpec::default() };
+    let operation = Operation::WorkloadRun { spec: Box::new(spec), env_handle: None, assumptions: Vec::new() };
+    let mutation = Mutation { mode: Mode::Apply, request_id: Some(request_id.into()), reason: None, wait_s: 0 };
+    let caller = Caller {
+        principal: "alice".into(),
+        kind: PrincipalKind::Agent,
+        role: Role::Operator,
+        key_id: None,
+        now: control.now(),
+        reason: String::new(),
+    };
+    let command = Command::Operate { operation, mutation, args_hash: name.into(), secret_hash: None };
+    match control.submit(command, caller).await? {
+        Report::Outcome { outcome, replayed } => Ok((*outcome, replayed)),
+        other => panic!("not an outcome: {other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_answered_is_there_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let (control, task) = open(dir.path()).await;
+    let epoch = control.snapshot().epoch;
+    let (first, replayed) = run(&control, "one", "r1").await.unwrap();
+    assert!(!replayed);
+    let state = control.snapshot().to_snapshot();
+    let seq = control.snapshot().seq;
+    drop(task); // no orderly stop: nothing but the journal is left
+    drop(control);
+    let (control, task) = poll_open(dir.path()).await;
+    let again = control.snapshot();
+    assert!(again.epoch > epoch, "the epoch rises at each start");
+    assert_eq!(again.seq, seq + 1, "one more event: the start itself");
+    let events = control.events(0, 100).await.unwrap();
+    assert_eq!(events.len() as u64, again.seq);
+    let (second, replayed) = run(&control, "one", "r1").await.unwrap();
+    assert!(replayed);
+    assert_eq!(first, second, "identical receipt");
+    task.stop().await;
+    assert!(!state.is_empty());
+}
+
+/// The journal's lock goes with the thread that holds it, shortly after the handles.
+async fn poll_open(dir: &std::path::Path) -> (ControlPlane, ControlTask) {
+    for _ in 0..400 {
+        if let Ok((control, mut effects, task)) = start(options(dir)).await {
+            tokio::spawn(async move { while effects.recv().await.is_some() {} });
+            return (control, task);
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    panic!("the journal stays locked");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn duplicates_in_flight_join() {
+    let dir = tempfile::tempdir().unwrap();
+    let (control, task) = open(dir.path()).await;
+    let calls: Vec<_> = (0..20)
+        .map(|_| {
+            let control = control.clone();
+            tokio::spawn(async move { run(&control, "same", "k").await.unwrap() })
+        })
+        .collect();
+    let mut outcomes = Vec::new();
+    for call in calls {
+        outcomes.push(call.await.unwrap());
+    }
+    assert_eq!(outcomes.iter().filter(|(_, replayed)| !replayed).count(), 1);
+    assert!(outcomes.windows(2).all(|pair| pair[0].0 == pair[1].0));
+    assert_eq!(control.snapshot().workloads.len(), 1);
+    task.stop().await;
+    assert!(matches!(run(&control, "late", "z").await, Err(SubmitError::Refused(_))), "after the stop it refuses");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_at_stop_and_a_fold_give_the_same_state() {
+    let dir = tempfile::tempdir().unwrap();
+    let (control, task) = open(dir.path()).await;
+    for i in 0..50 {
+        run(&control, &format!("w{i}"), &format!("r{i}")).await.unwrap();
+    }
+    let before = control.snapshot();
+    drop(control);
+    task.stop().await;
+    let (control, task) = poll_open(dir.path()).await;
+    let after = control.snapshot();
+    assert_eq!(after.workloads, before.workloads);
+    assert_eq!(after.operations.len(), before.operations.len());
+    task.stop().await;
+}

@@ -6,9 +6,7 @@ use zeroize::Zeroizing;
 
 use crate::digest::SecretHash;
 use crate::secret::{RandomnessError, Secret};
-use crate::text::{
-    ID_CHARS_MAX, base64url_chars, excerpt, from_base64url, is_identifier, push_base64url,
-};
+use crate::text::{ID_CHARS_MAX, base64url_chars, excerpt, from_base64url, is_identifier, push_base64url};
 
 /// What the text of every API key begins with; scanners for leaked secrets look for it.
 const PREFIX: &str = "clawkey_";
@@ -46,14 +44,22 @@ impl ApiKey {
     /// [`ApiKeyError::KeyId`], [`ApiKeyError::Randomness`].
     pub fn generate(key_id: &str) -> Result<Self, ApiKeyError> {
         if !is_identifier(key_id) {
-            return Err(ApiKeyError::KeyId {
-                got: excerpt(key_id),
-            });
+            return Err(ApiKeyError::KeyId { got: excerpt(key_id) });
         }
-        Ok(Self {
-            key_id: key_id.to_owned(),
-            secret: Secret::generate()?,
-        })
+        Ok(Self { key_id: key_id.to_owned(), secret: Secret::generate()? })
+    }
+
+    /// The same secret under another id: the one that was chosen after the
+    /// secret had to exist.
+    ///
+    /// # Errors
+    /// As [`ApiKey::generate`].
+    pub fn with_id(mut self, key_id: &str) -> Result<Self, ApiKeyError> {
+        if !is_identifier(key_id) {
+            return Err(ApiKeyError::KeyId { got: excerpt(key_id) });
+        }
+        key_id.clone_into(&mut self.key_id);
+        Ok(self)
     }
 
     /// Reads a key's text.
@@ -72,10 +78,7 @@ impl ApiKey {
         // The secret may contain `_` too, so it is found by its length, not by a search.
         let (head, secret) = rest.split_at_checked(rest.len().checked_sub(SECRET_CHARS)?)?;
         let key_id = head.strip_suffix('_').filter(|id| is_identifier(id))?;
-        Some(Self {
-            key_id: key_id.to_owned(),
-            secret: Secret::from_slice(&from_base64url(secret)?)?,
-        })
+        Some(Self { key_id: key_id.to_owned(), secret: Secret::from_slice(&from_base64url(secret)?)? })
     }
 
     /// The key's text. A secret: show it once, to the one who asked for it.
@@ -107,9 +110,6 @@ impl ApiKey {
 impl fmt::Debug for ApiKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { key_id, secret } = self;
-        f.debug_struct("ApiKey")
-            .field("key_id", key_id)
-            .field("secret", secret)
-            .finish()
+        f.debug_struct("ApiKey").field("key_id", key_id).field("secret", secret).finish()
     }
 }

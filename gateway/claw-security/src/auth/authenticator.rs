@@ -79,22 +79,13 @@ impl Authenticator {
     /// # Errors
     /// [`AuthError`]; none of them says whether a key id exists to someone who does
     /// not hold its secret.
-    pub fn authenticate(
-        &self,
-        header_value: &[u8],
-        now: Timestamp,
-    ) -> Result<AuthContext, AuthError> {
+    pub fn authenticate(&self, header_value: &[u8], now: Timestamp) -> Result<AuthContext, AuthError> {
         let key = key_in_header(header_value);
-        let stored = key
-            .as_ref()
-            .ok()
-            .and_then(|key| self.keys.get(key.key_id()));
+        let stored = key.as_ref().ok().and_then(|key| self.keys.get(key.key_id()));
         // One hash and one comparison on every path: how long the answer takes
         // does not say how far the check came. Nothing hashes to the decoy.
         let decoy = SecretHash::from_bytes([0; 32]);
-        let presented = key
-            .as_ref()
-            .map_or_else(|_| SecretHash::of(&[0; 32]), ApiKey::hash);
+        let presented = key.as_ref().map_or_else(|_| SecretHash::of(&[0; 32]), ApiKey::hash);
         let equal = presented.constant_time_eq(stored.map_or(&decoy, |stored| &stored.hash));
 
         let key = key?;
@@ -106,12 +97,7 @@ impl Authenticator {
         if let Some(at) = stored.expires_at.filter(|at| *at <= now) {
             return Err(AuthError::Expired { key_id, at });
         }
-        Ok(AuthContext {
-            principal: stored.principal.clone(),
-            key_id,
-            role: stored.role,
-            kind: stored.kind,
-        })
+        Ok(AuthContext { principal: stored.principal.clone(), key_id, role: stored.role, kind: stored.kind })
     }
 }
 
@@ -122,9 +108,7 @@ fn key_in_header(header_value: &[u8]) -> Result<ApiKey, AuthError> {
     if header_value.len() > HEADER_BYTES_MAX {
         return Err(AuthError::Malformed);
     }
-    let (scheme, text) = header_value
-        .split_at_checked(SCHEME.len())
-        .ok_or(AuthError::Malformed)?;
+    let (scheme, text) = header_value.split_at_checked(SCHEME.len()).ok_or(AuthError::Malformed)?;
     if !scheme.eq_ignore_ascii_case(SCHEME) {
         return Err(AuthError::Malformed);
     }

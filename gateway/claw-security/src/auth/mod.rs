@@ -50,8 +50,5 @@ impl RbacPolicy {
 }
 
 #[cfg(test)]
-#[expect(
-    clippy::needless_raw_string_hashes,
-    reason = "expect-test writes raw strings with hashes"
-)]
+#[expect(clippy::needless_raw_string_hashes, reason = "expect-test writes raw strings with hashes")]
 mod tests;

@@ -40,14 +40,8 @@ fn the_holder_of_a_key_is_its_principal() {
         role: Role::Operator,
         kind: PrincipalKind::Agent,
     };
-    for header in [
-        bearer(&key.to_text()),
-        format!("bearer   {} ", key.to_text().as_str()).into_bytes(),
-    ] {
-        assert_eq!(
-            authenticator.authenticate(&header, NOW),
-            Ok(expected.clone())
-        );
+    for header in [bearer(&key.to_text()), format!("bearer   {} ", key.to_text().as_str()).into_bytes()] {
+        assert_eq!(authenticator.authenticate(&header, NOW), Ok(expected.clone()));
     }
 }
 
@@ -60,11 +54,7 @@ fn unknown_and_wrong_keys_get_the_same_answer() {
     let wrong = ApiKey::generate(KEY_ID).unwrap();
     let unknown = ApiKey::generate("key_other").unwrap();
 
-    let answers = [&wrong, &unknown].map(|key| {
-        authenticator
-            .authenticate(&bearer(&key.to_text()), NOW)
-            .unwrap_err()
-    });
+    let answers = [&wrong, &unknown].map(|key| authenticator.authenticate(&bearer(&key.to_text()), NOW).unwrap_err());
     // Not even that the key was revoked is told to who does not hold it.
     assert_eq!(answers, [AuthError::Invalid, AuthError::Invalid]);
 }
@@ -75,10 +65,7 @@ fn a_stored_hash_of_zeros_lets_nobody_in() {
     let mut zeros = stored(&key);
     zeros.hash = SecretHash::from_bytes([0; 32]);
     let authenticator = authenticator(&key, zeros);
-    assert_eq!(
-        authenticator.authenticate(&bearer(&key.to_text()), NOW),
-        Err(AuthError::Invalid)
-    );
+    assert_eq!(authenticator.authenticate(&bearer(&key.to_text()), NOW), Err(AuthError::Invalid));
 }
 
 #[test]
@@ -89,9 +76,7 @@ fn revoked_and_expired_keys_are_told_to_their_holder() {
     revoked.revoked = true;
     assert_eq!(
         authenticator(&key, revoked).authenticate(&header, NOW),
-        Err(AuthError::Revoked {
-            key_id: KEY_ID.to_owned()
-        })
+        Err(AuthError::Revoked { key_id: KEY_ID.to_owned() })
     );
 
     let mut expiring = stored(&key);
@@ -100,10 +85,7 @@ fn revoked_and_expired_keys_are_told_to_their_holder() {
     assert!(authenticator.authenticate(&header, NOW.plus_ms(-1)).is_ok());
     assert_eq!(
         authenticator.authenticate(&header, NOW),
-        Err(AuthError::Expired {
-            key_id: KEY_ID.to_owned(),
-            at: NOW
-        })
+        Err(AuthError::Expired { key_id: KEY_ID.to_owned(), at: NOW })
     );
 }
 
@@ -118,15 +100,9 @@ fn what_is_not_an_api_key_is_refused_with_the_remedy() {
         writeln!(answers, "{name}: {answer}").unwrap();
     };
     note("nothing", b"");
-    note(
-        "another scheme",
-        format!("Basic {}", text.as_str()).as_bytes(),
-    );
+    note("another scheme", format!("Basic {}", text.as_str()).as_bytes());
     note("no scheme", text.as_bytes());
-    note(
-        "two keys",
-        format!("Bearer {0},{0}", text.as_str()).as_bytes(),
-    );
+    note("two keys", format!("Bearer {0},{0}", text.as_str()).as_bytes());
     note("no UTF-8", b"Bearer \xff\xfe");
     note("endless", &vec![b'A'; 100_000]);
     note("another product's", b"Bearer sk-0123456789abcdef");
@@ -148,11 +124,7 @@ fn roles_and_permissions_are_this_table() {
     for permission in Permission::ALL.iter().copied() {
         write!(table, "{:15}", permission.as_str()).unwrap();
         for role in Role::ALL.iter().copied() {
-            let mark = if RbacPolicy::allows(role, permission) {
-                role.as_str()
-            } else {
-                "-"
-            };
+            let mark = if RbacPolicy::allows(role, permission) { role.as_str() } else { "-" };
             write!(table, " {mark:8}").unwrap();
         }
         table.truncate(table.trim_end().len());
@@ -174,17 +146,10 @@ fn roles_and_permissions_are_this_table() {
 #[test]
 fn a_context_has_the_permissions_of_its_role() {
     for role in Role::ALL.iter().copied() {
-        let context = AuthContext {
-            principal: String::new(),
-            key_id: String::new(),
-            role,
-            kind: PrincipalKind::Person,
-        };
+        let context =
+            AuthContext { principal: String::new(), key_id: String::new(), role, kind: PrincipalKind::Person };
         for permission in Permission::ALL.iter().copied() {
-            assert_eq!(
-                context.allows(permission),
-                RbacPolicy::allows(role, permission)
-            );
+            assert_eq!(context.allows(permission), RbacPolicy::allows(role, permission));
         }
     }
 }
@@ -192,10 +157,7 @@ fn a_context_has_the_permissions_of_its_role() {
 #[test]
 fn a_key_never_shows_its_secret() {
     let key = ApiKey::generate(KEY_ID).unwrap();
-    assert_eq!(
-        format!("{key:?}"),
-        r#"ApiKey { key_id: "key_0000000000000000000000000a", secret: [redacted] }"#
-    );
+    assert_eq!(format!("{key:?}"), r#"ApiKey { key_id: "key_0000000000000000000000000a", secret: [redacted] }"#);
     let text = key.to_text();
     let damaged = ApiKey::parse(&text[..text.len() - 1]).unwrap_err();
     let secret = &text[text.len() - 43..];
@@ -207,10 +169,7 @@ fn a_key_never_shows_its_secret() {
 #[test]
 fn a_key_id_is_an_identifier() {
     for bad in ["", "Key", "key-1", "key 1", "é", &"k".repeat(65)] {
-        assert!(
-            matches!(ApiKey::generate(bad), Err(ApiKeyError::KeyId { .. })),
-            "{bad:?}"
-        );
+        assert!(matches!(ApiKey::generate(bad), Err(ApiKeyError::KeyId { .. })), "{bad:?}");
     }
 }
 

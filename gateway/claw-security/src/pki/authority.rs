@@ -7,9 +7,8 @@ use std::time::Duration;
 
 use claw_proto::time::Timestamp;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType, SerialNumber,
-    date_time_ymd,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType, SerialNumber, date_time_ymd,
 };
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, DnsName, PrivatePkcs8KeyDer};
@@ -53,14 +52,7 @@ pub struct CertificateAuthority {
 
 impl fmt::Debug for CertificateAuthority {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            cluster_name,
-            cert_der: _,
-            fingerprint,
-            not_before,
-            not_after,
-            issuer: _,
-        } = self;
+        let Self { cluster_name, cert_der: _, fingerprint, not_before, not_after, issuer: _ } = self;
         f.debug_struct("CertificateAuthority")
             .field("cluster_name", cluster_name)
             .field("fingerprint", fingerprint)
@@ -84,37 +76,21 @@ impl CertificateAuthority {
     ///
     /// # Errors
     /// [`PkiError::ClusterName`], [`PkiError::Validity`], [`PkiError::Generate`].
-    pub fn create(
-        cluster_name: &str,
-        now: Timestamp,
-        validity: Duration,
-    ) -> Result<Self, PkiError> {
+    pub fn create(cluster_name: &str, now: Timestamp, validity: Duration) -> Result<Self, PkiError> {
         let chars = cluster_name.chars().count();
-        if chars == 0
-            || chars > CLUSTER_NAME_CHARS_MAX
-            || cluster_name.chars().any(char::is_control)
-        {
-            return Err(PkiError::ClusterName {
-                got: excerpt(cluster_name),
-            });
+        if chars == 0 || chars > CLUSTER_NAME_CHARS_MAX || cluster_name.chars().any(char::is_control) {
+            return Err(PkiError::ClusterName { got: excerpt(cluster_name) });
         }
         let span = Span::new(now, validity)?;
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
         let mut params = span.params()?;
-        params
-            .distinguished_name
-            .push(DnType::OrganizationName, cluster_name);
-        params
-            .distinguished_name
-            .push(DnType::CommonName, COMMON_NAME);
+        params.distinguished_name.push(DnType::OrganizationName, cluster_name);
+        params.distinguished_name.push(DnType::CommonName, COMMON_NAME);
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let cert_der = CertificateDer::from(params.self_signed(&key)?);
         // Read back like any stored one: a new authority and a loaded one are the same.
-        Self::assemble(cert_der, key).map_err(|problem| PkiError::AuthorityFile {
-            path: FILE_NAME.into(),
-            problem,
-        })
+        Self::assemble(cert_der, key).map_err(|problem| PkiError::AuthorityFile { path: FILE_NAME.into(), problem })
     }
 
     /// Reads the authority from its folder.
@@ -185,21 +161,12 @@ impl CertificateAuthority {
         for name in dns_names {
             let refuse = || PkiError::DnsName { got: excerpt(name) };
             DnsName::try_from(name.as_str()).map_err(|_| refuse())?;
-            names.push(SanType::DnsName(
-                name.as_str().try_into().map_err(|_| refuse())?,
-            ));
+            names.push(SanType::DnsName(name.as_str().try_into().map_err(|_| refuse())?));
         }
         names.extend(ips.iter().copied().map(SanType::IpAddress));
-        let profile = Profile {
-            common_name: GATEWAY_SERVER_NAME,
-            names,
-            usage: ExtendedKeyUsagePurpose::ServerAuth,
-        };
+        let profile = Profile { common_name: GATEWAY_SERVER_NAME, names, usage: ExtendedKeyUsagePurpose::ServerAuth };
         let certificate = self.issue(profile, &key, now, validity)?;
-        Ok(IssuedServer {
-            certificate,
-            key: PrivateKey::of(&key),
-        })
+        Ok(IssuedServer { certificate, key: PrivateKey::of(&key) })
     }
 
     /// Certifies the key of a node's request, for clients only, under the name
@@ -218,9 +185,7 @@ impl CertificateAuthority {
         validity: Duration,
     ) -> Result<Certificate, PkiError> {
         if !is_node_id(node_id) {
-            return Err(PkiError::NodeId {
-                got: excerpt(node_id),
-            });
+            return Err(PkiError::NodeId { got: excerpt(node_id) });
         }
         let key = proven_key(csr_pem)?;
         let profile = Profile {
@@ -265,21 +230,12 @@ impl CertificateAuthority {
     ) -> Result<Certificate, PkiError> {
         if now < self.not_before || now >= self.not_after {
             let (not_before, not_after) = (self.not_before, self.not_after);
-            return Err(PkiError::AuthorityNotValid {
-                not_before,
-                not_after,
-                now,
-            });
+            return Err(PkiError::AuthorityNotValid { not_before, not_after, now });
         }
         let span = Span::new(now, validity)?.within(self.not_before, self.not_after);
         let mut params = span.params()?;
-        let serial = params
-            .serial_number
-            .as_ref()
-            .map_or_else(String::new, |serial| serial_hex(serial.as_ref()));
-        params
-            .distinguished_name
-            .push(DnType::CommonName, profile.common_name);
+        let serial = params.serial_number.as_ref().map_or_else(String::new, |serial| serial_hex(serial.as_ref()));
+        params.distinguished_name.push(DnType::CommonName, profile.common_name);
         params.subject_alt_names = profile.names;
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -290,67 +246,42 @@ impl CertificateAuthority {
     }
 
     fn from_pem(bytes: &[u8]) -> Result<Self, &'static str> {
-        let cert_der =
-            CertificateDer::from_pem_slice(bytes).map_err(|_| "it has no PEM block CERTIFICATE")?;
-        let key_der = PrivatePkcs8KeyDer::from_pem_slice(bytes)
-            .map_err(|_| "it has no PEM block PRIVATE KEY")?;
+        let cert_der = CertificateDer::from_pem_slice(bytes).map_err(|_| "it has no PEM block CERTIFICATE")?;
+        let key_der = PrivatePkcs8KeyDer::from_pem_slice(bytes).map_err(|_| "it has no PEM block PRIVATE KEY")?;
         let key_der = Zeroizing::new(key_der.secret_pkcs8_der().to_vec());
-        let key =
-            KeyPair::try_from(key_der.as_slice()).map_err(|_| "its key is not a PKCS #8 key")?;
+        let key = KeyPair::try_from(key_der.as_slice()).map_err(|_| "its key is not a PKCS #8 key")?;
         Self::assemble(cert_der, key)
     }
 
     /// Joins certificate and key after checking that they are an authority of ours.
     fn assemble(cert_der: CertificateDer<'static>, key: KeyPair) -> Result<Self, &'static str> {
-        let (_, certificate) = x509_parser::parse_x509_certificate(&cert_der)
-            .map_err(|_| "its certificate is not X.509")?;
+        let (_, certificate) =
+            x509_parser::parse_x509_certificate(&cert_der).map_err(|_| "its certificate is not X.509")?;
         if certificate.public_key().raw != key.subject_public_key_info() {
             return Err("its key is not that of its certificate");
         }
-        certificate
-            .verify_signature(None)
-            .map_err(|_| "its certificate is not signed by its own key")?;
+        certificate.verify_signature(None).map_err(|_| "its certificate is not signed by its own key")?;
         check_authority(&certificate)?;
-        let organization = certificate
-            .subject()
-            .iter_organization()
-            .next()
-            .and_then(|name| name.as_str().ok());
-        let cluster_name = organization
-            .ok_or("its certificate does not name the cluster")?
-            .to_owned();
-        let (not_before, not_after) = (
-            timestamp(certificate.validity().not_before),
-            timestamp(certificate.validity().not_after),
-        );
-        let issuer = Issuer::from_ca_cert_der(&cert_der, key)
-            .map_err(|_| "its certificate cannot serve as an issuer")?;
+        let organization = certificate.subject().iter_organization().next().and_then(|name| name.as_str().ok());
+        let cluster_name = organization.ok_or("its certificate does not name the cluster")?.to_owned();
+        let (not_before, not_after) =
+            (timestamp(certificate.validity().not_before), timestamp(certificate.validity().not_after));
+        let issuer =
+            Issuer::from_ca_cert_der(&cert_der, key).map_err(|_| "its certificate cannot serve as an issuer")?;
         let fingerprint = Fingerprint::of(&cert_der);
-        Ok(Self {
-            cluster_name,
-            cert_der,
-            fingerprint,
-            not_before,
-            not_after,
-            issuer,
-        })
+        Ok(Self { cluster_name, cert_der, fingerprint, not_before, not_after, issuer })
     }
 }
 
 fn check_authority(certificate: &X509Certificate<'_>) -> Result<(), &'static str> {
-    let constraints = certificate
-        .basic_constraints()
-        .map_err(|_| "its basic constraints are malformed")?;
+    let constraints = certificate.basic_constraints().map_err(|_| "its basic constraints are malformed")?;
     match constraints {
-        Some(constraints)
-            if constraints.value.ca && constraints.value.path_len_constraint == Some(0) => {}
+        Some(constraints) if constraints.value.ca && constraints.value.path_len_constraint == Some(0) => {}
         Some(_) | None => {
             return Err("its certificate is not an authority for end certificates only");
         }
     }
-    let usage = certificate
-        .key_usage()
-        .map_err(|_| "its key usage is malformed")?;
+    let usage = certificate.key_usage().map_err(|_| "its key usage is malformed")?;
     match usage {
         Some(usage) if usage.value.key_cert_sign() => Ok(()),
         Some(_) | None => Err("its certificate may not sign certificates"),
@@ -374,28 +305,20 @@ struct Span {
 impl Span {
     /// From a little before `now` until `validity` after it.
     fn new(now: Timestamp, validity: Duration) -> Result<Self, PkiError> {
-        let refuse = || PkiError::Validity {
-            now,
-            validity_ms: validity.as_millis(),
-        };
+        let refuse = || PkiError::Validity { now, validity_ms: validity.as_millis() };
         let validity_ms = i64::try_from(validity.as_millis()).map_err(|_| refuse())?;
         let now_s = now.unix_ms().div_euclid(1_000);
         let last_second = now.plus_ms(validity_ms).unix_ms().div_euclid(1_000);
         if now_s < CLOCK_SKEW_S || last_second <= now_s || last_second > LAST_SECOND {
             return Err(refuse());
         }
-        Ok(Self {
-            first_second: now_s - CLOCK_SKEW_S,
-            last_second,
-        })
+        Ok(Self { first_second: now_s - CLOCK_SKEW_S, last_second })
     }
 
     /// The part of this span that lies within the authority's own.
     fn within(self, not_before: Timestamp, not_after: Timestamp) -> Self {
         Self {
-            first_second: self
-                .first_second
-                .max(not_before.unix_ms().div_euclid(1_000)),
+            first_second: self.first_second.max(not_before.unix_ms().div_euclid(1_000)),
             last_second: self.last_second.min(not_after.unix_ms().div_euclid(1_000)),
         }
     }

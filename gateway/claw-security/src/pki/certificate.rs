@@ -32,21 +32,11 @@ pub struct Certificate {
 
 impl Certificate {
     /// The facts of a certificate just made.
-    pub(super) fn from_issued(
-        issued: rcgen::Certificate,
-        serial_hex: String,
-        not_after: Timestamp,
-    ) -> Self {
+    pub(super) fn from_issued(issued: rcgen::Certificate, serial_hex: String, not_after: Timestamp) -> Self {
         let pem = issued.pem();
         let der = CertificateDer::from(issued);
         let fingerprint = Fingerprint::of(&der);
-        Self {
-            pem,
-            der,
-            serial_hex,
-            not_after,
-            fingerprint,
-        }
+        Self { pem, der, serial_hex, not_after, fingerprint }
     }
 }
 
@@ -74,8 +64,8 @@ pub struct NodeIdentity {
 pub fn peer_node_id(certs: &[CertificateDer<'_>]) -> Result<NodeIdentity, PkiError> {
     let leaf = certs.first().ok_or(PkiError::NoPeerCertificate)?;
     let refuse = |problem| PkiError::NotNodeCertificate { problem };
-    let (rest, certificate) = x509_parser::parse_x509_certificate(leaf)
-        .map_err(|_| refuse("it is not an X.509 certificate"))?;
+    let (rest, certificate) =
+        x509_parser::parse_x509_certificate(leaf).map_err(|_| refuse("it is not an X.509 certificate"))?;
     if !rest.is_empty() {
         return Err(refuse("bytes follow the certificate"));
     }
@@ -96,24 +86,16 @@ pub fn peer_node_id(certs: &[CertificateDer<'_>]) -> Result<NodeIdentity, PkiErr
 }
 
 fn check_client_usage(certificate: &X509Certificate<'_>) -> Result<(), &'static str> {
-    let usage = certificate
-        .extended_key_usage()
-        .map_err(|_| "its extended key usage is malformed")?;
+    let usage = certificate.extended_key_usage().map_err(|_| "its extended key usage is malformed")?;
     match usage {
-        Some(usage) if usage.value.client_auth && !usage.value.server_auth && !usage.value.any => {
-            Ok(())
-        }
+        Some(usage) if usage.value.client_auth && !usage.value.server_auth && !usage.value.any => Ok(()),
         Some(_) | None => Err("it is not for clients only"),
     }
 }
 
 fn node_id_in_uri<'a>(certificate: &X509Certificate<'a>) -> Result<&'a str, &'static str> {
-    let names = certificate
-        .subject_alternative_name()
-        .map_err(|_| "its alternative names are malformed")?;
-    let names = names.map_or(&[] as &[GeneralName<'_>], |extension| {
-        &extension.value.general_names
-    });
+    let names = certificate.subject_alternative_name().map_err(|_| "its alternative names are malformed")?;
+    let names = names.map_or(&[] as &[GeneralName<'_>], |extension| &extension.value.general_names);
     let [GeneralName::URI(uri)] = names else {
         return Err("it does not have exactly one alternative name, a URI");
     };
@@ -143,10 +125,7 @@ pub(super) fn node_uri(node_id: &str) -> String {
 
 /// A serial number's canonical text: lower-case hex without leading zero bytes.
 pub(super) fn serial_hex(bytes: &[u8]) -> String {
-    let significant = bytes
-        .iter()
-        .position(|byte| *byte != 0)
-        .map_or(&[] as &[u8], |start| &bytes[start..]);
+    let significant = bytes.iter().position(|byte| *byte != 0).map_or(&[] as &[u8], |start| &bytes[start..]);
     to_hex(significant)
 }
 

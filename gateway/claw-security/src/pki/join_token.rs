@@ -20,17 +20,14 @@ use zeroize::Zeroizing;
 
 use crate::digest::{Fingerprint, SecretHash};
 use crate::secret::{RandomnessError, Secret};
-use crate::text::{
-    ID_CHARS_MAX, base64url_chars, excerpt, from_base64url, is_identifier, push_base64url,
-};
+use crate::text::{ID_CHARS_MAX, base64url_chars, excerpt, from_base64url, is_identifier, push_base64url};
 
 /// What the text of every join token begins with; scanners for leaked secrets
 /// look for it.
 const PREFIX: &str = "clawjoin.v1.";
 const CHECKSUM_BYTES: usize = 4;
 const FINGERPRINT_BYTES: usize = 32;
-const PAYLOAD_BYTES_MAX: usize =
-    1 + ID_CHARS_MAX + Secret::BYTES + FINGERPRINT_BYTES + CHECKSUM_BYTES;
+const PAYLOAD_BYTES_MAX: usize = 1 + ID_CHARS_MAX + Secret::BYTES + FINGERPRINT_BYTES + CHECKSUM_BYTES;
 /// Longest text of a join token.
 const TEXT_CHARS_MAX: usize = PREFIX.len() + base64url_chars(PAYLOAD_BYTES_MAX);
 
@@ -69,15 +66,22 @@ impl JoinToken {
     /// [`JoinTokenError::TokenId`], [`JoinTokenError::Randomness`].
     pub fn generate(token_id: &str, ca_fingerprint: Fingerprint) -> Result<Self, JoinTokenError> {
         if !is_identifier(token_id) {
-            return Err(JoinTokenError::TokenId {
-                got: excerpt(token_id),
-            });
+            return Err(JoinTokenError::TokenId { got: excerpt(token_id) });
         }
-        Ok(Self {
-            token_id: token_id.to_owned(),
-            secret: Secret::generate()?,
-            ca_fingerprint,
-        })
+        Ok(Self { token_id: token_id.to_owned(), secret: Secret::generate()?, ca_fingerprint })
+    }
+
+    /// The same secret under another id: the one that was chosen after the
+    /// secret had to exist.
+    ///
+    /// # Errors
+    /// [`JoinTokenError::TokenId`].
+    pub fn with_id(mut self, token_id: &str) -> Result<Self, JoinTokenError> {
+        if !is_identifier(token_id) {
+            return Err(JoinTokenError::TokenId { got: excerpt(token_id) });
+        }
+        token_id.clone_into(&mut self.token_id);
+        Ok(self)
     }
 
     /// Reads a token's text. White space around it is ignored, as it comes with
@@ -91,9 +95,7 @@ impl JoinToken {
         if text.len() > TEXT_CHARS_MAX {
             return Err(JoinTokenError::NotToken);
         }
-        from_base64url(encoded)
-            .and_then(|payload| Self::from_payload(&payload))
-            .ok_or(JoinTokenError::Damaged)
+        from_base64url(encoded).and_then(|payload| Self::from_payload(&payload)).ok_or(JoinTokenError::Damaged)
     }
 
     fn from_payload(payload: &[u8]) -> Option<Self> {
@@ -104,9 +106,7 @@ impl JoinToken {
         let (n, rest) = body.split_first()?;
         let (token_id, rest) = rest.split_at_checked(usize::from(*n))?;
         let (secret, fingerprint) = rest.split_at_checked(Secret::BYTES)?;
-        let token_id = std::str::from_utf8(token_id)
-            .ok()
-            .filter(|id| is_identifier(id))?;
+        let token_id = std::str::from_utf8(token_id).ok().filter(|id| is_identifier(id))?;
         Some(Self {
             token_id: token_id.to_owned(),
             secret: Secret::from_slice(secret)?,
@@ -118,9 +118,7 @@ impl JoinToken {
     pub fn to_text(&self) -> Zeroizing<String> {
         // Room for the whole from the start: growing would leave copies behind.
         let mut payload = Zeroizing::new(Vec::with_capacity(PAYLOAD_BYTES_MAX));
-        payload.push(
-            u8::try_from(self.token_id.len()).expect("an identifier has at most 64 characters"),
-        );
+        payload.push(u8::try_from(self.token_id.len()).expect("an identifier has at most 64 characters"));
         payload.extend_from_slice(self.token_id.as_bytes());
         payload.extend_from_slice(self.secret.expose());
         payload.extend_from_slice(self.ca_fingerprint.as_bytes());
@@ -151,20 +149,14 @@ impl JoinToken {
     /// constant time. Pass `None` for an unknown id: it takes as long to say no.
     pub fn verify(&self, stored: Option<&SecretHash>) -> bool {
         let decoy = SecretHash::from_bytes([0; 32]);
-        let equal = self
-            .hash_secret()
-            .constant_time_eq(stored.unwrap_or(&decoy));
+        let equal = self.hash_secret().constant_time_eq(stored.unwrap_or(&decoy));
         equal && stored.is_some()
     }
 }
 
 impl fmt::Debug for JoinToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            token_id,
-            secret,
-            ca_fingerprint,
-        } = self;
+        let Self { token_id, secret, ca_fingerprint } = self;
         f.debug_struct("JoinToken")
             .field("token_id", token_id)
             .field("secret", secret)
@@ -176,11 +168,7 @@ impl fmt::Debug for JoinToken {
 /// Catches a cut or mistyped token before it is sent anywhere. It is no
 /// protection against forgery: that is the secret's part.
 fn checksum(body: &[u8]) -> [u8; CHECKSUM_BYTES] {
-    let digest: [u8; 32] = Sha256::new()
-        .chain_update(PREFIX)
-        .chain_update(body)
-        .finalize()
-        .into();
+    let digest: [u8; 32] = Sha256::new().chain_update(PREFIX).chain_update(body).finalize().into();
     let [a, b, c, d, ..] = digest;
     [a, b, c, d]
 }

@@ -69,9 +69,7 @@ pub enum PkiError {
         algorithm_oid: String,
     },
     /// Not a node id: `node_` and lower-case letters, digits, underscores.
-    #[error(
-        "{got:?} is not a node id (node_ and lower-case letters or digits, at most 64 characters)"
-    )]
+    #[error("{got:?} is not a node id (node_ and lower-case letters or digits, at most 64 characters)")]
     NodeId {
         /// What was given, cut to 64 characters.
         got: String,
@@ -97,9 +95,7 @@ pub enum PkiError {
         validity_ms: u128,
     },
     /// The authority itself is not valid at this time, so nothing it signs would be.
-    #[error(
-        "the certificate authority is valid from {not_before} to {not_after}, and it is {now} now"
-    )]
+    #[error("the certificate authority is valid from {not_before} to {not_after}, and it is {now} now")]
     AuthorityNotValid {
         /// When the authority becomes valid.
         not_before: Timestamp,
@@ -151,8 +147,5 @@ pub enum PkiError {
 }
 
 #[cfg(test)]
-#[expect(
-    clippy::needless_raw_string_hashes,
-    reason = "expect-test writes raw strings with hashes"
-)]
+#[expect(clippy::needless_raw_string_hashes, reason = "expect-test writes raw strings with hashes")]
 mod tests;

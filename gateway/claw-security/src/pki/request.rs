@@ -2,9 +2,7 @@
 
 use std::fmt;
 
-use rcgen::{
-    CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256, SubjectPublicKeyInfo,
-};
+use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256, SubjectPublicKeyInfo};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateSigningRequestDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use x509_parser::certification_request::X509CertificationRequest;
@@ -59,10 +57,7 @@ impl CertRequest {
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
         let csr_pem = params.serialize_request(&pair)?.pem()?;
-        Ok(Self {
-            csr_pem,
-            key: PrivateKey::of(&pair),
-        })
+        Ok(Self { csr_pem, key: PrivateKey::of(&pair) })
     }
 }
 
@@ -70,16 +65,13 @@ impl CertRequest {
 /// Everything else that the request says is dropped here.
 pub(super) fn proven_key(csr_pem: &str) -> Result<SubjectPublicKeyInfo, PkiError> {
     if csr_pem.len() > CSR_BYTES_MAX {
-        return Err(PkiError::RequestTooLarge {
-            bytes: csr_pem.len(),
-            max_bytes: CSR_BYTES_MAX,
-        });
+        return Err(PkiError::RequestTooLarge { bytes: csr_pem.len(), max_bytes: CSR_BYTES_MAX });
     }
     let malformed = |problem| PkiError::RequestMalformed { problem };
     let der = CertificateSigningRequestDer::from_pem_slice(csr_pem.as_bytes())
         .map_err(|_| malformed("no PEM block CERTIFICATE REQUEST"))?;
-    let (rest, request) = X509CertificationRequest::from_der(&der)
-        .map_err(|_| malformed("not a PKCS #10 structure"))?;
+    let (rest, request) =
+        X509CertificationRequest::from_der(&der).map_err(|_| malformed("not a PKCS #10 structure"))?;
     if !rest.is_empty() {
         return Err(malformed("bytes follow the request"));
     }
@@ -87,9 +79,7 @@ pub(super) fn proven_key(csr_pem: &str) -> Result<SubjectPublicKeyInfo, PkiError
         return Err(PkiError::RequestWantsAuthority);
     }
     let key = accepted_key(&request)?;
-    request
-        .verify_signature()
-        .map_err(|_| PkiError::RequestSignature)?;
+    request.verify_signature().map_err(|_| PkiError::RequestSignature)?;
     Ok(key)
 }
 
@@ -100,9 +90,7 @@ fn wants_authority(request: &X509CertificationRequest<'_>) -> bool {
         .iter_attributes()
         .filter_map(|attribute| match attribute.parsed_attribute() {
             ParsedCriAttribute::ExtensionRequest(wanted) => Some(&wanted.extensions),
-            ParsedCriAttribute::ChallengePassword(_) | ParsedCriAttribute::UnsupportedAttribute => {
-                None
-            }
+            ParsedCriAttribute::ChallengePassword(_) | ParsedCriAttribute::UnsupportedAttribute => None,
         })
         .flatten()
         .any(|extension| match extension.parsed_extension() {
@@ -119,9 +107,7 @@ fn accepted_key(request: &X509CertificationRequest<'_>) -> Result<SubjectPublicK
     use rcgen::{PKCS_ECDSA_P384_SHA384, PKCS_ED25519, PublicKeyData as _};
 
     let spki = &request.certification_request_info.subject_pki;
-    let refuse = || PkiError::KeyNotAccepted {
-        algorithm_oid: spki.algorithm.algorithm.to_id_string(),
-    };
+    let refuse = || PkiError::KeyNotAccepted { algorithm_oid: spki.algorithm.algorithm.to_id_string() };
     let key = SubjectPublicKeyInfo::from_der(spki.raw).map_err(|_| refuse())?;
     // The length is checked too, since the signature's algorithm and not the
     // key's decides how the signature is verified: a key may not be certified
@@ -136,18 +122,9 @@ fn accepted_key(request: &X509CertificationRequest<'_>) -> Result<SubjectPublicK
         return Err(refuse());
     };
     let bytes = key.der_bytes();
-    let shape_fits =
-        bytes.len() == point && first.is_none_or(|first| bytes.first() == Some(&first));
-    if !shape_fits
-        || !request
-            .signature_algorithm
-            .algorithm
-            .to_id_string()
-            .starts_with(signature_prefix)
-    {
-        return Err(PkiError::RequestMalformed {
-            problem: "its key does not fit its algorithm",
-        });
+    let shape_fits = bytes.len() == point && first.is_none_or(|first| bytes.first() == Some(&first));
+    if !shape_fits || !request.signature_algorithm.algorithm.to_id_string().starts_with(signature_prefix) {
+        return Err(PkiError::RequestMalformed { problem: "its key does not fit its algorithm" });
     }
     Ok(key)
 }

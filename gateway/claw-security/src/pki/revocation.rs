@@ -59,10 +59,6 @@ impl RevocationList {
 /// Other tools print serial numbers in capitals, with colons or leading zeros;
 /// a revocation typed from their output must still hit.
 fn canonical(serial_hex: &str) -> String {
-    let digits: String = serial_hex
-        .chars()
-        .filter(|c| *c != ':')
-        .map(|c| c.to_ascii_lowercase())
-        .collect();
+    let digits: String = serial_hex.chars().filter(|c| *c != ':').map(|c| c.to_ascii_lowercase()).collect();
     digits.trim_start_matches('0').to_owned()
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use expect_test::expect;
 use proptest::prelude::*;
 use rcgen::{
-    Attribute, BasicConstraints, CertificateParams, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, SanType,
+    Attribute, BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    KeyUsagePurpose, SanType,
 };
 use rustls_pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
@@ -34,11 +34,7 @@ fn request(change: impl FnOnce(&mut CertificateParams)) -> String {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     change(&mut params);
-    params
-        .serialize_request(&KeyPair::generate().unwrap())
-        .unwrap()
-        .pem()
-        .unwrap()
+    params.serialize_request(&KeyPair::generate().unwrap()).unwrap().pem().unwrap()
 }
 
 fn parse<'a>(der: &'a CertificateDer<'_>) -> X509Certificate<'a> {
@@ -50,25 +46,12 @@ fn describe(der: &CertificateDer<'_>) -> String {
     let certificate = parse(der);
     let mut text = String::new();
     let validity = certificate.validity();
-    let (from, to) = (
-        certificate::timestamp(validity.not_before),
-        certificate::timestamp(validity.not_after),
-    );
-    writeln!(
-        text,
-        "subject  {}\nissuer   {}",
-        certificate.subject(),
-        certificate.issuer()
-    )
-    .unwrap();
+    let (from, to) = (certificate::timestamp(validity.not_before), certificate::timestamp(validity.not_after));
+    writeln!(text, "subject  {}\nissuer   {}", certificate.subject(), certificate.issuer()).unwrap();
     writeln!(text, "valid    {from} to {to}").unwrap();
     for extension in certificate.extensions() {
         use x509_parser::extensions::ParsedExtension as P;
-        let critical = if extension.critical {
-            " (critical)"
-        } else {
-            ""
-        };
+        let critical = if extension.critical { " (critical)" } else { "" };
         let value = match extension.parsed_extension() {
             P::SubjectAlternativeName(names) => format!("names {:?}", names.general_names),
             P::KeyUsage(usage) => format!("usage {usage}"),
@@ -95,36 +78,22 @@ fn an_authority_is_the_same_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path().join("pki");
     let first = CertificateAuthority::load_or_create(&folder, "lab", NOW, YEAR).unwrap();
-    let second =
-        CertificateAuthority::load_or_create(&folder, "other", NOW.plus_ms(1), HOUR).unwrap();
+    let second = CertificateAuthority::load_or_create(&folder, "other", NOW.plus_ms(1), HOUR).unwrap();
 
     assert_eq!(second.ca_fingerprint(), first.ca_fingerprint());
     assert_eq!(second.cluster_name(), "lab");
     assert_eq!(second.not_after(), first.not_after());
     assert_eq!(second.cert_pem(), first.cert_pem());
     let mode = |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
-    assert_eq!(
-        (mode(&folder), mode(&folder.join("ca.pem"))),
-        (0o700, 0o600)
-    );
+    assert_eq!((mode(&folder), mode(&folder.join("ca.pem"))), (0o700, 0o600));
 
     // What either signs, the certificate of the other verifies.
-    let signed = second
-        .sign_node(&CertRequest::generate().unwrap().csr_pem, NODE, NOW, HOUR)
-        .unwrap();
+    let signed = second.sign_node(&CertRequest::generate().unwrap().csr_pem, NODE, NOW, HOUR).unwrap();
     let root = parse(first.cert_der());
-    parse(&signed.der)
-        .verify_signature(Some(root.public_key()))
-        .unwrap();
+    parse(&signed.der).verify_signature(Some(root.public_key())).unwrap();
 
     let error = authority().save(&folder).unwrap_err();
-    assert!(
-        matches!(
-            error,
-            PkiError::SecretFile(SecretFileError::AlreadyExists { .. })
-        ),
-        "{error}"
-    );
+    assert!(matches!(error, PkiError::SecretFile(SecretFileError::AlreadyExists { .. })), "{error}");
 }
 
 #[test]
@@ -132,16 +101,9 @@ fn first_starts_at_once_get_the_same_authority() {
     let folder = tempfile::tempdir().unwrap();
     let path = &folder.path().join("pki");
     let fingerprints: std::collections::BTreeSet<Fingerprint> = std::thread::scope(|scope| {
-        let start = || {
-            CertificateAuthority::load_or_create(path, "lab", NOW, YEAR)
-                .unwrap()
-                .ca_fingerprint()
-        };
+        let start = || CertificateAuthority::load_or_create(path, "lab", NOW, YEAR).unwrap().ca_fingerprint();
         let starts: Vec<_> = (0..8).map(|_| scope.spawn(start)).collect();
-        starts
-            .into_iter()
-            .map(|start| start.join().unwrap())
-            .collect()
+        starts.into_iter().map(|start| start.join().unwrap()).collect()
     });
     assert_eq!(fingerprints.len(), 1);
 }
@@ -168,33 +130,16 @@ fn a_damaged_authority_is_an_error_and_never_a_new_one() {
         ("certificate only", cert.to_owned()),
         ("key only", key.to_owned()),
         ("another's key", format!("{cert}{other_key}")),
-        (
-            "no authority",
-            format!("{}{}", leaf.pem(), leaf_key.serialize_pem()),
-        ),
+        ("no authority", format!("{}{}", leaf.pem(), leaf_key.serialize_pem())),
     ] {
         fs::write(&path, content).unwrap();
-        let error = CertificateAuthority::load_or_create(&folder, "lab", NOW, YEAR)
-            .unwrap_err()
-            .to_string();
-        writeln!(
-            answers,
-            "{name}: {}",
-            error.replace(&path.display().to_string(), "ca.pem")
-        )
-        .unwrap();
+        let error = CertificateAuthority::load_or_create(&folder, "lab", NOW, YEAR).unwrap_err().to_string();
+        writeln!(answers, "{name}: {}", error.replace(&path.display().to_string(), "ca.pem")).unwrap();
     }
     fs::write(&path, &good).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
-    let error = CertificateAuthority::load_or_create(&folder, "lab", NOW, YEAR)
-        .unwrap_err()
-        .to_string();
-    writeln!(
-        answers,
-        "readable: {}",
-        error.replace(&path.display().to_string(), "ca.pem")
-    )
-    .unwrap();
+    let error = CertificateAuthority::load_or_create(&folder, "lab", NOW, YEAR).unwrap_err().to_string();
+    writeln!(answers, "readable: {}", error.replace(&path.display().to_string(), "ca.pem")).unwrap();
     expect![[r#"
         empty: ca.pem does not hold the certificate authority: it has no PEM block CERTIFICATE
         certificate only: ca.pem does not hold the certificate authority: it has no PEM block PRIVATE KEY
@@ -209,32 +154,17 @@ fn a_damaged_authority_is_an_error_and_never_a_new_one() {
 fn certificates_say_exactly_this() {
     let authority = authority();
     let asks_for_everything = request(|params| {
-        params
-            .distinguished_name
-            .push(DnType::CommonName, "node_other");
+        params.distinguished_name.push(DnType::CommonName, "node_other");
         params.subject_alt_names = vec![
             SanType::URI("claw://node/node_other".try_into().unwrap()),
             SanType::DnsName(GATEWAY_SERVER_NAME.try_into().unwrap()),
         ];
-        params.key_usages = vec![
-            KeyUsagePurpose::DigitalSignature,
-            KeyUsagePurpose::KeyAgreement,
-        ];
-        params.extended_key_usages = vec![
-            ExtendedKeyUsagePurpose::ServerAuth,
-            ExtendedKeyUsagePurpose::Any,
-        ];
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyAgreement];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::Any];
     });
-    let node = authority
-        .sign_node(&asks_for_everything, NODE, NOW, HOUR)
-        .unwrap();
+    let node = authority.sign_node(&asks_for_everything, NODE, NOW, HOUR).unwrap();
     let server = authority
-        .issue_server(
-            &["gw.example".to_owned()],
-            &["127.0.0.1".parse().unwrap(), "::1".parse().unwrap()],
-            NOW,
-            HOUR,
-        )
+        .issue_server(&["gw.example".to_owned()], &["127.0.0.1".parse().unwrap(), "::1".parse().unwrap()], NOW, HOUR)
         .unwrap();
     let told = format!(
         "authority\n{}\nnode\n{}\nserver\n{}",
@@ -278,9 +208,7 @@ fn certificates_say_exactly_this() {
 #[test]
 fn a_node_is_identified_by_what_the_gateway_decided() {
     let authority = authority();
-    let issued = authority
-        .sign_node(&CertRequest::generate().unwrap().csr_pem, NODE, NOW, HOUR)
-        .unwrap();
+    let issued = authority.sign_node(&CertRequest::generate().unwrap().csr_pem, NODE, NOW, HOUR).unwrap();
     let identity = peer_node_id(&[issued.der.clone(), authority.cert_der().clone()]).unwrap();
     let expected = NodeIdentity {
         node_id: NODE.to_owned(),
@@ -291,38 +219,19 @@ fn a_node_is_identified_by_what_the_gateway_decided() {
     assert_eq!(identity, expected);
     assert_eq!(issued.not_after, expected.not_after);
     assert_eq!(issued.fingerprint, Fingerprint::of(&issued.der));
-    assert!(
-        issued.serial_hex.len() == 32 && !issued.serial_hex.starts_with('0'),
-        "{}",
-        issued.serial_hex
-    );
+    assert!(issued.serial_hex.len() == 32 && !issued.serial_hex.starts_with('0'), "{}", issued.serial_hex);
 }
 
 #[test]
 fn server_and_cluster_names_are_checked() {
     let authority = authority();
-    for bad in [
-        "",
-        "a b",
-        "-x.example",
-        "x..example",
-        "é.example",
-        "*.example",
-    ] {
-        let error = authority
-            .issue_server(&[bad.to_owned()], &[], NOW, HOUR)
-            .unwrap_err();
-        assert!(
-            matches!(error, PkiError::DnsName { .. }),
-            "{bad:?}: {error}"
-        );
+    for bad in ["", "a b", "-x.example", "x..example", "é.example", "*.example"] {
+        let error = authority.issue_server(&[bad.to_owned()], &[], NOW, HOUR).unwrap_err();
+        assert!(matches!(error, PkiError::DnsName { .. }), "{bad:?}: {error}");
     }
     for bad in ["", "a\nb", &"n".repeat(65)] {
         let error = CertificateAuthority::create(bad, NOW, HOUR).unwrap_err();
-        assert!(
-            matches!(error, PkiError::ClusterName { .. }),
-            "{bad:?}: {error}"
-        );
+        assert!(matches!(error, PkiError::ClusterName { .. }), "{bad:?}: {error}");
     }
 }
 
@@ -331,16 +240,11 @@ fn no_certificate_outlives_the_authority() {
     let authority = authority();
     let csr = CertRequest::generate().unwrap().csr_pem;
     let end = authority.not_after();
-    let issued = authority
-        .sign_node(&csr, NODE, end.plus_ms(-1_000), YEAR)
-        .unwrap();
+    let issued = authority.sign_node(&csr, NODE, end.plus_ms(-1_000), YEAR).unwrap();
     assert_eq!(issued.not_after, end);
     for now in [end, NOW.plus_ms(-3_600_000)] {
         let error = authority.sign_node(&csr, NODE, now, HOUR).unwrap_err();
-        assert!(
-            matches!(error, PkiError::AuthorityNotValid { .. }),
-            "{error}"
-        );
+        assert!(matches!(error, PkiError::AuthorityNotValid { .. }), "{error}");
     }
 }
 

@@ -7,10 +7,8 @@ fn mode_of(path: &Path) -> u32 {
 }
 
 fn names_in(folder: &Path) -> Vec<String> {
-    let mut names: Vec<_> = fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
+    let mut names: Vec<_> =
+        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
 }
@@ -25,11 +23,7 @@ fn a_written_file_is_private_whole_and_alone() {
 
     assert_eq!(mode_of(&path), 0o600, "replacing also repairs the mode");
     assert_eq!(read_private(&path).unwrap().as_slice(), b"two");
-    assert_eq!(
-        names_in(folder.path()),
-        ["key"],
-        "no temporary file stays behind"
-    );
+    assert_eq!(names_in(folder.path()), ["key"], "no temporary file stays behind");
 }
 
 #[test]
@@ -39,10 +33,7 @@ fn creating_never_replaces() {
     create_private(&path, b"first").unwrap();
     let error = create_private(&path, b"second").unwrap_err();
 
-    assert!(
-        matches!(error, SecretFileError::AlreadyExists { .. }),
-        "{error}"
-    );
+    assert!(matches!(error, SecretFileError::AlreadyExists { .. }), "{error}");
     assert_eq!(read_private(&path).unwrap().as_slice(), b"first");
     assert_eq!(mode_of(&path), 0o600);
     assert_eq!(names_in(folder.path()), ["key"]);
@@ -63,11 +54,7 @@ fn a_file_others_can_read_is_refused_with_the_remedy() {
         assert_eq!(message, expected);
     }
     fs::set_permissions(&path, fs::Permissions::from_mode(0o400)).unwrap();
-    assert_eq!(
-        read_private(&path).unwrap().as_slice(),
-        b"secret",
-        "stricter than 0600 is fine"
-    );
+    assert_eq!(read_private(&path).unwrap().as_slice(), b"secret", "stricter than 0600 is fine");
 }
 
 #[test]
@@ -80,19 +67,13 @@ fn only_regular_files_of_bounded_size_are_read() {
 
     ensure_private_folder(&at("sub/folder")).unwrap();
     let error = read_private(&at("sub/folder")).unwrap_err();
-    assert!(
-        matches!(error, SecretFileError::NotRegular { .. }),
-        "{error}"
-    );
+    assert!(matches!(error, SecretFileError::NotRegular { .. }), "{error}");
 
     #[cfg(target_os = "linux")]
     {
         rustix::fs::mkfifoat(rustix::fs::CWD, at("pipe"), Mode::RUSR | Mode::WUSR).unwrap();
         let error = read_private(&at("pipe")).unwrap_err();
-        assert!(
-            matches!(error, SecretFileError::NotRegular { .. }),
-            "a pipe must not hang the start: {error}"
-        );
+        assert!(matches!(error, SecretFileError::NotRegular { .. }), "a pipe must not hang the start: {error}");
     }
 
     let limit = usize::try_from(FILE_BYTES_MAX).unwrap();
@@ -103,11 +84,7 @@ fn only_regular_files_of_bounded_size_are_read() {
     assert!(matches!(error, SecretFileError::TooLarge { .. }), "{error}");
 
     symlink(at("full"), at("link")).unwrap();
-    assert_eq!(
-        read_private(&at("link")).unwrap().len(),
-        limit,
-        "mounted secrets are links"
-    );
+    assert_eq!(read_private(&at("link")).unwrap().len(), limit, "mounted secrets are links");
 }
 
 #[test]
@@ -120,18 +97,12 @@ fn a_private_folder_is_closed_to_others() {
 
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     let message = ensure_private_folder(&path).unwrap_err().to_string();
-    assert!(
-        message.ends_with(&format!("run: chmod 700 {}", path.display())),
-        "{message}"
-    );
+    assert!(message.ends_with(&format!("run: chmod 700 {}", path.display())), "{message}");
 
     let file = folder.path().join("file");
     write_private(&file, b"x").unwrap();
     let error = ensure_private_folder(&file).unwrap_err();
-    assert!(
-        matches!(error, SecretFileError::NotFolder { .. }),
-        "{error}"
-    );
+    assert!(matches!(error, SecretFileError::NotFolder { .. }), "{error}");
 }
 
 #[test]
@@ -140,13 +111,9 @@ fn of_many_creators_exactly_one_wins() {
     let path = folder.path().join("key");
     let path = path.as_path();
     let winners: Vec<u8> = std::thread::scope(|scope| {
-        let tries: Vec<_> = (0..8_u8)
-            .map(|n| scope.spawn(move || create_private(path, &[n; 64]).is_ok().then_some(n)))
-            .collect();
-        tries
-            .into_iter()
-            .filter_map(|handle| handle.join().unwrap())
-            .collect()
+        let tries: Vec<_> =
+            (0..8_u8).map(|n| scope.spawn(move || create_private(path, &[n; 64]).is_ok().then_some(n))).collect();
+        tries.into_iter().filter_map(|handle| handle.join().unwrap()).collect()
     });
     assert_eq!(winners.len(), 1);
     assert_eq!(read_private(path).unwrap().as_slice(), [winners[0]; 64]);

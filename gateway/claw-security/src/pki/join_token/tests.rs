@@ -11,15 +11,9 @@ fn token() -> JoinToken {
 /// The form is a contract with the node, which reads it by code of its own.
 #[test]
 fn text_form_is_fixed() {
-    let secret = Secret::from_slice(&std::array::from_fn::<u8, 32, _>(|n| {
-        u8::try_from(n).unwrap()
-    }))
-    .unwrap();
-    let token = JoinToken {
-        token_id: TOKEN_ID.to_owned(),
-        secret,
-        ca_fingerprint: Fingerprint::from_bytes([0xca; 32]),
-    };
+    let secret = Secret::from_slice(&std::array::from_fn::<u8, 32, _>(|n| u8::try_from(n).unwrap())).unwrap();
+    let token =
+        JoinToken { token_id: TOKEN_ID.to_owned(), secret, ca_fingerprint: Fingerprint::from_bytes([0xca; 32]) };
     expect_test::expect!["clawjoin.v1.HnRva18wMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwYQABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4fysrKysrKysrKysrKysrKysrKysrKysrKysrKysrKysoa_k8A"].assert_eq(&token.to_text());
     assert_eq!(
         token.hash_secret().to_string(),
@@ -41,9 +35,7 @@ fn a_token_never_shows_its_secret() {
     let fingerprint = Fingerprint::from_bytes([0xca; 32]);
     assert_eq!(
         format!("{token:?}"),
-        format!(
-            "JoinToken {{ token_id: {TOKEN_ID:?}, secret: [redacted], ca_fingerprint: {fingerprint} }}"
-        )
+        format!("JoinToken {{ token_id: {TOKEN_ID:?}, secret: [redacted], ca_fingerprint: {fingerprint} }}")
     );
 }
 
@@ -51,10 +43,7 @@ fn a_token_never_shows_its_secret() {
 fn a_token_id_is_an_identifier() {
     for bad in ["", "Tok", "tok-1", "é", &"t".repeat(65)] {
         let made = JoinToken::generate(bad, Fingerprint::of(b""));
-        assert!(
-            matches!(made, Err(JoinTokenError::TokenId { .. })),
-            "{bad:?}"
-        );
+        assert!(matches!(made, Err(JoinTokenError::TokenId { .. })), "{bad:?}");
     }
 }
 
@@ -64,22 +53,12 @@ fn what_is_wrong_with_a_text_is_said_without_the_text() {
     let refused = |text: &str| JoinToken::parse(text).unwrap_err();
     assert_eq!(refused(""), JoinTokenError::NotToken);
     assert_eq!(refused("clawjoin.v2.AAAA"), JoinTokenError::NotToken);
-    assert_eq!(
-        refused(&"clawjoin.v1.".repeat(1_000)),
-        JoinTokenError::NotToken
-    );
+    assert_eq!(refused(&"clawjoin.v1.".repeat(1_000)), JoinTokenError::NotToken);
     assert_eq!(refused("clawjoin.v1."), JoinTokenError::Damaged);
     for end in "clawjoin.v1.".len()..text.len() {
-        assert_eq!(
-            refused(&text[..end]),
-            JoinTokenError::Damaged,
-            "cut at {end}"
-        );
+        assert_eq!(refused(&text[..end]), JoinTokenError::Damaged, "cut at {end}");
     }
-    assert_eq!(
-        refused(&format!("{}A", text.as_str())),
-        JoinTokenError::Damaged
-    );
+    assert_eq!(refused(&format!("{}A", text.as_str())), JoinTokenError::Damaged);
 }
 
 proptest! {

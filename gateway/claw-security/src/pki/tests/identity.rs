@@ -5,22 +5,12 @@ use rcgen::ExtendedKeyUsagePurpose as Usage;
 use super::*;
 
 /// A certificate of any form, as only a bug of ours could make it.
-fn forged(
-    common_name: &str,
-    uris: &[&str],
-    usages: &[Usage],
-    is_ca: IsCa,
-) -> CertificateDer<'static> {
+fn forged(common_name: &str, uris: &[&str], usages: &[Usage], is_ca: IsCa) -> CertificateDer<'static> {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
-    params
-        .distinguished_name
-        .push(DnType::CommonName, common_name);
-    params.subject_alt_names = uris
-        .iter()
-        .map(|uri| SanType::URI((*uri).try_into().unwrap()))
-        .collect();
+    params.distinguished_name.push(DnType::CommonName, common_name);
+    params.subject_alt_names = uris.iter().map(|uri| SanType::URI((*uri).try_into().unwrap())).collect();
     params.extended_key_usages = usages.to_vec();
     params.is_ca = is_ca;
     CertificateDer::from(params.self_signed(&key).unwrap())
@@ -33,10 +23,7 @@ fn certificates_of_another_form_are_nobody() {
     let (id, own, client) = ("node_a", ["claw://node/node_a"], [Usage::ClientAuth]);
     let leaf = || IsCa::NoCa;
     let good = forged(id, &own, &client, leaf());
-    assert_eq!(
-        peer_node_id(std::slice::from_ref(&good)).unwrap().node_id,
-        id
-    );
+    assert_eq!(peer_node_id(std::slice::from_ref(&good)).unwrap().node_id, id);
 
     let authority = authority();
     let server = authority.issue_server(&[], &[], NOW, HOUR).unwrap();
@@ -48,14 +35,8 @@ fn certificates_of_another_form_are_nobody() {
         writeln!(answers, "{name}: {}", peer_node_id(certs).unwrap_err()).unwrap();
     };
     note("none", &[]);
-    note(
-        "garbage",
-        &[CertificateDer::from(vec![0x30, 0x03, 0, 0, 0])],
-    );
-    note(
-        "bytes after it",
-        &[CertificateDer::from([good.as_ref(), &[0]].concat())],
-    );
+    note("garbage", &[CertificateDer::from(vec![0x30, 0x03, 0, 0, 0])]);
+    note("bytes after it", &[CertificateDer::from([good.as_ref(), &[0]].concat())]);
     note("the authority", &[authority.cert_der().clone()]);
     note("the server", &[server.certificate.der, good]);
     note("no usage", &[forged(id, &own, &[], leaf())]);
@@ -63,22 +44,10 @@ fn certificates_of_another_form_are_nobody() {
     note("client and any", &[forged(id, &own, &any, leaf())]);
     note("signer", &[forged(id, &own, &client, signer)]);
     note("no name", &[forged(id, &[], &client, leaf())]);
-    note(
-        "two names",
-        &[forged(id, &[own[0], "claw://node/node_b"], &client, leaf())],
-    );
-    note(
-        "other scheme",
-        &[forged(id, &["http://node/node_a"], &client, leaf())],
-    );
-    note(
-        "path in id",
-        &[forged(id, &["claw://node/node_a/x"], &client, leaf())],
-    );
-    note(
-        "other common name",
-        &[forged("node_b", &own, &client, leaf())],
-    );
+    note("two names", &[forged(id, &[own[0], "claw://node/node_b"], &client, leaf())]);
+    note("other scheme", &[forged(id, &["http://node/node_a"], &client, leaf())]);
+    note("path in id", &[forged(id, &["claw://node/node_a/x"], &client, leaf())]);
+    note("other common name", &[forged("node_b", &own, &client, leaf())]);
     expect![[r#"
         none: the connection has no client certificate
         garbage: the certificate is not a node's: it is not an X.509 certificate
@@ -94,7 +63,8 @@ fn certificates_of_another_form_are_nobody() {
         other scheme: the certificate is not a node's: its URI is not that of a node
         path in id: the certificate is not a node's: its URI is not that of a node
         other common name: the certificate is not a node's: its common name and its URI name different nodes
-    "#]].assert_eq(&answers);
+    "#]]
+    .assert_eq(&answers);
 }
 
 #[test]
@@ -114,11 +84,7 @@ fn a_revocation_hits_by_serial_and_by_node() {
     assert_eq!(check(|_| ()), Ok(()));
     assert_eq!(check(|list| list.revoke_serial("4a0c")), Ok(()));
     assert_eq!(check(|list| list.revoke_serial("4a0b")), refused);
-    assert_eq!(
-        check(|list| list.revoke_serial("00:4A:0B")),
-        refused,
-        "as other tools print it"
-    );
+    assert_eq!(check(|list| list.revoke_serial("00:4A:0B")), refused, "as other tools print it");
     assert_eq!(check(|list| list.revoke_node(NODE)), refused);
     assert_eq!(check(|list| list.revoke_node("node_other")), Ok(()));
 }

@@ -9,18 +9,11 @@ fn requests_that_are_not_acceptable_are_refused_with_a_reason() {
     let usage = |usage| request(|params| params.key_usages = vec![usage]);
     // A second request attribute, where a careless reader looks at the first only.
     let hidden = {
-        let wanted = Attribute {
-            oid: EXTENSION_REQUEST,
-            values: hidden_authority_extension(),
-        };
+        let wanted = Attribute { oid: EXTENSION_REQUEST, values: hidden_authority_extension() };
         let mut params = CertificateParams::default();
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         let pair = KeyPair::generate().unwrap();
-        params
-            .serialize_request_with_attributes(&pair, vec![wanted])
-            .unwrap()
-            .pem()
-            .unwrap()
+        params.serialize_request_with_attributes(&pair, vec![wanted]).unwrap().pem().unwrap()
     };
     let authority = authority();
     let mut answers = String::new();
@@ -29,20 +22,11 @@ fn requests_that_are_not_acceptable_are_refused_with_a_reason() {
         ("a certificate", authority.cert_pem()),
         ("cut", good[..good.len() / 2].to_owned()),
         ("huge", "A".repeat(CSR_BYTES_MAX + 1)),
-        (
-            "authority",
-            constraint(IsCa::Ca(BasicConstraints::Unconstrained)),
-        ),
-        (
-            "authority, path 0",
-            constraint(IsCa::Ca(BasicConstraints::Constrained(0))),
-        ),
+        ("authority", constraint(IsCa::Ca(BasicConstraints::Unconstrained))),
+        ("authority, path 0", constraint(IsCa::Ca(BasicConstraints::Constrained(0)))),
         ("may sign", usage(KeyUsagePurpose::KeyCertSign)),
         ("authority, hidden", hidden),
-        (
-            "RSA 2048",
-            include_str!("../testdata/rsa2048.csr.pem").to_owned(),
-        ),
+        ("RSA 2048", include_str!("../testdata/rsa2048.csr.pem").to_owned()),
         ("P-521", include_str!("../testdata/p521.csr.pem").to_owned()),
     ] {
         let error = authority.sign_node(&csr, NODE, NOW, HOUR).unwrap_err();
@@ -64,9 +48,7 @@ fn requests_that_are_not_acceptable_are_refused_with_a_reason() {
 
 /// `SET { Extensions { BasicConstraints { cA TRUE } } }`, by hand.
 fn hidden_authority_extension() -> Vec<u8> {
-    let basic_constraints = [
-        0x06, 0x03, 0x55, 0x1d, 0x13, 0x04, 0x05, 0x30, 0x03, 0x01, 0x01, 0xff,
-    ];
+    let basic_constraints = [0x06, 0x03, 0x55, 0x1d, 0x13, 0x04, 0x05, 0x30, 0x03, 0x01, 0x01, 0xff];
     let mut wrapped = basic_constraints.to_vec();
     for tag in [0x30, 0x30, 0x31] {
         wrapped.insert(0, u8::try_from(wrapped.len()).unwrap());
@@ -80,11 +62,7 @@ fn hidden_authority_extension() -> Vec<u8> {
 #[test]
 fn the_certified_key_is_the_requests_key() {
     let p384 = include_str!("../testdata/p384_sha256.csr.pem");
-    for csr in [
-        p384.to_owned(),
-        CertRequest::generate().unwrap().csr_pem,
-        ed25519_request(),
-    ] {
+    for csr in [p384.to_owned(), CertRequest::generate().unwrap().csr_pem, ed25519_request()] {
         let issued = authority().sign_node(&csr, NODE, NOW, HOUR).unwrap();
         assert_eq!(parse(&issued.der).public_key().raw, spki_of_request(&csr));
     }
@@ -92,24 +70,17 @@ fn the_certified_key_is_the_requests_key() {
 
 fn ed25519_request() -> String {
     let pair = KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
-    CertificateParams::default()
-        .serialize_request(&pair)
-        .unwrap()
-        .pem()
-        .unwrap()
+    CertificateParams::default().serialize_request(&pair).unwrap().pem().unwrap()
 }
 
 fn request_der(csr_pem: &str) -> Vec<u8> {
     use rustls_pki_types::pem::PemObject as _;
-    rustls_pki_types::CertificateSigningRequestDer::from_pem_slice(csr_pem.as_bytes())
-        .unwrap()
-        .to_vec()
+    rustls_pki_types::CertificateSigningRequestDer::from_pem_slice(csr_pem.as_bytes()).unwrap().to_vec()
 }
 
 fn spki_of_request(csr_pem: &str) -> Vec<u8> {
     let der = request_der(csr_pem);
-    let (_, request) =
-        x509_parser::certification_request::X509CertificationRequest::from_der(&der).unwrap();
+    let (_, request) = x509_parser::certification_request::X509CertificationRequest::from_der(&der).unwrap();
     request.certification_request_info.subject_pki.raw.to_vec()
 }
 

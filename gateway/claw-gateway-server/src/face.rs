@@ -1,0 +1,52 @@
+//! The faces: MCP, REST and health, all made from the same operations.
+
+mod auth;
+pub mod mcp;
+mod metrics;
+mod rest;
+mod stream;
+
+use axum::Router;
+use axum::middleware::from_fn_with_state;
+use axum::routing::get;
+use tower_http::limit::RequestBodyLimitLayer;
+
+use crate::ops::OpsContext;
+
+pub use auth::Guard;
+
+/// What the faces need to know besides the operations.
+#[derive(Debug, Clone)]
+pub struct FaceConfig {
+    /// Values of the Host header that are accepted besides the loopback names.
+    pub allowed_hosts: Vec<String>,
+    /// Values of the Origin header that are accepted.
+    pub allowed_origins: Vec<String>,
+    /// Calls of one principal, per second on average.
+    pub requests_per_s: u32,
+    /// Calls that one principal may make at once.
+    pub requests_burst: u32,
+    /// Largest request body, bytes.
+    pub body_bytes_max: usize,
+}
+
+/// Everything that is served on the HTTP port.
+pub fn router(ops: OpsContext, config: &FaceConfig) -> Router {
+    let guard = Guard::new(ops.control.clone(), config);
+    let guarded = mcp::router(&ops, config)
+        .merge(rest::router())
+        .merge(stream::router())
+        .route("/metrics", get(metrics::prometheus))
+        .fallback(rest::no_such_path)
+        .layer(from_fn_with_state(guard.clone(), auth::authenticate));
+    Router::new()
+        .route("/healthz", get(rest::healthz))
+        .route("/readyz", get(rest::readyz))
+        .merge(guarded)
+        .layer(from_fn_with_state(guard, auth::check_host_and_origin))
+        .layer(RequestBodyLimitLayer::new(config.body_bytes_max))
+        .with_state(ops)
+}
+
+#[cfg(test)]
+mod tests;

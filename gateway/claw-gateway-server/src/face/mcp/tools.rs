@@ -1,0 +1,186 @@
+//! Which tools an endpoint lists, and the three that reach all others.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use claw_tools::def::{OpDef, Toolset};
+use claw_tools::outcome::clip;
+use claw_tools::refusal::{ErrorCode, Refusal};
+use claw_tools::registry::{self, OPERATIONS};
+use rmcp::model::{JsonObject, Tool, ToolAnnotations};
+use serde_json::{Value, json};
+
+/// What an endpoint is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// `/mcp`: the core set.
+    Core,
+    /// `/mcp/x/<toolset>`.
+    Toolset(Toolset),
+    /// `/mcp/readonly`: reads and nothing else, whatever the key may do.
+    ReadOnly,
+}
+
+impl Scope {
+    /// Every endpoint.
+    pub fn all() -> Vec<Self> {
+        let mut all = vec![Self::Core, Self::ReadOnly];
+        all.extend(Toolset::ALL.iter().copied().map(Self::Toolset));
+        all
+    }
+
+    /// Where it is served.
+    pub fn path(self) -> String {
+        match self {
+            Self::Core => "/mcp".into(),
+            Self::Toolset(toolset) => format!("/mcp/x/{toolset}"),
+            Self::ReadOnly => "/mcp/readonly".into(),
+        }
+    }
+
+    fn lists(self, op: &OpDef) -> bool {
+        match self {
+            Self::Core => op.core,
+            Self::Toolset(toolset) => op.toolset == toolset,
+            Self::ReadOnly => op.read_only,
+        }
+    }
+
+    /// Whether an operation may be called here at all.
+    pub(super) fn permits(self, op: &OpDef) -> Result<(), Refusal> {
+        if self == Self::ReadOnly && !op.read_only {
+            return Err(Refusal::new(
+                ErrorCode::Forbidden,
+                format!("{} changes something; this endpoint only reads", op.name),
+            )
+            .with_allowed(["/mcp".to_owned()]));
+        }
+        Ok(())
+    }
+
+    /// The tools that are listed here, always in the same order.
+    pub(super) fn tools(self) -> Vec<Tool> {
+        let mut tools: Vec<Tool> = OPERATIONS.iter().filter(|op| self.lists(op)).map(to_tool).collect();
+        tools.extend([search_tool(), describe_tool(), call_tool(self == Self::ReadOnly)]);
+        tools
+    }
+}
+
+fn object(value: Value) -> Arc<JsonObject> {
+    match value {
+        Value::Object(map) => Arc::new(map),
+        _ => Arc::new(JsonObject::new()),
+    }
+}
+
+fn to_tool(op: &OpDef) -> Tool {
+    let mut annotations = ToolAnnotations::default();
+    annotations.read_only_hint = Some(op.read_only);
+    annotations.open_world_hint = Some(false);
+    if !op.read_only {
+        annotations.destructive_hint = Some(op.destructive);
+        annotations.idempotent_hint = Some(op.idempotent);
+    }
+    Tool::new(op.name, op.doc, object((op.params_schema)()))
+        .with_title(op.title)
+        .with_raw_output_schema(object((op.output_schema)()))
+        .with_annotations(annotations)
+}
+
+fn helper(name: &'static str, title: &str, doc: &'static str, schema: Value, read_only: bool) -> Tool {
+    let mut annotations = ToolAnnotations::default();
+    annotations.read_only_hint = Some(read_only);
+    annotations.open_world_hint = Some(false);
+    if !read_only {
+        annotations.destructive_hint = Some(true);
+        annotations.idempotent_hint = Some(false);
+    }
+    Tool::new(Cow::Borrowed(name), Cow::Borrowed(doc), object(schema)).with_title(title).with_annotations(annotations)
+}
+
+fn search_tool() -> Tool {
+    let schema = json!({
+        "type": "object",
+        "properties": { "query": { "type": "string", "maxLength": 200 }, "limit": { "type": "integer", "minimum": 1, "maximum": 34 } },
+        "required": ["query"],
+        "additionalProperties": false,
+    });
+    helper(
+        "tool_search",
+        "Find an operation",
+        "Find operations by what they do; also those that are not listed here. Next: tool_describe.",
+        schema,
+        true,
+    )
+}
+
+fn describe_tool() -> Tool {
+    let schema = json!({ "type": "object", "properties": { "name": { "type": "string" } }, "required": ["name"], "additionalProperties": false });
+    helper(
+        "tool_describe",
+        "Describe an operation",
+        "The schema, permission, tier and undo of one operation. Next: tool_call.",
+        schema,
+        true,
+    )
+}
+
+fn call_tool(read_only: bool) -> Tool {
+    let schema = json!({
+        "type": "object",
+        "properties": { "name": { "type": "string" }, "args": { "type": "object" } },
+        "required": ["name"],
+        "additionalProperties": false,
+    });
+    helper(
+        "tool_call",
+        "Call an operation",
+        "Call any operation by name with its arguments, under the same checks as if it were listed.",
+        schema,
+        read_only,
+    )
+}
+
+/// Ranks operations by the words of a query.
+pub(super) fn search(scope: Scope, query: &str, limit: usize) -> Value {
+    let words: Vec<String> =
+        query.to_lowercase().split(|c: char| !c.is_alphanumeric()).filter(|w| w.len() > 1).map(str::to_owned).collect();
+    let score = |op: &OpDef| {
+        let (name, text) = (op.name.replace('_', " "), format!("{} {}", op.title, op.doc).to_lowercase());
+        words
+            .iter()
+            .map(|w| usize::from(name.contains(w.as_str())) * 5 + usize::from(text.contains(w.as_str())))
+            .sum::<usize>()
+    };
+    let mut found: Vec<(usize, &OpDef)> = OPERATIONS
+        .iter()
+        .filter(|op| scope.permits(op).is_ok())
+        .map(|op| (score(op), op))
+        .filter(|(s, _)| *s > 0)
+        .collect();
+    found.sort_by_key(|(score, op)| (std::cmp::Reverse(*score), op.name));
+    let rows: Vec<Value> = found
+        .iter()
+        .take(limit)
+        .map(|(_, op)| json!({ "name": op.name, "title": op.title, "doc": op.doc, "toolset": op.toolset }))
+        .collect();
+    json!({ "query": clip(query, 100), "total": found.len(), "operations": rows })
+}
+
+/// One operation, whole.
+pub(super) fn describe(name: &str) -> Result<Value, Refusal> {
+    let op = registry::find(name).ok_or_else(|| registry::unknown_tool(name))?;
+    Ok(json!({
+        "name": op.name,
+        "title": op.title,
+        "doc": op.doc,
+        "permission": op.permission,
+        "tier": op.tier,
+        "undo": op.undo,
+        "read_only": op.read_only,
+        "destructive": op.destructive,
+        "toolset": op.toolset,
+        "input_schema": (op.params_schema)(),
+        "output_schema": (op.output_schema)(),
+    }))
+}

@@ -1,0 +1,207 @@
+//! REST: reads by path, every operation by `POST /api/ops/{tool}`, health.
+
+use axum::Json;
+use axum::extract::{Extension, Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{get, post};
+use axum::{Router, body::Bytes};
+use claw_gateway::Caller;
+use claw_tools::refusal::{ErrorCode, Refusal};
+use claw_tools::registry::OPERATIONS;
+use serde_json::{Map, Value, json};
+
+use crate::ops::{OpError, OpsContext, dispatch};
+
+pub(super) fn router() -> Router<OpsContext> {
+    Router::new()
+        .route("/api/status", get(status))
+        .route("/api/nodes", get(nodes))
+        .route("/api/nodes/{id}", get(node))
+        .route("/api/nodes/{id}/metrics", get(node_metrics))
+        .route("/api/workloads", get(workloads))
+        .route("/api/workloads/{id}", get(workload))
+        .route("/api/ops/{tool}", post(operation))
+        .route("/openapi.json", get(openapi))
+}
+
+/// A refusal as a response.
+pub(super) fn refusal_response(status: StatusCode, refusal: &Refusal) -> Response {
+    (status, Json(refusal)).into_response()
+}
+
+fn status_of(code: ErrorCode) -> StatusCode {
+    match code {
+        ErrorCode::Unauthenticated => StatusCode::UNAUTHORIZED,
+        ErrorCode::Forbidden | ErrorCode::ApprovalNotYours | ErrorCode::ApprovalDenied => StatusCode::FORBIDDEN,
+        ErrorCode::NotFound | ErrorCode::UnknownTool => StatusCode::NOT_FOUND,
+        ErrorCode::InvalidArgument
+        | ErrorCode::SpecInvalid
+        | ErrorCode::Ambiguous
+        | ErrorCode::IntentQuestion
+        | ErrorCode::IntentRefused => StatusCode::UNPROCESSABLE_ENTITY,
+        ErrorCode::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        ErrorCode::RateLimited => StatusCode::TOO_MANY_REQUESTS,
+        ErrorCode::JournalUnavailable | ErrorCode::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
+        ErrorCode::NotBuilt => StatusCode::NOT_IMPLEMENTED,
+        ErrorCode::CursorExpired | ErrorCode::PlanExpired => StatusCode::GONE,
+        ErrorCode::ApprovalRequired
+        | ErrorCode::IdempotencyConflict
+        | ErrorCode::InvalidState
+        | ErrorCode::PlanApplied
+        | ErrorCode::PlanRequired
+        | ErrorCode::StalePlan
+        | ErrorCode::TokenInvalid
+        | ErrorCode::UndoConflict
+        | ErrorCode::UndoImpossible => StatusCode::CONFLICT,
+    }
+}
+
+pub(super) fn error_response(error: OpError) -> Response {
+    match error {
+        OpError::Refused(refusal) => refusal_response(status_of(refusal.code), &refusal),
+        OpError::Fault(fault) => (StatusCode::INTERNAL_SERVER_ERROR, Json(fault)).into_response(),
+    }
+}
+
+async fn call(ops: &OpsContext, caller: Caller, tool: &str, args: Value) -> Response {
+    match dispatch(ops, caller, tool, args).await {
+        Ok(reply) => {
+            let mut response = Json(reply.output).into_response();
+            if reply.replayed {
+                response.headers_mut().insert("claw-replayed", axum::http::HeaderValue::from_static("true"));
+            }
+            response
+        }
+        Err(error) => error_response(error),
+    }
+}
+
+async fn status(State(ops): State<OpsContext>, Extension(caller): Extension<Caller>) -> Response {
+    call(&ops, caller, "cluster_status", json!({})).await
+}
+
+async fn nodes(
+    State(ops): State<OpsContext>,
+    Extension(caller): Extension<Caller>,
+    Query(query): Query<Map<String, Value>>,
+) -> Response {
+    call(&ops, caller, "node_list", typed(query)).await
+}
+
+async fn workloads(
+    State(ops): State<OpsContext>,
+    Extension(caller): Extension<Caller>,
+    Query(query): Query<Map<String, Value>>,
+) -> Response {
+    call(&ops, caller, "workload_list", typed(query)).await
+}
+
+/// Query values are text; numbers are meant as numbers, and lists come with commas.
+fn typed(query: Map<String, Value>) -> Value {
+    let value = |key: &str, text: &str| match key {
+        "fields" | "states" => Value::from(text.split(',').map(str::to_owned).collect::<Vec<_>>()),
+        "limit" | "since_revision" => text.parse::<u64>().map_or_else(|_| Value::from(text), Value::from),
+        _ => Value::from(text),
+    };
+    Value::Object(
+        query
+            .into_iter()
+            .map(|(k, v)| (k.clone(), v.as_str().map_or_else(|| v.clone(), |text| value(&k, text))))
+            .collect(),
+    )
+}
+
+async fn node(State(ops): State<OpsContext>, Extension(caller): Extension<Caller>, Path(id): Path<String>) -> Response {
+    call(&ops, caller, "node_get", json!({ "node": id })).await
+}
+
+async fn workload(
+    State(ops): State<OpsContext>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+) -> Response {
+    call(&ops, caller, "workload_get", json!({ "workload": id })).await
+}
+
+async fn node_metrics(
+    State(ops): State<OpsContext>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+) -> Response {
+    match dispatch(&ops, caller, "node_get", json!({ "node": id })).await {
+        Ok(reply) => match reply.output.get("metrics").filter(|m| !m.is_null()) {
+            Some(metrics) => Json(metrics.clone()).into_response(),
+            None => {
+                let refusal =
+                    Refusal::new(ErrorCode::NotFound, "the node has sent no metrics since the gateway started")
+                        .with_field("node", id)
+                        .retryable();
+                refusal_response(StatusCode::NOT_FOUND, &refusal)
+            }
+        },
+        Err(error) => error_response(error),
+    }
+}
+
+async fn operation(
+    State(ops): State<OpsContext>,
+    Extension(caller): Extension<Caller>,
+    Path(tool): Path<String>,
+    body: Bytes,
+) -> Response {
+    let args = if body.is_empty() { Ok(json!({})) } else { serde_json::from_slice::<Value>(&body) };
+    match args {
+        Ok(args) => call(&ops, caller, &tool, args).await,
+        Err(error) => {
+            let refusal = Refusal::new(ErrorCode::InvalidArgument, format!("the body is not JSON: {error}"))
+                .with_field("body", "");
+            refusal_response(StatusCode::BAD_REQUEST, &refusal)
+        }
+    }
+}
+
+pub(super) async fn healthz() -> Response {
+    Json(json!({ "status": "alive" })).into_response()
+}
+
+/// Ready means that changes are taken.
+pub(super) async fn readyz(State(ops): State<OpsContext>) -> Response {
+    let ready = ops.control.journal_writable();
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(json!({ "ready": ready, "journal_writable": ready }))).into_response()
+}
+
+pub(super) async fn no_such_path(uri: axum::http::Uri) -> Response {
+    let refusal =
+        Refusal::new(ErrorCode::NotFound, "no such path; see /openapi.json and /mcp").with_field("path", uri.path());
+    refusal_response(StatusCode::NOT_FOUND, &refusal)
+}
+
+/// OpenAPI 3.1 of every operation, from the same definitions.
+async fn openapi() -> Response {
+    let mut paths = Map::new();
+    for op in OPERATIONS {
+        let entry = json!({
+            "post": {
+                "operationId": op.name,
+                "summary": op.title,
+                "description": op.doc,
+                "requestBody": { "content": { "application/json": { "schema": (op.params_schema)() } } },
+                "responses": {
+                    "200": { "description": "The output.", "content": { "application/json": { "schema": (op.output_schema)() } } },
+                    "default": { "description": "A refusal or a fault.", "content": { "application/json": { "schema": claw_tools::schema::advertised::<Refusal>() } } },
+                },
+                "security": [{ "apiKey": [] }],
+            }
+        });
+        paths.insert(format!("/api/ops/{}", op.name), entry);
+    }
+    let document = json!({
+        "openapi": "3.1.0",
+        "info": { "title": "Clawbernetes", "version": env!("CARGO_PKG_VERSION") },
+        "paths": paths,
+        "components": { "securitySchemes": { "apiKey": { "type": "http", "scheme": "bearer" } } },
+    });
+    Json(document).into_response()
+}

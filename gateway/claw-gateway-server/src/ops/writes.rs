@@ -1,0 +1,177 @@
+//! Mutations: a command for the core, then waiting for what is observed.
+
+use claw_gateway::event::Goal;
+use claw_gateway::{Caller, Cluster, Command, Operation, Report};
+use claw_proto::limits::REASON_CHARS_MAX;
+use claw_tools::access::PrincipalKind;
+use claw_tools::operations::OperationState;
+use claw_tools::outcome::{EffectKind, Mode, Mutation, Observed, Outcome, clip};
+use claw_tools::refusal::{ErrorCode, Refusal};
+use claw_tools::registry::Call;
+use claw_tools::workloads::WorkloadRunParams;
+
+use super::secrets::{Fresh, explain_missing};
+use super::{OpError, OpReply, OpsContext, reads, words};
+
+/// Validity of an enrollment token unless told otherwise, seconds.
+const TOKEN_TTL_S: u32 = 3_600;
+
+pub(super) async fn perform(ops: &OpsContext, caller: Caller, call: Call, args_hash: &str) -> Result<OpReply, OpError> {
+    let tool = call.name();
+    let args_hash = args_hash.to_owned();
+    let (command, mutation, fresh) = match call {
+        Call::PlanApply(p) => {
+            let made = ops.control.snapshot().plans.get(&p.plan_id).map(|plan| plan.record.operation.tool());
+            let fresh = Fresh::for_tool(ops, made.unwrap_or_default()).map_err(OpError::Fault)?;
+            let secret_hash = fresh.as_ref().map(Fresh::hash);
+            let mutation = p.mutation();
+            (
+                Command::PlanApply { plan_id: p.plan_id, mutation: mutation.clone(), args_hash, secret_hash },
+                mutation,
+                fresh,
+            )
+        }
+        Call::ApprovalDecide(p) => {
+            let mutation = p.mutation();
+            let command = Command::ApprovalDecide {
+                approval_id: p.approval_id,
+                decision: p.decision,
+                diff_hash: p.diff_hash,
+                mutation: mutation.clone(),
+                args_hash,
+            };
+            (command, mutation, None)
+        }
+        other => {
+            let (operation, mutation) = operation(ops, other)?;
+            // A plan's credential is made when the plan is applied.
+            let fresh =
+                if mutation.mode == Mode::Apply { Fresh::for_tool(ops, tool).map_err(OpError::Fault)? } else { None };
+            let secret_hash =
+                fresh.as_ref().map(Fresh::hash).or_else(|| (mutation.mode == Mode::Plan).then(String::new));
+            (Command::Operate { operation, mutation: mutation.clone(), args_hash, secret_hash }, mutation, fresh)
+        }
+    };
+    submit(ops, caller, command, &mutation, fresh).await
+}
+
+async fn submit(
+    ops: &OpsContext,
+    mut caller: Caller,
+    command: Command,
+    mutation: &Mutation,
+    fresh: Option<Fresh>,
+) -> Result<OpReply, OpError> {
+    caller.reason = clip(mutation.reason.as_deref().unwrap_or_default(), REASON_CHARS_MAX);
+    let report = ops.control.submit(command, caller).await?;
+    let Report::Outcome { outcome, replayed } = report else {
+        return Err(Refusal::new(ErrorCode::InvalidState, "the core answered something else than an outcome").into());
+    };
+    let mut outcome = *outcome;
+    match fresh {
+        Some(fresh) if !replayed => fresh.show(&mut outcome),
+        _ => explain_missing(&mut outcome),
+    }
+    if mutation.wait_s > 0 && matches!(outcome.effect, EffectKind::Accepted | EffectKind::Queued) {
+        observe(ops, &mut outcome, mutation.wait_s).await;
+    }
+    let output = serde_json::to_value(&outcome).expect("outcomes are plain data with string keys");
+    Ok(OpReply { output, replayed })
+}
+
+/// Waits for the operation's result and says what is known then.
+async fn observe(ops: &OpsContext, outcome: &mut Outcome, wait_s: u32) {
+    let Some(id) = outcome.operation_id else { return };
+    let there = |c: &Cluster| c.operations.get(&id).is_none_or(|o| o.state != OperationState::Pending);
+    let cluster = reads::until(&ops.control, wait_s, &there).await;
+    let Some(operation) = cluster.operations.get(&id) else { return };
+    let of_workload = |id| cluster.workloads.get(id).map(|w| Observed { state: w.state.to_string(), at: w.since });
+    let seen = match &operation.record.goal {
+        Goal::WorkloadRuns { workload_id } | Goal::WorkloadEnds { workload_id } => of_workload(*workload_id),
+        Goal::NodeEmpty { node_id } => {
+            cluster.nodes.get(*node_id).map(|n| Observed { state: n.schedulable.to_string(), at: ops.control.now() })
+        }
+        Goal::Immediate => operation.observed_at.map(|at| Observed { state: operation.observed.clone(), at }),
+    };
+    outcome.observed = seen.or_else(|| outcome.observed.take());
+    if let Some(workload) = outcome.workload_id.and_then(|id| cluster.workloads.get(id)) {
+        outcome.simulated = workload.simulated();
+    }
+}
+
+fn operation(ops: &OpsContext, call: Call) -> Result<(Operation, Mutation), OpError> {
+    Ok(match call {
+        Call::WorkloadRun(p) => {
+            let mutation = p.mutation();
+            (run(ops, p)?, mutation)
+        }
+        Call::WorkloadStop(p) => {
+            (Operation::WorkloadStop { workload: p.workload.clone(), grace_s: p.grace_s }, p.mutation())
+        }
+        Call::NodeDrain(p) => (Operation::NodeDrain { node: p.node.clone(), grace_s: p.grace_s }, p.mutation()),
+        Call::NodeUndrain(p) => (Operation::NodeUndrain { node: p.node.clone() }, p.mutation()),
+        Call::NodeCordon(p) => (Operation::NodeCordon { node: p.node.clone() }, p.mutation()),
+        Call::NodeUncordon(p) => (Operation::NodeUncordon { node: p.node.clone() }, p.mutation()),
+        Call::NodeLabel(p) => {
+            (Operation::NodeLabel { node: p.node.clone(), set: p.set.clone(), remove: p.remove.clone() }, p.mutation())
+        }
+        Call::NodeRemove(p) => (Operation::NodeRemove { node: p.node.clone() }, p.mutation()),
+        Call::NodeConfigSet(p) => {
+            let operation = Operation::NodeConfigSet {
+                node: p.node.clone(),
+                metrics_interval_ms: p.metrics_interval_ms,
+                log_buffer_bytes: p.log_buffer_bytes,
+            };
+            (operation, p.mutation())
+        }
+        Call::NodeTokenCreate(p) => {
+            let ttl_s = p.ttl_s.unwrap_or(TOKEN_TTL_S);
+            (Operation::NodeTokenCreate { name: p.name.clone(), labels: p.labels.clone(), ttl_s }, p.mutation())
+        }
+        Call::OperationCancel(p) => (Operation::OperationCancel { operation_id: p.operation_id }, p.mutation()),
+        Call::Undo(p) => (Operation::Undo { operation_id: p.operation_id }, p.mutation()),
+        Call::ApiKeyCreate(p) => {
+            let kind = p.kind.unwrap_or(PrincipalKind::Agent);
+            (
+                Operation::ApiKeyCreate { principal: p.principal.clone(), role: p.role, kind, ttl_s: p.ttl_s },
+                p.mutation(),
+            )
+        }
+        Call::ApiKeyRevoke(p) => (Operation::ApiKeyRevoke { key_id: p.key_id }, p.mutation()),
+        Call::PlanApply(_)
+        | Call::ApprovalDecide(_)
+        | Call::ClusterStatus(_)
+        | Call::NodeList(_)
+        | Call::NodeGet(_)
+        | Call::GpuList(_)
+        | Call::WorkloadList(_)
+        | Call::WorkloadGet(_)
+        | Call::WorkloadLogs(_)
+        | Call::WorkloadWait(_)
+        | Call::WorkloadExplain(_)
+        | Call::EventsList(_)
+        | Call::OperationGet(_)
+        | Call::OperationList(_)
+        | Call::OperationWait(_)
+        | Call::PlanGet(_)
+        | Call::ApprovalList(_)
+        | Call::ApiKeyList(_) => {
+            return Err(Refusal::new(ErrorCode::InvalidState, "this is not a mutation").into());
+        }
+    })
+}
+
+fn run(ops: &OpsContext, p: WorkloadRunParams) -> Result<Operation, Refusal> {
+    let one_of = |got: &str| {
+        Refusal::new(ErrorCode::InvalidArgument, "give exactly one of request and spec")
+            .with_field("request", got)
+            .with_allowed(["request: what to run in words".to_owned(), "spec: what to run exactly".to_owned()])
+    };
+    let (spec, assumptions) = match (p.request, p.spec) {
+        (Some(text), None) => words::to_spec(ops, &text)?,
+        (None, Some(spec)) => (spec, Vec::new()),
+        (Some(_), Some(_)) => return Err(one_of("both")),
+        (None, None) => return Err(one_of("neither")),
+    };
+    Ok(Operation::WorkloadRun { spec: Box::new(spec), env_handle: None, assumptions })
+}
