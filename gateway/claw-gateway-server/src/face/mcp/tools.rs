@@ -59,7 +59,7 @@ impl Scope {
     }
 
     /// The tools that are listed here, always in the same order.
-    pub(super) fn tools(self) -> Vec<Tool> {
+    pub(crate) fn tools(self) -> Vec<Tool> {
         let mut tools: Vec<Tool> = OPERATIONS.iter().filter(|op| self.lists(op)).map(to_tool).collect();
         tools.extend([search_tool(), describe_tool(), call_tool(self == Self::ReadOnly)]);
         tools
