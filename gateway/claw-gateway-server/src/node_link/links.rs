@@ -125,13 +125,21 @@ struct Slot {
 pub(crate) struct NodeLinks {
     slots: Mutex<BTreeMap<NodeId, Slot>>,
     serials: AtomicU64,
+    /// Registrations share it, a judgment on silence has it alone: what was judged
+    /// reaches the core before the registration that would have changed it.
+    pub(super) judging: tokio::sync::RwLock<()>,
     /// Nothing was heard before this.
     started_at: Timestamp,
 }
 
 impl NodeLinks {
     pub(crate) fn new(started_at: Timestamp) -> Self {
-        Self { slots: Mutex::default(), serials: AtomicU64::new(0), started_at }
+        Self {
+            slots: Mutex::default(),
+            serials: AtomicU64::new(0),
+            judging: tokio::sync::RwLock::default(),
+            started_at,
+        }
     }
 
     fn slots(&self) -> MutexGuard<'_, BTreeMap<NodeId, Slot>> {
@@ -179,7 +187,27 @@ impl NodeLinks {
         }
     }
 
-    /// The node was heard: it answered a heartbeat, or registered.
+    /// The node answered a heartbeat on this connection. Not if it was given up
+    /// meanwhile: what the core was told of its silence must stay true, so the
+    /// node must not learn that this answer came.
+    pub(super) fn answered(&self, link: &Link, at: Timestamp) -> bool {
+        let mut slots = self.slots();
+        let current = |slot: &&mut Slot| slot.link.as_ref().is_some_and(|current| current.serial == link.serial);
+        let slot = slots.get_mut(&link.node_id).filter(current);
+        slot.map(|slot| slot.last_heard = slot.last_heard.max(Some(at))).is_some()
+    }
+
+    /// A silent node's connection ends before the core is told of its silence.
+    pub(super) fn give_up(&self, node_id: NodeId, now: Timestamp, timeout_ms: i64) -> Option<Timestamp> {
+        let mut slots = self.slots();
+        let heard = Self::silence(slots.get(&node_id), self.started_at, now, timeout_ms)?;
+        if let Some(link) = slots.get_mut(&node_id).and_then(|slot| slot.link.take()) {
+            link.end(Ending::Closed(CloseCode::Normal, "no answer to heartbeats".into()));
+        }
+        Some(heard)
+    }
+
+    /// The node was heard: it registered.
     pub(super) fn heard(&self, node_id: NodeId, at: Timestamp) {
         if let Some(slot) = self.slots().get_mut(&node_id) {
             slot.last_heard = slot.last_heard.max(Some(at));
@@ -201,15 +229,17 @@ impl NodeLinks {
     /// Nobody is silent within the first two timeouts of a gateway: nodes that the
     /// one before had need time to come back.
     pub(super) fn silent(&self, node_id: NodeId, now: Timestamp, timeout_ms: i64) -> Option<Timestamp> {
-        let slots = self.slots();
-        let slot = slots.get(&node_id);
+        Self::silence(self.slots().get(&node_id), self.started_at, now, timeout_ms)
+    }
+
+    fn silence(slot: Option<&Slot>, started_at: Timestamp, now: Timestamp, timeout_ms: i64) -> Option<Timestamp> {
         let heard = slot.and_then(|slot| slot.last_heard);
         let since = match heard {
             Some(at) => slot.and_then(|slot| slot.freed).map_or(at, |freed| freed.max(at)),
-            None => self.started_at.plus_ms(timeout_ms),
+            None => started_at.plus_ms(timeout_ms),
         };
         let held_up = slot.is_some_and(|slot| slot.held_up);
-        (!held_up && now.ms_since(since) > timeout_ms).then(|| heard.unwrap_or(self.started_at))
+        (!held_up && now.ms_since(since) > timeout_ms).then(|| heard.unwrap_or(started_at))
     }
 
     /// Queues an order for a node; without a connection it is dropped.

@@ -78,10 +78,10 @@ impl Reader {
         if nonce == 0 || nonce > self.link.nonce_sent.load(Ordering::Acquire) {
             return Err(protocol(format!("an answer to heartbeat {nonce}, which was not sent")));
         }
-        let before = self.link.nonce_answered.fetch_max(nonce, Ordering::AcqRel);
-        if nonce > before {
-            let now = self.port.control.now();
-            self.port.links.heard(self.link.node_id, now);
+        // First it counts here, then the node may learn that it does.
+        let news = nonce > self.link.nonce_answered.load(Ordering::Acquire);
+        if news && self.port.links.answered(&self.link, self.port.control.now()) {
+            self.link.nonce_answered.fetch_max(nonce, Ordering::AcqRel);
         }
         Ok(())
     }

@@ -190,12 +190,15 @@ async fn register_and_read(
 async fn register(port: &SharedPort, link: &Arc<Link>, registration: Registration) -> Result<(), Ending> {
     let node_id = link.node_id;
     let Registration { capabilities, running, store_id, epoch_seen, version: _, received_at } = registration;
+    let not_judged = port.links.judging.read().await;
     // Before the node is online in the state: else it could be found silent at once.
     port.links.heard(node_id, received_at);
     let mut workloads: BTreeSet<WorkloadId> = running.iter().map(|r| r.workload_id).collect();
     let command = Command::NodeRegister { node_id, capabilities, running, store_id, epoch_seen };
     let caller = Caller::node(node_id, port.control.now());
-    let settings = match port.control.submit(command, caller).await {
+    let told = port.control.submit(command, caller).await;
+    drop(not_judged);
+    let settings = match told {
         Ok(Report::Registered { settings }) => settings,
         Ok(Report::Outcome { .. } | Report::Enrolled { .. } | Report::Done) => {
             return Err(unavailable("the core gave another report".into()));

@@ -389,3 +389,21 @@ fn silence_is_counted_fairly() {
     links.forget(id);
     assert_eq!(links.silent(id, at(2_000), timeout_ms), Some(at(0)));
 }
+
+/// Once a node is given up, no answer on that connection counts any more, so that
+/// its lease never runs longer than the core was told.
+#[test]
+fn an_answer_after_a_node_was_given_up_counts_nowhere() {
+    let at = |ms: i64| Timestamp::from_unix_ms(1_000_000 + ms);
+    let (id, timeout_ms) = (NodeId::from_bits(1), 100);
+    let links = NodeLinks::new(at(0));
+    let connect = || links.connect(id, tokio::sync::mpsc::channel(1).0, CancellationToken::new());
+    let link = connect();
+    assert!(links.answered(&link, at(300)));
+    assert_eq!(links.give_up(id, at(400), timeout_ms), None);
+    assert_eq!(links.give_up(id, at(401), timeout_ms), Some(at(300)));
+    assert!(link.closing.is_cancelled());
+    assert!(!links.answered(&link, at(402)));
+    assert_eq!(links.silent(id, at(402), timeout_ms), Some(at(300)));
+    assert!(links.answered(&connect(), at(500)), "a new connection begins anew");
+}

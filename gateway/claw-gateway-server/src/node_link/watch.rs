@@ -24,7 +24,12 @@ pub(crate) async fn watch_silence(port: SharedPort, stop: CancellationToken) {
             () = stop.cancelled() => return,
         }
         let now = port.control.now();
-        let nodes = silent_nodes(&port, now, timeout_ms);
+        if silent_nodes(&port, |id| port.links.silent(id, now, timeout_ms)).is_empty() {
+            continue;
+        }
+        let _alone = port.links.judging.write().await;
+        let now = port.control.now();
+        let nodes = silent_nodes(&port, |id| port.links.give_up(id, now, timeout_ms));
         if nodes.is_empty() {
             continue;
         }
@@ -37,14 +42,14 @@ pub(crate) async fn watch_silence(port: SharedPort, stop: CancellationToken) {
     }
 }
 
-fn silent_nodes(port: &SharedPort, now: Timestamp, timeout_ms: i64) -> Vec<(NodeId, Timestamp)> {
+fn silent_nodes(port: &SharedPort, silent_since: impl Fn(NodeId) -> Option<Timestamp>) -> Vec<(NodeId, Timestamp)> {
     port.control
         .snapshot()
         .nodes
         .iter()
         .filter(|node| node.link == NodeLink::Online)
         .filter_map(|node| {
-            let heard = port.links.silent(node.node_id, now, timeout_ms)?;
+            let heard = silent_since(node.node_id)?;
             Some((node.node_id, heard))
         })
         .collect()

@@ -72,10 +72,8 @@ impl Cluster {
                 });
             }
             Event::NodeLinkChanged { node_id, link, last_heard } => self.touch_node(*node_id, |n| {
-                if n.link != *link {
-                    n.link_since = at;
-                }
                 n.link = *link;
+                n.link_since = at;
                 n.last_heard = *last_heard;
             }),
             Event::NodeSchedulableChanged { node_id, to } => self.touch_node(*node_id, |n| n.schedulable = *to),

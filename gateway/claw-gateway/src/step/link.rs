@@ -127,9 +127,9 @@ pub(super) fn register(
         });
     }
     let was = node.link;
-    // Also where it was online: its leases count from this connection, and a
-    // silence that was noticed before it must not count any more.
-    work.emit(Event::NodeLinkChanged { node_id, link: NodeLink::Online, last_heard: work.now() });
+    if was != NodeLink::Online {
+        work.emit(Event::NodeLinkChanged { node_id, link: NodeLink::Online, last_heard: work.now() });
+    }
     if forgot {
         lose_what_it_forgot(work, node_id, running);
     }
@@ -226,7 +226,7 @@ pub(super) fn silent(work: &mut Work<'_>, nodes: &[(NodeId, Timestamp)]) -> Repo
         let online = work.state.nodes.get(*node_id).filter(|n| n.link == NodeLink::Online).map(|n| n.last_heard);
         if let Some(connected) = online {
             // Before this gateway started it may have been heard by the one before,
-            // and a connection that came after this was noticed began its leases anew.
+            // and a node that came back after this was noticed counts from then.
             let last_heard = (*last_heard).max(work.state.started_at).max(connected).min(work.now());
             work.emit(Event::NodeLinkChanged { node_id: *node_id, link: NodeLink::Unreachable, last_heard });
             work.effect(Effect::CloseLink { node_id: *node_id, why: "no answer to heartbeats" });
