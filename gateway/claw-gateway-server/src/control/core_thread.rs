@@ -210,7 +210,9 @@ impl Core {
                 // Decided on nothing but durable state: still true.
                 Err(refusal) if !ahead => Err(refusal.into()),
                 Ok((report, effects)) if !ahead => {
-                    effects.into_iter().for_each(|effect| self.perform(effect));
+                    for effect in effects {
+                        self.perform(effect);
+                    }
                     Ok(report)
                 }
                 Ok(_) | Err(_) => Err(unavailable(error).into()),
@@ -252,7 +254,7 @@ impl Core {
                 tracing::info!(seq = self.live.seq, bytes = state.len(), why, "snapshot written");
             }
             Err(error) => {
-                tracing::warn!(error = %Chain(&error), "snapshot failed; events are folded at the next start")
+                tracing::warn!(error = %Chain(&error), "snapshot failed; events are folded at the next start");
             }
         }
         self.archive();

@@ -8,7 +8,7 @@ use tokio::sync::broadcast::error::RecvError;
 use super::ControlPlane;
 
 /// How often log retention runs.
-const RETAIN_INTERVAL: Duration = Duration::from_secs(300);
+const RETAIN_INTERVAL: Duration = Duration::from_mins(5);
 
 /// Runs until the gateway stops. Missing an event is harmless: an unsealed log
 /// costs time at the next start, an unforgotten one goes by retention.
