@@ -27,6 +27,9 @@ const EXIT_USAGE: u8 = 2;
 /// Names a point at which a test ends the process; see [`CrashPlan`].
 const CRASH_VARIABLE: &str = "CLAW_GATEWAY_CRASH_AT";
 
+/// What is logged unless RUST_LOG says otherwise: the MCP library would tell of every request.
+const DEFAULT_FILTER: &str = "info,rmcp=warn";
+
 /// The control plane of a Clawbernetes fleet.
 #[derive(Debug, Parser)]
 #[command(
@@ -140,7 +143,7 @@ fn is_damage(cause: &(dyn std::error::Error + 'static)) -> bool {
 }
 
 fn log_to_stderr(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
     let colors = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {

@@ -23,6 +23,7 @@ use claw_proto::ids::{FaultId, IdSource};
 use claw_proto::time::Timestamp;
 use claw_tools::refusal::{ErrorCode, Fault, Refusal};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
 
 pub use clock::{Clock, RandomIds, SystemClock};
 pub use crash::{CrashPlan, CrashPlanError, CrashPoint};
@@ -75,6 +76,7 @@ pub struct ControlPlane {
     clock: Arc<dyn Clock>,
     logs: LogDesk,
     metrics: MetricsDesk,
+    stopping: CancellationToken,
 }
 
 impl std::fmt::Debug for ControlPlane {
@@ -140,6 +142,10 @@ impl ControlPlane {
     /// Latest metrics.
     pub fn metrics(&self) -> &MetricsDesk {
         &self.metrics
+    }
+    /// Canceled when the gateway begins to stop: whoever waits answers with what it has.
+    pub fn stopping(&self) -> &CancellationToken {
+        &self.stopping
     }
     /// New ids, time-ordered.
     pub fn ids(&self) -> RandomIds {

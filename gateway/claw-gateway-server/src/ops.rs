@@ -8,6 +8,8 @@ mod secrets;
 mod words;
 mod writes;
 
+use std::fmt::Write as _;
+
 use claw_gateway::{Caller, access};
 use claw_proto::limits::ARGUMENT_BYTES_MAX;
 use claw_security::Fingerprint;
@@ -82,22 +84,22 @@ pub async fn dispatch(ops: &OpsContext, caller: Caller, tool: &str, args: Value)
 async fn perform(ops: &OpsContext, caller: Caller, call: Call, args_hash: &str) -> Result<OpReply, OpError> {
     let reads = reads::Reads::new(ops);
     match call {
-        Call::ClusterStatus(_) => reply(&reads.status()),
-        Call::NodeList(p) => reply(&reads.node_list(&p)?),
-        Call::NodeGet(p) => reply(&reads.node_get(&p)?),
-        Call::GpuList(p) => reply(&reads.gpu_list(&p)?),
-        Call::WorkloadList(p) => reply(&reads.workload_list(&p)?),
-        Call::WorkloadGet(p) => reply(&reads.workload_get(&p)?),
-        Call::WorkloadExplain(p) => reply(&reads.workload_explain(&p)?),
-        Call::WorkloadWait(p) => reply(&reads.workload_wait(&p).await?),
-        Call::WorkloadLogs(p) => reply(&logs::read(ops, &p).await?),
-        Call::EventsList(p) => reply(&reads.events(&p).await?),
-        Call::OperationGet(p) => reply(&reads.operation(p.operation_id)?),
-        Call::OperationList(p) => reply(&reads.operation_list(&p)?),
-        Call::OperationWait(p) => reply(&reads.operation_wait(&p).await?),
-        Call::PlanGet(p) => reply(&reads.plan(p.plan_id, &caller)?),
-        Call::ApprovalList(p) => reply(&reads.approvals(&p)),
-        Call::ApiKeyList(p) => reply(&reads.keys(&p)),
+        Call::ClusterStatus(_) => Ok(reply(&reads.status())),
+        Call::NodeList(p) => Ok(reply(&reads.node_list(&p)?)),
+        Call::NodeGet(p) => Ok(reply(&reads.node_get(&p)?)),
+        Call::GpuList(p) => Ok(reply(&reads.gpu_list(&p)?)),
+        Call::WorkloadList(p) => Ok(reply(&reads.workload_list(&p)?)),
+        Call::WorkloadGet(p) => Ok(reply(&reads.workload_get(&p)?)),
+        Call::WorkloadExplain(p) => Ok(reply(&reads.workload_explain(&p)?)),
+        Call::WorkloadWait(p) => Ok(reply(&reads.workload_wait(&p).await?)),
+        Call::WorkloadLogs(p) => Ok(reply(&logs::read(ops, &p).await?)),
+        Call::EventsList(p) => Ok(reply(&reads.events(&p).await?)),
+        Call::OperationGet(p) => Ok(reply(&reads.operation(p.operation_id)?)),
+        Call::OperationList(p) => Ok(reply(&reads.operation_list(&p)?)),
+        Call::OperationWait(p) => Ok(reply(&reads.operation_wait(&p).await?)),
+        Call::PlanGet(p) => Ok(reply(&reads.plan(p.plan_id, &caller)?)),
+        Call::ApprovalList(p) => Ok(reply(&reads.approvals(&p))),
+        Call::ApiKeyList(p) => Ok(reply(&reads.keys(&p))),
         call @ (Call::WorkloadRun(_)
         | Call::WorkloadStop(_)
         | Call::NodeDrain(_)
@@ -117,9 +119,9 @@ async fn perform(ops: &OpsContext, caller: Caller, call: Call, args_hash: &str) 
     }
 }
 
-fn reply<T: Serialize>(output: &T) -> Result<OpReply, OpError> {
+fn reply<T: Serialize>(output: &T) -> OpReply {
     let output = serde_json::to_value(output).expect("outputs are plain data with string keys");
-    Ok(OpReply { output, replayed: false })
+    OpReply { output, replayed: false }
 }
 
 /// SHA-256 of the arguments that make the intention: not the key that names it,
@@ -131,7 +133,6 @@ fn args_hash(args: &Value) -> String {
             map.remove(noise);
         }
     }
-    use std::fmt::Write as _;
     let digest = Sha256::digest(args.to_string().as_bytes());
     digest.iter().fold(String::with_capacity(64), |mut hex, byte| {
         write!(hex, "{byte:02x}").expect("writing to a string succeeds");

@@ -124,6 +124,7 @@ impl Running {
     /// close frame, what is queued is decided and written, a snapshot is taken.
     pub async fn shutdown(mut self) {
         tracing::info!("stopping");
+        self.control.stopping().cancel();
         self.stop_faces.cancel();
         while self.faces.join_next().await.is_some() {}
         self.port.stop.cancel();

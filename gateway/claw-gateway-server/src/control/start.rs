@@ -10,6 +10,7 @@ use claw_gateway::policy::Policy;
 use claw_gateway::{Caller, Cluster, Command, EventRecord};
 use claw_storage::{Journal, JournalError, JournalOptions, LogError, LogLimits, OpenError, SqliteJournal};
 use tokio::sync::{broadcast, mpsc, watch};
+use tokio_util::sync::CancellationToken;
 
 use super::clock::{Clock, RandomIds};
 use super::core_thread::Core;
@@ -156,6 +157,7 @@ pub async fn start(options: ControlOptions) -> Result<(ControlPlane, EffectQueue
         clock: options.clock,
         logs,
         metrics: MetricsDesk::default(),
+        stopping: CancellationToken::new(),
     };
     control.submit(Command::GatewayStarted { epoch }, Caller::system(control.now())).await?;
     Ok((control, effects, ControlTask { commands, core }))

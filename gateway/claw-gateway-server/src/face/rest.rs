@@ -130,16 +130,13 @@ async fn node_metrics(
     Path(id): Path<String>,
 ) -> Response {
     match dispatch(&ops, caller, "node_get", json!({ "node": id })).await {
-        Ok(reply) => match reply.output.get("metrics").filter(|m| !m.is_null()) {
-            Some(metrics) => Json(metrics.clone()).into_response(),
-            None => {
-                let refusal =
-                    Refusal::new(ErrorCode::NotFound, "the node has sent no metrics since the gateway started")
-                        .with_field("node", id)
-                        .retryable();
-                refusal_response(StatusCode::NOT_FOUND, &refusal)
+        Ok(reply) => {
+            if let Some(metrics) = reply.output.get("metrics").filter(|m| !m.is_null()) {
+                return Json(metrics.clone()).into_response();
             }
-        },
+            let refusal = Refusal::new(ErrorCode::NotFound, "the node has sent no metrics since the gateway started");
+            refusal_response(StatusCode::NOT_FOUND, &refusal.with_field("node", id).retryable())
+        }
         Err(error) => error_response(error),
     }
 }

@@ -18,6 +18,7 @@ use claw_tools::registry;
 use serde_json::{Value, json};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use super::rest::error_response;
 use crate::control::{ControlPlane, LogRead};
@@ -96,6 +97,7 @@ async fn follow(
             more = changed.changed() => if more.is_err() { return },
             more = cluster.changed() => if more.is_err() { return },
             () = lines.closed() => return,
+            () = control.stopping().cancelled() => return,
         }
     }
 }
@@ -111,12 +113,18 @@ async fn updates(
         return error_response(refusal.into());
     }
     let events = ops.control.events_live();
-    upgrade.on_upgrade(move |socket| push(socket, events))
+    let stopping = ops.control.stopping().clone();
+    upgrade.on_upgrade(move |socket| push(socket, events, stopping))
 }
 
-async fn push(mut socket: WebSocket, mut events: tokio::sync::broadcast::Receiver<crate::control::Numbered>) {
+async fn push(
+    mut socket: WebSocket,
+    mut events: tokio::sync::broadcast::Receiver<crate::control::Numbered>,
+    stopping: CancellationToken,
+) {
     loop {
         let update: Value = tokio::select! {
+            () = stopping.cancelled() => return,
             event = events.recv() => match event {
                 Ok(numbered) => live_update(&numbered),
                 Err(RecvError::Lagged(missed)) => json!({ "type": "missed", "events": missed, "next": "GET events_list" }),

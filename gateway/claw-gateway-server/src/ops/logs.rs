@@ -40,9 +40,12 @@ pub(super) async fn read(ops: &OpsContext, p: &WorkloadLogsParams) -> Result<Wor
         if !page.entries.is_empty() || p.wait_s.is_none() {
             break page;
         }
-        match tokio::time::timeout_at(deadline, changed.changed()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) | Err(_) => break page,
+        tokio::select! {
+            more = tokio::time::timeout_at(deadline, changed.changed()) => match more {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) | Err(_) => break page,
+            },
+            () = ops.control.stopping().cancelled() => break page,
         }
     };
     let state = ops.control.snapshot().workloads.get(workload.workload_id).map_or(workload.state, |w| w.state);

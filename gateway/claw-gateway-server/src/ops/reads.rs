@@ -185,9 +185,12 @@ pub(super) async fn until(
         if there(&cluster) {
             return cluster;
         }
-        match tokio::time::timeout_at(deadline, watch.changed()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) | Err(_) => return control.snapshot(),
+        tokio::select! {
+            changed = tokio::time::timeout_at(deadline, watch.changed()) => match changed {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) | Err(_) => return control.snapshot(),
+            },
+            () = control.stopping().cancelled() => return control.snapshot(),
         }
     }
 }
