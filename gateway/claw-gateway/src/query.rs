@@ -38,6 +38,11 @@ pub fn what(spec: &WorkloadSpec) -> String {
 /// A wanted workload and the handle of its environment values.
 pub type WithEnv = (DesiredWorkload, Option<String>);
 
+/// So many GPUs, in words.
+pub(crate) fn gpus(n: u32) -> String {
+    if n == 1 { "1 GPU".into() } else { format!("{n} GPUs") }
+}
+
 /// The full desired set of a node, with the handles of the environment values
 /// that the shell has to fill in.
 pub fn desired_set(cluster: &Cluster, node_id: NodeId) -> (Generation, Vec<WithEnv>, Vec<StopOrder>) {

@@ -124,7 +124,9 @@ impl Cluster {
                     exit_code: None,
                     signal: None,
                     live: true,
-                    simulated: *runtime == claw_proto::spec::RuntimeKind::Sim,
+                    // A real process on simulated GPUs is not a real run either.
+                    simulated: *runtime == claw_proto::spec::RuntimeKind::Sim
+                        || (!gpus.is_empty() && self.nodes.get(*node_id).is_some_and(|n| n.simulated())),
                 };
                 self.place(*workload_id, placed, report, at);
             }
@@ -407,10 +409,9 @@ impl Cluster {
         }
         // Operations are undone and asked about for longer than requests are retried.
         let forgotten = receipts_before.plus_ms(-OPERATIONS_KEPT_MS);
-        while let Some((id, operation)) = self.operations.get_min().map(|(id, o)| (*id, Arc::clone(o))) {
-            if operation.at >= forgotten || operation.state == OperationState::Pending {
-                break;
-            }
+        let is_old = |(_, o): &(&claw_proto::ids::OperationId, &Arc<OperationEntry>)| o.at < forgotten;
+        let over = self.operations.iter().take_while(is_old).filter(|(_, o)| o.state != OperationState::Pending);
+        for id in over.map(|(id, _)| *id).collect::<Vec<_>>() {
             self.operations.remove(&id);
         }
         let old: Vec<_> = self

@@ -154,7 +154,7 @@ fn remedies(cluster: &Cluster, w: &WorkloadEntry, blockers: &[Blocker]) -> Vec<R
         free(&mut fork, b.workload_id);
         if starts(&fork, &w.spec) {
             offer(
-                format!("{} of {} ended ({} GPUs on {})", b.name, b.owner, b.gpus, b.node),
+                format!("{} of {} ended ({} on {})", b.name, b.owner, crate::query::gpus(b.gpus), b.node),
                 "workload_stop",
                 json!({ "workload": b.workload_id, "mode": "plan" }),
             );
@@ -200,7 +200,7 @@ fn smaller(spec: &WorkloadSpec) -> Vec<(String, WorkloadSpec)> {
         let mut count = gpu.count.unwrap_or(0) / 2;
         while count > 0 {
             out.push((
-                format!("it asked for {count} GPUs instead of {}", gpu.count.unwrap_or(0)),
+                format!("it asked for {} instead of {}", crate::query::gpus(count), gpu.count.unwrap_or(0)),
                 with(&move |g| g.count = Some(count)),
             ));
             count /= 2;

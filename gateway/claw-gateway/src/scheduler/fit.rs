@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use claw_proto::spec::RuntimeKind;
 use claw_proto::topology::{GpuHealth, GpuInfo, NodeCapabilities};
 use claw_proto::validation::{Demand, ValidSpec};
 use claw_tools::nodes::{NodeLink, Schedulable};
@@ -37,7 +38,7 @@ pub(super) fn check(cluster: &Cluster, node: &Arc<NodeEntry>, spec: &ValidSpec) 
     let free = free_gpus(cluster, node, &fitting, demand).map_err(reject)?;
     host_free(node, capabilities, demand).map_err(reject)?;
     let chosen = choose(&free, demand).map_err(reject)?;
-    let score = score(node, capabilities, spec, &free, &chosen);
+    let score = score(node, capabilities, spec, runtime, &free, &chosen);
     let island = common_island(&chosen);
     let gpus = chosen.iter().map(|g| g.uuid.clone()).collect();
     Ok(Candidate { node: Arc::clone(node), gpus, island, runtime, score })
@@ -246,6 +247,7 @@ fn score(
     node: &NodeEntry,
     capabilities: &NodeCapabilities,
     spec: &ValidSpec,
+    runtime: RuntimeKind,
     free: &[&GpuInfo],
     chosen: &[&GpuInfo],
 ) -> Score {
@@ -265,7 +267,7 @@ fn score(
         host_left_permille = 2000 - host_left.min(2000);
     }
     Score {
-        simulated: capabilities.simulated,
+        simulated: runtime == RuntimeKind::Sim || (capabilities.simulated && demand.gpus > 0),
         broken_island: chosen.len() > 1 && common_island(chosen).is_none(),
         island_left,
         gpus_left,

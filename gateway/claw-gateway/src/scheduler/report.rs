@@ -90,7 +90,8 @@ fn why(best: &Candidate, n_candidates: usize, spec: &ValidSpec) -> String {
         }
     }
     if demand.gpus > 0 {
-        parts.push(format!("{} GPUs stay free there", best.score.gpus_left.min(u32::MAX - best.score.gpus_left)));
+        let left = best.score.gpus_left.min(u32::MAX - best.score.gpus_left);
+        parts.push(format!("{} left free there", crate::query::gpus(left)));
     }
     if best.score.simulated {
         parts.push("simulated".to_owned());

@@ -196,9 +196,10 @@ pub(super) fn end_lost(work: &mut Work<'_>, id: WorkloadId, why: WorkloadReason,
 /// What comes after the end of an attempt.
 pub(super) fn after_end(work: &mut Work<'_>, entry: &WorkloadEntry, state: WorkloadState, why: WorkloadReason) {
     let id = entry.workload_id;
+    let own_end = state == WorkloadState::Completed || by_itself(why);
     let next = match entry.desired {
         Desired::Stop => None,
-        Desired::Move if !by_itself(why) && !may_run_on(entry, why) => Some((WorkloadReason::NodeDrained, None, false)),
+        Desired::Move if !own_end && !may_run_on(entry, why) => Some((WorkloadReason::NodeDrained, None, false)),
         Desired::Move | Desired::Run => restart(work, entry, state, why),
     };
     if let Some((why, not_before, counts)) = next {
