@@ -224,15 +224,20 @@ impl Core {
 
     /// Once a second: is the disk back, and is a snapshot due?
     fn probe_and_snapshot(&mut self) {
-        if !self.writable.load(Ordering::Acquire) {
+        // An erasure may have taken the reserve, too.
+        if !self.writable.load(Ordering::Acquire) || self.journal.space() == Space::OnReserve {
+            self.writable.store(false, Ordering::Release);
             let state = self.live.to_snapshot();
-            if self.journal.put_snapshot(self.live.seq, SNAPSHOT_FORMAT, &state).is_ok() {
-                self.snapshot_seq = self.live.seq;
-                let back = self.journal.space() == Space::Normal;
-                self.writable.store(back, Ordering::Release);
-                if back {
-                    tracing::info!("the journal can be written again");
+            match self.journal.put_snapshot(self.live.seq, SNAPSHOT_FORMAT, &state) {
+                Ok(()) => {
+                    self.snapshot_seq = self.live.seq;
+                    let back = self.journal.space() == Space::Normal;
+                    self.writable.store(back, Ordering::Release);
+                    if back {
+                        tracing::info!("the journal can be written again");
+                    }
                 }
+                Err(error) => tracing::warn!(error = %Chain(&error), "the journal still cannot be written"),
             }
             return;
         }

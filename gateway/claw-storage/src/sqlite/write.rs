@@ -156,6 +156,8 @@ impl SqliteJournal {
     }
 
     pub(super) fn save_snapshot(&mut self, seq: u64, format: u16, state: &[u8]) -> Result<(), JournalError> {
+        // Whoever stands on the reserve appends little: a snapshot has to notice that there is room again.
+        self.reserve.regain();
         self.settle()?;
         admit_snapshot(&self.meta.head(), self.meta.snapshot_seq(), seq)?;
         let hash = self.hash_at(seq)?;
