@@ -40,7 +40,7 @@ enum Command {
     Join {
         /// The gateway's node port, such as <https://gateway:7443>.
         gateway: String,
-        /// The one-time token from `claw node token create`.
+        /// The one-time token from `claw node token-create`.
         #[arg(long, env = "CLAWNODE_JOIN_TOKEN", hide_env_values = true)]
         token: String,
         /// Name that the node is listed under; the host's name if absent.
