@@ -97,6 +97,8 @@ pub enum CliError {
         name: &'static str,
         /// What happened.
         why: String,
+        /// The last lines that it wrote.
+        log: Vec<String>,
     },
     /// A person was asked and did not agree.
     #[error("not confirmed: nothing was changed")]

@@ -17,7 +17,7 @@ use claw_tools::def::OpDef;
 use claw_tools::outcome::Outcome;
 use claw_tools::refusal::SuggestedCall;
 use claw_tools::workloads::WorkloadLogs;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 pub(crate) use logs::{log_end, log_gap, log_line};
 pub(crate) use outcome::plan;
@@ -25,8 +25,8 @@ pub(crate) use refusal::error;
 pub(crate) use style::Style;
 pub(crate) use table::grid;
 
-/// The answer of an operation.
-pub(crate) fn answer(op: Option<&OpDef>, content: &Value, style: Style) -> String {
+/// The answer of an operation that was called with `args`.
+pub(crate) fn answer(op: Option<&OpDef>, args: &Map<String, Value>, content: &Value, style: Style) -> String {
     if op.is_some_and(|op| !op.read_only)
         && let Ok(outcome) = serde_json::from_value::<Outcome>(content.clone())
     {
@@ -37,7 +37,7 @@ pub(crate) fn answer(op: Option<&OpDef>, content: &Value, style: Style) -> Strin
     {
         return logs::logs(&logs, style);
     }
-    detail::answer(op.map_or("", |op| op.name), content, style)
+    detail::answer(op.map_or("", |op| op.name), args, content, style)
 }
 
 /// Text from elsewhere, without what a terminal would obey.

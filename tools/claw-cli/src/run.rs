@@ -81,7 +81,7 @@ async fn execute(cli: &Cli, screen: &Screen) -> Result<Exit, CliError> {
             let reply = session.call(tool, args.clone()).await;
             let exit = match (claw_tools::registry::find(tool), reply?) {
                 (Some(op), reply) => session.show(op, args, reply),
-                (None, reply) => print(screen, None, &reply.content).map(|()| Exit::Ok),
+                (None, reply) => print(screen, None, args, &reply.content).map(|()| Exit::Ok),
             };
             session.client.close().await;
             exit
@@ -103,7 +103,8 @@ impl<'a> Session<'a> {
     /// One call, with a sign of waiting.
     pub(crate) async fn call(&self, tool: &str, args: Map<String, Value>) -> Result<CallReply, CliError> {
         let _waiting = self.screen.wait(&tool.replace('_', " "));
-        self.client.call(tool, args).await
+        let reply = self.client.call(tool, args.clone()).await;
+        reply.map_err(|error| with_own_args(error, tool, &args))
     }
 
     /// One operation. What has to be planned first is planned, shown and confirmed.
@@ -116,7 +117,7 @@ impl<'a> Session<'a> {
     }
 
     fn show(&self, op: &'static OpDef, args: &Map<String, Value>, reply: CallReply) -> Result<Exit, CliError> {
-        print(self.screen, Some(op), &reply.content)?;
+        print(self.screen, Some(op), args, &reply.content)?;
         if !self.screen.is_json()
             && let Some(hint) = how_to_confirm(op, args, &reply.content)
         {
@@ -137,7 +138,7 @@ impl<'a> Session<'a> {
                     self.screen.print(&format!("{}\n", reply.content))?;
                 }
                 Ok(reply) => {
-                    let text = render::answer(Some(op), &reply.content, self.screen.style());
+                    let text = render::answer(Some(op), args, &reply.content, self.screen.style());
                     self.screen.redraw(&text)?;
                 }
                 Err(error @ CliError::Unreachable { .. }) => self.screen.error(&error)?,
@@ -147,11 +148,11 @@ impl<'a> Session<'a> {
     }
 }
 
-fn print(screen: &Screen, op: Option<&OpDef>, content: &Value) -> Result<(), CliError> {
+fn print(screen: &Screen, op: Option<&OpDef>, args: &Map<String, Value>, content: &Value) -> Result<(), CliError> {
     if screen.is_json() {
         screen.json(content)?;
     } else {
-        screen.print(&render::answer(op, content, screen.style()))?;
+        screen.print(&render::answer(op, args, content, screen.style()))?;
     }
     Ok(())
 }
@@ -188,18 +189,18 @@ pub(crate) fn exit_of(op: &OpDef, args: &Map<String, Value>, content: &Value) ->
     }
 }
 
-/// After a plan: the command line that applies exactly it.
+/// After a plan that has to be approved: the command line that does both.
 fn how_to_confirm(op: &OpDef, args: &Map<String, Value>, content: &Value) -> Option<String> {
     let outcome: Outcome = serde_json::from_value(content.clone()).ok()?;
     let plan = outcome.plan?;
-    if outcome.effect != EffectKind::Planned || !confirmable(op) {
+    if outcome.effect != EffectKind::Planned || plan.approval_id.is_none() || !confirmable(op) {
         return None;
     }
     let mut args = args.clone();
     args.remove("mode");
     let line = generate::command_line(op.name, &Value::Object(args));
     let hash = approve::short_hash(&plan.diff_hash);
-    Some(format!("\nTo do exactly this:\n  {} --confirm {}\n", render::safe(&line), render::safe(hash)))
+    Some(format!("\nTo approve and do exactly this:\n  {} --confirm {}\n", render::safe(&line), render::safe(hash)))
 }
 
 /// Every operation with its command line.
@@ -240,6 +241,22 @@ fn completion(screen: &Screen, shell: clap_complete::Shell) -> Result<Exit, CliE
     let script = String::from_utf8(script).map_err(io::Error::other)?;
     screen.print(&script)?;
     Ok(Exit::Ok)
+}
+
+/// A refusal that wants a plan of the same operation means: with the same arguments.
+fn with_own_args(mut error: CliError, tool: &str, args: &Map<String, Value>) -> CliError {
+    if let CliError::Refused { refusal, .. } = &mut error
+        && refusal.code == ErrorCode::PlanRequired
+    {
+        for call in refusal.next.iter_mut().filter(|call| call.tool == tool) {
+            if let Value::Object(suggested) = &mut call.args {
+                for (name, value) in args {
+                    suggested.entry(name.clone()).or_insert_with(|| value.clone());
+                }
+            }
+        }
+    }
+    error
 }
 
 /// The refusal says that a plan has to be made first.

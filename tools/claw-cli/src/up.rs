@@ -8,7 +8,6 @@ mod key;
 
 use std::env;
 use std::fs;
-use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -46,13 +45,15 @@ struct Listening {
 struct Running {
     gateway: Child,
     node: Option<Child>,
+    /// The note that says where the gateway listens, once it is written.
+    note: Option<PathBuf>,
 }
 
 /// Starts both, shows how to connect, and stays until it is told to stop or one of them ends.
 pub(crate) async fn run(connection: &Connection, options: &UpOptions, screen: &Screen) -> Result<Exit, CliError> {
     let (gateway_program, node_program) = (program(GATEWAY)?, program(NODE)?);
     let data_dir = private_dir(&connection.data_dir)?;
-    let mut running = Running { gateway: start_gateway(&gateway_program, &data_dir, options)?, node: None };
+    let mut running = Running { gateway: start_gateway(&gateway_program, &data_dir, options)?, node: None, note: None };
     // Told to stop at any moment, also while things start: nothing is left behind.
     let result = tokio::select! {
         result = serve(&mut running, &node_program, &data_dir, (connection, options), screen) => result,
@@ -64,8 +65,8 @@ pub(crate) async fn run(connection: &Connection, options: &UpOptions, screen: &S
         None => Ok(()),
     };
     let gateway = running.gateway.stop().await;
-    if let Err(error) = fs::remove_file(data_dir.join(URL_FILE))
-        && error.kind() != io::ErrorKind::NotFound
+    if let Some(note) = &running.note
+        && let Err(error) = fs::remove_file(note)
     {
         tracing::warn!(%error, "the note of where the gateway listened stays behind");
     }
@@ -86,12 +87,13 @@ async fn serve(
     };
     let listening = listening(&ready, connection.ca_pem()?).ok_or_else(|| CliError::Child {
         name: GATEWAY,
-        why: format!("said something else than where it listens: {ready:?}"),
+        why: "said something else than where it listens".to_owned(),
+        log: vec![ready.clone()],
     })?;
     let session = admin_session(&listening, data_dir, screen).await?;
     let node_dir = data_dir.join("node");
     join(&session, node_program, &node_dir, &listening, options).await?;
-    let node = running.node.insert(start_node(node_program, &node_dir, data_dir, options)?);
+    let node = running.node.insert(start_node(node_program, &node_dir, data_dir, options, &listening)?);
     let ready = {
         let _waiting = screen.wait("the node connects");
         node.line_that_begins("clawnode ready").await?
@@ -101,6 +103,7 @@ async fn serve(
     session.client.close().await;
     let note = data_dir.join(URL_FILE);
     fs::write(&note, &listening.mcp_url).map_err(|error| CliError::file(&note, error))?;
+    running.note = Some(note);
     show(screen, &listening, &node_id, &key, data_dir)?;
     tokio::select! {
         error = running.gateway.ended() => Err(error),
@@ -140,9 +143,19 @@ fn start_gateway(program: &Path, data_dir: &Path, options: &UpOptions) -> Result
     Child::start(GATEWAY, command, &data_dir.join("gateway.log"))
 }
 
-fn start_node(program: &Path, node_dir: &Path, data_dir: &Path, options: &UpOptions) -> Result<Child, CliError> {
+fn start_node(
+    program: &Path,
+    node_dir: &Path,
+    data_dir: &Path,
+    options: &UpOptions,
+    listening: &Listening,
+) -> Result<Child, CliError> {
     let mut command = tokio::process::Command::new(program);
     command.arg("run").arg("--data-dir").arg(node_dir);
+    // The port may be another one than when it joined.
+    if let Some(address) = listening.node_url.strip_prefix("https://") {
+        command.env("CLAWNODE_GATEWAY_URL", format!("wss://{address}/node"));
+    }
     if let Some(config) = &options.node_config {
         command.arg("--config").arg(config);
     }

@@ -133,7 +133,7 @@ fn guarded(tool: &str, args: &Value) -> Result<Value, Value> {
             Ok(planned)
         }
         ("node_remove", _) => Err(
-            json!({ "code": "PLAN_REQUIRED", "message": "removing a node is tier 3", "retryable": false, "next": [{ "tool": "node_remove", "args": { "node": "gpu-1", "mode": "plan" } }] }),
+            json!({ "code": "PLAN_REQUIRED", "message": "removing a node is tier 3", "retryable": false, "next": [{ "tool": "node_remove", "args": { "mode": "plan" } }] }),
         ),
         ("approval_list", _) => Ok(json!({ "approvals": [{
             "approval_id": ApprovalId::from_bits(4), "plan_id": PlanId::from_bits(3), "diff_hash": HASH, "summary": "Removes gpu-1", "diff": [], "tier": "3",
@@ -185,6 +185,7 @@ fn where_nobody_can_be_asked_the_plan_is_shown_and_the_way_on() {
         PlanId::from_bits(3)
     );
     assert!(told.contains(&line) && told.contains("enrolled") && told.contains("PLAN_REQUIRED"), "{told}");
+    assert!(told.contains("  claw node remove gpu-1 --mode plan --reason old\n"), "its own arguments: {told}");
     let calls = [
         r#"node_remove {"node":"gpu-1","reason":"old"}"#,
         r#"node_remove {"mode":"plan","node":"gpu-1","reason":"old"}"#,

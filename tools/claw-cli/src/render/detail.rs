@@ -34,7 +34,7 @@ const PAGE: [&str; 4] = ["total", "truncated", "next_cursor", "revision"];
 const DEPTH_MAX: usize = 4;
 
 /// An answer: its summary, what it holds, what to call next.
-pub(super) fn answer(tool: &str, content: &Value, style: Style) -> String {
+pub(super) fn answer(tool: &str, args: &Map<String, Value>, content: &Value, style: Style) -> String {
     let Value::Object(map) = content else {
         return inline(content) + "\n";
     };
@@ -44,7 +44,7 @@ pub(super) fn answer(tool: &str, content: &Value, style: Style) -> String {
         page.line(&safe(&summary));
     }
     let next: Option<Vec<SuggestedCall>> = rest.remove("next").and_then(|next| serde_json::from_value(next).ok());
-    let last = page_line(tool, &rest);
+    let last = page_line(tool, args, &rest);
     if last.is_some() {
         rest.retain(|name, _| !PAGE.contains(&name.as_str()));
     }
@@ -61,12 +61,14 @@ pub(super) fn answer(tool: &str, content: &Value, style: Style) -> String {
 }
 
 /// The last line of a list: how much of it is shown, and how to see more.
-fn page_line(tool: &str, map: &Map<String, Value>) -> Option<String> {
+fn page_line(tool: &str, args: &Map<String, Value>, map: &Map<String, Value>) -> Option<String> {
     let total = map.get("total")?.as_u64()?;
     let shown = map.values().find_map(Value::as_array).map_or(0, Vec::len);
     let cursor = map.get("next_cursor").and_then(Value::as_str);
     let more = cursor.map(|cursor| {
-        let args = serde_json::json!({ "cursor": cursor });
+        let mut args = args.clone();
+        args.insert("cursor".into(), cursor.into());
+        let args = Value::Object(args);
         format!("; more: {}", safe(&crate::generate::command_line(tool, &args)))
     });
     Some(format!("{shown} of {total}{}", more.unwrap_or_default()))
@@ -151,7 +153,7 @@ pub(super) fn inline(value: &Value) -> String {
         Value::Null => String::new(),
         Value::Bool(true) => "yes".to_owned(),
         Value::Bool(false) => "no".to_owned(),
-        Value::Number(number) => number.to_string(),
+        Value::Number(number) => short_number(number),
         Value::String(text) => short_time(text),
         Value::Array(list) => list.iter().map(inline).collect::<Vec<_>>().join(", "),
         Value::Object(map) if is_call(value) => {
@@ -163,6 +165,17 @@ pub(super) fn inline(value: &Value) -> String {
             map.iter().map(pair).collect::<Vec<_>>().join(", ")
         }
         Value::Object(_) => value.to_string(),
+    }
+}
+
+/// A number with at most two places after the point; `--json` has them all.
+fn short_number(number: &serde_json::Number) -> String {
+    match number.as_f64() {
+        Some(value) if number.is_f64() => {
+            let text = format!("{value:.2}");
+            text.trim_end_matches('0').trim_end_matches('.').to_owned()
+        }
+        _ => number.to_string(),
     }
 }
 

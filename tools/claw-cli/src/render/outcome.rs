@@ -119,7 +119,9 @@ fn placement(report: &PlacementReport, page: &mut Page, style: Style) {
     page.section("Placement");
     page.line(&format!("  {}", safe(&report.summary)));
     if let Some(chosen) = &report.chosen {
-        page.line(&format!("  on {}: {}", safe(&chosen.node), safe(&chosen.why)));
+        if !report.summary.contains(&chosen.why) {
+            page.line(&format!("  on {}: {}", safe(&chosen.node), safe(&chosen.why)));
+        }
         let gpus: Vec<String> = chosen.gpus.iter().map(ToString::to_string).collect();
         let island = chosen.nvlink_island.map(|n| format!(" in NVLink island {n}"));
         if !gpus.is_empty() {

@@ -25,6 +25,11 @@ pub(crate) fn error(error: &CliError, style: Style) -> String {
     {
         page.line(&format!("  {MAY_PASS}"));
     }
+    if let CliError::Child { log, .. } = error {
+        for line in log {
+            page.line(&format!("  | {}", safe(line)));
+        }
+    }
     if !error.hint().is_empty() {
         page.line(&format!("  {}", error.hint()));
     }
@@ -49,6 +54,10 @@ pub(super) fn refusal(refusal: &Refusal, style: Style) -> String {
             for item in list {
                 pair("evidence", &detail::inline(item));
             }
+        }
+        Value::Object(facts) if facts.values().any(|fact| fact.is_array() || fact.is_object()) => {
+            page.line("  evidence");
+            page.block(&detail::fields(facts, style), 2);
         }
         other => pair("evidence", &detail::inline(other)),
     }

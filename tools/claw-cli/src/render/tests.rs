@@ -26,10 +26,15 @@ fn wl(n: u128) -> WorkloadId {
     WorkloadId::from_bits(n)
 }
 
+/// What was asked for.
+fn asked() -> serde_json::Map<String, Value> {
+    json!({ "limit": 2 }).as_object().cloned().unwrap_or_default()
+}
+
 /// The text of an answer, as a terminal without colors shows it.
 fn check(tool: &str, content: &impl Serialize, golden: ExpectFile) {
     let content = serde_json::to_value(content).expect("an answer is JSON");
-    golden.assert_eq(&answer(find(tool), &content, Style::PLAIN));
+    golden.assert_eq(&answer(find(tool), &asked(), &content, Style::PLAIN));
 }
 
 fn plan_view() -> PlanView {
@@ -186,6 +191,9 @@ fn refusals_faults_and_errors() {
         .with_next("node_get", json!({ "node": "gpu-07" }));
     let busy = Refusal::new(ErrorCode::JournalUnavailable, "the journal cannot be written")
         .with_evidence(json!(["no space left on device", "reads go on"]));
+    let plan_first = Refusal::new(ErrorCode::PlanRequired, "this is tier 3").with_evidence(json!({
+        "diff": [{ "subject": "node vm", "field": "member", "from": "yes", "to": "" }], "evicts": [], "tier": "3",
+    }));
     let url = || "http://127.0.0.1:7700/mcp".to_owned();
     let refused = |refusal: Refusal| CliError::Refused { refusal: Box::new(refusal), content: Value::Null };
     let fault =
@@ -193,6 +201,7 @@ fn refusals_faults_and_errors() {
     let errors = [
         refused(refusal),
         refused(busy),
+        refused(plan_first),
         CliError::Fault { fault, content: Value::Null },
         CliError::Unauthenticated { url: url() },
         CliError::Unreachable { url: url(), why: "connection refused".into() },
@@ -208,8 +217,8 @@ fn refusals_faults_and_errors() {
 fn colors_are_only_added() {
     let content =
         json!({ "nodes": [{ "name": "a", "link": "online" }], "total": 1, "truncated": false, "revision": 1 });
-    let plain = answer(find("node_list"), &content, Style::PLAIN);
-    let colored = answer(find("node_list"), &content, Style { color: true, width: Some(80) });
+    let plain = answer(find("node_list"), &asked(), &content, Style::PLAIN);
+    let colored = answer(find("node_list"), &asked(), &content, Style { color: true, width: Some(80) });
     assert!(colored.contains("\u{1b}["), "{colored:?}");
     let mut bare = String::new();
     let mut rest = colored.as_str();

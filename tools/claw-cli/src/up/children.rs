@@ -18,7 +18,7 @@ const READY_TIMEOUT: Duration = Duration::from_mins(1);
 /// How long a program may take to end after TERM.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 /// Lines of a log that are shown when its program ended by itself.
-const TAIL_LINES: usize = 12;
+const TAIL_LINES: usize = 5;
 
 /// One running program.
 #[derive(Debug)]
@@ -27,6 +27,8 @@ pub(super) struct Child {
     process: tokio::process::Child,
     lines: Lines<BufReader<ChildStdout>>,
     log: PathBuf,
+    /// Where this run's part of the log begins.
+    log_begin: usize,
 }
 
 impl Child {
@@ -35,15 +37,16 @@ impl Child {
     pub(super) fn start(name: &'static str, mut command: Command, log: &Path) -> Result<Self, CliError> {
         let file = fs::OpenOptions::new().create(true).append(true).mode(0o600).open(log);
         let file = file.map_err(|error| CliError::file(log, error))?;
+        let log_begin = file.metadata().map_or(0, |meta| usize::try_from(meta.len()).unwrap_or(0));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(file).process_group(0).kill_on_drop(true);
-        let mut process =
-            command.spawn().map_err(|error| CliError::Child { name, why: format!("cannot be started: {error}") })?;
-        let stdout = process
-            .stdout
-            .take()
-            .ok_or_else(|| CliError::Child { name, why: "was started without standard output".to_owned() })?;
+        let mut process = command.spawn().map_err(|error| not_started(name, &error))?;
+        let stdout = process.stdout.take().ok_or_else(|| CliError::Child {
+            name,
+            why: "was started without standard output".to_owned(),
+            log: Vec::new(),
+        })?;
         let lines = BufReader::new(stdout).lines();
-        Ok(Self { name, process, lines, log: log.to_owned() })
+        Ok(Self { name, process, lines, log: log.to_owned(), log_begin })
     }
 
     /// Waits for the line by which it says that it is ready.
@@ -91,10 +94,7 @@ impl Child {
             return self.stopped(status?);
         }
         self.process.kill().await?;
-        Err(CliError::Child {
-            name: self.name,
-            why: format!("did not end within {} s and was killed", STOP_TIMEOUT.as_secs()),
-        })
+        Err(self.failed(&format!("did not end within {} s and was killed", STOP_TIMEOUT.as_secs())))
     }
 
     fn stopped(&self, status: ExitStatus) -> Result<(), CliError> {
@@ -106,11 +106,15 @@ impl Child {
 
     /// An error with the last lines of the program's log.
     fn failed(&self, why: &str) -> CliError {
-        let text = fs::read(&self.log).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text);
-        let lines: Vec<&str> = text.lines().collect();
-        let tail = lines[lines.len().saturating_sub(TAIL_LINES)..].join(" | ");
-        CliError::Child { name: self.name, why: format!("{why}; its log ({}) ends: {tail}", self.log.display()) }
+        let bytes = fs::read(&self.log).unwrap_or_default();
+        let own = String::from_utf8_lossy(bytes.get(self.log_begin..).unwrap_or_default()).into_owned();
+        let lines: Vec<&str> = own.lines().collect();
+        let tail = &lines[lines.len().saturating_sub(TAIL_LINES)..];
+        CliError::Child {
+            name: self.name,
+            why: format!("{why}; its log is {}", self.log.display()),
+            log: tail.iter().map(|line| (*line).to_owned()).collect(),
+        }
     }
 }
 
@@ -118,12 +122,17 @@ impl Child {
 /// end is an error with the program's own words.
 pub(super) async fn run_to_end(name: &'static str, command: &mut Command, also: &[i32]) -> Result<i32, CliError> {
     let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await;
-    let output = output.map_err(|error| CliError::Child { name, why: format!("cannot be started: {error}") })?;
+    let output = output.map_err(|error| not_started(name, &error))?;
     match output.status.code() {
         Some(code) if code == 0 || also.contains(&code) => Ok(code),
         _ => {
             let said = String::from_utf8_lossy(&output.stderr);
-            Err(CliError::Child { name, why: format!("failed ({}): {}", output.status, said.trim()) })
+            let log = said.lines().map(str::to_owned).collect();
+            Err(CliError::Child { name, why: format!("failed ({})", output.status), log })
         }
     }
+}
+
+fn not_started(name: &'static str, error: &std::io::Error) -> CliError {
+    CliError::Child { name, why: format!("cannot be started: {error}"), log: Vec::new() }
 }
