@@ -22,6 +22,12 @@ use crate::error::CliError;
 
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The HTTP status of a rate limit.
+const TOO_MANY_REQUESTS: u16 = 429;
+/// How often a call is made again that the gateway had no time for; nothing was done with it.
+const BUSY_RETRIES: u32 = 3;
+/// The longest pause before such a call, seconds.
+const BUSY_PAUSE_S_MAX: u64 = 5;
 /// How long an answer may take beyond the longest wait that an operation can be asked for.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(claw_proto::limits::WAIT_S_MAX as u64 + 60);
 
@@ -53,16 +59,23 @@ impl GatewayClient {
             Some(key) => config.auth_header(key.expose()),
             None => config,
         };
-        let transport = StreamableHttpClientTransport::with_client(http_client(endpoint)?, config);
-        let implementation = Implementation::new("claw", env!("CARGO_PKG_VERSION"));
-        let lifecycle = ClientLifecycleMode::Auto {
-            preferred_versions: vec![ProtocolVersion::V_2026_07_28],
-            legacy_version: Some(ProtocolVersion::V_2025_11_25),
+        let http = http_client(endpoint)?;
+        let mut retries = BUSY_RETRIES;
+        let service = loop {
+            let transport = StreamableHttpClientTransport::with_client(http.clone(), config.clone());
+            let implementation = Implementation::new("claw", env!("CARGO_PKG_VERSION"));
+            let lifecycle = ClientLifecycleMode::Auto {
+                preferred_versions: vec![ProtocolVersion::V_2026_07_28],
+                legacy_version: Some(ProtocolVersion::V_2025_11_25),
+            };
+            let service = ClientConfig::new(ClientCapabilities::default(), implementation)
+                .serve_with_lifecycle(transport, lifecycle)
+                .await;
+            match service.map_err(|error| initialize_error(&endpoint.url, &error)) {
+                Err(CliError::Busy { retry_after_s, .. }) if retries > 0 => pause(&mut retries, retry_after_s).await,
+                other => break other?,
+            }
         };
-        let service = ClientConfig::new(ClientCapabilities::default(), implementation)
-            .serve_with_lifecycle(transport, lifecycle)
-            .await
-            .map_err(|error| initialize_error(&endpoint.url, &error))?;
         Ok(Self { service, url: endpoint.url.clone() })
     }
 
@@ -88,8 +101,14 @@ impl GatewayClient {
             outer.insert("args".into(), Value::Object(args));
             CallToolRequestParams::new("tool_call").with_arguments(outer)
         };
-        let result = self.service.call_tool(params).await;
-        let result = result.map_err(|error| service_error(&self.url, &error))?;
+        let mut retries = BUSY_RETRIES;
+        let result = loop {
+            let result = self.service.call_tool(params.clone()).await;
+            match result.map_err(|error| service_error(&self.url, &error)) {
+                Err(CliError::Busy { retry_after_s, .. }) if retries > 0 => pause(&mut retries, retry_after_s).await,
+                other => break other?,
+            }
+        };
         reply(&self.url, result)
     }
 
@@ -105,6 +124,12 @@ impl GatewayClient {
             tracing::debug!(%error, "the connection did not end cleanly");
         }
     }
+}
+
+/// The pause before a call that the gateway had no time for is made again.
+async fn pause(retries: &mut u32, retry_after_s: u64) {
+    *retries -= 1;
+    tokio::time::sleep(Duration::from_secs(retry_after_s.clamp(1, BUSY_PAUSE_S_MAX))).await;
 }
 
 /// An HTTP client that follows no redirect (the key must not travel), trusts the gateway's own
@@ -203,6 +228,10 @@ fn transport_error(url: &str, error: &DynamicTransportError) -> CliError {
         StreamableHttpError::Client(error) => {
             let why = root(error);
             CliError::Unreachable { url, why }
+        }
+        StreamableHttpError::HttpStatus(status) if status.status == TOO_MANY_REQUESTS => {
+            let retry_after = status.retry_after.as_deref().and_then(|text| text.parse().ok());
+            CliError::Busy { url, retry_after_s: retry_after.unwrap_or(1) }
         }
         StreamableHttpError::HttpStatus(_)
         | StreamableHttpError::Io(_)

@@ -47,6 +47,14 @@ pub enum CliError {
         /// What the network said.
         why: String,
     },
+    /// The key has made too many calls.
+    #[error("the gateway at {url} takes no more calls of this key for the moment")]
+    Busy {
+        /// Where.
+        url: String,
+        /// When it may take one again, seconds.
+        retry_after_s: u64,
+    },
     /// Somebody answers, but not as a gateway does.
     #[error("the answer of {url} cannot be used: {why}")]
     Protocol {
@@ -134,7 +142,7 @@ impl CliError {
             | Self::ProgramMissing { .. }
             | Self::Io(_) => Exit::Fault,
             Self::Setting { .. } | Self::File { .. } | Self::Malformed { .. } | Self::Usage(_) => Exit::Usage,
-            Self::NotConfirmed | Self::HashDiffers { .. } => Exit::Refused,
+            Self::NotConfirmed | Self::HashDiffers { .. } | Self::Busy { .. } => Exit::Refused,
         }
     }
 
@@ -148,6 +156,7 @@ impl CliError {
             Self::Unreachable { .. } => {
                 "is it running? `claw up` starts one here; CLAW_GATEWAY or --gateway names another"
             }
+            Self::Busy { .. } => "the same call may succeed later; limits.requests_per_s is the gateway's setting",
             Self::Protocol { .. } => "is this the URL of a gateway's MCP endpoint (…/mcp)?",
             Self::ProgramMissing { .. } => "build the workspace, or put the program beside claw or into PATH",
             Self::HashDiffers { .. } => "look at the plan again: the same command with --mode plan",

@@ -5,6 +5,7 @@
 //! is told by its number in its stream.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use claw_proto::message::LogStream;
 use claw_proto::time::Timestamp;
@@ -16,6 +17,8 @@ use crate::exit::Exit;
 use crate::run::Session;
 use crate::{approve, render};
 
+/// The shortest time from one look to the next: what comes in between comes together.
+const PAUSE: Duration = Duration::from_millis(200);
 /// How long one call waits for a line, seconds; after that the state is looked at again.
 const WAIT_S: u32 = 5;
 /// Most lines of one answer.
@@ -48,6 +51,7 @@ pub(crate) async fn lines(session: &Session<'_>, args: &Map<String, Value>) -> R
             // Its content is read by the next call, together with what it overlaps.
             let waited: Result<WorkloadLogs, _> = approve::ask(session, "workload_logs", seen.wait_call(args)).await;
             waited?;
+            tokio::time::sleep(PAUSE).await;
         } else if news.lines.is_empty() {
             if !session.screen.is_json() {
                 let end = render::log_end(&logs, session.screen.note_style());
@@ -72,7 +76,8 @@ impl Seen {
     /// The call that waits until something newer is there.
     fn wait_call(&self, args: &Map<String, Value>) -> Value {
         let mut call = args.clone();
-        let until = self.until.unwrap_or_default();
+        // The next millisecond: what was seen must not end the wait.
+        let until = self.until.map_or(Timestamp::default(), |until| until.plus_ms(1));
         if self.until.is_some() || !args.contains_key("since") {
             call.insert("since".into(), json!(until));
         }

@@ -20,6 +20,9 @@ use crate::exit::Exit;
 use crate::output::Screen;
 use crate::{approve, bridge, doctor, follow, generate, render, up};
 
+/// A call that takes no longer shows no sign of waiting.
+const QUICK: Duration = Duration::from_millis(300);
+
 /// A gateway and a screen: what a command works with.
 #[derive(Debug)]
 pub(crate) struct Session<'a> {
@@ -102,8 +105,13 @@ impl<'a> Session<'a> {
 
     /// One call, with a sign of waiting.
     pub(crate) async fn call(&self, tool: &str, args: Map<String, Value>) -> Result<CallReply, CliError> {
-        let _waiting = self.screen.wait(&tool.replace('_', " "));
-        let reply = self.client.call(tool, args.clone()).await;
+        let mut call = std::pin::pin!(self.client.call(tool, args.clone()));
+        let reply = if let Ok(reply) = tokio::time::timeout(QUICK, &mut call).await {
+            reply
+        } else {
+            let _waiting = self.screen.wait(&tool.replace('_', " "));
+            call.await
+        };
         reply.map_err(|error| with_own_args(error, tool, &args))
     }
 

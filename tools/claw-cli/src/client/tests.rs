@@ -43,6 +43,7 @@ async fn who_is_no_gateway_is_told_apart() {
         "HTTP/1.1 403 Forbidden\r\nWWW-Authenticate: Bearer error=\"insufficient_scope\"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
         "HTTP/1.1 403 Forbidden\r\nContent-Length: 4\r\nConnection: close\r\n\r\nhost",
         "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+        "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 0\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
         "HTTP/1.1 302 Found\r\nLocation: http://192.0.2.1/\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
         "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 4\r\nConnection: close\r\n\r\n<p/>",
         "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}",
@@ -64,6 +65,8 @@ async fn who_is_no_gateway_is_told_apart() {
             Denied this key may not use URL
         HTTP/1.1 503 Service Unavailable
             Unreachable the gateway at URL does not answer: HTTP 503
+        HTTP/1.1 429 Too Many Requests
+            Refused the gateway at URL takes no more calls of this key for the moment
         HTTP/1.1 302 Found
             Fault the answer of URL cannot be used: unexpected server response: HTTP 302 Found: 
         HTTP/1.1 200 OK

@@ -29,7 +29,7 @@ const FIRST: [&str; 18] = [
     "at",
 ];
 /// Bookkeeping of a list that its last line tells.
-const PAGE: [&str; 4] = ["total", "truncated", "next_cursor", "revision"];
+const PAGE: [&str; 5] = ["total", "truncated", "next_cursor", "revision", "last_seq"];
 /// Deepest nesting that is shown with indentation; what is deeper is shown as JSON.
 const DEPTH_MAX: usize = 4;
 
@@ -62,8 +62,14 @@ pub(super) fn answer(tool: &str, args: &Map<String, Value>, content: &Value, sty
 
 /// The last line of a list: how much of it is shown, and how to see more.
 fn page_line(tool: &str, args: &Map<String, Value>, map: &Map<String, Value>) -> Option<String> {
-    let total = map.get("total")?.as_u64()?;
     let shown = map.values().find_map(Value::as_array).map_or(0, Vec::len);
+    if let Some(last_seq) = map.get("last_seq").and_then(Value::as_u64) {
+        let mut more = args.clone();
+        more.insert("after".into(), last_seq.into());
+        let more = crate::generate::command_line(tool, &Value::Object(more));
+        return Some(format!("{shown} shown; what comes next: {}", safe(&more)));
+    }
+    let total = map.get("total")?.as_u64()?;
     let cursor = map.get("next_cursor").and_then(Value::as_str);
     let more = cursor.map(|cursor| {
         let mut args = args.clone();

@@ -141,6 +141,9 @@ fn lists_and_details() {
     check("node_list", &some, expect_file!["../golden/node_list_fields.txt"]);
     let empty = json!({ "nodes": [], "total": 0, "truncated": false, "revision": 12 });
     check("node_list", &empty, expect_file!["../golden/node_list_empty.txt"]);
+    let event = json!({ "seq": 7, "at": at(), "kind": "NodeDrained", "subjects": [], "text": "drained", "principal": "alice", "reason": "fan" });
+    let events = json!({ "events": [event], "truncated": true, "last_seq": 7 });
+    check("events_list", &events, expect_file!["../golden/events_list.txt"]);
     let status = json!({ "summary": "1 of 3 nodes does not answer", "revision": 7, "at": at(), "journal_writable": true,
         "nodes": { "total": 3, "online": 2, "unreachable": 1, "unschedulable": 0 }, "gpus": { "total": 24, "free": 12, "held": 12, "unhealthy": 0 },
         "workloads": { "pending": 0, "starting": 0, "running": 3, "stopping": 0, "completed": 1, "failed": 0, "stopped": 0, "lost": 0 },
