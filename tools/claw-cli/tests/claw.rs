@@ -1,6 +1,7 @@
 //! The program as it is called: exit codes, and what goes to which stream.
 
 mod peer;
+mod up;
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
