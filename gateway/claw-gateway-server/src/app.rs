@@ -207,7 +207,7 @@ impl GatewayServer {
             stop: CancellationToken::new(),
             sessions: TaskTracker::new(),
         });
-        let ops = OpsContext { control: control.clone(), ca_fingerprint: fingerprint };
+        let ops = OpsContext::new(control.clone(), fingerprint);
         let faces = face::router(ops, &self.face_config());
         running::begin(running::Parts { control, effects, task, port, faces, http_tls, opened })
     }

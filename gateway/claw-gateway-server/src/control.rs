@@ -13,6 +13,7 @@ mod crash;
 mod janitor;
 mod logs;
 mod metrics;
+mod seal;
 mod start;
 
 use std::sync::Arc;

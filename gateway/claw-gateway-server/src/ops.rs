@@ -1,18 +1,24 @@
 //! The one dispatcher of every operation: size, schema, permission, then the
 //! core or a read. Every face calls this and nothing else.
 
+mod cap;
 mod context;
+pub(crate) mod events;
 mod logs;
 mod reads;
 mod secrets;
+mod tally;
 mod words;
 mod writes;
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use claw_gateway::{Caller, access};
 use claw_proto::limits::ARGUMENT_BYTES_MAX;
 use claw_security::Fingerprint;
+use claw_tools::def::OpDef;
+use claw_tools::outcome::Mode;
 use claw_tools::refusal::{ErrorCode, Fault, Refusal};
 use claw_tools::registry::{self, Call};
 use serde::Serialize;
@@ -21,6 +27,9 @@ use sha2::{Digest, Sha256};
 
 use crate::control::{ControlPlane, SubmitError};
 
+pub(crate) use tally::BUCKETS_MS;
+pub use tally::{Histogram, Tally};
+
 /// What operations need besides the control plane.
 #[derive(Debug, Clone)]
 pub struct OpsContext {
@@ -28,6 +37,15 @@ pub struct OpsContext {
     pub control: ControlPlane,
     /// Pinned in enrollment tokens.
     pub ca_fingerprint: Fingerprint,
+    /// What was called, how it ended, how long the core took.
+    pub tally: Arc<Tally>,
+}
+
+impl OpsContext {
+    /// A context that has counted nothing yet.
+    pub fn new(control: ControlPlane, ca_fingerprint: Fingerprint) -> Self {
+        Self { control, ca_fingerprint, tally: Arc::new(Tally::default()) }
+    }
 }
 
 /// An answer and whether it was given before.
@@ -66,6 +84,12 @@ impl From<SubmitError> for OpError {
 /// Performs one call of one operation for a caller.
 pub async fn dispatch(ops: &OpsContext, caller: Caller, tool: &str, args: Value) -> Result<OpReply, OpError> {
     let def = registry::find(tool).ok_or_else(|| registry::unknown_tool(tool))?;
+    let answer = checked(ops, caller, def, args).await;
+    ops.tally.count(def.name, ending(&answer));
+    answer
+}
+
+async fn checked(ops: &OpsContext, caller: Caller, def: &OpDef, args: Value) -> Result<OpReply, OpError> {
     // Permission before arguments: who may not do it learns nothing about how.
     access::authorize(def, &caller)?;
     let size = args.to_string().len();
@@ -76,30 +100,40 @@ pub async fn dispatch(ops: &OpsContext, caller: Caller, tool: &str, args: Value)
         );
         return Err(refusal.with_field("arguments", format!("{size} bytes")).into());
     }
-    let args_hash = args_hash(&args);
-    let call = Call::parse(tool, args)?;
-    perform(ops, caller, call, &args_hash).await
+    let call = Call::parse(def.name, args)?;
+    perform(ops, caller, call).await
 }
 
-async fn perform(ops: &OpsContext, caller: Caller, call: Call, args_hash: &str) -> Result<OpReply, OpError> {
+/// How a call ended, in one word.
+fn ending(answer: &Result<OpReply, OpError>) -> &'static str {
+    match answer {
+        Ok(reply) if reply.replayed => "replayed",
+        Ok(_) => "ok",
+        Err(OpError::Refused(refusal)) => refusal.code.as_str(),
+        Err(OpError::Fault(_)) => "fault",
+    }
+}
+
+async fn perform(ops: &OpsContext, caller: Caller, call: Call) -> Result<OpReply, OpError> {
     let reads = reads::Reads::new(ops);
-    match call {
-        Call::ClusterStatus(_) => Ok(reply(&reads.status())),
-        Call::NodeList(p) => Ok(reply(&reads.node_list(&p)?)),
-        Call::NodeGet(p) => Ok(reply(&reads.node_get(&p)?)),
-        Call::GpuList(p) => Ok(reply(&reads.gpu_list(&p)?)),
-        Call::WorkloadList(p) => Ok(reply(&reads.workload_list(&p)?)),
-        Call::WorkloadGet(p) => Ok(reply(&reads.workload_get(&p)?)),
-        Call::WorkloadExplain(p) => Ok(reply(&reads.workload_explain(&p)?)),
-        Call::WorkloadWait(p) => Ok(reply(&reads.workload_wait(&p).await?)),
-        Call::WorkloadLogs(p) => Ok(reply(&logs::read(ops, &p).await?)),
-        Call::EventsList(p) => Ok(reply(&reads.events(&p).await?)),
-        Call::OperationGet(p) => Ok(reply(&reads.operation(p.operation_id)?)),
-        Call::OperationList(p) => Ok(reply(&reads.operation_list(&p)?)),
-        Call::OperationWait(p) => Ok(reply(&reads.operation_wait(&p).await?)),
-        Call::PlanGet(p) => Ok(reply(&reads.plan(p.plan_id, &caller)?)),
-        Call::ApprovalList(p) => Ok(reply(&reads.approvals(&p))),
-        Call::ApiKeyList(p) => Ok(reply(&reads.keys(&p))),
+    let answer = match call {
+        Call::ClusterStatus(_) => reply(&reads.status()),
+        Call::NodeList(p) => reads.node_list(p)?,
+        Call::NodeGet(p) => reply(&reads.node_get(&p)?),
+        Call::GpuList(p) => reads.gpu_list(p)?,
+        Call::WorkloadList(p) => reads.workload_list(p)?,
+        Call::WorkloadGet(p) => reply(&reads.workload_get(&p)?),
+        Call::WorkloadExplain(p) => reply(&reads.workload_explain(&p)?),
+        Call::WorkloadWait(p) => reply(&reads.workload_wait(&p).await?),
+        // Cuts its lines itself: the newest are the ones wanted.
+        Call::WorkloadLogs(p) => return Ok(reply(&logs::read(ops, &p).await?)),
+        Call::EventsList(p) => reply(&events::list(ops, &p).await?),
+        Call::OperationGet(p) => reply(&reads.operation(p.operation_id)?),
+        Call::OperationList(p) => reads.operation_list(p)?,
+        Call::OperationWait(p) => reply(&reads.operation_wait(&p).await?),
+        Call::PlanGet(p) => reply(&reads.plan(p.plan_id, &caller)?),
+        Call::ApprovalList(p) => reads.approvals(p)?,
+        Call::ApiKeyList(p) => reply(&reads.keys(&p)),
         call @ (Call::WorkloadRun(_)
         | Call::WorkloadStop(_)
         | Call::NodeDrain(_)
@@ -115,8 +149,12 @@ async fn perform(ops: &OpsContext, caller: Caller, call: Call, args_hash: &str) 
         | Call::ApprovalDecide(_)
         | Call::Undo(_)
         | Call::ApiKeyCreate(_)
-        | Call::ApiKeyRevoke(_)) => writes::perform(ops, caller, call, args_hash).await,
-    }
+        | Call::ApiKeyRevoke(_)) => {
+            let args_hash = args_hash(&call);
+            writes::perform(ops, caller, call, &args_hash).await?
+        }
+    };
+    Ok(OpReply { output: cap::fit(answer.output, cap::ANSWER_BYTES_MAX), ..answer })
 }
 
 fn reply<T: Serialize>(output: &T) -> OpReply {
@@ -124,13 +162,17 @@ fn reply<T: Serialize>(output: &T) -> OpReply {
     OpReply { output, replayed: false }
 }
 
-/// SHA-256 of the arguments that make the intention: not the key that names it,
-/// not how long to wait, not why.
-fn args_hash(args: &Value) -> String {
-    let mut args = args.clone();
+/// SHA-256 of the arguments that make the intention, in canonical form: not the key
+/// that names it, not how long to wait, not why; and what is the default anyway is
+/// the same whether it is said or not.
+fn args_hash(call: &Call) -> String {
+    let mut args = call.args();
     if let Value::Object(map) = &mut args {
         for noise in ["request_id", "wait_s", "reason"] {
             map.remove(noise);
+        }
+        if map.get("mode").is_some_and(|mode| mode == Mode::Apply.as_str()) {
+            map.remove("mode");
         }
     }
     let digest = Sha256::digest(args.to_string().as_bytes());

@@ -12,6 +12,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use super::clock::{Clock, RandomIds};
 use super::crash::{CrashPlan, CrashPoint};
+use super::seal::Seal;
 use super::{Chain, CoreMessage, Numbered, SubmitError};
 
 /// Commands that one sync may cover.
@@ -23,6 +24,8 @@ const EVENTS_READ_MAX: usize = 1_000;
 
 /// Events that one archiving step moves at most.
 const ARCHIVE_STEP_EVENTS: u64 = 10_000;
+/// Ticks (seconds) between tries to write to a journal that could not be written.
+const PROBE_EVERY_TICKS: u32 = 3;
 
 type ReplyTo = oneshot::Sender<Result<Report, SubmitError>>;
 
@@ -36,6 +39,9 @@ pub(super) struct Core {
     pub(super) bus: broadcast::Sender<Numbered>,
     pub(super) effects: mpsc::Sender<Effect>,
     pub(super) crash: Arc<CrashPlan>,
+    pub(super) seal: Seal,
+    /// Ticks since the last try to write again.
+    pub(super) probes_waited: u32,
     pub(super) snapshot_every: u64,
     pub(super) keep_events: u64,
     pub(super) snapshot_seq: u64,
@@ -94,15 +100,16 @@ impl Core {
         let mut probe = false;
         let on_reserve = self.journal.space() == Space::OnReserve;
         let mut armed = false;
-        for (command, mut caller, reply) in commands {
+        for (mut command, mut caller, reply) in commands {
             caller.now = self.clock.now();
+            self.seal.seal(&mut command);
             probe |= matches!(*command, Command::Tick);
             let is_mutation = matches!(
                 *command,
                 Command::Operate { .. } | Command::PlanApply { .. } | Command::ApprovalDecide { .. }
             );
             armed |= is_mutation;
-            if is_mutation && on_reserve {
+            if is_mutation && on_reserve && !was_answered(&self.live, &command, &caller) {
                 // What is left of the disk is for what nodes report.
                 waiting.push(Waiting { reply, result: Err(unavailable(&JournalError::Full)), n_events: 0 });
                 continue;
@@ -227,6 +234,12 @@ impl Core {
         // An erasure may have taken the reserve, too.
         if !self.writable.load(Ordering::Acquire) || self.journal.space() == Space::OnReserve {
             self.writable.store(false, Ordering::Release);
+            // A try costs a whole snapshot, and this thread decides, too.
+            self.probes_waited += 1;
+            if self.probes_waited < PROBE_EVERY_TICKS {
+                return;
+            }
+            self.probes_waited = 0;
             let state = self.live.to_snapshot();
             match self.journal.put_snapshot(self.live.seq, SNAPSHOT_FORMAT, &state) {
                 Ok(()) => {
@@ -289,6 +302,18 @@ impl Core {
         }
         Ok(events)
     }
+}
+
+/// The answer to this request is known already: repeating it writes nothing.
+fn was_answered(cluster: &Cluster, command: &Command, caller: &Caller) -> bool {
+    let (tool, mutation, args_hash) = match command {
+        Command::Operate { operation, mutation, args_hash, .. } => (operation.tool(), mutation, args_hash),
+        Command::PlanApply { mutation, args_hash, .. } => ("plan_apply", mutation, args_hash),
+        Command::ApprovalDecide { mutation, args_hash, .. } => ("approval_decide", mutation, args_hash),
+        _ => return false,
+    };
+    let known = claw_gateway::step::replayed(cluster, caller, tool, mutation.request_id.as_deref(), args_hash);
+    !matches!(known, Ok(None))
 }
 
 fn to_batch(events: &[EventRecord], blobs: Vec<claw_gateway::step::Blob>) -> Batch {

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::clock::{Clock, RandomIds};
 use super::core_thread::Core;
 use super::crash::CrashPlan;
+use super::seal::Seal;
 use super::{
     COMMANDS_WAITING_MAX, ControlPlane, CoreMessage, EFFECTS_WAITING_MAX, EVENTS_BEHIND_MAX, EffectQueue, LogDesk,
     MetricsDesk, SubmitError,
@@ -76,6 +77,9 @@ pub enum StartError {
     /// The snapshot cannot be read.
     #[error("snapshot: {0}")]
     Snapshot(#[from] SnapshotError),
+    /// The key of argument hashes cannot be used.
+    #[error("argument key: {0}")]
+    Seal(#[from] claw_security::secret_file::SecretFileError),
     /// The logs did not open.
     #[error("logs: {0}")]
     Logs(#[from] LogError),
@@ -142,6 +146,8 @@ pub async fn start(options: ControlOptions) -> Result<(ControlPlane, EffectQueue
         bus: bus.clone(),
         effects: effects_tx,
         crash: options.crash,
+        seal: Seal::load_or_create(&options.data_dir)?,
+        probes_waited: 0,
         snapshot_every: options.snapshot_every.max(1),
         keep_events: options.keep_events,
         snapshot_seq,

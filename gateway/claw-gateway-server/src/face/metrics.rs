@@ -10,7 +10,7 @@ use claw_tools::registry;
 use claw_tools::workloads::WorkloadState;
 
 use super::rest::error_response;
-use crate::ops::OpsContext;
+use crate::ops::{BUCKETS_MS, OpsContext};
 
 pub(super) async fn prometheus(State(ops): State<OpsContext>, Extension(caller): Extension<Caller>) -> Response {
     let def = registry::find("cluster_status").expect("in the registry");
@@ -60,5 +60,27 @@ pub(super) async fn prometheus(State(ops): State<OpsContext>, Extension(caller):
         &[(String::new(), f64::from(u8::from(status.journal_writable)))],
     );
     gauge("claw_problems", "Problems that cluster_status lists.", &[(String::new(), status.problems.len() as f64)]);
+    counters(&mut text, &ops).expect("writing to a string succeeds");
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
+}
+
+/// Calls and how long changes took, since this process started.
+fn counters(text: &mut String, ops: &OpsContext) -> std::fmt::Result {
+    writeln!(text, "# HELP claw_calls_total Calls by operation and ending.\n# TYPE claw_calls_total counter")?;
+    for ((tool, ending), n) in ops.tally.calls() {
+        writeln!(text, "claw_calls_total{{tool=\"{tool}\",ending=\"{ending}\"}} {n}")?;
+    }
+    let name = "claw_submit_seconds";
+    let submits = ops.tally.submits();
+    writeln!(text, "# HELP {name} From a caller's change to the disk.\n# TYPE {name} histogram")?;
+    let mut below = 0;
+    for (bound_ms, n) in BUCKETS_MS.iter().zip(submits.buckets) {
+        below += n;
+        writeln!(text, "{name}_bucket{{le=\"{}\"}} {below}", *bound_ms as f64 / 1000.0)?;
+    }
+    writeln!(
+        text,
+        "{name}_bucket{{le=\"+Inf\"}} {}\n{name}_sum {}\n{name}_count {}",
+        submits.count, submits.sum_s, submits.count
+    )
 }

@@ -9,10 +9,9 @@ use axum::extract::{Extension, Path, State};
 use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
-use claw_gateway::{Caller, access, query};
+use claw_gateway::{Caller, access};
 use claw_proto::ids::{Attempt, WorkloadId};
 use claw_storage::{LogCursor, Stream as LogStreamKind};
-use claw_tools::events::EventRow;
 use claw_tools::outcome::clip;
 use claw_tools::registry;
 use serde_json::{Value, json};
@@ -22,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::rest::error_response;
 use crate::control::{ControlPlane, LogRead};
-use crate::ops::OpsContext;
+use crate::ops::{OpsContext, events};
 
 /// Lines read at a time.
 const LINES_CHUNK: usize = 500;
@@ -142,15 +141,5 @@ async fn push(
 }
 
 fn live_update(numbered: &(u64, claw_gateway::EventRecord)) -> Value {
-    let (seq, record) = numbered;
-    let row = EventRow {
-        seq: *seq,
-        at: record.at,
-        kind: record.event.kind().to_owned(),
-        subjects: query::event_subjects(&record.event),
-        text: clip(&query::describe_event(&record.event), 400),
-        principal: record.principal.clone(),
-        reason: clip(&record.reason, 200),
-    };
-    json!({ "type": "event", "event": row })
+    json!({ "type": "event", "event": events::row(numbered.0, &numbered.1) })
 }

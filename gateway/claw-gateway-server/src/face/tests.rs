@@ -53,7 +53,7 @@ async fn desk() -> Desk {
         requests_burst: 10_000,
         body_bytes_max: 1 << 20,
     };
-    let ops = OpsContext { control, ca_fingerprint: Fingerprint::of(b"a certificate") };
+    let ops = OpsContext::new(control, Fingerprint::of(b"a certificate"));
     Desk { router: router(ops, &config), admin: key.to_text().to_string(), task, _dir: dir }
 }
 

@@ -5,33 +5,24 @@ use std::time::Duration;
 
 use claw_gateway::{Caller, Cluster, query, step};
 use claw_proto::ids::{OperationId, PlanId};
-use claw_tools::approvals::{ApprovalList, ApprovalListParams};
+use claw_tools::approvals::ApprovalListParams;
 use claw_tools::cluster::ClusterStatus;
-use claw_tools::events::{EventRow, EventsList, EventsListParams};
 use claw_tools::keys::{ApiKeyList, ApiKeyListParams};
-use claw_tools::nodes::{GpuList, GpuListParams, NodeDetail, NodeGetParams, NodeList, NodeListParams};
-use claw_tools::operations::{
-    OperationList, OperationListParams, OperationState, OperationView, OperationWait, OperationWaitParams,
-};
-use claw_tools::outcome::clip;
+use claw_tools::nodes::{GpuListParams, NodeDetail, NodeGetParams, NodeListParams};
+use claw_tools::operations::{OperationListParams, OperationState, OperationView, OperationWait, OperationWaitParams};
 use claw_tools::plans::PlanDetail;
 use claw_tools::refusal::{ErrorCode, Refusal, SuggestedCall};
 use claw_tools::workloads::{
-    WorkloadDetail, WorkloadExplanation, WorkloadGetParams, WorkloadList, WorkloadListParams, WorkloadWait,
-    WorkloadWaitParams,
+    WorkloadDetail, WorkloadExplanation, WorkloadGetParams, WorkloadListParams, WorkloadWait, WorkloadWaitParams,
 };
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::{OpError, OpsContext};
+use super::{OpError, OpReply, OpsContext, cap};
 use crate::control::ControlPlane;
 
 /// Wait unless told otherwise, seconds.
 const WAIT_S_DEFAULT: u32 = 30;
-/// Events that one question may look through.
-const EVENTS_SCANNED_MAX: u64 = 20_000;
-/// Events read at a time.
-const EVENTS_CHUNK: usize = 1_000;
 
 /// Reads of one call: one snapshot for all of it.
 pub(super) struct Reads<'a> {
@@ -47,17 +38,19 @@ impl<'a> Reads<'a> {
     pub(super) fn status(&self) -> ClusterStatus {
         query::status(&self.cluster, self.control.now(), self.control.journal_writable())
     }
-    pub(super) fn node_list(&self, p: &NodeListParams) -> Result<NodeList, Refusal> {
-        query::node_list(&self.cluster, p)
+    pub(super) fn node_list(&self, p: NodeListParams) -> Result<OpReply, OpError> {
+        cap::page(p.limit, |limit| query::node_list(&self.cluster, &NodeListParams { limit: Some(limit), ..p.clone() }))
     }
     pub(super) fn node_get(&self, p: &NodeGetParams) -> Result<NodeDetail, Refusal> {
         query::node_detail(&self.cluster, &p.node, |id| self.control.metrics().get(id))
     }
-    pub(super) fn gpu_list(&self, p: &GpuListParams) -> Result<GpuList, Refusal> {
-        query::gpu_list(&self.cluster, p)
+    pub(super) fn gpu_list(&self, p: GpuListParams) -> Result<OpReply, OpError> {
+        cap::page(p.limit, |limit| query::gpu_list(&self.cluster, &GpuListParams { limit: Some(limit), ..p.clone() }))
     }
-    pub(super) fn workload_list(&self, p: &WorkloadListParams) -> Result<WorkloadList, Refusal> {
-        query::workload_list(&self.cluster, p)
+    pub(super) fn workload_list(&self, p: WorkloadListParams) -> Result<OpReply, OpError> {
+        cap::page(p.limit, |limit| {
+            query::workload_list(&self.cluster, &WorkloadListParams { limit: Some(limit), ..p.clone() })
+        })
     }
     pub(super) fn workload_get(&self, p: &WorkloadGetParams) -> Result<WorkloadDetail, Refusal> {
         query::workload_detail(&self.cluster, &p.workload)
@@ -93,59 +86,13 @@ impl<'a> Reads<'a> {
         Ok(WorkloadWait { reached, workload: query::workload_row(&cluster, w), next })
     }
 
-    pub(super) async fn events(&self, p: &EventsListParams) -> Result<EventsList, OpError> {
-        if let Some(unknown) = p.kinds.iter().find(|k| !claw_gateway::Event::KINDS.contains(&k.as_str())) {
-            let nearest = claw_tools::nearest::nearest(unknown, claw_gateway::Event::KINDS.iter().copied());
-            return Err(Refusal::new(ErrorCode::InvalidArgument, format!("no event kind {:?}", clip(unknown, 60)))
-                .with_field("kinds", unknown.clone())
-                .with_allowed(claw_gateway::Event::KINDS.iter().map(|k| (*k).to_owned()))
-                .with_nearest(nearest)
-                .into());
-        }
-        let limit = p.limit.unwrap_or(20) as usize;
-        let newest = self.cluster.seq;
-        let first = p.after.unwrap_or_else(|| newest.saturating_sub(EVENTS_SCANNED_MAX));
-        let (mut rows, mut truncated, mut after) = (Vec::new(), false, first);
-        'scan: while after < newest {
-            let chunk = self.control.events(after, EVENTS_CHUNK).await?;
-            let Some((last, _)) = chunk.last() else { break };
-            let end = *last;
-            for (seq, record) in chunk.into_iter().filter(|(seq, _)| *seq <= newest) {
-                let subjects = query::event_subjects(&record.event);
-                let wanted = (p.kinds.is_empty() || p.kinds.iter().any(|k| k == record.event.kind()))
-                    && p.subject.as_ref().is_none_or(|s| subjects.contains(s));
-                if !wanted {
-                    continue;
-                }
-                if p.after.is_some() && rows.len() == limit {
-                    truncated = true;
-                    break 'scan;
-                }
-                rows.push(EventRow {
-                    seq,
-                    at: record.at,
-                    kind: record.event.kind().to_owned(),
-                    subjects,
-                    text: clip(&query::describe_event(&record.event), 400),
-                    principal: record.principal,
-                    reason: clip(&record.reason, 200),
-                });
-            }
-            after = end;
-        }
-        if rows.len() > limit {
-            truncated = true;
-            rows.drain(..rows.len() - limit);
-        }
-        let last_seq = rows.last().map_or(if truncated { first } else { newest }, |r| r.seq);
-        Ok(EventsList { events: rows, truncated: truncated || (p.after.is_none() && first > 0), last_seq })
-    }
-
     pub(super) fn operation(&self, id: OperationId) -> Result<OperationView, Refusal> {
         self.cluster.resolve_operation(id).map(|o| query::operation_view(o))
     }
-    pub(super) fn operation_list(&self, p: &OperationListParams) -> Result<OperationList, Refusal> {
-        query::operation_list(&self.cluster, p)
+    pub(super) fn operation_list(&self, p: OperationListParams) -> Result<OpReply, OpError> {
+        cap::page(p.limit, |limit| {
+            query::operation_list(&self.cluster, &OperationListParams { limit: Some(limit), ..p.clone() })
+        })
     }
     pub(super) async fn operation_wait(&self, p: &OperationWaitParams) -> Result<OperationWait, OpError> {
         let id = p.operation_id;
@@ -164,8 +111,12 @@ impl<'a> Reads<'a> {
         let present = step::preview(&self.cluster, plan, caller, &mut self.control.ids());
         Ok(query::plan_detail(&self.cluster, plan, self.control.now(), present))
     }
-    pub(super) fn approvals(&self, p: &ApprovalListParams) -> ApprovalList {
-        query::approval_list(&self.cluster, p, self.control.now())
+    pub(super) fn approvals(&self, p: ApprovalListParams) -> Result<OpReply, OpError> {
+        let now = self.control.now();
+        cap::page(p.limit, |limit| {
+            let p = ApprovalListParams { limit: Some(limit), ..p.clone() };
+            Ok::<_, OpError>(query::approval_list(&self.cluster, &p, now))
+        })
     }
     pub(super) fn keys(&self, p: &ApiKeyListParams) -> ApiKeyList {
         query::key_list(&self.cluster, p, self.control.now())

@@ -63,7 +63,9 @@ async fn submit(
     fresh: Option<Fresh>,
 ) -> Result<OpReply, OpError> {
     caller.reason = clip(mutation.reason.as_deref().unwrap_or_default(), REASON_CHARS_MAX);
+    let begun = std::time::Instant::now();
     let report = ops.control.submit(command, caller).await?;
+    ops.tally.submitted(begun.elapsed());
     let Report::Outcome { outcome, replayed } = report else {
         return Err(Refusal::new(ErrorCode::InvalidState, "the core answered something else than an outcome").into());
     };

@@ -63,10 +63,13 @@ impl Cluster {
                 });
             }
             Event::NodeCapabilitiesReported { node_id, capabilities, store_id } => {
+                let before = self.nodes.get(*node_id).and_then(|n| n.capabilities.clone());
                 self.nodes.set_capabilities(*node_id, Arc::clone(capabilities));
                 self.touch_node(*node_id, |n| {
                     n.store_id.clone_from(store_id);
-                    for (key, value) in &capabilities.labels {
+                    // Only what the node's own config says anew: a label that was removed here stays removed.
+                    let known = |key: &String| before.as_ref().is_some_and(|c| c.labels.contains_key(key));
+                    for (key, value) in capabilities.labels.iter().filter(|(key, _)| !known(key)) {
                         n.labels.entry(key.clone()).or_insert_with(|| value.clone());
                     }
                 });

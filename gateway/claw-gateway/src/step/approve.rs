@@ -8,7 +8,7 @@ use claw_tools::refusal::{ErrorCode, Refusal};
 use claw_tools::registry;
 use serde_json::json;
 
-use super::operate::{accept, replayed, store_receipt, tier_of};
+use super::operate::{accept, key_still_valid, replayed, store_receipt, tier_of};
 use super::work::Work;
 use super::{Report, diff, perform};
 use crate::Cluster;
@@ -28,6 +28,7 @@ pub(super) fn apply_plan(
     secret_hash: Option<String>,
 ) -> Result<Report, Refusal> {
     const TOOL: &str = "plan_apply";
+    key_still_valid(work)?;
     if let Some(outcome) = replayed(&work.state, work.caller, TOOL, mutation.request_id.as_deref(), args_hash)? {
         return Ok(Report::Outcome { outcome: Box::new(outcome), replayed: true });
     }
@@ -141,6 +142,7 @@ pub(super) fn decide(
     args_hash: &str,
 ) -> Result<Report, Refusal> {
     const TOOL: &str = "approval_decide";
+    key_still_valid(work)?;
     if let Some(outcome) = replayed(&work.state, work.caller, TOOL, mutation.request_id.as_deref(), args_hash)? {
         return Ok(Report::Outcome { outcome: Box::new(outcome), replayed: true });
     }

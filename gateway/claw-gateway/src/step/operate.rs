@@ -1,8 +1,10 @@
 //! The one way of every mutating operation: receipt, permission, perform, tier,
 //! then plan or apply.
 
+use std::collections::BTreeSet;
+
 use claw_proto::ids::{ApprovalId, IdSource, OperationId, PlanId};
-use claw_tools::access::Tier;
+use claw_tools::access::{Permission, PrincipalKind, Tier};
 use claw_tools::def::UndoClass;
 use claw_tools::outcome::{EffectKind, Mode, Mutation, Outcome, PlanView};
 use claw_tools::refusal::{ErrorCode, Refusal};
@@ -13,6 +15,7 @@ use super::work::Work;
 use super::{Report, diff, perform};
 use crate::Cluster;
 use crate::access;
+use crate::cluster::KeyEntry;
 use crate::command::{Caller, Operation};
 use crate::event::{Event, Goal, Inverse, OperationRecord, PlanRecord, ReceiptKey};
 
@@ -60,6 +63,7 @@ pub(super) fn operate(
     secret_hash: Option<String>,
 ) -> Result<Report, Refusal> {
     let tool = operation.tool();
+    key_still_valid(work)?;
     if let Some(outcome) = replayed(&work.state, work.caller, tool, mutation.request_id.as_deref(), args_hash)? {
         return Ok(Report::Outcome { outcome: Box::new(outcome), replayed: true });
     }
@@ -219,7 +223,25 @@ pub(super) fn tier_of(base: Tier, before: &Cluster, after: &Cluster, caller: &Ca
         .any(|w| w.submitted_by != caller.principal);
     // Whoever changes keys changes access, by whichever operation.
     let access = !before.keys.ptr_eq(&after.keys) && before.keys != after.keys;
-    if of_others || access { base.max(Tier::Disruptive) } else { base }
+    let tier = if of_others || access { base.max(Tier::Disruptive) } else { base };
+    if access && makes_approver(before, after) { tier.max(Tier::Irreversible) } else { tier }
+}
+
+/// A new approver could approve for the one that made it. Where there are two
+/// already, the other has to agree; where there is one, nobody else could.
+fn makes_approver(before: &Cluster, after: &Cluster) -> bool {
+    let approves = |k: &KeyEntry| !k.revoked && k.kind == PrincipalKind::Person && k.role.allows(Permission::Approve);
+    let approvers: BTreeSet<&str> =
+        before.keys.values().filter(|k| approves(k)).map(|k| k.principal.as_str()).collect();
+    let is_new = |k: &KeyEntry| approves(k) && before.keys.get(&k.key_id).is_none();
+    approvers.len() >= 2 && after.keys.values().any(|k| is_new(k))
+}
+
+/// The key that a caller came with may have been revoked since it was checked.
+pub(super) fn key_still_valid(work: &Work<'_>) -> Result<(), Refusal> {
+    let key = work.caller.key_id.and_then(|id| work.state.keys.get(&id));
+    let over = key.is_some_and(|k| k.revoked || k.expires_at.is_some_and(|t| t <= work.now()));
+    if over { Err(Refusal::new(ErrorCode::Unauthenticated, "the API key is not valid any more")) } else { Ok(()) }
 }
 
 fn plan_required(tool: &str, tier: Tier, before: &Cluster, after: &Cluster) -> Refusal {

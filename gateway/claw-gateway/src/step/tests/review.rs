@@ -2,14 +2,14 @@
 
 use claw_proto::message::{NodeWorkloadState as N, RunningReport, StatusCause as C};
 use claw_proto::spec::{OnPartition, WorkloadSpec};
-use claw_tools::access::{PrincipalKind, Role};
+use claw_tools::access::{PrincipalKind, Role, Tier};
 use claw_tools::nodes::{NodeLink, Schedulable};
 use claw_tools::operations::OperationState;
 use claw_tools::outcome::{Mode, Outcome};
 use claw_tools::refusal::{ErrorCode, Refusal};
 use claw_tools::workloads::{WorkloadReason, WorkloadState};
 
-use super::fleet::{Fleet, h100x8, mutation, outcome, run_of, spec, who};
+use super::fleet::{Fleet, h100x8, key_id, mutation, outcome, run_of, spec, who};
 use crate::event::Event;
 use crate::{Command, Effect, Operation, invariants};
 
@@ -255,4 +255,22 @@ fn a_submission_looks_at_itself_alone() {
     f.submit(spec(8));
     let waits = f.journal[n..].iter().filter(|r| matches!(r.event, Event::WorkloadWaits { .. })).count();
     assert_eq!((waits, f.cluster.workloads.queue_len()), (1, 51));
+}
+
+#[test]
+fn a_second_pair_of_eyes_cannot_be_made_by_the_first() {
+    let mut f = Fleet::with_nodes(0);
+    f.system(Command::Bootstrap { key_id: key_id(), secret_hash: "00".into(), principal: "root".into() });
+    let make = |principal: &str| Operation::ApiKeyCreate {
+        principal: principal.into(),
+        role: Role::Admin,
+        kind: PrincipalKind::Person,
+        ttl_s: None,
+    };
+    let tier = |f: &mut Fleet, principal: &str| {
+        f.operate("root", make(principal), Mode::Plan, None).unwrap().plan.unwrap().tier
+    };
+    assert_eq!(tier(&mut f, "second"), Tier::Disruptive, "one person alone can let a second in");
+    plan_and_apply(&mut f, make("second")).unwrap();
+    assert_eq!(tier(&mut f, "third"), Tier::Irreversible, "two have to agree on a third");
 }
