@@ -96,23 +96,54 @@ impl Node {
             self.record(id, attempt, end, workload.runtime == RuntimeKind::Sim);
             return;
         }
-        if self.writes.failed || self.durable.outbox.len() >= STATUS_OUTBOX_RECORDS_MAX {
+        let base_ms = self.session.register_sent_ms;
+        let wanted = Wanted { workload: Arc::new(workload), base_ms };
+        let newer = self.waiting.get(&id).is_none_or(|next| next.attempt() <= attempt);
+        if self.cannot_record() {
+            // It begins when records can be kept again; nobody asks a second time.
+            if newer {
+                self.waiting.insert(id, wanted);
+            }
             self.refuse_for_storage("the status records of this workload could not be kept");
             return;
         }
-        let base_ms = self.session.register_sent_ms;
-        let wanted = Wanted { workload: Arc::new(workload), base_ms };
         match live {
             Some(older) => {
-                let newer = self.waiting.get(&id).is_none_or(|next| next.attempt() <= attempt);
                 if newer {
-                    let grace_ms =
-                        self.durable.entry(id, older).map_or(0, |entry| u64::from(entry.workload.grace_s) * 1_000);
                     self.waiting.insert(id, wanted);
-                    self.stop(id, older, grace_ms, StatusCause::Superseded);
+                    self.supersede(id, older);
                 }
             }
             None => self.begin(wanted),
+        }
+    }
+
+    fn supersede(&mut self, id: WorkloadId, older: Attempt) {
+        let grace_ms = self.durable.entry(id, older).map_or(0, |entry| u64::from(entry.workload.grace_s) * 1_000);
+        self.stop(id, older, grace_ms, StatusCause::Superseded);
+    }
+
+    /// Records of a new attempt could not be kept.
+    pub(super) fn cannot_record(&self) -> bool {
+        self.writes.failed || self.durable.outbox.len() >= STATUS_OUTBOX_RECORDS_MAX
+    }
+
+    /// Records can be kept again: what waited for that begins, or at least ends
+    /// the older attempt that it waits for.
+    pub(super) fn begin_waiting(&mut self) {
+        if self.waiting.is_empty() || self.cannot_record() {
+            return;
+        }
+        let ids: Vec<WorkloadId> = self.waiting.keys().copied().collect();
+        for id in ids {
+            match self.durable.attempts.get(&id).map(AttemptEntry::attempt) {
+                Some(older) => self.supersede(id, older),
+                None => {
+                    if let Some(next) = self.waiting.remove(&id) {
+                        self.begin(next);
+                    }
+                }
+            }
         }
     }
 

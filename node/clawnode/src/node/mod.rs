@@ -85,7 +85,7 @@ pub struct Node {
     durable: DurableState,
     /// Same keys as `durable.attempts`.
     live: BTreeMap<WorkloadId, Live>,
-    /// Newer attempts that wait until the older one is gone.
+    /// Attempts that wait until the older one is gone, or until the disk takes records.
     waiting: BTreeMap<WorkloadId, Wanted>,
     writes: Writes,
     session: Session,
@@ -273,6 +273,7 @@ impl Node {
         self.writes.durable = self.writes.durable.max(through.min(self.writes.issued));
         if self.writes.durable == self.writes.issued {
             self.writes.failed = false;
+            self.begin_waiting();
         }
         while let Some((write, record)) = self.writes.records.front().copied() {
             if write > self.writes.durable {

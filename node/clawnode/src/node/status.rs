@@ -45,7 +45,9 @@ impl Node {
         let end = if end.state.is_final() { end } else { WorkloadEnd { state: NodeWorkloadState::Lost, ..end } };
         self.record(id, attempt, end, entry.workload.runtime == RuntimeKind::Sim);
         self.live.remove(&id);
-        if let Some(next) = self.waiting.remove(&id) {
+        if !self.cannot_record()
+            && let Some(next) = self.waiting.remove(&id)
+        {
             self.begin(next);
         }
     }
@@ -142,6 +144,7 @@ impl Node {
             .collect();
         self.commit(DurableChange::Acked { through });
         self.session.resend_at_ms = (!self.durable.outbox.is_empty()).then_some(self.now.mono_ms + RESEND_AFTER_MS);
+        self.begin_waiting();
         for (workload_id, attempt) in over {
             // A re-placed attempt of the same number cannot exist, so its files may go.
             self.out.push(Action::Forget { workload_id, attempt });
