@@ -13,8 +13,13 @@ use crate::proxy::Proxy;
 use crate::session::Session;
 use crate::wait::poll_until;
 
-/// Heartbeats fast enough that a test need not wait long.
-pub const FAST: &[&str] = &["node.heartbeat_interval_ms=200", "node.heartbeat_timeout_ms=1000"];
+/// Heartbeats fast enough that a test need not wait long, and no rate that polling would meet.
+pub const FAST: &[&str] = &[
+    "node.heartbeat_interval_ms=200",
+    "node.heartbeat_timeout_ms=1000",
+    "limits.requests_per_s=1000",
+    "limits.requests_burst=2000",
+];
 
 /// Settings of a node that runs host processes.
 pub const PROCESS_NODE: &[&str] =

@@ -113,7 +113,9 @@ impl Session {
 
     /// What a workload itself wrote; the node's own notes about it are left out.
     pub async fn lines(&self, workload: &str) -> Result<Vec<String>> {
-        let logs = self.call("workload_logs", json!({ "workload": workload, "tail": 1000, "streams": ["stdout", "stderr"] })).await?;
+        let logs = self
+            .call("workload_logs", json!({ "workload": workload, "tail": 1000, "streams": ["stdout", "stderr"] }))
+            .await?;
         let lines = logs["lines"].as_array().cloned().unwrap_or_default();
         Ok(lines.iter().filter_map(|l| l["text"].as_str().map(str::to_owned)).collect())
     }

@@ -1,1 +1,12 @@
-//! End-to-end tests: real gateway, real nodes, real wires that are cut.
+//! End-to-end tests: a real gateway, real nodes, wires that are really cut, and
+//! clients that others wrote. Every test is bounded in time and waits for
+//! conditions, never for time to pass.
+
+mod chaos;
+mod crash_points;
+mod disk_full;
+mod happy;
+mod partition;
+mod peers;
+mod security;
+mod support;

@@ -1,0 +1,5 @@
+//! The whole way of a request, when nothing breaks.
+
+mod command_line;
+mod processes;
+mod simulated;
