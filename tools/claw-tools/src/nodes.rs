@@ -193,6 +193,7 @@ output! {
     /// A page of nodes.
     NodeList {
         /// Rows; only the asked fields if `fields` was given.
+        #[schemars(with = "Vec<serde_json::Map<String, serde_json::Value>>")]
         nodes: Vec<serde_json::Value>,
         /// How many match in all.
         total: u32,
@@ -236,6 +237,7 @@ output! {
     /// A page of GPUs.
     GpuList {
         /// Rows; only the asked fields if `fields` was given.
+        #[schemars(with = "Vec<serde_json::Map<String, serde_json::Value>>")]
         gpus: Vec<serde_json::Value>,
         /// How many match in all.
         total: u32,

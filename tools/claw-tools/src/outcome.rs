@@ -63,6 +63,7 @@ pub struct Assumption {
     /// Path of the field.
     pub field: String,
     /// The value.
+    #[schemars(schema_with = "crate::schema::any_json")]
     pub value: Value,
     /// Why this one.
     pub why: String,

@@ -77,6 +77,7 @@ pub struct SuggestedCall {
     /// Name of the operation.
     pub tool: String,
     /// Its arguments.
+    #[schemars(with = "serde_json::Map<String, Value>")]
     pub args: Value,
 }
 

@@ -95,6 +95,20 @@ fn one_of_constants(map: &mut Map<String, Value>) {
     }
 }
 
+/// A JSON value of any kind but null, said so that strict clients take it: a
+/// schema without any keyword is an error to some.
+pub fn any_json(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({
+        "anyOf": [
+            { "type": "string" },
+            { "type": "number" },
+            { "type": "boolean" },
+            { "type": "array", "items": { "type": "string" } },
+            { "type": "object", "additionalProperties": true },
+        ]
+    })
+}
+
 /// A schema compiled for checking.
 #[derive(Debug)]
 pub struct Checker {

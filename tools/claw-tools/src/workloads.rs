@@ -305,6 +305,7 @@ output! {
     /// A page of workloads.
     WorkloadList {
         /// Rows; only the asked fields if `fields` was given.
+        #[schemars(with = "Vec<serde_json::Map<String, serde_json::Value>>")]
         workloads: Vec<serde_json::Value>,
         /// How many match in all.
         total: u32,
