@@ -174,7 +174,12 @@ pub(super) async fn e_kill_the_gateway(s: &mut Stage, id: &str) -> Result<()> {
     ensure!(again["operation_id"] == receipt["operation_id"], "the receipt differs: {again}");
     s.screen.say("the same request again gives the same receipt; nothing ran twice");
     s.agent.until("survivor", &["completed"], PATIENCE).await?;
-    let lines = s.agent.lines("survivor").await?;
+    // The last lines may arrive a moment after the end that they belong to.
+    let lines = poll_until("all lines are there", PATIENCE, || async {
+        let lines = s.agent.lines("survivor").await?;
+        Ok((lines.len() >= 2).then_some(lines))
+    })
+    .await?;
     ensure!(lines == ["begun", "done"], "the log is {lines:?}");
     s.agent.until(id, &["running"], PATIENCE).await?;
     s.screen.ok("workloads, receipts and log lines survived; the process went on meanwhile");

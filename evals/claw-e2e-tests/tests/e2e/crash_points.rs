@@ -46,7 +46,10 @@ async fn die_once(fleet: &mut Fleet, agent: &Session, point: &str, round: usize)
     let Answer::Ok(receipt) = agent.insist("workload_run", args.clone(), PATIENCE).await? else {
         bail!("{name}: the same request was refused");
     };
-    ensure!((receipt["effect"] == "accepted" || receipt["effect"] == "queued") && !receipt["workload_id"].is_null(), "{name}: {receipt}");
+    ensure!(
+        (receipt["effect"] == "accepted" || receipt["effect"] == "queued") && !receipt["workload_id"].is_null(),
+        "{name}: {receipt}"
+    );
     ensure!(copies(agent, &name).await? == 1, "{name}: there is not exactly one workload");
     let again = agent.call("workload_run", args).await?;
     ensure!(again == receipt, "{name}: the receipts differ:\n{receipt}\n{again}");

@@ -26,7 +26,8 @@ pub(super) async fn read(ops: &OpsContext, p: &WorkloadLogsParams) -> Result<Wor
         workload_id: Some(workload.workload_id),
         attempt: Some(attempt),
         streams: p.streams.clone(),
-        since: p.since,
+        // The store's bound is inclusive, the caller's is "after".
+        since: p.since.map(|instant| instant.plus_ms(1)),
         tail: Some(p.tail.map_or(TAIL_DEFAULT, |t| t as usize)),
         limit: p.tail.map_or(TAIL_DEFAULT, |t| t as usize),
         grep: p.grep.clone(),

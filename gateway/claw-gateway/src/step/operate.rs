@@ -85,7 +85,7 @@ pub(super) fn operate(
         Mode::Apply => {
             let needs_plan = matches!(tier, Tier::Disruptive | Tier::Irreversible);
             if needs_plan {
-                return Err(plan_required(tool, tier, &before, &work.state));
+                return Err(plan_required(&operation, tier, &before, &work.state));
             }
             let accepted = accept(work, done, operation_id, tool, args_hash);
             super::follow::settle(work);
@@ -244,7 +244,19 @@ pub(super) fn key_still_valid(work: &Work<'_>) -> Result<(), Refusal> {
     if over { Err(Refusal::new(ErrorCode::Unauthenticated, "the API key is not valid any more")) } else { Ok(()) }
 }
 
-fn plan_required(tool: &str, tier: Tier, before: &Cluster, after: &Cluster) -> Refusal {
+/// The same call as a plan, ready to be made.
+fn as_plan(operation: &Operation) -> serde_json::Value {
+    let mut args = serde_json::to_value(operation).unwrap_or_default();
+    if let serde_json::Value::Object(map) = &mut args {
+        map.remove("op");
+        map.retain(|_, value| !value.is_null());
+        map.insert("mode".into(), "plan".into());
+    }
+    args
+}
+
+fn plan_required(operation: &Operation, tier: Tier, before: &Cluster, after: &Cluster) -> Refusal {
+    let tool = operation.tool();
     let evicts: Vec<String> = diff::evicted(before, after).iter().take(10).map(ToString::to_string).collect();
     let changes = diff::diff(before, after);
     Refusal::new(
@@ -254,5 +266,5 @@ fn plan_required(tool: &str, tier: Tier, before: &Cluster, after: &Cluster) -> R
     .with_field("mode", "apply")
     .with_allowed(["plan".to_owned()])
     .with_evidence(json!({ "tier": tier, "evicts": evicts, "diff": changes.iter().take(20).collect::<Vec<_>>() }))
-    .with_next(tool, json!({ "mode": "plan" }))
+    .with_next(tool, as_plan(operation))
 }
