@@ -34,6 +34,8 @@ pub(crate) struct Span {
     pub(crate) gpus: Vec<GpuUuid>,
     pub(crate) started_ms: u64,
     pub(crate) ended: Option<(u64, Truth)>,
+    /// The machine lost everything that it knew of it.
+    pub(crate) forgotten: bool,
 }
 
 /// Every virtual process of a round, with true times.
@@ -47,6 +49,13 @@ pub(crate) struct ExecutionLog {
 impl ExecutionLog {
     pub(crate) fn span(&self, key: Key) -> Option<&Span> {
         self.spans.get(&key)
+    }
+
+    /// A machine lost its disk.
+    pub(crate) fn forget(&mut self, machine: usize) {
+        for span in self.spans.values_mut().filter(|span| span.machine == machine) {
+            span.forgotten = true;
+        }
     }
 
     /// Attempts that run at this instant, with their machine.
@@ -77,7 +86,7 @@ impl ExecutionLog {
                 ctx.fail("E2_no_gpu_used_twice", detail);
             }
         }
-        let span = Span { machine, gpus: workload.gpus.clone(), started_ms: ctx.now_ms, ended: None };
+        let span = Span { machine, gpus: workload.gpus.clone(), started_ms: ctx.now_ms, ended: None, forgotten: false };
         if let Some(before) = self.spans.insert(key, span) {
             let detail = format!("{key:?} began at {} ms already, on m{}", before.started_ms, before.machine);
             ctx.fail("E3_an_attempt_starts_once", detail);

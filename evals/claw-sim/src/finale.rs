@@ -9,7 +9,7 @@ use claw_proto::spec::OnPartition;
 use claw_tools::workloads::{WorkloadReason as R, WorkloadState as S};
 
 use crate::agenda::Ctx;
-use crate::execution::{ExecutionLog, Key, Truth};
+use crate::execution::{ExecutionLog, Key, Span, Truth};
 use crate::machine::Machine;
 
 /// A statement about the end that does not hold (yet).
@@ -87,12 +87,31 @@ pub(crate) fn judge_attempts(ctx: &mut Ctx, cluster: &Cluster, log: &ExecutionLo
             }
         }
         let last = entry.attempts.last();
+        if let Err(why) = judge_loss(cluster, entry, log) {
+            ctx.fail("T3_lost_means_that_nobody_knows", format!("{} is lost; {why}", entry.workload_id));
+        }
         // Stopped while it waited to be started again: its attempts ended as they did.
         let in_queue = entry.state == S::Stopped && entry.reason == R::StopRequested;
         if entry.state.is_final() && last.is_some_and(|a| a.live || a.state != entry.state && !in_queue) {
             let detail = format!("{} is {} and its last attempt is {last:?}", entry.workload_id, entry.state);
             ctx.fail("T2_a_workload_ends_as_its_last_attempt", detail);
         }
+    }
+}
+
+/// A workload that was given up stays lost only if its node cannot tell how it ended.
+fn judge_loss(cluster: &Cluster, entry: &WorkloadEntry, log: &ExecutionLog) -> Result<(), String> {
+    let given_up = entry.state == S::Lost && entry.reason == R::NodeLost;
+    let Some(last) = entry.attempts.last().filter(|_| given_up) else {
+        return Ok(());
+    };
+    let node_is_back = cluster.nodes.get(last.node_id).is_some();
+    match log.span((entry.workload_id, last.attempt)) {
+        Some(Span { ended: Some((_, truth)), forgotten: false, .. }) if node_is_back => match truth {
+            Truth::Exited(_) | Truth::Signaled(_) | Truth::Stopped(_) => Err(format!("its node knows: {truth:?}")),
+            Truth::MachineDied | Truth::AgentDied | Truth::SupervisorDied => Ok(()),
+        },
+        Some(_) | None => Ok(()),
     }
 }
 

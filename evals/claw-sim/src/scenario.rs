@@ -180,7 +180,7 @@ fn on_partition(rng: &mut Rng) -> OnPartition {
     if rng.chance(250) {
         return OnPartition::Keep;
     }
-    OnPartition::StopAfter(rng.pick(&[10, 12, 20, 30]))
+    OnPartition::StopAfter(rng.pick(&[5, 10, 10, 12, 20, 20, 30, 30]))
 }
 
 fn other_plan(rng: &mut Rng, n_machines: usize, chaos_ms: u64) -> Plan {

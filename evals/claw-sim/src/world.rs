@@ -313,6 +313,7 @@ impl World {
                 it.crash_machine(&mut self.ctx, &mut self.net, &mut self.log);
                 if lose_store {
                     it.lose_store(&mut self.ctx, true);
+                    self.log.forget(machine);
                 }
                 self.ctx.after(down_ms, Happening::MachineStart { machine });
             }

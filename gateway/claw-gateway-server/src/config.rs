@@ -236,6 +236,7 @@ impl GatewayConfig {
             tier2_self_confirm: self.approval.tier2_self_confirm,
             tier3_self_confirm: self.approval.tier3_self_confirm,
             default_stop_after_s: self.workloads.default_stop_after_s,
+            heartbeat_interval_ms: self.node.heartbeat_interval_ms,
             ..Policy::default()
         }
     }
@@ -287,6 +288,11 @@ impl GatewayConfig {
             (limits::STOP_AFTER_S_MIN..=limits::STOP_AFTER_S_MAX).contains(&self.workloads.default_stop_after_s),
             "workloads.default_stop_after_s",
             "is not between 3 seconds and a week",
+        )?;
+        require(
+            self.workloads.default_stop_after_s >= self.policy().stop_after_s_min(),
+            "workloads.default_stop_after_s",
+            "is under five times node.heartbeat_interval_ms: it would run out on a connected node",
         )?;
         require(self.journal.snapshot_every > 0, "journal.snapshot_every", "is 0")?;
         require(

@@ -1,5 +1,12 @@
 //! Settings that decisions depend on. Given by the shell at start, never journaled.
 
+use claw_proto::limits::STOP_AFTER_S_MIN;
+
+/// Heartbeats that a partition lease lasts at least. While all is well a node's
+/// lease is up to two intervals old when it is renewed, and its second half may
+/// be the program's grace: with less than this it would end on a connected node.
+const HEARTBEATS_PER_LEASE_MIN: u64 = 5;
+
 /// Who confirms and how long things are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
@@ -15,6 +22,8 @@ pub struct Policy {
     pub repeat_window_ms: i64,
     /// `stop_after` of a workload that does not say, seconds.
     pub default_stop_after_s: u32,
+    /// How often nodes are sent a heartbeat, milliseconds.
+    pub heartbeat_interval_ms: u64,
     /// How many ended workloads are kept in memory; older ones live in the journal only.
     pub ended_workloads_max: usize,
 }
@@ -28,7 +37,16 @@ impl Default for Policy {
             receipt_ttl_ms: 24 * 60 * 60 * 1000,
             repeat_window_ms: 60 * 1000,
             default_stop_after_s: claw_proto::limits::STOP_AFTER_S_DEFAULT,
+            heartbeat_interval_ms: claw_proto::limits::HEARTBEAT_INTERVAL_MS,
             ended_workloads_max: 50_000,
         }
+    }
+}
+
+impl Policy {
+    /// Shortest `stop_after` that does not run out while its node is connected, seconds.
+    pub fn stop_after_s_min(&self) -> u32 {
+        let lease_ms = self.heartbeat_interval_ms.saturating_mul(HEARTBEATS_PER_LEASE_MIN);
+        u32::try_from(lease_ms.div_ceil(1_000)).unwrap_or(u32::MAX).max(STOP_AFTER_S_MIN)
     }
 }

@@ -327,14 +327,16 @@ impl Cluster {
     }
 
     fn end_attempt(&mut self, id: WorkloadId, record: &EventRecord) {
-        let Event::AttemptEnded { state, why, detail, exit_code, signal, node_at, .. } = &record.event else {
+        let Event::AttemptEnded { attempt, state, why, detail, exit_code, signal, node_at, .. } = &record.event else {
             return;
         };
         let Some(entry) = self.workloads.get(id).cloned() else {
             return;
         };
-        let Some(live) = entry.live() else { return };
-        let (node_id, n_gpus) = (live.node_id, u32::try_from(live.gpus.len()).unwrap_or(u32::MAX));
+        // Without a live attempt it is how one that was given up really ended.
+        if entry.attempt() != *attempt {
+            return;
+        }
         self.touch(id, |w| {
             if let Some(a) = w.attempts.last_mut() {
                 a.live = false;
@@ -346,6 +348,8 @@ impl Cluster {
                 a.ended_at = Some(node_at.unwrap_or(record.at));
             }
         });
+        let Some(live) = entry.live() else { return };
+        let (node_id, n_gpus) = (live.node_id, u32::try_from(live.gpus.len()).unwrap_or(u32::MAX));
         let demand = entry.spec.demand();
         self.nodes.update(node_id, |n| {
             n.usage.cpu_millis = n.usage.cpu_millis.saturating_sub(demand.cpu_millis);

@@ -136,9 +136,9 @@ fn notice_drained(work: &mut Work<'_>) {
 /// When the gateway may take a cut-off node's attempt for ended: what the node
 /// does by itself, plus drift and margin, counted from when it was last heard.
 pub(super) fn lease_end(last_heard: Timestamp, stop_after_s: u32) -> Timestamp {
-    let lease_ms = i64::from(stop_after_s) * 1000;
-    let drift = lease_ms * i64::try_from(LEASE_DRIFT_PERMILLE).unwrap_or(i64::MAX) / 1000;
-    last_heard.plus_ms(lease_ms + drift + i64::try_from(LEASE_MARGIN_MS).unwrap_or(i64::MAX))
+    // A clock that runs slow by the drift takes lease / (1 - drift) to count to the lease.
+    let lease_ms = (u64::from(stop_after_s) * 1_000_000).div_ceil(1000 - LEASE_DRIFT_PERMILLE);
+    last_heard.plus_ms(i64::try_from(lease_ms + LEASE_MARGIN_MS).unwrap_or(i64::MAX))
 }
 
 /// When a cut-off node has certainly stopped a workload; never, if it keeps running.

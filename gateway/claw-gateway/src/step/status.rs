@@ -39,7 +39,9 @@ fn one(work: &mut Work<'_>, node_id: NodeId, record: &StatusRecord) {
     let Some(entry) = work.state.workloads.get(record.workload_id).cloned() else {
         return;
     };
-    let Some(live) = entry.live() else { return };
+    let Some(live) = entry.live() else {
+        return found_after_all(work, node_id, &entry, record);
+    };
     if live.node_id != node_id || live.attempt != record.attempt {
         return;
     }
@@ -69,12 +71,18 @@ fn progressed(work: &mut Work<'_>, record: &StatusRecord) {
 }
 
 fn ended(work: &mut Work<'_>, entry: &WorkloadEntry, record: &StatusRecord) {
+    if let Some((state, why)) = attempt_ended(work, entry, record) {
+        after_end(work, entry, state, why);
+    }
+}
+
+fn attempt_ended(work: &mut Work<'_>, entry: &WorkloadEntry, record: &StatusRecord) -> Option<(S, R)> {
     let state = match record.state {
         N::Completed => S::Completed,
         N::Failed => S::Failed,
         N::Stopped => S::Stopped,
         N::Lost => S::Lost,
-        N::Pulling | N::Starting | N::Running | N::Stopping => return,
+        N::Pulling | N::Starting | N::Running | N::Stopping => return None,
     };
     let why = reason(record, entry);
     work.emit(Event::AttemptEnded {
@@ -87,7 +95,21 @@ fn ended(work: &mut Work<'_>, entry: &WorkloadEntry, record: &StatusRecord) {
         signal: record.signal,
         node_at: Some(record.at),
     });
-    after_end(work, entry, state, why);
+    Some((state, why))
+}
+
+/// A workload that was given up with its cut-off node, and not started again:
+/// the node is back and knows how it ended. Lost means that nobody knows.
+fn found_after_all(work: &mut Work<'_>, node_id: NodeId, entry: &WorkloadEntry, record: &StatusRecord) {
+    let given_up = entry.state == S::Lost
+        && entry.reason == R::NodeLost
+        && entry.attempts.last().is_some_and(|a| a.node_id == node_id && a.attempt == record.attempt);
+    if given_up
+        && record.state != N::Lost
+        && let Some((state, why)) = attempt_ended(work, entry, record)
+    {
+        work.emit(Event::WorkloadEnded { workload_id: entry.workload_id, state, why });
+    }
 }
 
 fn reason(record: &StatusRecord, entry: &WorkloadEntry) -> R {

@@ -39,6 +39,7 @@ pub(super) fn run(
     }
     let valid = self::valid(spec)?;
     honored::check(valid.spec())?;
+    lease_lasts(work, valid.on_partition())?;
     let workload_id = WorkloadId::next(&mut work.ids);
     let name = name_of(work, &valid, workload_id)?;
     let (simulated_note, shown) = (String::new(), valid.spec().clone());
@@ -66,6 +67,20 @@ pub(super) fn run(
 /// The specification, or all its faults.
 pub(super) fn valid(spec: WorkloadSpec) -> Result<ValidSpec, Refusal> {
     ValidSpec::parse(spec).map_err(|error| spec_invalid(&error))
+}
+
+/// A lease that is shorter than what heartbeats renew would end without a partition.
+fn lease_lasts(work: &Work<'_>, on_partition: OnPartition) -> Result<(), Refusal> {
+    let least_s = work.state.policy.stop_after_s_min();
+    match on_partition {
+        OnPartition::StopAfter(seconds) if seconds < least_s => Err(Refusal::new(
+            ErrorCode::SpecInvalid,
+            format!("stop_after of {seconds} s would run out between the heartbeats of a connected node; give it {least_s} s or more"),
+        )
+        .with_field("spec.on_partition", seconds.to_string())
+        .with_allowed([format!("stop_after of {least_s} s or more, or keep")])),
+        OnPartition::StopAfter(_) | OnPartition::Keep => Ok(()),
+    }
 }
 
 fn spec_invalid(error: &claw_proto::validation::ValidationError) -> Refusal {
@@ -114,9 +129,12 @@ fn name_of(work: &Work<'_>, spec: &ValidSpec, id: WorkloadId) -> Result<String, 
     let base = base.trim_matches('-');
     let base = if base.is_empty() { "workload" } else { base };
     let base: String = base.chars().take(40).collect();
-    // The id's last characters are random: unique without counting.
+    // The id's last characters are random. Six tell apart as many as people look
+    // at; where two of a whole fleet are the same, more are taken.
     let id = id.to_string();
-    Ok(format!("{}-{}", base.trim_matches('-'), &id[id.len() - 6..]))
+    let named = |n: usize| format!("{}-{}", base.trim_matches('-'), &id[id.len() - n..]);
+    let free = |name: &String| work.state.workloads.by_name(name).is_none();
+    Ok((6..20).map(named).find(free).unwrap_or_else(|| named(20)))
 }
 
 pub(super) fn stop(work: &mut Work<'_>, workload: &str, grace_s: Option<u32>) -> Result<Performed, Refusal> {

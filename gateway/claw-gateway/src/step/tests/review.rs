@@ -274,3 +274,57 @@ fn a_second_pair_of_eyes_cannot_be_made_by_the_first() {
     plan_and_apply(&mut f, make("second")).unwrap();
     assert_eq!(tier(&mut f, "third"), Tier::Irreversible, "two have to agree on a third");
 }
+
+#[test]
+fn a_lease_that_heartbeats_cannot_renew_is_refused() {
+    let mut f = Fleet::with_nodes(1);
+    let lease = |s| WorkloadSpec { on_partition: Some(OnPartition::StopAfter(s)), ..spec(1) };
+    let refused = f.operate("alice", run_of(lease(9)), Mode::Apply, None).unwrap_err();
+    assert_eq!((refused.code, refused.field.as_deref()), (ErrorCode::SpecInvalid, Some("spec.on_partition")));
+    f.operate("alice", run_of(lease(10)), Mode::Apply, None).unwrap();
+}
+
+/// A node whose clock is slow by the tolerated drift has stopped the longest lease, too.
+#[test]
+fn a_lease_of_a_week_outlasts_the_drift() {
+    use claw_proto::limits::{LEASE_DRIFT_PERMILLE, LEASE_MARGIN_MS, STOP_AFTER_S_MAX};
+    let end = crate::step::follow::lease_end(claw_proto::time::Timestamp::from_unix_ms(0), STOP_AFTER_S_MAX);
+    let counted_ms = u64::try_from(end.unix_ms()).unwrap() - LEASE_MARGIN_MS;
+    assert!(counted_ms * (1_000 - LEASE_DRIFT_PERMILLE) / 1_000 >= u64::from(STOP_AFTER_S_MAX) * 1_000);
+}
+
+/// Two ids that end alike do not make two workloads of one name.
+#[test]
+fn made_names_are_unique() {
+    use claw_proto::ids::CountingIds;
+    let mut f = Fleet::with_nodes(1);
+    f.ids = CountingIds::new(2);
+    let first = f.submit(spec(0)).workload_id.unwrap();
+    f.ids = CountingIds::new(3);
+    let second = f.submit(spec(0)).workload_id.unwrap();
+    assert_ne!(f.workload(first).name, f.workload(second).name);
+    invariants::check_indexes(&f.cluster).unwrap();
+}
+
+#[test]
+fn what_was_given_up_ends_as_its_node_says_when_it_is_back() {
+    let mut f = Fleet::with_nodes(2);
+    let once = WorkloadSpec { restart: Some(claw_proto::spec::RestartPolicy::Never), ..spec(1) };
+    let (id, node) = running(&mut f, once);
+    let attempt = f.workload(id).attempt();
+    f.silence(node);
+    f.pass(60);
+    assert_eq!((f.workload(id).state, f.workload(id).reason), (WorkloadState::Lost, WorkloadReason::NodeLost));
+    let name = f.cluster.nodes.get(node).unwrap().name.clone();
+    let ended = RunningReport { workload_id: id, attempt, state: N::Completed, gpus: vec![] };
+    f.connect(node, h100x8(&name), &[ended], 7);
+    for _ in 0..2 {
+        f.report_as(node, id, attempt, N::Completed, C::Exited, Some(0));
+        let w = f.workload(id);
+        assert_eq!((w.state, w.reason), (WorkloadState::Completed, WorkloadReason::ExitedZero));
+        assert_eq!((w.attempts[0].state, w.attempts[0].exit_code), (WorkloadState::Completed, Some(0)));
+        invariants::check_indexes(&f.cluster).unwrap();
+    }
+    f.report_as(node, id, attempt, N::Failed, C::Exited, Some(1));
+    assert_eq!(f.workload(id).state, WorkloadState::Completed, "an end is told once");
+}

@@ -153,6 +153,21 @@ fn a_newer_attempt_waits_for_the_older_one_to_be_gone() {
 }
 
 #[test]
+fn a_start_that_a_full_disk_refuses_is_made_up_for() {
+    let mut story = Story::begin();
+    story.step(Input::StorageFailed { now: at(1_500), detail: "no space left".into() });
+    story.start(2_000, 1, 1, OnPartition::Keep);
+    story.running(2_100, 1);
+    story.reads(expect![[r#"
+        @1000 send register, 0 running
+        @1500 send error storage_unavailable: no new workload is accepted until the record store can be written: no space left
+        @2000 send error storage_unavailable: no new workload is accepted until the record store can be written: the status records of this workload could not be kept
+        @2000 start attempt 1 lease None
+        @2100 send #1 attempt 1 running (progress)
+    "#]]);
+}
+
+#[test]
 fn a_cut_off_node_stops_the_workload_before_its_lease_is_over() {
     let mut story = Story::begin();
     story.start(2_000, 1, 1, OnPartition::StopAfter(6));
