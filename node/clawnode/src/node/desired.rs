@@ -12,6 +12,11 @@ use super::io::{Action, WorkloadEnd};
 use super::lease::Lease;
 use super::{AttemptEntry, DurableChange, Live, Node, StopIntent, Wanted, never_started};
 
+/// The end of an attempt that never began, because a newer one had.
+fn superseded() -> WorkloadEnd {
+    WorkloadEnd::of(NodeWorkloadState::Stopped, StatusCause::Superseded, "a newer attempt was started on this node")
+}
+
 impl Node {
     pub(super) fn desired_set(
         &mut self,
@@ -91,9 +96,7 @@ impl Node {
             return;
         }
         if self.durable.highest_ended(id).max(live) > Some(attempt) {
-            let detail = "a newer attempt was started on this node";
-            let end = WorkloadEnd::of(NodeWorkloadState::Stopped, StatusCause::Superseded, detail);
-            self.record(id, attempt, end, workload.runtime == RuntimeKind::Sim);
+            self.record(id, attempt, superseded(), workload.runtime == RuntimeKind::Sim);
             return;
         }
         let base_ms = self.session.register_sent_ms;
@@ -151,6 +154,13 @@ impl Node {
     pub(super) fn begin(&mut self, wanted: Wanted) {
         let Wanted { workload, base_ms } = wanted;
         let (id, attempt) = (workload.workload_id, workload.attempt);
+        if self.durable.highest_ended(id) >= Some(attempt) {
+            // While it waited, it or a newer attempt was told to be over.
+            if self.durable.ended_record(id, attempt).is_none() {
+                self.record(id, attempt, superseded(), workload.runtime == RuntimeKind::Sim);
+            }
+            return;
+        }
         if let Some(end) = self.cannot_run(&workload) {
             self.record(id, attempt, end, workload.runtime == RuntimeKind::Sim);
             return;
