@@ -55,7 +55,11 @@ impl Node {
 
     pub(super) fn stop_workload(&mut self, generation: Generation, order: StopOrder) {
         if generation < self.durable.generation {
-            if self.durable.entry(order.workload_id, order.attempt).is_some_and(|entry| entry.stop.is_none()) {
+            let (id, attempt) = (order.workload_id, order.attempt);
+            // A repetition if its stop or its end is known; else, even of an attempt
+            // that never came here, the gateway waits for an answer.
+            let is_over = self.durable.ended_record(id, attempt).is_some();
+            if self.durable.entry(id, attempt).map_or(!is_over, |entry| entry.stop.is_none()) {
                 self.refuse_stale(generation);
             }
             return;
