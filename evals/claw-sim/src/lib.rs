@@ -19,7 +19,8 @@
 //! log shows, everything that should run runs, and a restart finds the same
 //! state. Each rule has a name; a broken one prints its seed.
 //!
-//! A failing seed replays: `CLAW_SIM_SEED=17 cargo nextest run -p claw-sim`.
+//! A failing seed replays with a readable trace:
+//! `CLAW_SIM_SEED=17 cargo nextest run -p claw-sim replay --no-capture`.
 
 mod agenda;
 mod callers;

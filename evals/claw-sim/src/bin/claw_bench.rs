@@ -8,6 +8,7 @@ use std::io::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use claw_gateway::cluster::SNAPSHOT_FORMAT;
 use claw_gateway::policy::Policy;
 use claw_gateway::{Caller, Cluster, Command, EventRecord, Operation, Report, query, step};
 use claw_proto::ids::{CountingIds, GpuUuid, TokenId};
@@ -129,11 +130,13 @@ impl Bench {
     }
 }
 
-/// Time of one of `n` things: minimum, median, maximum over the rounds.
+/// Time of one of `n` things, microseconds: minimum, median, maximum over the
+/// rounds, and how many that is in a second at the median.
 fn measure(name: &str, n: u32, mut round: impl FnMut() -> Duration) -> String {
     let mut each: Vec<f64> = (0..ROUNDS).map(|_| round().as_secs_f64() * 1e6 / f64::from(n)).collect();
     each.sort_by(f64::total_cmp);
-    format!("{name:<58} {:>10.2} {:>10.2} {:>10.2}", each[0], each[ROUNDS / 2], each[ROUNDS - 1])
+    let median = each[ROUNDS / 2];
+    format!("{name:<46} {:>10.2} {median:>10.2} {:>10.2} {:>12.0}", each[0], each[ROUNDS - 1], 1e6 / median)
 }
 
 fn timed(work: impl FnOnce()) -> Duration {
@@ -147,16 +150,16 @@ fn core_rows(n_nodes: u32) -> Vec<String> {
     let n = 500_u32.min(n_nodes * 2);
     let fork = || Bench { cluster: empty.cluster.clone(), ids: empty.ids.clone(), events: Vec::new() };
     let mut rows = vec![
-        measure(&format!("{n_nodes} nodes: submit and place 4 GPUs, us each"), n, || {
+        measure(&format!("{n_nodes} nodes: submit and place 4 GPUs"), n, || {
             let mut bench = fork();
             timed(|| (0..n).for_each(|_| bench.submit(4)))
         }),
-        measure(&format!("{n_nodes} nodes: a final status record, us each"), n, || {
+        measure(&format!("{n_nodes} nodes: a final status record"), n, || {
             let mut bench = fork();
             (0..n).for_each(|_| bench.submit(4));
             timed(|| bench.complete_all())
         }),
-        measure(&format!("{n_nodes} nodes: a snapshot of the state (clone), us each"), 10_000, || {
+        measure(&format!("{n_nodes} nodes: a copy of the state (clone)"), 10_000, || {
             timed(|| (0..10_000).for_each(|_| drop(std::hint::black_box(empty.cluster.clone()))))
         }),
     ];
@@ -164,23 +167,29 @@ fn core_rows(n_nodes: u32) -> Vec<String> {
     (0..n_nodes).for_each(|_| full.submit(8));
     full.submit(8);
     let waiting = full.cluster.workloads.queue().next().map(|id| id.to_string()).unwrap_or_default();
-    rows.push(measure(&format!("{n_nodes} nodes: explain a waiting workload, us each"), 1, || {
+    rows.push(measure(&format!("{n_nodes} nodes: explain a waiting workload"), 1, || {
         timed(|| drop(std::hint::black_box(query::explain(&full.cluster, &waiting))))
     }));
     let n_events = u32::try_from(full.events.len()).unwrap_or(u32::MAX);
-    rows.push(measure(&format!("{n_nodes} nodes: apply an event (replay), us each"), n_events, || {
+    rows.push(measure(&format!("{n_nodes} nodes: apply an event (replay)"), n_events, || {
         let mut state = empty.cluster.clone();
         timed(|| full.events.iter().for_each(|event| state.apply(event)))
     }));
-    rows.push(measure(&format!("{n_nodes} nodes: encode a snapshot for the disk, us"), 1, || {
+    rows.push(measure(&format!("{n_nodes} nodes: encode a snapshot for the disk"), 1, || {
         timed(|| drop(std::hint::black_box(full.cluster.to_snapshot())))
+    }));
+    let bytes = full.cluster.to_snapshot();
+    rows.push(measure(&format!("{n_nodes} nodes: decode one, {} KiB", bytes.len() / 1_024), 1, || {
+        let policy = Arc::clone(&full.cluster.policy);
+        timed(|| drop(std::hint::black_box(Cluster::from_snapshot(SNAPSHOT_FORMAT, &bytes, policy))))
     }));
     rows
 }
 
 fn main() -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
-    writeln!(out, "{:<58} {:>10} {:>10} {:>10}", "figure", "min", "median", "max")?;
+    let (min, median, max, rate) = ("min us", "median us", "max us", "per second");
+    writeln!(out, "{:<46} {min:>10} {median:>10} {max:>10} {rate:>12}", "figure")?;
     for n_nodes in [10, 100, 1_000] {
         for row in core_rows(n_nodes) {
             writeln!(out, "{row}")?;
