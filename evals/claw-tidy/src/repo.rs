@@ -23,10 +23,12 @@ const SKIPPED: [&str; 4] = [".git", "target", ".claw", "node_modules"];
 const GENERATED: &str = "/wire/";
 
 impl Repo {
-    /// Reads the checkout that this crate was compiled from.
+    /// Reads the checkout that the tests run in. Cargo says which at run time: where
+    /// several share a build folder, the one compiled from may be another, or gone.
     pub fn load() -> io::Result<Self> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-        Self::load_from(&root.canonicalize()?)
+        let compiled_from = env!("CARGO_MANIFEST_DIR");
+        let here = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| compiled_from.into());
+        Self::load_from(&Path::new(&here).join("../..").canonicalize()?)
     }
 
     /// Reads the tree below `root`.
