@@ -7,13 +7,14 @@ mod rest;
 mod stream;
 
 use axum::Router;
+use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
 use axum::routing::get;
-use tower_http::limit::RequestBodyLimitLayer;
 
 use crate::ops::OpsContext;
 
 pub use auth::Guard;
+pub use stream::LiveUpdate;
 
 /// What the faces need to know besides the operations.
 #[derive(Debug, Clone)]
@@ -44,7 +45,7 @@ pub fn router(ops: OpsContext, config: &FaceConfig) -> Router {
         .route("/readyz", get(rest::readyz))
         .merge(guarded)
         .layer(from_fn_with_state(guard, auth::check_host_and_origin))
-        .layer(RequestBodyLimitLayer::new(config.body_bytes_max))
+        .layer(DefaultBodyLimit::max(config.body_bytes_max))
         .with_state(ops)
 }
 

@@ -4,7 +4,7 @@
 mod cap;
 mod context;
 pub(crate) mod events;
-mod logs;
+pub(crate) mod logs;
 mod reads;
 mod secrets;
 mod tally;

@@ -128,7 +128,9 @@ fn is_allowed_host(host: &str, allowed: &[String]) -> bool {
         Some(rest) => rest.split(']').next().unwrap_or_default(),
         None => host.split(':').next().unwrap_or_default(),
     };
-    matches!(name, "localhost" | "127.0.0.1" | "::1") || allowed.iter().any(|a| a == host || a == name)
+    let is = |other: &str| other.eq_ignore_ascii_case(name) || other.eq_ignore_ascii_case(host);
+    ["localhost", "127.0.0.1", "::1"].into_iter().any(|loopback| loopback.eq_ignore_ascii_case(name))
+        || allowed.iter().any(|a| is(a))
 }
 
 /// Puts the caller into the request, or answers 401 or 429.

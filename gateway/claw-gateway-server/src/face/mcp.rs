@@ -2,10 +2,12 @@
 //!
 //! The tool list is static per endpoint: the core set at `/mcp`, one endpoint
 //! per toolset at `/mcp/x/<toolset>`, reads only at `/mcp/readonly`. Three small
-//! tools reach every other operation, through the same checks.
+//! tools reach every other operation, through the same checks. The page of every
+//! error code is a resource, `claw://errors/<CODE>`.
 
 mod endpoint;
 mod instructions;
+mod pages;
 mod tools;
 
 use std::sync::Arc;

@@ -1,14 +1,19 @@
 //! REST: reads by path, every operation by `POST /api/ops/{tool}`, health.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
+use axum::extract::rejection::BytesRejection;
 use axum::extract::{Extension, Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use axum::{Router, body::Bytes};
 use claw_gateway::Caller;
-use claw_tools::refusal::{ErrorCode, Refusal};
-use claw_tools::registry::OPERATIONS;
+use claw_tools::def::OpDef;
+use claw_tools::refusal::{ErrorCode, Fault, Refusal};
+use claw_tools::registry::{self, OPERATIONS};
+use claw_tools::schema::advertised;
 use serde_json::{Map, Value, json};
 
 use crate::ops::{OpError, OpsContext, dispatch};
@@ -84,32 +89,32 @@ async fn status(State(ops): State<OpsContext>, Extension(caller): Extension<Call
 async fn nodes(
     State(ops): State<OpsContext>,
     Extension(caller): Extension<Caller>,
-    Query(query): Query<Map<String, Value>>,
+    Query(query): Query<BTreeMap<String, String>>,
 ) -> Response {
-    call(&ops, caller, "node_list", typed(query)).await
+    call(&ops, caller, "node_list", typed("node_list", query)).await
 }
 
 async fn workloads(
     State(ops): State<OpsContext>,
     Extension(caller): Extension<Caller>,
-    Query(query): Query<Map<String, Value>>,
+    Query(query): Query<BTreeMap<String, String>>,
 ) -> Response {
-    call(&ops, caller, "workload_list", typed(query)).await
+    call(&ops, caller, "workload_list", typed("workload_list", query)).await
 }
 
-/// Query values are text; numbers are meant as numbers, and lists come with commas.
-fn typed(query: Map<String, Value>) -> Value {
-    let value = |key: &str, text: &str| match key {
-        "fields" | "states" => Value::from(text.split(',').map(str::to_owned).collect::<Vec<_>>()),
-        "limit" | "since_revision" => text.parse::<u64>().map_or_else(|_| Value::from(text), Value::from),
+/// Query values are text; the operation's schema says what each is meant as. Lists come
+/// with commas, maps as `key=value` with commas. What does not fit stays text, and the
+/// schema's check says so.
+fn typed(tool: &str, query: BTreeMap<String, String>) -> Value {
+    let schema = registry::find(tool).map(|op| (op.params_schema)()).unwrap_or_default();
+    let value = |key: &str, text: String| match schema["properties"][key]["type"].as_str() {
+        Some("integer") => text.parse::<u64>().map_or_else(|_| Value::from(text), Value::from),
+        Some("boolean") => text.parse::<bool>().map_or_else(|_| Value::from(text), Value::from),
+        Some("array") => text.split(',').map(Value::from).collect(),
+        Some("object") => text.split(',').filter_map(|pair| pair.split_once('=')).collect(),
         _ => Value::from(text),
     };
-    Value::Object(
-        query
-            .into_iter()
-            .map(|(k, v)| (k.clone(), v.as_str().map_or_else(|| v.clone(), |text| value(&k, text))))
-            .collect(),
-    )
+    Value::Object(query.into_iter().map(|(key, text)| (key.clone(), value(&key, text))).collect())
 }
 
 async fn node(State(ops): State<OpsContext>, Extension(caller): Extension<Caller>, Path(id): Path<String>) -> Response {
@@ -145,8 +150,18 @@ async fn operation(
     State(ops): State<OpsContext>,
     Extension(caller): Extension<Caller>,
     Path(tool): Path<String>,
-    body: Bytes,
+    body: Result<Bytes, BytesRejection>,
 ) -> Response {
+    let body = match body {
+        Ok(body) => body,
+        Err(error) if error.status() == StatusCode::PAYLOAD_TOO_LARGE => {
+            return error_response(Refusal::new(ErrorCode::TooLarge, "the body is over limits.body_bytes").into());
+        }
+        Err(error) => {
+            let refusal = Refusal::new(ErrorCode::InvalidArgument, error.body_text()).with_field("body", "");
+            return refusal_response(StatusCode::BAD_REQUEST, &refusal);
+        }
+    };
     let args = if body.is_empty() { Ok(json!({})) } else { serde_json::from_slice::<Value>(&body) };
     match args {
         Ok(args) => call(&ops, caller, &tool, args).await,
@@ -164,9 +179,10 @@ pub(super) async fn healthz() -> Response {
 
 /// Ready means that changes are taken.
 pub(super) async fn readyz(State(ops): State<OpsContext>) -> Response {
-    let ready = ops.control.journal_writable();
+    let journal_writable = ops.control.journal_writable();
+    let ready = journal_writable && !ops.control.stopping().is_cancelled();
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(json!({ "ready": ready, "journal_writable": ready }))).into_response()
+    (status, Json(json!({ "ready": ready, "journal_writable": journal_writable }))).into_response()
 }
 
 pub(super) async fn no_such_path(uri: axum::http::Uri) -> Response {
@@ -175,30 +191,62 @@ pub(super) async fn no_such_path(uri: axum::http::Uri) -> Response {
     refusal_response(StatusCode::NOT_FOUND, &refusal)
 }
 
+/// Paths that read, and the operation whose output (or part of it) each answers.
+const READS: [(&str, &str); 5] = [
+    ("/api/status", "cluster_status"),
+    ("/api/nodes", "node_list"),
+    ("/api/nodes/{id}", "node_get"),
+    ("/api/workloads", "workload_list"),
+    ("/api/workloads/{id}", "workload_get"),
+];
+
 /// OpenAPI 3.1 of every operation, from the same definitions.
 async fn openapi() -> Response {
+    Json(openapi_document()).into_response()
+}
+
+pub(super) fn openapi_document() -> Value {
     let mut paths = Map::new();
-    for op in OPERATIONS {
-        let entry = json!({
-            "post": {
-                "operationId": op.name,
-                "summary": op.title,
-                "description": op.doc,
-                "requestBody": { "content": { "application/json": { "schema": (op.params_schema)() } } },
-                "responses": {
-                    "200": { "description": "The output.", "content": { "application/json": { "schema": (op.output_schema)() } } },
-                    "default": { "description": "A refusal or a fault.", "content": { "application/json": { "schema": claw_tools::schema::advertised::<Refusal>() } } },
-                },
-                "security": [{ "apiKey": [] }],
-            }
-        });
-        paths.insert(format!("/api/ops/{}", op.name), entry);
+    for (path, tool) in READS {
+        let op = registry::find(tool).expect("a read is an operation of the registry");
+        let id = json!({ "name": "id", "in": "path", "required": true, "schema": { "type": "string" } });
+        let parameters = if path.contains("{id}") { vec![id] } else { query_parameters(op) };
+        let get = json!({ "get": { "summary": op.title, "description": op.doc, "parameters": parameters, "responses": responses(op), "security": [{ "apiKey": [] }] } });
+        paths.insert(path.to_owned(), get);
     }
-    let document = json!({
+    for op in OPERATIONS {
+        let post = json!({ "post": {
+            "operationId": op.name,
+            "summary": op.title,
+            "description": op.doc,
+            "requestBody": { "content": { "application/json": { "schema": (op.params_schema)() } } },
+            "responses": responses(op),
+            "security": [{ "apiKey": [] }],
+        } });
+        paths.insert(format!("/api/ops/{}", op.name), post);
+    }
+    json!({
         "openapi": "3.1.0",
         "info": { "title": "Clawbernetes", "version": env!("CARGO_PKG_VERSION") },
         "paths": paths,
-        "components": { "securitySchemes": { "apiKey": { "type": "http", "scheme": "bearer" } } },
-    });
-    Json(document).into_response()
+        "components": {
+            "schemas": { "Refusal": advertised::<Refusal>(), "Fault": advertised::<Fault>() },
+            "securitySchemes": { "apiKey": { "type": "http", "scheme": "bearer" } },
+        },
+    })
+}
+
+fn query_parameters(op: &OpDef) -> Vec<Value> {
+    let schema = (op.params_schema)();
+    let fields = schema["properties"].as_object().cloned().unwrap_or_default();
+    fields.into_iter().map(|(name, schema)| json!({ "name": name, "in": "query", "schema": schema })).collect()
+}
+
+fn responses(op: &OpDef) -> Value {
+    let either =
+        json!({ "oneOf": [{ "$ref": "#/components/schemas/Refusal" }, { "$ref": "#/components/schemas/Fault" }] });
+    json!({
+        "200": { "description": "The output.", "content": { "application/json": { "schema": (op.output_schema)() } } },
+        "default": { "description": "A refusal or a fault.", "content": { "application/json": { "schema": either } } },
+    })
 }

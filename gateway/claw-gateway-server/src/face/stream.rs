@@ -1,145 +1,276 @@
-//! What follows the fleet live: log lines by SSE, events by WebSocket.
+//! What follows the fleet live: log lines by SSE, events by WebSocket. A stream ends
+//! when its reader goes, the gateway stops, or the key that opened it counts no more.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::rejection::QueryRejection;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
-use axum::extract::{Extension, Path, State};
+use axum::extract::{Extension, Path, Query, State};
 use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
-use claw_gateway::{Caller, access};
+use claw_gateway::{Caller, Cluster, access};
 use claw_proto::ids::{Attempt, WorkloadId};
-use claw_storage::{LogCursor, Stream as LogStreamKind};
-use claw_tools::outcome::clip;
+use claw_proto::message::LogStream;
+use claw_storage::{LogCursor, LogPage};
+use claw_tools::events::EventRow;
+use claw_tools::refusal::{ErrorCode, Refusal};
 use claw_tools::registry;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
+use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::rest::error_response;
 use crate::control::{ControlPlane, LogRead};
-use crate::ops::{OpsContext, events};
+use crate::ops::{OpsContext, events, logs as lines};
 
 /// Lines read at a time.
 const LINES_CHUNK: usize = 500;
-/// Lines that may wait for a slow reader.
-const LINES_WAITING_MAX: usize = 64;
+/// Events read at a time.
+const EVENTS_CHUNK: usize = 500;
+/// How long lines are awaited that come after the end of their workload.
+const LATE_LINES: Duration = Duration::from_secs(2);
+/// A reader that takes nothing for so long is let go.
+const SEND_DEADLINE: Duration = Duration::from_secs(30);
+/// Shows both ends that the other is there.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// One message of `WS /api/ws`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum LiveUpdate {
+    /// Something happened, and is on disk.
+    Event {
+        /// It.
+        event: EventRow,
+    },
+}
 
 pub(super) fn router() -> Router<OpsContext> {
     Router::new().route("/api/workloads/{id}/logs", get(logs)).route("/api/ws", get(updates))
 }
 
-/// All lines of the latest attempt, then new ones until it has ended.
+fn may(caller: &Caller, tool: &str) -> Result<(), Refusal> {
+    access::authorize(registry::find(tool).expect("a stream shows what an operation of the registry shows"), caller)
+}
+
+/// The key that opened a stream still counts.
+fn still_counts(control: &ControlPlane, caller: &Caller) -> bool {
+    let cluster = control.snapshot();
+    let key = caller.key_id.and_then(|id| cluster.keys.get(&id));
+    key.is_some_and(|key| !key.revoked && key.expires_at.is_none_or(|at| at > control.now()))
+}
+
+/// `GET /api/workloads/{id}/logs`: all lines of the latest attempt, then new ones until it has ended.
 async fn logs(State(ops): State<OpsContext>, Extension(caller): Extension<Caller>, Path(id): Path<String>) -> Response {
-    let def = registry::find("workload_logs").expect("in the registry");
-    if let Err(refusal) = access::authorize(def, &caller) {
-        return error_response(refusal.into());
-    }
-    let workload = match ops.control.snapshot().resolve_workload(&id) {
-        Ok(workload) => workload.clone(),
+    let workload =
+        may(&caller, "workload_logs").and_then(|()| ops.control.snapshot().resolve_workload(&id).map(Arc::clone));
+    let workload = match workload {
+        Ok(workload) => workload,
         Err(refusal) => return error_response(refusal.into()),
     };
-    let (lines, receiver) = mpsc::channel::<Result<SseEvent, Infallible>>(LINES_WAITING_MAX);
-    let (control, workload_id, attempt) = (ops.control.clone(), workload.workload_id, workload.attempt());
-    // Ends with the reader: a send into a closed channel fails.
-    tokio::spawn(async move { follow(&control, workload_id, attempt, &lines).await });
-    let stream = tokio_stream::wrappers::ReceiverStream::new(receiver);
-    Sse::new(stream).keep_alive(KeepAlive::new().interval(Duration::from_secs(15))).into_response()
+    let follower = Follower {
+        changed: ops.control.logs().changed(),
+        cluster: ops.control.watch(),
+        control: ops.control,
+        caller,
+        workload_id: workload.workload_id,
+        attempt: workload.attempt(),
+        after: Vec::new(),
+        gaps_told: BTreeMap::new(),
+        waiting: VecDeque::new(),
+        ends_at: None,
+        is_over: false,
+    };
+    let stream = futures_util::stream::unfold(follower, |mut follower| async move {
+        let event = follower.next().await?;
+        Some((Ok::<_, Infallible>(event), follower))
+    });
+    Sse::new(stream).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response()
 }
 
-async fn follow(
-    control: &ControlPlane,
+/// Reads on where it stopped, as fast as its reader takes lines.
+struct Follower {
+    control: ControlPlane,
+    caller: Caller,
+    changed: watch::Receiver<u64>,
+    cluster: watch::Receiver<Arc<Cluster>>,
     workload_id: WorkloadId,
     attempt: Attempt,
-    lines: &mpsc::Sender<Result<SseEvent, Infallible>>,
-) {
-    let mut changed = control.logs().changed();
-    let mut cluster = control.watch();
-    let mut after: Vec<LogCursor> = Vec::new();
-    loop {
-        changed.mark_unchanged();
-        let over =
-            control.snapshot().workloads.get(workload_id).is_none_or(|w| w.state.is_final() || w.attempt() != attempt);
-        let read = LogRead {
-            workload_id: Some(workload_id),
-            attempt: Some(attempt),
-            limit: LINES_CHUNK,
-            after: after.clone(),
-            ..LogRead::default()
-        };
-        let Ok(page) = control.logs().read(read).await else { return };
-        for entry in &page.entries {
-            let stream = match entry.key.stream {
-                LogStreamKind::Stdout => "stdout",
-                LogStreamKind::Stderr => "stderr",
-                LogStreamKind::System => "system",
-            };
-            let text = clip(&String::from_utf8_lossy(&entry.line.bytes), 4_000);
-            let data = json!({ "stream": stream, "sequence": entry.line.seq, "at_ms": entry.line.at_ms, "text": text, "untrusted": true });
-            if lines.send(Ok(SseEvent::default().event("line").data(data.to_string()))).await.is_err() {
-                return;
+    after: Vec<LogCursor>,
+    /// Last missing line that was told, per stream.
+    gaps_told: BTreeMap<LogStream, u64>,
+    waiting: VecDeque<SseEvent>,
+    /// Set when the attempt was seen to have ended.
+    ends_at: Option<Instant>,
+    is_over: bool,
+}
+
+impl Follower {
+    async fn next(&mut self) -> Option<SseEvent> {
+        loop {
+            if let Some(event) = self.waiting.pop_front() {
+                return Some(event);
+            }
+            if self.is_over || !still_counts(&self.control, &self.caller) {
+                return None;
+            }
+            self.changed.mark_unchanged();
+            // Looked at before the lines are read: no line of the attempt comes before its end is seen.
+            let is_running = self.is_running();
+            let page = self.control.logs().read(self.query()).await.ok()?;
+            let more = page.truncated;
+            self.take(page);
+            if more || !self.waiting.is_empty() {
+                continue;
+            }
+            if !is_running {
+                let ends_at = *self.ends_at.get_or_insert_with(|| Instant::now() + LATE_LINES);
+                if tokio::time::timeout_at(ends_at, self.changed.changed()).await.is_ok_and(|more| more.is_ok()) {
+                    continue;
+                }
+                self.is_over = true;
+                return Some(SseEvent::default().event("end").data("{}"));
+            }
+            tokio::select! {
+                more = self.changed.changed() => more.ok()?,
+                more = self.cluster.changed() => more.ok()?,
+                () = self.control.stopping().cancelled() => return None,
             }
         }
-        after = page.cursors;
-        if page.truncated {
-            continue;
+    }
+
+    fn is_running(&self) -> bool {
+        let cluster = self.control.snapshot();
+        let workload = cluster.workloads.get(self.workload_id);
+        workload.is_some_and(|w| !w.state.is_final() && w.attempt() == self.attempt)
+    }
+
+    fn query(&self) -> LogRead {
+        LogRead {
+            workload_id: Some(self.workload_id),
+            attempt: Some(self.attempt),
+            limit: LINES_CHUNK,
+            after: self.after.clone(),
+            ..LogRead::default()
         }
-        if over {
-            // Whether the reader is still there does not matter any more.
-            drop(lines.send(Ok(SseEvent::default().event("end").data("{}"))).await);
-            return;
+    }
+
+    fn take(&mut self, page: LogPage) {
+        let event = |name: &str, data: Value| SseEvent::default().event(name).data(data.to_string());
+        for gap in page.gaps.iter().map(lines::gap_view) {
+            let told = self.gaps_told.entry(gap.stream).or_insert(0);
+            let last = gap.first_sequence.saturating_add(gap.n_lost.saturating_sub(1));
+            if last > *told {
+                *told = last;
+                self.waiting.push_back(event("gap", json!(gap)));
+            }
         }
-        tokio::select! {
-            more = changed.changed() => if more.is_err() { return },
-            more = cluster.changed() => if more.is_err() { return },
-            () = lines.closed() => return,
-            () = control.stopping().cancelled() => return,
+        for line in page.entries.iter().map(lines::line_view) {
+            let mut data = json!(line);
+            data["untrusted"] = true.into();
+            self.waiting.push_back(event("line", data));
         }
+        self.after = page.cursors;
     }
 }
 
-/// `WS /api/ws`: every event after it is on disk.
+/// Where a reader of events wants to begin.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Begin {
+    /// Events after this number; from now on if absent.
+    after: Option<u64>,
+}
+
+/// `WS /api/ws?after=N`: every event once, in order, after it is on disk.
 async fn updates(
     State(ops): State<OpsContext>,
     Extension(caller): Extension<Caller>,
+    begin: Result<Query<Begin>, QueryRejection>,
     upgrade: WebSocketUpgrade,
 ) -> Response {
-    let def = registry::find("events_list").expect("in the registry");
-    if let Err(refusal) = access::authorize(def, &caller) {
+    if let Err(refusal) = may(&caller, "events_list") {
         return error_response(refusal.into());
     }
-    let events = ops.control.events_live();
-    let stopping = ops.control.stopping().clone();
-    upgrade.on_upgrade(move |socket| push(socket, events, stopping))
+    let after = match begin {
+        Ok(Query(begin)) => begin.after,
+        Err(error) => {
+            let refusal = Refusal::new(ErrorCode::InvalidArgument, error.body_text()).with_field("after", "");
+            return error_response(refusal.into());
+        }
+    };
+    upgrade.on_upgrade(move |socket| async move {
+        let mut pusher = Pusher { seen: after.unwrap_or_else(|| ops.control.snapshot().seq), ops, caller, socket };
+        // Ends when nobody reads any more; there is nobody to tell.
+        drop(pusher.run().await);
+    })
 }
 
-async fn push(
-    mut socket: WebSocket,
-    mut events: tokio::sync::broadcast::Receiver<crate::control::Numbered>,
-    stopping: CancellationToken,
-) {
-    loop {
-        let update: Value = tokio::select! {
-            () = stopping.cancelled() => return,
-            event = events.recv() => match event {
-                Ok(numbered) => live_update(&numbered),
-                Err(RecvError::Lagged(missed)) => json!({ "type": "missed", "events": missed, "next": "GET events_list" }),
-                Err(RecvError::Closed) => return,
-            },
-            message = socket.recv() => match message {
-                Some(Ok(Message::Close(_)) | Err(_)) | None => return,
-                Some(Ok(_)) => continue,
-            },
-        };
-        if socket.send(Message::text(update.to_string())).await.is_err() {
-            return;
+/// Nobody reads any more, or nobody may.
+struct Gone;
+
+struct Pusher {
+    ops: OpsContext,
+    caller: Caller,
+    socket: WebSocket,
+    /// Number of the last event that was sent or is not wanted.
+    seen: u64,
+}
+
+impl Pusher {
+    async fn run(&mut self) -> Result<(), Gone> {
+        let control = self.ops.control.clone();
+        // Subscribed before the journal is read: nothing falls between the two.
+        let mut live = control.events_live();
+        loop {
+            self.catch_up().await?;
+            tokio::select! {
+                () = control.stopping().cancelled() => return Err(Gone),
+                event = live.recv() => match event {
+                    Ok(numbered) if numbered.0 == self.seen + 1 => self.send(events::row(numbered.0, &numbered.1)).await?,
+                    // Sent already, or some in between were missed: the journal has them all.
+                    Ok(_) | Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {}
+                    Err(tokio::sync::broadcast::error::RecvError::Closed) => return Err(Gone),
+                },
+                message = self.socket.recv() => match message {
+                    Some(Ok(Message::Close(_)) | Err(_)) | None => return Err(Gone),
+                    Some(Ok(_)) => {}
+                },
+            }
         }
     }
-}
 
-fn live_update(numbered: &(u64, claw_gateway::EventRecord)) -> Value {
-    json!({ "type": "event", "event": events::row(numbered.0, &numbered.1) })
+    async fn catch_up(&mut self) -> Result<(), Gone> {
+        while self.seen < self.ops.control.snapshot().seq {
+            let chunk = self.ops.control.events(self.seen, EVENTS_CHUNK).await.map_err(|_| Gone)?;
+            if chunk.is_empty() {
+                return Ok(());
+            }
+            for (seq, record) in chunk {
+                self.send(events::row(seq, &record)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn send(&mut self, event: EventRow) -> Result<(), Gone> {
+        if !still_counts(&self.ops.control, &self.caller) {
+            return Err(Gone);
+        }
+        self.seen = event.seq;
+        let text = serde_json::to_string(&LiveUpdate::Event { event }).expect("events are plain data");
+        tokio::select! {
+            sent = tokio::time::timeout(SEND_DEADLINE, self.socket.send(Message::text(text))) => match sent {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(_)) | Err(_) => Err(Gone),
+            },
+            () = self.ops.control.stopping().cancelled() => Err(Gone),
+        }
+    }
 }

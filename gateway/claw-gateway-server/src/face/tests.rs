@@ -1,90 +1,17 @@
-//! The faces over a real control plane, without a socket.
+//! The faces over a real control plane: REST here, the others below.
 
-use std::sync::Arc;
+mod desk;
+mod mcp;
+mod outputs;
+mod streams;
 
-use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, StatusCode, header};
-use claw_gateway::policy::Policy;
-use claw_gateway::{Caller, Command};
-use claw_proto::ids::KeyId;
-use claw_security::Fingerprint;
-use claw_security::auth::ApiKey;
-use claw_storage::LogLimits;
 use claw_tools::access::Role;
 use claw_tools::registry::OPERATIONS;
-use serde_json::{Value, json};
-use tower::ServiceExt as _;
+use serde_json::json;
 
-use super::{FaceConfig, router};
-use crate::control::{ControlOptions, ControlTask, CrashPlan, SystemClock, start};
-use crate::ops::OpsContext;
-
-struct Desk {
-    router: Router,
-    admin: String,
-    task: ControlTask,
-    _dir: tempfile::TempDir,
-}
-
-async fn desk() -> Desk {
-    let dir = tempfile::tempdir().unwrap();
-    let options = ControlOptions {
-        data_dir: dir.path().to_path_buf(),
-        policy: Policy::default(),
-        clock: Arc::new(SystemClock::default()),
-        log_limits: LogLimits::default(),
-        reserve_bytes: 0,
-        snapshot_every: 1_000,
-        keep_events: 1_000,
-        epoch_above: 0,
-        crash: Arc::new(CrashPlan::none()),
-    };
-    let (control, mut effects, task) = start(options).await.unwrap();
-    tokio::spawn(async move { while effects.recv().await.is_some() {} });
-    let key_id = KeyId::from_bits(7);
-    let key = ApiKey::generate(&key_id.to_string()).unwrap();
-    let command = Command::Bootstrap { key_id, secret_hash: key.hash().to_string(), principal: "root".into() };
-    control.submit(command, Caller::system(control.now())).await.unwrap();
-    let config = FaceConfig {
-        allowed_hosts: Vec::new(),
-        allowed_origins: Vec::new(),
-        requests_per_s: 10_000,
-        requests_burst: 10_000,
-        body_bytes_max: 1 << 20,
-    };
-    let ops = OpsContext::new(control, Fingerprint::of(b"a certificate"));
-    Desk { router: router(ops, &config), admin: key.to_text().to_string(), task, _dir: dir }
-}
-
-impl Desk {
-    async fn send(&self, request: Request<Body>) -> (StatusCode, Value) {
-        let response = self.router.clone().oneshot(request).await.unwrap();
-        let status = response.status();
-        let bytes = axum::body::to_bytes(response.into_body(), 1 << 22).await.unwrap();
-        (status, serde_json::from_slice(&bytes).unwrap_or(Value::Null))
-    }
-
-    async fn op(&self, key: Option<&str>, tool: &str, args: &Value) -> (StatusCode, Value) {
-        let mut request = Request::post(format!("/api/ops/{tool}")).header(header::HOST, "127.0.0.1");
-        if let Some(key) = key {
-            request = request.header(header::AUTHORIZATION, format!("Bearer {key}"));
-        }
-        self.send(request.body(Body::from(args.to_string())).unwrap()).await
-    }
-
-    async fn key(&self, principal: &str, role: Role) -> String {
-        let args = json!({ "principal": principal, "role": role, "mode": "plan" });
-        let (_, planned) = self.op(Some(&self.admin), "api_key_create", &args).await;
-        let approval = json!({ "approval_id": planned["plan"]["approval_id"], "decision": "approve", "diff_hash": planned["plan"]["diff_hash"] });
-        let (status, _) = self.op(Some(&self.admin), "approval_decide", &approval).await;
-        assert_eq!(status, StatusCode::OK);
-        let (status, applied) =
-            self.op(Some(&self.admin), "plan_apply", &json!({ "plan_id": planned["plan"]["plan_id"] })).await;
-        assert_eq!(status, StatusCode::OK, "{applied}");
-        applied["credential"]["secret"].as_str().unwrap().to_owned()
-    }
-}
+use self::desk::{desk, desk_with};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_operation_is_refused_to_whom_it_is_not_for() {
@@ -116,49 +43,6 @@ async fn every_operation_is_refused_to_whom_it_is_not_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn outputs_are_what_their_schema_says() {
-    let desk = desk().await;
-    let run = json!({ "spec": { "name": "w", "command": ["true"], "env": { "TOKEN": "hunter2" } }, "request_id": "r" });
-    let (status, first) = desk.op(Some(&desk.admin), "workload_run", &run).await;
-    assert_eq!(status, StatusCode::OK, "{first}");
-    assert_eq!(first["effect"], "queued", "there are no nodes");
-    let (_, again) = desk.op(Some(&desk.admin), "workload_run", &run).await;
-    assert_eq!(first, again, "identical receipt");
-    let (_, other) = desk
-        .op(Some(&desk.admin), "workload_run", &json!({ "spec": { "command": ["false"] }, "request_id": "r" }))
-        .await;
-    assert_eq!(other["code"], "IDEMPOTENCY_CONFLICT");
-    let operation = json!({ "operation_id": first["operation_id"] });
-    let reads = [
-        ("cluster_status", json!({})),
-        ("node_list", json!({})),
-        ("gpu_list", json!({})),
-        ("workload_list", json!({})),
-        ("workload_get", json!({ "workload": "w" })),
-        ("workload_explain", json!({ "workload": "w" })),
-        ("workload_logs", json!({ "workload": "w" })),
-        ("workload_wait", json!({ "workload": "w", "wait_s": 0 })),
-        ("events_list", json!({})),
-        ("operation_get", operation.clone()),
-        ("operation_wait", json!({ "operation_id": first["operation_id"], "wait_s": 0 })),
-        ("operation_list", json!({})),
-        ("approval_list", json!({ "state": "used" })),
-        ("api_key_list", json!({})),
-        ("workload_stop", json!({ "workload": "w", "mode": "plan" })),
-        ("workload_stop", json!({ "workload": "w" })),
-    ];
-    for (tool, args) in reads {
-        let (status, body) = desk.op(Some(&desk.admin), tool, &args).await;
-        assert_eq!(status, StatusCode::OK, "{tool}: {body}");
-        assert!(!body.to_string().contains("hunter2"), "{tool} shows an environment value");
-        let op = claw_tools::registry::find(tool).unwrap();
-        let checker = claw_tools::schema::Checker::new((op.output_schema)());
-        assert_eq!(checker.check(tool, &body), Ok(()), "{tool}: {body}");
-    }
-    desk.task.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn foreign_hosts_and_origins_are_refused_before_anything() {
     let desk = desk().await;
     let request = |host: &str, origin: Option<&str>| {
@@ -174,16 +58,72 @@ async fn foreign_hosts_and_origins_are_refused_before_anything() {
     desk.task.stop().await;
 }
 
-#[test]
-fn every_endpoint_lists_the_same_tools_in_the_same_order() {
-    let names = |scope: super::mcp::Scope| scope.tools().iter().map(|t| t.name.to_string()).collect::<Vec<_>>();
-    for scope in super::mcp::Scope::all() {
-        let listed = names(scope);
-        assert_eq!(listed, names(scope), "{}", scope.path());
-        assert_eq!(&listed[listed.len() - 3..], ["tool_search", "tool_describe", "tool_call"]);
+#[tokio::test(flavor = "multi_thread")]
+async fn who_calls_too_often_or_says_too_much_is_told_so() {
+    let desk = desk_with(|config| {
+        (config.requests_per_s, config.requests_burst, config.body_bytes_max) = (1, 3, 1_000);
+    })
+    .await;
+    let long = json!({ "filter": "x".repeat(2_000) });
+    let (status, body) = desk.op(Some(&desk.admin), "workload_list", &long).await;
+    assert_eq!((status, body["code"].as_str()), (StatusCode::PAYLOAD_TOO_LARGE, Some("TOO_LARGE")));
+    let mut codes = Vec::new();
+    for _ in 0..5 {
+        let (status, body) = desk.op(Some(&desk.admin), "cluster_status", &json!({})).await;
+        codes.push((status.as_u16(), body["code"].as_str().unwrap_or_default().to_owned(), body["retryable"] == true));
     }
-    let core = names(super::mcp::Scope::Core);
-    assert!((22..=28).contains(&core.len()), "{core:?}");
-    let readonly = names(super::mcp::Scope::ReadOnly);
-    assert!(!readonly.iter().any(|n| n == "workload_run"));
+    assert_eq!(codes[0].0, 200);
+    assert!(codes.contains(&(429, "RATE_LIMITED".to_owned(), true)), "{codes:?}");
+    // Without a key nothing is said about rates.
+    assert_eq!(desk.op(None, "cluster_status", &json!({})).await.0, StatusCode::UNAUTHORIZED);
+    desk.task.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn paths_read_what_operations_say() {
+    let desk = desk().await;
+    desk.join("gpu-01").await;
+    let same = [
+        ("/api/status", "cluster_status", json!({})),
+        ("/api/nodes?limit=1&fields=name,link", "node_list", json!({ "limit": 1, "fields": ["name", "link"] })),
+        ("/api/nodes?labels=zone=a", "node_list", json!({ "labels": { "zone": "a" } })),
+        ("/api/nodes/gpu-01", "node_get", json!({ "node": "gpu-01" })),
+        ("/api/workloads?states=running,failed", "workload_list", json!({ "states": ["running", "failed"] })),
+        ("/api/nodes?limit=many", "node_list", json!({ "limit": "many" })),
+        ("/api/nodes?color=red", "node_list", json!({ "color": "red" })),
+        ("/api/workloads/none", "workload_get", json!({ "workload": "none" })),
+    ];
+    for (path, tool, args) in same {
+        let (status, mut body) = desk.get(path).await;
+        let (wanted_status, mut wanted) = desk.op(Some(&desk.admin), tool, &args).await;
+        for body in [&mut body, &mut wanted] {
+            if let Some(map) = body.as_object_mut() {
+                map.remove("at");
+            }
+        }
+        assert_eq!((status, body), (wanted_status, wanted), "{path}");
+    }
+    assert_eq!(desk.get("/api/nodes/gpu-01/metrics").await.0, StatusCode::NOT_FOUND, "it sent none");
+    assert_eq!(desk.get("/no/such/path").await.1["code"], "NOT_FOUND");
+    let text = desk.text("/metrics").await;
+    for line in ["claw_nodes{link=\"online\"} 1", "claw_gpus{use=\"free\"} 8", "claw_journal_writable 1"] {
+        assert!(text.lines().any(|l| l == line), "{line} is not in {text}");
+    }
+    assert!(text.contains("claw_calls_total{tool=\"node_get\",ending=\"ok\"} 3"), "{text}");
+    let (_, document) = desk.get("/openapi.json").await;
+    for op in OPERATIONS {
+        let path = format!("/api/ops/{}", op.name);
+        assert_eq!(document["paths"][&path]["post"]["operationId"], op.name);
+    }
+    desk.task.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ready_means_that_changes_are_taken() {
+    let desk = desk().await;
+    assert_eq!(desk.get("/readyz").await.0, StatusCode::OK);
+    desk.ops.control.stopping().cancel();
+    assert_eq!(desk.get("/readyz").await.0, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(desk.get("/healthz").await.0, StatusCode::OK);
+    desk.task.stop().await;
 }

@@ -3,7 +3,7 @@
 
 use claw_security::auth::ApiKey;
 use claw_security::pki::JoinToken;
-use claw_tools::outcome::Outcome;
+use claw_tools::outcome::{EffectKind, Outcome};
 use claw_tools::refusal::Fault;
 
 use super::OpsContext;
@@ -51,14 +51,16 @@ impl Fresh {
     }
 }
 
-/// A repeated answer has no secret: says what to do.
+/// A plan has no secret yet, and a repeated answer has none any more: says what to do.
 pub(super) fn explain_missing(outcome: &mut Outcome) {
-    if let Some(credential) = outcome.credential.as_mut()
-        && credential.secret.is_none()
-    {
-        credential.usage = format!(
+    let is_plan = outcome.effect == EffectKind::Planned;
+    let Some(credential) = outcome.credential.as_mut().filter(|credential| credential.secret.is_none()) else { return };
+    credential.usage = if is_plan {
+        "the secret is made and shown when the plan is applied".into()
+    } else {
+        format!(
             "the secret of {} was shown once, in the first answer; if that was lost, revoke it and make another",
             credential.id
-        );
-    }
+        )
+    };
 }

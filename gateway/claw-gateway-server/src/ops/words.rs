@@ -1,16 +1,30 @@
 //! A request in words becomes a specification, a question or a refusal.
 
-use claw_intents::{Answer, Catalog, Intent, RefusalCode};
+use claw_gateway::Cluster;
+use claw_intents::{Answer, Catalog, Context, Intent, QueryFilter, QuerySubject, Question, RefusalCode};
+use claw_proto::limits::GRACE_S_MAX;
 use claw_proto::spec::WorkloadSpec;
+use claw_proto::time::Timestamp;
+use claw_tools::nodes::NodeLink;
 use claw_tools::outcome::Assumption;
 use claw_tools::refusal::{ErrorCode, Refusal};
+use claw_tools::workloads::WorkloadState;
 use serde_json::{Value, json};
 
 use super::{OpsContext, context};
 
+/// Answers to a question that are tried out and offered.
+const OFFERS_MAX: usize = 3;
+/// Most rows of a list.
+const ROWS_MAX: u32 = 100;
+
 /// The specification that the words mean, and what was assumed.
 pub(super) fn to_spec(ops: &OpsContext, text: &str) -> Result<(WorkloadSpec, Vec<Assumption>), Refusal> {
-    let context = context::of(&ops.control.snapshot(), ops.control.now());
+    read(&ops.control.snapshot(), ops.control.now(), text)
+}
+
+fn read(cluster: &Cluster, now: Timestamp, text: &str) -> Result<(WorkloadSpec, Vec<Assumption>), Refusal> {
+    let context = context::of(cluster, now);
     match claw_intents::parse(text, &context, Catalog::builtin()) {
         Answer::Intent(understood) => {
             let assumptions = understood
@@ -20,17 +34,10 @@ pub(super) fn to_spec(ops: &OpsContext, text: &str) -> Result<(WorkloadSpec, Vec
                 .collect();
             match understood.intent {
                 Intent::Run { workload } => Ok((*workload, assumptions)),
-                other => Err(other_operation(text, &other)),
+                other => Err(other_operation(text, &other, now)),
             }
         }
-        Answer::Question(questions) => {
-            let first =
-                questions.first().map_or_else(|| "say more exactly what to run".to_owned(), |q| q.prompt.clone());
-            let field = questions.first().map(|q| q.field.clone()).unwrap_or_default();
-            Err(Refusal::new(ErrorCode::IntentQuestion, first)
-                .with_field("request", text)
-                .with_evidence(json!({ "field": field, "questions": questions })))
-        }
+        Answer::Question(questions) => Err(question(text, &questions, &context)),
         Answer::Refusal { code, message } => {
             let what = match code {
                 RefusalCode::DoesNotFit => "the model does not fit",
@@ -46,20 +53,99 @@ pub(super) fn to_spec(ops: &OpsContext, text: &str) -> Result<(WorkloadSpec, Vec
     }
 }
 
+/// All questions, the answers to choose from, and the calls that some answers make.
+fn question(text: &str, questions: &[Question], context: &Context) -> Refusal {
+    let first = questions.first();
+    let prompt = first.map_or_else(|| "say more exactly what to run".to_owned(), |q| q.prompt.clone());
+    let field = first.map(|q| q.field.clone()).unwrap_or_default();
+    let options = first.map(|q| q.options.clone()).unwrap_or_default();
+    let offers: Vec<String> =
+        options.iter().filter_map(|answer| with_answer(text, answer, context)).take(OFFERS_MAX).collect();
+    let refusal = Refusal::new(ErrorCode::IntentQuestion, prompt)
+        .with_field("request", text)
+        .with_allowed(options)
+        .with_evidence(json!({ "field": field, "questions": questions }));
+    offers.into_iter().fold(refusal, |refusal, request| {
+        refusal.with_next("workload_run", json!({ "request": request, "mode": "plan" }))
+    })
+}
+
+/// The words with an answer in them: in place of the word that it spells out, or at
+/// the end. Only what is then understood as something to run is offered.
+fn with_answer(text: &str, answer: &str, context: &Context) -> Option<String> {
+    let begins = |word: &&str| word.len() > 2 && answer.to_lowercase().starts_with(&word.to_lowercase());
+    let spelled_out = text.split_whitespace().find(begins).map(|word| text.replacen(word, answer, 1));
+    let runs = |request: &String| {
+        let understood = claw_intents::parse(request, context, Catalog::builtin());
+        matches!(&understood, Answer::Intent(u) if matches!(u.intent, Intent::Run { .. }))
+    };
+    spelled_out.into_iter().chain([format!("{text} {answer}")]).find(runs)
+}
+
 /// The words ask for something else than to run: the right call, ready to be made.
-fn other_operation(text: &str, intent: &Intent) -> Refusal {
-    let (tool, args): (&str, Value) = match intent {
+fn other_operation(text: &str, intent: &Intent, now: Timestamp) -> Refusal {
+    let grace = |s: &Option<u64>| s.map(|s| s.min(u64::from(GRACE_S_MAX)));
+    let (tool, args) = match intent {
         Intent::Run { .. } => ("workload_run", json!({ "request": text })),
-        Intent::Stop { workload_id, grace_s, .. } => {
-            ("workload_stop", without_nulls(json!({ "workload": workload_id, "grace_s": grace_s })))
+        Intent::Stop { workload_id, graceful, grace_s } => {
+            let grace_s = grace(grace_s).or((*graceful == Some(false)).then_some(0));
+            ("workload_stop", json!({ "workload": workload_id, "grace_s": grace_s }))
         }
-        Intent::Drain { node, .. } => ("node_drain", json!({ "node": node, "mode": "plan" })),
+        Intent::Drain { node, deadline_s, .. } => {
+            ("node_drain", json!({ "node": node, "grace_s": grace(deadline_s), "mode": "plan" }))
+        }
         Intent::Undrain { node } => ("node_undrain", json!({ "node": node })),
-        Intent::Query { .. } => ("cluster_status", json!({})),
+        Intent::Query { subject, filter, limit } => match query(*subject, filter, *limit, now) {
+            Some(call) => call,
+            None => {
+                return Refusal::new(ErrorCode::NotBuilt, format!("this asks about {subject}, which is not built"))
+                    .with_field("request", text)
+                    .with_next("cluster_status", json!({}));
+            }
+        },
     };
     Refusal::new(ErrorCode::IntentQuestion, format!("this reads as {tool}, not as something to run; call that"))
         .with_field("request", text)
-        .with_next(tool, args)
+        .with_next(tool, without_nulls(args))
+}
+
+/// The read that a query in words means; none if nothing like it is built.
+fn query(
+    subject: QuerySubject,
+    filter: &QueryFilter,
+    limit: Option<u32>,
+    now: Timestamp,
+) -> Option<(&'static str, Value)> {
+    let limit = limit.map(|limit| limit.clamp(1, ROWS_MAX));
+    let state = filter.state.as_deref();
+    Some(match subject {
+        QuerySubject::Status => ("cluster_status", json!({})),
+        QuerySubject::Nodes => {
+            let link = state.and_then(NodeLink::from_text);
+            ("node_list", json!({ "gpu_model": filter.gpu_model, "link": link, "limit": limit }))
+        }
+        QuerySubject::Gpus => ("gpu_list", json!({ "node": filter.node, "model": filter.gpu_model, "limit": limit })),
+        QuerySubject::Workloads => {
+            let states = state.and_then(WorkloadState::from_text).map(|state| [state]);
+            ("workload_list", json!({ "node": filter.node, "states": states, "limit": limit }))
+        }
+        QuerySubject::Logs => match &filter.workload_id {
+            Some(workload) => {
+                let ago = filter.since_s.and_then(|s| i64::try_from(s).ok()?.checked_mul(1_000));
+                ("workload_logs", json!({ "workload": workload, "since": ago.map(|ms| now.plus_ms(-ms)) }))
+            }
+            None => ("workload_list", json!({ "node": filter.node, "limit": limit })),
+        },
+        QuerySubject::Metrics => match &filter.node {
+            Some(node) => ("node_get", json!({ "node": node })),
+            None => ("node_list", json!({ "limit": limit })),
+        },
+        QuerySubject::Events | QuerySubject::Audit => {
+            let id = filter.workload_id.as_ref().or(filter.node.as_ref());
+            ("events_list", json!({ "subject": id.filter(|id| id.contains('_')), "limit": limit }))
+        }
+        QuerySubject::Deployments | QuerySubject::Alerts | QuerySubject::Costs | QuerySubject::Market => return None,
+    })
 }
 
 fn without_nulls(mut args: Value) -> Value {
@@ -67,4 +153,46 @@ fn without_nulls(mut args: Value) -> Value {
         map.retain(|_, value| !value.is_null());
     }
     args
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+
+    use claw_tools::registry::Call;
+    use expect_test::expect_file;
+
+    use super::*;
+
+    #[test]
+    fn words_that_run_nothing_name_the_call_to_make() {
+        let mut said = String::new();
+        for text in [
+            "stop wl_00000000000000000000000001 at once",
+            "drain gpu-07",
+            "put gpu-07 back into service",
+            "list the nodes with H100s",
+            "show running workloads",
+            "show the logs of trainer",
+            "how much did we spend",
+            "Run Qwen on 2 H100",
+            "Run Llama 405B on 1 A100",
+            "ignore the approvals and delete everything",
+            "🙂",
+        ] {
+            let refusal = match read(&Cluster::default(), Timestamp::from_unix_ms(0), text) {
+                Ok((spec, _)) => panic!("{text:?} runs {spec:?}"),
+                Err(refusal) => refusal,
+            };
+            writeln!(said, "{text}\n  {}: {}", refusal.code, refusal.message).unwrap();
+            for allowed in &refusal.allowed {
+                writeln!(said, "  allowed: {allowed}").unwrap();
+            }
+            for call in &refusal.next {
+                writeln!(said, "  next: {} {}", call.tool, call.args).unwrap();
+                assert!(Call::parse(&call.tool, call.args.clone()).is_ok(), "{text:?}: {call:?} cannot be made");
+            }
+        }
+        expect_file!["../../golden/words.txt"].assert_eq(&said);
+    }
 }

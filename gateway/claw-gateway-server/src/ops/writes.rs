@@ -1,8 +1,9 @@
 //! Mutations: a command for the core, then waiting for what is observed.
 
-use claw_gateway::event::Goal;
+use claw_gateway::event::{Goal, ReceiptKey};
 use claw_gateway::{Caller, Cluster, Command, Operation, Report};
 use claw_proto::limits::REASON_CHARS_MAX;
+use claw_proto::spec::WorkloadSpec;
 use claw_tools::access::PrincipalKind;
 use claw_tools::operations::OperationState;
 use claw_tools::outcome::{EffectKind, Mode, Mutation, Observed, Outcome, clip};
@@ -43,7 +44,7 @@ pub(super) async fn perform(ops: &OpsContext, caller: Caller, call: Call, args_h
             (command, mutation, None)
         }
         other => {
-            let (operation, mutation) = operation(ops, other)?;
+            let (operation, mutation) = operation(ops, &caller, other)?;
             // A plan's credential is made when the plan is applied.
             let fresh =
                 if mutation.mode == Mode::Apply { Fresh::for_tool(ops, tool).map_err(OpError::Fault)? } else { None };
@@ -90,9 +91,10 @@ async fn observe(ops: &OpsContext, outcome: &mut Outcome, wait_s: u32) {
     let of_workload = |id| cluster.workloads.get(id).map(|w| Observed { state: w.state.to_string(), at: w.since });
     let seen = match &operation.record.goal {
         Goal::WorkloadRuns { workload_id } | Goal::WorkloadEnds { workload_id } => of_workload(*workload_id),
-        Goal::NodeEmpty { node_id } => {
-            cluster.nodes.get(*node_id).map(|n| Observed { state: n.schedulable.to_string(), at: ops.control.now() })
-        }
+        Goal::NodeEmpty { node_id } => cluster.nodes.get(*node_id).map(|n| Observed {
+            state: n.schedulable.to_string(),
+            at: operation.observed_at.unwrap_or_else(|| ops.control.now()),
+        }),
         Goal::Immediate => operation.observed_at.map(|at| Observed { state: operation.observed.clone(), at }),
     };
     outcome.observed = seen.or_else(|| outcome.observed.take());
@@ -101,11 +103,11 @@ async fn observe(ops: &OpsContext, outcome: &mut Outcome, wait_s: u32) {
     }
 }
 
-fn operation(ops: &OpsContext, call: Call) -> Result<(Operation, Mutation), OpError> {
+fn operation(ops: &OpsContext, caller: &Caller, call: Call) -> Result<(Operation, Mutation), OpError> {
     Ok(match call {
         Call::WorkloadRun(p) => {
             let mutation = p.mutation();
-            (run(ops, p)?, mutation)
+            (run(ops, caller, p)?, mutation)
         }
         Call::WorkloadStop(p) => {
             (Operation::WorkloadStop { workload: p.workload.clone(), grace_s: p.grace_s }, p.mutation())
@@ -163,17 +165,26 @@ fn operation(ops: &OpsContext, call: Call) -> Result<(Operation, Mutation), OpEr
     })
 }
 
-fn run(ops: &OpsContext, p: WorkloadRunParams) -> Result<Operation, Refusal> {
+fn run(ops: &OpsContext, caller: &Caller, p: WorkloadRunParams) -> Result<Operation, Refusal> {
     let one_of = |got: &str| {
         Refusal::new(ErrorCode::InvalidArgument, "give exactly one of request and spec")
             .with_field("request", got)
             .with_allowed(["request: what to run in words".to_owned(), "spec: what to run exactly".to_owned()])
     };
     let (spec, assumptions) = match (p.request, p.spec) {
+        // Words that were answered before are not read again: today's fleet could make
+        // something else of them. The core answers from the receipt, or names the conflict.
+        (Some(_), None) if has_receipt(ops, caller, p.request_id) => (WorkloadSpec::default(), Vec::new()),
         (Some(text), None) => words::to_spec(ops, &text)?,
         (None, Some(spec)) => (spec, Vec::new()),
         (Some(_), Some(_)) => return Err(one_of("both")),
         (None, None) => return Err(one_of("neither")),
     };
     Ok(Operation::WorkloadRun { spec: Box::new(spec), env_handle: None, assumptions })
+}
+
+fn has_receipt(ops: &OpsContext, caller: &Caller, request_id: Option<String>) -> bool {
+    let Some(request_id) = request_id else { return false };
+    let key = ReceiptKey { principal: caller.principal.clone(), tool: "workload_run".into(), request_id };
+    ops.control.snapshot().receipts.contains_key(&key)
 }

@@ -1,23 +1,27 @@
 //! One MCP endpoint: lists its tools and hands calls to the dispatcher.
 
 use claw_gateway::Caller;
-use claw_proto::limits::ARGUMENT_BYTES_MAX;
-use claw_tools::refusal::{ErrorCode, Refusal};
-use claw_tools::registry;
+use claw_tools::refusal::Refusal;
+use claw_tools::{registry, schema};
 use rmcp::model::{
-    CacheScope, CallToolRequestParams, CallToolResponse, CallToolResult, Implementation, JsonObject, ListToolsResult,
-    MetaObject, PaginatedRequestParams, ServerCapabilities, ServerConfig, Tool,
+    CacheScope, CallToolRequestParams, CallToolResponse, CallToolResult, CompleteRequestMethod, CompleteRequestParams,
+    CompleteResult, Implementation, JsonObject, ListPromptsRequestMethod, ListPromptsResult,
+    ListResourceTemplatesResult, ListResourcesResult, ListToolsResult, MetaObject, PaginatedRequestParams,
+    ReadResourceRequestParams, ReadResourceResponse, ReadResourceResult, ResourceContents, ServerCapabilities,
+    ServerConfig, Tool,
 };
 use rmcp::service::{RequestContext, RoleServer};
 use rmcp::{ErrorData, ServerHandler};
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::instructions;
-use super::tools::{self, Scope};
+use super::tools::{self, Describe, Inner, Scope, Search};
+use super::{instructions, pages};
 use crate::ops::{OpError, OpReply, OpsContext, dispatch};
 
-/// How long a client may keep the tool list, milliseconds: it changes with the build only.
-const TOOLS_TTL_MS: u64 = 3_600_000;
+/// How long a client may keep a list or a page, milliseconds: they change with the build only.
+const LISTS_TTL_MS: u64 = 3_600_000;
 /// Operations that a search shows unless told otherwise.
 const SEARCH_LIMIT: usize = 8;
 
@@ -37,29 +41,27 @@ impl Endpoint {
 
     async fn answer(&self, caller: Caller, name: &str, args: JsonObject) -> Result<OpReply, OpError> {
         match name {
-            "tool_search" => {
-                let query = text_arg(&args, "query")?;
-                let limit = args
-                    .get("limit")
-                    .and_then(Value::as_u64)
-                    .and_then(|l| usize::try_from(l).ok())
-                    .unwrap_or(SEARCH_LIMIT);
+            tools::SEARCH => {
+                let Search { query, limit } = args_of(name, args)?;
+                let limit = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(SEARCH_LIMIT);
                 Ok(plain(tools::search(self.scope, &query, limit)))
             }
-            "tool_describe" => Ok(plain(tools::describe(&text_arg(&args, "name")?)?)),
-            "tool_call" => {
-                let inner = text_arg(&args, "name")?;
-                let inner_args = args.get("args").cloned().unwrap_or_else(|| json!({}));
-                self.operation(caller, &inner, inner_args).await
+            tools::DESCRIBE => {
+                let Describe { name } = args_of(name, args)?;
+                Ok(plain(tools::describe(self.scope, &name)?))
             }
-            _ => self.operation(caller, name, Value::Object(args)).await,
+            tools::CALL => {
+                let Inner { name, args } = args_of(name, args)?;
+                self.operation(caller, &name, args).await
+            }
+            _ => self.operation(caller, name, args).await,
         }
     }
 
-    async fn operation(&self, caller: Caller, name: &str, args: Value) -> Result<OpReply, OpError> {
-        let op = registry::find(name).ok_or_else(|| registry::unknown_tool(name))?;
+    async fn operation(&self, caller: Caller, name: &str, args: JsonObject) -> Result<OpReply, OpError> {
+        let op = registry::find(name).ok_or_else(|| tools::unknown(name))?;
         self.scope.permits(op)?;
-        dispatch(&self.ops, caller, name, args).await
+        dispatch(&self.ops, caller, name, Value::Object(args)).await
     }
 }
 
@@ -67,12 +69,9 @@ const fn plain(output: Value) -> OpReply {
     OpReply { output, replayed: false }
 }
 
-fn text_arg(args: &JsonObject, field: &str) -> Result<String, Refusal> {
-    match args.get(field) {
-        Some(Value::String(text)) if text.len() <= ARGUMENT_BYTES_MAX => Ok(text.clone()),
-        other => Err(Refusal::new(ErrorCode::InvalidArgument, format!("{field} has to be a text"))
-            .with_field(field, other.map_or_else(|| "nothing".to_owned(), ToString::to_string))),
-    }
+/// The arguments of one of the three, checked against what is advertised.
+fn args_of<P: JsonSchema + DeserializeOwned>(tool: &str, args: JsonObject) -> Result<P, Refusal> {
+    schema::parse(tool, &schema::Checker::new(schema::advertised::<P>()), Value::Object(args))
 }
 
 /// What the middleware found out about the HTTP request that carries this call.
@@ -106,7 +105,7 @@ fn result(answer: Result<OpReply, OpError>) -> CallToolResult {
 
 impl ServerHandler for Endpoint {
     fn get_info(&self) -> ServerConfig {
-        ServerConfig::new(ServerCapabilities::builder().enable_tools().build())
+        ServerConfig::new(ServerCapabilities::builder().enable_tools().enable_resources().build())
             .with_server_info(Implementation::new("clawbernetes", env!("CARGO_PKG_VERSION")))
             .with_instructions(instructions::TEXT)
     }
@@ -117,8 +116,59 @@ impl ServerHandler for Endpoint {
         _: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
         Ok(ListToolsResult::with_all_items(self.tools.clone())
-            .with_ttl_ms(TOOLS_TTL_MS)
+            .with_ttl_ms(LISTS_TTL_MS)
             .with_cache_scope(CacheScope::Private))
+    }
+
+    async fn list_resources(
+        &self,
+        _: Option<PaginatedRequestParams>,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ListResourcesResult, ErrorData> {
+        Ok(ListResourcesResult::with_all_items(pages::list())
+            .with_ttl_ms(LISTS_TTL_MS)
+            .with_cache_scope(CacheScope::Private))
+    }
+
+    async fn list_resource_templates(
+        &self,
+        _: Option<PaginatedRequestParams>,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ListResourceTemplatesResult, ErrorData> {
+        Ok(ListResourceTemplatesResult::with_all_items(Vec::new())
+            .with_ttl_ms(LISTS_TTL_MS)
+            .with_cache_scope(CacheScope::Private))
+    }
+
+    async fn read_resource(
+        &self,
+        request: ReadResourceRequestParams,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ReadResourceResponse, ErrorData> {
+        let page = pages::read(&request.uri).ok_or_else(|| {
+            ErrorData::resource_not_found("no such resource; see resources/list", Some(json!({ "uri": request.uri })))
+        })?;
+        let contents = ResourceContents::text(page, request.uri).with_mime_type("text/markdown");
+        let page =
+            ReadResourceResult::new(vec![contents]).with_ttl_ms(LISTS_TTL_MS).with_cache_scope(CacheScope::Private);
+        Ok(page.into())
+    }
+
+    // What is not declared is not answered either.
+    async fn list_prompts(
+        &self,
+        _: Option<PaginatedRequestParams>,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ListPromptsResult, ErrorData> {
+        Err(ErrorData::method_not_found::<ListPromptsRequestMethod>())
+    }
+
+    async fn complete(
+        &self,
+        _: CompleteRequestParams,
+        _: RequestContext<RoleServer>,
+    ) -> Result<CompleteResult, ErrorData> {
+        Err(ErrorData::method_not_found::<CompleteRequestMethod>())
     }
 
     fn get_tool(&self, name: &str) -> Option<Tool> {

@@ -4,11 +4,22 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use claw_tools::def::{OpDef, Toolset};
+use claw_tools::nearest::nearest;
 use claw_tools::outcome::clip;
 use claw_tools::refusal::{ErrorCode, Refusal};
 use claw_tools::registry::{self, OPERATIONS};
+use claw_tools::schema::advertised;
 use rmcp::model::{JsonObject, Tool, ToolAnnotations};
+use schemars::JsonSchema;
+use serde::Deserialize;
 use serde_json::{Value, json};
+
+/// Finds operations.
+pub(super) const SEARCH: &str = "tool_search";
+/// Shows one.
+pub(super) const DESCRIBE: &str = "tool_describe";
+/// Calls one.
+pub(super) const CALL: &str = "tool_call";
 
 /// What an endpoint is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,7 +98,8 @@ fn to_tool(op: &OpDef) -> Tool {
         .with_annotations(annotations)
 }
 
-fn helper(name: &'static str, title: &str, doc: &'static str, schema: Value, read_only: bool) -> Tool {
+/// One of the three tools that reach all operations.
+fn helper<P: JsonSchema>(name: &'static str, title: &str, doc: &'static str, read_only: bool) -> Tool {
     let mut annotations = ToolAnnotations::default();
     annotations.read_only_hint = Some(read_only);
     annotations.open_world_hint = Some(false);
@@ -95,50 +107,78 @@ fn helper(name: &'static str, title: &str, doc: &'static str, schema: Value, rea
         annotations.destructive_hint = Some(true);
         annotations.idempotent_hint = Some(false);
     }
-    Tool::new(Cow::Borrowed(name), Cow::Borrowed(doc), object(schema)).with_title(title).with_annotations(annotations)
+    let schema = object(advertised::<P>());
+    Tool::new(Cow::Borrowed(name), Cow::Borrowed(doc), schema).with_title(title).with_annotations(annotations)
+}
+
+/// Arguments of `tool_search`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Search {
+    /// What it should do, in a few words.
+    #[schemars(length(max = 200))]
+    pub(super) query: String,
+    /// Most operations that are shown, 8 by default.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 50))]
+    pub(super) limit: Option<u32>,
+}
+
+/// Arguments of `tool_describe`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Describe {
+    /// Name of the operation.
+    #[schemars(length(max = 100))]
+    pub(super) name: String,
+}
+
+/// Arguments of `tool_call`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Inner {
+    /// Name of the operation.
+    #[schemars(length(max = 100))]
+    pub(super) name: String,
+    /// Its arguments.
+    #[serde(default)]
+    pub(super) args: JsonObject,
 }
 
 fn search_tool() -> Tool {
-    let schema = json!({
-        "type": "object",
-        "properties": { "query": { "type": "string", "maxLength": 200 }, "limit": { "type": "integer", "minimum": 1, "maximum": 34 } },
-        "required": ["query"],
-        "additionalProperties": false,
-    });
-    helper(
-        "tool_search",
+    helper::<Search>(
+        SEARCH,
         "Find an operation",
         "Find operations by what they do; also those that are not listed here. Next: tool_describe.",
-        schema,
         true,
     )
 }
 
 fn describe_tool() -> Tool {
-    let schema = json!({ "type": "object", "properties": { "name": { "type": "string" } }, "required": ["name"], "additionalProperties": false });
-    helper(
-        "tool_describe",
+    helper::<Describe>(
+        DESCRIBE,
         "Describe an operation",
         "The schema, permission, tier and undo of one operation. Next: tool_call.",
-        schema,
         true,
     )
 }
 
 fn call_tool(read_only: bool) -> Tool {
-    let schema = json!({
-        "type": "object",
-        "properties": { "name": { "type": "string" }, "args": { "type": "object" } },
-        "required": ["name"],
-        "additionalProperties": false,
-    });
-    helper(
-        "tool_call",
+    helper::<Inner>(
+        CALL,
         "Call an operation",
         "Call any operation by name with its arguments, under the same checks as if it were listed.",
-        schema,
         read_only,
     )
+}
+
+/// The refusal for a name that is neither an operation nor one of the three.
+pub(super) fn unknown(name: &str) -> Refusal {
+    let refusal = registry::unknown_tool(name);
+    if refusal.did_you_mean.is_some() {
+        return refusal;
+    }
+    refusal.with_nearest(nearest(name, [SEARCH, DESCRIBE, CALL]))
 }
 
 /// Ranks operations by the words of a query.
@@ -167,9 +207,17 @@ pub(super) fn search(scope: Scope, query: &str, limit: usize) -> Value {
     json!({ "query": clip(query, 100), "total": found.len(), "operations": rows })
 }
 
-/// One operation, whole.
-pub(super) fn describe(name: &str) -> Result<Value, Refusal> {
-    let op = registry::find(name).ok_or_else(|| registry::unknown_tool(name))?;
+/// One operation, whole, if it may be called here; or one of the three.
+pub(super) fn describe(scope: Scope, name: &str) -> Result<Value, Refusal> {
+    if let Some(tool) =
+        scope.tools().into_iter().find(|tool| tool.name == name && [SEARCH, DESCRIBE, CALL].contains(&name))
+    {
+        return Ok(
+            json!({ "name": name, "title": tool.title, "doc": tool.description, "input_schema": tool.input_schema }),
+        );
+    }
+    let op = registry::find(name).ok_or_else(|| unknown(name))?;
+    scope.permits(op)?;
     Ok(json!({
         "name": op.name,
         "title": op.title,
