@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use claw_e2e_tests::fleet::{Fleet, PROCESS_NODE};
+use claw_e2e_tests::gateway::Gateway;
 use claw_e2e_tests::proxy::{Proxy, Wire};
 use claw_e2e_tests::session::{Answer, Session};
 use claw_tools::refusal::ErrorCode;
@@ -101,10 +102,7 @@ impl Chaos {
                 self.wire(n, Wire::Silent);
                 Ok(())
             }
-            Action::Heal => {
-                self.wire(n, Wire::Up);
-                Ok(())
-            }
+            Action::Heal => self.heal(n).await,
         }
     }
 
@@ -171,11 +169,23 @@ impl Chaos {
         self.agent.call("node_undrain", args).await.map(drop)
     }
 
-    /// The agent dies and comes back; if its wire is cut it cannot say so.
+    /// The agent dies and comes back, mostly at once; if its wire is cut it cannot say so.
     async fn kill_agent(&mut self, n: usize) -> Result<()> {
+        self.fleet.nodes[n].kill9().await?;
+        if self.dice.below(3) == 0 {
+            return Ok(());
+        }
         let node = &mut self.fleet.nodes[n];
-        node.kill9().await?;
         if self.cut[n] { node.launch_unheard() } else { node.launch().await }
+    }
+
+    /// The wire carries again and the agent lives.
+    async fn heal(&mut self, n: usize) -> Result<()> {
+        self.wire(n, Wire::Up);
+        if self.fleet.nodes[n].is_alive() {
+            return Ok(());
+        }
+        self.fleet.nodes[n].launch().await
     }
 
     /// The gateway dies in the middle of a request and comes back.
@@ -183,39 +193,49 @@ impl Chaos {
         let mut job = Job::draw(&mut self.dice, self.jobs.len(), self.fleet.root());
         let agent = self.agent.clone();
         let asking = agent.insist("workload_run", job.args.clone(), PATIENCE);
-        let gateway = &mut self.fleet.gateway;
-        let dying = async {
-            gateway.kill9().await?;
-            gateway.launch(&[]).await
-        };
-        let (answer, died) = tokio::join!(asking, dying);
+        let after_ms = self.dice.below(40);
+        let (answer, died) = tokio::join!(asking, die_at_deadline(&mut self.fleet.gateway, after_ms));
         died?;
         job.receipt = accepted(&job, answer?)?;
         self.jobs.push(job);
         Ok(())
     }
 
-    /// Judges what runs, again and again, until so many milliseconds are over.
+    /// Judges what runs and what is over, again and again, until so many milliseconds are over.
     async fn judge_until_deadline(&self, length_ms: u64) -> Result<()> {
         let end = Instant::now() + Duration::from_millis(length_ms);
         while Instant::now() < end {
             judged(&self.fleet)?;
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        Ok(())
+        self.what_is_over_agrees().await
     }
 
     async fn rounds(&mut self, n_rounds: usize) -> Result<()> {
+        for _ in 0..4 {
+            self.submit(false).await?;
+        }
         for round in 1..=n_rounds {
             let action = self.dice.weighted(ACTIONS);
             say(&format!("round {round}: {action:?}"));
             self.act(action).await.with_context(|| format!("round {round}: {action:?}"))?;
-            let pause_ms = 200 + self.dice.below(1_300);
+            // Trouble without work would show nothing.
+            if self.dice.below(2) == 0 {
+                self.submit(false).await.with_context(|| format!("round {round}: work after {action:?}"))?;
+            }
+            let pause_ms = 200 + self.dice.below(2_300);
             self.judge_until_deadline(pause_ms).await.with_context(|| format!("after round {round}: {action:?}"))?;
             self.all_there_once().await.with_context(|| format!("after round {round}: {action:?}"))?;
         }
         Ok(())
     }
+}
+
+/// Dies so many milliseconds from now, and comes back.
+async fn die_at_deadline(gateway: &mut Gateway, after_ms: u64) -> Result<()> {
+    tokio::time::sleep(Duration::from_millis(after_ms)).await;
+    gateway.kill9().await?;
+    gateway.launch(&[]).await
 }
 
 /// The receipt, if the request was accepted.

@@ -6,17 +6,17 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use claw_e2e_tests::oracle;
-use claw_e2e_tests::proxy::Wire;
 use claw_e2e_tests::wait::poll_until;
 use serde_json::{Value, json};
 
 use super::jobs::{Job, Kind};
 use super::{Chaos, NODES};
-use crate::support::{PATIENCE, judged, text};
+use crate::support::{PATIENCE, judged, say, spans_of, text};
 
 /// How long all work may take to come to its end once everything is healed.
 const SETTLED_WITHIN: Duration = Duration::from_mins(1);
-const FINAL: &[&str] = &["completed", "failed", "stopped", "lost"];
+/// Ends that somebody knows of; in a healed world nothing stays lost.
+const OVER: &[&str] = &["completed", "failed", "stopped"];
 
 impl Chaos {
     /// Every accepted request has exactly one workload, and nothing else is there.
@@ -44,14 +44,23 @@ impl Chaos {
         Ok(())
     }
 
+    /// Whatever the gateway calls over ended on its node as it says.
+    pub(super) async fn what_is_over_agrees(&self) -> Result<()> {
+        for job in &self.jobs {
+            let detail = self.agent.call("workload_get", json!({ "workload": job.name })).await?;
+            // What is lost may be found again, what runs may just have ended.
+            if OVER.contains(&text(&detail, "/workload/state")) {
+                let of_job = spans_of(&self.fleet, &detail)?;
+                oracle::agrees(&detail, &of_job).with_context(|| format!("{detail:#}\n{of_job:?}"))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Heals everything, and ends what would never end by itself.
     pub(super) async fn settle(&mut self) -> Result<()> {
         for n in 0..NODES {
-            self.wires[n].set(Wire::Up);
-            self.cut[n] = false;
-            if !self.fleet.nodes[n].is_alive() {
-                self.fleet.nodes[n].launch().await?;
-            }
+            self.heal(n).await?;
             self.undrain(n).await?;
             let name = self.fleet.nodes[n].name.clone();
             self.fleet.until_node(&name, "online", PATIENCE).await?;
@@ -65,7 +74,7 @@ impl Chaos {
             }
         }
         for job in &self.jobs {
-            self.agent.until(&job.name, FINAL, SETTLED_WITHIN).await?;
+            self.agent.until(&job.name, OVER, SETTLED_WITHIN).await?;
         }
         Ok(())
     }
@@ -73,6 +82,7 @@ impl Chaos {
     pub(super) async fn verdict(&self) -> Result<()> {
         self.all_there_once().await?;
         let spans = judged(&self.fleet)?;
+        let mut story: BTreeMap<String, usize> = BTreeMap::new();
         for job in &self.jobs {
             let detail = self.agent.call("workload_get", json!({ "workload": job.name })).await?;
             let id = text(&detail, "/workload/workload_id").parse().context("workload_id")?;
@@ -84,6 +94,7 @@ impl Chaos {
             judge().with_context(|| format!("{job:?}\n{detail:#}\n{of_job:?}"))?;
             for attempt in detail["attempts"].as_array().into_iter().flatten() {
                 let number = attempt["attempt"].as_u64().context("attempt")?;
+                *story.entry(format!("{} ({})", text(attempt, "/state"), text(attempt, "/reason"))).or_default() += 1;
                 let whole = number == detail["workload"]["attempt"] && text(&detail, "/workload/state") == "completed";
                 self.lines_whole(job, number, whole).await.with_context(|| format!("{detail:#}"))?;
             }
@@ -91,6 +102,7 @@ impl Chaos {
             ensure!(again == job.receipt, "{}: the receipt changed: {} {again}", job.name, job.receipt);
         }
         let known: usize = self.jobs.len();
+        say(&format!("{known} workloads; their attempts: {story:?}"));
         ensure!(spans.len() <= known, "{} workloads were executed, {known} were asked for", spans.len());
         Ok(())
     }
