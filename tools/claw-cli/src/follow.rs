@@ -21,6 +21,8 @@ use crate::{approve, render};
 const PAUSE: Duration = Duration::from_millis(200);
 /// How long one call waits for a line, seconds; after that the state is looked at again.
 const WAIT_S: u32 = 5;
+/// How long the last lines of an ended workload are waited for, seconds.
+const LAST_WAIT_S: u32 = 1;
 /// Most lines of one answer.
 const TAIL: u32 = 1_000;
 
@@ -42,6 +44,7 @@ struct News {
 /// Shows lines until the workload has ended and all of them are here.
 pub(crate) async fn lines(session: &Session<'_>, args: &Map<String, Value>) -> Result<Exit, CliError> {
     let mut seen = Seen::default();
+    let mut last_look = false;
     loop {
         let first = seen.until.is_none();
         let logs: WorkloadLogs = approve::ask(session, "workload_logs", seen.read_call(args)).await?;
@@ -49,10 +52,18 @@ pub(crate) async fn lines(session: &Session<'_>, args: &Map<String, Value>) -> R
         show(session, &news, logs.truncated && !first)?;
         if !logs.state.is_final() {
             // Its content is read by the next call, together with what it overlaps.
-            let waited: Result<WorkloadLogs, _> = approve::ask(session, "workload_logs", seen.wait_call(args)).await;
+            let waited: Result<WorkloadLogs, _> =
+                approve::ask(session, "workload_logs", seen.wait_call(args, WAIT_S)).await;
             waited?;
             tokio::time::sleep(PAUSE).await;
-        } else if news.lines.is_empty() {
+        } else if !news.lines.is_empty() {
+            last_look = false;
+        } else if !std::mem::replace(&mut last_look, true) {
+            // The last lines may arrive a moment after the end that they belong to.
+            let waited: Result<WorkloadLogs, _> =
+                approve::ask(session, "workload_logs", seen.wait_call(args, LAST_WAIT_S)).await;
+            waited?;
+        } else {
             if !session.screen.is_json() {
                 let end = render::log_end(&logs, session.screen.note_style());
                 session.screen.note(&format!("{end}\n"))?;
@@ -74,7 +85,7 @@ impl Seen {
     }
 
     /// The call that waits until something newer is there.
-    fn wait_call(&self, args: &Map<String, Value>) -> Value {
+    fn wait_call(&self, args: &Map<String, Value>, wait_s: u32) -> Value {
         let mut call = args.clone();
         // The next millisecond: what was seen must not end the wait.
         let until = self.until.map_or(Timestamp::default(), |until| until.plus_ms(1));
@@ -82,7 +93,7 @@ impl Seen {
             call.insert("since".into(), json!(until));
         }
         call.insert("tail".into(), json!(1));
-        call.insert("wait_s".into(), json!(WAIT_S));
+        call.insert("wait_s".into(), json!(wait_s));
         Value::Object(call)
     }
 
