@@ -3,6 +3,7 @@
 //! Standard output carries what was asked for and nothing else; everything the
 //! gateway says of itself goes to standard error.
 
+mod health;
 mod verify;
 
 use std::ffi::OsString;
@@ -13,6 +14,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use claw_storage::{JournalError, OpenError};
+use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -58,6 +60,8 @@ enum Command {
     Run(RunArgs),
     /// Check the whole journal, and print where it stands or what is damaged.
     Verify(DataArgs),
+    /// Ask the running gateway of this configuration whether it can work; exit code 0 or 1.
+    Health(DataArgs),
     /// Print the JSON schema of the configuration.
     ConfigSchema,
     /// Print a configuration with every key, its meaning and its default.
@@ -108,6 +112,7 @@ pub async fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let done = match cli.command {
         Command::Run(args) => Box::pin(run(args)).await,
         Command::Verify(args) => verify(args),
+        Command::Health(args) => health(args).await,
         Command::ConfigSchema => print(&config::schema()),
         Command::ConfigExample => print(&config::example()),
     };
@@ -190,10 +195,12 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let running = Box::pin(server.start()).await.map_err(explain)?;
     print(&format!("{}\n", running.ready_line()))?;
+    tell_manager(&[NotifyState::Ready]);
     let ended_by_itself = tokio::select! {
         () = told_to_stop(&mut terminate, &mut interrupt) => false,
         () = running.core_over() => true,
     };
+    tell_manager(&[NotifyState::Stopping]);
     tokio::select! {
         () = running.shutdown() => {}
         () = told_to_stop(&mut terminate, &mut interrupt) => {
@@ -211,6 +218,13 @@ async fn told_to_stop(terminate: &mut Signal, interrupt: &mut Signal) {
     }
 }
 
+/// Tells systemd (`Type=notify`) how far it is; without a service manager nothing.
+fn tell_manager(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::warn!(%error, "the service manager cannot be told");
+    }
+}
+
 /// Says what to do about a start that failed.
 fn explain(error: StartError) -> anyhow::Error {
     let advice = match &error {
@@ -223,6 +237,11 @@ fn explain(error: StartError) -> anyhow::Error {
 fn verify(args: DataArgs) -> anyhow::Result<()> {
     let (_, data_dir) = load(args, Vec::new())?;
     print(&verify::journal(&data_dir)?)
+}
+
+async fn health(args: DataArgs) -> anyhow::Result<()> {
+    let (config, _) = load(args, Vec::new())?;
+    print(&health::check(&config).await?)
 }
 
 /// One file for each connection, and thousands of nodes.

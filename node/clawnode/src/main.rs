@@ -20,6 +20,7 @@ use clawnode::files::{Durability, replace};
 use clawnode::identity::{Credentials, DataDir, Identity, IdentityError};
 use clawnode::runtime::process::shim;
 use clawnode::shell::{AgentError, AgentEvent, AgentOptions, status_text};
+use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -210,6 +211,8 @@ async fn serve(data_dir: DataDir, config: NodeConfig, shim_program: &Path) -> an
     let stop = CancellationToken::new();
     let mut running = std::pin::pin!(agent.run(stop.clone()));
     let mut said_ready = false;
+    // Ready is an agent that works, with or without its gateway: nodes go on through an outage.
+    tell_manager(&[NotifyState::Ready, NotifyState::Status("works; not registered yet")]);
     loop {
         tokio::select! {
             () = &mut running => return Ok(()),
@@ -217,10 +220,18 @@ async fn serve(data_dir: DataDir, config: NodeConfig, shim_program: &Path) -> an
                 if !said_ready {
                     said_ready = true;
                     say(&format!("clawnode ready node_id={node_id}\n"))?;
+                    tell_manager(&[NotifyState::Status(&format!("registered as {node_id}"))]);
                 }
             }
             _ = terminate.recv() => stop.cancel(),
             _ = interrupt.recv() => stop.cancel(),
         }
+    }
+}
+
+/// Tells systemd (`Type=notify`) how far it is; without a service manager nothing.
+fn tell_manager(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::warn!(%error, "the service manager cannot be told");
     }
 }
