@@ -6,6 +6,7 @@ mod chaos;
 mod crash_points;
 mod disk_full;
 mod happy;
+mod packaging;
 mod partition;
 mod peers;
 mod security;
