@@ -126,11 +126,11 @@ fn exit_code(error: &anyhow::Error) -> u8 {
 fn perform(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Join { gateway, token, name, data_dir, settings } => {
-            let data_dir = open_data_dir(data_dir);
+            let data_dir = open_data_dir(data_dir)?;
             runtime()?.block_on(join(&gateway, &token, name, &data_dir, &settings))
         }
-        Command::Run { data_dir, config } => run(open_data_dir(data_dir), config),
-        Command::Status { data_dir } => say(&status_text(&open_data_dir(data_dir))?),
+        Command::Run { data_dir, config } => run(open_data_dir(data_dir)?, config),
+        Command::Status { data_dir } => say(&status_text(&open_data_dir(data_dir)?)?),
         Command::ConfigSchema => {
             let schema = serde_json::to_string_pretty(&schemars::schema_for!(NodeConfig))?;
             say(&format!("{schema}\n"))
@@ -139,8 +139,9 @@ fn perform(command: Command) -> anyhow::Result<()> {
     }
 }
 
-fn open_data_dir(data_dir: Option<PathBuf>) -> DataDir {
-    DataDir::at(data_dir.unwrap_or_else(DataDir::default_root))
+/// Absolute: supervisors do not stand in the folder that the agent was started in.
+fn open_data_dir(data_dir: Option<PathBuf>) -> io::Result<DataDir> {
+    Ok(DataDir::at(std::path::absolute(data_dir.unwrap_or_else(DataDir::default_root))?))
 }
 
 fn runtime() -> io::Result<tokio::runtime::Runtime> {

@@ -21,7 +21,7 @@ use crate::effect::Effect;
 use crate::event::{Event, Goal};
 use crate::registry::NodeEntry;
 use crate::scheduler::{self, Decision as Placing};
-use crate::workload::{Desired, WorkloadEntry};
+use crate::workload::{AttemptEntry, Desired, WorkloadEntry};
 
 /// How often an infrastructure loss may start a workload again.
 const INFRA_ATTEMPTS_MAX: u32 = 100;
@@ -242,7 +242,8 @@ fn restart(
     if infrastructure {
         let tries_left =
             !may_run_on(entry, why) && entry.attempt().0.saturating_sub(entry.restarts) < INFRA_ATTEMPTS_MAX;
-        return (!explicit_never && tries_left).then_some((why, None, false));
+        let not_before = infrastructure_pause_ms(entry).map(|pause| work.now().plus_ms(pause));
+        return (!explicit_never && tries_left).then_some((why, not_before, false));
     }
     if matches!(why, WorkloadReason::MaxDuration | WorkloadReason::StopRequested) {
         return None;
@@ -257,6 +258,18 @@ fn restart(
     }
     let pause = (RESTART_PAUSE_MS << entry.restarts.min(6)).min(RESTART_PAUSE_MS_MAX);
     Some((WorkloadReason::Restarted, Some(work.now().plus_ms(pause)), true))
+}
+
+/// How long work that its node lost waits. The first loss moves it at once; a node
+/// that loses it again and again as soon as it starts must not burn all tries in seconds.
+fn infrastructure_pause_ms(entry: &WorkloadEntry) -> Option<i64> {
+    let is_quick_loss = |a: &&AttemptEntry| {
+        let ran_ms = a.started_at.zip(a.ended_at).map_or(0, |(from, to)| to.ms_since(from));
+        a.state == WorkloadState::Lost && ran_ms < RESTART_PAUSE_MS_MAX
+    };
+    let n = entry.attempts.iter().rev().skip_while(|a| a.live).take_while(is_quick_loss).count();
+    let doublings = u32::try_from(n).unwrap_or(u32::MAX).checked_sub(1)?;
+    Some((RESTART_PAUSE_MS << doublings.min(6)).min(RESTART_PAUSE_MS_MAX))
 }
 
 fn watch_mass_loss(work: &mut Work<'_>) {

@@ -328,3 +328,19 @@ fn what_was_given_up_ends_as_its_node_says_when_it_is_back() {
     f.report_as(node, id, attempt, N::Failed, C::Exited, Some(1));
     assert_eq!(f.workload(id).state, WorkloadState::Completed, "an end is told once");
 }
+
+#[test]
+fn a_node_that_loses_work_at_once_does_not_get_it_back_at_once_for_ever() {
+    let mut f = Fleet::with_nodes(1);
+    let id = f.submit(spec(1)).workload_id.unwrap();
+    f.report(id, N::Lost, C::SupervisorGone, None);
+    assert_eq!(f.workload(id).attempts.len(), 2, "the first loss moves it at once");
+    for pause_ms in [1_000, 2_000, 4_000] {
+        f.report(id, N::Lost, C::SupervisorGone, None);
+        let w = f.workload(id);
+        assert_eq!(w.state, WorkloadState::Pending);
+        assert_eq!(w.not_before, Some(f.now.plus_ms(pause_ms)));
+        f.pass(pause_ms / 1_000);
+        assert!(f.workload(id).live().is_some(), "after the pause it is tried again");
+    }
+}
