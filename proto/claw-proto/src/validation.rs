@@ -28,6 +28,7 @@ use crate::closed_enum;
 use crate::limits;
 use crate::spec::{GpuVendor, OnPartition, Priority, RestartPolicy, WorkloadSpec};
 
+pub use checks::is_unprintable;
 pub use gpu_models::{KNOWN_GPU_MODELS, canonical_gpu_model, nearest_gpu_model};
 
 closed_enum! {

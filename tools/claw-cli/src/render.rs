@@ -42,7 +42,7 @@ pub(crate) fn answer(op: Option<&OpDef>, args: &Map<String, Value>, content: &Va
 
 /// Text from elsewhere, without what a terminal would obey.
 pub(crate) fn safe(text: &str) -> String {
-    let clean = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+    let clean = |c: char| if claw_proto::validation::is_unprintable(c) { '\u{fffd}' } else { c };
     text.chars().map(clean).collect()
 }
 

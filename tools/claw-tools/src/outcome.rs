@@ -3,6 +3,7 @@
 use claw_proto::closed_enum;
 use claw_proto::ids::{ApprovalId, NodeId, OperationId, PlanId, WorkloadId};
 use claw_proto::time::Timestamp;
+use claw_proto::validation::is_unprintable;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -192,12 +193,24 @@ pub struct Credential {
     pub usage: String,
 }
 
-/// Cuts a text to so many characters and neutralizes control characters, for
-/// text that came from outside.
+/// Cuts a text to so many characters and neutralizes control characters and those
+/// that hide or reorder text, for text that came from outside.
 pub fn clip(text: &str, chars_max: usize) -> String {
-    let mut out: String = text.chars().take(chars_max).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+    let plain = |c: char| if is_unprintable(c) { '\u{fffd}' } else { c };
+    let mut out: String = text.chars().take(chars_max).map(plain).collect();
     if text.chars().nth(chars_max).is_some() {
         out.push('…');
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::clip;
+
+    #[test]
+    fn what_hides_or_reorders_text_is_neutralized_and_long_text_is_cut() {
+        assert_eq!(clip("a\u{202e}b\u{1b}[31m\u{200b}", 20), "a\u{fffd}b\u{fffd}[31m\u{fffd}");
+        assert_eq!(clip("abcd", 3), "abc…");
+    }
 }

@@ -171,8 +171,10 @@ impl Checker {
                 ArgumentFault { message: format!("{got:?} is not an {INSTANT}"), path, got, near: None }
             }
             _ => {
-                let allowed = self.allowed_at(&path);
-                let near = error.instance().as_str().and_then(|text| nearest(text, allowed.iter().map(String::as_str)));
+                // Only of a list of values can one be meant; a bound is not a word.
+                let values = self.node_at(&path).and_then(|node| node.get("enum")).and_then(Value::as_array);
+                let values: Vec<String> = values.into_iter().flatten().map(plain).collect();
+                let near = error.instance().as_str().and_then(|text| nearest(text, values.iter().map(String::as_str)));
                 ArgumentFault { path, message, got, near }
             }
         }

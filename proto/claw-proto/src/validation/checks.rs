@@ -38,7 +38,7 @@ pub(super) fn indexed(path: &str, index: usize) -> String {
 }
 
 /// Control characters, and characters that reorder or hide text from a reader.
-fn is_unprintable(c: char) -> bool {
+pub fn is_unprintable(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}')
 }
