@@ -236,10 +236,8 @@ fn restart(
     why: WorkloadReason,
 ) -> Option<(WorkloadReason, Option<Timestamp>, bool)> {
     let explicit_never = entry.spec.spec().restart == Some(RestartPolicy::Never);
-    // Lost with its node, not by its own doing: runs elsewhere, unless "never" was said.
-    let infrastructure =
-        state == WorkloadState::Lost || matches!(why, WorkloadReason::PartitionLease | WorkloadReason::NotOnNode);
-    if infrastructure {
+    // Runs elsewhere, unless "never" was said.
+    if is_infrastructure(state, why) {
         let tries_left =
             !may_run_on(entry, why) && entry.attempt().0.saturating_sub(entry.restarts) < INFRA_ATTEMPTS_MAX;
         let not_before = infrastructure_pause_ms(entry).map(|pause| work.now().plus_ms(pause));
@@ -260,12 +258,18 @@ fn restart(
     Some((WorkloadReason::Restarted, Some(work.now().plus_ms(pause)), true))
 }
 
+/// It ended by its node's doing or with its node's GPU, not by its own.
+fn is_infrastructure(state: WorkloadState, why: WorkloadReason) -> bool {
+    use WorkloadReason as R;
+    state == WorkloadState::Lost || matches!(why, R::PartitionLease | R::NotOnNode | R::GpuMissing)
+}
+
 /// How long work that its node lost waits. The first loss moves it at once; a node
 /// that loses it again and again as soon as it starts must not burn all tries in seconds.
 fn infrastructure_pause_ms(entry: &WorkloadEntry) -> Option<i64> {
     let is_quick_loss = |a: &&AttemptEntry| {
         let ran_ms = a.started_at.zip(a.ended_at).map_or(0, |(from, to)| to.ms_since(from));
-        a.state == WorkloadState::Lost && ran_ms < RESTART_PAUSE_MS_MAX
+        is_infrastructure(a.state, a.reason) && ran_ms < RESTART_PAUSE_MS_MAX
     };
     let n = entry.attempts.iter().rev().skip_while(|a| a.live).take_while(is_quick_loss).count();
     let doublings = u32::try_from(n).unwrap_or(u32::MAX).checked_sub(1)?;

@@ -344,3 +344,13 @@ fn a_node_that_loses_work_at_once_does_not_get_it_back_at_once_for_ever() {
         assert!(f.workload(id).live().is_some(), "after the pause it is tried again");
     }
 }
+
+#[test]
+fn a_gpu_that_died_before_the_start_is_not_the_workloads_failure() {
+    let mut f = Fleet::with_nodes(2);
+    let id = f.submit(spec(1)).workload_id.unwrap();
+    f.report(id, N::Failed, C::GpuMissing, None);
+    let w = f.workload(id);
+    assert_eq!((w.attempts.len(), w.attempts[0].reason, w.restarts), (2, WorkloadReason::GpuMissing, 0));
+    assert!(w.live().is_some(), "it is placed again, and its own restarts are not touched");
+}
