@@ -1,5 +1,6 @@
 //! Properties of decisions over random histories, and the stories that people rely on.
 
+mod annotations;
 mod fleet;
 mod properties;
 mod review;

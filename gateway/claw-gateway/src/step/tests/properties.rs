@@ -13,7 +13,7 @@ use crate::scheduler::{Decision, decide};
 use crate::{Command, Operation, invariants, step};
 
 #[derive(Debug, Clone)]
-enum Move {
+pub(super) enum Move {
     Submit { gpus: u32, nvlink: bool, priority: usize, keep: bool, restart: bool, apply: bool },
     Report { pick: usize, state: usize },
     Stop { pick: usize },
@@ -28,7 +28,7 @@ enum Move {
     Pass { seconds: i64 },
 }
 
-fn moves() -> impl Strategy<Value = Move> {
+pub(super) fn moves() -> impl Strategy<Value = Move> {
     prop_oneof![
         6 => (0_u32..9, any::<bool>(), 0_usize..5, any::<bool>(), any::<bool>(), prop::bool::weighted(0.8))
             .prop_map(|(gpus, nvlink, priority, keep, restart, apply)| Move::Submit { gpus, nvlink, priority, keep, restart, apply }),
@@ -68,7 +68,7 @@ fn wanted(gpus: u32, linked: bool, priority: usize, keep: bool, restart: bool) -
 }
 
 /// Performs one move; refusals are fine, broken invariants are not.
-fn play(f: &mut Fleet, m: &Move) {
+pub(super) fn play(f: &mut Fleet, m: &Move) {
     let nth = |f: &Fleet, pick: usize| {
         let n = f.cluster.workloads.len();
         (n > 0).then(|| f.cluster.workloads.iter().nth(pick % n).map(|w| w.workload_id)).flatten()
