@@ -88,8 +88,29 @@ pub struct SegmentWriter {
     file_bytes: u64,
     n_segments: VecDeque<u64>,
     next_sequence: u64,
+    tail: Option<(Timestamp, u64)>,
     buffer: Vec<u8>,
     buffer_first: u64,
+}
+
+/// Time of the last line of the segments and how many lines at the end have it;
+/// the number is that of the next line.
+fn read_tail(folder: &Path, stream: LogStream, segments: &[u64]) -> io::Result<(u64, Option<(Timestamp, u64)>)> {
+    let mut next_sequence = segments.last().copied().unwrap_or(1);
+    let mut tail: Option<(Timestamp, u64)> = None;
+    for first in segments {
+        let bytes = fs::read(folder.join(segment_name(stream, *first)))?;
+        let mut rest = bytes.as_slice();
+        while let Some((line, n_bytes)) = read_frame(rest) {
+            next_sequence = next_sequence.max(line.sequence + 1);
+            tail = match tail {
+                Some((at, n)) if at == line.at => Some((at, n + 1)),
+                Some(_) | None => Some((line.at, 1)),
+            };
+            rest = &rest[n_bytes..];
+        }
+    }
+    Ok((next_sequence, tail))
 }
 
 impl SegmentWriter {
@@ -99,15 +120,7 @@ impl SegmentWriter {
     /// What the file system says.
     pub fn open(folder: &Path, stream: LogStream, bytes_max: u64) -> io::Result<Self> {
         let segments = list(folder, stream)?;
-        let mut next_sequence = segments.last().copied().unwrap_or(1);
-        if let Some(last) = segments.last() {
-            let bytes = fs::read(folder.join(segment_name(stream, *last)))?;
-            let mut rest = bytes.as_slice();
-            while let Some((line, n_bytes)) = read_frame(rest) {
-                next_sequence = line.sequence + 1;
-                rest = &rest[n_bytes..];
-            }
-        }
+        let (next_sequence, tail) = read_tail(folder, stream, &segments)?;
         Ok(Self {
             folder: folder.to_path_buf(),
             stream,
@@ -117,9 +130,16 @@ impl SegmentWriter {
             file_bytes: 0,
             n_segments: segments.into(),
             next_sequence,
+            tail,
             buffer: Vec::new(),
             buffer_first: next_sequence,
         })
+    }
+
+    /// Time of the last line that an earlier writer left, and how many lines
+    /// at the end have that very time.
+    pub fn tail(&self) -> Option<(Timestamp, u64)> {
+        self.tail
     }
 
     /// Adds a line; it is on its way to disk after the next [`Self::flush`].

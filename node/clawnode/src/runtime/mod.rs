@@ -2,7 +2,9 @@
 //! without waiting and tells what happens through a channel.
 
 pub mod execution_log;
+pub mod docker;
 pub mod folder;
+mod line_log;
 pub mod process;
 pub mod sim;
 

@@ -7,52 +7,10 @@ use claw_proto::message::LogStream;
 use tokio::io::AsyncReadExt as _;
 use tokio::process::{Child, ChildStderr, ChildStdout};
 
-use crate::clock;
-use crate::logs::SegmentWriter;
-use crate::logs::lines::LineSplitter;
+use crate::runtime::line_log::LineLog;
 
 /// Bytes taken from a pipe at once.
 const READ_BYTES: usize = 64 * 1024;
-
-/// One stream of the program.
-#[derive(Debug)]
-struct Stream {
-    splitter: LineSplitter,
-    writer: SegmentWriter,
-    failing: bool,
-}
-
-impl Stream {
-    fn open(folder: &Path, stream: LogStream, bytes_max: u64) -> io::Result<Self> {
-        let writer = SegmentWriter::open(folder, stream, bytes_max)?;
-        Ok(Self { splitter: LineSplitter::default(), writer, failing: false })
-    }
-
-    fn take(&mut self, bytes: &[u8]) {
-        let at = clock::wall();
-        self.splitter.feed(bytes, |line| self.writer.push(at, line));
-        self.flush();
-    }
-
-    /// A full disk costs lines, never the program.
-    fn flush(&mut self) {
-        match self.writer.flush() {
-            Ok(()) => self.failing = false,
-            Err(error) => {
-                if !self.failing {
-                    tracing::warn!(%error, "log lines are lost");
-                }
-                self.failing = true;
-            }
-        }
-    }
-
-    fn finish(&mut self) {
-        let at = clock::wall();
-        self.splitter.finish(|line| self.writer.push(at, line));
-        self.flush();
-    }
-}
 
 /// All streams of a program, and the supervisor's own notes.
 #[derive(Debug)]
@@ -61,9 +19,9 @@ pub(super) struct Output {
     stderr: Option<ChildStderr>,
     stdout_buffer: Vec<u8>,
     stderr_buffer: Vec<u8>,
-    stdout_log: Stream,
-    stderr_log: Stream,
-    system_log: Stream,
+    stdout_log: LineLog,
+    stderr_log: LineLog,
+    system_log: LineLog,
 }
 
 impl Output {
@@ -73,16 +31,15 @@ impl Output {
             stderr: child.stderr.take(),
             stdout_buffer: Vec::with_capacity(READ_BYTES),
             stderr_buffer: Vec::with_capacity(READ_BYTES),
-            stdout_log: Stream::open(logs, LogStream::Stdout, bytes_max)?,
-            stderr_log: Stream::open(logs, LogStream::Stderr, bytes_max)?,
-            system_log: Stream::open(logs, LogStream::System, bytes_max)?,
+            stdout_log: LineLog::open(logs, LogStream::Stdout, bytes_max)?,
+            stderr_log: LineLog::open(logs, LogStream::Stderr, bytes_max)?,
+            system_log: LineLog::open(logs, LogStream::System, bytes_max)?,
         })
     }
 
     /// Adds a note of the supervisor.
     pub(super) fn note(&mut self, text: &str) {
-        self.system_log.writer.push(clock::wall(), text.as_bytes());
-        self.system_log.flush();
+        self.system_log.note(text);
     }
 
     /// Takes the next bytes of either stream; never returns once both are at

@@ -1,0 +1,4 @@
+//! Containers on a Docker or Podman engine of this machine.
+
+pub mod config;
+pub mod engine;
