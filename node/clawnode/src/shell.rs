@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::clock;
+use crate::gpu::Fleet;
 use crate::link::{Connection, Link, LinkError, LinkEvent, Received};
 use crate::logs::LogPump;
 use crate::node::{Action, CloseReason, DurableChange, Input, Node, RuntimeEvent};
@@ -293,10 +294,12 @@ impl Agent {
         self.feed(Input::StorageFailed { now: clock::now(), detail: error.to_string() });
     }
 
-    fn set_capabilities(&mut self, gpus: Vec<claw_proto::topology::GpuInfo>) {
+    fn set_gpus(&mut self, fleet: Fleet) {
+        let Fleet { driver, gpus, findings: _ } = fleet;
         if self.capabilities.gpus == gpus {
             return;
         }
+        self.capabilities.gpu_driver = driver;
         for gpu in gpus.iter().filter(|gpu| gpu.health == GpuHealth::Failed) {
             self.each_runtime(|runtime| runtime.gpu_failed(&gpu.uuid));
         }

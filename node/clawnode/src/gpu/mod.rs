@@ -1,90 +1,84 @@
 //! The GPUs of a node, behind one interface.
 //!
-//! A driver lists GPUs and measures them. `sim` and `none` are ordinary drivers
-//! chosen by config; what a simulated driver reports says so.
+//! A [`GpuDriver`] lists GPUs, measures them and tells what happened to them.
+//! The [`GpuDetector`] runs several drivers, each on a thread of its own: one
+//! that hangs or panics is a finding, never a node that stands still. Two
+//! drivers that see one GPU are joined by its PCI address. `sim` and `none` are
+//! ordinary drivers chosen by config; what a simulated driver reports says so.
 
+pub mod detector;
+pub mod merge;
 pub mod none;
+pub mod select;
+pub mod shapes;
 pub mod sim;
 #[cfg(test)]
 mod tests;
+pub mod worker;
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::sync::Arc;
 
-use claw_proto::ids::GpuUuid;
+use claw_proto::ids::{GpuUuid, WorkloadId};
 use claw_proto::message::GpuMetrics;
 use claw_proto::topology::{GpuDriver as GpuDriverKind, GpuInfo};
 
-use none::NoGpus;
-use sim::{SimFleet, SimGpus, SimSpecError};
+pub use detector::{Fleet, GpuDetector};
+pub use select::{GpuConfigError, GpuOptions};
+use shapes::{GpuEvent, NodeFinding};
 
-/// One way to see GPUs.
-pub trait GpuDriver: Send {
+/// What a driver sees now.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Seen {
+    /// Its GPUs, with their health. `index` is the driver's own; the detector numbers anew.
+    pub gpus: Vec<GpuInfo>,
+    /// What stands in the way of seeing or using them.
+    pub findings: Vec<NodeFinding>,
+}
+
+/// Says which workload a process of this host belongs to.
+pub type OwnerOf = Arc<dyn Fn(u32) -> Option<WorkloadId> + Send + Sync>;
+
+/// What a measurement needs to know about the node.
+#[derive(Clone)]
+pub struct Sampling {
+    /// Since the start of the agent, milliseconds.
+    pub uptime_ms: u64,
+    /// GPUs that a workload holds.
+    pub held: Arc<BTreeSet<GpuUuid>>,
+    /// Which workload a process belongs to.
+    pub owner_of: OwnerOf,
+}
+
+impl std::fmt::Debug for Sampling {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sampling").field("uptime_ms", &self.uptime_ms).field("held", &self.held).finish_non_exhaustive()
+    }
+}
+
+impl Sampling {
+    /// A measurement for which no process is known.
+    pub fn new(uptime_ms: u64, held: BTreeSet<GpuUuid>) -> Self {
+        Self { uptime_ms, held: Arc::new(held), owner_of: Arc::new(|_| None) }
+    }
+}
+
+/// One way to see GPUs. It lives on a thread of its own, is made there, and may
+/// block: the detector waits for no driver longer than its deadline.
+pub trait GpuDriver {
     /// Which driver it is.
     fn kind(&self) -> GpuDriverKind;
 
-    /// The GPUs that are there now, with their health. `uptime_ms` counts from
-    /// the start of the agent.
-    fn detect(&mut self, uptime_ms: u64) -> Vec<GpuInfo>;
+    /// The GPUs that are there now. `uptime_ms` counts from the start of the agent.
+    /// What cannot be seen is a finding; a GPU that was seen before and is gone
+    /// may be left out: the detector remembers it.
+    fn detect(&mut self, uptime_ms: u64) -> Seen;
 
-    /// Measures every GPU that answers; `held` are those that a workload holds.
-    fn measure(&mut self, uptime_ms: u64, held: &BTreeSet<GpuUuid>) -> Vec<GpuMetrics>;
-}
+    /// Measures every GPU that answers.
+    fn measure(&mut self, sampling: &Sampling) -> Vec<GpuMetrics>;
 
-/// Why the configured driver cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum GpuConfigError {
-    /// No driver of this name is built.
-    #[error("gpu {got:?} is not a driver: use \"none\" or \"sim:<model>x<count>\", such as sim:h100x8")]
-    Unknown {
-        /// What was given.
-        got: String,
-    },
-    /// The simulated GPUs cannot be made.
-    #[error(transparent)]
-    Sim(#[from] SimSpecError),
-}
-
-/// Picks the driver that the config names, and asks it.
-pub struct GpuDetector {
-    driver: Box<dyn GpuDriver>,
-}
-
-impl std::fmt::Debug for GpuDetector {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("GpuDetector").field("driver", &self.driver.kind()).finish()
-    }
-}
-
-impl GpuDetector {
-    /// The driver for the config value `gpu`. UUIDs of simulated GPUs come from
-    /// the node's name; their faults from `faults`, if that file exists.
-    ///
-    /// # Errors
-    /// [`GpuConfigError`].
-    pub fn new(gpu: &str, node_name: &str, faults: PathBuf) -> Result<Self, GpuConfigError> {
-        let driver: Box<dyn GpuDriver> = match gpu.split_once(':') {
-            None if gpu == "none" => Box::new(NoGpus),
-            Some(("sim", fleet)) => Box::new(SimGpus::new(fleet.parse::<SimFleet>()?, node_name, faults)),
-            None | Some(_) => {
-                return Err(GpuConfigError::Unknown { got: gpu.to_owned() });
-            }
-        };
-        Ok(Self { driver })
-    }
-
-    /// Which driver was picked.
-    pub fn kind(&self) -> GpuDriverKind {
-        self.driver.kind()
-    }
-
-    /// The GPUs that are there now.
-    pub fn detect(&mut self, uptime_ms: u64) -> Vec<GpuInfo> {
-        self.driver.detect(uptime_ms)
-    }
-
-    /// Measures them.
-    pub fn measure(&mut self, uptime_ms: u64, held: &BTreeSet<GpuUuid>) -> Vec<GpuMetrics> {
-        self.driver.measure(uptime_ms, held)
+    /// What happened to the GPUs since the last call; asked after each detection.
+    fn events(&mut self) -> Vec<GpuEvent> {
+        Vec::new()
     }
 }

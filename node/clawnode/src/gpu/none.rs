@@ -1,12 +1,9 @@
 //! A node without GPUs.
 
-use std::collections::BTreeSet;
-
-use claw_proto::ids::GpuUuid;
 use claw_proto::message::GpuMetrics;
-use claw_proto::topology::{GpuDriver as GpuDriverKind, GpuInfo};
+use claw_proto::topology::GpuDriver as GpuDriverKind;
 
-use super::GpuDriver;
+use super::{GpuDriver, Sampling, Seen};
 
 /// Sees none.
 #[derive(Debug, Clone, Copy)]
@@ -17,11 +14,11 @@ impl GpuDriver for NoGpus {
         GpuDriverKind::None
     }
 
-    fn detect(&mut self, _uptime_ms: u64) -> Vec<GpuInfo> {
-        Vec::new()
+    fn detect(&mut self, _uptime_ms: u64) -> Seen {
+        Seen::default()
     }
 
-    fn measure(&mut self, _uptime_ms: u64, _held: &BTreeSet<GpuUuid>) -> Vec<GpuMetrics> {
+    fn measure(&mut self, _sampling: &Sampling) -> Vec<GpuMetrics> {
         Vec::new()
     }
 }

@@ -12,7 +12,6 @@
 //! until_s = 60         # healthy again after; without it the fault stays
 //! ```
 
-use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -27,7 +26,7 @@ use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use tracing::warn;
 
-use super::GpuDriver;
+use super::{GpuDriver, Sampling, Seen};
 
 /// Xid errors after which the driver cannot use the GPU until it is reset or
 /// replaced; others are noted as degraded.
@@ -271,16 +270,18 @@ impl GpuDriver for SimGpus {
         GpuDriverKind::Sim
     }
 
-    fn detect(&mut self, uptime_ms: u64) -> Vec<GpuInfo> {
+    fn detect(&mut self, uptime_ms: u64) -> Seen {
         self.refresh_faults();
         let state = |gpu: &GpuInfo| {
             let (health, health_reason) = self.health(gpu.index, uptime_ms);
             GpuInfo { health, health_reason, ..gpu.clone() }
         };
-        self.gpus.iter().map(state).collect()
+        Seen { gpus: self.gpus.iter().map(state).collect(), findings: Vec::new() }
     }
 
-    fn measure(&mut self, uptime_ms: u64, held: &BTreeSet<GpuUuid>) -> Vec<GpuMetrics> {
+    fn measure(&mut self, sampling: &Sampling) -> Vec<GpuMetrics> {
+        let Sampling { uptime_ms, held, .. } = sampling;
+        let uptime_ms = *uptime_ms;
         self.refresh_faults();
         let answers = self.gpus.iter().filter(|gpu| self.health(gpu.index, uptime_ms).0 != GpuHealth::Failed);
         let measure = |gpu: &GpuInfo| {

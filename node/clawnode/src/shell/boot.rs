@@ -18,7 +18,7 @@ use super::{Agent, AgentEvent, RUNTIME_EVENTS_MAX};
 use crate::clock;
 use crate::config::NodeConfig;
 use crate::endpoint::{Endpoint, EndpointError};
-use crate::gpu::{GpuConfigError, GpuDetector};
+use crate::gpu::{GpuConfigError, GpuDetector, GpuOptions};
 use crate::identity::{DataDir, Identity, IdentityError};
 use crate::link::Link;
 use crate::logs::LogPump;
@@ -90,7 +90,7 @@ impl AgentOptions {
         let name = config.name.clone().unwrap_or_else(|| identity.name.clone());
         let settings = NodeSettings::default();
         let mut probe = Probe {
-            detector: GpuDetector::new(config.gpu(), &name, data_dir.faults())?,
+            detector: GpuDetector::new(GpuOptions::new(config.gpu(), &name, data_dir.faults()))?,
             sampler: Sampler::new(data_dir.root())?,
             started: Clock::now(),
         };
@@ -195,7 +195,7 @@ fn allowed(config: &NodeConfig) -> Vec<RuntimeKind> {
 
 fn capabilities(config: &NodeConfig, probe: &mut Probe, runtimes: Vec<RuntimeKind>) -> NodeCapabilities {
     let facts = probe.sampler.facts();
-    let gpu_driver = probe.detector.kind();
+    let fleet = probe.detector.detect(0);
     let mut labels = config.labels.clone();
     if runtimes.contains(&RuntimeKind::Process) {
         labels.insert(PROCESS_LABEL.0.to_owned(), PROCESS_LABEL.1.to_owned());
@@ -208,9 +208,9 @@ fn capabilities(config: &NodeConfig, probe: &mut Probe, runtimes: Vec<RuntimeKin
         cpu_millis: facts.cpu_millis,
         memory_mib: facts.memory_mib,
         disk_mib: facts.disk_mib,
-        gpu_driver,
-        gpus: probe.detector.detect(0),
-        simulated: gpu_driver == GpuDriver::Sim || runtimes == [RuntimeKind::Sim],
+        gpu_driver: fleet.driver,
+        gpus: fleet.gpus,
+        simulated: fleet.driver == GpuDriver::Sim || runtimes == [RuntimeKind::Sim],
         runtimes,
         labels,
     }

@@ -7,14 +7,13 @@ use std::time::{Duration, Instant as Clock};
 
 use claw_proto::ids::GpuUuid;
 use claw_proto::message::{GpuMetrics, LogKey, SystemMetrics};
-use claw_proto::topology::GpuInfo;
 use tokio::task::JoinError;
 use tokio::time::Instant;
 use tracing::error;
 
 use super::Agent;
 use crate::clock;
-use crate::gpu::GpuDetector;
+use crate::gpu::{Fleet, GpuDetector, Sampling};
 use crate::logs::LogPump;
 use crate::logs::pump::Polled;
 use crate::node::{DurableChange, Input};
@@ -64,7 +63,7 @@ impl Probe {
 pub(super) enum Job {
     Stored { store: Store, batch: Vec<(u64, DurableChange)>, result: io::Result<()> },
     Polled { pump: LogPump, polled: Polled, session: u64 },
-    Seen { probe: Probe, gpus: Vec<GpuInfo> },
+    Seen { probe: Probe, fleet: Fleet },
     Measured { probe: Probe, gpus: Vec<GpuMetrics>, system: SystemMetrics },
 }
 
@@ -101,8 +100,8 @@ impl Agent {
     pub(super) fn start_health(&mut self) {
         let Some(mut probe) = self.probe.take() else { return };
         self.jobs.spawn_blocking(move || {
-            let gpus = probe.detector.detect(probe.uptime_ms());
-            Job::Seen { probe, gpus }
+            let fleet = probe.detector.detect(probe.uptime_ms());
+            Job::Seen { probe, fleet }
         });
     }
 
@@ -111,7 +110,7 @@ impl Agent {
         let held: BTreeSet<GpuUuid> = self.held_gpus();
         self.metrics_at = Instant::now() + Duration::from_millis(self.node.settings().metrics_interval_ms);
         self.jobs.spawn_blocking(move || {
-            let gpus = probe.detector.measure(probe.uptime_ms(), &held);
+            let gpus = probe.detector.measure(&Sampling::new(probe.uptime_ms(), held));
             let system = probe.sampler.measure();
             Job::Measured { probe, gpus, system }
         });
@@ -149,9 +148,9 @@ impl Agent {
                     self.start_pump();
                 }
             }
-            Ok(Job::Seen { probe, gpus }) => {
+            Ok(Job::Seen { probe, fleet }) => {
                 self.probe = Some(probe);
-                self.set_capabilities(gpus);
+                self.set_gpus(fleet);
             }
             Ok(Job::Measured { probe, gpus, system }) => {
                 self.probe = Some(probe);

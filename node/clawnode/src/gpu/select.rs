@@ -1,0 +1,110 @@
+//! From the config value `gpu` to drivers.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use claw_proto::topology::GpuDriver as GpuDriverKind;
+
+use super::none::NoGpus;
+use super::sim::{SimFleet, SimGpus, SimSpecError};
+use super::worker::{MakeDriver, Patience};
+
+/// What the drivers are made from.
+#[derive(Debug, Clone)]
+pub struct GpuOptions {
+    /// The config value `gpu`: `auto`, `none`, `sim:<model>x<count>`, or drivers such as `nvml,vulkan`.
+    pub gpu: String,
+    /// The node's name; UUIDs of simulated GPUs come from it.
+    pub node_name: String,
+    /// Faults of simulated GPUs, if that file exists.
+    pub faults: PathBuf,
+    /// NVIDIA's management library; found by the loader if absent.
+    pub nvml_library: Option<PathBuf>,
+    /// Where sysfs is mounted.
+    pub sysfs_root: PathBuf,
+    /// How long drivers are waited for.
+    pub patience: Patience,
+}
+
+impl GpuOptions {
+    /// The options for a config value, everything else as on a normal host.
+    pub fn new(gpu: &str, node_name: &str, faults: PathBuf) -> Self {
+        Self {
+            gpu: gpu.to_owned(),
+            node_name: node_name.to_owned(),
+            faults,
+            nvml_library: None,
+            sysfs_root: PathBuf::from("/sys"),
+            patience: Patience::default(),
+        }
+    }
+}
+
+/// Why the configured drivers cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum GpuConfigError {
+    /// No driver of this name is built.
+    #[error(
+        "gpu {got:?} is not a driver: use \"auto\", \"none\", \"sim:<model>x<count>\" such as sim:h100x8, or some of {known}"
+    )]
+    Unknown {
+        /// What was given.
+        got: String,
+        /// The names of drivers.
+        known: &'static str,
+    },
+    /// A driver is named twice.
+    #[error("gpu names {got} twice")]
+    Twice {
+        /// Which.
+        got: GpuDriverKind,
+    },
+    /// The simulated GPUs cannot be made.
+    #[error(transparent)]
+    Sim(#[from] SimSpecError),
+}
+
+/// Drivers of real GPUs, as the config names them.
+const KNOWN: &str = "nvml, rocm, vulkan, metal";
+
+/// Drivers that `auto` tries, the ones that win first.
+const AUTO: &[GpuDriverKind] = &[GpuDriverKind::Nvml, GpuDriverKind::Rocm, GpuDriverKind::Metal, GpuDriverKind::Vulkan];
+
+/// The drivers of a configuration, the ones that win first.
+pub(super) fn drivers(options: GpuOptions) -> Result<Vec<(GpuDriverKind, MakeDriver)>, GpuConfigError> {
+    let text = options.gpu.clone();
+    if text == "none" {
+        return Ok(vec![(GpuDriverKind::None, Arc::new(|| Box::new(NoGpus)))]);
+    }
+    if let Some(fleet) = text.strip_prefix("sim:") {
+        let fleet: SimFleet = fleet.parse()?;
+        let (node_name, faults) = (options.node_name, options.faults);
+        let make: MakeDriver = Arc::new(move || Box::new(SimGpus::new(fleet, &node_name, faults.clone())));
+        return Ok(vec![(GpuDriverKind::Sim, make)]);
+    }
+    let auto = text == "auto";
+    let kinds = if auto { AUTO.to_vec() } else { named(&text)? };
+    Ok(kinds.into_iter().filter_map(|kind| Some((kind, make(kind, &options, auto)?))).collect())
+}
+
+fn named(text: &str) -> Result<Vec<GpuDriverKind>, GpuConfigError> {
+    let mut kinds = BTreeSet::new();
+    for name in text.split(',').map(str::trim) {
+        let kind = GpuDriverKind::from_text(name).filter(|kind| AUTO.contains(kind));
+        let kind = kind.ok_or_else(|| GpuConfigError::Unknown { got: text.to_owned(), known: KNOWN })?;
+        if !kinds.insert(kind) {
+            return Err(GpuConfigError::Twice { got: kind });
+        }
+    }
+    Ok(AUTO.iter().copied().filter(|kind| kinds.contains(kind)).collect())
+}
+
+/// The driver of a kind. With `auto`, one that finds nothing of its vendor stays silent about it.
+fn make(kind: GpuDriverKind, options: &GpuOptions, auto: bool) -> Option<MakeDriver> {
+    let _ = (options, auto);
+    match kind {
+        GpuDriverKind::None | GpuDriverKind::Sim => None,
+        GpuDriverKind::Nvml | GpuDriverKind::Rocm | GpuDriverKind::Metal | GpuDriverKind::Vulkan => None,
+    }
+}
