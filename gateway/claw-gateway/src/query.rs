@@ -80,5 +80,9 @@ pub fn desired(w: &WorkloadEntry) -> Option<DesiredWorkload> {
         on_partition: w.spec.on_partition(),
         grace_s: w.spec.grace_s(),
         max_duration_s: w.spec.spec().max_duration_s,
+        // The shell fills in values that are not in the state.
+        secrets: Vec::new(),
+        registry_auth: None,
+        ranks: None,
     })
 }

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use claw_proto::codec::{CodecError, encode_node};
 use claw_proto::ids::NodeId;
-use claw_proto::message::NodeSettings;
+use claw_proto::message::{GatewayMessage, NodeMessage, NodeSettings, TaskErrorCode};
 use claw_proto::spec::RuntimeKind;
 use claw_proto::topology::{GpuHealth, NodeCapabilities};
 use tokio::sync::mpsc;
@@ -190,6 +190,7 @@ impl Agent {
             }
             Action::LogsAcked { acks, resume: true } => self.registered(acks),
             Action::LogsAcked { acks, resume: false } => self.pump_commands.push(PumpCommand::Acked { acks }),
+            Action::Shell(message) => self.shell_message(*message),
             Action::ApplySettings(settings) => self.apply_settings(&settings),
             Action::CloseConnection { why, detail } => self.close(why, &detail),
         }
@@ -221,6 +222,18 @@ impl Agent {
         info!(%node_id, "registered");
         if self.news.try_send(AgentEvent::Registered { node_id }).is_err() {
             tracing::debug!("nobody listens to the agent's news");
+        }
+    }
+
+    /// A task or a certificate.
+    fn shell_message(&mut self, message: GatewayMessage) {
+        match message {
+            GatewayMessage::Exec { task, .. } | GatewayMessage::ReadOutput { task, .. } => {
+                let message = "no runtime of this node does that".to_owned();
+                let failed = NodeMessage::TaskFailed { task, code: TaskErrorCode::Unsupported, message };
+                self.feed(Input::Say { now: clock::now(), message: Box::new(failed) });
+            }
+            other => tracing::debug!(?other, "nothing to do"),
         }
     }
 

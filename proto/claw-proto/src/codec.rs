@@ -11,6 +11,7 @@
 //! Not checked here, for it needs memory of what came before: the order of
 //! frames, records and lines, and whether a generation is stale.
 
+mod capabilities;
 mod enums;
 mod error;
 mod gateway;
@@ -20,8 +21,11 @@ mod node;
 mod parts;
 mod sets;
 mod spec;
+mod tasks;
+mod telemetry;
 #[cfg(test)]
 mod tests;
+mod versions;
 
 use prost::Message as _;
 
@@ -34,6 +38,7 @@ use crate::wire::node_v1::envelope::Body;
 pub use error::{CodecError, FieldProblem};
 pub use negotiation::{Side, VersionMismatch, negotiate};
 pub use sets::desired_set_messages;
+pub use versions::{NotInVersion, check_version, for_version};
 
 /// The frame of a node's message.
 pub fn encode_node(envelope: &Envelope<NodeMessage>) -> Vec<u8> {

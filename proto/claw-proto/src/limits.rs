@@ -2,7 +2,7 @@
 //! between them asserted at compile time.
 
 /// Protocol version that this build speaks.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 /// Oldest protocol version that this build understands.
 pub const PROTOCOL_VERSION_MIN: u32 = 1;
 
@@ -30,6 +30,29 @@ pub const NODE_TEXT_CHARS_MAX: usize = 255;
 pub const GPU_UUID_CHARS_MAX: usize = 128;
 /// Most runtimes of one node.
 pub const RUNTIMES_PER_NODE_MAX: usize = 16;
+
+/// Most processes that are told of one GPU.
+pub const PROCESSES_PER_GPU_MAX: usize = 64;
+/// Most events of one `GpuEvents` message.
+pub const GPU_EVENTS_PER_MESSAGE_MAX: usize = 256;
+/// Most findings of one node.
+pub const FINDINGS_PER_NODE_MAX: usize = 64;
+/// Most network interfaces of one node.
+pub const NICS_PER_NODE_MAX: usize = 128;
+/// Longest certificate, or request for one, bytes.
+pub const CERTIFICATE_BYTES_MAX: usize = 16 * 1024;
+/// Most certificates of one chain or trust bundle.
+pub const CERTIFICATES_MAX: usize = 8;
+/// Largest value of a secret, bytes.
+pub const SECRET_BYTES_MAX: usize = 64 * 1024;
+/// All secrets of one workload, bytes.
+pub const SECRETS_BYTES_MAX: usize = 256 * 1024;
+/// Most output bytes of one task, each stream, and of one piece of a file.
+pub const TASK_BYTES_MAX: usize = 1024 * 1024;
+/// Longest time of one task, milliseconds.
+pub const TASK_TIMEOUT_MS_MAX: u64 = 300_000;
+/// Most entries of a folder in one answer.
+pub const OUTPUT_ENTRIES_MAX: usize = 1_000;
 
 /// Largest tool argument object, bytes.
 pub const ARGUMENT_BYTES_MAX: usize = 256 * 1024;
@@ -137,6 +160,8 @@ const _: () = assert!(STATUS_RECORDS_PER_MESSAGE_MAX * (DETAIL_BYTES_MAX + 256) 
 const _: () = assert!(STATUS_RECORDS_PER_MESSAGE_MAX <= STATUS_OUTBOX_RECORDS_MAX);
 const _: () = assert!(LOG_BYTES_PER_MESSAGE_MAX * 2 < FRAME_BYTES_MAX);
 const _: () = assert!(ARGUMENT_BYTES_MAX * 2 < FRAME_BYTES_MAX);
+const _: () = assert!(TASK_BYTES_MAX * 3 < FRAME_BYTES_MAX);
+const _: () = assert!(SECRETS_BYTES_MAX + (ENV_BYTES_MAX + 2 * COMMAND_BYTES_MAX) * 2 < FRAME_BYTES_MAX / 2);
 const _: () = assert!((ENV_BYTES_MAX + 2 * COMMAND_BYTES_MAX) * 2 < FRAME_BYTES_MAX);
 const _: () = assert!(ENV_VALUE_BYTES_MAX < ENV_BYTES_MAX && COMMAND_ARG_BYTES_MAX < COMMAND_BYTES_MAX);
 const _: () = assert!(STOP_AFTER_S_MIN as u64 * 1_000 > HEARTBEAT_INTERVAL_MS);

@@ -6,6 +6,10 @@
 //! *after* it journaled their effect; the gateway takes each effect once,
 //! because a record names workload, attempt and a state that only moves forward.
 
+mod secrets;
+mod tasks;
+mod telemetry;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -15,6 +19,10 @@ use crate::ids::{Attempt, Generation, GpuUuid, NodeId, WorkloadId};
 use crate::spec::{OnPartition, RuntimeKind, WorkloadSpec};
 use crate::time::Timestamp;
 use crate::topology::NodeCapabilities;
+
+pub use secrets::{RegistryAuth, SecretBytes, SecretFile};
+pub use tasks::{OutputContent, OutputEntry, RankAssignment, TaskErrorCode, TaskId};
+pub use telemetry::{GpuDetails, GpuEvent, GpuEventKind, GpuProcess, RemappedRows, ThrottleReason, WorkloadMetrics};
 
 /// What surrounds every message.
 #[derive(Debug, Clone, PartialEq)]
@@ -100,7 +108,17 @@ closed_enum! {
         /// The agent restarted and its simulated workloads ended with it.
         AgentRestarted = "agent_restarted",
         /// A newer attempt or an unknown workload: not wanted here any more.
-        Superseded = "superseded"
+        Superseded = "superseded",
+        /// The image could not be fetched.
+        PullFailed = "pull_failed",
+        /// The node's policy does not allow the image.
+        ImageRefused = "image_refused",
+        /// The container did not get the GPUs that it was given.
+        GpuNotAttached = "gpu_not_attached",
+        /// A volume is not there or not allowed.
+        VolumeRefused = "volume_refused",
+        /// The container engine failed or went away.
+        EngineFailed = "engine_failed"
     }
 }
 
@@ -216,6 +234,9 @@ pub struct GpuMetrics {
     pub power_watts: f32,
     /// The numbers come from a simulated driver.
     pub simulated: bool,
+    /// Further numbers, as far as the driver tells them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub details: Option<Box<GpuDetails>>,
 }
 
 /// The host's metrics.
@@ -280,6 +301,13 @@ pub enum NodeMessage {
         gpus: Vec<GpuMetrics>,
         /// Host.
         system: SystemMetrics,
+        /// Attempts that run.
+        workloads: Vec<WorkloadMetrics>,
+    },
+    /// What drivers reported of GPUs.
+    GpuEvents {
+        /// Events, oldest first.
+        events: Vec<GpuEvent>,
     },
     /// Log lines.
     Logs {
@@ -295,6 +323,42 @@ pub enum NodeMessage {
     CapabilitiesChanged {
         /// What it has now.
         capabilities: NodeCapabilities,
+    },
+    /// The node asks for a new certificate.
+    RenewCertificate {
+        /// PKCS #10 request, DER, signed by its new key.
+        csr_der: Vec<u8>,
+    },
+    /// A command in a workload has ended.
+    ExecDone {
+        /// Which task.
+        task: TaskId,
+        /// Exit code; none if it was ended for its time.
+        exit_code: Option<i32>,
+        /// It was ended because it took too long.
+        timed_out: bool,
+        /// What it wrote to standard output.
+        stdout: Vec<u8>,
+        /// What it wrote to standard error.
+        stderr: Vec<u8>,
+        /// It wrote more than is told.
+        truncated: bool,
+    },
+    /// What stands at a path of an attempt's outputs.
+    OutputRead {
+        /// Which task.
+        task: TaskId,
+        /// What.
+        content: OutputContent,
+    },
+    /// A task was not done.
+    TaskFailed {
+        /// Which task.
+        task: TaskId,
+        /// Why.
+        code: TaskErrorCode,
+        /// Detail for people.
+        message: String,
     },
     /// Something went wrong.
     Error {
@@ -324,6 +388,15 @@ pub struct DesiredWorkload {
     pub grace_s: u32,
     /// Stop it after so long, seconds.
     pub max_duration_s: Option<u64>,
+    /// Secrets that it gets as files; never written to a disk of the node.
+    #[serde(skip)]
+    pub secrets: Vec<SecretFile>,
+    /// What its registry asks for; never written to a disk of the node.
+    #[serde(skip)]
+    pub registry_auth: Option<RegistryAuth>,
+    /// Its place among several nodes; one node alone without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ranks: Option<RankAssignment>,
 }
 
 /// Settings that the gateway gives a node.
@@ -438,6 +511,58 @@ pub enum GatewayMessage {
     MeshPeers {
         /// Peers.
         peers: Vec<MeshPeer>,
+    },
+    /// The new certificate that the node asked for.
+    CertificateRenewed {
+        /// Certificate chain, DER, the node's own first.
+        chain_der: Vec<Vec<u8>>,
+    },
+    /// The node gets no new certificate.
+    CertificateRefused {
+        /// Why, for people.
+        message: String,
+    },
+    /// Authorities that the node shall trust from now on.
+    TrustBundle {
+        /// Their certificates, DER.
+        cas_der: Vec<Vec<u8>>,
+        /// Ask for a new certificate now: the authority changes.
+        renew: bool,
+    },
+    /// Run a command in a workload.
+    Exec {
+        /// Number of this task.
+        task: TaskId,
+        /// Workload.
+        workload_id: WorkloadId,
+        /// Attempt.
+        attempt: Attempt,
+        /// Program and arguments.
+        command: Vec<String>,
+        /// It is ended after so long, milliseconds.
+        timeout_ms: u64,
+        /// Most bytes of its output, each stream.
+        output_bytes_max: u64,
+    },
+    /// Tell what stands at a path of an attempt's declared outputs.
+    ReadOutput {
+        /// Number of this task.
+        task: TaskId,
+        /// Workload.
+        workload_id: WorkloadId,
+        /// Attempt.
+        attempt: Attempt,
+        /// Path inside the workload.
+        path: String,
+        /// Where to begin in a file.
+        offset: u64,
+        /// Most bytes of a file.
+        bytes_max: u64,
+    },
+    /// Nobody waits for this task any more.
+    CancelTask {
+        /// Which.
+        task: TaskId,
     },
     /// Status records up to the envelope's `ack` are durable; nothing else.
     Ack,

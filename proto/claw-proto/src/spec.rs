@@ -25,7 +25,11 @@ closed_enum! {
 }
 closed_enum! {
     /// Who made a GPU.
-    GpuVendor { Nvidia = "nvidia", Amd = "amd", Apple = "apple" }
+    GpuVendor {
+        Nvidia = "nvidia", Amd = "amd", Apple = "apple", Intel = "intel",
+        /// Any other, such as what only Vulkan sees.
+        Other = "other"
+    }
 }
 closed_enum! {
     /// How the GPUs of one replica must be connected.
@@ -49,6 +53,17 @@ closed_enum! {
 closed_enum! {
     /// When an ended workload is started again.
     RestartPolicy { Never = "never", OnFailure = "on_failure", Always = "always" }
+}
+closed_enum! {
+    /// When an image is fetched from its registry.
+    PullPolicy {
+        /// At each start.
+        Always = "always",
+        /// If the node does not have it; the default, save for a tag `latest` or none.
+        IfMissing = "if_missing",
+        /// Never: the node has to have it.
+        Never = "never"
+    }
 }
 closed_enum! {
     /// How workloads spread over nodes.
@@ -156,7 +171,7 @@ pub struct Placement {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Volume {
-    /// Named volume, or a host root that the node's own config allows.
+    /// Named volume, `cache:<name>` of the node's weights cache, or a path under a host root that the node's own config allows.
     pub source: String,
     /// Path inside the workload.
     pub target: String,
@@ -320,6 +335,15 @@ pub struct WorkloadSpec {
     /// Paths whose content is its result.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub outputs: Vec<String>,
+    /// When the image is fetched.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pull: Option<PullPolicy>,
+    /// Handle of the secret (`username:password`) for the image's registry.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pull_secret: Option<String>,
+    /// The container's own file system is read-only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub read_only_root: Option<bool>,
     /// Which runtime executes it; by default a container, or the simulator on a simulated node.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub runtime: Option<RuntimeKind>,

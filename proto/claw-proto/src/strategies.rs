@@ -10,8 +10,8 @@ use proptest::sample::select;
 use crate::limits;
 use crate::spec::{
     Autoscale, AutoscaleMetric, Budget, BudgetPer, BudgetUnit, GpuRequest, GpuVendor, Interconnect, MarketUse,
-    OnPartition, Placement, PlacementStrategy, Priority, Quantization, RestartPolicy, RuntimeKind, SecretRef, Volume,
-    WorkloadKind, WorkloadSpec,
+    OnPartition, Placement, PlacementStrategy, Priority, PullPolicy, Quantization, RestartPolicy, RuntimeKind,
+    SecretRef, Volume, WorkloadKind, WorkloadSpec,
 };
 use crate::time::Timestamp;
 
@@ -81,8 +81,12 @@ fn mended(mut spec: WorkloadSpec) -> WorkloadSpec {
     if spec.model.is_none() && spec.image.is_none() && spec.command.is_none() {
         spec.command = Some(vec!["true".to_owned()]);
     }
+    if spec.image.is_none() || spec.runtime == Some(RuntimeKind::Process) {
+        (spec.pull, spec.pull_secret) = (None, None);
+    }
     if spec.runtime == Some(RuntimeKind::Process) {
         spec.image = None;
+        spec.read_only_root = None;
         spec.command.get_or_insert_with(|| vec!["true".to_owned()]);
     }
     spec.shm_gib = spec.shm_gib.map(|shm| shm.min(spec.memory_gib.unwrap_or(shm)));
@@ -178,10 +182,11 @@ fn program(parts: &Parts) -> impl Strategy<Value = WorkloadSpec> + use<> {
         of(parts.path.clone()),
         of(parts.name.clone().prop_map(as_user)),
         of(select(RuntimeKind::ALL)),
+        (of(select(PullPolicy::ALL)), of(parts.name.clone()), of(any::<bool>())),
     );
     (what, argv, inside).prop_map(|(what, (command, args, env), inside)| {
         let (name, kind, model, quantization, image) = what;
-        let (ports, working_dir, user, runtime) = inside;
+        let (ports, working_dir, user, runtime, (pull, pull_secret, read_only_root)) = inside;
         WorkloadSpec {
             name,
             kind,
@@ -194,6 +199,9 @@ fn program(parts: &Parts) -> impl Strategy<Value = WorkloadSpec> + use<> {
             ports,
             working_dir,
             user,
+            pull,
+            pull_secret,
+            read_only_root,
             runtime,
             ..WorkloadSpec::default()
         }

@@ -18,6 +18,16 @@ closed_enum! {
     GpuHealth { Healthy = "healthy", Degraded = "degraded", Failed = "failed" }
 }
 
+/// A slice of a partitioned GPU.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MigSlice {
+    /// GPU that it is a part of.
+    pub parent: GpuUuid,
+    /// Profile, such as 1g.10gb.
+    pub profile: String,
+}
+
 /// One GPU.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -46,6 +56,97 @@ pub struct GpuInfo {
     /// Why it is not healthy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health_reason: Option<String>,
+    /// Set if it is a slice of another GPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mig: Option<MigSlice>,
+    /// Driver that sees it, where a node has several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub driver: Option<GpuDriver>,
+    /// CUDA compute capability, or the architecture's name (gfx942).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compute_capability: Option<String>,
+    /// Version of the driver.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub driver_version: Option<String>,
+    /// Name for container engines (CDI), such as nvidia.com/gpu=0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cdi_device: Option<String>,
+    /// Network interfaces nearest to it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nics: Vec<String>,
+}
+
+/// A network interface.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NicInfo {
+    /// Name, such as eth0.
+    pub name: String,
+    /// NUMA node of the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub numa_node: Option<u32>,
+    /// PCI address, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pci_address: Option<String>,
+    /// Speed of the link, Mbit/s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub speed_mbps: Option<u32>,
+    /// It has an RDMA device.
+    pub rdma: bool,
+}
+
+/// The container engine of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EngineInfo {
+    /// Docker or Podman.
+    pub name: String,
+    /// Version of the engine.
+    pub version: String,
+    /// Version of the API that is spoken with it.
+    pub api_version: String,
+    /// It can attach devices by CDI name.
+    pub cdi: bool,
+}
+
+closed_enum! {
+    /// What is wrong with a node, short of not working at all.
+    FindingCode {
+        /// The driver's library is not on the machine.
+        DriverAbsentLibrary = "driver_absent_library",
+        /// The kernel driver is not loaded.
+        DriverNotLoaded = "driver_not_loaded",
+        /// Library and kernel driver are of different versions.
+        DriverVersionMismatch = "driver_version_mismatch",
+        /// The driver does not answer.
+        DriverHung = "driver_hung",
+        /// The driver failed.
+        DriverFailed = "driver_failed",
+        /// A GPU does not answer any more.
+        GpuLost = "gpu_lost",
+        /// A GPU has to be reset.
+        GpuNeedsReset = "gpu_needs_reset",
+        /// A GPU reported an error.
+        GpuErrorEvent = "gpu_error_event",
+        /// The container engine does not answer.
+        EngineUnavailable = "engine_unavailable",
+        /// The container engine cannot do something that workloads may need.
+        EngineLimited = "engine_limited",
+        /// The node's certificate ends soon and was not renewed.
+        CertificateExpiring = "certificate_expiring"
+    }
+}
+
+/// One thing that is wrong with a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NodeFinding {
+    /// What.
+    pub code: FindingCode,
+    /// Driver, GPU or engine that it is about.
+    pub subject: String,
+    /// Detail for people.
+    pub detail: String,
 }
 
 /// What a node can do, as it reports at registration and on change.
@@ -77,4 +178,13 @@ pub struct NodeCapabilities {
     /// Labels from the node's own config.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// What is wrong with it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub findings: Vec<NodeFinding>,
+    /// Its container engine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<EngineInfo>,
+    /// Its network interfaces.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nics: Vec<NicInfo>,
 }

@@ -88,6 +88,16 @@ closed_enum! {
         SupervisorGone = "supervisor_gone",
         /// Its node's agent restarted and the simulated work ended with it.
         AgentRestarted = "agent_restarted",
+        /// Its image could not be fetched.
+        PullFailed = "pull_failed",
+        /// The policy for images does not allow its image.
+        ImageRefused = "image_refused",
+        /// Its container did not get the GPUs that it was given.
+        GpuNotAttached = "gpu_not_attached",
+        /// A volume is not there or not allowed.
+        VolumeRefused = "volume_refused",
+        /// Its node's container engine failed.
+        EngineFailed = "engine_failed",
         /// Its node came back without it.
         NotOnNode = "not_on_node",
         /// Its node was removed.

@@ -309,7 +309,14 @@ impl SimGateway {
                     self.order(ctx, conn, Order::Again);
                 }
             }
-            NodeMessage::Logs { .. } | NodeMessage::Metrics { .. } => {}
+            // Not simulated.
+            NodeMessage::Logs { .. }
+            | NodeMessage::Metrics { .. }
+            | NodeMessage::GpuEvents { .. }
+            | NodeMessage::RenewCertificate { .. }
+            | NodeMessage::ExecDone { .. }
+            | NodeMessage::OutputRead { .. }
+            | NodeMessage::TaskFailed { .. } => {}
             NodeMessage::Register { .. } => self.end(ctx, net, conn, Some(protocol("a connection is registered once"))),
         }
     }

@@ -147,7 +147,7 @@ impl Machine {
                     agent.back_off_ms = BACK_OFF_MS;
                 }
             }
-            Action::ApplySettings(_) => {}
+            Action::ApplySettings(_) | Action::Shell(_) => {}
             Action::CloseConnection { why, detail } => {
                 ctx.note(|| format!("m{} closes its connection: {why:?} {detail}", self.ix));
                 self.close(ctx, net);
@@ -241,6 +241,12 @@ impl Machine {
             | GatewayMessage::UpdateConfig { .. }
             | GatewayMessage::LogsAck { .. }
             | GatewayMessage::MeshPeers { .. }
+            | GatewayMessage::CertificateRenewed { .. }
+            | GatewayMessage::CertificateRefused { .. }
+            | GatewayMessage::TrustBundle { .. }
+            | GatewayMessage::Exec { .. }
+            | GatewayMessage::ReadOutput { .. }
+            | GatewayMessage::CancelTask { .. }
             | GatewayMessage::Refused { .. } => {}
         }
     }

@@ -115,6 +115,12 @@ fn capabilities(name: &str, shape: &Shape) -> NodeCapabilities {
         numa_node: Some(index / 4),
         health: GpuHealth::Healthy,
         health_reason: None,
+        mig: None,
+        driver: None,
+        compute_capability: None,
+        driver_version: None,
+        cdi_device: None,
+        nics: Vec::new(),
     };
     NodeCapabilities {
         hostname: name.into(),
@@ -129,5 +135,8 @@ fn capabilities(name: &str, shape: &Shape) -> NodeCapabilities {
         runtimes: vec![shape.kind],
         simulated: shape.kind == RuntimeKind::Sim,
         labels: BTreeMap::new(),
+        findings: Vec::new(),
+        engine: None,
+        nics: Vec::new(),
     }
 }

@@ -117,6 +117,12 @@ const fn generation_of(message: &GatewayMessage) -> Option<Generation> {
         | GatewayMessage::Heartbeat { .. }
         | GatewayMessage::LogsAck { .. }
         | GatewayMessage::MeshPeers { .. }
+        | GatewayMessage::CertificateRenewed { .. }
+        | GatewayMessage::CertificateRefused { .. }
+        | GatewayMessage::TrustBundle { .. }
+        | GatewayMessage::Exec { .. }
+        | GatewayMessage::ReadOutput { .. }
+        | GatewayMessage::CancelTask { .. }
         | GatewayMessage::Ack
         | GatewayMessage::Refused { .. } => None,
     }

@@ -60,7 +60,7 @@ impl Reader {
                 self.status(StatusItem::Capabilities(Box::new(capabilities))).await
             }
             NodeMessage::Logs { chunks } => self.waiting_for_us(self.lanes.logs.offer(chunks)).await,
-            NodeMessage::Metrics { at, gpus, system } => {
+            NodeMessage::Metrics { at, gpus, system, workloads: _ } => {
                 let snapshot = MetricsSnapshot { at, gpus, system };
                 self.port.control.metrics().put(self.link.node_id, snapshot);
                 Ok(())
@@ -69,6 +69,12 @@ impl Reader {
                 self.error(code, &message);
                 Ok(())
             }
+            // Nothing asks for these yet.
+            NodeMessage::GpuEvents { .. }
+            | NodeMessage::RenewCertificate { .. }
+            | NodeMessage::ExecDone { .. }
+            | NodeMessage::OutputRead { .. }
+            | NodeMessage::TaskFailed { .. } => Ok(()),
             NodeMessage::Register { .. } => Err(protocol("a connection is registered once".into())),
         }
     }

@@ -254,7 +254,7 @@ async fn a_node_that_talks_but_does_not_answer_is_silent() {
     while let Ok(message) = link.any().await {
         if matches!(message, GatewayMessage::Heartbeat { .. }) {
             let (at, gpus, system) = (stopped_answering, Vec::new(), SystemMetrics::default());
-            link.send(NodeMessage::Metrics { at, gpus, system }).await;
+            link.send(NodeMessage::Metrics { at, gpus, system, workloads: Vec::new() }).await;
         }
     }
     let state = until(&control, "unreachable", |cluster| {

@@ -131,6 +131,11 @@ fn reason(record: &StatusRecord, entry: &WorkloadEntry) -> R {
         C::GpuMissing => R::GpuMissing,
         C::SupervisorGone => R::SupervisorGone,
         C::AgentRestarted => R::AgentRestarted,
+        C::PullFailed => R::PullFailed,
+        C::ImageRefused => R::ImageRefused,
+        C::GpuNotAttached => R::GpuNotAttached,
+        C::VolumeRefused => R::VolumeRefused,
+        C::EngineFailed => R::EngineFailed,
     }
 }
 

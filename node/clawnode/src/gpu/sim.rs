@@ -239,6 +239,12 @@ fn info(fleet: &SimFleet, node_name: &str, index: u32) -> GpuInfo {
         numa_node: Some(if fleet.count > 1 { index / per_socket } else { 0 }),
         health: GpuHealth::Healthy,
         health_reason: None,
+        mig: None,
+        driver: None,
+        compute_capability: None,
+        driver_version: None,
+        cdi_device: None,
+        nics: Vec::new(),
     }
 }
 
@@ -296,6 +302,7 @@ impl GpuDriver for SimGpus {
                 temperature_celsius: 32.0 + 40.0 * load,
                 power_watts: idle_watts + (busy_watts - idle_watts) * load,
                 simulated: true,
+                details: None,
             }
         };
         answers.map(measure).collect()

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use claw_proto::ids::{Attempt, NodeId, WorkloadId};
 use claw_proto::message::{
     DesiredWorkload, Envelope, GatewayMessage, GpuMetrics, LogChunk, LogKey, NodeMessage, NodeSettings,
-    NodeWorkloadState, RefusalCode, StatusCause, SystemMetrics,
+    NodeWorkloadState, RefusalCode, StatusCause, SystemMetrics, WorkloadMetrics,
 };
 use claw_proto::time::Timestamp;
 use claw_proto::topology::NodeCapabilities;
@@ -183,6 +183,16 @@ pub enum Input {
         gpus: Vec<GpuMetrics>,
         /// Host.
         system: SystemMetrics,
+        /// Attempts that run.
+        workloads: Vec<WorkloadMetrics>,
+    },
+    /// The shell has something for the gateway: an answer to a task, events of
+    /// GPUs, a request for a certificate. Lost if no gateway is there.
+    Say {
+        /// Now.
+        now: Now,
+        /// What.
+        message: Box<NodeMessage>,
     },
     /// What the node has changed.
     Capabilities {
@@ -225,6 +235,7 @@ impl Input {
             | Self::Runtime { now, .. }
             | Self::Logs { now, .. }
             | Self::Sample { now, .. }
+            | Self::Say { now, .. }
             | Self::Capabilities { now, .. }
             | Self::Persisted { now, .. }
             | Self::StorageFailed { now, .. }
@@ -302,6 +313,8 @@ pub enum Action {
         /// The list is complete: a new connection begins, what is not acknowledged is sent again.
         resume: bool,
     },
+    /// A task or a certificate: no part of the desired state, so the shell's own.
+    Shell(Box<GatewayMessage>),
     /// Settings from now on.
     ApplySettings(NodeSettings),
     /// End the connection; answered by [`Input::Disconnected`].

@@ -129,10 +129,15 @@ impl Node {
                     self.send(NodeMessage::Logs { chunks });
                 }
             }
-            Input::Sample { gpus, system, .. } => {
+            Input::Sample { gpus, system, workloads, .. } => {
                 if self.session.is_registered() {
                     let at = self.now.wall;
-                    self.send(NodeMessage::Metrics { at, gpus, system });
+                    self.send(NodeMessage::Metrics { at, gpus, system, workloads });
+                }
+            }
+            Input::Say { message, .. } => {
+                if self.session.is_registered() {
+                    self.send(*message);
                 }
             }
             Input::Capabilities { capabilities, .. } => self.capabilities_changed(*capabilities),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use claw_proto::codec::for_version;
 use claw_proto::ids::{Generation, NodeId};
 use claw_proto::limits::{HEARTBEAT_TIMEOUT_MS, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, WORKLOADS_PER_NODE_MAX};
 use claw_proto::message::{Envelope, GatewayMessage, LogKey, NodeErrorCode, NodeMessage, NodeSettings, RunningReport};
@@ -119,6 +120,7 @@ impl Node {
         if matches!(self.session.phase, Phase::Down | Phase::Closing) {
             return;
         }
+        let Some(body) = for_version(body, self.session.version) else { return };
         self.session.sent_frames += 1;
         let envelope = Envelope {
             version: self.session.version,
@@ -249,6 +251,13 @@ impl Node {
                     format!("mesh networks are not built on this node; {} peers were not applied", peers.len());
                 self.error(NodeErrorCode::Unsupported, message);
             }
+            // What it is about is outside of the desired state: the shell's.
+            message @ (GatewayMessage::CertificateRenewed { .. }
+            | GatewayMessage::CertificateRefused { .. }
+            | GatewayMessage::TrustBundle { .. }
+            | GatewayMessage::Exec { .. }
+            | GatewayMessage::ReadOutput { .. }
+            | GatewayMessage::CancelTask { .. }) => self.out.push(Action::Shell(Box::new(message))),
             GatewayMessage::Ack => {}
             // Handled by the caller: it may come at any time.
             GatewayMessage::Refused { .. } => {}

@@ -213,6 +213,9 @@ fn capabilities(config: &NodeConfig, probe: &mut Probe, runtimes: Vec<RuntimeKin
         simulated: fleet.driver == GpuDriver::Sim || runtimes == [RuntimeKind::Sim],
         runtimes,
         labels,
+        findings: Vec::new(),
+        engine: None,
+        nics: Vec::new(),
     }
 }
 

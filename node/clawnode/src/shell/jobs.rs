@@ -154,7 +154,7 @@ impl Agent {
             }
             Ok(Job::Measured { probe, gpus, system }) => {
                 self.probe = Some(probe);
-                self.feed(Input::Sample { now, gpus, system });
+                self.feed(Input::Sample { now, gpus, system, workloads: Vec::new() });
             }
             Err(error) => error!(%error, "a background job failed; restart the agent"),
         }

@@ -1,12 +1,14 @@
 //! Closed enums on the wire. The unspecified value and unknown values are refused.
 
 use super::error::{Fault, FieldProblem};
-use crate::message::{LogStream, NodeErrorCode, NodeWorkloadState, RefusalCode, StatusCause};
+use crate::message::{
+    GpuEventKind, LogStream, NodeErrorCode, NodeWorkloadState, RefusalCode, StatusCause, TaskErrorCode, ThrottleReason,
+};
 use crate::spec::{
     AutoscaleMetric, BudgetPer, BudgetUnit, GpuVendor, Interconnect, MarketUse, PlacementStrategy, Priority,
-    Quantization, RestartPolicy, RuntimeKind, WorkloadKind,
+    PullPolicy, Quantization, RestartPolicy, RuntimeKind, WorkloadKind,
 };
-use crate::topology::{GpuDriver, GpuHealth};
+use crate::topology::{FindingCode, GpuDriver, GpuHealth};
 use crate::wire::node_v1 as wire;
 
 /// A closed enum that has a form on the wire.
@@ -42,9 +44,14 @@ wire_enums! {
     AutoscaleMetric { GpuTemperature GpuUtilization GpuMemoryUsed GpuPower NodeUnreachable QueueDepth ErrorRate LatencyP99 }
     BudgetPer { GpuHour Hour Total }
     BudgetUnit { Molt Usd }
+    FindingCode {
+        DriverAbsentLibrary DriverNotLoaded DriverVersionMismatch DriverHung DriverFailed GpuLost GpuNeedsReset
+        GpuErrorEvent EngineUnavailable EngineLimited CertificateExpiring
+    }
     GpuDriver { None Sim Nvml Rocm Metal Vulkan }
+    GpuEventKind { Xid EccDoubleBit EccSingleBit PowerState Clock Lost }
     GpuHealth { Healthy Degraded Failed }
-    GpuVendor { Nvidia Amd Apple }
+    GpuVendor { Nvidia Amd Apple Intel Other }
     Interconnect { Nvlink Any }
     LogStream { Stdout Stderr System }
     MarketUse { Never Overflow Only }
@@ -52,13 +59,18 @@ wire_enums! {
     NodeWorkloadState { Pulling Starting Running Stopping Completed Failed Stopped Lost }
     PlacementStrategy { Pack Spread }
     Priority { Critical High Normal Low BestEffort }
+    PullPolicy { Always IfMissing Never }
     Quantization { Fp32 Fp16 Bf16 Fp8 Int8 Int4 }
     RefusalCode { VersionMismatch UnknownNode StaleGateway Replaced Unavailable Protocol }
     RestartPolicy { Never OnFailure Always }
     RuntimeKind { Docker Process Sim }
     StatusCause {
         Progress Exited Signaled OutOfMemory StopRequested MaxDuration PartitionLease StartFailed Unsupported GpuMissing
-        SupervisorGone AgentRestarted Superseded
+        SupervisorGone AgentRestarted Superseded PullFailed ImageRefused GpuNotAttached VolumeRefused EngineFailed
+    }
+    TaskErrorCode { NotFound NotRunning Refused Unsupported TooLarge Timeout Internal }
+    ThrottleReason {
+        GpuIdle ApplicationsClocks SwPowerCap HwSlowdown SyncBoost SwThermal HwThermal HwPowerBrake DisplayClocks
     }
     WorkloadKind { Inference Training Batch Interactive Service }
 }

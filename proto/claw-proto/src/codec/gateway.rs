@@ -4,13 +4,17 @@ use super::Read;
 use super::enums::WireEnum as _;
 use super::error::{At as _, Fault, FieldProblem};
 use super::parts::{
-    chars, decode_bits, decode_detail, decode_generation, decode_gpus, decode_log_acks, decode_versions, each,
-    encode_bits, encode_detail, encode_generation, encode_gpus, encode_log_acks, required, short,
+    bytes_at_most, chars, decode_bits, decode_detail, decode_generation, decode_gpus, decode_log_acks, decode_versions,
+    each, encode_bits, encode_detail, encode_generation, encode_gpus, encode_log_acks, required, short,
 };
-use super::spec::{decode_on_partition, decode_spec, encode_on_partition, encode_spec};
+use super::spec::{decode_on_partition, decode_port, decode_spec, encode_on_partition, encode_spec};
+use super::tasks::{decode_certificates, decode_exec, decode_read_output, encode_read_output};
 use crate::ids::{Attempt, NodeId, WorkloadId};
 use crate::limits;
-use crate::message::{DesiredWorkload, GatewayMessage, MeshPeer, NodeSettings, RefusalCode, StatusCause, StopOrder};
+use crate::message::{
+    DesiredWorkload, GatewayMessage, MeshPeer, NodeSettings, RankAssignment, RefusalCode, RegistryAuth, SecretBytes,
+    SecretFile, StatusCause, StopOrder, TaskId,
+};
 use crate::spec::RuntimeKind;
 use crate::wire::node_v1 as wire;
 use crate::wire::node_v1::envelope::Body;
@@ -47,6 +51,29 @@ pub(super) fn encode(message: &GatewayMessage) -> Body {
             Body::MeshPeers(wire::MeshPeers { peers: peers.iter().map(encode_peer).collect() })
         }
         GatewayMessage::Ack => Body::Acknowledged(wire::Ack {}),
+        GatewayMessage::CertificateRenewed { chain_der } => {
+            Body::CertificateRenewed(wire::CertificateRenewed { chain_der: chain_der.clone() })
+        }
+        GatewayMessage::CertificateRefused { message } => {
+            Body::CertificateRefused(wire::CertificateRefused { message: encode_detail(message) })
+        }
+        GatewayMessage::TrustBundle { cas_der, renew } => {
+            Body::TrustBundle(wire::TrustBundle { cas_der: cas_der.clone(), renew: *renew })
+        }
+        GatewayMessage::Exec { task, workload_id, attempt, command, timeout_ms, output_bytes_max } => {
+            Body::Exec(wire::Exec {
+                task: task.0,
+                workload_id: encode_bits(workload_id.bits()),
+                attempt: attempt.0,
+                command: command.clone(),
+                timeout_ms: *timeout_ms,
+                output_bytes_max: *output_bytes_max,
+            })
+        }
+        GatewayMessage::ReadOutput { task, workload_id, attempt, path, offset, bytes_max } => {
+            encode_read_output((*task, *workload_id, *attempt), path, *offset, *bytes_max)
+        }
+        GatewayMessage::CancelTask { task } => Body::CancelTask(wire::CancelTask { task: task.0 }),
         GatewayMessage::Refused { code, message, versions } => Body::Refused(wire::Refused {
             code: code.encode(),
             message: encode_detail(message),
@@ -74,6 +101,19 @@ pub(super) fn decode(body: Body) -> Result<Read<GatewayMessage>, Fault> {
         }
         Body::Acknowledged(wire::Ack {}) => GatewayMessage::Ack,
         Body::Refused(refused) => decode_refused(refused).at("refused")?,
+        Body::CertificateRenewed(wire::CertificateRenewed { chain_der }) => GatewayMessage::CertificateRenewed {
+            chain_der: decode_certificates(chain_der, "chain_der").at("certificate_renewed")?,
+        },
+        Body::CertificateRefused(wire::CertificateRefused { message }) => {
+            GatewayMessage::CertificateRefused { message: decode_detail(message, "certificate_refused.message")? }
+        }
+        Body::TrustBundle(wire::TrustBundle { cas_der, renew }) => {
+            let cas_der = decode_certificates(cas_der, "cas_der").at("trust_bundle")?;
+            GatewayMessage::TrustBundle { cas_der, renew }
+        }
+        Body::Exec(exec) => decode_exec(exec).at("exec")?,
+        Body::ReadOutput(read) => decode_read_output(read).at("read_output")?,
+        Body::CancelTask(wire::CancelTask { task }) => GatewayMessage::CancelTask { task: TaskId(task) },
         Body::Register(_) => return Ok(Read::WrongDirection("register")),
         Body::WorkloadStatus(_) => return Ok(Read::WrongDirection("workload_status")),
         Body::Metrics(_) => return Ok(Read::WrongDirection("metrics")),
@@ -81,6 +121,11 @@ pub(super) fn decode(body: Body) -> Result<Read<GatewayMessage>, Fault> {
         Body::HeartbeatAck(_) => return Ok(Read::WrongDirection("heartbeat_ack")),
         Body::CapabilitiesChanged(_) => return Ok(Read::WrongDirection("capabilities_changed")),
         Body::Error(_) => return Ok(Read::WrongDirection("error")),
+        Body::GpuEvents(_) => return Ok(Read::WrongDirection("gpu_events")),
+        Body::RenewCertificate(_) => return Ok(Read::WrongDirection("renew_certificate")),
+        Body::ExecDone(_) => return Ok(Read::WrongDirection("exec_done")),
+        Body::OutputRead(_) => return Ok(Read::WrongDirection("output_read")),
+        Body::TaskFailed(_) => return Ok(Read::WrongDirection("task_failed")),
     };
     Ok(Read::Message(message))
 }
@@ -155,6 +200,27 @@ pub(super) fn encode_desired(desired: &DesiredWorkload) -> wire::DesiredWorkload
         on_partition: Some(encode_on_partition(desired.on_partition)),
         grace_s: desired.grace_s,
         max_duration_s: desired.max_duration_s,
+        secrets: desired.secrets.iter().map(encode_secret_file).collect(),
+        registry_auth: desired.registry_auth.as_ref().map(|auth| wire::RegistryAuth {
+            username: auth.username.clone(),
+            password: auth.password.expose().to_vec(),
+        }),
+        ranks: desired.ranks.as_ref().map(encode_ranks),
+    }
+}
+
+fn encode_secret_file(secret: &SecretFile) -> wire::SecretFile {
+    wire::SecretFile { target: secret.target.clone(), value: secret.value.expose().to_vec() }
+}
+
+fn encode_ranks(ranks: &RankAssignment) -> wire::RankAssignment {
+    wire::RankAssignment {
+        node_rank: ranks.node_rank,
+        n_nodes: ranks.n_nodes,
+        first_rank: ranks.first_rank,
+        world_size: ranks.world_size,
+        master_address: ranks.master_address.clone(),
+        master_port: u32::from(ranks.master_port),
     }
 }
 
@@ -168,6 +234,38 @@ fn decode_desired(desired: wire::DesiredWorkload) -> Result<DesiredWorkload, Fau
         on_partition: decode_on_partition(required(desired.on_partition, "on_partition")?).at("on_partition")?,
         grace_s: desired.grace_s,
         max_duration_s: desired.max_duration_s,
+        secrets: decode_secret_files(desired.secrets)?,
+        registry_auth: desired.registry_auth.map(|auth| decode_auth(auth).at("registry_auth")).transpose()?,
+        ranks: desired.ranks.map(|ranks| decode_ranks(ranks).at("ranks")).transpose()?,
+    })
+}
+
+fn decode_secret_files(secrets: Vec<wire::SecretFile>) -> Result<Vec<SecretFile>, Fault> {
+    bytes_at_most(secrets.iter().map(|s| s.value.len()).sum(), "secrets", limits::SECRETS_BYTES_MAX)?;
+    let decode_file = |file: wire::SecretFile| {
+        bytes_at_most(file.value.len(), "value", limits::SECRET_BYTES_MAX)?;
+        let target = chars(file.target, "target", limits::NAME_CHARS_MAX)?;
+        Ok(SecretFile { target, value: SecretBytes::new(file.value) })
+    };
+    each(secrets, "secrets", limits::SECRETS_MAX, decode_file)
+}
+
+fn decode_auth(auth: wire::RegistryAuth) -> Result<RegistryAuth, Fault> {
+    bytes_at_most(auth.password.len(), "password", limits::SECRET_BYTES_MAX)?;
+    Ok(RegistryAuth {
+        username: chars(auth.username, "username", limits::NODE_TEXT_CHARS_MAX)?,
+        password: SecretBytes::new(auth.password),
+    })
+}
+
+fn decode_ranks(ranks: wire::RankAssignment) -> Result<RankAssignment, Fault> {
+    Ok(RankAssignment {
+        node_rank: ranks.node_rank,
+        n_nodes: ranks.n_nodes,
+        first_rank: ranks.first_rank,
+        world_size: ranks.world_size,
+        master_address: chars(ranks.master_address, "master_address", limits::NODE_TEXT_CHARS_MAX)?,
+        master_port: decode_port(ranks.master_port).at("master_port")?,
     })
 }
 

@@ -20,6 +20,14 @@ const COUNTED: &[(&str, &[u32], usize)] = &[
     ("logs.chunks", &[19, 1], limits::LOG_LINES_PER_MESSAGE_MAX),
     ("logs.chunks.lines", &[19, 1, 3], limits::LOG_LINES_PER_MESSAGE_MAX),
     ("capabilities_changed.capabilities.gpus", &[21, 1, 9], limits::GPUS_PER_NODE_MAX),
+    ("register.capabilities.findings", &[16, 2, 13], limits::FINDINGS_PER_NODE_MAX),
+    ("register.capabilities.nics", &[16, 2, 15], limits::NICS_PER_NODE_MAX),
+    ("capabilities_changed.capabilities.findings", &[21, 1, 13], limits::FINDINGS_PER_NODE_MAX),
+    ("capabilities_changed.capabilities.nics", &[21, 1, 15], limits::NICS_PER_NODE_MAX),
+    ("metrics.gpus.details.processes", &[18, 2, 8, 14], limits::GPUS_PER_NODE_MAX * limits::PROCESSES_PER_GPU_MAX),
+    ("metrics.workloads", &[18, 4], limits::WORKLOADS_PER_NODE_MAX),
+    ("gpu_events.events", &[23, 1], limits::GPU_EVENTS_PER_MESSAGE_MAX),
+    ("output_read.folder.entries", &[26, 2, 1], limits::OUTPUT_ENTRIES_MAX),
     ("desired_set.workloads", &[65, 2], limits::WORKLOADS_PER_NODE_MAX),
 ];
 

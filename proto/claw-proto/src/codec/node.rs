@@ -1,22 +1,23 @@
 //! Messages of nodes.
 
 use super::Read;
+use super::capabilities::{decode_capabilities, encode_capabilities};
 use super::enums::WireEnum as _;
 use super::error::{At as _, Fault, FieldProblem};
 use super::parts::{
-    bytes_at_most, chars, chars_optional, decode_bits, decode_detail, decode_gpu, decode_gpus, decode_labels,
-    decode_log_key, decode_versions, each, encode_bits, encode_detail, encode_gpus, encode_log_key, finite_f32,
-    required,
+    bytes_at_most, chars, decode_bits, decode_detail, decode_gpus, decode_log_key, decode_versions, each, encode_bits,
+    encode_detail, encode_gpus, encode_log_key,
 };
+use super::tasks::{
+    decode_exec_done, decode_output_read, decode_task_failed, encode_exec_done, encode_output_read, encode_task_failed,
+};
+use super::telemetry::{decode_gpu_events, decode_metrics, encode_gpu_events, encode_metrics};
 use crate::ids::{Attempt, WorkloadId};
 use crate::limits;
 use crate::message::{
-    GpuMetrics, LogChunk, LogGap, LogLine, NodeErrorCode, NodeMessage, NodeWorkloadState, RunningReport, StatusCause,
-    StatusRecord, SystemMetrics,
+    LogChunk, LogGap, LogLine, NodeErrorCode, NodeMessage, NodeWorkloadState, RunningReport, StatusCause, StatusRecord,
 };
-use crate::spec::{GpuVendor, RuntimeKind};
 use crate::time::Timestamp;
-use crate::topology::{GpuDriver, GpuHealth, GpuInfo, NodeCapabilities};
 use crate::wire::node_v1 as wire;
 use crate::wire::node_v1::envelope::Body;
 
@@ -36,11 +37,18 @@ pub(super) fn encode(message: &NodeMessage) -> Body {
         NodeMessage::WorkloadStatus { records } => {
             Body::WorkloadStatus(wire::WorkloadStatus { records: records.iter().map(encode_record).collect() })
         }
-        NodeMessage::Metrics { at, gpus, system } => Body::Metrics(wire::Metrics {
-            at_unix_ms: at.unix_ms(),
-            gpus: gpus.iter().map(encode_gpu_metrics).collect(),
-            system: Some(encode_system_metrics(system)),
-        }),
+        NodeMessage::Metrics { at, gpus, system, workloads } => {
+            Body::Metrics(encode_metrics(*at, gpus, system, workloads))
+        }
+        NodeMessage::GpuEvents { events } => Body::GpuEvents(encode_gpu_events(events)),
+        NodeMessage::RenewCertificate { csr_der } => {
+            Body::RenewCertificate(wire::RenewCertificate { csr_der: csr_der.clone() })
+        }
+        NodeMessage::ExecDone { task, exit_code, timed_out, stdout, stderr, truncated } => {
+            encode_exec_done(*task, *exit_code, *timed_out, (stdout, stderr), *truncated)
+        }
+        NodeMessage::OutputRead { task, content } => encode_output_read(*task, content),
+        NodeMessage::TaskFailed { task, code, message } => encode_task_failed(*task, *code, message),
         NodeMessage::Logs { chunks } => Body::Logs(wire::Logs { chunks: chunks.iter().map(encode_chunk).collect() }),
         NodeMessage::HeartbeatAck { nonce } => Body::HeartbeatAck(wire::HeartbeatAck { nonce: *nonce }),
         NodeMessage::CapabilitiesChanged { capabilities } => Body::CapabilitiesChanged(wire::CapabilitiesChanged {
@@ -66,6 +74,14 @@ pub(super) fn decode(body: Body) -> Result<Read<NodeMessage>, Fault> {
             capabilities: decode_capabilities(capabilities).at("capabilities_changed")?,
         },
         Body::Error(error) => decode_error(error).at("error")?,
+        Body::GpuEvents(events) => decode_gpu_events(events).at("gpu_events")?,
+        Body::RenewCertificate(wire::RenewCertificate { csr_der }) => {
+            bytes_at_most(csr_der.len(), "renew_certificate.csr_der", limits::CERTIFICATE_BYTES_MAX)?;
+            NodeMessage::RenewCertificate { csr_der }
+        }
+        Body::ExecDone(done) => decode_exec_done(done).at("exec_done")?,
+        Body::OutputRead(read) => decode_output_read(read).at("output_read")?,
+        Body::TaskFailed(failed) => decode_task_failed(failed).at("task_failed")?,
         Body::Registered(_) => return Ok(Read::WrongDirection("registered")),
         Body::DesiredSet(_) => return Ok(Read::WrongDirection("desired_set")),
         Body::StartWorkload(_) => return Ok(Read::WrongDirection("start_workload")),
@@ -76,6 +92,12 @@ pub(super) fn decode(body: Body) -> Result<Read<NodeMessage>, Fault> {
         Body::MeshPeers(_) => return Ok(Read::WrongDirection("mesh_peers")),
         Body::Acknowledged(_) => return Ok(Read::WrongDirection("acknowledged")),
         Body::Refused(_) => return Ok(Read::WrongDirection("refused")),
+        Body::CertificateRenewed(_) => return Ok(Read::WrongDirection("certificate_renewed")),
+        Body::CertificateRefused(_) => return Ok(Read::WrongDirection("certificate_refused")),
+        Body::TrustBundle(_) => return Ok(Read::WrongDirection("trust_bundle")),
+        Body::Exec(_) => return Ok(Read::WrongDirection("exec")),
+        Body::ReadOutput(_) => return Ok(Read::WrongDirection("read_output")),
+        Body::CancelTask(_) => return Ok(Read::WrongDirection("cancel_task")),
     };
     Ok(Read::Message(message))
 }
@@ -143,60 +165,6 @@ fn decode_record(record: wire::StatusRecord) -> Result<StatusRecord, Fault> {
     })
 }
 
-fn decode_metrics(metrics: wire::Metrics) -> Result<NodeMessage, Fault> {
-    Ok(NodeMessage::Metrics {
-        at: Timestamp::from_unix_ms(metrics.at_unix_ms),
-        gpus: each(metrics.gpus, "gpus", limits::GPUS_PER_NODE_MAX, decode_gpu_metrics)?,
-        system: decode_system_metrics(required(metrics.system, "system")?).at("system")?,
-    })
-}
-
-fn encode_gpu_metrics(gpu: &GpuMetrics) -> wire::GpuMetrics {
-    wire::GpuMetrics {
-        uuid: gpu.uuid.0.clone(),
-        utilization_percent: gpu.utilization_percent,
-        memory_used_mib: gpu.memory_used_mib,
-        memory_total_mib: gpu.memory_total_mib,
-        temperature_celsius: gpu.temperature_celsius,
-        power_watts: gpu.power_watts,
-        simulated: gpu.simulated,
-    }
-}
-
-fn decode_gpu_metrics(gpu: wire::GpuMetrics) -> Result<GpuMetrics, Fault> {
-    Ok(GpuMetrics {
-        uuid: decode_gpu(gpu.uuid).at("uuid")?,
-        utilization_percent: finite_f32(gpu.utilization_percent, "utilization_percent")?,
-        memory_used_mib: gpu.memory_used_mib,
-        memory_total_mib: gpu.memory_total_mib,
-        temperature_celsius: finite_f32(gpu.temperature_celsius, "temperature_celsius")?,
-        power_watts: finite_f32(gpu.power_watts, "power_watts")?,
-        simulated: gpu.simulated,
-    })
-}
-
-fn encode_system_metrics(system: &SystemMetrics) -> wire::SystemMetrics {
-    wire::SystemMetrics {
-        cpu_percent: system.cpu_percent,
-        memory_used_mib: system.memory_used_mib,
-        memory_total_mib: system.memory_total_mib,
-        disk_used_mib: system.disk_used_mib,
-        disk_total_mib: system.disk_total_mib,
-        load_average_1m: system.load_average_1m,
-    }
-}
-
-fn decode_system_metrics(system: wire::SystemMetrics) -> Result<SystemMetrics, Fault> {
-    Ok(SystemMetrics {
-        cpu_percent: finite_f32(system.cpu_percent, "cpu_percent")?,
-        memory_used_mib: system.memory_used_mib,
-        memory_total_mib: system.memory_total_mib,
-        disk_used_mib: system.disk_used_mib,
-        disk_total_mib: system.disk_total_mib,
-        load_average_1m: finite_f32(system.load_average_1m, "load_average_1m")?,
-    })
-}
-
 fn encode_chunk(chunk: &LogChunk) -> wire::LogChunk {
     let encode_gap = |gap: LogGap| wire::LogGap { first_sequence: gap.first_sequence, n_lost: gap.n_lost };
     let encode_line = |line: &LogLine| wire::LogLine {
@@ -238,76 +206,5 @@ fn decode_error(error: wire::Error) -> Result<NodeMessage, Fault> {
     Ok(NodeMessage::Error {
         code: NodeErrorCode::decode(error.code).at("code")?,
         message: decode_detail(error.message, "message")?,
-    })
-}
-
-fn encode_capabilities(has: &NodeCapabilities) -> wire::NodeCapabilities {
-    wire::NodeCapabilities {
-        hostname: has.hostname.clone(),
-        os: has.os.clone(),
-        arch: has.arch.clone(),
-        agent_version: has.agent_version.clone(),
-        cpu_millis: has.cpu_millis,
-        memory_mib: has.memory_mib,
-        disk_mib: has.disk_mib,
-        gpu_driver: has.gpu_driver.encode(),
-        gpus: has.gpus.iter().map(encode_gpu_info).collect(),
-        runtimes: has.runtimes.iter().map(|runtime| runtime.encode()).collect(),
-        simulated: has.simulated,
-        labels: has.labels.clone(),
-    }
-}
-
-fn decode_capabilities(has: Option<wire::NodeCapabilities>) -> Result<NodeCapabilities, Fault> {
-    let has = required(has, "capabilities")?;
-    let text_max = limits::NODE_TEXT_CHARS_MAX;
-    let decode = || {
-        Ok(NodeCapabilities {
-            hostname: chars(has.hostname, "hostname", text_max)?,
-            os: chars(has.os, "os", text_max)?,
-            arch: chars(has.arch, "arch", text_max)?,
-            agent_version: chars(has.agent_version, "agent_version", text_max)?,
-            cpu_millis: has.cpu_millis,
-            memory_mib: has.memory_mib,
-            disk_mib: has.disk_mib,
-            gpu_driver: GpuDriver::decode(has.gpu_driver).at("gpu_driver")?,
-            gpus: each(has.gpus, "gpus", limits::GPUS_PER_NODE_MAX, decode_gpu_info)?,
-            runtimes: each(has.runtimes, "runtimes", limits::RUNTIMES_PER_NODE_MAX, RuntimeKind::decode)?,
-            simulated: has.simulated,
-            labels: decode_labels(has.labels, "labels")?,
-        })
-    };
-    decode().at("capabilities")
-}
-
-fn encode_gpu_info(gpu: &GpuInfo) -> wire::GpuInfo {
-    wire::GpuInfo {
-        uuid: gpu.uuid.0.clone(),
-        index: gpu.index,
-        vendor: gpu.vendor.encode(),
-        model: gpu.model.clone(),
-        memory_mib: gpu.memory_mib,
-        pci_address: gpu.pci_address.clone(),
-        nvlink_island: gpu.nvlink_island,
-        numa_node: gpu.numa_node,
-        health: gpu.health.encode(),
-        health_reason: gpu.health_reason.as_deref().map(encode_detail),
-    }
-}
-
-fn decode_gpu_info(gpu: wire::GpuInfo) -> Result<GpuInfo, Fault> {
-    let text_max = limits::NODE_TEXT_CHARS_MAX;
-    let decode_reason = |reason| decode_detail(reason, "health_reason");
-    Ok(GpuInfo {
-        uuid: decode_gpu(gpu.uuid).at("uuid")?,
-        index: gpu.index,
-        vendor: GpuVendor::decode(gpu.vendor).at("vendor")?,
-        model: chars(gpu.model, "model", limits::NAME_CHARS_MAX)?,
-        memory_mib: gpu.memory_mib,
-        pci_address: chars_optional(gpu.pci_address, "pci_address", text_max)?,
-        nvlink_island: gpu.nvlink_island,
-        numa_node: gpu.numa_node,
-        health: GpuHealth::decode(gpu.health).at("health")?,
-        health_reason: gpu.health_reason.map(decode_reason).transpose()?,
     })
 }

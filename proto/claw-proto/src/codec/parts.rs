@@ -128,6 +128,10 @@ pub(super) fn finite_f32(value: f32, name: &str) -> Result<f32, Fault> {
     if value.is_finite() { Ok(value) } else { Err(Fault::new(FieldProblem::NotFinite).at(name)) }
 }
 
+pub(super) fn finite_f32_optional(value: Option<f32>, name: &str) -> Result<Option<f32>, Fault> {
+    value.map(|value| finite_f32(value, name)).transpose()
+}
+
 pub(super) fn encode_gpus(gpus: &[GpuUuid]) -> Vec<String> {
     gpus.iter().map(|gpu| gpu.0.clone()).collect()
 }

@@ -10,8 +10,8 @@ use super::parts::{
 use crate::limits;
 use crate::spec::{
     Autoscale, AutoscaleMetric, Budget, BudgetPer, BudgetUnit, GpuRequest, GpuVendor, Interconnect, MarketUse,
-    OnPartition, Placement, PlacementStrategy, Priority, Quantization, RestartPolicy, RuntimeKind, SecretRef, Volume,
-    WorkloadKind, WorkloadSpec,
+    OnPartition, Placement, PlacementStrategy, Priority, PullPolicy, Quantization, RestartPolicy, RuntimeKind,
+    SecretRef, Volume, WorkloadKind, WorkloadSpec,
 };
 use crate::time::Timestamp;
 use crate::wire::node_v1 as wire;
@@ -61,6 +61,9 @@ pub(super) fn encode_spec(spec: &WorkloadSpec) -> wire::WorkloadSpec {
         on_partition: spec.on_partition.map(encode_on_partition),
         outputs: spec.outputs.clone(),
         runtime: encode_optional(spec.runtime),
+        pull: encode_optional(spec.pull),
+        pull_secret: spec.pull_secret.clone(),
+        read_only_root: spec.read_only_root,
     }
 }
 
@@ -107,10 +110,13 @@ pub(super) fn decode_spec(spec: wire::WorkloadSpec) -> Result<WorkloadSpec, Faul
         on_partition: (spec.on_partition).map(|rule| decode_on_partition(rule).at("on_partition")).transpose()?,
         outputs: each(spec.outputs, "outputs", limits::OUTPUTS_MAX, decode_output)?,
         runtime: RuntimeKind::decode_optional(spec.runtime, "runtime")?,
+        pull: PullPolicy::decode_optional(spec.pull, "pull")?,
+        pull_secret: chars_optional(spec.pull_secret, "pull_secret", limits::MODEL_CHARS_MAX)?,
+        read_only_root: spec.read_only_root,
     })
 }
 
-fn decode_argv(argv: Vec<String>, name: &str) -> Result<Vec<String>, Fault> {
+pub(super) fn decode_argv(argv: Vec<String>, name: &str) -> Result<Vec<String>, Fault> {
     bytes_at_most(argv.iter().map(String::len).sum(), name, limits::COMMAND_BYTES_MAX)?;
     at_most(argv.len(), name, limits::COMMAND_ARGS_MAX)?;
     for (index, argument) in argv.iter().enumerate() {
@@ -132,7 +138,7 @@ fn decode_env(env: BTreeMap<String, String>) -> Result<BTreeMap<String, String>,
     Ok(env)
 }
 
-fn decode_port(port: u32) -> Result<u16, Fault> {
+pub(super) fn decode_port(port: u32) -> Result<u16, Fault> {
     match u16::try_from(port) {
         Ok(port @ 1..) => Ok(port),
         Ok(0) | Err(_) => {

@@ -130,8 +130,9 @@ fn a_version_mismatch_names_both_ranges_and_who_has_to_upgrade() {
     );
 }
 
-/// Frames of version 1 as they were recorded. Lines are only ever added.
+/// Frames of each version as they were recorded. Lines are only ever added.
 const FRAMES_V1: &str = include_str!("../../fixtures/frames_v1.txt");
+const FRAMES_V2: &str = include_str!("../../fixtures/frames_v2.txt");
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
@@ -145,30 +146,91 @@ fn unhex(text: &str) -> Vec<u8> {
     (0..text.len()).step_by(2).map(byte).collect()
 }
 
-#[test]
-fn recorded_frames_of_version_1_are_still_read() {
-    let recorded: BTreeMap<&str, Vec<u8>> = FRAMES_V1
-        .lines()
+/// Every sample is recorded, and its record is read as the sample still.
+fn assert_recorded(
+    file: (&str, &str),
+    envelope_version: u32,
+    of_nodes: Vec<(&'static str, NodeMessage)>,
+    of_gateways: Vec<(&'static str, GatewayMessage)>,
+) {
+    let recorded: BTreeMap<&str, Vec<u8>> = (file.1.lines())
         .filter(|line| !line.starts_with('#'))
         .map(|line| line.split_once(' ').unwrap())
         .map(|(name, frame)| (name, unhex(frame)))
         .collect();
     let mut missing = String::new();
-    for (name, message) in samples::of_nodes() {
-        let sample = samples::envelope(message);
+    for (name, message) in of_nodes {
+        let sample = Envelope { version: envelope_version, ..samples::envelope(message) };
         match recorded.get(name) {
             Some(frame) => assert_eq!(decode_node(frame).unwrap(), sample, "{name}"),
             None => writeln!(missing, "{name} {}", hex(&encode_node(&sample))).unwrap(),
         }
     }
-    for (name, message) in samples::of_gateways() {
-        let sample = samples::envelope(message);
+    for (name, message) in of_gateways {
+        let sample = Envelope { version: envelope_version, ..samples::envelope(message) };
         match recorded.get(name) {
             Some(frame) => assert_eq!(decode_gateway(frame).unwrap(), sample, "{name}"),
             None => writeln!(missing, "{name} {}", hex(&encode_gateway(&sample))).unwrap(),
         }
     }
-    assert!(missing.is_empty(), "add to fixtures/frames_v1.txt:\n{missing}");
+    assert!(missing.is_empty(), "add to fixtures/{}:\n{missing}", file.0);
+}
+
+#[test]
+fn recorded_frames_of_version_1_are_still_read() {
+    assert_recorded(("frames_v1.txt", FRAMES_V1), 1, samples::of_nodes(), samples::of_gateways());
+}
+
+#[test]
+fn recorded_frames_of_version_2_are_still_read() {
+    let of_nodes = samples::version_2::of_nodes();
+    assert_recorded(("frames_v2.txt", FRAMES_V2), 2, of_nodes, samples::version_2::of_gateways());
+}
+
+proptest! {
+    /// What a new node sends to an old gateway has no body and no value that an old decoder
+    /// refuses: here, numbers beyond those of version 1.
+    #[test]
+    fn an_old_gateway_gets_only_what_it_knows(message in node_message()) {
+        let Some(message) = for_version(message, 1) else { return Ok(()) };
+        let frame = encode_node(&samples::envelope(message));
+        let envelope = wire::Envelope::decode(frame.as_slice()).unwrap();
+        let vendors = |has: Option<wire::NodeCapabilities>| has.unwrap_or_default().gpus.into_iter().map(|g| g.vendor);
+        match envelope.body.unwrap() {
+            Body::Register(register) => prop_assert!(vendors(register.capabilities).all(|v| (1..=3).contains(&v))),
+            Body::CapabilitiesChanged(changed) => prop_assert!(vendors(changed.capabilities).all(|v| (1..=3).contains(&v))),
+            Body::WorkloadStatus(status) => prop_assert!(status.records.iter().all(|r| (1..=13).contains(&r.cause))),
+            Body::Metrics(_) | Body::Logs(_) | Body::HeartbeatAck(_) | Body::Error(_) => {}
+            newer => prop_assert!(false, "{newer:?}"),
+        }
+    }
+
+    /// What the gateway may send to an old node says the same without what version 2 added.
+    #[test]
+    fn an_old_node_gets_no_order_that_it_would_half_follow(message in gateway_message()) {
+        if check_version(&message, 1).is_err() {
+            prop_assert!(check_version(&message, 2).is_ok());
+            return Ok(());
+        }
+        let workloads = match &message {
+            GatewayMessage::StartWorkload { workload, .. } => std::slice::from_ref(workload),
+            GatewayMessage::DesiredSet { workloads, .. } => workloads.as_slice(),
+            _ => &[],
+        };
+        for workload in workloads {
+            let spec = &workload.spec;
+            prop_assert!(workload.secrets.is_empty() && workload.registry_auth.is_none());
+            prop_assert!(spec.pull.is_none() && spec.pull_secret.is_none() && spec.read_only_root.is_none());
+            prop_assert!(workload.ranks.as_ref().is_none_or(|ranks| ranks.n_nodes <= 1));
+        }
+    }
+}
+
+#[test]
+fn an_order_beyond_the_nodes_version_names_what_it_lacks() {
+    let task = crate::message::TaskId(1);
+    let problem = check_version(&GatewayMessage::CancelTask { task }, 1).unwrap_err().to_string();
+    expect!["cancel_task needs protocol version 2; upgrade the node's agent"].assert_eq(&problem);
 }
 
 fn wire_frame(body: Body) -> Vec<u8> {

@@ -1,5 +1,7 @@
 //! Arbitrary messages of both directions.
 
+mod newer;
+
 use proptest::collection::{btree_map, vec};
 use proptest::option::of;
 use proptest::prelude::*;
@@ -44,12 +46,32 @@ fn gpu_info() -> impl Strategy<Value = GpuInfo> {
     let identity = ("GPU-[0-9a-f]{8}".prop_map(GpuUuid), any::<u32>(), select(GpuVendor::ALL), "[A-Z0-9 ]{0,12}");
     let place = (of("[0-9a-f:.]{7,16}"), of(any::<u32>()), of(any::<u32>()));
     let health = (select(GpuHealth::ALL), of(".{0,20}"));
-    (identity, any::<u64>(), place, health).prop_map(|(identity, memory_mib, place, health)| {
-        let (uuid, index, vendor, model) = identity;
-        let (pci_address, nvlink_island, numa_node) = place;
-        let (health, health_reason) = health;
-        GpuInfo { uuid, index, vendor, model, memory_mib, pci_address, nvlink_island, numa_node, health, health_reason }
-    })
+    (identity, any::<u64>(), place, health, newer::gpu_more()).prop_map(
+        |(identity, memory_mib, place, health, more)| {
+            let (uuid, index, vendor, model) = identity;
+            let (pci_address, nvlink_island, numa_node) = place;
+            let (health, health_reason) = health;
+            let known = GpuInfo {
+                uuid,
+                index,
+                vendor,
+                model,
+                memory_mib,
+                pci_address,
+                nvlink_island,
+                numa_node,
+                health,
+                health_reason,
+                mig: None,
+                driver: None,
+                compute_capability: None,
+                driver_version: None,
+                cdi_device: None,
+                nics: Vec::new(),
+            };
+            newer::with_details(known, more)
+        },
+    )
 }
 
 fn capabilities() -> impl Strategy<Value = NodeCapabilities> {
@@ -57,8 +79,8 @@ fn capabilities() -> impl Strategy<Value = NodeCapabilities> {
     let sizes = (any::<u64>(), any::<u64>(), any::<u64>());
     let runtimes = vec(select(RuntimeKind::ALL), 0..4);
     let gpus = (select(GpuDriver::ALL), vec(gpu_info(), 0..9));
-    (texts, sizes, gpus, runtimes, any::<bool>(), labels(&right_parts())).prop_map(
-        |(texts, sizes, (gpu_driver, gpus), runtimes, simulated, labels)| {
+    (texts, sizes, gpus, runtimes, any::<bool>(), labels(&right_parts()), newer::around()).prop_map(
+        |(texts, sizes, (gpu_driver, gpus), runtimes, simulated, labels, (findings, engine, nics))| {
             let (hostname, os, arch, agent_version) = texts;
             let (cpu_millis, memory_mib, disk_mib) = sizes;
             NodeCapabilities {
@@ -74,6 +96,9 @@ fn capabilities() -> impl Strategy<Value = NodeCapabilities> {
                 runtimes,
                 simulated,
                 labels,
+                findings,
+                engine,
+                nics,
             }
         },
     )
@@ -106,19 +131,25 @@ fn chunk() -> impl Strategy<Value = LogChunk> {
 }
 
 fn metrics() -> impl Strategy<Value = NodeMessage> {
-    let gpu =
-        ("GPU-[0-9a-f]{8}", [finite_f32(), finite_f32(), finite_f32()], [any::<u64>(), any::<u64>()], any::<bool>())
-            .prop_map(|(uuid, [utilization_percent, temperature_celsius, power_watts], memory, simulated)| {
-                GpuMetrics {
-                    uuid: GpuUuid(uuid),
-                    utilization_percent,
-                    memory_used_mib: memory[0],
-                    memory_total_mib: memory[1],
-                    temperature_celsius,
-                    power_watts,
-                    simulated,
-                }
-            });
+    let gpu = (
+        "GPU-[0-9a-f]{8}",
+        [finite_f32(), finite_f32(), finite_f32()],
+        [any::<u64>(), any::<u64>()],
+        any::<bool>(),
+        of(newer::details()),
+    )
+        .prop_map(|(uuid, [utilization_percent, temperature_celsius, power_watts], memory, simulated, details)| {
+            GpuMetrics {
+                uuid: GpuUuid(uuid),
+                utilization_percent,
+                memory_used_mib: memory[0],
+                memory_total_mib: memory[1],
+                temperature_celsius,
+                power_watts,
+                simulated,
+                details: details.map(Box::new),
+            }
+        });
     let system = (finite_f32(), finite_f32(), any::<[u64; 4]>()).prop_map(|(cpu_percent, load_average_1m, sizes)| {
         SystemMetrics {
             cpu_percent,
@@ -129,11 +160,12 @@ fn metrics() -> impl Strategy<Value = NodeMessage> {
             load_average_1m,
         }
     });
-    (any::<i64>(), vec(gpu, 0..9), system).prop_map(|(at, gpus, system)| NodeMessage::Metrics {
-        at: Timestamp::from_unix_ms(at),
-        gpus,
-        system,
-    })
+    (any::<i64>(), vec(gpu, 0..9), system, vec(newer::workload_metrics(), 0..3)).prop_map(
+        |(at, gpus, system, workloads)| {
+            let at = Timestamp::from_unix_ms(at);
+            NodeMessage::Metrics { at, gpus, system, workloads }
+        },
+    )
 }
 
 fn versions() -> impl Strategy<Value = (u32, u32)> {
@@ -159,16 +191,31 @@ pub(crate) fn node_message() -> impl Strategy<Value = NodeMessage> {
         any::<u64>().prop_map(|nonce| NodeMessage::HeartbeatAck { nonce }),
         capabilities().prop_map(|capabilities| NodeMessage::CapabilitiesChanged { capabilities }),
         (select(NodeErrorCode::ALL), ".{0,40}").prop_map(|(code, message)| NodeMessage::Error { code, message }),
+        newer::node_message(),
     ]
 }
 
 /// Any workload that a node shall have.
 pub(crate) fn desired() -> impl Strategy<Value = DesiredWorkload> {
     let life = (select(RuntimeKind::ALL), on_partition(), any::<u32>(), of(any::<u64>()));
-    (workload(), valid_spec(), gpu_uuids(), life).prop_map(|((workload_id, attempt), spec, gpus, life)| {
-        let (runtime, on_partition, grace_s, max_duration_s) = life;
-        DesiredWorkload { workload_id, attempt, spec, gpus, runtime, on_partition, grace_s, max_duration_s }
-    })
+    (workload(), valid_spec(), gpu_uuids(), life, newer::hidden()).prop_map(
+        |((workload_id, attempt), spec, gpus, life, (secrets, registry_auth, ranks))| {
+            let (runtime, on_partition, grace_s, max_duration_s) = life;
+            DesiredWorkload {
+                workload_id,
+                attempt,
+                spec,
+                gpus,
+                runtime,
+                on_partition,
+                grace_s,
+                max_duration_s,
+                secrets,
+                registry_auth,
+                ranks,
+            }
+        },
+    )
 }
 
 /// Any order to stop.
@@ -217,6 +264,7 @@ pub(crate) fn gateway_message() -> impl Strategy<Value = GatewayMessage> {
         Just(GatewayMessage::Ack),
         (select(RefusalCode::ALL), ".{0,40}", versions())
             .prop_map(|(code, message, versions)| { GatewayMessage::Refused { code, message, versions } }),
+        newer::gateway_message(),
     ]
 }
 

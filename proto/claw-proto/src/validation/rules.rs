@@ -73,7 +73,21 @@ fn program(v: &mut Validator, spec: &WorkloadSpec) {
 }
 
 fn runtime(v: &mut Validator, spec: &WorkloadSpec) {
+    if let Some(handle) = &spec.pull_secret {
+        v.secret_handle("pull_secret", handle);
+    }
+    let of_images = [("pull", spec.pull.is_some()), ("pull_secret", spec.pull_secret.is_some())];
+    for (field, _) in
+        of_images.into_iter().filter(|(_, is_set)| *is_set && spec.image.is_none() && spec.model.is_none())
+    {
+        v.fault(field, FaultCode::Conflict, "is about an image, and there is none").with_allowed("leave it out");
+    }
     if spec.runtime == Some(RuntimeKind::Process) {
+        if spec.read_only_root == Some(true) {
+            v.fault("read_only_root", FaultCode::Conflict, "a host process has no file system of its own")
+                .with_got(true)
+                .with_allowed("runtime docker, or leave it out");
+        }
         if spec.image.is_some() {
             v.fault("runtime", FaultCode::Conflict, "a host process does not run an image")
                 .with_got("process")
@@ -348,6 +362,8 @@ fn volumes(v: &mut Validator, volumes: &[Volume]) {
         let source = format!("{at}.source");
         if volume.source.starts_with('/') {
             v.absolute_path(&source, &volume.source);
+        } else if let Some(name) = volume.source.strip_prefix("cache:") {
+            v.word(&source, name);
         } else {
             v.word(&source, &volume.source);
         }

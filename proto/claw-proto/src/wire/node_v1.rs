@@ -23,7 +23,7 @@ pub struct Envelope {
     /// that a frame that runs in the wrong direction is known as such.
     #[prost(
         oneof = "envelope::Body",
-        tags = "16, 17, 18, 19, 20, 21, 22, 64, 65, 66, 67, 68, 69, 70, 71, 72, 73"
+        tags = "16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 64, 65, 66, 67, 68, 69, 70, 71, 72, 73, 74, 75, 76, 77, 78, 79"
     )]
     pub body: ::core::option::Option<envelope::Body>,
 }
@@ -47,6 +47,17 @@ pub mod envelope {
         CapabilitiesChanged(super::CapabilitiesChanged),
         #[prost(message, tag = "22")]
         Error(super::Error),
+        /// From version 2 on.
+        #[prost(message, tag = "23")]
+        GpuEvents(super::GpuEvents),
+        #[prost(message, tag = "24")]
+        RenewCertificate(super::RenewCertificate),
+        #[prost(message, tag = "25")]
+        ExecDone(super::ExecDone),
+        #[prost(message, tag = "26")]
+        OutputRead(super::OutputRead),
+        #[prost(message, tag = "27")]
+        TaskFailed(super::TaskFailed),
         #[prost(message, tag = "64")]
         Registered(super::Registered),
         #[prost(message, tag = "65")]
@@ -67,6 +78,19 @@ pub mod envelope {
         Acknowledged(super::Ack),
         #[prost(message, tag = "73")]
         Refused(super::Refused),
+        /// From version 2 on.
+        #[prost(message, tag = "74")]
+        CertificateRenewed(super::CertificateRenewed),
+        #[prost(message, tag = "75")]
+        CertificateRefused(super::CertificateRefused),
+        #[prost(message, tag = "76")]
+        TrustBundle(super::TrustBundle),
+        #[prost(message, tag = "77")]
+        Exec(super::Exec),
+        #[prost(message, tag = "78")]
+        ReadOutput(super::ReadOutput),
+        #[prost(message, tag = "79")]
+        CancelTask(super::CancelTask),
     }
 }
 /// Version of a node's desired state. The epoch rises durably at each gateway
@@ -163,6 +187,9 @@ pub struct Metrics {
     pub gpus: ::prost::alloc::vec::Vec<GpuMetrics>,
     #[prost(message, optional, tag = "3")]
     pub system: ::core::option::Option<SystemMetrics>,
+    /// From version 2 on: attempts that run.
+    #[prost(message, repeated, tag = "4")]
+    pub workloads: ::prost::alloc::vec::Vec<WorkloadMetrics>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct GpuMetrics {
@@ -180,6 +207,111 @@ pub struct GpuMetrics {
     pub power_watts: f32,
     /// The numbers come from a simulated driver.
     #[prost(bool, tag = "7")]
+    pub simulated: bool,
+    /// From version 2 on.
+    #[prost(message, optional, tag = "8")]
+    pub details: ::core::option::Option<GpuDetails>,
+}
+/// Further numbers of a GPU; what its driver does not tell is absent.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GpuDetails {
+    #[prost(float, optional, tag = "1")]
+    pub memory_utilization_percent: ::core::option::Option<f32>,
+    #[prost(uint32, optional, tag = "2")]
+    pub sm_clock_mhz: ::core::option::Option<u32>,
+    #[prost(uint32, optional, tag = "3")]
+    pub memory_clock_mhz: ::core::option::Option<u32>,
+    #[prost(float, optional, tag = "4")]
+    pub power_limit_watts: ::core::option::Option<f32>,
+    #[prost(uint32, optional, tag = "5")]
+    pub fan_percent: ::core::option::Option<u32>,
+    #[prost(enumeration = "ThrottleReason", repeated, tag = "6")]
+    pub throttle_reasons: ::prost::alloc::vec::Vec<i32>,
+    #[prost(uint64, optional, tag = "7")]
+    pub ecc_corrected_total: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "8")]
+    pub ecc_uncorrected_total: ::core::option::Option<u64>,
+    #[prost(message, optional, tag = "9")]
+    pub remapped_rows: ::core::option::Option<RemappedRows>,
+    #[prost(uint32, optional, tag = "10")]
+    pub pcie_generation: ::core::option::Option<u32>,
+    #[prost(uint32, optional, tag = "11")]
+    pub pcie_width: ::core::option::Option<u32>,
+    #[prost(uint32, optional, tag = "12")]
+    pub pcie_replays: ::core::option::Option<u32>,
+    #[prost(uint64, optional, tag = "13")]
+    pub nvlink_errors_total: ::core::option::Option<u64>,
+    #[prost(message, repeated, tag = "14")]
+    pub processes: ::prost::alloc::vec::Vec<GpuProcess>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RemappedRows {
+    #[prost(uint32, tag = "1")]
+    pub correctable: u32,
+    #[prost(uint32, tag = "2")]
+    pub uncorrectable: u32,
+    #[prost(bool, tag = "3")]
+    pub pending: bool,
+    #[prost(bool, tag = "4")]
+    pub failed: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GpuProcess {
+    #[prost(uint32, tag = "1")]
+    pub pid: u32,
+    #[prost(uint64, tag = "2")]
+    pub memory_used_mib: u64,
+    /// 16 bytes; set if it belongs to a workload.
+    #[prost(bytes = "vec", optional, tag = "3")]
+    pub workload_id: ::core::option::Option<::prost::alloc::vec::Vec<u8>>,
+}
+/// What one attempt uses; totals count from its start.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct WorkloadMetrics {
+    #[prost(bytes = "vec", tag = "1")]
+    pub workload_id: ::prost::alloc::vec::Vec<u8>,
+    #[prost(uint32, tag = "2")]
+    pub attempt: u32,
+    /// Percent of one core.
+    #[prost(float, tag = "3")]
+    pub cpu_percent: f32,
+    #[prost(uint64, tag = "4")]
+    pub memory_used_mib: u64,
+    #[prost(uint64, optional, tag = "5")]
+    pub memory_limit_mib: ::core::option::Option<u64>,
+    #[prost(uint32, tag = "6")]
+    pub n_pids: u32,
+    #[prost(uint64, tag = "7")]
+    pub network_rx_bytes: u64,
+    #[prost(uint64, tag = "8")]
+    pub network_tx_bytes: u64,
+    #[prost(uint64, tag = "9")]
+    pub disk_read_bytes: u64,
+    #[prost(uint64, tag = "10")]
+    pub disk_write_bytes: u64,
+    #[prost(bool, tag = "11")]
+    pub simulated: bool,
+}
+/// What drivers reported of GPUs, oldest first.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GpuEvents {
+    #[prost(message, repeated, tag = "1")]
+    pub events: ::prost::alloc::vec::Vec<GpuEvent>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GpuEvent {
+    #[prost(string, tag = "1")]
+    pub uuid: ::prost::alloc::string::String,
+    #[prost(enumeration = "GpuEventKind", tag = "2")]
+    pub kind: i32,
+    /// Number of the driver, such as an Xid.
+    #[prost(uint32, optional, tag = "3")]
+    pub code: ::core::option::Option<u32>,
+    #[prost(string, tag = "4")]
+    pub detail: ::prost::alloc::string::String,
+    #[prost(int64, tag = "5")]
+    pub at_unix_ms: i64,
+    #[prost(bool, tag = "6")]
     pub simulated: bool,
 }
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
@@ -263,6 +395,88 @@ pub struct Error {
     #[prost(string, tag = "2")]
     pub message: ::prost::alloc::string::String,
 }
+/// Asks for a new certificate.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RenewCertificate {
+    /// PKCS #10, DER, signed by the new key.
+    #[prost(bytes = "vec", tag = "1")]
+    pub csr_der: ::prost::alloc::vec::Vec<u8>,
+}
+/// A command in a workload has ended.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExecDone {
+    #[prost(uint64, tag = "1")]
+    pub task: u64,
+    /// None if it was ended for its time.
+    #[prost(sint32, optional, tag = "2")]
+    pub exit_code: ::core::option::Option<i32>,
+    #[prost(bool, tag = "3")]
+    pub timed_out: bool,
+    #[prost(bytes = "vec", tag = "4")]
+    pub stdout: ::prost::alloc::vec::Vec<u8>,
+    #[prost(bytes = "vec", tag = "5")]
+    pub stderr: ::prost::alloc::vec::Vec<u8>,
+    /// It wrote more than is told.
+    #[prost(bool, tag = "6")]
+    pub truncated: bool,
+}
+/// What stands at a path of an attempt's outputs.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct OutputRead {
+    #[prost(uint64, tag = "1")]
+    pub task: u64,
+    #[prost(oneof = "output_read::Content", tags = "2, 3")]
+    pub content: ::core::option::Option<output_read::Content>,
+}
+/// Nested message and enum types in `OutputRead`.
+pub mod output_read {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Content {
+        #[prost(message, tag = "2")]
+        Folder(super::OutputFolder),
+        #[prost(message, tag = "3")]
+        File(super::OutputFile),
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct OutputFolder {
+    /// In order of names.
+    #[prost(message, repeated, tag = "1")]
+    pub entries: ::prost::alloc::vec::Vec<OutputEntry>,
+    #[prost(bool, tag = "2")]
+    pub truncated: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OutputEntry {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub bytes: u64,
+    #[prost(bool, tag = "3")]
+    pub is_folder: bool,
+}
+/// A piece of a file.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OutputFile {
+    #[prost(bytes = "vec", tag = "1")]
+    pub bytes: ::prost::alloc::vec::Vec<u8>,
+    #[prost(uint64, tag = "2")]
+    pub offset: u64,
+    #[prost(uint64, tag = "3")]
+    pub total_bytes: u64,
+    /// Of the whole file, hex.
+    #[prost(string, optional, tag = "4")]
+    pub sha256: ::core::option::Option<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TaskFailed {
+    #[prost(uint64, tag = "1")]
+    pub task: u64,
+    #[prost(enumeration = "TaskErrorCode", tag = "2")]
+    pub code: i32,
+    #[prost(string, tag = "3")]
+    pub message: ::prost::alloc::string::String,
+}
 /// What a node can do.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct NodeCapabilities {
@@ -300,6 +514,50 @@ pub struct NodeCapabilities {
         ::prost::alloc::string::String,
         ::prost::alloc::string::String,
     >,
+    /// From version 2 on.
+    #[prost(message, repeated, tag = "13")]
+    pub findings: ::prost::alloc::vec::Vec<NodeFinding>,
+    #[prost(message, optional, tag = "14")]
+    pub engine: ::core::option::Option<EngineInfo>,
+    #[prost(message, repeated, tag = "15")]
+    pub nics: ::prost::alloc::vec::Vec<NicInfo>,
+}
+/// What is wrong with a node.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NodeFinding {
+    #[prost(enumeration = "FindingCode", tag = "1")]
+    pub code: i32,
+    /// Driver, GPU or engine that it is about.
+    #[prost(string, tag = "2")]
+    pub subject: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub detail: ::prost::alloc::string::String,
+}
+/// The container engine of a node.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EngineInfo {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub version: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub api_version: ::prost::alloc::string::String,
+    /// It attaches devices by CDI name.
+    #[prost(bool, tag = "4")]
+    pub cdi: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NicInfo {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(uint32, optional, tag = "2")]
+    pub numa_node: ::core::option::Option<u32>,
+    #[prost(string, optional, tag = "3")]
+    pub pci_address: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(uint32, optional, tag = "4")]
+    pub speed_mbps: ::core::option::Option<u32>,
+    #[prost(bool, tag = "5")]
+    pub rdma: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GpuInfo {
@@ -327,6 +585,31 @@ pub struct GpuInfo {
     pub health: i32,
     #[prost(string, optional, tag = "10")]
     pub health_reason: ::core::option::Option<::prost::alloc::string::String>,
+    /// From version 2 on.
+    #[prost(message, optional, tag = "11")]
+    pub mig: ::core::option::Option<MigSlice>,
+    #[prost(enumeration = "GpuDriver", optional, tag = "12")]
+    pub driver: ::core::option::Option<i32>,
+    /// CUDA compute capability, or the architecture's name.
+    #[prost(string, optional, tag = "13")]
+    pub compute_capability: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(string, optional, tag = "14")]
+    pub driver_version: ::core::option::Option<::prost::alloc::string::String>,
+    /// Name for container engines, such as nvidia.com/gpu=0.
+    #[prost(string, optional, tag = "15")]
+    pub cdi_device: ::core::option::Option<::prost::alloc::string::String>,
+    /// Network interfaces nearest to it.
+    #[prost(string, repeated, tag = "16")]
+    pub nics: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// A slice of another GPU.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MigSlice {
+    #[prost(string, tag = "1")]
+    pub parent: ::prost::alloc::string::String,
+    /// Such as 1g.10gb.
+    #[prost(string, tag = "2")]
+    pub profile: ::prost::alloc::string::String,
 }
 /// Answer to Register; the full desired set follows.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -416,6 +699,107 @@ pub struct DesiredWorkload {
     /// Stop it after so long.
     #[prost(uint64, optional, tag = "8")]
     pub max_duration_s: ::core::option::Option<u64>,
+    /// From version 2 on.
+    #[prost(message, repeated, tag = "9")]
+    pub secrets: ::prost::alloc::vec::Vec<SecretFile>,
+    #[prost(message, optional, tag = "10")]
+    pub registry_auth: ::core::option::Option<RegistryAuth>,
+    #[prost(message, optional, tag = "11")]
+    pub ranks: ::core::option::Option<RankAssignment>,
+}
+/// A secret as a file inside the workload.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SecretFile {
+    /// File name under the secrets folder.
+    #[prost(string, tag = "1")]
+    pub target: ::prost::alloc::string::String,
+    #[prost(bytes = "vec", tag = "2")]
+    pub value: ::prost::alloc::vec::Vec<u8>,
+}
+/// What a registry asks for before it hands out an image.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RegistryAuth {
+    #[prost(string, tag = "1")]
+    pub username: ::prost::alloc::string::String,
+    #[prost(bytes = "vec", tag = "2")]
+    pub password: ::prost::alloc::vec::Vec<u8>,
+}
+/// Place of one node in a workload over several nodes.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RankAssignment {
+    #[prost(uint32, tag = "1")]
+    pub node_rank: u32,
+    #[prost(uint32, tag = "2")]
+    pub n_nodes: u32,
+    #[prost(uint32, tag = "3")]
+    pub first_rank: u32,
+    #[prost(uint32, tag = "4")]
+    pub world_size: u32,
+    #[prost(string, tag = "5")]
+    pub master_address: ::prost::alloc::string::String,
+    /// 1 to 65535.
+    #[prost(uint32, tag = "6")]
+    pub master_port: u32,
+}
+/// The certificate that the node asked for.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CertificateRenewed {
+    /// DER, the node's own first.
+    #[prost(bytes = "vec", repeated, tag = "1")]
+    pub chain_der: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CertificateRefused {
+    #[prost(string, tag = "1")]
+    pub message: ::prost::alloc::string::String,
+}
+/// Authorities that the node shall trust from now on.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TrustBundle {
+    #[prost(bytes = "vec", repeated, tag = "1")]
+    pub cas_der: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+    /// Ask for a new certificate now.
+    #[prost(bool, tag = "2")]
+    pub renew: bool,
+}
+/// Run a command in a workload.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Exec {
+    #[prost(uint64, tag = "1")]
+    pub task: u64,
+    #[prost(bytes = "vec", tag = "2")]
+    pub workload_id: ::prost::alloc::vec::Vec<u8>,
+    #[prost(uint32, tag = "3")]
+    pub attempt: u32,
+    #[prost(string, repeated, tag = "4")]
+    pub command: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(uint64, tag = "5")]
+    pub timeout_ms: u64,
+    /// Each stream.
+    #[prost(uint64, tag = "6")]
+    pub output_bytes_max: u64,
+}
+/// Tell what stands at a path of an attempt's declared outputs.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReadOutput {
+    #[prost(uint64, tag = "1")]
+    pub task: u64,
+    #[prost(bytes = "vec", tag = "2")]
+    pub workload_id: ::prost::alloc::vec::Vec<u8>,
+    #[prost(uint32, tag = "3")]
+    pub attempt: u32,
+    #[prost(string, tag = "4")]
+    pub path: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "5")]
+    pub offset: u64,
+    #[prost(uint64, tag = "6")]
+    pub bytes_max: u64,
+}
+/// Nobody waits for this task any more.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CancelTask {
+    #[prost(uint64, tag = "1")]
+    pub task: u64,
 }
 /// An attempt that shall end.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -582,6 +966,14 @@ pub struct WorkloadSpec {
     pub outputs: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(enumeration = "RuntimeKind", optional, tag = "47")]
     pub runtime: ::core::option::Option<i32>,
+    /// From version 2 on.
+    #[prost(enumeration = "PullPolicy", optional, tag = "48")]
+    pub pull: ::core::option::Option<i32>,
+    /// Handle of the secret for the image's registry.
+    #[prost(string, optional, tag = "49")]
+    pub pull_secret: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(bool, optional, tag = "50")]
+    pub read_only_root: ::core::option::Option<bool>,
 }
 /// A list of arguments that may be present and empty.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -751,6 +1143,12 @@ pub enum StatusCause {
     SupervisorGone = 11,
     AgentRestarted = 12,
     Superseded = 13,
+    /// From version 2 on.
+    PullFailed = 14,
+    ImageRefused = 15,
+    GpuNotAttached = 16,
+    VolumeRefused = 17,
+    EngineFailed = 18,
 }
 impl StatusCause {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -773,6 +1171,11 @@ impl StatusCause {
             Self::SupervisorGone => "STATUS_CAUSE_SUPERVISOR_GONE",
             Self::AgentRestarted => "STATUS_CAUSE_AGENT_RESTARTED",
             Self::Superseded => "STATUS_CAUSE_SUPERSEDED",
+            Self::PullFailed => "STATUS_CAUSE_PULL_FAILED",
+            Self::ImageRefused => "STATUS_CAUSE_IMAGE_REFUSED",
+            Self::GpuNotAttached => "STATUS_CAUSE_GPU_NOT_ATTACHED",
+            Self::VolumeRefused => "STATUS_CAUSE_VOLUME_REFUSED",
+            Self::EngineFailed => "STATUS_CAUSE_ENGINE_FAILED",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -792,6 +1195,102 @@ impl StatusCause {
             "STATUS_CAUSE_SUPERVISOR_GONE" => Some(Self::SupervisorGone),
             "STATUS_CAUSE_AGENT_RESTARTED" => Some(Self::AgentRestarted),
             "STATUS_CAUSE_SUPERSEDED" => Some(Self::Superseded),
+            "STATUS_CAUSE_PULL_FAILED" => Some(Self::PullFailed),
+            "STATUS_CAUSE_IMAGE_REFUSED" => Some(Self::ImageRefused),
+            "STATUS_CAUSE_GPU_NOT_ATTACHED" => Some(Self::GpuNotAttached),
+            "STATUS_CAUSE_VOLUME_REFUSED" => Some(Self::VolumeRefused),
+            "STATUS_CAUSE_ENGINE_FAILED" => Some(Self::EngineFailed),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum ThrottleReason {
+    Unspecified = 0,
+    GpuIdle = 1,
+    ApplicationsClocks = 2,
+    SwPowerCap = 3,
+    HwSlowdown = 4,
+    SyncBoost = 5,
+    SwThermal = 6,
+    HwThermal = 7,
+    HwPowerBrake = 8,
+    DisplayClocks = 9,
+}
+impl ThrottleReason {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "THROTTLE_REASON_UNSPECIFIED",
+            Self::GpuIdle => "THROTTLE_REASON_GPU_IDLE",
+            Self::ApplicationsClocks => "THROTTLE_REASON_APPLICATIONS_CLOCKS",
+            Self::SwPowerCap => "THROTTLE_REASON_SW_POWER_CAP",
+            Self::HwSlowdown => "THROTTLE_REASON_HW_SLOWDOWN",
+            Self::SyncBoost => "THROTTLE_REASON_SYNC_BOOST",
+            Self::SwThermal => "THROTTLE_REASON_SW_THERMAL",
+            Self::HwThermal => "THROTTLE_REASON_HW_THERMAL",
+            Self::HwPowerBrake => "THROTTLE_REASON_HW_POWER_BRAKE",
+            Self::DisplayClocks => "THROTTLE_REASON_DISPLAY_CLOCKS",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "THROTTLE_REASON_UNSPECIFIED" => Some(Self::Unspecified),
+            "THROTTLE_REASON_GPU_IDLE" => Some(Self::GpuIdle),
+            "THROTTLE_REASON_APPLICATIONS_CLOCKS" => Some(Self::ApplicationsClocks),
+            "THROTTLE_REASON_SW_POWER_CAP" => Some(Self::SwPowerCap),
+            "THROTTLE_REASON_HW_SLOWDOWN" => Some(Self::HwSlowdown),
+            "THROTTLE_REASON_SYNC_BOOST" => Some(Self::SyncBoost),
+            "THROTTLE_REASON_SW_THERMAL" => Some(Self::SwThermal),
+            "THROTTLE_REASON_HW_THERMAL" => Some(Self::HwThermal),
+            "THROTTLE_REASON_HW_POWER_BRAKE" => Some(Self::HwPowerBrake),
+            "THROTTLE_REASON_DISPLAY_CLOCKS" => Some(Self::DisplayClocks),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum GpuEventKind {
+    Unspecified = 0,
+    Xid = 1,
+    EccDoubleBit = 2,
+    EccSingleBit = 3,
+    PowerState = 4,
+    Clock = 5,
+    Lost = 6,
+}
+impl GpuEventKind {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "GPU_EVENT_KIND_UNSPECIFIED",
+            Self::Xid => "GPU_EVENT_KIND_XID",
+            Self::EccDoubleBit => "GPU_EVENT_KIND_ECC_DOUBLE_BIT",
+            Self::EccSingleBit => "GPU_EVENT_KIND_ECC_SINGLE_BIT",
+            Self::PowerState => "GPU_EVENT_KIND_POWER_STATE",
+            Self::Clock => "GPU_EVENT_KIND_CLOCK",
+            Self::Lost => "GPU_EVENT_KIND_LOST",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "GPU_EVENT_KIND_UNSPECIFIED" => Some(Self::Unspecified),
+            "GPU_EVENT_KIND_XID" => Some(Self::Xid),
+            "GPU_EVENT_KIND_ECC_DOUBLE_BIT" => Some(Self::EccDoubleBit),
+            "GPU_EVENT_KIND_ECC_SINGLE_BIT" => Some(Self::EccSingleBit),
+            "GPU_EVENT_KIND_POWER_STATE" => Some(Self::PowerState),
+            "GPU_EVENT_KIND_CLOCK" => Some(Self::Clock),
+            "GPU_EVENT_KIND_LOST" => Some(Self::Lost),
             _ => None,
         }
     }
@@ -860,6 +1359,106 @@ impl NodeErrorCode {
             "NODE_ERROR_CODE_STALE_GENERATION" => Some(Self::StaleGeneration),
             "NODE_ERROR_CODE_STORAGE_UNAVAILABLE" => Some(Self::StorageUnavailable),
             "NODE_ERROR_CODE_INTERNAL" => Some(Self::Internal),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum TaskErrorCode {
+    Unspecified = 0,
+    NotFound = 1,
+    NotRunning = 2,
+    Refused = 3,
+    Unsupported = 4,
+    TooLarge = 5,
+    Timeout = 6,
+    Internal = 7,
+}
+impl TaskErrorCode {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "TASK_ERROR_CODE_UNSPECIFIED",
+            Self::NotFound => "TASK_ERROR_CODE_NOT_FOUND",
+            Self::NotRunning => "TASK_ERROR_CODE_NOT_RUNNING",
+            Self::Refused => "TASK_ERROR_CODE_REFUSED",
+            Self::Unsupported => "TASK_ERROR_CODE_UNSUPPORTED",
+            Self::TooLarge => "TASK_ERROR_CODE_TOO_LARGE",
+            Self::Timeout => "TASK_ERROR_CODE_TIMEOUT",
+            Self::Internal => "TASK_ERROR_CODE_INTERNAL",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "TASK_ERROR_CODE_UNSPECIFIED" => Some(Self::Unspecified),
+            "TASK_ERROR_CODE_NOT_FOUND" => Some(Self::NotFound),
+            "TASK_ERROR_CODE_NOT_RUNNING" => Some(Self::NotRunning),
+            "TASK_ERROR_CODE_REFUSED" => Some(Self::Refused),
+            "TASK_ERROR_CODE_UNSUPPORTED" => Some(Self::Unsupported),
+            "TASK_ERROR_CODE_TOO_LARGE" => Some(Self::TooLarge),
+            "TASK_ERROR_CODE_TIMEOUT" => Some(Self::Timeout),
+            "TASK_ERROR_CODE_INTERNAL" => Some(Self::Internal),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum FindingCode {
+    Unspecified = 0,
+    DriverAbsentLibrary = 1,
+    DriverNotLoaded = 2,
+    DriverVersionMismatch = 3,
+    DriverHung = 4,
+    DriverFailed = 5,
+    GpuLost = 6,
+    GpuNeedsReset = 7,
+    GpuErrorEvent = 8,
+    EngineUnavailable = 9,
+    EngineLimited = 10,
+    CertificateExpiring = 11,
+}
+impl FindingCode {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "FINDING_CODE_UNSPECIFIED",
+            Self::DriverAbsentLibrary => "FINDING_CODE_DRIVER_ABSENT_LIBRARY",
+            Self::DriverNotLoaded => "FINDING_CODE_DRIVER_NOT_LOADED",
+            Self::DriverVersionMismatch => "FINDING_CODE_DRIVER_VERSION_MISMATCH",
+            Self::DriverHung => "FINDING_CODE_DRIVER_HUNG",
+            Self::DriverFailed => "FINDING_CODE_DRIVER_FAILED",
+            Self::GpuLost => "FINDING_CODE_GPU_LOST",
+            Self::GpuNeedsReset => "FINDING_CODE_GPU_NEEDS_RESET",
+            Self::GpuErrorEvent => "FINDING_CODE_GPU_ERROR_EVENT",
+            Self::EngineUnavailable => "FINDING_CODE_ENGINE_UNAVAILABLE",
+            Self::EngineLimited => "FINDING_CODE_ENGINE_LIMITED",
+            Self::CertificateExpiring => "FINDING_CODE_CERTIFICATE_EXPIRING",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "FINDING_CODE_UNSPECIFIED" => Some(Self::Unspecified),
+            "FINDING_CODE_DRIVER_ABSENT_LIBRARY" => Some(Self::DriverAbsentLibrary),
+            "FINDING_CODE_DRIVER_NOT_LOADED" => Some(Self::DriverNotLoaded),
+            "FINDING_CODE_DRIVER_VERSION_MISMATCH" => Some(Self::DriverVersionMismatch),
+            "FINDING_CODE_DRIVER_HUNG" => Some(Self::DriverHung),
+            "FINDING_CODE_DRIVER_FAILED" => Some(Self::DriverFailed),
+            "FINDING_CODE_GPU_LOST" => Some(Self::GpuLost),
+            "FINDING_CODE_GPU_NEEDS_RESET" => Some(Self::GpuNeedsReset),
+            "FINDING_CODE_GPU_ERROR_EVENT" => Some(Self::GpuErrorEvent),
+            "FINDING_CODE_ENGINE_UNAVAILABLE" => Some(Self::EngineUnavailable),
+            "FINDING_CODE_ENGINE_LIMITED" => Some(Self::EngineLimited),
+            "FINDING_CODE_CERTIFICATE_EXPIRING" => Some(Self::CertificateExpiring),
             _ => None,
         }
     }
@@ -1065,6 +1664,9 @@ pub enum GpuVendor {
     Nvidia = 1,
     Amd = 2,
     Apple = 3,
+    /// From version 2 on.
+    Intel = 4,
+    Other = 5,
 }
 impl GpuVendor {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -1077,6 +1679,8 @@ impl GpuVendor {
             Self::Nvidia => "GPU_VENDOR_NVIDIA",
             Self::Amd => "GPU_VENDOR_AMD",
             Self::Apple => "GPU_VENDOR_APPLE",
+            Self::Intel => "GPU_VENDOR_INTEL",
+            Self::Other => "GPU_VENDOR_OTHER",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1086,6 +1690,41 @@ impl GpuVendor {
             "GPU_VENDOR_NVIDIA" => Some(Self::Nvidia),
             "GPU_VENDOR_AMD" => Some(Self::Amd),
             "GPU_VENDOR_APPLE" => Some(Self::Apple),
+            "GPU_VENDOR_INTEL" => Some(Self::Intel),
+            "GPU_VENDOR_OTHER" => Some(Self::Other),
+            _ => None,
+        }
+    }
+}
+/// From version 2 on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum PullPolicy {
+    Unspecified = 0,
+    Always = 1,
+    IfMissing = 2,
+    Never = 3,
+}
+impl PullPolicy {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "PULL_POLICY_UNSPECIFIED",
+            Self::Always => "PULL_POLICY_ALWAYS",
+            Self::IfMissing => "PULL_POLICY_IF_MISSING",
+            Self::Never => "PULL_POLICY_NEVER",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "PULL_POLICY_UNSPECIFIED" => Some(Self::Unspecified),
+            "PULL_POLICY_ALWAYS" => Some(Self::Always),
+            "PULL_POLICY_IF_MISSING" => Some(Self::IfMissing),
+            "PULL_POLICY_NEVER" => Some(Self::Never),
             _ => None,
         }
     }

@@ -155,6 +155,12 @@ fn h100x8(name: &str) -> NodeCapabilities {
         numa_node: Some(i / 4),
         health: GpuHealth::Healthy,
         health_reason: None,
+        mig: None,
+        driver: None,
+        compute_capability: None,
+        driver_version: None,
+        cdi_device: None,
+        nics: Vec::new(),
     };
     NodeCapabilities {
         hostname: name.into(),
@@ -169,5 +175,8 @@ fn h100x8(name: &str) -> NodeCapabilities {
         runtimes: vec![RuntimeKind::Sim],
         simulated: true,
         labels: BTreeMap::new(),
+        findings: Vec::new(),
+        engine: None,
+        nics: Vec::new(),
     }
 }

@@ -232,6 +232,9 @@ pub(super) fn capabilities() -> NodeCapabilities {
         runtimes: vec![RuntimeKind::Process],
         simulated: false,
         labels: BTreeMap::default(),
+        findings: Vec::new(),
+        engine: None,
+        nics: Vec::new(),
     }
 }
 

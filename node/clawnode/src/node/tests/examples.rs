@@ -67,7 +67,7 @@ impl Story {
                     format!("renew attempt {} to {:?}", attempt.0, (lease.term_at_ms, lease.kill_at_ms))
                 }
                 Action::Forget { attempt, .. } => format!("forget attempt {}", attempt.0),
-                Action::LogsAcked { .. } | Action::ApplySettings(_) => continue,
+                Action::LogsAcked { .. } | Action::ApplySettings(_) | Action::Shell(_) => continue,
                 Action::CloseConnection { why, detail } => format!("close {why:?}: {detail}"),
             };
             writeln!(self.text, "@{} {line}", now.mono_ms).unwrap();
@@ -128,6 +128,11 @@ fn message(body: &NodeMessage) -> String {
         NodeMessage::HeartbeatAck { nonce } => format!("answer {nonce}"),
         NodeMessage::CapabilitiesChanged { .. } => "capabilities".into(),
         NodeMessage::Error { code, message } => format!("error {code}: {message}"),
+        NodeMessage::GpuEvents { events } => format!("{} GPU events", events.len()),
+        NodeMessage::RenewCertificate { .. } => "certificate request".into(),
+        NodeMessage::ExecDone { task, .. }
+        | NodeMessage::OutputRead { task, .. }
+        | NodeMessage::TaskFailed { task, .. } => format!("answer to task {}", task.0),
     }
 }
 

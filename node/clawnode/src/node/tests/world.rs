@@ -83,6 +83,9 @@ pub(super) fn desired(workload: u8, attempt: u32, on_partition: OnPartition) -> 
         on_partition,
         grace_s: 2,
         max_duration_s: Some(60),
+        secrets: Vec::new(),
+        registry_auth: None,
+        ranks: None,
     }
 }
 
@@ -99,6 +102,12 @@ pub(super) fn capabilities() -> NodeCapabilities {
             numa_node: Some(0),
             health: GpuHealth::Healthy,
             health_reason: None,
+            mig: None,
+            driver: None,
+            compute_capability: None,
+            driver_version: None,
+            cdi_device: None,
+            nics: Vec::new(),
         })
         .collect();
     NodeCapabilities {
@@ -114,6 +123,9 @@ pub(super) fn capabilities() -> NodeCapabilities {
         runtimes: vec![RuntimeKind::Process, RuntimeKind::Sim],
         simulated: true,
         labels: BTreeMap::new(),
+        findings: Vec::new(),
+        engine: None,
+        nics: Vec::new(),
     }
 }
 
@@ -204,7 +216,7 @@ impl World {
                 assert!(!self.processes.contains_key(&key), "forgot a running attempt");
             }
             Action::CloseConnection { .. } => self.connected = false,
-            Action::LogsAcked { .. } | Action::ApplySettings(_) => {}
+            Action::LogsAcked { .. } | Action::ApplySettings(_) | Action::Shell(_) => {}
         }
     }
 
@@ -276,6 +288,12 @@ impl World {
             | GatewayMessage::Heartbeat { .. }
             | GatewayMessage::LogsAck { .. }
             | GatewayMessage::MeshPeers { .. }
+            | GatewayMessage::CertificateRenewed { .. }
+            | GatewayMessage::CertificateRefused { .. }
+            | GatewayMessage::TrustBundle { .. }
+            | GatewayMessage::Exec { .. }
+            | GatewayMessage::ReadOutput { .. }
+            | GatewayMessage::CancelTask { .. }
             | GatewayMessage::Ack
             | GatewayMessage::Refused { .. } => &[],
         };

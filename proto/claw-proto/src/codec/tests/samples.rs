@@ -2,6 +2,8 @@
 //! with. A field that a later version adds is absent (or its default) here, for
 //! these are messages of version 1.
 
+pub(super) mod version_2;
+
 use std::collections::BTreeMap;
 
 use crate::ids::{Attempt, Generation, GpuUuid, NodeId, WorkloadId};
@@ -61,10 +63,19 @@ fn capabilities() -> NodeCapabilities {
             numa_node: Some(1),
             health: GpuHealth::Degraded,
             health_reason: text("Xid 63"),
+            mig: None,
+            driver: None,
+            compute_capability: None,
+            driver_version: None,
+            cdi_device: None,
+            nics: vec![],
         }],
         runtimes: vec![RuntimeKind::Docker, RuntimeKind::Sim],
         simulated: true,
         labels: [("zone".to_owned(), "eu-west-1a".to_owned())].into(),
+        findings: vec![],
+        engine: None,
+        nics: vec![],
     }
 }
 
@@ -79,6 +90,7 @@ fn metrics() -> NodeMessage {
             temperature_celsius: 64.0,
             power_watts: 688.25,
             simulated: true,
+            details: None,
         }],
         system: SystemMetrics {
             cpu_percent: 12.5,
@@ -88,6 +100,7 @@ fn metrics() -> NodeMessage {
             disk_total_mib: 4,
             load_average_1m: 0.75,
         },
+        workloads: vec![],
     }
 }
 
@@ -198,6 +211,9 @@ fn spec() -> WorkloadSpec {
         on_partition: Some(OnPartition::Keep),
         outputs: vec!["/data/out".to_owned()],
         runtime: Some(RuntimeKind::Docker),
+        pull: None,
+        pull_secret: None,
+        read_only_root: None,
     }
 }
 
@@ -211,6 +227,9 @@ fn desired() -> DesiredWorkload {
         on_partition: OnPartition::StopAfter(120),
         grace_s: 30,
         max_duration_s: Some(21_600),
+        secrets: vec![],
+        registry_auth: None,
+        ranks: None,
     }
 }
 

@@ -1,0 +1,130 @@
+//! What a peer of an older protocol version gets.
+//!
+//! A sender speaks the version that both sides agreed on. Fields that say what
+//! a node is or measured are additions that an old peer skips, so they stay. A
+//! body or an enum value that it does not know would be refused as a whole:
+//! what a node has to say is put in its words or left out, and an order that it
+//! could only half follow is not given to it.
+
+use crate::message::{DesiredWorkload, GatewayMessage, NodeMessage, StatusCause, StatusRecord};
+use crate::spec::GpuVendor;
+use crate::topology::NodeCapabilities;
+
+/// First version with what this module is about.
+const V2: u32 = 2;
+
+/// A message asks for what the connection's protocol version does not have.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field} needs protocol version {needs}; upgrade the node's agent")]
+pub struct NotInVersion {
+    /// Message, or field of a workload.
+    pub field: &'static str,
+    /// First version that has it.
+    pub needs: u32,
+}
+
+/// A node's message in the words of `version`; nothing if that version has no words for it.
+pub fn for_version(message: NodeMessage, version: u32) -> Option<NodeMessage> {
+    if version >= V2 {
+        return Some(message);
+    }
+    Some(match message {
+        NodeMessage::Register { name, capabilities, running, store_id, versions, clock } => {
+            NodeMessage::Register { name, capabilities: known_gpus(capabilities), running, store_id, versions, clock }
+        }
+        NodeMessage::CapabilitiesChanged { capabilities } => {
+            NodeMessage::CapabilitiesChanged { capabilities: known_gpus(capabilities) }
+        }
+        NodeMessage::WorkloadStatus { records } => {
+            NodeMessage::WorkloadStatus { records: records.into_iter().map(in_old_words).collect() }
+        }
+        message @ (NodeMessage::Metrics { .. }
+        | NodeMessage::Logs { .. }
+        | NodeMessage::HeartbeatAck { .. }
+        | NodeMessage::Error { .. }) => message,
+        NodeMessage::GpuEvents { .. }
+        | NodeMessage::RenewCertificate { .. }
+        | NodeMessage::ExecDone { .. }
+        | NodeMessage::OutputRead { .. }
+        | NodeMessage::TaskFailed { .. } => return None,
+    })
+}
+
+/// A gateway may send this message on a connection of `version`.
+///
+/// # Errors
+/// [`NotInVersion`] with the first field that the version lacks.
+pub fn check_version(message: &GatewayMessage, version: u32) -> Result<(), NotInVersion> {
+    if version >= V2 {
+        return Ok(());
+    }
+    let field = match message {
+        GatewayMessage::DesiredSet { workloads, .. } => workloads.iter().find_map(newer_field),
+        GatewayMessage::StartWorkload { workload, .. } => newer_field(workload),
+        GatewayMessage::CertificateRenewed { .. } => Some("certificate_renewed"),
+        GatewayMessage::CertificateRefused { .. } => Some("certificate_refused"),
+        GatewayMessage::TrustBundle { .. } => Some("trust_bundle"),
+        GatewayMessage::Exec { .. } => Some("exec"),
+        GatewayMessage::ReadOutput { .. } => Some("read_output"),
+        GatewayMessage::CancelTask { .. } => Some("cancel_task"),
+        GatewayMessage::Registered { .. }
+        | GatewayMessage::StopWorkload { .. }
+        | GatewayMessage::UpdateConfig { .. }
+        | GatewayMessage::Heartbeat { .. }
+        | GatewayMessage::LogsAck { .. }
+        | GatewayMessage::MeshPeers { .. }
+        | GatewayMessage::Ack
+        | GatewayMessage::Refused { .. } => None,
+    };
+    field.map_or(Ok(()), |field| Err(NotInVersion { field, needs: V2 }))
+}
+
+/// What of a workload a node of version 1 would leave out without knowing it.
+fn newer_field(workload: &DesiredWorkload) -> Option<&'static str> {
+    let spec = &workload.spec;
+    let vendor = spec.gpu.as_ref().and_then(|gpu| gpu.vendor);
+    let fields = [
+        ("spec.pull", spec.pull.is_some()),
+        ("spec.pull_secret", spec.pull_secret.is_some() || workload.registry_auth.is_some()),
+        ("spec.read_only_root", spec.read_only_root.is_some()),
+        ("spec.secrets", !workload.secrets.is_empty()),
+        ("spec.gpu.vendor", vendor.is_some_and(|vendor| !is_of_version_1(vendor))),
+        ("spec.nodes", workload.ranks.as_ref().is_some_and(|ranks| ranks.n_nodes > 1)),
+    ];
+    fields.into_iter().find_map(|(field, is_set)| is_set.then_some(field))
+}
+
+const fn is_of_version_1(vendor: GpuVendor) -> bool {
+    match vendor {
+        GpuVendor::Nvidia | GpuVendor::Amd | GpuVendor::Apple => true,
+        GpuVendor::Intel | GpuVendor::Other => false,
+    }
+}
+
+/// A GPU of a vendor that the gateway does not know is one that it cannot give away.
+fn known_gpus(mut capabilities: NodeCapabilities) -> NodeCapabilities {
+    capabilities.gpus.retain(|gpu| is_of_version_1(gpu.vendor));
+    capabilities
+}
+
+fn in_old_words(record: StatusRecord) -> StatusRecord {
+    let cause = match record.cause {
+        StatusCause::PullFailed | StatusCause::EngineFailed => StatusCause::StartFailed,
+        StatusCause::ImageRefused | StatusCause::VolumeRefused => StatusCause::Unsupported,
+        StatusCause::GpuNotAttached => StatusCause::GpuMissing,
+        cause @ (StatusCause::Progress
+        | StatusCause::Exited
+        | StatusCause::Signaled
+        | StatusCause::OutOfMemory
+        | StatusCause::StopRequested
+        | StatusCause::MaxDuration
+        | StatusCause::PartitionLease
+        | StatusCause::StartFailed
+        | StatusCause::Unsupported
+        | StatusCause::GpuMissing
+        | StatusCause::SupervisorGone
+        | StatusCause::AgentRestarted
+        | StatusCause::Superseded) => cause,
+    };
+    StatusRecord { cause, ..record }
+}
