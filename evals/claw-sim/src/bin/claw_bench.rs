@@ -35,6 +35,12 @@ fn capabilities(name: &str) -> NodeCapabilities {
         numa_node: Some(index / 4),
         health: GpuHealth::Healthy,
         health_reason: None,
+        mig: None,
+        driver: None,
+        compute_capability: None,
+        driver_version: None,
+        cdi_device: None,
+        nics: Vec::new(),
     };
     NodeCapabilities {
         hostname: name.into(),
@@ -49,6 +55,9 @@ fn capabilities(name: &str) -> NodeCapabilities {
         runtimes: vec![RuntimeKind::Sim],
         simulated: true,
         labels: BTreeMap::new(),
+        findings: Vec::new(),
+        engine: None,
+        nics: Vec::new(),
     }
 }
 

@@ -26,6 +26,9 @@ pub(crate) fn script(n: u8, text: &str) -> DesiredWorkload {
         on_partition: OnPartition::Keep,
         grace_s: 5,
         max_duration_s: None,
+        secrets: Vec::new(),
+        registry_auth: None,
+        ranks: None,
     }
 }
 
