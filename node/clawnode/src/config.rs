@@ -16,6 +16,7 @@ pub const ENVIRONMENT: &[(&str, &str)] = &[
     ("CLAWNODE_NAME", "name"),
     ("CLAWNODE_GATEWAY_URL", "gateway_url"),
     ("CLAWNODE_GPU", "gpu"),
+    ("CLAWNODE_GPU_NVML_LIBRARY", "gpu_nvml_library"),
     ("CLAWNODE_RUNTIME_PROCESS_ENABLED", "runtime.process.enabled"),
     ("CLAWNODE_RUNTIME_PROCESS_USER", "runtime.process.user"),
     ("CLAWNODE_RUNTIME_PROCESS_CGROUPS", "runtime.process.cgroups"),
@@ -69,9 +70,13 @@ pub struct NodeConfig {
     /// Gateway's node port, `wss://host:port/node`; as told at enrollment if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gateway_url: Option<String>,
-    /// GPU driver: `none`, or `sim:<model>x<count>` such as `sim:h100x8`.
+    /// GPU drivers: `auto` (the default), `none`, `sim:<model>x<count>` such as `sim:h100x8`, or some of
+    /// `nvml`, `rocm`, `metal` and `vulkan` with commas between.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gpu: Option<String>,
+    /// NVIDIA's management library (`libnvidia-ml.so.1`); found by the system's loader if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gpu_nvml_library: Option<PathBuf>,
     /// Labels of the node, for placement.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
@@ -216,9 +221,9 @@ impl NodeConfig {
         Ok(toml::to_string_pretty(self)?)
     }
 
-    /// The GPU driver's name.
+    /// The GPU drivers' names.
     pub fn gpu(&self) -> &str {
-        self.gpu.as_deref().unwrap_or("none")
+        self.gpu.as_deref().unwrap_or("auto")
     }
 
     /// Whether workloads may be simulated.

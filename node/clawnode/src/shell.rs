@@ -6,6 +6,7 @@
 
 mod alive;
 mod boot;
+mod health;
 mod jobs;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -17,7 +18,7 @@ use claw_proto::codec::{CodecError, encode_node};
 use claw_proto::ids::NodeId;
 use claw_proto::message::{GatewayMessage, NodeMessage, NodeSettings, TaskErrorCode};
 use claw_proto::spec::RuntimeKind;
-use claw_proto::topology::{GpuHealth, NodeCapabilities};
+use claw_proto::topology::NodeCapabilities;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -25,7 +26,6 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::clock;
-use crate::gpu::Fleet;
 use crate::link::{Connection, Link, LinkError, LinkEvent, Received};
 use crate::logs::LogPump;
 use crate::node::{Action, CloseReason, DurableChange, Input, Node, RuntimeEvent};
@@ -79,6 +79,8 @@ pub struct Agent {
     pump_commands: Vec<PumpCommand>,
     probe: Option<Probe>,
     capabilities: NodeCapabilities,
+    findings: health::Findings,
+    gpu_events: health::EventQueue,
     metrics_at: Instant,
     /// Held for life: one agent per data folder.
     lock: std::fs::File,
@@ -220,6 +222,7 @@ impl Agent {
         }
         let node_id = self.node_id;
         info!(%node_id, "registered");
+        self.send_gpu_events();
         if self.news.try_send(AgentEvent::Registered { node_id }).is_err() {
             tracing::debug!("nobody listens to the agent's news");
         }
@@ -305,24 +308,6 @@ impl Agent {
         error!(%error, "the record store cannot be written; no new workload is accepted");
         self.store_retry_at = Some(Instant::now() + Duration::from_millis(STORE_RETRY_MS));
         self.feed(Input::StorageFailed { now: clock::now(), detail: error.to_string() });
-    }
-
-    fn set_gpus(&mut self, fleet: Fleet) {
-        let Fleet { driver, gpus, findings: _ } = fleet;
-        if self.capabilities.gpus == gpus {
-            return;
-        }
-        self.capabilities.gpu_driver = driver;
-        for gpu in gpus.iter().filter(|gpu| gpu.health == GpuHealth::Failed) {
-            self.each_runtime(|runtime| runtime.gpu_failed(&gpu.uuid));
-        }
-        self.capabilities.gpus = gpus;
-        let capabilities = Box::new(self.capabilities.clone());
-        self.feed(Input::Capabilities { now: clock::now(), capabilities });
-    }
-
-    fn held_gpus(&self) -> std::collections::BTreeSet<claw_proto::ids::GpuUuid> {
-        self.node.held_gpus().map(|(gpu, _)| gpu.clone()).collect()
     }
 
     /// Known workloads of one runtime, as of the last run.

@@ -47,6 +47,7 @@ fn settings_and_environment_reach_every_key() {
             "CLAWNODE_NAME" => "from-env",
             "CLAWNODE_GATEWAY_URL" => "wss://gw:1/node",
             "CLAWNODE_GPU" => "none",
+            "CLAWNODE_GPU_NVML_LIBRARY" => "/opt/libnvidia-ml.so.1",
             "CLAWNODE_RUNTIME_PROCESS_USER" => "app",
             "CLAWNODE_LINK_RECONNECT_MAX_MS" => "900",
             _ => "false",
@@ -90,7 +91,7 @@ fn what_is_wrong_is_named() {
 fn the_example_shows_every_default() {
     let example = include_str!("../../config.example.toml");
     let parsed = NodeConfig::from_table(example.parse().unwrap()).unwrap();
-    assert_eq!(parsed, NodeConfig { gpu: Some("none".to_owned()), ..NodeConfig::default() });
+    assert_eq!(parsed, NodeConfig { gpu: Some("auto".to_owned()), ..NodeConfig::default() });
 }
 
 #[test]

@@ -2,13 +2,13 @@
 
 use std::time::Instant;
 
-use claw_proto::message::GpuMetrics;
-use claw_proto::topology::{GpuDriver as GpuDriverKind, GpuHealth, GpuInfo};
+use claw_proto::limits::{FINDINGS_PER_NODE_MAX, GPU_EVENTS_PER_MESSAGE_MAX};
+use claw_proto::message::{GpuEvent, GpuMetrics};
+use claw_proto::topology::{FindingCode, GpuDriver as GpuDriverKind, GpuHealth, GpuInfo, NodeFinding};
 use tracing::warn;
 
 use super::merge::{self, Sight};
 use super::select::{self, GpuConfigError, GpuOptions};
-use super::shapes::{FindingCode, GPU_EVENTS_PER_MESSAGE_MAX, GpuEvent, NodeFinding};
 use super::worker::{Answer, Ask, Trouble, Worker};
 use super::{Sampling, Seen};
 
@@ -83,7 +83,7 @@ impl GpuDetector {
         let gpus = merge::merge(&sights);
         let of_first = |sight: &&Sight| gpus.first().is_some_and(|gpu| sight.gpus.iter().any(|g| g.uuid == gpu.uuid));
         self.kind = sights.iter().find(of_first).map_or(GpuDriverKind::None, |sight| sight.kind);
-        let findings = self.drivers.iter().flat_map(Watched::all_findings).collect();
+        let findings = self.drivers.iter().flat_map(Watched::all_findings).take(FINDINGS_PER_NODE_MAX).collect();
         Fleet { driver: self.kind, gpus, findings }
     }
 

@@ -9,9 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use claw_proto::ids::GpuUuid;
 use claw_proto::limits::GPUS_PER_NODE_MAX;
-use claw_proto::topology::{GpuDriver as GpuDriverKind, GpuHealth, GpuInfo};
-
-use super::shapes::{FindingCode, NodeFinding};
+use claw_proto::topology::{FindingCode, GpuDriver as GpuDriverKind, GpuHealth, GpuInfo, NodeFinding};
 
 /// `domain:bus:device.function` in the kernel's spelling: NVML writes a domain of
 /// eight digits and upper case, others leave the domain out.
@@ -46,12 +44,14 @@ pub struct Sight {
 pub fn merge(sights: &[Sight]) -> Vec<GpuInfo> {
     let (mut merged, mut uuids, mut addresses) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
     let mut next_island = 0;
+    let several = sights.iter().filter(|sight| !sight.gpus.is_empty()).count() > 1;
     for sight in sights {
         let mut gpus: Vec<GpuInfo> = sight.gpus.clone();
         for gpu in &mut gpus {
             if let Some(address) = gpu.pci_address.as_deref().and_then(pci_address) {
                 gpu.pci_address = Some(address);
             }
+            gpu.driver = if several { Some(sight.kind) } else { gpu.driver };
         }
         // What a driver before this one has is left to it.
         gpus.retain(|gpu| gpu.pci_address.as_ref().is_none_or(|address| !addresses.contains(address)));
@@ -85,7 +85,7 @@ fn order(gpu: &GpuInfo) -> (&str, bool, u32, &str) {
 }
 
 fn is_slice(gpu: &GpuInfo) -> bool {
-    gpu.uuid.0.starts_with("MIG-")
+    gpu.mig.is_some()
 }
 
 /// Adds the GPUs that a driver listed before and lists no more: they keep their

@@ -8,24 +8,26 @@
 
 pub mod detector;
 pub mod merge;
+pub mod models;
 pub mod none;
+pub mod owner;
 pub mod select;
-pub mod shapes;
 pub mod sim;
 #[cfg(test)]
 mod tests;
+pub mod topology;
 pub mod worker;
+pub mod xid;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use claw_proto::ids::{GpuUuid, WorkloadId};
-use claw_proto::message::GpuMetrics;
-use claw_proto::topology::{GpuDriver as GpuDriverKind, GpuInfo};
+use claw_proto::message::{GpuEvent, GpuMetrics};
+use claw_proto::topology::{GpuDriver as GpuDriverKind, GpuInfo, NodeFinding};
 
 pub use detector::{Fleet, GpuDetector};
 pub use select::{GpuConfigError, GpuOptions};
-use shapes::{GpuEvent, NodeFinding};
 
 /// What a driver sees now.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

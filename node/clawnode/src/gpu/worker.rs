@@ -12,11 +12,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
 use std::time::{Duration, Instant};
 
-use claw_proto::message::GpuMetrics;
+use claw_proto::message::{GpuEvent, GpuMetrics};
 use claw_proto::topology::GpuDriver as GpuDriverKind;
 use tracing::{debug, warn};
 
-use super::shapes::GpuEvent;
 use super::{GpuDriver, Sampling, Seen};
 
 /// How long drivers are waited for.

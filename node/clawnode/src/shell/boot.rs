@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant as Clock;
 
 use claw_proto::message::NodeSettings;
@@ -12,13 +12,13 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::alive;
 use super::jobs::{Probe, PumpCommand};
 use super::{Agent, AgentEvent, RUNTIME_EVENTS_MAX};
+use super::{alive, health};
 use crate::clock;
 use crate::config::NodeConfig;
 use crate::endpoint::{Endpoint, EndpointError};
-use crate::gpu::{GpuConfigError, GpuDetector, GpuOptions};
+use crate::gpu::{GpuConfigError, GpuDetector, GpuOptions, topology};
 use crate::identity::{DataDir, Identity, IdentityError};
 use crate::link::Link;
 use crate::logs::LogPump;
@@ -32,6 +32,9 @@ use crate::store::{Store, StoreError};
 
 /// Label of a node on which host processes run without isolation.
 const PROCESS_LABEL: (&str, &str) = ("claw.runtime/process", "unisolated");
+
+/// Where the kernel shows its devices.
+const SYSFS_ROOT: &str = "/sys";
 
 /// Why an agent does not start.
 #[derive(Debug, thiserror::Error)]
@@ -90,13 +93,14 @@ impl AgentOptions {
         let name = config.name.clone().unwrap_or_else(|| identity.name.clone());
         let settings = NodeSettings::default();
         let mut probe = Probe {
-            detector: GpuDetector::new(GpuOptions::new(config.gpu(), &name, data_dir.faults()))?,
+            detector: GpuDetector::new(gpu_options(&config, &name, &data_dir))?,
             sampler: Sampler::new(data_dir.root())?,
             started: Clock::now(),
         };
         let (events, runtime_events) = mpsc::channel(RUNTIME_EVENTS_MAX);
         let mut runtimes = make_runtimes(&data_dir, &config, &name, shim_program, &settings, events)?;
         let capabilities = capabilities(&config, &mut probe, allowed(&config));
+        let findings = health::Findings::of_gpus(capabilities.findings.clone());
 
         let durable = store.state().clone();
         let mut found = Vec::new();
@@ -130,6 +134,8 @@ impl AgentOptions {
             pump_commands,
             probe: Some(probe),
             capabilities,
+            findings,
+            gpu_events: health::EventQueue::default(),
             metrics_at: Instant::now(),
             lock,
             news,
@@ -143,6 +149,12 @@ fn new_store_id() -> Result<u128, AgentError> {
     let mut bits = [0; 16];
     getrandom::fill(&mut bits).map_err(|error| AgentError::Io { what: "randomness", source: error.into() })?;
     Ok(u128::from_le_bytes(bits))
+}
+
+fn gpu_options(config: &NodeConfig, name: &str, data_dir: &DataDir) -> GpuOptions {
+    let nvml_library = config.gpu_nvml_library.clone();
+    let sysfs_root = PathBuf::from(SYSFS_ROOT);
+    GpuOptions { nvml_library, sysfs_root, ..GpuOptions::new(config.gpu(), name, data_dir.faults()) }
 }
 
 /// Every runtime, allowed or not: what ran before the config changed is still
@@ -213,9 +225,9 @@ fn capabilities(config: &NodeConfig, probe: &mut Probe, runtimes: Vec<RuntimeKin
         simulated: fleet.driver == GpuDriver::Sim || runtimes == [RuntimeKind::Sim],
         runtimes,
         labels,
-        findings: Vec::new(),
+        findings: fleet.findings,
         engine: None,
-        nics: Vec::new(),
+        nics: topology::nics(Path::new(SYSFS_ROOT)),
     }
 }
 

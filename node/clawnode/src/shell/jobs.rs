@@ -1,12 +1,11 @@
 //! Slow work beside the machine: each job takes its object and brings it back.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant as Clock};
 
-use claw_proto::ids::GpuUuid;
-use claw_proto::message::{GpuMetrics, LogKey, SystemMetrics};
+use claw_proto::message::{GpuEvent, GpuMetrics, LogKey, SystemMetrics};
 use tokio::task::JoinError;
 use tokio::time::Instant;
 use tracing::error;
@@ -63,7 +62,7 @@ impl Probe {
 pub(super) enum Job {
     Stored { store: Store, batch: Vec<(u64, DurableChange)>, result: io::Result<()> },
     Polled { pump: LogPump, polled: Polled, session: u64 },
-    Seen { probe: Probe, fleet: Fleet },
+    Seen { probe: Probe, fleet: Fleet, events: Vec<GpuEvent> },
     Measured { probe: Probe, gpus: Vec<GpuMetrics>, system: SystemMetrics },
 }
 
@@ -101,16 +100,17 @@ impl Agent {
         let Some(mut probe) = self.probe.take() else { return };
         self.jobs.spawn_blocking(move || {
             let fleet = probe.detector.detect(probe.uptime_ms());
-            Job::Seen { probe, fleet }
+            let events = probe.detector.events();
+            Job::Seen { probe, fleet, events }
         });
     }
 
     pub(super) fn start_metrics(&mut self) {
         let Some(mut probe) = self.probe.take() else { return };
-        let held: BTreeSet<GpuUuid> = self.held_gpus();
+        let (held, owner_of) = self.gpu_holders();
         self.metrics_at = Instant::now() + Duration::from_millis(self.node.settings().metrics_interval_ms);
         self.jobs.spawn_blocking(move || {
-            let gpus = probe.detector.measure(&Sampling::new(probe.uptime_ms(), held));
+            let gpus = probe.detector.measure(&Sampling { owner_of, ..Sampling::new(probe.uptime_ms(), held) });
             let system = probe.sampler.measure();
             Job::Measured { probe, gpus, system }
         });
@@ -148,9 +148,10 @@ impl Agent {
                     self.start_pump();
                 }
             }
-            Ok(Job::Seen { probe, fleet }) => {
+            Ok(Job::Seen { probe, fleet, events }) => {
                 self.probe = Some(probe);
                 self.set_gpus(fleet);
+                self.add_gpu_events(events);
             }
             Ok(Job::Measured { probe, gpus, system }) => {
                 self.probe = Some(probe);
