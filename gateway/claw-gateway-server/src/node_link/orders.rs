@@ -8,10 +8,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use claw_gateway::{Cluster, Effect, query};
-use claw_proto::codec::desired_set_messages;
+use claw_gateway::{Caller, Cluster, Command, Effect, query};
+use claw_proto::codec::{check_version, desired_set_messages};
 use claw_proto::ids::{Attempt, Generation, WorkloadId};
-use claw_proto::message::{DesiredWorkload, GatewayMessage, LogKey, NodeSettings, RefusalCode, StopOrder};
+use claw_proto::message::{
+    DesiredWorkload, GatewayMessage, LogKey, NodeSettings, NodeWorkloadState, RefusalCode, StatusCause, StatusRecord,
+    StopOrder,
+};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -137,6 +140,7 @@ impl Orders {
         for (workload, env_handle) in wanted {
             workloads.extend(self.filled(workload, env_handle).await?);
         }
+        let workloads = self.understood(generation, workloads).await?;
         for order in std::mem::take(&mut self.progress.also_stop) {
             let same = |known: &StopOrder| (known.workload_id, known.attempt) == (order.workload_id, order.attempt);
             let is_wanted = workloads.iter().any(|w| (w.workload_id, w.attempt) == (order.workload_id, order.attempt));
@@ -160,9 +164,54 @@ impl Orders {
             return Ok(());
         };
         match self.filled(workload, env_handle).await? {
-            Some(workload) => self.send(GatewayMessage::StartWorkload { generation, workload }).await,
+            Some(workload) => {
+                for workload in self.understood(generation, vec![workload]).await? {
+                    self.send(GatewayMessage::StartWorkload { generation, workload }).await?;
+                }
+                Ok(())
+            }
             None => Ok(()),
         }
+    }
+
+    /// Leaves out what a node of an older protocol version would only half follow;
+    /// such an attempt ends here as one that its node does not support.
+    async fn understood(
+        &self,
+        generation: Generation,
+        workloads: Vec<DesiredWorkload>,
+    ) -> Result<Vec<DesiredWorkload>, Gone> {
+        let mut understood = Vec::with_capacity(workloads.len());
+        let mut records = Vec::new();
+        for workload in workloads {
+            let message = GatewayMessage::StartWorkload { generation, workload };
+            let checked = check_version(&message, self.version);
+            let GatewayMessage::StartWorkload { workload, .. } = message else { continue };
+            match checked {
+                Ok(()) => understood.push(workload),
+                Err(lacking) => records.push(StatusRecord {
+                    // Not of the node's own records: those begin at 1.
+                    record: 0,
+                    workload_id: workload.workload_id,
+                    attempt: workload.attempt,
+                    state: NodeWorkloadState::Failed,
+                    cause: StatusCause::Unsupported,
+                    detail: lacking.to_string(),
+                    exit_code: None,
+                    signal: None,
+                    at: self.port.control.now(),
+                    simulated: false,
+                }),
+            }
+        }
+        if !records.is_empty() {
+            tracing::warn!(node_id = %self.link.node_id, version = self.version, n = records.len(), "the node's agent is too old for what it was given");
+            let report = Command::NodeStatus { node_id: self.link.node_id, records };
+            let caller = Caller::system(self.port.control.now());
+            // Without a journal nothing goes on with this node either.
+            self.port.control.submit(report, caller).await.map_err(|_| Gone)?;
+        }
+        Ok(understood)
     }
 
     fn wanted(

@@ -1,4 +1,5 @@
 mod peer;
+mod upgrade;
 
 use claw_gateway::Operation;
 use claw_proto::ids::{Attempt, NodeId};
