@@ -32,7 +32,8 @@ pub(super) async fn check(config: &GatewayConfig) -> anyhow::Result<String> {
     let addr = local(config.http.listen);
     anyhow::ensure!(addr.port() != 0, "http.listen has port 0, which is another one at each start; name a port");
     let asked = tokio::time::timeout(DEADLINE, ask(addr, config));
-    let answer = asked.await.map_err(|_| anyhow::anyhow!("{addr} did not answer within {} s", DEADLINE.as_secs()))??;
+    let answer =
+        asked.await.map_err(|_| anyhow::anyhow!("{addr} did not answer within {} s", DEADLINE.as_secs()))??;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
     let status = head.lines().next().unwrap_or_default();
     anyhow::ensure!(status.split(' ').nth(1) == Some("200"), "{addr} is not ready: {status} {}", body.trim());
@@ -70,7 +71,8 @@ async fn exchange(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> anyhow::Re
 /// Trusts exactly the certificate that this gateway is configured to show: its
 /// names are for callers from outside, not for this machine.
 fn pinned(cert: &Path) -> anyhow::Result<rustls::ClientConfig> {
-    let certificate = CertificateDer::from_pem_file(cert).with_context(|| format!("http.tls.cert {}", cert.display()))?;
+    let certificate =
+        CertificateDer::from_pem_file(cert).with_context(|| format!("http.tls.cert {}", cert.display()))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let verifier = Arc::new(Pinned { certificate, provider: Arc::clone(&provider) });
     let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;

@@ -293,3 +293,16 @@ fn max_duration_ends_a_workload_and_a_shorter_stop_ends_it_earlier() {
         @63600 send #3 attempt 1 stopped (max_duration)
     "#]]);
 }
+
+#[test]
+fn an_old_gateway_is_told_in_its_words_or_not_at_all() {
+    let mut story = Story::begin();
+    story.start(2_000, 1, 1, OnPartition::Keep);
+    story.step(Input::Say { now: at(2_500), message: Box::new(NodeMessage::GpuEvents { events: Vec::new() }) });
+    story.ended(3_000, 1, WorkloadEnd::of(NodeWorkloadState::Failed, StatusCause::PullFailed, "no such image"));
+    story.reads(expect![[r#"
+        @1000 send register, 0 running
+        @2000 start attempt 1 lease None
+        @3000 send #1 attempt 1 failed (start_failed)
+    "#]]);
+}
