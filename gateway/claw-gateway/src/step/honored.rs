@@ -35,16 +35,14 @@ pub(super) fn check(spec: &WorkloadSpec) -> Result<(), Refusal> {
     not("checkpoint_interval_s", spec.checkpoint_interval_s.is_some(), "checkpoints are not built");
     not("deadline", spec.deadline.is_some(), "the scheduler does not plan for deadlines yet");
     not("tenant", spec.tenant.is_some(), "tenants are not built");
-    not("volumes", !spec.volumes.is_empty(), "volumes come with the container runtime, which is not built");
+    let on_host = runs_on_the_host(spec);
+    not("volumes", on_host && !spec.volumes.is_empty(), "a host process sees the host's files; volumes need an image");
     not("market", spec.market.is_some_and(|m| m != MarketUse::Never), "the market is not built");
     not("budget", spec.budget.is_some(), "budgets come with the market, which is not built");
     not("secrets", !spec.secrets.is_empty(), "the secret store is not built");
-    not("outputs", !spec.outputs.is_empty(), "collecting outputs is not built");
-    not(
-        "shm_gib",
-        spec.shm_gib.is_some() && spec.runtime == Some(RuntimeKind::Process),
-        "a host process has no shared memory of its own",
-    );
+    not("outputs", on_host && !spec.outputs.is_empty(), "outputs are collected from containers; they need an image");
+    not("shm_gib", on_host && spec.shm_gib.is_some(), "a host process has no shared memory of its own");
+    not("read_only_root", on_host && spec.read_only_root.is_some(), "a host process has no file system of its own");
     let Some((path, why)) = faults.first() else {
         return Ok(());
     };
@@ -55,6 +53,15 @@ pub(super) fn check(spec: &WorkloadSpec) -> Result<(), Refusal> {
     Err(Refusal::new(ErrorCode::NotBuilt, format!("{path}: {why}"))
         .with_field(format!("spec.{path}"), got)
         .with_evidence(Value::Array(evidence)))
+}
+
+/// Without an image and a model it can only be a host process, or be simulated when that is asked for.
+fn runs_on_the_host(spec: &WorkloadSpec) -> bool {
+    match spec.runtime {
+        Some(RuntimeKind::Process) => true,
+        Some(RuntimeKind::Docker | RuntimeKind::Sim) => false,
+        None => spec.image.is_none() && spec.model.is_none(),
+    }
 }
 
 fn lookup(value: &Value, path: &str) -> Option<Value> {

@@ -354,3 +354,37 @@ fn a_gpu_that_died_before_the_start_is_not_the_workloads_failure() {
     assert_eq!((w.attempts.len(), w.attempts[0].reason, w.restarts), (2, WorkloadReason::GpuMissing, 0));
     assert!(w.live().is_some(), "it is placed again, and its own restarts are not touched");
 }
+
+#[test]
+fn a_slice_is_no_gpu_and_a_gpu_in_slices_is_none_any_more() {
+    let mut f = Fleet::with_nodes(1);
+    let node = f.node("n0").node_id;
+    let mut has = h100x8("n0");
+    has.gpus.truncate(2);
+    let parent = has.gpus[1].uuid.clone();
+    let slice = |n: u32| claw_proto::topology::GpuInfo {
+        uuid: claw_proto::ids::GpuUuid(format!("MIG-{n}")),
+        index: 2 + n,
+        mig: Some(claw_proto::topology::MigSlice { parent: parent.clone(), profile: "3g.40gb".into() }),
+        ..has.gpus[1].clone()
+    };
+    let slices = [slice(0), slice(1)];
+    has.gpus.extend(slices);
+    let whole = has.gpus[0].uuid.clone();
+    f.connect(node, has, &[], 7);
+    let (first, second) = (f.submit(spec(1)).workload_id.unwrap(), f.submit(spec(1)).workload_id.unwrap());
+    assert_eq!(f.workload(first).live().unwrap().gpus, [whole]);
+    assert!(f.workload(second).live().is_none(), "the rest is slices");
+}
+
+#[test]
+fn what_a_container_has_is_not_asked_of_a_host_process() {
+    let mut f = Fleet::with_nodes(1);
+    let volumes = vec![claw_proto::spec::Volume { source: "data".into(), target: "/data".into(), read_only: false }];
+    let on_host =
+        WorkloadSpec { volumes: volumes.clone(), command: Some(vec!["true".into()]), ..WorkloadSpec::default() };
+    let refused = f.operate("alice", run_of(on_host), Mode::Apply, None).unwrap_err();
+    assert_eq!((refused.code, refused.field.as_deref()), (ErrorCode::NotBuilt, Some("spec.volumes")));
+    let contained = WorkloadSpec { volumes, image: Some("registry.example/app:1".into()), ..WorkloadSpec::default() };
+    f.operate("alice", run_of(contained), Mode::Apply, None).unwrap();
+}
