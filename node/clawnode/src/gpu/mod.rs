@@ -10,6 +10,7 @@ pub mod detector;
 pub mod merge;
 pub mod models;
 pub mod none;
+pub mod nvml;
 pub mod owner;
 pub mod select;
 pub mod sim;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use claw_proto::topology::GpuDriver as GpuDriverKind;
 
 use super::none::NoGpus;
+use super::nvml::{NvmlGpus, NvmlOptions};
 use super::sim::{SimFleet, SimGpus, SimSpecError};
 use super::worker::{MakeDriver, Patience};
 
@@ -102,9 +103,12 @@ fn named(text: &str) -> Result<Vec<GpuDriverKind>, GpuConfigError> {
 
 /// The driver of a kind. With `auto`, one that finds nothing of its vendor stays silent about it.
 fn make(kind: GpuDriverKind, options: &GpuOptions, auto: bool) -> Option<MakeDriver> {
-    let _ = (options, auto);
     match kind {
         GpuDriverKind::None | GpuDriverKind::Sim => None,
-        GpuDriverKind::Nvml | GpuDriverKind::Rocm | GpuDriverKind::Metal | GpuDriverKind::Vulkan => None,
+        GpuDriverKind::Nvml => {
+            let nvml = NvmlOptions::new(options.nvml_library.clone(), options.sysfs_root.clone(), !auto);
+            Some(Arc::new(move || Box::new(NvmlGpus::new(nvml.clone()))))
+        }
+        GpuDriverKind::Rocm | GpuDriverKind::Metal | GpuDriverKind::Vulkan => None,
     }
 }

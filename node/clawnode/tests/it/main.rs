@@ -4,6 +4,7 @@
 
 mod agent;
 mod chaos;
+mod nvml;
 mod peer;
 mod process;
 mod support;
