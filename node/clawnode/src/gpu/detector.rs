@@ -9,7 +9,7 @@ use tracing::warn;
 
 use super::merge::{self, Sight};
 use super::select::{self, GpuConfigError, GpuOptions};
-use super::worker::{Answer, Ask, Trouble, Worker};
+use super::worker::{Answer, Ask, MakeDriver, Patience, Trouble, Worker};
 use super::{Sampling, Seen};
 
 /// The GPUs of the node now.
@@ -48,14 +48,20 @@ impl GpuDetector {
     /// [`GpuConfigError`].
     pub fn new(options: GpuOptions) -> Result<Self, GpuConfigError> {
         let patience = options.patience;
+        let drivers = select::drivers(options)?;
+        Ok(Self::with(drivers, patience))
+    }
+
+    /// A detector of these drivers, the ones that win first.
+    fn with(drivers: Vec<(GpuDriverKind, MakeDriver)>, patience: Patience) -> Self {
         let watch = |(kind, make)| Watched {
             worker: Worker::new(kind, make, patience),
             gpus: Vec::new(),
             findings: Vec::new(),
             failed_after_ms: patience.failed_after_ms,
         };
-        let drivers = select::drivers(options)?.into_iter().map(watch).collect();
-        Ok(Self { drivers, events: Vec::new(), kind: GpuDriverKind::None })
+        let drivers = drivers.into_iter().map(watch).collect();
+        Self { drivers, events: Vec::new(), kind: GpuDriverKind::None }
     }
 
     /// Driver of the first GPU that was seen; `none` without any.
@@ -158,3 +164,6 @@ impl Watched {
         trouble.into_iter().chain(self.findings.iter().cloned()).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,11 +7,16 @@
 //! [[fault]]
 //! at_s = 10            # seconds after the agent started
 //! gpu = 3              # index
-//! kind = "lost"        # "lost", "degraded" or "xid"
+//! kind = "lost"        # "lost", "degraded", "xid", "hot" or "power_brake"
 //! xid = 79             # for "xid"
 //! until_s = 60         # healthy again after; without it the fault stays
 //! ```
+//!
+//! A lost GPU and an Xid are also told as events when they begin. How an Xid
+//! counts is told by [`super::xid`], as for real ones; `hot` and `power_brake`
+//! only slow a GPU down.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -19,18 +24,25 @@ use std::time::SystemTime;
 
 use claw_proto::ids::GpuUuid;
 use claw_proto::limits::GPUS_PER_NODE_MAX;
-use claw_proto::message::GpuMetrics;
+use claw_proto::message::{GpuDetails, GpuEvent, GpuEventKind, GpuMetrics, RemappedRows, ThrottleReason};
 use claw_proto::spec::GpuVendor;
 use claw_proto::topology::{GpuDriver as GpuDriverKind, GpuHealth, GpuInfo};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use tracing::warn;
 
+use super::xid::{self, Severity};
 use super::{GpuDriver, Sampling, Seen};
+use crate::clock;
 
-/// Xid errors after which the driver cannot use the GPU until it is reset or
-/// replaced; others are noted as degraded.
-const XIDS_FATAL: [u32; 6] = [48, 79, 94, 95, 119, 120];
+/// Clocks of a simulated GPU, MHz: at work, idle, and of its memory.
+const SM_CLOCK_BUSY_MHZ: u32 = 1_980;
+const SM_CLOCK_IDLE_MHZ: u32 = 345;
+const MEMORY_CLOCK_MHZ: u32 = 2_619;
+/// Models that draw so much when idle have PCIe 5.
+const PCIE_5_IDLE_WATTS: f32 = 70.0;
+/// Corrected memory errors that an Xid 92 stands for.
+const ECC_CORRECTED_OF_XID_92: u64 = 1_000;
 
 /// How the GPUs of a model are connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,15 +148,17 @@ impl FromStr for SimFleet {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum FaultKind {
     Lost,
     Degraded,
     Xid,
+    Hot,
+    PowerBrake,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Fault {
     at_s: u64,
@@ -169,13 +183,24 @@ pub struct SimGpus {
     faults_path: PathBuf,
     faults_read_at: Option<SystemTime>,
     faults: Vec<Fault>,
+    /// Faults that were told as events.
+    told: BTreeSet<Fault>,
+    events: Vec<GpuEvent>,
 }
 
 impl SimGpus {
     /// A fleet whose UUIDs follow from the node's name and the index.
     pub fn new(fleet: SimFleet, node_name: &str, faults_path: PathBuf) -> Self {
         let gpus = (0..fleet.count).map(|index| info(&fleet, node_name, index)).collect();
-        Self { gpus, model: fleet.model, faults_path, faults_read_at: None, faults: Vec::new() }
+        Self {
+            gpus,
+            model: fleet.model,
+            faults_path,
+            faults_read_at: None,
+            faults: Vec::new(),
+            told: BTreeSet::new(),
+            events: Vec::new(),
+        }
     }
 
     /// Reads the faults again if the file changed; a broken one changes nothing.
@@ -191,7 +216,10 @@ impl SimGpus {
         }
         let read = std::fs::read_to_string(&self.faults_path).map_err(|error| error.to_string());
         match read.and_then(|text| toml::from_str::<FaultsFile>(&text).map_err(|error| error.to_string())) {
-            Ok(file) => self.faults = file.fault,
+            Ok(file) => {
+                self.faults = file.fault;
+                self.told.retain(|told| self.faults.contains(told));
+            }
             Err(error) => {
                 warn!(%error, path = %self.faults_path.display(), "the faults file could not be read");
             }
@@ -200,24 +228,103 @@ impl SimGpus {
 
     /// The worst fault of a GPU that is in force.
     fn health(&self, index: u32, uptime_ms: u64) -> (GpuHealth, Option<String>) {
-        let in_force = |fault: &&Fault| {
-            let began = fault.at_s.saturating_mul(1_000) <= uptime_ms;
-            let over = fault.until_s.is_some_and(|until_s| until_s.saturating_mul(1_000) <= uptime_ms);
-            fault.gpu == index && began && !over
-        };
-        let judged = self.faults.iter().filter(in_force).map(judge);
+        let judged = self.in_force(index, uptime_ms).filter_map(judge);
         judged.max_by_key(|(health, _)| *health).map_or((GpuHealth::Healthy, None), |(health, why)| (health, Some(why)))
+    }
+
+    fn in_force(&self, index: u32, uptime_ms: u64) -> impl Iterator<Item = &Fault> {
+        self.faults.iter().filter(move |fault| fault.gpu == index && fault.is_in_force(uptime_ms))
+    }
+
+    /// Tells what begins now.
+    fn tell(&mut self, uptime_ms: u64) {
+        for fault in self.faults.iter().filter(|fault| fault.is_in_force(uptime_ms)) {
+            let (kind, code, detail) = match (fault.kind, fault.xid) {
+                (FaultKind::Lost, _) => (GpuEventKind::Lost, None, "simulated: gpu is lost".to_owned()),
+                (FaultKind::Xid, Some(code)) => {
+                    (GpuEventKind::Xid, Some(code), format!("simulated: {}", xid::judge(code).meaning))
+                }
+                (FaultKind::Xid, None) | (FaultKind::Degraded | FaultKind::Hot | FaultKind::PowerBrake, _) => continue,
+            };
+            let Some(gpu) = self.gpus.iter().find(|gpu| gpu.index == fault.gpu) else { continue };
+            if self.told.insert(*fault) {
+                let (uuid, at) = (gpu.uuid.clone(), clock::wall());
+                self.events.push(GpuEvent { uuid, kind, code, detail, at, simulated: true });
+            }
+        }
+    }
+
+    /// Why it is slower than it could be.
+    fn slowed(&self, index: u32, uptime_ms: u64) -> Vec<ThrottleReason> {
+        let mut reasons = BTreeSet::new();
+        for fault in self.in_force(index, uptime_ms) {
+            match fault.kind {
+                FaultKind::Hot => reasons.extend([ThrottleReason::HwSlowdown, ThrottleReason::HwThermal]),
+                FaultKind::PowerBrake => reasons.extend([ThrottleReason::HwSlowdown, ThrottleReason::HwPowerBrake]),
+                FaultKind::Lost | FaultKind::Degraded | FaultKind::Xid => {}
+            }
+        }
+        reasons.into_iter().collect()
+    }
+
+    /// What a driver would tell beyond load, memory, temperature and power.
+    fn details(&self, gpu: &GpuInfo, uptime_ms: u64, busy: bool, slowed: &[ThrottleReason]) -> GpuDetails {
+        let xids: Vec<u32> = self.in_force(gpu.index, uptime_ms).filter_map(|fault| fault.xid).collect();
+        let count = |codes: &[u32]| xids.iter().filter(|code| codes.contains(code)).count() as u64;
+        let mut throttle_reasons = slowed.to_vec();
+        if !busy {
+            throttle_reasons.push(ThrottleReason::GpuIdle);
+        }
+        let sm_clock_mhz = match (busy, slowed.is_empty()) {
+            (false, _) => SM_CLOCK_IDLE_MHZ,
+            (true, true) => SM_CLOCK_BUSY_MHZ,
+            (true, false) => SM_CLOCK_BUSY_MHZ / 2,
+        };
+        let uncorrected = count(&[48, 94, 95, 140]);
+        GpuDetails {
+            memory_utilization_percent: Some(if busy { 40.0 } else { 0.0 }),
+            sm_clock_mhz: Some(sm_clock_mhz),
+            memory_clock_mhz: Some(MEMORY_CLOCK_MHZ),
+            power_limit_watts: Some(self.model.busy_watts * 1.1),
+            fan_percent: None,
+            throttle_reasons,
+            ecc_corrected_total: Some(count(&[92]) * ECC_CORRECTED_OF_XID_92),
+            ecc_uncorrected_total: Some(uncorrected),
+            remapped_rows: (gpu.vendor == GpuVendor::Nvidia).then(|| RemappedRows {
+                correctable: 0,
+                uncorrectable: u32::try_from(count(&[63])).unwrap_or(u32::MAX),
+                pending: count(&[63]) > 0,
+                failed: count(&[64]) > 0,
+            }),
+            pcie_generation: Some(if self.model.idle_watts >= PCIE_5_IDLE_WATTS { 5 } else { 4 }),
+            pcie_width: Some(16),
+            pcie_replays: Some(0),
+            nvlink_errors_total: gpu.nvlink_island.map(|_| count(&[74])),
+            processes: Vec::new(),
+        }
     }
 }
 
-fn judge(fault: &Fault) -> (GpuHealth, String) {
+impl Fault {
+    fn is_in_force(&self, uptime_ms: u64) -> bool {
+        let began = self.at_s.saturating_mul(1_000) <= uptime_ms;
+        let over = self.until_s.is_some_and(|until_s| until_s.saturating_mul(1_000) <= uptime_ms);
+        began && !over
+    }
+}
+
+fn judge(fault: &Fault) -> Option<(GpuHealth, String)> {
     match (fault.kind, fault.xid) {
-        (FaultKind::Lost, _) => (GpuHealth::Failed, "simulated: gpu is lost".to_owned()),
-        (FaultKind::Degraded, _) => (GpuHealth::Degraded, "simulated: degraded".to_owned()),
-        (FaultKind::Xid, Some(xid)) if XIDS_FATAL.contains(&xid) => {
-            (GpuHealth::Failed, format!("simulated: xid {xid}"))
-        }
-        (FaultKind::Xid, xid) => (GpuHealth::Degraded, format!("simulated: xid {}", xid.unwrap_or(0))),
+        (FaultKind::Lost, _) => Some((GpuHealth::Failed, "simulated: gpu is lost".to_owned())),
+        (FaultKind::Degraded, _) => Some((GpuHealth::Degraded, "simulated: degraded".to_owned())),
+        (FaultKind::Xid, None) => Some((GpuHealth::Degraded, "simulated: xid without a number".to_owned())),
+        (FaultKind::Xid, Some(code)) => match xid::judge(code).severity {
+            Severity::Noted => None,
+            severity @ (Severity::Degraded | Severity::Failed) => {
+                Some((severity.health(), format!("simulated: xid {code}")))
+            }
+        },
+        (FaultKind::Hot | FaultKind::PowerBrake, _) => None,
     }
 }
 
@@ -278,6 +385,7 @@ impl GpuDriver for SimGpus {
 
     fn detect(&mut self, uptime_ms: u64) -> Seen {
         self.refresh_faults();
+        self.tell(uptime_ms);
         let state = |gpu: &GpuInfo| {
             let (health, health_reason) = self.health(gpu.index, uptime_ms);
             GpuInfo { health, health_reason, ..gpu.clone() }
@@ -292,6 +400,7 @@ impl GpuDriver for SimGpus {
         let answers = self.gpus.iter().filter(|gpu| self.health(gpu.index, uptime_ms).0 != GpuHealth::Failed);
         let measure = |gpu: &GpuInfo| {
             let busy = held.contains(&gpu.uuid);
+            let slowed = self.slowed(gpu.index, uptime_ms);
             let load = if busy { 0.8 + 0.2 * wave(uptime_ms, gpu.index) } else { 0.0 };
             let Model { idle_watts, busy_watts, .. } = self.model;
             GpuMetrics {
@@ -299,12 +408,20 @@ impl GpuDriver for SimGpus {
                 utilization_percent: load * 100.0,
                 memory_used_mib: if busy { gpu.memory_mib * 85 / 100 } else { gpu.memory_mib / 128 },
                 memory_total_mib: gpu.memory_mib,
-                temperature_celsius: 32.0 + 40.0 * load,
-                power_watts: idle_watts + (busy_watts - idle_watts) * load,
+                temperature_celsius: if slowed.contains(&ThrottleReason::HwThermal) {
+                    93.0
+                } else {
+                    32.0 + 40.0 * load
+                },
+                power_watts: idle_watts + (busy_watts - idle_watts) * load * if slowed.is_empty() { 1.0 } else { 0.5 },
                 simulated: true,
-                details: None,
+                details: Some(Box::new(self.details(gpu, uptime_ms, busy, &slowed))),
             }
         };
         answers.map(measure).collect()
+    }
+
+    fn events(&mut self) -> Vec<GpuEvent> {
+        std::mem::take(&mut self.events)
     }
 }

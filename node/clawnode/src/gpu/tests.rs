@@ -1,6 +1,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use claw_proto::message::{GpuEvent, GpuEventKind, ThrottleReason};
 use claw_proto::topology::{GpuHealth, GpuInfo};
 use expect_test::expect;
 
@@ -70,4 +71,29 @@ fn faults_begin_end_and_are_read_again() {
     assert_eq!(health(&mut gpus, 20_000), [ok, ok, bad, ok], "a broken file changes nothing");
     std::fs::remove_file(&path).unwrap();
     assert_eq!(health(&mut gpus, 20_000), [ok; 4]);
+}
+
+#[test]
+fn scripted_faults_show_in_events_and_numbers() {
+    let fault = |gpu: u32, rest: &str| format!("[[fault]]\nat_s = 1\ngpu = {gpu}\n{rest}\n");
+    let script = fault(0, "kind = \"xid\"\nxid = 31")
+        + &fault(1, "kind = \"xid\"\nxid = 48\nuntil_s = 5")
+        + &fault(2, "kind = \"hot\"")
+        + &fault(3, "kind = \"lost\"");
+    let (mut gpus, _folder) = detector("sim:h100x4", &script);
+    gpus.detect(0);
+    assert_eq!(gpus.events(), Vec::new());
+    let health: Vec<GpuHealth> = gpus.detect(1_000).gpus.iter().map(|gpu| gpu.health).collect();
+    assert_eq!(health, [GpuHealth::Healthy, GpuHealth::Failed, GpuHealth::Healthy, GpuHealth::Failed]);
+    gpus.detect(2_000);
+    let events = gpus.events();
+    let told = |event: &GpuEvent| (event.kind, event.code, event.simulated);
+    let expected =
+        [(GpuEventKind::Xid, Some(31), true), (GpuEventKind::Xid, Some(48), true), (GpuEventKind::Lost, None, true)];
+    assert_eq!(events.iter().map(told).collect::<Vec<_>>(), expected, "each is told once");
+    let held = gpus.detect(2_000).gpus.into_iter().map(|gpu| gpu.uuid).collect();
+    let metrics = gpus.measure(&Sampling::new(2_000, held));
+    let hot = metrics[1].details.as_deref().unwrap();
+    assert_eq!(hot.throttle_reasons, [ThrottleReason::HwSlowdown, ThrottleReason::HwThermal]);
+    assert!(hot.sm_clock_mhz < metrics[0].details.as_deref().unwrap().sm_clock_mhz);
 }

@@ -206,7 +206,8 @@ impl Worker {
             self.failed(format!("it panicked: {message}"));
             return Err(self.trouble().unwrap_or(Trouble::Failed { message }));
         }
-        if self.silent_since.take().is_some() || self.failure.take().is_some() {
+        let (silent, failure) = (self.silent_since.take(), self.failure.take());
+        if silent.is_some() || failure.is_some() {
             warn!(driver = %self.kind, "the GPU driver answers again");
         }
         (self.retry_at, self.retry_ms) = (None, self.patience.retry_ms);
