@@ -45,7 +45,13 @@ pub(crate) struct Agent {
 
 impl Agent {
     pub(crate) fn start(data_dir: &Path) -> Self {
+        Self::start_with(data_dir, &[])
+    }
+
+    /// With variables that override its configuration.
+    pub(crate) fn start_with(data_dir: &Path, environment: &[(&str, &std::ffi::OsStr)]) -> Self {
         let mut command = clawnode(&["run", "--data-dir", data_dir.to_str().unwrap()]);
+        command.envs(environment.iter().copied());
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         Self { child, lines }

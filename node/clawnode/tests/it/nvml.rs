@@ -10,12 +10,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use claw_proto::ids::WorkloadId;
-use claw_proto::message::{GpuEvent, GpuEventKind};
-use claw_proto::topology::{FindingCode, GpuDriver, GpuHealth, GpuInfo};
+use claw_proto::message::{GpuEvent, GpuEventKind, NodeMessage};
+use claw_proto::topology::{FindingCode, GpuDriver, GpuHealth, GpuInfo, NodeCapabilities};
 use clawnode::gpu::worker::Patience;
 use clawnode::gpu::{Fleet, GpuDetector, GpuOptions, Sampling};
 use expect_test::expect;
 
+use crate::agent::{Agent, enrolled};
+use crate::peer::Peer;
 use crate::support::DEADLINE;
 
 /// Enough uptime for everything that is retried, read again or forgiven.
@@ -447,4 +449,45 @@ fn a_call_that_hangs_holds_up_nobody() {
 
     stub.scenario(&scenario);
     until(&mut detector, 5_000, "the answer", |fleet| *fleet == before);
+}
+
+/// Through the whole agent: what the driver finds reaches the gateway.
+#[tokio::test]
+async fn the_gateway_is_told_what_happens_to_a_gpu() {
+    let scenario = gpus(2, "H100 80GB HBM3");
+    let Some(stub) = Stub::build(&scenario) else { return };
+    let peer = Peer::new().await;
+    let folder = enrolled(&peer).await;
+    let library = stub.library();
+    let environment = [("CLAWNODE_GPU", "nvml".as_ref()), ("CLAWNODE_GPU_NVML_LIBRARY", library.as_os_str())];
+    let _agent = Agent::start_with(folder.path(), &environment);
+    let (mut session, register) = peer.register_as(2, 0, BTreeMap::new()).await;
+    let NodeMessage::Register { capabilities, .. } = register else { panic!("{register:?}") };
+    let models: Vec<&str> = capabilities.gpus.iter().map(|gpu| gpu.model.as_str()).collect();
+    assert_eq!((capabilities.gpu_driver, models.as_slice()), (GpuDriver::Nvml, &["H100", "H100"][..]));
+    assert!(!capabilities.simulated);
+    let details = session.wait_for(|message| match message {
+        NodeMessage::Metrics { gpus, .. } => gpus.first().and_then(|gpu| gpu.details.clone()),
+        _ => None,
+    });
+    assert_eq!(details.await.pcie_generation, Some(5));
+
+    stub.scenario(&(scenario + "xid 1 1 79\n"));
+    let (mut told, mut changed) = (None, None);
+    session
+        .wait_for(|message| {
+            match message {
+                NodeMessage::GpuEvents { events } => told = events.first().cloned(),
+                NodeMessage::CapabilitiesChanged { capabilities } => changed = Some(capabilities.clone()),
+                _ => {}
+            }
+            let failed = |has: &NodeCapabilities| has.gpus.iter().any(|gpu| gpu.health == GpuHealth::Failed);
+            (told.is_some() && changed.as_ref().is_some_and(failed)).then_some(())
+        })
+        .await;
+    let (told, changed) = (told.unwrap(), changed.unwrap());
+    assert_eq!((told.kind, told.code, told.uuid.0.as_str()), (GpuEventKind::Xid, Some(79), "GPU-00000001"));
+    assert_eq!(changed.gpus[1].health_reason.as_deref(), Some("Xid 79: the GPU has fallen off the bus"));
+    let codes: Vec<FindingCode> = changed.findings.iter().map(|finding| finding.code).collect();
+    assert!(codes.contains(&FindingCode::GpuErrorEvent), "{codes:?}");
 }

@@ -135,22 +135,34 @@ impl Peer {
             Ok(response)
         };
         let socket = tokio_tungstenite::accept_hdr_async(stream, protocol).await.unwrap();
-        Session { socket, sent: 0, epoch: 1, ack: 0, seen: Vec::new() }
+        Session { socket, version: 1, sent: 0, epoch: 1, ack: 0, seen: Vec::new() }
     }
 
     /// The next connection, registered.
     pub(crate) async fn register(&self, ack: u64, log_acks: BTreeMap<LogKey, u64>) -> (Session, NodeMessage) {
+        self.register_as(1, ack, log_acks).await
+    }
+
+    /// The next connection, registered at this protocol version.
+    pub(crate) async fn register_as(
+        &self,
+        version: u32,
+        ack: u64,
+        log_acks: BTreeMap<LogKey, u64>,
+    ) -> (Session, NodeMessage) {
         let mut session = self.accept().await;
+        session.version = version;
         let register = session.receive().await;
         session.ack = ack;
         let settings = NodeSettings { metrics_interval_ms: 200, ..NodeSettings::default() };
-        session.send(GatewayMessage::Registered { node_id: NODE_ID, settings, version: 1, log_acks }).await;
+        session.send(GatewayMessage::Registered { node_id: NODE_ID, settings, version, log_acks }).await;
         (session, register)
     }
 }
 
 pub(crate) struct Session {
     socket: WebSocketStream<TlsStream<TcpStream>>,
+    version: u32,
     sent: u64,
     epoch: u64,
     /// What goes out as acknowledged.
@@ -163,7 +175,8 @@ impl Session {
     pub(crate) async fn send(&mut self, body: GatewayMessage) {
         self.sent += 1;
         let generation = Generation { epoch: self.epoch, n: 0 };
-        let envelope = Envelope { version: 1, epoch: self.epoch, sequence: self.sent, ack: self.ack, generation, body };
+        let Self { version, epoch, sent: sequence, ack, .. } = *self;
+        let envelope = Envelope { version, epoch, sequence, ack, generation, body };
         self.socket.send(Message::Binary(encode_gateway(&envelope).into())).await.unwrap();
     }
 
