@@ -11,6 +11,8 @@ use claw_proto::validation::{ValidationError, Validator};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::runtime::docker::config::DockerConfig;
+
 /// Environment variables that override the file, and the key that each sets.
 pub const ENVIRONMENT: &[(&str, &str)] = &[
     ("CLAWNODE_NAME", "name"),
@@ -20,6 +22,8 @@ pub const ENVIRONMENT: &[(&str, &str)] = &[
     ("CLAWNODE_RUNTIME_PROCESS_ENABLED", "runtime.process.enabled"),
     ("CLAWNODE_RUNTIME_PROCESS_USER", "runtime.process.user"),
     ("CLAWNODE_RUNTIME_PROCESS_CGROUPS", "runtime.process.cgroups"),
+    ("CLAWNODE_RUNTIME_DOCKER_ENABLED", "runtime.docker.enabled"),
+    ("CLAWNODE_RUNTIME_DOCKER_SOCKET", "runtime.docker.socket"),
     ("CLAWNODE_RUNTIME_SIM_ENABLED", "runtime.sim.enabled"),
     ("CLAWNODE_LINK_RECONNECT_MAX_MS", "link.reconnect_max_ms"),
 ];
@@ -94,6 +98,8 @@ pub struct RuntimeConfig {
     pub process: ProcessConfig,
     /// The simulator.
     pub sim: SimConfig,
+    /// Containers.
+    pub docker: DockerConfig,
 }
 
 /// Host processes, without isolation: a workload can do what its user can.
@@ -224,6 +230,11 @@ impl NodeConfig {
     /// The GPU drivers' names.
     pub fn gpu(&self) -> &str {
         self.gpu.as_deref().unwrap_or("auto")
+    }
+
+    /// Whether workloads may run as containers.
+    pub fn runs_containers(&self) -> bool {
+        self.runtime.docker.is_enabled(self.gpu().starts_with("sim:"))
     }
 
     /// Whether workloads may be simulated.

@@ -6,8 +6,12 @@
 
 mod alive;
 mod boot;
+mod certificates;
+mod ends;
+mod facts;
 mod health;
 mod jobs;
+mod tasks;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -16,7 +20,7 @@ use std::time::Duration;
 
 use claw_proto::codec::{CodecError, encode_node};
 use claw_proto::ids::NodeId;
-use claw_proto::message::{GatewayMessage, NodeMessage, NodeSettings, TaskErrorCode};
+use claw_proto::message::{NodeSettings, TaskId};
 use claw_proto::spec::RuntimeKind;
 use claw_proto::topology::NodeCapabilities;
 use tokio::sync::mpsc;
@@ -32,6 +36,8 @@ use crate::node::{Action, CloseReason, DurableChange, Input, Node, RuntimeEvent}
 use crate::runtime::folder::Folder;
 use crate::runtime::{Key, Runtime};
 use crate::store::Store;
+use certificates::Renewal;
+use ends::HeldEnd;
 use jobs::{Job, Probe, PumpCommand};
 
 pub use boot::{AgentError, AgentOptions, status_text};
@@ -68,6 +74,7 @@ pub struct Agent {
     workloads: std::path::PathBuf,
     alive: std::path::PathBuf,
     link: Link,
+    renewal: Renewal,
     connection: Option<Connection>,
     /// Rises with each registration: what was read for an older one is not sent.
     session: u64,
@@ -80,6 +87,12 @@ pub struct Agent {
     probe: Option<Probe>,
     capabilities: NodeCapabilities,
     findings: health::Findings,
+    /// Runtimes that the config allows.
+    allowed: Vec<RuntimeKind>,
+    /// Tasks under way, with the runtime that does them.
+    tasks: BTreeMap<TaskId, RuntimeKind>,
+    /// Ends that wait for their last lines.
+    held_ends: Vec<HeldEnd>,
     gpu_events: health::EventQueue,
     metrics_at: Instant,
     /// Held for life: one agent per data folder.
@@ -94,7 +107,7 @@ impl std::fmt::Debug for Agent {
 }
 
 impl Agent {
-    /// Runs until `stop`. Host processes go on running afterwards.
+    /// Runs until `stop`. Host processes and containers go on running afterwards.
     pub async fn run(mut self, stop: CancellationToken) {
         let (events, mut link_events) = Link::channel();
         let link_stop = stop.child_token();
@@ -107,18 +120,23 @@ impl Agent {
         loop {
             self.start_write();
             let wake = tokio::time::sleep(self.until_wake());
+            let ends_due_at = self.ends_due_at();
             tokio::select! {
                 () = stop.cancelled() => break,
                 Some(event) = link_events.recv() => self.link_event(event),
-                Some(event) = self.runtime_events.recv() => self.feed(Input::Runtime { now: clock::now(), event }),
+                Some(event) = self.runtime_events.recv() => self.runtime_event(event),
                 Some(job) = self.jobs.join_next(), if !self.jobs.is_empty() => self.job_done(job),
                 _ = logs.tick() => self.start_pump(),
                 _ = health.tick() => {
                     alive::note(&self.alive);
+                    self.renew_if_due();
                     self.start_health();
                 }
                 () = tokio::time::sleep_until(self.metrics_at), if self.node.is_registered() && self.probe.is_some() => {
                     self.start_metrics();
+                }
+                () = tokio::time::sleep_until(ends_due_at.unwrap_or_else(Instant::now)), if ends_due_at.is_some() => {
+                    self.release_late_ends();
                 }
                 () = wake => self.feed(Input::Tick { now: clock::now() }),
             }
@@ -131,6 +149,7 @@ impl Agent {
     async fn wind_up(mut self, link_stop: CancellationToken, mut link: JoinSet<()>) {
         link_stop.cancel();
         while link.join_next().await.is_some() {}
+        self.release_all_ends();
         let last_writes = async {
             while !self.unwritten.is_empty() || self.store.is_none() {
                 self.start_write();
@@ -145,11 +164,12 @@ impl Agent {
         }
         let kinds: Vec<RuntimeKind> =
             self.node.durable().attempts.values().map(|entry| entry.workload.runtime).collect();
-        let n_processes = kinds.iter().filter(|kind| **kind == RuntimeKind::Process).count();
+        let count = |wanted| kinds.iter().filter(|kind| **kind == wanted).count();
         info!(
-            processes_left_running = n_processes,
-            simulated_ended = kinds.len() - n_processes,
-            "the agent ends; host processes run on under their supervisors"
+            processes_left_running = count(RuntimeKind::Process),
+            containers_left_running = count(RuntimeKind::Docker),
+            simulated_ended = count(RuntimeKind::Sim),
+            "the agent ends; processes and containers run on under their supervisors"
         );
         self.jobs.shutdown().await;
     }
@@ -215,6 +235,7 @@ impl Agent {
 
     fn registered(&mut self, acks: BTreeMap<claw_proto::message::LogKey, u64>) {
         self.session += 1;
+        self.renewal.reconnected();
         self.pump_commands.push(PumpCommand::Resume { acks });
         self.metrics_at = Instant::now();
         if let Some(connection) = &self.connection {
@@ -225,18 +246,6 @@ impl Agent {
         self.send_gpu_events();
         if self.news.try_send(AgentEvent::Registered { node_id }).is_err() {
             tracing::debug!("nobody listens to the agent's news");
-        }
-    }
-
-    /// A task or a certificate.
-    fn shell_message(&mut self, message: GatewayMessage) {
-        match message {
-            GatewayMessage::Exec { task, .. } | GatewayMessage::ReadOutput { task, .. } => {
-                let message = "no runtime of this node does that".to_owned();
-                let failed = NodeMessage::TaskFailed { task, code: TaskErrorCode::Unsupported, message };
-                self.feed(Input::Say { now: clock::now(), message: Box::new(failed) });
-            }
-            other => tracing::debug!(?other, "nothing to do"),
         }
     }
 
@@ -280,6 +289,8 @@ impl Agent {
                 self.connection = None;
                 self.session += 1;
                 self.pump_commands.push(PumpCommand::Pause);
+                self.cancel_tasks();
+                self.release_all_ends();
                 self.feed(Input::Disconnected { now: clock::now() });
             }
         }

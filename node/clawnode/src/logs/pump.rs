@@ -38,6 +38,8 @@ struct AttemptLogs {
     logs: BTreeMap<LogStream, Log>,
     /// Since when the attempt is over and its final record acknowledged.
     over: Option<Instant>,
+    /// Somebody waits until everything that was written is read.
+    draining: bool,
 }
 
 /// Reads the logs of all attempts of a node.
@@ -58,6 +60,8 @@ pub struct Polled {
     pub chunks: Vec<LogChunk>,
     /// Attempts that are over and of which every line is acknowledged.
     pub finished: Vec<(WorkloadId, Attempt)>,
+    /// Attempts of which everything that was written is read; each told once per [`LogPump::drain`].
+    pub drained: Vec<(WorkloadId, Attempt)>,
 }
 
 impl LogPump {
@@ -78,7 +82,7 @@ impl LogPump {
             (*stream, log)
         };
         let logs = LogStream::ALL.iter().map(log).collect();
-        let logs = AttemptLogs { folder: folder.to_path_buf(), logs, over: None };
+        let logs = AttemptLogs { folder: folder.to_path_buf(), logs, over: None, draining: false };
         self.attempts.insert((workload_id, attempt), logs);
     }
 
@@ -86,6 +90,13 @@ impl LogPump {
     pub fn over(&mut self, workload_id: WorkloadId, attempt: Attempt) {
         if let Some(logs) = self.attempts.get_mut(&(workload_id, attempt)) {
             logs.over.get_or_insert_with(Instant::now);
+        }
+    }
+
+    /// The attempt writes no more: once everything is read it is `drained`.
+    pub fn drain(&mut self, workload_id: WorkloadId, attempt: Attempt) {
+        if let Some(logs) = self.attempts.get_mut(&(workload_id, attempt)) {
+            logs.draining = true;
         }
     }
 
@@ -150,13 +161,14 @@ impl LogPump {
             let Some(logs) = self.attempts.get_mut(&key) else {
                 continue;
             };
-            let mut complete = true;
+            let (mut complete, mut at_end) = (true, true);
             for (stream, log) in &mut logs.logs {
                 if room > LINE_OVERHEAD_BYTES && lines_left > 0 {
                     let n_lines = lines_left.min(room / LINE_OVERHEAD_BYTES);
                     match log.reader.read(n_lines, room) {
                         Ok(batch) => {
                             let bytes = payload_bytes(&batch);
+                            at_end &= batch.lines.is_empty();
                             room = room.saturating_sub(bytes);
                             lines_left -= batch.lines.len();
                             take(&mut polled, log, key, *stream, batch, bytes);
@@ -165,8 +177,12 @@ impl LogPump {
                     }
                 } else {
                     complete = false;
+                    at_end = false;
                 }
                 complete &= log.reader.next_sequence() == log.acked + 1;
+            }
+            if at_end && std::mem::take(&mut logs.draining) {
+                polled.drained.push(key);
             }
             let given_up = logs.over.is_some_and(|since| since.elapsed() > KEPT_UNACKED_MAX);
             if given_up && !complete {

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use claw_proto::ids::{Attempt, NodeId, WorkloadId};
 use claw_proto::message::{
     DesiredWorkload, Envelope, GatewayMessage, GpuMetrics, LogChunk, LogKey, NodeMessage, NodeSettings,
-    NodeWorkloadState, RefusalCode, StatusCause, SystemMetrics, WorkloadMetrics,
+    NodeWorkloadState, RefusalCode, StatusCause, SystemMetrics, TaskId, WorkloadMetrics,
 };
 use claw_proto::time::Timestamp;
 use claw_proto::topology::NodeCapabilities;
 
 use super::durable::{DurableChange, DurableState};
 use super::lease::Lease;
+use super::tasks::{TaskFault, TaskResult};
 
 /// The two clocks of a node at one instant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -70,8 +71,8 @@ impl WorkloadEnd {
     }
 }
 
-/// What a runtime tells about an attempt that it was given.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What a runtime tells.
+#[derive(Debug, Clone, PartialEq)]
 pub enum RuntimeEvent {
     /// The attempt moved on; never a final state.
     Progress {
@@ -92,6 +93,15 @@ pub enum RuntimeEvent {
         attempt: Attempt,
         /// How.
         end: WorkloadEnd,
+    },
+    /// The runtime found something of this node that nobody told it about.
+    Found(FoundWorkload),
+    /// A task is done, or not.
+    TaskDone {
+        /// Which.
+        task: TaskId,
+        /// The answer.
+        result: Result<TaskResult, TaskFault>,
     },
 }
 

@@ -23,6 +23,7 @@ mod io;
 pub mod lease;
 mod session;
 mod status;
+mod tasks;
 #[cfg(test)]
 mod tests;
 
@@ -36,6 +37,7 @@ use claw_proto::topology::NodeCapabilities;
 pub use durable::{AttemptEntry, DurableChange, DurableState, StopIntent};
 pub use io::{Action, CloseReason, Found, FoundWorkload, Input, NodeIdentity, Now, RuntimeEvent, WorkloadEnd};
 pub use lease::Lease;
+pub use tasks::{ExecOrder, ExecResult, ReadOrder, TaskFault, TaskResult};
 use session::Session;
 
 /// The part of a live attempt that a restart rebuilds.
@@ -242,7 +244,7 @@ impl Node {
 
     /// Something is there that the disk does not know: its record store was
     /// lost. It is taken over and reported; the gateway decides about it.
-    fn adopt_unknown(&mut self, workload: Arc<DesiredWorkload>, found: Found) {
+    pub(super) fn adopt_unknown(&mut self, workload: Arc<DesiredWorkload>, found: Found) {
         let (id, attempt) = (workload.workload_id, workload.attempt);
         let is_over = self.durable.highest_ended(id) >= Some(attempt);
         let other = self.durable.attempts.contains_key(&id);

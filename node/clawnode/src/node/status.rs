@@ -5,7 +5,7 @@ use claw_proto::limits::STATUS_RECORDS_PER_MESSAGE_MAX;
 use claw_proto::message::{NodeMessage, NodeWorkloadState, StatusCause, StatusRecord};
 use claw_proto::spec::RuntimeKind;
 
-use super::io::{Action, RuntimeEvent, WorkloadEnd};
+use super::io::{Action, FoundWorkload, RuntimeEvent, WorkloadEnd};
 use super::{DurableChange, Node};
 
 /// Longest detail of a record.
@@ -22,6 +22,12 @@ impl Node {
                 self.progress(workload_id, attempt, state, detail);
             }
             RuntimeEvent::Ended { workload_id, attempt, end } => self.ended(workload_id, attempt, end),
+            RuntimeEvent::Found(FoundWorkload { workload, found }) => {
+                if self.durable.entry(workload.workload_id, workload.attempt).is_none() {
+                    self.adopt_unknown(workload, found);
+                }
+            }
+            RuntimeEvent::TaskDone { task, result } => self.task_done(task, result),
         }
     }
 

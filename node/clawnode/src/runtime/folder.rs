@@ -86,6 +86,11 @@ impl Folder {
         self.root.join("work")
     }
 
+    /// Whether it is that of a container.
+    pub(super) fn is_container(&self) -> bool {
+        crate::files::read_json::<SpecFile>(&self.spec()).is_ok_and(|spec| spec.is_some_and(|spec| spec.container.is_some()))
+    }
+
     /// Takes the supervisor's lock; `None` if a supervisor holds it.
     pub(super) fn try_lock(&self) -> io::Result<Option<File>> {
         let file =
@@ -111,6 +116,29 @@ pub(super) struct SpecFile {
     pub(super) cgroups: bool,
     /// Most processes, with cgroups.
     pub(super) pids_max: u32,
+    /// The container, if it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) container: Option<Box<ContainerFile>>,
+}
+
+/// What the supervisor of a container needs beside the workload. Nothing in it
+/// is secret: secret files are named by their folder only.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct ContainerFile {
+    /// The engine's socket.
+    pub(super) socket: PathBuf,
+    /// The container's name.
+    pub(super) name: String,
+    /// Id of the node that it belongs to.
+    pub(super) node_id: String,
+    /// What the engine is asked for; none for one that was found without its folder.
+    pub(super) create: Option<bollard::models::ContainerCreateBody>,
+    /// Folder with the secret files, removed at the end.
+    pub(super) secrets: Option<PathBuf>,
+    /// Where declared outputs go at the end.
+    pub(super) outputs: PathBuf,
+    /// Most of them, bytes.
+    pub(super) outputs_bytes_max: u64,
 }
 
 /// A process that cannot be mixed up with a later one of the same number.
@@ -132,8 +160,11 @@ pub(super) struct ShimFile {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct StartedFile {
     pub(super) child: ProcessId,
-    /// Why limits that the spec asks for are not enforced; empty if they are.
+    /// For people: where ports are published, why limits are not enforced.
     pub(super) note: String,
+    /// When it started, milliseconds since boot.
+    #[serde(default)]
+    pub(super) at_ms: Option<u64>,
 }
 
 /// `stop.json` holds one, or nothing.

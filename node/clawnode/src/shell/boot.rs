@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Instant as Clock;
 
+use claw_proto::ids::NodeId;
 use claw_proto::message::NodeSettings;
 use claw_proto::spec::RuntimeKind;
 use claw_proto::topology::{GpuDriver, NodeCapabilities};
@@ -12,6 +13,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::facts::add_runtimes;
+use super::certificates::Renewal;
 use super::jobs::{Probe, PumpCommand};
 use super::{Agent, AgentEvent, RUNTIME_EVENTS_MAX};
 use super::{alive, health};
@@ -20,11 +23,12 @@ use crate::config::NodeConfig;
 use crate::endpoint::{Endpoint, EndpointError};
 use crate::gpu::{GpuConfigError, GpuDetector, GpuOptions, topology};
 use crate::identity::{DataDir, Identity, IdentityError};
-use crate::link::Link;
+use crate::link::{Link, TlsCell};
 use crate::logs::LogPump;
-use crate::node::{Input, Node, NodeIdentity, RuntimeEvent};
+use crate::node::{DurableState, Input, Node, NodeIdentity, RuntimeEvent};
 use crate::runtime::Runtime;
 use crate::runtime::folder::Folder;
+use crate::runtime::docker::{DockerOptions, DockerRuntime};
 use crate::runtime::process::{ProcessOptions, ProcessRuntime};
 use crate::runtime::sim::{SimOptions, SimRuntime};
 use crate::sampler::{Sampler, SamplerError};
@@ -88,7 +92,9 @@ impl AgentOptions {
         let lock = data_dir.lock()?;
         let identity = data_dir.load()?;
         let url = config.gateway_url.as_deref().unwrap_or(&identity.node_url);
-        let link = Link { endpoint: Endpoint::parse(url, "wss")?, tls: data_dir.tls()?, config: config.link.clone() };
+        let tls = TlsCell::new(data_dir.tls()?);
+        let renewal = Renewal::new(data_dir.clone(), tls.clone())?;
+        let link = Link { endpoint: Endpoint::parse(url, "wss")?, tls, config: config.link.clone() };
         let store = Store::open(data_dir.root(), new_store_id()?)?;
         let name = config.name.clone().unwrap_or_else(|| identity.name.clone());
         let settings = NodeSettings::default();
@@ -98,11 +104,17 @@ impl AgentOptions {
             started: Clock::now(),
         };
         let (events, runtime_events) = mpsc::channel(RUNTIME_EVENTS_MAX);
-        let mut runtimes = make_runtimes(&data_dir, &config, &name, shim_program, &settings, events)?;
-        let capabilities = capabilities(&config, &mut probe, allowed(&config));
-        let findings = health::Findings::of_gpus(capabilities.findings.clone());
-
         let durable = store.state().clone();
+        let origin = Origin { data_dir: &data_dir, config: &config, node: &name, node_id: identity.node_id };
+        let mut runtimes = origin.runtimes(&durable, shim_program, &settings, events)?;
+        let allowed = allowed(&config);
+        let mut capabilities = capabilities(&config, &mut probe, allowed.clone());
+        let mut findings = health::Findings::of_gpus(std::mem::take(&mut capabilities.findings));
+        findings.set(health::Finder::Runtimes, add_runtimes(&mut capabilities, &allowed, runtimes.values_mut()));
+        capabilities.findings = findings.all();
+        for runtime in runtimes.values_mut() {
+            runtime.set_capabilities(&capabilities);
+        }
         let mut found = Vec::new();
         for (kind, runtime) in &mut runtimes {
             found.extend(runtime.recover(&Agent::known(&durable, *kind)));
@@ -124,6 +136,7 @@ impl AgentOptions {
             workloads: data_dir.workloads(),
             alive: data_dir.alive(),
             link,
+            renewal,
             connection: None,
             session: 0,
             jobs: JoinSet::new(),
@@ -135,6 +148,9 @@ impl AgentOptions {
             probe: Some(probe),
             capabilities,
             findings,
+            allowed,
+            tasks: BTreeMap::new(),
+            held_ends: Vec::new(),
             gpu_events: health::EventQueue::default(),
             metrics_at: Instant::now(),
             lock,
@@ -157,52 +173,81 @@ fn gpu_options(config: &NodeConfig, name: &str, data_dir: &DataDir) -> GpuOption
     GpuOptions { nvml_library, sysfs_root, ..GpuOptions::new(config.gpu(), name, data_dir.faults()) }
 }
 
-/// Every runtime, allowed or not: what ran before the config changed is still
-/// found, watched and stopped. What may start is told by the capabilities.
-fn make_runtimes(
-    data_dir: &DataDir,
-    config: &NodeConfig,
-    node: &str,
-    shim_program: PathBuf,
-    settings: &NodeSettings,
-    events: mpsc::Sender<RuntimeEvent>,
-) -> Result<BTreeMap<RuntimeKind, Box<dyn Runtime>>, AgentError> {
-    let failed = |source| AgentError::Io { what: "folder of the workloads", source };
-    let mut runtimes: BTreeMap<RuntimeKind, Box<dyn Runtime>> = BTreeMap::new();
-    let process = &config.runtime.process;
-    let options = ProcessOptions {
-        node: node.to_owned(),
-        workloads: data_dir.workloads(),
-        execution_log: data_dir.execution_log(),
-        shim_program,
-        default_user: process.user.clone(),
-        cgroups: process.cgroups,
-        pids_max: process.pids_max,
-        log_bytes_max: settings.log_buffer_bytes,
-    };
-    let runtime = ProcessRuntime::new(options, events.clone()).map_err(failed)?;
-    runtimes.insert(RuntimeKind::Process, Box::new(runtime));
-    let sim = &config.runtime.sim;
-    let options = SimOptions {
-        node: node.to_owned(),
-        workloads: data_dir.workloads(),
-        execution_log: data_dir.execution_log(),
-        pull_ms: sim.pull_ms,
-        start_ms: sim.start_ms,
-        stop_ms: sim.stop_ms,
-        log_bytes_max: settings.log_buffer_bytes,
-        last_alive_ms: alive::last(&data_dir.alive()),
-    };
-    let runtime = SimRuntime::new(options, events).map_err(failed)?;
-    runtimes.insert(RuntimeKind::Sim, Box::new(runtime));
-    Ok(runtimes)
+/// What runtimes are made from.
+struct Origin<'a> {
+    data_dir: &'a DataDir,
+    config: &'a NodeConfig,
+    node: &'a str,
+    node_id: NodeId,
+}
+
+impl Origin<'_> {
+    /// Every runtime, allowed or not: what ran before the config changed is still
+    /// found, watched and stopped. What may start is told by the capabilities.
+    fn runtimes(
+        &self,
+        durable: &DurableState,
+        shim_program: PathBuf,
+        settings: &NodeSettings,
+        events: mpsc::Sender<RuntimeEvent>,
+    ) -> Result<BTreeMap<RuntimeKind, Box<dyn Runtime>>, AgentError> {
+        let failed = |source| AgentError::Io { what: "folder of the workloads", source };
+        let mut runtimes: BTreeMap<RuntimeKind, Box<dyn Runtime>> = BTreeMap::new();
+        let process = &self.config.runtime.process;
+        let options = ProcessOptions {
+            node: self.node.to_owned(),
+            workloads: self.data_dir.workloads(),
+            execution_log: self.data_dir.execution_log(),
+            shim_program: shim_program.clone(),
+            default_user: process.user.clone(),
+            cgroups: process.cgroups,
+            pids_max: process.pids_max,
+            log_bytes_max: settings.log_buffer_bytes,
+        };
+        let runtime = ProcessRuntime::new(options, events.clone()).map_err(failed)?;
+        runtimes.insert(RuntimeKind::Process, Box::new(runtime));
+        let sim = &self.config.runtime.sim;
+        let options = SimOptions {
+            node: self.node.to_owned(),
+            workloads: self.data_dir.workloads(),
+            execution_log: self.data_dir.execution_log(),
+            pull_ms: sim.pull_ms,
+            start_ms: sim.start_ms,
+            stop_ms: sim.stop_ms,
+            log_bytes_max: settings.log_buffer_bytes,
+            last_alive_ms: alive::last(&self.data_dir.alive()),
+        };
+        let runtime = SimRuntime::new(options, events.clone()).map_err(failed)?;
+        runtimes.insert(RuntimeKind::Sim, Box::new(runtime));
+        // A machine without an engine is not asked about one again and again.
+        let had_containers = durable.attempts.values().any(|entry| entry.workload.runtime == RuntimeKind::Docker);
+        if self.config.runs_containers() || had_containers {
+            let runtime = DockerRuntime::new(self.docker(shim_program, settings), events).map_err(failed)?;
+            runtimes.insert(RuntimeKind::Docker, Box::new(runtime));
+        }
+        Ok(runtimes)
+    }
+
+    fn docker(&self, shim_program: PathBuf, settings: &NodeSettings) -> DockerOptions {
+        DockerOptions {
+            node: self.node.to_owned(),
+            node_id: self.node_id.to_string(),
+            workloads: self.data_dir.workloads(),
+            outputs: self.data_dir.root().join("outputs"),
+            execution_log: self.data_dir.execution_log(),
+            shim_program,
+            config: self.config.runtime.docker.clone(),
+            log_bytes_max: settings.log_buffer_bytes,
+        }
+    }
 }
 
 /// Runtimes that the config allows.
 fn allowed(config: &NodeConfig) -> Vec<RuntimeKind> {
     let process = config.runtime.process.enabled.then_some(RuntimeKind::Process);
     let sim = config.simulates().then_some(RuntimeKind::Sim);
-    process.into_iter().chain(sim).collect()
+    let docker = config.runs_containers().then_some(RuntimeKind::Docker);
+    docker.into_iter().chain(process).chain(sim).collect()
 }
 
 fn capabilities(config: &NodeConfig, probe: &mut Probe, runtimes: Vec<RuntimeKind>) -> NodeCapabilities {
@@ -231,6 +276,21 @@ fn capabilities(config: &NodeConfig, probe: &mut Probe, runtimes: Vec<RuntimeKin
     }
 }
 
+/// What to do about a certificate that has ended or is revoked.
+pub(super) const ENROLL_AGAIN: &str = "the machine has to enroll again: node_revoke it, make a token for its name (node_token_create), and run clawnode join --again";
+
+/// The line about the node's certificate.
+fn certificate_line(data_dir: &DataDir) -> String {
+    let now = clock::now().wall;
+    match data_dir.validity() {
+        Ok(validity) if validity.not_after <= now => {
+            format!("certificate  ended at {}: {ENROLL_AGAIN}", validity.not_after)
+        }
+        Ok(validity) => format!("certificate  good until {}", validity.not_after),
+        Err(error) => format!("certificate  unusable: {error}; {ENROLL_AGAIN}"),
+    }
+}
+
 /// What `clawnode status` shows without talking to anybody.
 ///
 /// # Errors
@@ -244,6 +304,7 @@ pub fn status_text(data_dir: &DataDir) -> Result<String, AgentError> {
     };
     let mut lines =
         vec![format!("node     {node_id} ({name})"), format!("gateway  {node_url}"), format!("agent    {running}")];
+    lines.push(certificate_line(data_dir));
     match Store::peek(data_dir.root())? {
         None => lines.push("records  none yet".to_owned()),
         Some(state) => {

@@ -22,6 +22,10 @@ const PROC_ROOT: &str = "/proc";
 pub(super) enum Finder {
     /// The GPU drivers.
     Gpus,
+    /// The runtimes.
+    Runtimes,
+    /// Whoever renews the certificate.
+    Certificate,
 }
 
 /// What is wrong, by who found it; each replaces its own findings only.
@@ -53,16 +57,14 @@ impl Agent {
             warn!(code = %finding.code, subject = finding.subject, detail = finding.detail, "GPU finding");
         }
         self.findings.set(Finder::Gpus, findings);
-        let findings = self.findings.all();
-        if self.capabilities.gpus == gpus && self.capabilities.findings == findings {
-            return;
+        let mut new = self.capabilities.clone();
+        if new.gpus != gpus {
+            for gpu in gpus.iter().filter(|gpu| gpu.health == GpuHealth::Failed) {
+                self.each_runtime(|runtime| runtime.gpu_failed(&gpu.uuid));
+            }
         }
-        for gpu in gpus.iter().filter(|gpu| gpu.health == GpuHealth::Failed) {
-            self.each_runtime(|runtime| runtime.gpu_failed(&gpu.uuid));
-        }
-        (self.capabilities.gpu_driver, self.capabilities.gpus, self.capabilities.findings) = (driver, gpus, findings);
-        let capabilities = Box::new(self.capabilities.clone());
-        self.feed(Input::Capabilities { now: clock::now(), capabilities });
+        (new.gpu_driver, new.gpus) = (driver, gpus);
+        self.set_capabilities(new);
     }
 
     pub(super) fn add_gpu_events(&mut self, events: Vec<GpuEvent>) {

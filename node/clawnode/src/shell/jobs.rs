@@ -25,6 +25,8 @@ use crate::store::Store;
 pub(super) enum PumpCommand {
     Watch { key: Key, folder: PathBuf },
     Over { key: Key },
+    /// Say when everything that an attempt wrote is sent.
+    Drain { key: Key },
     Forget { key: Key },
     Resume { acks: BTreeMap<LogKey, u64> },
     Acked { acks: BTreeMap<LogKey, u64> },
@@ -36,6 +38,7 @@ fn obey(pump: &mut LogPump, command: PumpCommand) {
     match command {
         PumpCommand::Watch { key, folder } => pump.watch(key.0, key.1, &folder),
         PumpCommand::Over { key } => pump.over(key.0, key.1),
+        PumpCommand::Drain { key } => pump.drain(key.0, key.1),
         PumpCommand::Forget { key } => pump.forget(key.0, key.1),
         PumpCommand::Resume { acks } => pump.resume(&acks),
         PumpCommand::Acked { acks } => pump.acked(&acks),
@@ -141,10 +144,13 @@ impl Agent {
                 if session == self.session && again {
                     self.feed(Input::Logs { now, chunks: polled.chunks });
                 }
+                for key in polled.drained {
+                    self.drained(key);
+                }
                 for key in polled.finished {
                     self.remove(key);
                 }
-                if again {
+                if again || !self.pump_commands.is_empty() {
                     self.start_pump();
                 }
             }
@@ -155,7 +161,8 @@ impl Agent {
             }
             Ok(Job::Measured { probe, gpus, system }) => {
                 self.probe = Some(probe);
-                self.feed(Input::Sample { now, gpus, system, workloads: Vec::new() });
+                let workloads = self.runtimes.values_mut().flat_map(|runtime| runtime.measure()).collect();
+                self.feed(Input::Sample { now, gpus, system, workloads });
             }
             Err(error) => error!(%error, "a background job failed; restart the agent"),
         }

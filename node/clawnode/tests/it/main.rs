@@ -4,6 +4,7 @@
 
 mod agent;
 mod chaos;
+mod docker;
 mod nvml;
 mod peer;
 mod process;

@@ -70,7 +70,7 @@ impl Bench {
         loop {
             match self.next().await {
                 RuntimeEvent::Progress { state: NodeWorkloadState::Running, detail, .. } => return detail,
-                RuntimeEvent::Progress { .. } => {}
+                RuntimeEvent::Progress { .. } | RuntimeEvent::Found(_) | RuntimeEvent::TaskDone { .. } => {}
                 RuntimeEvent::Ended { end, .. } => panic!("ended instead: {end:?}"),
             }
         }

@@ -5,6 +5,10 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::cache::CacheConfig;
+use super::policy::ImagesConfig;
+use super::volumes::VolumesConfig;
+
 /// Containers on a Docker or Podman engine of this machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -39,6 +43,12 @@ pub struct DockerConfig {
     pub outputs_mib_max: u64,
     /// How long collected outputs are kept, seconds.
     pub outputs_keep_s: u64,
+    /// Which images may run, and how much space they may take.
+    pub images: ImagesConfig,
+    /// The weights cache.
+    pub cache: CacheConfig,
+    /// What workloads may mount.
+    pub volumes: VolumesConfig,
 }
 
 impl Default for DockerConfig {
@@ -57,6 +67,9 @@ impl Default for DockerConfig {
             engine_log_mib_max: 32,
             outputs_mib_max: 1_024,
             outputs_keep_s: 24 * 3_600,
+            images: ImagesConfig::default(),
+            cache: CacheConfig::default(),
+            volumes: VolumesConfig::default(),
         }
     }
 }

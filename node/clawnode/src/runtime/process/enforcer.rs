@@ -6,7 +6,7 @@ use crate::node::Lease;
 
 /// A signal that is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Order {
+pub(in crate::runtime) enum Order {
     /// TERM to the group.
     Terminate(StatusCause),
     /// KILL to everything.
@@ -24,7 +24,7 @@ struct Reason {
 /// Stop requests, lease and duration of one program. The first reason that
 /// comes due names the cause; the earliest KILL of all that are due counts.
 #[derive(Debug, Clone)]
-pub(super) struct Enforcer {
+pub(in crate::runtime) struct Enforcer {
     stop: Option<Reason>,
     lease: Option<Reason>,
     duration: Option<Reason>,
@@ -33,7 +33,7 @@ pub(super) struct Enforcer {
 }
 
 impl Enforcer {
-    pub(super) fn new(started_ms: u64, duration_ms: Option<u64>, grace_ms: u64) -> Self {
+    pub(in crate::runtime) fn new(started_ms: u64, duration_ms: Option<u64>, grace_ms: u64) -> Self {
         let duration = duration_ms.map(|duration_ms| {
             let term_at_ms = started_ms.saturating_add(duration_ms);
             Reason { term_at_ms, kill_at_ms: term_at_ms.saturating_add(grace_ms), cause: StatusCause::MaxDuration }
@@ -42,13 +42,13 @@ impl Enforcer {
     }
 
     /// A request to stop, from now on; a repetition may only end it earlier.
-    pub(super) fn stop(&mut self, now_ms: u64, kill_at_ms: u64, cause: StatusCause) {
+    pub(in crate::runtime) fn stop(&mut self, now_ms: u64, kill_at_ms: u64, cause: StatusCause) {
         let stop = self.stop.get_or_insert(Reason { term_at_ms: now_ms, kill_at_ms, cause });
         stop.kill_at_ms = stop.kill_at_ms.min(kill_at_ms);
     }
 
     /// The lease as it is now.
-    pub(super) fn set_lease(&mut self, lease: Option<Lease>) {
+    pub(in crate::runtime) fn set_lease(&mut self, lease: Option<Lease>) {
         self.lease = lease.map(|Lease { term_at_ms, kill_at_ms }| Reason {
             term_at_ms,
             kill_at_ms,
@@ -61,12 +61,12 @@ impl Enforcer {
     }
 
     /// Why the program is being ended, if it is.
-    pub(super) fn cause(&self) -> Option<StatusCause> {
+    pub(in crate::runtime) fn cause(&self) -> Option<StatusCause> {
         self.terminated
     }
 
     /// The next instant at which something is due.
-    pub(super) fn next_ms(&self) -> Option<u64> {
+    pub(in crate::runtime) fn next_ms(&self) -> Option<u64> {
         if self.killed {
             return None;
         }
@@ -75,7 +75,7 @@ impl Enforcer {
     }
 
     /// What is due now; each signal once.
-    pub(super) fn due(&mut self, now_ms: u64) -> Vec<Order> {
+    pub(in crate::runtime) fn due(&mut self, now_ms: u64) -> Vec<Order> {
         let mut orders = Vec::new();
         let due: Vec<Reason> = self.reasons().filter(|reason| reason.term_at_ms <= now_ms).collect();
         let Some(first) = due.iter().min_by_key(|reason| reason.term_at_ms) else {

@@ -5,13 +5,13 @@
 //! status even while the agent is dead. A restarted agent finds the folders
 //! again. Whether a supervisor lives is told by its lock, never by a pid alone.
 
-mod attach;
+pub(super) mod attach;
 mod cgroup;
-mod enforcer;
+pub(super) mod enforcer;
 mod output;
-mod proc_table;
+pub(super) mod proc_table;
 pub mod shim;
-mod supervision;
+pub(super) mod supervision;
 mod user;
 
 use std::collections::BTreeMap;
@@ -55,9 +55,9 @@ pub struct ProcessOptions {
 
 /// The latest orders for one attempt; the newest value replaces the older one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Orders {
-    stop: Option<StopFile>,
-    lease: Option<Lease>,
+pub(super) struct Orders {
+    pub(super) stop: Option<StopFile>,
+    pub(super) lease: Option<Lease>,
 }
 
 /// Runs host processes.

@@ -8,16 +8,16 @@ use crate::runtime::folder::ProcessId;
 
 /// What `/proc/<pid>/stat` tells that matters here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct ProcessStat {
-    pub(super) pid: i32,
-    pub(super) state: char,
-    pub(super) parent: i32,
-    pub(super) session: i32,
-    pub(super) start_ticks: u64,
+pub(in crate::runtime) struct ProcessStat {
+    pub(in crate::runtime) pid: i32,
+    pub(in crate::runtime) state: char,
+    pub(in crate::runtime) parent: i32,
+    pub(in crate::runtime) session: i32,
+    pub(in crate::runtime) start_ticks: u64,
 }
 
 /// Reads one process; `None` if it is gone.
-pub(super) fn stat(pid: i32) -> Option<ProcessStat> {
+pub(in crate::runtime) fn stat(pid: i32) -> Option<ProcessStat> {
     parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
 
@@ -36,12 +36,12 @@ fn parse_stat(text: &str) -> Option<ProcessStat> {
 }
 
 /// The process with this number now.
-pub(super) fn identify(pid: i32) -> Option<ProcessId> {
+pub(in crate::runtime) fn identify(pid: i32) -> Option<ProcessId> {
     stat(pid).map(|stat| ProcessId { pid, start_ticks: stat.start_ticks })
 }
 
 /// Whether this very process is still there (a zombie is not).
-pub(super) fn is_alive(process: ProcessId) -> bool {
+pub(in crate::runtime) fn is_alive(process: ProcessId) -> bool {
     stat(process.pid).is_some_and(|stat| stat.start_ticks == process.start_ticks && stat.state != 'Z')
 }
 
@@ -56,7 +56,7 @@ fn all() -> Vec<ProcessStat> {
 /// Living processes of a supervisor's session that are not older than it: its
 /// program and what the program started. A session number is not given to
 /// anybody else while one of its members lives.
-pub(super) fn session_members(shim: ProcessId) -> Vec<i32> {
+pub(in crate::runtime) fn session_members(shim: ProcessId) -> Vec<i32> {
     let ours = |stat: &ProcessStat| {
         stat.session == shim.pid && stat.pid != shim.pid && stat.start_ticks >= shim.start_ticks && stat.state != 'Z'
     };
@@ -64,7 +64,7 @@ pub(super) fn session_members(shim: ProcessId) -> Vec<i32> {
 }
 
 /// Living descendants of a process.
-pub(super) fn descendants(root: i32) -> Vec<i32> {
+pub(in crate::runtime) fn descendants(root: i32) -> Vec<i32> {
     let all = all();
     let mut found = vec![root];
     let mut next = 0;
@@ -77,14 +77,14 @@ pub(super) fn descendants(root: i32) -> Vec<i32> {
 }
 
 /// Children of this process that are over and that nobody has waited for.
-pub(super) fn zombie_children() -> Vec<i32> {
+pub(in crate::runtime) fn zombie_children() -> Vec<i32> {
     let own = rustix::process::getpid().as_raw_nonzero().get();
     let zombie = |stat: &&ProcessStat| stat.parent == own && stat.state == 'Z';
     all().iter().filter(zombie).map(|stat| stat.pid).collect()
 }
 
 /// Sends KILL to each; one that is gone needs none.
-pub(super) fn kill_all(pids: &[i32]) {
+pub(in crate::runtime) fn kill_all(pids: &[i32]) {
     for pid in pids.iter().filter_map(|pid| Pid::from_raw(*pid)) {
         if let Err(error) = kill_process(pid, Signal::KILL)
             && error != rustix::io::Errno::SRCH

@@ -1,4 +1,5 @@
-//! `clawnode shim`: the supervisor of one host process, a process of its own.
+//! `clawnode shim`: the supervisor of one host process (or, see
+//! [`crate::runtime::docker`], of one container), a process of its own.
 //!
 //! It outlives the agent: it holds the workload's pipes, writes its log, keeps
 //! its lease, performs its stops and writes down how it ended. The agent starts
@@ -29,7 +30,7 @@ use crate::runtime::folder::{
 };
 
 /// What the supervisor writes to its standard output once the program runs.
-pub(super) const STARTED_LINE: &str = "started";
+pub(in crate::runtime) const STARTED_LINE: &str = "started";
 /// Orders are looked at this often even if nobody signals.
 const POLL_MS: u64 = 250;
 /// After the end, output that a stray process still holds open is waited for this long.
@@ -88,14 +89,17 @@ async fn supervise(folder: &Folder) -> Result<(), ShimError> {
         tracing::debug!("the lock was not held and is taken");
         std::mem::forget(lock);
     }
+    let own = proc_table::identify(rustix::process::getpid().as_raw_nonzero().get());
+    let own = own.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+    if let Some(container) = &spec.container {
+        return crate::runtime::docker::supervise::supervise(folder, &spec, container, own).await;
+    }
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).map_err(io::Error::from)?;
     let mut wake = signal(SignalKind::user_defined1())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
 
-    let own = proc_table::identify(rustix::process::getpid().as_raw_nonzero().get());
-    let own = own.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
     crate::files::replace(&folder.attempted(), b"", Durability::Synced)?;
     let shim = ShimFile { process: own, boot_id: clock::boot_id() };
     replace_json(&folder.shim(), &shim, Durability::Cached)?;
@@ -175,7 +179,7 @@ impl Program {
         if let Err(error) = execution_log::append(&spec.execution_log, &entry) {
             tracing::warn!(%error, "the execution log could not be written");
         }
-        let started = StartedFile { child: self.child_id, note: self.note.clone() };
+        let started = StartedFile { child: self.child_id, note: self.note.clone(), at_ms: Some(clock::boot_ms()) };
         replace_json(&folder.started(), &started, Durability::Cached)?;
         self.output.note(&format!("started as process {}", self.child_id.pid));
         if !self.note.is_empty() {
@@ -387,13 +391,13 @@ fn judge(status: ExitStatus, cause: Option<StatusCause>, out_of_memory: bool) ->
 }
 
 /// Takes the room for `exit.json` while there is some.
-fn reserve_exit(folder: &Folder) -> io::Result<()> {
+pub(in crate::runtime) fn reserve_exit(folder: &Folder) -> io::Result<()> {
     std::fs::write(folder.exit().with_extension("reserve"), [b' '; 4096])
 }
 
 /// Writes down the end; on a full disk the reserve is given up for it, and it
 /// is tried until it works: nobody else knows how the program ended.
-async fn write_exit(folder: &Folder, exit: &ExitFile) {
+pub(in crate::runtime) async fn write_exit(folder: &Folder, exit: &ExitFile) {
     loop {
         let reserve = folder.exit().with_extension("reserve");
         if let Err(error) = std::fs::remove_file(reserve)

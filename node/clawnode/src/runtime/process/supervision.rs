@@ -4,6 +4,7 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,18 +29,19 @@ use crate::runtime::folder::{ExitFile, Folder, SpecFile, StartedFile};
 const POLL_MS: u64 = 50;
 
 /// Where one attempt's news goes.
-struct Reporter {
-    key: Key,
-    events: mpsc::Sender<RuntimeEvent>,
+#[derive(Debug, Clone)]
+pub(in crate::runtime) struct Reporter {
+    pub(in crate::runtime) key: Key,
+    pub(in crate::runtime) events: mpsc::Sender<RuntimeEvent>,
 }
 
 impl Reporter {
-    async fn progress(&self, state: NodeWorkloadState, detail: String) {
+    pub(in crate::runtime) async fn progress(&self, state: NodeWorkloadState, detail: String) {
         let (workload_id, attempt) = self.key;
         self.send(RuntimeEvent::Progress { workload_id, attempt, state, detail }).await;
     }
 
-    async fn ended(&self, end: WorkloadEnd) {
+    pub(in crate::runtime) async fn ended(&self, end: WorkloadEnd) {
         let (workload_id, attempt) = self.key;
         self.send(RuntimeEvent::Ended { workload_id, attempt, end }).await;
     }
@@ -83,25 +85,12 @@ pub(super) async fn start_and_watch(
     }
     reporter.progress(NodeWorkloadState::Starting, String::new()).await;
     let first = *orders.borrow();
-    let started = prepare(&options, &folder, &workload, first).and_then(|lock| spawn_shim(&options, &folder, lock));
+    let started = prepare(&options, &folder, &workload, first).and_then(|lock| spawn_shim(&options.shim_program, &folder, lock));
     match started {
-        Ok(mut child) => {
-            let lines = child.stdout.take().map(|pipe| BufReader::new(pipe).lines());
-            let attached = Attached { options, folder, workload };
-            let mut watch = Watch { attached, orders, reporter, written: first, running: false };
-            let mut lines = lines;
-            loop {
-                tokio::select! {
-                    line = next_line(&mut lines), if !watch.running && lines.is_some() => match line {
-                        Some(line) if line == shim::STARTED_LINE => watch.report_running().await,
-                        Some(_) => {}
-                        None => lines = None,
-                    },
-                    _ = child.wait() => break,
-                    changed = watch.orders.changed() => watch.orders_changed(changed.is_ok()).await,
-                }
-            }
-            watch.over().await;
+        Ok(child) => {
+            let mut watch = Watch { folder, orders, reporter, written: first, running: false };
+            watch.child(child).await;
+            over(watch, &options).await;
         }
         Err(error) => {
             let detail = format!("the supervisor could not be started: {error}");
@@ -127,30 +116,30 @@ pub(super) async fn watch_attached(
     let reporter = Reporter { key: attached.key(), events };
     // Nothing was written by this agent yet: an order that came before this task
     // ran must not count as passed on.
-    let written = Orders::default();
-    let mut watch = Watch { attached, orders, reporter, written, running: false };
-    let mut exit = None;
-    loop {
-        if !watch.running && watch.attached.folder.started().exists() {
-            watch.report_running().await;
-        }
-        if exit.is_none() {
-            exit = open_pidfd(&watch.attached.folder);
-        }
-        // A pidfd that was opened after the supervisor died is ready at once.
-        let has_pidfd = exit.is_some();
-        tokio::select! {
-            () = gone(exit.as_ref()), if has_pidfd => exit = None,
-            () = tokio::time::sleep(Duration::from_millis(POLL_MS)), if !has_pidfd || !watch.running => {}
-            changed = watch.orders.changed() => watch.orders_changed(changed.is_ok()).await,
-        }
-        match watch.attached.folder.try_lock() {
-            Ok(Some(_)) => break,
-            Ok(None) => {}
-            Err(error) => warn!(%error, "a supervisor's lock could not be looked at"),
-        }
-    }
-    watch.over().await;
+    let Attached { options, folder, .. } = attached;
+    let mut watch = Watch { folder, orders, reporter, written: Orders::default(), running: false };
+    watch.stranger().await;
+    over(watch, &options).await;
+}
+
+/// The supervisor is gone: tell what it wrote down, or that it did not.
+async fn over(mut watch: Watch, options: &ProcessOptions) {
+    watch.report_short_run().await;
+    let Watch { folder, reporter, .. } = &watch;
+    let exit = match read_json::<ExitFile>(&folder.exit()) {
+        Ok(Some(exit)) => Ok(exit),
+        Ok(None) => attach::bury(options, folder, reporter.key),
+        Err(error) => Err(error),
+    };
+    let end = exit.map_or_else(
+        |error| {
+            warn!(%error, workload_id = %reporter.key.0, "how an attempt ended is not known");
+            let detail = format!("its exit status could not be read: {error}");
+            WorkloadEnd::of(NodeWorkloadState::Lost, StatusCause::SupervisorGone, detail)
+        },
+        WorkloadEnd::from,
+    );
+    reporter.ended(end).await;
 }
 
 async fn gone(pidfd: Option<&AsyncFd<std::os::fd::OwnedFd>>) {
@@ -173,20 +162,69 @@ fn open_pidfd(folder: &Folder) -> Option<AsyncFd<std::os::fd::OwnedFd>> {
     unsafe { AsyncFd::register_with_interest(pidfd, tokio::io::Interest::READABLE).ok() }
 }
 
-struct Watch {
-    attached: Attached,
-    orders: watch::Receiver<Orders>,
-    reporter: Reporter,
+/// Watches the supervisor of one attempt and passes orders on to it.
+pub(in crate::runtime) struct Watch {
+    pub(in crate::runtime) folder: Folder,
+    pub(in crate::runtime) orders: watch::Receiver<Orders>,
+    pub(in crate::runtime) reporter: Reporter,
     /// Orders that are on disk.
-    written: Orders,
+    pub(in crate::runtime) written: Orders,
     /// `running` was told.
-    running: bool,
+    pub(in crate::runtime) running: bool,
 }
 
 impl Watch {
+    /// Until a supervisor that this agent started is gone.
+    pub(in crate::runtime) async fn child(&mut self, mut child: Child) {
+        let mut lines = child.stdout.take().map(|pipe| BufReader::new(pipe).lines());
+        loop {
+            tokio::select! {
+                line = next_line(&mut lines), if !self.running && lines.is_some() => match line {
+                    Some(line) if line == shim::STARTED_LINE => self.report_running().await,
+                    Some(_) => {}
+                    None => lines = None,
+                },
+                _ = child.wait() => break,
+                changed = self.orders.changed() => self.orders_changed(changed.is_ok()).await,
+            }
+        }
+    }
+
+    /// Until a supervisor that an earlier agent started is gone.
+    pub(in crate::runtime) async fn stranger(&mut self) {
+        let mut exit = None;
+        loop {
+            if !self.running && self.folder.started().exists() {
+                self.report_running().await;
+            }
+            if exit.is_none() {
+                exit = open_pidfd(&self.folder);
+            }
+            // A pidfd that was opened after the supervisor died is ready at once.
+            let has_pidfd = exit.is_some();
+            tokio::select! {
+                () = gone(exit.as_ref()), if has_pidfd => exit = None,
+                () = tokio::time::sleep(Duration::from_millis(POLL_MS)), if !has_pidfd || !self.running => {}
+                changed = self.orders.changed() => self.orders_changed(changed.is_ok()).await,
+            }
+            match self.folder.try_lock() {
+                Ok(Some(_)) => break,
+                Ok(None) => {}
+                Err(error) => warn!(%error, "a supervisor's lock could not be looked at"),
+            }
+        }
+    }
+
+    /// A short program may end before the agent has read that it began.
+    pub(in crate::runtime) async fn report_short_run(&mut self) {
+        if !self.running && self.folder.started().exists() {
+            self.report_running().await;
+        }
+    }
+
     async fn report_running(&mut self) {
         self.running = true;
-        let note = match read_json::<StartedFile>(&self.attached.folder.started()) {
+        let note = match read_json::<StartedFile>(&self.folder.started()) {
             Ok(started) => started.map(|started| started.note).unwrap_or_default(),
             Err(error) => format!("started.json could not be read: {error}"),
         };
@@ -200,7 +238,7 @@ impl Watch {
             std::future::pending::<()>().await;
         }
         let orders = *self.orders.borrow_and_update();
-        let folder = &self.attached.folder;
+        let folder = &self.folder;
         let mut result = Ok(());
         if orders.stop != self.written.stop {
             result = replace_json(&folder.stop(), &orders.stop, Durability::Cached).and_then(|()| wake(folder));
@@ -220,36 +258,12 @@ impl Watch {
     /// A full disk must not keep a workload running: a stop goes by signal.
     fn signal_instead(&self, orders: Orders) {
         if orders.stop.is_some()
-            && let Ok(Some(shim)) = attach::supervisor(&self.attached.folder)
+            && let Ok(Some(shim)) = attach::supervisor(&self.folder)
             && let Some(pid) = Pid::from_raw(shim.process.pid)
             && let Err(error) = rustix::process::kill_process(pid, Signal::TERM)
         {
             warn!(%error, "a supervisor could not be told to stop");
         }
-    }
-
-    /// The supervisor is gone: tell what it wrote down, or that it did not.
-    async fn over(mut self) {
-        // A short program may end before the agent has read that it began.
-        if !self.running && self.attached.folder.started().exists() {
-            self.report_running().await;
-        }
-        let Attached { options, folder, .. } = &self.attached;
-        let key = self.reporter.key;
-        let exit = match read_json::<ExitFile>(&folder.exit()) {
-            Ok(Some(exit)) => Ok(exit),
-            Ok(None) => attach::bury(options, folder, key),
-            Err(error) => Err(error),
-        };
-        let end = exit.map_or_else(
-            |error| {
-                warn!(%error, workload_id = %key.0, "how an attempt ended is not known");
-                let detail = format!("its exit status could not be read: {error}");
-                WorkloadEnd::of(NodeWorkloadState::Lost, StatusCause::SupervisorGone, detail)
-            },
-            WorkloadEnd::from,
-        );
-        self.reporter.ended(end).await;
     }
 }
 
@@ -267,6 +281,17 @@ fn wake(folder: &Folder) -> io::Result<()> {
     }
 }
 
+/// Makes the folder of an attempt anew.
+pub(in crate::runtime) fn make_folder(folder: &Folder) -> io::Result<()> {
+    match fs::remove_dir_all(folder.root()) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    create_folder(folder.root(), 0o711)?;
+    create_folder(&folder.logs(), 0o700)?;
+    create_folder(&folder.work(), 0o700)
+}
+
 /// Writes the folder; returns the lock that the supervisor will hold.
 fn prepare(
     options: &ProcessOptions,
@@ -274,13 +299,7 @@ fn prepare(
     workload: &DesiredWorkload,
     orders: Orders,
 ) -> io::Result<fs::File> {
-    match fs::remove_dir_all(folder.root()) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        Ok(()) | Err(_) => {}
-    }
-    create_folder(folder.root(), 0o711)?;
-    create_folder(&folder.logs(), 0o700)?;
-    create_folder(&folder.work(), 0o700)?;
+    make_folder(folder)?;
     let spec = SpecFile {
         node: options.node.clone(),
         workload: workload.clone(),
@@ -289,18 +308,30 @@ fn prepare(
         default_user: options.default_user.clone(),
         cgroups: options.cgroups,
         pids_max: options.pids_max,
+        container: None,
     };
+    hand_over(&options.workloads, folder, &spec, orders)
+}
+
+/// Writes what a supervisor starts from; returns the lock that it will hold.
+pub(in crate::runtime) fn hand_over(
+    workloads: &Path,
+    folder: &Folder,
+    spec: &SpecFile,
+    orders: Orders,
+) -> io::Result<fs::File> {
     replace_json(&folder.lease(), &orders.lease, Durability::Cached)?;
     replace_json(&folder.stop(), &orders.stop, Durability::Cached)?;
     let lock = folder.try_lock()?.ok_or_else(|| io::Error::from(io::ErrorKind::WouldBlock))?;
-    replace_json(&folder.spec(), &spec, Durability::Synced)?;
-    crate::files::sync_folder(&options.workloads)?;
+    replace_json(&folder.spec(), spec, Durability::Synced)?;
+    crate::files::sync_folder(workloads)?;
     Ok(lock)
 }
 
-fn spawn_shim(options: &ProcessOptions, folder: &Folder, lock: fs::File) -> io::Result<Child> {
+/// Starts the supervisor of a folder.
+pub(in crate::runtime) fn spawn_shim(shim_program: &Path, folder: &Folder, lock: fs::File) -> io::Result<Child> {
     let log = fs::OpenOptions::new().append(true).create(true).mode(0o600).open(folder.shim_log())?;
-    let mut command = Command::new(&options.shim_program);
+    let mut command = Command::new(shim_program);
     command.arg("shim").arg("--dir").arg(folder.root()).current_dir("/");
     command.stdin(Stdio::from(lock)).stdout(Stdio::piped()).stderr(Stdio::from(log));
     command.spawn()
