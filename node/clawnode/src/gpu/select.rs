@@ -55,6 +55,12 @@ pub enum GpuConfigError {
         /// The names of drivers.
         known: &'static str,
     },
+    /// A driver of this name is not in this build.
+    #[error("the gpu driver {got} is not in this build")]
+    NotHere {
+        /// Which.
+        got: GpuDriverKind,
+    },
     /// A driver is named twice.
     #[error("gpu names {got} twice")]
     Twice {
@@ -86,7 +92,15 @@ pub(super) fn drivers(options: GpuOptions) -> Result<Vec<(GpuDriverKind, MakeDri
     }
     let auto = text == "auto";
     let kinds = if auto { AUTO.to_vec() } else { named(&text)? };
-    Ok(kinds.into_iter().filter_map(|kind| Some((kind, make(kind, &options, auto)?))).collect())
+    let mut drivers = Vec::new();
+    for kind in kinds {
+        match make(kind, &options, auto) {
+            Some(make) => drivers.push((kind, make)),
+            None if auto => {}
+            None => return Err(GpuConfigError::NotHere { got: kind }),
+        }
+    }
+    Ok(drivers)
 }
 
 fn named(text: &str) -> Result<Vec<GpuDriverKind>, GpuConfigError> {

@@ -44,6 +44,7 @@ fn what_is_not_built_or_not_simulated_is_named() {
     ]]
     .assert_eq(&error("cuda"));
     expect![[r#""h100" is no <model>x<count> with a count from 1 to 256"#]].assert_eq(&error("sim:h100"));
+    assert_eq!(error("nvml, nvml"), "gpu names nvml twice");
     assert!(error("sim:h1000x8").contains("there are h100, h200"));
     assert_eq!(GpuDetector::new(GpuOptions::new("none", "n1", PathBuf::new())).unwrap().detect(0).gpus, Vec::new());
 }

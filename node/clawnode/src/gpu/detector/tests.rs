@@ -73,7 +73,7 @@ fn driver(kind: GpuDriverKind, gpus: Vec<GpuInfo>) -> (Arc<Script>, (GpuDriverKi
 const PATIENCE: Patience =
     Patience { first_ms: 5_000, answer_ms: 100, failed_after_ms: 60_000, retry_ms: 50, threads_max: 2 };
 
-fn until(detector: &mut GpuDetector, is: impl Fn(&Fleet) -> bool) -> Fleet {
+fn poll_until(detector: &mut GpuDetector, is: impl Fn(&Fleet) -> bool) -> Fleet {
     let began = Instant::now();
     loop {
         let fleet = detector.detect(0);
@@ -104,17 +104,18 @@ fn the_vendors_driver_wins_and_another_ones_trouble_is_its_own() {
     assert_eq!(fleet.gpus[1].health, GpuHealth::Degraded);
     assert_eq!(fleet.findings.iter().map(|finding| finding.code).collect::<Vec<_>>(), [FindingCode::DriverHung]);
     other.hangs.store(false, Ordering::Release);
-    until(&mut detector, |fleet| *fleet == before);
+    poll_until(&mut detector, |fleet| *fleet == before);
 
     other.panics.store(true, Ordering::Release);
     // Printing the panic takes its time: until then it only is silent.
-    let fleet =
-        until(&mut detector, |fleet| fleet.findings.iter().any(|finding| finding.code == FindingCode::DriverFailed));
+    let fleet = poll_until(&mut detector, |fleet| {
+        fleet.findings.iter().any(|finding| finding.code == FindingCode::DriverFailed)
+    });
     assert_eq!((names(&fleet), &fleet.gpus[0]), (names(&before), &before.gpus[0]));
     assert_eq!((fleet.findings[0].code, fleet.findings[0].subject.as_str()), (FindingCode::DriverFailed, "vulkan"));
     assert!(fleet.findings[0].detail.contains("the driver is broken"), "{:?}", fleet.findings);
     other.panics.store(false, Ordering::Release);
-    until(&mut detector, |fleet| *fleet == before);
+    poll_until(&mut detector, |fleet| *fleet == before);
     assert_eq!(vendor.n_made.load(Ordering::Acquire), 1, "a driver that works is made once");
 
     // The vendor's driver loses the GPU: it stays the vendor's.
