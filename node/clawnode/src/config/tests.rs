@@ -31,6 +31,35 @@ fn settings_and_environment_reach_every_key() {
         start_ms = 200
         stop_ms = 100
 
+        [runtime.docker]
+        network = "bridge"
+        publish_address = "127.0.0.1"
+        cap_add = []
+        read_only_root = false
+        pids_max = 32768
+        tmp_mib = 256
+        secrets_dir = "/run/clawnode/secrets"
+        engine_log_mib_max = 32
+        outputs_mib_max = 1024
+        outputs_keep_s = 86400
+
+        [runtime.docker.images]
+        allow = []
+        deny = []
+        require_digest = false
+        default_registry = "docker.io"
+        disk_free_mib_min = 2048
+        keep = []
+        unused_s_min = 600
+        pull_timeout_s = 7200
+
+        [runtime.docker.cache]
+        disk_free_mib_min = 0
+        keep = []
+
+        [runtime.docker.volumes]
+        roots = []
+
         [link]
         reconnect_min_ms = 200
         reconnect_max_ms = 500
@@ -38,7 +67,11 @@ fn settings_and_environment_reach_every_key() {
     "#]]
     .assert_eq(&config.to_toml().unwrap());
     assert!(config.simulates());
+}
 
+#[test]
+fn a_file_gives_way_to_the_environment() {
+    let config = NodeConfig::from_settings(["gpu=sim:h100x8", "runtime.process.enabled=true"]).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("config.toml");
     std::fs::write(&path, config.to_toml().unwrap()).unwrap();
@@ -49,6 +82,7 @@ fn settings_and_environment_reach_every_key() {
             "CLAWNODE_GPU" => "none",
             "CLAWNODE_GPU_NVML_LIBRARY" => "/opt/libnvidia-ml.so.1",
             "CLAWNODE_RUNTIME_PROCESS_USER" => "app",
+            "CLAWNODE_RUNTIME_DOCKER_SOCKET" => "/run/engine.sock",
             "CLAWNODE_LINK_RECONNECT_MAX_MS" => "900",
             _ => "false",
         };

@@ -13,6 +13,7 @@
 //! | `sim.json` | agent | a simulated attempt; it has no supervisor |
 //! | `logs/`, `work/` | supervisor, program | output, working directory |
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -24,6 +25,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+use super::docker::gpu::ExpectedDevices;
 use crate::node::{Lease, WorkloadEnd};
 use crate::runtime::Key;
 
@@ -88,7 +90,8 @@ impl Folder {
 
     /// Whether it is that of a container.
     pub(super) fn is_container(&self) -> bool {
-        crate::files::read_json::<SpecFile>(&self.spec()).is_ok_and(|spec| spec.is_some_and(|spec| spec.container.is_some()))
+        crate::files::read_json::<SpecFile>(&self.spec())
+            .is_ok_and(|spec| spec.is_some_and(|spec| spec.container.is_some()))
     }
 
     /// Takes the supervisor's lock; `None` if a supervisor holds it.
@@ -116,6 +119,9 @@ pub(super) struct SpecFile {
     pub(super) cgroups: bool,
     /// Most processes, with cgroups.
     pub(super) pids_max: u32,
+    /// Environment from the node, such as ranks; the workload's own wins.
+    #[serde(default)]
+    pub(super) env: BTreeMap<String, String>,
     /// The container, if it is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) container: Option<Box<ContainerFile>>,
@@ -139,6 +145,9 @@ pub(super) struct ContainerFile {
     pub(super) outputs: PathBuf,
     /// Most of them, bytes.
     pub(super) outputs_bytes_max: u64,
+    /// Devices that it must see before it counts as running.
+    #[serde(default)]
+    pub(super) devices: ExpectedDevices,
 }
 
 /// A process that cannot be mixed up with a later one of the same number.

@@ -6,11 +6,28 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, ToSocketAddrs as _};
 use std::path::Path;
+use std::sync::Arc;
 
 use claw_proto::message::DesiredWorkload;
 use claw_proto::topology::NodeCapabilities;
 
-use super::ranks::RankFacts;
+use super::ranks::{self, RankFacts};
+
+/// The ranks of a workload as environment; empty for one process alone.
+pub(super) async fn rank_environment(
+    workload: &DesiredWorkload,
+    capabilities: Option<Arc<NodeCapabilities>>,
+) -> BTreeMap<String, String> {
+    if workload.ranks.is_none() && workload.gpus.len() < 2 {
+        return BTreeMap::new();
+    }
+    let workload = workload.clone();
+    let gathered = tokio::task::spawn_blocking(move || {
+        let facts = capabilities.map(|capabilities| rank_facts(&workload, &capabilities));
+        ranks::environment(&workload, &facts.unwrap_or_default())
+    });
+    gathered.await.unwrap_or_default()
+}
 
 /// Gathers what [`super::ranks::environment`] needs. May ask a name server; not
 /// for a task that must not wait.
@@ -94,7 +111,8 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         fs::create_dir_all(root.path().join("mlx5_0/device/net/ib0")).unwrap();
         fs::create_dir_all(root.path().join("mlx5_1/device/net/ib1")).unwrap();
-        let expected = BTreeMap::from([("ib0".to_owned(), "mlx5_0".to_owned()), ("ib1".to_owned(), "mlx5_1".to_owned())]);
+        let expected =
+            BTreeMap::from([("ib0".to_owned(), "mlx5_0".to_owned()), ("ib1".to_owned(), "mlx5_1".to_owned())]);
         assert_eq!(rdma_devices(root.path()), expected);
     }
 }

@@ -135,7 +135,32 @@ mod tests {
 
     #[test]
     fn gpus_of_one_node_meet_on_loopback() {
-        check(4, None, &RankFacts::default(), &expect![[r""]]);
+        check(
+            4,
+            None,
+            &RankFacts::default(),
+            &expect![[r"
+            GLOO_SOCKET_IFNAME=lo
+            GROUP_RANK=0
+            LOCAL_RANK=0
+            LOCAL_WORLD_SIZE=4
+            MASTER_ADDR=127.0.0.1
+            MASTER_PORT=29500
+            NCCL_SOCKET_IFNAME=lo
+            NNODES=1
+            NODE_RANK=0
+            PET_MASTER_ADDR=127.0.0.1
+            PET_MASTER_PORT=29500
+            PET_NNODES=1
+            PET_NODE_RANK=0
+            PET_NPROC_PER_NODE=4
+            PET_RDZV_BACKEND=static
+            PET_RDZV_ENDPOINT=127.0.0.1:29500
+            PET_RDZV_ID=wl_00000000000000000000000001.2
+            RANK=0
+            WORLD_SIZE=4
+        "]],
+        );
     }
 
     #[test]
@@ -154,6 +179,32 @@ mod tests {
             nics: vec![nic("eth0", false), nic("ib0", true), nic("ib1", true), nic("ib2", true)],
             rdma_devices: BTreeMap::from([("ib1".into(), "mlx5_1".into()), ("ib0".into(), "mlx5_0".into())]),
         };
-        check(8, Some(ranks), &facts, &expect![[r""]]);
+        check(
+            8,
+            Some(ranks),
+            &facts,
+            &expect![[r"
+            GLOO_SOCKET_IFNAME=eth0
+            GROUP_RANK=1
+            LOCAL_RANK=0
+            LOCAL_WORLD_SIZE=8
+            MASTER_ADDR=10.0.0.1
+            MASTER_PORT=29501
+            NCCL_IB_HCA=mlx5_1,mlx5_0
+            NCCL_SOCKET_IFNAME=eth0
+            NNODES=2
+            NODE_RANK=1
+            PET_MASTER_ADDR=10.0.0.1
+            PET_MASTER_PORT=29501
+            PET_NNODES=2
+            PET_NODE_RANK=1
+            PET_NPROC_PER_NODE=8
+            PET_RDZV_BACKEND=c10d
+            PET_RDZV_ENDPOINT=10.0.0.1:29501
+            PET_RDZV_ID=wl_00000000000000000000000001.2
+            RANK=8
+            WORLD_SIZE=16
+        "]],
+        );
     }
 }

@@ -13,8 +13,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::facts::add_runtimes;
 use super::certificates::Renewal;
+use super::facts::add_runtimes;
 use super::jobs::{Probe, PumpCommand};
 use super::{Agent, AgentEvent, RUNTIME_EVENTS_MAX};
 use super::{alive, health};
@@ -27,8 +27,8 @@ use crate::link::{Link, TlsCell};
 use crate::logs::LogPump;
 use crate::node::{DurableState, Input, Node, NodeIdentity, RuntimeEvent};
 use crate::runtime::Runtime;
-use crate::runtime::folder::Folder;
 use crate::runtime::docker::{DockerOptions, DockerRuntime};
+use crate::runtime::folder::Folder;
 use crate::runtime::process::{ProcessOptions, ProcessRuntime};
 use crate::runtime::sim::{SimOptions, SimRuntime};
 use crate::sampler::{Sampler, SamplerError};
@@ -203,6 +203,7 @@ impl Origin<'_> {
             cgroups: process.cgroups,
             pids_max: process.pids_max,
             log_bytes_max: settings.log_buffer_bytes,
+            capabilities: None,
         };
         let runtime = ProcessRuntime::new(options, events.clone()).map_err(failed)?;
         runtimes.insert(RuntimeKind::Process, Box::new(runtime));

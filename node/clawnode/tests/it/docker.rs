@@ -289,7 +289,8 @@ async fn memory_that_runs_out_is_told_as_that_and_limits_hold() {
         let started: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
         let groups = std::fs::read_to_string(format!("/proc/{}/cgroup", started["child"]["pid"])).unwrap();
         let group = |controller: &str, file: &str| {
-            let line = groups.lines().find(|line| line.split(':').nth(1).unwrap().split(',').any(|one| one == controller));
+            let line =
+                groups.lines().find(|line| line.split(':').nth(1).unwrap().split(',').any(|one| one == controller));
             let path = line.unwrap().splitn(3, ':').nth(2).unwrap().to_owned();
             let text = std::fs::read_to_string(format!("/sys/fs/cgroup/{controller}{path}/{file}")).unwrap();
             text.trim().parse::<i64>().unwrap()
@@ -426,15 +427,24 @@ async fn a_container_is_shut_in_and_secrets_stay_secret() {
         workload.spec.ports = vec![8080];
         workload.spec.secrets = vec![SecretRef { handle: "token".into(), target: "token".into() }];
         workload.spec.env = BTreeMap::from([("RANK".into(), "mine".into())]);
-        workload.secrets = vec![SecretFile { target: "token".into(), value: SecretBytes::new(b"hunter2-value".to_vec()) }];
+        workload.secrets =
+            vec![SecretFile { target: "token".into(), value: SecretBytes::new(b"hunter2-value".to_vec()) }];
         bench.start(&workload);
         let detail = bench.running().await;
         assert!(detail.starts_with("ports 8080=127.0.0.1:"), "{name}: {detail}");
         bench.wait_for_line(&workload, "1").await;
         let stdout = bench.log(&workload, LogStream::Stdout);
         let expected = [
-            "1000", "CapEff:0000000000000000", "NoNewPrivs:1", "Seccomp:2", "tmp", "hunter2-value", "read-only",
-            "-r--------", "rank mine", "1",
+            "1000",
+            "CapEff:0000000000000000",
+            "NoNewPrivs:1",
+            "Seccomp:2",
+            "tmp",
+            "hunter2-value",
+            "read-only",
+            "-r--------",
+            "rank mine",
+            "1",
         ];
         assert_eq!(stdout, expected, "{name}");
         let inspected = bench.inspect(&workload).await;

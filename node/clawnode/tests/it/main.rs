@@ -5,7 +5,10 @@
 mod agent;
 mod chaos;
 mod docker;
+mod ends;
+mod images;
 mod nvml;
 mod peer;
 mod process;
 mod support;
+mod upgrade;

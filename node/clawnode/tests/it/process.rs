@@ -32,6 +32,7 @@ fn options(folder: &Path) -> ProcessOptions {
         cgroups: true,
         pids_max: 1_000,
         log_bytes_max: 4 << 20,
+        capabilities: None,
     }
 }
 

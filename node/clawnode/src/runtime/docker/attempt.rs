@@ -1,7 +1,6 @@
 //! The agent's side of one container: fetch, plan, hand over to a supervisor,
 //! and watch that, as long as there is something to watch.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,9 +9,9 @@ use claw_proto::message::{DesiredWorkload, LogStream, NodeWorkloadState, OutputC
 use tokio::sync::watch;
 use tracing::warn;
 
-use super::plan::{Attachments, Plan, container_name};
 use super::images::ImageRequest;
-use super::{Shared, container, outputs, secrets};
+use super::plan::{Plan, container_name};
+use super::{Shared, attach, container, outputs, secrets};
 use crate::clock;
 use crate::files::read_json;
 use crate::node::WorkloadEnd;
@@ -20,7 +19,7 @@ use crate::runtime::folder::{ContainerFile, ExitFile, Folder, SpecFile};
 use crate::runtime::line_log::LineLog;
 use crate::runtime::process::Orders;
 use crate::runtime::process::supervision::{Reporter, Watch, hand_over, make_folder, spawn_shim};
-use crate::runtime::{Key, ReadOrder, TaskFault, network, ranks};
+use crate::runtime::{Key, ReadOrder, TaskFault, network};
 
 /// A supervisor that died is replaced after, milliseconds; longer each time.
 const REPLACE_MS: u64 = 200;
@@ -56,6 +55,7 @@ pub(super) async fn start(shared: Arc<Shared>, workload: Arc<DesiredWorkload>, o
         Ok(prepared) => prepared,
         Err(end) => {
             secrets::remove(&shared.secrets(key));
+            attach::give_back(shared.cache.clone(), key, false).await;
             reporter.ended(end).await;
             return;
         }
@@ -72,6 +72,7 @@ pub(super) async fn start(shared: Arc<Shared>, workload: Arc<DesiredWorkload>, o
         Err(error) => {
             warn!(%error, workload_id = %key.0, "a supervisor could not be started");
             secrets::remove(&shared.secrets(key));
+            attach::give_back(shared.cache.clone(), key, false).await;
             let detail = format!("the supervisor could not be started: {error}");
             watch.reporter.ended(WorkloadEnd::of(NodeWorkloadState::Failed, StatusCause::StartFailed, detail)).await;
         }
@@ -95,7 +96,7 @@ async fn until_over(shared: &Shared, mut watch: Watch) {
             Ok(Some(exit)) => {
                 watch.report_short_run().await;
                 secrets::remove(&shared.secrets(watch.reporter.key));
-                watch.reporter.ended(exit.into()).await;
+                watch.reporter.ended(given_back(shared, watch.reporter.key, exit).await.into()).await;
                 return;
             }
             Ok(None) => {}
@@ -115,6 +116,21 @@ async fn until_over(shared: &Shared, mut watch: Watch) {
             pause_ms = (pause_ms * 2).min(REPLACE_MS_MAX);
         }
     }
+}
+
+/// A cache that was to be filled and was not is a failure of the one who filled it.
+async fn given_back(shared: &Shared, key: Key, mut exit: ExitFile) -> ExitFile {
+    let ended_well = exit.state == NodeWorkloadState::Completed;
+    match attach::give_back(shared.cache.clone(), key, ended_well).await {
+        Some(Ok(told)) if exit.detail.is_empty() => exit.detail = told,
+        Some(Ok(told)) => exit.detail = format!("{}; {told}", exit.detail),
+        Some(Err(told)) if ended_well => {
+            (exit.state, exit.cause, exit.detail) = (NodeWorkloadState::Failed, StatusCause::VolumeRefused, told);
+        }
+        Some(Err(told)) => warn!(workload_id = %key.0, told, "a cache could not be given back"),
+        None => {}
+    }
+    exit
 }
 
 async fn asked_to_stop(mut orders: watch::Receiver<Orders>) -> StatusCause {
@@ -140,10 +156,9 @@ async fn prepare(shared: &Shared, workload: &DesiredWorkload, folder: &Folder) -
     };
     let io = |error: std::io::Error| Refusal::new(StatusCause::StartFailed, format!("attempt folder: {error}"));
     make_folder(folder).map_err(io)?;
-    let (docker, engine) = shared
-        .engine
-        .get()
-        .map_err(|why| Refusal::new(StatusCause::EngineFailed, format!("the container engine is not available: {why}")))?;
+    let (docker, engine) = shared.engine.get().map_err(|why| {
+        Refusal::new(StatusCause::EngineFailed, format!("the container engine is not available: {why}"))
+    })?;
     let request = ImageRequest { image, pull: workload.spec.pull, auth: workload.registry_auth.as_ref() };
     let mut notes = LineLog::open(&folder.logs(), LogStream::System, shared.log_bytes_max()).map_err(io)?;
     let fetched = shared.images.fetch(&docker, &request, |progress| notes.note(&format!("pull: {progress}"))).await;
@@ -151,19 +166,21 @@ async fn prepare(shared: &Shared, workload: &DesiredWorkload, folder: &Folder) -
     notes.note(&fetched.detail());
     drop(notes);
     let capabilities = shared.capabilities();
-    let attachments = attachments(shared, workload)?;
+    let gpus = capabilities.as_ref().map_or(&[][..], |capabilities| &capabilities.gpus);
+    let volumes = shared.options.config.volumes.clone();
+    let (attachments, devices) = attach::take(&docker, &engine, shared.cache.clone(), volumes, workload, gpus).await?;
     let user = workload.spec.user.clone().unwrap_or_else(|| fetched.user.clone());
     let secrets_folder = secrets::write(&shared.options.config.secrets_dir, &shared.options.node_id, workload, &user)
         .map_err(|error| {
-            let cause = match error {
-                secrets::SecretsError::NotInMemory { .. } => StatusCause::Unsupported,
-                secrets::SecretsError::Missing { .. }
-                | secrets::SecretsError::Target { .. }
-                | secrets::SecretsError::Io { .. } => StatusCause::StartFailed,
-            };
-            Refusal::new(cause, error.to_string())
-        })?;
-    let env = rank_environment(workload.clone(), capabilities).await;
+        let cause = match error {
+            secrets::SecretsError::NotInMemory { .. } => StatusCause::Unsupported,
+            secrets::SecretsError::Missing { .. }
+            | secrets::SecretsError::Target { .. }
+            | secrets::SecretsError::Io { .. } => StatusCause::StartFailed,
+        };
+        Refusal::new(cause, error.to_string())
+    })?;
+    let env = network::rank_environment(workload, capabilities).await;
     let secrets_text = secrets_folder.as_ref().map(|folder| folder.to_string_lossy().into_owned());
     let plan = Plan {
         node_id: &shared.options.node_id,
@@ -183,32 +200,9 @@ async fn prepare(shared: &Shared, workload: &DesiredWorkload, folder: &Folder) -
         secrets: secrets_folder,
         outputs: shared.outputs(key),
         outputs_bytes_max: shared.options.config.outputs_mib_max.saturating_mul(1024 * 1024),
+        devices,
     };
     Ok(Prepared { spec: shared.spec_file(workload.clone(), container), image: fetched.detail() })
-}
-
-fn attachments(_shared: &Shared, workload: &DesiredWorkload) -> Result<Attachments, Refusal> {
-    if !workload.spec.volumes.is_empty() {
-        return Err(Refusal::new(StatusCause::VolumeRefused, "volumes are not built on this node yet"));
-    }
-    if !workload.gpus.is_empty() {
-        return Err(Refusal::new(StatusCause::GpuNotAttached, "GPUs in containers are not built on this node yet"));
-    }
-    Ok(Attachments::default())
-}
-
-async fn rank_environment(
-    workload: DesiredWorkload,
-    capabilities: Option<Arc<claw_proto::topology::NodeCapabilities>>,
-) -> BTreeMap<String, String> {
-    if workload.ranks.is_none() && workload.gpus.len() < 2 {
-        return BTreeMap::new();
-    }
-    let gathered = tokio::task::spawn_blocking(move || {
-        let facts = capabilities.map(|capabilities| network::rank_facts(&workload, &capabilities));
-        ranks::environment(&workload, &facts.unwrap_or_default())
-    });
-    gathered.await.unwrap_or_default()
 }
 
 /// Reads an attempt's outputs: from the container while it is there, else from
@@ -221,7 +215,8 @@ pub(super) async fn read_output(
 ) -> Result<OutputContent, TaskFault> {
     let path: PathBuf = match &declared {
         Some(declared) => outputs::declared(declared, &order.path)?,
-        None => outputs::clean(&order.path).ok_or_else(|| TaskFault::new(TaskErrorCode::Refused, "the path leads upward"))?,
+        None => outputs::clean(&order.path)
+            .ok_or_else(|| TaskFault::new(TaskErrorCode::Refused, "the path leads upward"))?,
     };
     if declared.is_some()
         && let Ok((docker, _)) = shared.engine.get()

@@ -15,6 +15,7 @@ use claw_proto::time::Timestamp;
 use futures_util::StreamExt as _;
 
 use super::engine::{self, Engine};
+use super::gpu::{ExpectedDevices, is_about_gpus};
 use super::plan::{LABEL_ATTEMPT, LABEL_NODE, LABEL_WORKLOAD, container_name};
 use crate::clock;
 use crate::runtime::Key;
@@ -200,10 +201,8 @@ fn refused(error: EngineFault) -> StartFault {
     let Some((code, message)) = status_of(&error) else {
         return StartFault::Engine(error);
     };
-    let about_devices =
-        ["CDI", "device driver", "nvidia-container"].iter().any(|needle| message.contains(needle));
     let cause = match code {
-        _ if about_devices => StatusCause::GpuNotAttached,
+        _ if is_about_gpus(message) => StatusCause::GpuNotAttached,
         _ => StatusCause::StartFailed,
     };
     StartFault::Refused { cause, detail: format!("the engine says: {}", message.trim()) }
@@ -279,6 +278,7 @@ pub(super) fn named(socket: &std::path::Path, node_id: &str, key: Key) -> Contai
         secrets: None,
         outputs: std::path::PathBuf::new(),
         outputs_bytes_max: 0,
+        devices: ExpectedDevices::default(),
     }
 }
 
@@ -288,12 +288,13 @@ mod tests {
 
     #[test]
     fn ends_are_told_apart() {
-        let exited = |code, out_of_memory| Exited { id: String::new(), code, out_of_memory, error: String::new(), at: None };
+        use NodeWorkloadState::{Completed, Failed, Stopped};
+        let exited =
+            |code, out_of_memory| Exited { id: String::new(), code, out_of_memory, error: String::new(), at: None };
         let check = |exited: Exited, by_us, oom| {
             let ExitFile { state, cause, exit_code, signal, .. } = exited.judge(by_us, oom);
             (state, cause, exit_code, signal)
         };
-        use NodeWorkloadState::{Completed, Failed, Stopped};
         assert_eq!(check(exited(0, false), None, false), (Completed, StatusCause::Exited, Some(0), None));
         assert_eq!(check(exited(3, false), None, false), (Failed, StatusCause::Exited, Some(3), None));
         assert_eq!(check(exited(137, false), None, false), (Failed, StatusCause::Signaled, None, Some(9)));

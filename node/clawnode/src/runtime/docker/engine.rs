@@ -262,7 +262,8 @@ mod tests {
         assert!(cdi(EngineKind::Podman, "5.4.2", &[]));
 
         let component = SystemVersionComponents { name: "Podman Engine".into(), ..Default::default() };
-        let version = SystemVersion { version: Some("4.3.1".into()), components: Some(vec![component]), ..Default::default() };
+        let version =
+            SystemVersion { version: Some("4.3.1".into()), components: Some(vec![component]), ..Default::default() };
         let engine = Engine::of(&version, (1, 41), &[]);
         assert_eq!((engine.name(), engine.version.as_str(), engine.cdi), ("podman", "4.3.1", false));
     }

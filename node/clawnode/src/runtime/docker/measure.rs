@@ -86,14 +86,14 @@ fn metrics(key: Key, is_limited: bool, stats: &ContainerStatsResponse, cpu_perce
     // Pages of files that can be dropped at any time do not count.
     let droppable = details.get("total_inactive_file").or_else(|| details.get("inactive_file")).copied().unwrap_or(0);
     let networks = stats.networks.iter().flat_map(|networks| networks.values());
-    let (rx, tx) = networks.fold((0, 0), |(rx, tx), one| {
-        (rx + one.rx_bytes.unwrap_or(0), tx + one.tx_bytes.unwrap_or(0))
-    });
+    let (rx, tx) =
+        networks.fold((0, 0), |(rx, tx), one| (rx + one.rx_bytes.unwrap_or(0), tx + one.tx_bytes.unwrap_or(0)));
     let transfers = stats.blkio_stats.as_ref().and_then(|io| io.io_service_bytes_recursive.as_ref());
     let transferred = |wanted: &str| -> u64 {
-        let of_kind = transfers.into_iter().flatten().filter(|entry| {
-            entry.op.as_deref().is_some_and(|op| op.eq_ignore_ascii_case(wanted))
-        });
+        let of_kind = transfers
+            .into_iter()
+            .flatten()
+            .filter(|entry| entry.op.as_deref().is_some_and(|op| op.eq_ignore_ascii_case(wanted)));
         of_kind.map(|entry| entry.value.unwrap_or(0)).sum()
     };
     let pids = stats.pids_stats.as_ref().and_then(|pids| pids.current).unwrap_or(0);

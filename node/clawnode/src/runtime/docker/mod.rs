@@ -7,6 +7,7 @@
 //! Containers are found again by their labels; one without a folder is
 //! taken over and reported, the gateway decides about it.
 
+mod attach;
 mod attempt;
 pub mod cache;
 pub mod cdi;
@@ -43,6 +44,7 @@ use claw_proto::topology::{EngineInfo, FindingCode, NodeCapabilities, NodeFindin
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
+use self::cache::Cache;
 use self::config::DockerConfig;
 use self::engine::EngineWatch;
 use self::images::Images;
@@ -83,6 +85,8 @@ struct Shared {
     options: DockerOptions,
     engine: EngineWatch,
     images: Images,
+    /// None if its folder cannot be used.
+    cache: Option<Cache>,
     events: mpsc::Sender<RuntimeEvent>,
     capabilities: Mutex<Option<Arc<NodeCapabilities>>>,
     log_bytes_max: Mutex<u64>,
@@ -121,6 +125,7 @@ impl Shared {
             default_user: None,
             cgroups: false,
             pids_max: self.options.config.pids_max,
+            env: BTreeMap::new(),
             container: Some(Box::new(container)),
         }
     }
@@ -154,11 +159,14 @@ impl DockerRuntime {
         let engine = EngineWatch::new(options.config.socket());
         engine.look_now();
         let images = Images::open(options.workloads.with_file_name("images.json"), options.config.images.clone());
+        let cache = Cache::open(options.workloads.with_file_name("cache"), options.config.cache.clone());
+        let cache = cache.inspect_err(|error| tracing::warn!(%error, "no weights cache")).ok();
         let log_bytes_max = Mutex::new(options.log_bytes_max);
         let shared = Arc::new(Shared {
             options,
             engine,
             images,
+            cache,
             events,
             capabilities: Mutex::new(None),
             log_bytes_max,
@@ -198,11 +206,7 @@ impl DockerRuntime {
     }
 
     /// Runs a request; its answer goes through the channel.
-    fn request(
-        &mut self,
-        task: TaskId,
-        work: impl Future<Output = Result<TaskResult, TaskFault>> + Send + 'static,
-    ) {
+    fn request(&mut self, task: TaskId, work: impl Future<Output = Result<TaskResult, TaskFault>> + Send + 'static) {
         let events = self.shared.events.clone();
         self.requests.retain(|_, request| !request.is_finished());
         let request = self.tasks.spawn(async move {
@@ -237,6 +241,7 @@ impl Runtime for DockerRuntime {
 
     fn recover(&mut self, known: &[Arc<DesiredWorkload>]) -> Vec<FoundWorkload> {
         let found = sweep::recover(&self.shared, known);
+        attach::recover(self.shared.cache.as_ref(), &found);
         for one in &found {
             let is_live = matches!(one.found, crate::node::Found::Live { .. });
             if is_live {
@@ -303,7 +308,8 @@ impl Runtime for DockerRuntime {
         match self.shared.engine.get() {
             Ok((_, engine)) => {
                 let limited = (!engine.cdi).then(|| {
-                    let detail = format!("{} {} attaches no GPUs by CDI through its interface", engine.name(), engine.version);
+                    let detail =
+                        format!("{} {} attaches no GPUs by CDI through its interface", engine.name(), engine.version);
                     finding(FindingCode::EngineLimited, engine.name(), detail)
                 });
                 let info = EngineInfo {
@@ -338,9 +344,10 @@ impl Runtime for DockerRuntime {
     fn read_output(&mut self, key: Key, task: TaskId, order: ReadOrder) -> Result<(), TaskFault> {
         let declared = self.attempts.get(&key).map(|attempt| attempt.outputs.clone());
         let shared = Arc::clone(&self.shared);
-        self.request(task, async move {
-            attempt::read_output(&shared, key, declared, order).await.map(TaskResult::Output)
-        });
+        self.request(
+            task,
+            async move { attempt::read_output(&shared, key, declared, order).await.map(TaskResult::Output) },
+        );
         Ok(())
     }
 

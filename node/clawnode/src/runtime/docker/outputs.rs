@@ -205,9 +205,17 @@ fn special() -> TaskFault {
     TaskFault { code: TaskErrorCode::Refused, message }
 }
 
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        text.push(char::from_digit(u32::from(byte >> 4), 16).unwrap_or('0'));
+        text.push(char::from_digit(u32::from(byte & 15), 16).unwrap_or('0'));
+        text
+    })
+}
+
 fn piece_of(bytes: Vec<u8>, offset: u64, total_bytes: u64) -> OutputContent {
     let is_whole = offset == 0 && bytes.len() as u64 == total_bytes;
-    let sha256 = is_whole.then(|| Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect());
+    let sha256 = is_whole.then(|| hex(&Sha256::digest(&bytes)));
     OutputContent::File { bytes, offset, total_bytes, sha256 }
 }
 
@@ -280,7 +288,11 @@ pub(super) async fn collect(docker: &Docker, container: &ContainerFile, wanted: 
                 budget = left;
                 match result {
                     Ok(Collected { n_files, n_bytes, n_passed, is_cut }) => {
-                        let passed = if n_passed > 0 { format!(", {n_passed} links or special files passed over") } else { String::new() };
+                        let passed = if n_passed > 0 {
+                            format!(", {n_passed} links or special files passed over")
+                        } else {
+                            String::new()
+                        };
                         let cut = if is_cut { ", cut: over the node's limit (outputs_mib_max)" } else { "" };
                         notes.push(format!("output {output} collected: {n_files} files, {n_bytes} bytes{passed}{cut}"));
                     }
@@ -348,7 +360,8 @@ fn extract(pieces: impl Read, above: &Path, budget: &mut Budget) -> io::Result<C
 pub(super) fn sweep(outputs: &Path, keep: Duration) {
     let Ok(entries) = fs::read_dir(outputs) else { return };
     for entry in entries.flatten() {
-        let age = entry.metadata().and_then(|metadata| metadata.modified()).map(|at| SystemTime::now().duration_since(at));
+        let age =
+            entry.metadata().and_then(|metadata| metadata.modified()).map(|at| SystemTime::now().duration_since(at));
         if age.is_ok_and(|age| age.is_ok_and(|age| age > keep))
             && let Err(error) = fs::remove_dir_all(entry.path())
         {

@@ -173,7 +173,8 @@ impl Plan<'_> {
     }
 
     fn port_bindings(&self) -> HashMap<String, Option<Vec<PortBinding>>> {
-        let binding = PortBinding { host_ip: Some(self.config.publish_address.clone()), host_port: Some(String::new()) };
+        let binding =
+            PortBinding { host_ip: Some(self.config.publish_address.clone()), host_port: Some(String::new()) };
         let ports = self.workload.spec.ports.iter();
         ports.map(|port| (format!("{port}/tcp"), Some(vec![binding.clone()]))).collect()
     }

@@ -21,7 +21,7 @@ use super::container::{self, Ended, Exited, Seen, StartFault};
 use super::engine::{self, Engine};
 use super::follow::Follower;
 use super::oom::{self, OomWatch};
-use super::{outputs, secrets};
+use super::{gpu, outputs, secrets};
 use crate::clock;
 use crate::files::{Durability, read_json, replace_json};
 use crate::runtime::execution_log::{self, ExecutionEntry};
@@ -65,16 +65,13 @@ pub(in crate::runtime) async fn supervise(
         let now_ms = clock::boot_ms();
         supervisor.follow_orders(now_ms);
         step = match step {
-            Step::Begin => match supervisor.begin().await {
-                Some(next) => next,
-                None => {
-                    let pause = Duration::from_millis(POLL_MS);
-                    if tokio::time::timeout(pause, wake.recv()).await.is_err() {
-                        tracing::debug!("the engine is not there yet");
-                    }
-                    Step::Begin
+            Step::Begin => {
+                let next = supervisor.begin().await;
+                if next.is_none() && tokio::time::timeout(Duration::from_millis(POLL_MS), wake.recv()).await.is_err() {
+                    tracing::debug!("the engine is not there yet");
                 }
-            },
+                next.unwrap_or(Step::Begin)
+            }
             Step::Over(exit) => {
                 supervisor.finish(exit).await;
                 return Ok(());
@@ -94,6 +91,10 @@ pub(in crate::runtime) async fn supervise(
             }
         };
     }
+}
+
+fn over(state: NodeWorkloadState, cause: StatusCause, detail: String) -> Step {
+    Step::Over(exit_of(state, cause, detail, clock::wall()))
 }
 
 /// Where the supervisor stands.
@@ -168,19 +169,15 @@ impl<'a> Supervisor<'a> {
             Ok(Seen::Absent) => Some(self.start(docker, &engine, false).await),
             Ok(Seen::Foreign) => {
                 let detail = format!("a container {} that is not this node's is in the way", self.container.name);
-                Some(self.over(NodeWorkloadState::Failed, StatusCause::EngineFailed, detail))
+                Some(over(NodeWorkloadState::Failed, StatusCause::EngineFailed, detail))
             }
             Err(error) => self.without_engine(&error.to_string()),
         }
     }
 
-    fn over(&self, state: NodeWorkloadState, cause: StatusCause, detail: String) -> Step {
-        Step::Over(exit_of(state, cause, detail, clock::wall()))
-    }
-
     fn stopped_early(&self) -> Step {
         let cause = self.enforcer.cause().unwrap_or(StatusCause::StopRequested);
-        self.over(NodeWorkloadState::Stopped, cause, "stopped before it was started".to_owned())
+        over(NodeWorkloadState::Stopped, cause, "stopped before it was started".to_owned())
     }
 
     /// The engine does not answer: nothing can be made; what was made may run.
@@ -193,7 +190,7 @@ impl<'a> Supervisor<'a> {
         }
         let waited = self.began.elapsed() > Duration::from_millis(ENGINE_WAIT_MS);
         let detail = || format!("the container engine does not answer: {why}");
-        waited.then(|| self.over(NodeWorkloadState::Failed, StatusCause::EngineFailed, detail()))
+        waited.then(|| over(NodeWorkloadState::Failed, StatusCause::EngineFailed, detail()))
     }
 
     /// Nothing of the container runs and nobody can tell how it ended.
@@ -211,8 +208,8 @@ impl<'a> Supervisor<'a> {
         }
         let detail = format!("it ended while the engine was away: {why}");
         Some(match self.enforcer.cause() {
-            Some(cause) => self.over(NodeWorkloadState::Stopped, cause, detail),
-            None => self.over(NodeWorkloadState::Lost, StatusCause::EngineFailed, detail),
+            Some(cause) => over(NodeWorkloadState::Stopped, cause, detail),
+            None => over(NodeWorkloadState::Lost, StatusCause::EngineFailed, detail),
         })
     }
 
@@ -229,7 +226,7 @@ impl<'a> Supervisor<'a> {
                 // Whatever it did is looked at when it answers again.
                 Step::Begin
             }
-            Err(StartFault::Refused { cause, detail }) => self.over(NodeWorkloadState::Failed, cause, detail),
+            Err(StartFault::Refused { cause, detail }) => over(NodeWorkloadState::Failed, cause, detail),
         }
     }
 
@@ -246,6 +243,9 @@ impl<'a> Supervisor<'a> {
         let is_first = !self.folder.started().exists();
         // The number is worth something only if it is one of this host's.
         let process = proc_table::identify(pid).filter(|_| container::holds(pid, id));
+        if is_first && let Some(refused) = self.without_devices(&docker, process).await {
+            return refused;
+        }
         self.process = process;
         self.oom = process.and_then(|process| match OomWatch::of(process.pid) {
             Ok(watch) => Some(watch),
@@ -261,6 +261,20 @@ impl<'a> Supervisor<'a> {
         }
         self.gone_since = None;
         Step::Running(tokio::spawn(container::until_over(self.container.clone())))
+    }
+
+    /// A container that does not see its GPUs goes, before it counts as running.
+    async fn without_devices(&self, docker: &Docker, process: Option<ProcessId>) -> Option<Step> {
+        let expected = &self.container.devices;
+        if expected.is_empty() {
+            return None;
+        }
+        let hidden = || Err("the container cannot be looked into".to_owned());
+        let missing = process.map_or_else(hidden, |process| gpu::check(process.pid, expected)).err()?;
+        if let Err(error) = container::remove(docker, self.container).await {
+            tracing::warn!(%error, "a container without its GPUs could not be removed yet");
+        }
+        Some(over(NodeWorkloadState::Failed, StatusCause::GpuNotAttached, missing))
     }
 
     /// Writes down that it runs, and tells the agent.

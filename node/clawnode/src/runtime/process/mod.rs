@@ -23,6 +23,7 @@ use std::sync::Arc;
 use claw_proto::ids::GpuUuid;
 use claw_proto::message::{DesiredWorkload, StatusCause};
 use claw_proto::spec::RuntimeKind;
+use claw_proto::topology::NodeCapabilities;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::warn;
@@ -51,6 +52,8 @@ pub struct ProcessOptions {
     pub pids_max: u32,
     /// Log bytes that one stream of a new attempt may hold.
     pub log_bytes_max: u64,
+    /// What the node has, for ranks.
+    pub capabilities: Option<Arc<NodeCapabilities>>,
 }
 
 /// The latest orders for one attempt; the newest value replaces the older one.
@@ -145,6 +148,10 @@ impl Runtime for ProcessRuntime {
             }
             Ok(()) | Err(_) => {}
         }
+    }
+
+    fn set_capabilities(&mut self, capabilities: &NodeCapabilities) {
+        self.options.capabilities = Some(Arc::new(capabilities.clone()));
     }
 
     fn set_log_bytes_max(&mut self, bytes_max: u64) {

@@ -284,7 +284,7 @@ fn command_of(folder: &Folder, spec: &SpecFile) -> Result<Command, StartError> {
     }
     let mut command = Command::new(program);
     command.args(argv).current_dir(&cwd).env_clear();
-    command.env("PATH", DEFAULT_PATH).envs(&wanted.env);
+    command.env("PATH", DEFAULT_PATH).envs(&spec.env).envs(&wanted.env);
     command.env("CLAW_WORKLOAD_ID", workload.workload_id.to_string());
     command.env("CLAW_ATTEMPT", workload.attempt.0.to_string());
     if !workload.gpus.is_empty() {

@@ -1,6 +1,7 @@
 //! The agent's side of one attempt: prepare the folder, start the supervisor,
 //! pass orders on, tell what happens.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -21,8 +22,8 @@ use super::attach::{self, Attached};
 use super::{Orders, ProcessOptions, shim};
 use crate::files::{Durability, create_folder, read_json, replace_json};
 use crate::node::{RuntimeEvent, WorkloadEnd};
-use crate::runtime::Key;
 use crate::runtime::folder::{ExitFile, Folder, SpecFile, StartedFile};
+use crate::runtime::{Key, network};
 
 /// How often a supervisor without a pidfd, or one that has not said yet that
 /// its program runs, is looked at.
@@ -85,7 +86,9 @@ pub(super) async fn start_and_watch(
     }
     reporter.progress(NodeWorkloadState::Starting, String::new()).await;
     let first = *orders.borrow();
-    let started = prepare(&options, &folder, &workload, first).and_then(|lock| spawn_shim(&options.shim_program, &folder, lock));
+    let env = network::rank_environment(&workload, options.capabilities.clone()).await;
+    let started = prepare(&options, &folder, &workload, first, env)
+        .and_then(|lock| spawn_shim(&options.shim_program, &folder, lock));
     match started {
         Ok(child) => {
             let mut watch = Watch { folder, orders, reporter, written: first, running: false };
@@ -298,6 +301,7 @@ fn prepare(
     folder: &Folder,
     workload: &DesiredWorkload,
     orders: Orders,
+    env: BTreeMap<String, String>,
 ) -> io::Result<fs::File> {
     make_folder(folder)?;
     let spec = SpecFile {
@@ -308,6 +312,7 @@ fn prepare(
         default_user: options.default_user.clone(),
         cgroups: options.cgroups,
         pids_max: options.pids_max,
+        env,
         container: None,
     };
     hand_over(&options.workloads, folder, &spec, orders)
