@@ -18,6 +18,7 @@ use clawnode::config::{ConfigError, NodeConfig};
 use clawnode::enroll::{self, EnrollError, JoinToken};
 use clawnode::files::{Durability, replace};
 use clawnode::identity::{Credentials, DataDir, Identity, IdentityError};
+use clawnode::runtime::docker::cache::Cache;
 use clawnode::runtime::process::shim;
 use clawnode::shell::{AgentError, AgentEvent, AgentOptions, status_text};
 use sd_notify::NotifyState;
@@ -47,6 +48,9 @@ enum Command {
         /// Name that the node is listed under; the host's name if absent.
         #[arg(long)]
         name: Option<String>,
+        /// The machine is a node already and its certificate has ended or is revoked.
+        #[arg(long, conflicts_with = "name")]
+        again: bool,
         /// Where the node keeps its data.
         #[arg(long, env = "CLAWNODE_DATA_DIR")]
         data_dir: Option<PathBuf>,
@@ -69,6 +73,14 @@ enum Command {
         #[arg(long, env = "CLAWNODE_DATA_DIR")]
         data_dir: Option<PathBuf>,
     },
+    /// The weights cache of this node: what it has, and what is put in by hand.
+    Cache {
+        /// Where the node keeps its data.
+        #[arg(long, env = "CLAWNODE_DATA_DIR", global = true)]
+        data_dir: Option<PathBuf>,
+        #[command(subcommand)]
+        word: CacheWord,
+    },
     /// Prints the JSON schema of the configuration.
     ConfigSchema,
     /// Supervises one host process (started by the agent).
@@ -77,6 +89,27 @@ enum Command {
         /// The attempt's folder.
         #[arg(long)]
         dir: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum CacheWord {
+    /// Lists the caches, their size and who reads them.
+    List,
+    /// Copies a folder into a cache; workloads mount it as `cache:NAME`.
+    Import {
+        /// Folder to copy.
+        dir: PathBuf,
+        /// Name of the cache.
+        name: String,
+        /// Notes a checksum over all of it.
+        #[arg(long)]
+        sha256: bool,
+    },
+    /// Removes a cache that nobody uses.
+    Remove {
+        /// Name of the cache.
+        name: String,
     },
 }
 
@@ -125,12 +158,17 @@ fn exit_code(error: &anyhow::Error) -> u8 {
 
 fn perform(command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Join { gateway, token, name, data_dir, settings } => {
+        Command::Join { gateway, token, again: true, data_dir, .. } => {
+            let data_dir = open_data_dir(data_dir)?;
+            runtime()?.block_on(join_again(&gateway, &token, &data_dir))
+        }
+        Command::Join { gateway, token, name, again: false, data_dir, settings } => {
             let data_dir = open_data_dir(data_dir)?;
             runtime()?.block_on(join(&gateway, &token, name, &data_dir, &settings))
         }
         Command::Run { data_dir, config } => run(open_data_dir(data_dir)?, config),
         Command::Status { data_dir } => say(&status_text(&open_data_dir(data_dir)?)?),
+        Command::Cache { data_dir, word } => cache(&open_data_dir(data_dir)?, word),
         Command::ConfigSchema => {
             let schema = serde_json::to_string_pretty(&schemars::schema_for!(NodeConfig))?;
             say(&format!("{schema}\n"))
@@ -192,6 +230,45 @@ async fn join(
         identity.name,
         data_dir.root().display()
     ))
+}
+
+/// A new certificate for the node that lives in this folder; records and work stay.
+async fn join_again(gateway: &str, token: &str, data_dir: &DataDir) -> anyhow::Result<()> {
+    let token = JoinToken::parse(token)?;
+    let _lock = data_dir.lock()?;
+    let Identity { node_id, name, .. } = data_dir.load()?;
+    let (enrolled, key_pem) = enroll::enroll(gateway, &token, &name).await?;
+    if enrolled.node_id != node_id {
+        anyhow::bail!(
+            "the gateway enrolled {name} as {}, and {} belongs to {node_id}, which is not in the fleet any more; \
+             join with another --data-dir, and remove {}",
+            enrolled.node_id,
+            data_dir.root().display(),
+            enrolled.node_id
+        );
+    }
+    data_dir.store_again(&key_pem, &enrolled.certificate_pem, &enrolled.ca_pem)?;
+    say(&format!(
+        "enrolled again as {node_id} ({name}); start it with: clawnode run --data-dir {}\n",
+        data_dir.root().display()
+    ))
+}
+
+fn cache(data_dir: &DataDir, word: CacheWord) -> anyhow::Result<()> {
+    let config = NodeConfig::load(&data_dir.config(), std::env::vars())?;
+    data_dir.create()?;
+    let cache = Cache::open(data_dir.root().join("cache"), config.runtime.docker.cache)?;
+    match word {
+        CacheWord::List => cache.entries()?.iter().try_for_each(|entry| say(&format!("{entry}\n"))),
+        CacheWord::Import { dir, name, sha256 } => {
+            let manifest = cache.import(&dir, &name, sha256)?;
+            say(&format!("cache {name}: {manifest}\n"))
+        }
+        CacheWord::Remove { name } => {
+            cache.remove(&name)?;
+            say(&format!("cache {name} is removed\n"))
+        }
+    }
 }
 
 fn run(data_dir: DataDir, config: Option<PathBuf>) -> anyhow::Result<()> {

@@ -1,0 +1,169 @@
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn open(root: &Path, mib_max: Option<u64>) -> Cache {
+    Cache::open(root.join("cache"), CacheConfig { mib_max, ..CacheConfig::default() }).unwrap()
+}
+
+fn names(cache: &Cache) -> Vec<String> {
+    cache.entries().unwrap().into_iter().map(|entry| entry.name).collect()
+}
+
+fn fill(cache: &Cache, name: &str, writer: &str, bytes: usize) -> Result<Option<Manifest>, CacheError> {
+    let folder = cache.fill(name, writer)?;
+    fs::write(folder.join("weights.bin"), vec![0; bytes]).unwrap();
+    cache.filled(writer, true)
+}
+
+#[test]
+fn a_cache_is_there_when_it_is_complete_and_readers_keep_theirs() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = open(folder.path(), None);
+    let staged = cache.fill("llama", "wl-1").unwrap();
+    fs::create_dir(staged.join("sub")).unwrap();
+    fs::write(staged.join("sub/a"), "old").unwrap();
+    assert_eq!(cache.fill("llama", "wl-1").unwrap(), staged, "the same writer goes on");
+    expect_test::expect!["cache llama is being filled by wl-1"]
+        .assert_eq(&cache.fill("llama", "wl-2").unwrap_err().to_string());
+    expect_test::expect!["cache llama is empty on this node; it has: none"]
+        .assert_eq(&cache.read("llama", "wl-3").unwrap_err().to_string());
+    let manifest = cache.filled("wl-1", true).unwrap().unwrap();
+    assert_eq!((manifest.n_files, manifest.bytes, manifest.filled_by.as_str()), (1, 3, "wl-1"));
+
+    let old = cache.read("llama", "wl-3").unwrap();
+    fill(&cache, "llama", "wl-4", 7).unwrap();
+    assert_eq!(fs::read_to_string(old.join("sub/a")).unwrap(), "old", "a reader keeps what it began with");
+    let new = cache.read("llama", "wl-5").unwrap();
+    assert_eq!(fs::read(new.join("weights.bin")).unwrap().len(), 7);
+    cache.release("wl-3").unwrap();
+    assert!(!old.exists(), "what nobody reads any more is removed");
+
+    let lost = cache.fill("llama", "wl-6").unwrap();
+    assert_eq!(cache.filled("wl-6", false).unwrap(), None);
+    assert!(!lost.exists() && new.exists(), "what was not finished is thrown away");
+    expect_test::expect!["cache llama is used by wl-5"].assert_eq(&cache.remove("llama").unwrap_err().to_string());
+    cache.release("wl-5").unwrap();
+    cache.remove("llama").unwrap();
+    assert!(names(&cache).is_empty());
+}
+
+#[test]
+fn after_a_crash_there_is_the_old_one_and_no_leftover() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = open(folder.path(), None);
+    fill(&cache, "a", "wl-1", 5).unwrap();
+    fs::write(cache.fill("a", "wl-2").unwrap().join("half"), "x").unwrap();
+    fs::write(cache.fill("b", "wl-3").unwrap().join("half"), "x").unwrap();
+    let kept = cache.read("a", "wl-4").unwrap();
+    let gone = folder.path().join("cache/staging/.gone-1-1");
+    fs::create_dir(&gone).unwrap();
+    // The agent comes back and knows two of them.
+    let cache = open(folder.path(), None);
+    cache.recover(&BTreeSet::from(["wl-3".to_owned(), "wl-4".to_owned()])).unwrap();
+    let staged: Vec<PathBuf> =
+        fs::read_dir(folder.path().join("cache/staging")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(staged, [folder.path().join("cache/staging/b")]);
+    assert!(kept.join("weights.bin").exists() && !gone.exists());
+    assert_eq!(cache.filled("wl-3", true).unwrap().unwrap().n_files, 1, "a writer goes on over a restart");
+    assert_eq!(names(&cache), ["a", "b"]);
+}
+
+#[test]
+fn the_least_recently_used_goes_for_what_is_new() {
+    const MIB_BYTES: usize = 1024 * 1024;
+    let folder = tempfile::tempdir().unwrap();
+    let cache = open(folder.path(), Some(3));
+    for name in ["a", "b", "c"] {
+        fill(&cache, name, "wl", MIB_BYTES).unwrap();
+    }
+    cache.read("a", "reader").unwrap();
+    fill(&cache, "d", "wl", MIB_BYTES).unwrap();
+    assert_eq!(names(&cache), ["a", "c", "d"], "b is the oldest that nobody uses");
+    let error = fill(&cache, "e", "wl", 3 * MIB_BYTES).unwrap_err().to_string();
+    expect_test::expect![
+        "cache e takes 3 MiB, and 2 MiB are left under this node's limit; nothing unused is left to remove"
+    ]
+    .assert_eq(&error);
+    assert_eq!(names(&cache), ["a", "c", "d"], "nothing went for what does not fit");
+}
+
+#[test]
+fn a_folder_is_imported_with_its_checksum() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = folder.path().join("source");
+    fs::create_dir_all(source.join("blobs")).unwrap();
+    fs::write(source.join("blobs/1"), "abc").unwrap();
+    std::os::unix::fs::symlink("blobs/1", source.join("model")).unwrap();
+    let cache = open(folder.path(), None);
+    let first = cache.import(&source, "m", true).unwrap();
+    assert_eq!((first.n_files, first.bytes), (2, 3));
+    let read = cache.read("m", "wl").unwrap();
+    assert_eq!(fs::read_to_string(read.join("model")).unwrap(), "abc");
+    assert_eq!(cache.import(&source, "m", true).unwrap().sha256, first.sha256);
+    fs::write(source.join("blobs/1"), "abd").unwrap();
+    assert_ne!(cache.import(&source, "m", true).unwrap().sha256, first.sha256);
+    assert!(cache.import(&folder.path().join("none"), "m", false).is_err());
+    assert!(cache.import(&source, "../m", false).is_err());
+    assert_eq!(names(&cache), ["m"]);
+}
+
+#[derive(Debug, Clone)]
+enum Act {
+    Fill(usize),
+    End(usize, bool),
+    Read(usize),
+    Release(usize),
+    Restart,
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+    /// C1 what a reader holds never changes; C2 a cache is always one whole writing;
+    /// C3 after each step nothing lies about that nobody needs.
+    #[test]
+    fn readers_see_whole_caches(acts in prop::collection::vec(prop_oneof![
+        (0_usize..3).prop_map(Act::Fill),
+        ((0_usize..3), any::<bool>()).prop_map(|(n, ok)| Act::End(n, ok)),
+        (0_usize..3).prop_map(Act::Read),
+        (0_usize..3).prop_map(Act::Release),
+        Just(Act::Restart),
+    ], 1..16)) {
+        let folder = tempfile::tempdir().unwrap();
+        let mut cache = open(folder.path(), None);
+        let (mut stamp, mut held): (u32, BTreeMap<String, (PathBuf, String)>) = (0, BTreeMap::new());
+        for act in acts {
+            match act {
+                Act::Fill(n) => if let Ok(data) = cache.fill("x", &format!("w{n}")) {
+                    stamp += 1;
+                    fs::write(data.join("one"), stamp.to_string()).unwrap();
+                    fs::write(data.join("two"), stamp.to_string()).unwrap();
+                },
+                Act::End(n, ok) => { cache.filled(&format!("w{n}"), ok).unwrap(); }
+                Act::Read(n) => if !held.contains_key(&format!("r{n}")) && let Ok(data) = cache.read("x", &format!("r{n}")) {
+                    let text = fs::read_to_string(data.join("one")).unwrap();
+                    prop_assert_eq!(&fs::read_to_string(data.join("two")).unwrap(), &text, "C2");
+                    held.insert(format!("r{n}"), (data, text));
+                },
+                Act::Release(n) => {
+                    cache.release(&format!("r{n}")).unwrap();
+                    held.remove(&format!("r{n}"));
+                }
+                Act::Restart => {
+                    cache = open(folder.path(), None);
+                    cache.recover(&held.keys().cloned().collect()).unwrap();
+                    prop_assert_eq!(fs::read_dir(folder.path().join("cache/staging")).unwrap().count(), 0, "C3");
+                }
+            }
+            for (data, text) in held.values() {
+                prop_assert_eq!(&fs::read_to_string(data.join("one")).unwrap(), text, "C1");
+            }
+            let n_sealed = fs::read_dir(folder.path().join("cache/sealed/x")).map_or(0, Iterator::count);
+            prop_assert!(n_sealed <= held.len() + 1, "C3");
+        }
+    }
+}
