@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use claw_security::pki::{CertificateAuthority, PkiError};
+use claw_security::pki::{Authorities, PkiError};
 use claw_security::secret_file::{SecretFileError, ensure_private_folder};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -23,7 +23,7 @@ use crate::config::{ConfigError, GatewayConfig};
 use crate::control::{self, Clock, ControlOptions, ControlPlane, ControlTask, CrashPlan, EffectQueue, SystemClock};
 use crate::enroll::Enrollment;
 use crate::face::{self, FaceConfig};
-use crate::node_link::{LinkSettings, NodeLinks, NodePort};
+use crate::node_link::{CertificateKeeper, LinkSettings, NodeLinks, NodePort};
 use crate::ops::OpsContext;
 use crate::secrets::{self, AdminKeyError};
 use crate::serve;
@@ -114,7 +114,7 @@ impl GatewayServer {
     pub async fn start(self) -> Result<Running, StartError> {
         self.config.check()?;
         ensure_private_folder(&self.data_dir)?;
-        let authority = self.authority()?;
+        let authorities = self.authorities()?;
         let http_tls = ports::http_tls(&self.config.http)?;
         let options = ControlOptions {
             data_dir: self.data_dir.clone(),
@@ -128,8 +128,8 @@ impl GatewayServer {
             crash: Arc::clone(&self.crash),
         };
         let (control, effects, task) = control::start(options).await?;
-        match self.open(&control, &authority).await {
-            Ok(opened) => Ok(self.run(control, effects, task, authority, http_tls, opened)),
+        match self.open(&control, &authorities).await {
+            Ok(opened) => Ok(self.run(control, effects, task, authorities, http_tls, opened)),
             Err(error) => {
                 task.stop().await;
                 Err(error)
@@ -137,17 +137,19 @@ impl GatewayServer {
         }
     }
 
-    fn authority(&self) -> Result<Arc<CertificateAuthority>, StartError> {
-        let authority = CertificateAuthority::load_or_create(
+    fn authorities(&self) -> Result<Arc<Authorities>, StartError> {
+        let authorities = Authorities::load_or_create(
             &self.data_dir.join("pki"),
             &self.config.cluster_name,
             self.clock.now(),
             AUTHORITY_TTL,
         )?;
+        let authority = authorities.server();
         tracing::info!(
             cluster = authority.cluster_name(),
             fingerprint = %authority.ca_fingerprint(),
             not_after = %authority.not_after(),
+            phase = ?authorities.phase(),
             "certificate authority"
         );
         if authority.cluster_name() != self.config.cluster_name {
@@ -156,11 +158,11 @@ impl GatewayServer {
                 "the cluster keeps the name in its authority, which was given at the first start"
             );
         }
-        Ok(Arc::new(authority))
+        Ok(Arc::new(authorities))
     }
 
     /// What can still fail once the core runs.
-    async fn open(&self, control: &ControlPlane, authority: &Arc<CertificateAuthority>) -> Result<Opened, StartError> {
+    async fn open(&self, control: &ControlPlane, authorities: &Arc<Authorities>) -> Result<Opened, StartError> {
         let http = serve::bind(self.config.http.listen).await.map_err(StartError::Listen)?;
         let node = serve::bind(self.config.node.listen).await.map_err(StartError::Listen)?;
         let node_addr = node.local_addr().map_err(StartError::Listen)?;
@@ -172,7 +174,7 @@ impl GatewayServer {
             );
         }
         let node_tls =
-            serve::OwnCertificate::new(Arc::clone(authority), Arc::clone(&self.clock), names.dns, names.ips)?;
+            serve::OwnCertificate::new(Arc::clone(authorities), Arc::clone(&self.clock), names.dns, names.ips)?;
         let http_addr = http.local_addr().map_err(StartError::Listen)?;
         secrets::ensure_admin_key(control, &self.data_dir).await?;
         Ok(Opened { http, http_addr, node, node_addr, node_tls, advertised: names.advertised })
@@ -183,14 +185,14 @@ impl GatewayServer {
         control: ControlPlane,
         effects: EffectQueue,
         task: ControlTask,
-        authority: Arc<CertificateAuthority>,
+        authorities: Arc<Authorities>,
         http_tls: serve::Tls,
         opened: Opened,
     ) -> Running {
         let node = &self.config.node;
-        let fingerprint = authority.ca_fingerprint();
+        let certificates = CertificateKeeper::new(Arc::clone(&authorities), AUTHORITY_TTL, node);
         let enrollment = Enrollment::new(
-            authority,
+            Arc::clone(&authorities),
             Duration::from_secs(node.certificate_ttl_s),
             opened.advertised.clone(),
             opened.node_addr,
@@ -200,6 +202,7 @@ impl GatewayServer {
             links: NodeLinks::new(control.now()),
             control: control.clone(),
             enrollment,
+            certificates,
             settings: LinkSettings {
                 heartbeat_interval: Duration::from_millis(node.heartbeat_interval_ms),
                 heartbeat_timeout_ms: i64::try_from(node.heartbeat_timeout_ms).unwrap_or(i64::MAX),
@@ -207,7 +210,7 @@ impl GatewayServer {
             stop: CancellationToken::new(),
             sessions: TaskTracker::new(),
         });
-        let ops = OpsContext::new(control.clone(), fingerprint);
+        let ops = OpsContext::new(control.clone(), authorities);
         let faces = face::router(ops, &self.face_config());
         running::begin(running::Parts { control, effects, task, port, faces, http_tls, opened })
     }

@@ -25,6 +25,8 @@ pub use load::{ConfigError, KEYS, Key, Kind, Sources, default_data_dir};
 
 /// What certificates of nodes are good for unless told otherwise: 30 days.
 const CERTIFICATE_TTL_S: u64 = 30 * 24 * 3_600;
+/// Nodes look once a second whether theirs is to be renewed.
+const CERTIFICATE_TTL_S_MIN: u64 = 6;
 /// Shortest interval that a node accepts, milliseconds.
 const INTERVAL_MS_MIN: u64 = 100;
 
@@ -119,6 +121,8 @@ pub struct NodePortConfig {
     pub heartbeat_timeout_ms: u64,
     /// How long a node's certificate is good for, seconds; its connection ends with it.
     pub certificate_ttl_s: u64,
+    /// While the certificate authority is replaced, how long nodes that are not there are waited for, seconds; after that they have to enroll again.
+    pub ca_rollover_grace_s: u64,
     /// Enrollment attempts of one address, per minute.
     pub enrollments_per_minute: u32,
 }
@@ -131,6 +135,7 @@ impl Default for NodePortConfig {
             heartbeat_interval_ms: limits::HEARTBEAT_INTERVAL_MS,
             heartbeat_timeout_ms: limits::HEARTBEAT_TIMEOUT_MS,
             certificate_ttl_s: CERTIFICATE_TTL_S,
+            ca_rollover_grace_s: 7 * 24 * 3_600,
             enrollments_per_minute: 120,
         }
     }
@@ -269,9 +274,9 @@ impl GatewayConfig {
             "is under three times node.heartbeat_interval_ms",
         )?;
         require(
-            (60..=365 * 24 * 3_600).contains(&node.certificate_ttl_s),
+            (CERTIFICATE_TTL_S_MIN..=365 * 24 * 3_600).contains(&node.certificate_ttl_s),
             "node.certificate_ttl_s",
-            "is not between a minute and a year",
+            "is not between six seconds and a year",
         )?;
         require(node.enrollments_per_minute > 0, "node.enrollments_per_minute", "is 0, so no node could join")?;
         require(

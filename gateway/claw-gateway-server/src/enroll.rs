@@ -5,9 +5,10 @@
 //! sends the secret; the core takes the token back in the same event that makes
 //! the node. What can fail for another reason is tried before the token is used.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU32;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Json;
@@ -18,9 +19,10 @@ use axum::response::{IntoResponse as _, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use claw_gateway::{Caller, Cluster, Command, Report};
-use claw_proto::ids::TokenId;
+use claw_proto::ids::{NodeId, TokenId};
+use claw_proto::time::Timestamp;
 use claw_security::SecretHash;
-use claw_security::pki::{CertificateAuthority, PkiError};
+use claw_security::pki::{Authorities, PkiError};
 use claw_tools::refusal::{ErrorCode, Refusal};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use serde::{Deserialize, Serialize};
@@ -33,23 +35,36 @@ use crate::serve::Peer;
 pub(crate) const BODY_BYTES_MAX: usize = 64 * 1024;
 /// Addresses that are remembered before those without recent attempts are forgotten.
 const ADDRESSES_MAX: usize = 10_000;
+/// A machine whose answer was lost may ask the same again for so long, milliseconds.
+const AGAIN_MS: i64 = 10 * 60 * 1_000;
 /// Subject of the trial that is made before the token is used up.
 const TRIAL_NODE_ID: &str = "node_00000000000000000000000000";
 
 /// What enrolling needs.
 pub(crate) struct Enrollment {
-    authority: Arc<CertificateAuthority>,
-    certificate_ttl: Duration,
+    pub(crate) authorities: Arc<Authorities>,
+    pub(crate) certificate_ttl: Duration,
     /// Where nodes reach this port: as configured, else as the machine did.
     advertised: Option<String>,
     listening: SocketAddr,
+    /// What was enrolled lately: whoever lost the answer asks the same again.
+    answered: Mutex<BTreeMap<TokenId, Answered>>,
     attempts: DefaultKeyedRateLimiter<IpAddr>,
+}
+
+/// An enrollment whose answer may have been lost.
+#[derive(Debug, Clone, Copy)]
+struct Answered {
+    /// Digest of name and certificate request: the same machine asks again.
+    request: SecretHash,
+    node_id: NodeId,
+    at: Timestamp,
 }
 
 impl std::fmt::Debug for Enrollment {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Enrollment")
-            .field("authority", &self.authority)
+            .field("authorities", &self.authorities)
             .field("advertised", &self.advertised)
             .finish_non_exhaustive()
     }
@@ -57,17 +72,18 @@ impl std::fmt::Debug for Enrollment {
 
 impl Enrollment {
     pub(crate) fn new(
-        authority: Arc<CertificateAuthority>,
+        authorities: Arc<Authorities>,
         certificate_ttl: Duration,
         advertised: Option<String>,
         listening: SocketAddr,
         attempts_per_minute: NonZeroU32,
     ) -> Self {
         Self {
-            authority,
+            authorities,
             certificate_ttl,
             advertised,
             listening,
+            answered: Mutex::default(),
             attempts: RateLimiter::keyed(Quota::per_minute(attempts_per_minute)),
         }
     }
@@ -78,6 +94,18 @@ impl Enrollment {
             self.attempts.retain_recent();
         }
         self.attempts.check_key(&network(addr)).is_ok()
+    }
+
+    /// The node that this very request has made, if that was a moment ago.
+    fn answered(&self, token_id: TokenId, request: SecretHash, now: Timestamp) -> Option<NodeId> {
+        let mut answered = self.answered.lock().unwrap_or_else(PoisonError::into_inner);
+        answered.retain(|_, known| now.ms_since(known.at) < AGAIN_MS);
+        let known = answered.get(&token_id)?;
+        known.request.constant_time_eq(&request).then_some(known.node_id)
+    }
+
+    fn note(&self, token_id: TokenId, answered: Answered) {
+        self.answered.lock().unwrap_or_else(PoisonError::into_inner).insert(token_id, answered);
     }
 
     /// Where the node shall connect. The machine has just reached us under the
@@ -184,31 +212,50 @@ async fn admit(port: &SharedPort, headers: &HeaderMap, request: EnrollRequest) -
         return Err(invalid());
     }
     // A request that cannot be certified must not cost the token.
-    let sign = |node_id: &str| {
-        let now = port.control.now();
+    let sign = |node_id: &str, now: Timestamp| {
         let enrollment = &port.enrollment;
-        enrollment.authority.sign_node(&csr_pem, node_id, now, enrollment.certificate_ttl)
+        enrollment.authorities.issuer().sign_node(&csr_pem, node_id, now, enrollment.certificate_ttl)
     };
-    sign(TRIAL_NODE_ID).map_err(|error| not_certified(port, &error))?;
-    let command = Command::NodeEnroll { token_id, secret_hash: hash.to_string(), name };
-    let report = port.control.submit(command, Caller::system(port.control.now())).await;
-    let node_id = match report {
-        Ok(Report::Enrolled { node_id }) => node_id.to_string(),
-        Ok(Report::Registered { .. } | Report::Outcome { .. } | Report::Done) => {
-            return Err(unavailable("the core gave another report".into()));
-        }
-        Err(SubmitError::Refused(refusal)) => return Err(*refusal),
-        Err(SubmitError::Fault(fault)) => {
-            return Err(unavailable(format!("{} ({})", fault.message, fault.fault_id)));
+    sign(TRIAL_NODE_ID, port.control.now()).map_err(|error| not_certified(port, &error))?;
+    let request = SecretHash::of(format!("{name}\n{csr_pem}").as_bytes());
+    let node_id = match port.enrollment.answered(token_id, request, port.control.now()) {
+        Some(node_id) => node_id,
+        None => {
+            let node_id = enter(port, token_id, hash, name).await?;
+            port.enrollment.note(token_id, Answered { request, node_id, at: port.control.now() });
+            node_id
         }
     };
-    let certificate = sign(&node_id).map_err(|error| not_certified(port, &error))?;
+    let certificate =
+        sign(&node_id.to_string(), signing_time(port, node_id)).map_err(|error| not_certified(port, &error))?;
     Ok(EnrollReply {
-        node_id,
+        node_id: node_id.to_string(),
         certificate_pem: certificate.pem,
-        ca_pem: port.enrollment.authority.cert_pem(),
+        ca_pem: port.enrollment.authorities.trusted_pem(),
         node_url: port.enrollment.node_url(headers),
     })
+}
+
+/// The core takes the token back and makes the node.
+async fn enter(port: &SharedPort, token_id: TokenId, hash: SecretHash, name: String) -> Result<NodeId, Refusal> {
+    let command = Command::NodeEnroll { token_id, secret_hash: hash.to_string(), name };
+    match port.control.submit(command, Caller::system(port.control.now())).await {
+        Ok(Report::Enrolled { node_id }) => Ok(node_id),
+        Ok(Report::Registered { .. } | Report::Outcome { .. } | Report::Done) => {
+            Err(unavailable("the core gave another report".into()))
+        }
+        Err(SubmitError::Refused(refusal)) => Err(*refusal),
+        Err(SubmitError::Fault(fault)) => Err(unavailable(format!("{} ({})", fault.message, fault.fault_id))),
+    }
+}
+
+/// Certificates tell whole seconds: one that was made in the second of a
+/// revocation must not look older than it.
+fn signing_time(port: &SharedPort, node_id: NodeId) -> Timestamp {
+    let now = port.control.now();
+    let revoked_at = port.control.snapshot().nodes.get(node_id).and_then(|node| node.revoked_at);
+    let next_second = revoked_at.map(|at| Timestamp::from_unix_ms((at.unix_ms().div_euclid(1_000) + 1) * 1_000));
+    next_second.map_or(now, |second| second.max(now))
 }
 
 /// Whether the secret is that of the token, in constant time; only who holds it

@@ -17,6 +17,7 @@
 //!   their generation. Whatever is dropped is made up for by the next desired set.
 //! - One connection per node: a newer one ends the older.
 
+mod certificates;
 mod effects;
 mod frames;
 mod lanes;
@@ -39,6 +40,7 @@ use tokio_util::task::TaskTracker;
 use crate::control::ControlPlane;
 use crate::enroll::Enrollment;
 
+pub(crate) use certificates::{CertificateKeeper, keep as keep_certificates};
 pub(crate) use effects::perform;
 pub(crate) use links::NodeLinks;
 pub(crate) use port::router;
@@ -76,6 +78,7 @@ pub(crate) struct NodePort {
     pub(crate) control: ControlPlane,
     pub(crate) links: NodeLinks,
     pub(crate) enrollment: Enrollment,
+    pub(crate) certificates: CertificateKeeper,
     pub(crate) settings: LinkSettings,
     /// Cancelled when the gateway stops.
     pub(crate) stop: CancellationToken,

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use claw_gateway::{Caller, access};
 use claw_proto::limits::ARGUMENT_BYTES_MAX;
-use claw_security::Fingerprint;
+use claw_security::pki::Authorities;
 use claw_tools::def::OpDef;
 use claw_tools::outcome::Mode;
 use claw_tools::refusal::{ErrorCode, Fault, Refusal};
@@ -35,16 +35,16 @@ pub use tally::{Histogram, Tally};
 pub struct OpsContext {
     /// The control plane.
     pub control: ControlPlane,
-    /// Pinned in enrollment tokens.
-    pub ca_fingerprint: Fingerprint,
+    /// The authority in use is pinned in enrollment tokens.
+    pub authorities: Arc<Authorities>,
     /// What was called, how it ended, how long the core took.
     pub tally: Arc<Tally>,
 }
 
 impl OpsContext {
     /// A context that has counted nothing yet.
-    pub fn new(control: ControlPlane, ca_fingerprint: Fingerprint) -> Self {
-        Self { control, ca_fingerprint, tally: Arc::new(Tally::default()) }
+    pub fn new(control: ControlPlane, authorities: Arc<Authorities>) -> Self {
+        Self { control, authorities, tally: Arc::new(Tally::default()) }
     }
 }
 
@@ -142,6 +142,8 @@ async fn perform(ops: &OpsContext, caller: Caller, call: Call) -> Result<OpReply
         | Call::NodeUncordon(_)
         | Call::NodeLabel(_)
         | Call::NodeRemove(_)
+        | Call::NodeRevoke(_)
+        | Call::CaRotate(_)
         | Call::NodeTokenCreate(_)
         | Call::NodeConfigSet(_)
         | Call::OperationCancel(_)

@@ -10,7 +10,7 @@ use axum::Router;
 use axum::extract::ConnectInfo;
 use axum::http::Request;
 use claw_proto::time::Timestamp;
-use claw_security::pki::{CertificateAuthority, PkiError, server_tls_config};
+use claw_security::pki::{Authorities, PkiError, server_tls_config};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
@@ -70,12 +70,20 @@ impl Tls {
 
 /// The node port's certificate and the names in it.
 pub(crate) struct OwnCertificate {
-    authority: Arc<CertificateAuthority>,
+    authorities: Arc<Authorities>,
     clock: Arc<dyn Clock>,
     dns_names: Vec<String>,
     ips: Vec<std::net::IpAddr>,
-    /// The configuration in use, and from when on it is to be replaced.
-    current: Mutex<Option<(Arc<ServerConfig>, Timestamp)>>,
+    current: Mutex<Option<InUse>>,
+}
+
+/// The configuration in use.
+struct InUse {
+    config: Arc<ServerConfig>,
+    /// From when on it is to be replaced.
+    replace_at: Timestamp,
+    /// Version of the authorities that it was made under.
+    version: u64,
 }
 
 impl OwnCertificate {
@@ -84,12 +92,12 @@ impl OwnCertificate {
     /// # Errors
     /// [`PkiError`] if a name is none, or the authority has ended.
     pub(crate) fn new(
-        authority: Arc<CertificateAuthority>,
+        authorities: Arc<Authorities>,
         clock: Arc<dyn Clock>,
         dns_names: Vec<String>,
         ips: Vec<std::net::IpAddr>,
     ) -> Result<Self, PkiError> {
-        let own = Self { authority, clock, dns_names, ips, current: Mutex::default() };
+        let own = Self { authorities, clock, dns_names, ips, current: Mutex::default() };
         own.config()?;
         Ok(own)
     }
@@ -97,19 +105,23 @@ impl OwnCertificate {
     fn config(&self) -> Result<Arc<ServerConfig>, PkiError> {
         let now = self.clock.now();
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((config, replace_at)) = current.as_ref()
-            && now < *replace_at
+        let version = self.authorities.version();
+        if let Some(in_use) = current.as_ref()
+            && now < in_use.replace_at
+            && version == in_use.version
         {
-            return Ok(Arc::clone(config));
+            return Ok(Arc::clone(&in_use.config));
         }
-        let issued = self.authority.issue_server(&self.dns_names, &self.ips, now, SERVER_CERTIFICATE_TTL)?;
+        let authority = self.authorities.server();
+        let issued = authority.issue_server(&self.dns_names, &self.ips, now, SERVER_CERTIFICATE_TTL)?;
         let left_ms = issued.certificate.not_after.ms_since(now);
         tracing::info!(
             names = ?self.dns_names, ips = ?self.ips, not_after = %issued.certificate.not_after,
             "certificate of the node port made"
         );
-        let config = Arc::new(server_tls_config(&self.authority, &issued.certificate, &issued.key)?);
-        *current = Some((Arc::clone(&config), now.plus_ms(left_ms / 2)));
+        let trusted = self.authorities.trusted();
+        let config = Arc::new(server_tls_config(&authority, &trusted, &issued.certificate, &issued.key)?);
+        *current = Some(InUse { config: Arc::clone(&config), replace_at: now.plus_ms(left_ms / 2), version });
         Ok(config)
     }
 }

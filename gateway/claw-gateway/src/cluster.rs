@@ -98,6 +98,15 @@ pub struct KeyEntry {
     pub revoked: bool,
 }
 
+/// Replacements of the certificate authority.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct CaRotations {
+    /// Number of the last one asked for.
+    pub requested: u64,
+    /// Number of the last one that is over.
+    pub finished: u64,
+}
+
 /// An enrollment token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenEntry {
@@ -163,6 +172,8 @@ pub struct Cluster {
     pub receipts_by_time: OrdSet<(Timestamp, ReceiptKey)>,
     /// Nobody is declared lost while this stands: (silent, total).
     pub mass_loss: Option<(u32, u32)>,
+    /// Replacements of the certificate authority.
+    pub ca: CaRotations,
     /// Settings; not part of the journaled state.
     pub policy: Arc<Policy>,
 }

@@ -112,6 +112,13 @@ pub enum Operation {
         /// Id or name.
         node: String,
     },
+    /// `node_revoke`.
+    NodeRevoke {
+        /// Id or name.
+        node: String,
+    },
+    /// `ca_rotate`.
+    CaRotate {},
     /// `node_config_set`.
     NodeConfigSet {
         /// Id or name.
@@ -170,6 +177,8 @@ impl Operation {
             Self::NodeUncordon { .. } => "node_uncordon",
             Self::NodeLabel { .. } => "node_label",
             Self::NodeRemove { .. } => "node_remove",
+            Self::NodeRevoke { .. } => "node_revoke",
+            Self::CaRotate {} => "ca_rotate",
             Self::NodeConfigSet { .. } => "node_config_set",
             Self::NodeTokenCreate { .. } => "node_token_create",
             Self::OperationCancel { .. } => "operation_cancel",
@@ -217,6 +226,11 @@ pub enum Command {
         mutation: Mutation,
         /// As in `Operate`.
         args_hash: String,
+    },
+    /// Every node has a certificate of the new authority; the old one is gone.
+    CaRotated {
+        /// Number of the rotation.
+        rotation: u64,
     },
     /// The gateway has started with this epoch.
     GatewayStarted {

@@ -331,6 +331,28 @@ events! {
         /// Id.
         node_id: NodeId,
     }
+    /// Every certificate that the node has is refused from now on.
+    NodeRevoked {
+        /// Id.
+        node_id: NodeId,
+    }
+    /// The machine of a revoked node enrolled anew.
+    NodeReadmitted {
+        /// Id.
+        node_id: NodeId,
+        /// Token, used up now.
+        token_id: TokenId,
+    }
+    /// The certificate authority is to be replaced.
+    CaRotationRequested {
+        /// Number of the rotation, from 1.
+        rotation: u64,
+    }
+    /// The old certificate authority is gone.
+    CaRotated {
+        /// Number of the rotation.
+        rotation: u64,
+    }
     /// A node runs something that is not known here; it is reported, not killed.
     OrphanFound {
         /// Node.

@@ -38,6 +38,12 @@ pub struct NodeEntry {
     pub generation_n: u64,
     /// Token that it enrolled with.
     pub enrolled_with: TokenId,
+    /// Certificates that it got up to then are refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoked_at: Option<Timestamp>,
+    /// It enrolled again after its certificates were revoked.
+    #[serde(default)]
+    pub is_readmitted: bool,
     /// Running there, unknown here.
     pub orphans: BTreeMap<WorkloadId, OrphanEntry>,
     /// Revision of its last change.
@@ -81,6 +87,14 @@ impl NodeEntry {
     /// Its GPUs.
     pub fn gpus(&self) -> &[GpuInfo] {
         self.capabilities.as_ref().map_or(&[], |c| &c.gpus)
+    }
+    /// Its certificates are revoked, and it has not enrolled again.
+    pub fn is_revoked(&self) -> bool {
+        self.revoked_at.is_some() && !self.is_readmitted
+    }
+    /// A certificate that it got then (in whole seconds, as certificates state it) is refused.
+    pub fn refuses_certificate_of(&self, issued_at: Timestamp) -> bool {
+        self.is_revoked() || self.revoked_at.is_some_and(|at| issued_at.unix_ms() < at.unix_ms())
     }
     /// Its GPUs or runtime are simulated.
     pub fn simulated(&self) -> bool {

@@ -123,7 +123,8 @@ fn runtime_for(node: &NodeEntry, spec: &ValidSpec) -> Option<RuntimeKind> {
         return Some(RuntimeKind::Sim);
     }
     let (model, image, command) = needs(spec);
-    if (model || image) && has(RuntimeKind::Docker) {
+    // Which image serves a model is not known here.
+    if image && has(RuntimeKind::Docker) {
         return Some(RuntimeKind::Docker);
     }
     if command && !image && !model && has(RuntimeKind::Process) {

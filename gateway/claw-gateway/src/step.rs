@@ -92,6 +92,13 @@ pub fn step(cluster: &Cluster, command: Command, caller: &Caller, ids: &mut dyn 
         Command::ApprovalDecide { approval_id, decision, diff_hash, mutation, args_hash } => {
             approve::decide(&mut work, approval_id, decision, &diff_hash, &mutation, &args_hash)?
         }
+        Command::CaRotated { rotation } => {
+            // Told again after a crash: once is enough.
+            if work.state.ca.finished < rotation && rotation <= work.state.ca.requested {
+                work.emit(Event::CaRotated { rotation });
+            }
+            Report::Done
+        }
         Command::GatewayStarted { epoch } => {
             work.emit(Event::GatewayStarted { epoch });
             Report::Done

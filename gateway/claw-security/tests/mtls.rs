@@ -108,7 +108,8 @@ impl Gateway {
         let authority = CertificateAuthority::create("lab", NOW, YEAR).unwrap();
         let names = ["gw.example".to_owned()];
         let server = authority.issue_server(&names, &["192.0.2.7".parse().unwrap()], NOW, HOUR * 24).unwrap();
-        let mut config = server_tls_config(&authority, &server.certificate, &server.key).unwrap();
+        let mut config =
+            server_tls_config(&authority, &[authority.cert_der().clone()], &server.certificate, &server.key).unwrap();
         config.time_provider = Arc::new(At(now));
         Self { authority, config: Arc::new(config) }
     }
@@ -323,6 +324,8 @@ fn a_server_key_that_is_not_the_certificates_is_a_configuration_error() {
     let gateway = Gateway::new();
     let one = gateway.authority.issue_server(&[], &[], NOW, HOUR).unwrap();
     let other = gateway.authority.issue_server(&[], &[], NOW, HOUR).unwrap();
-    let error = server_tls_config(&gateway.authority, &one.certificate, &other.key).unwrap_err();
+    let error =
+        server_tls_config(&gateway.authority, &[gateway.authority.cert_der().clone()], &one.certificate, &other.key)
+            .unwrap_err();
     assert!(matches!(error, PkiError::Tls(rustls::Error::InconsistentKeys(_))), "{error}");
 }

@@ -113,6 +113,10 @@ mutation_params! {
     }
 }
 mutation_params! {
+    /// Replace the certificate authority.
+    CaRotateParams {}
+}
+mutation_params! {
     /// Set and remove labels.
     NodeLabelParams {
         /// Name or id.

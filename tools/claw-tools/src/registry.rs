@@ -92,6 +92,10 @@ operations! {
         "Set and remove labels of a node; workloads select nodes by them.";
     NodeRemove = "node_remove", "Remove a node", nodes::NodeActParams => outcome::Outcome, Destroys, P::NodeAdmin, Tier::Irreversible, T::Admin, false, U::None,
         "Take a node out of the fleet for good: its certificate is refused from now on. Drain it first. Tier 3: needs another principal's approval.";
+    NodeRevoke = "node_revoke", "Revoke a node's certificates", nodes::NodeActParams => outcome::Outcome, Destroys, P::NodeAdmin, Tier::Disruptive, T::Admin, false, U::None,
+        "Refuse every certificate that a node has from now on and cut its link, as when its key may have leaked. The node stays in the fleet; its machine enrolls again with a token made for its name. Tier 2: plan first.";
+    CaRotate = "ca_rotate", "Replace the certificate authority", nodes::CaRotateParams => outcome::Outcome, Destroys, P::NodeAdmin, Tier::Irreversible, T::Admin, false, U::None,
+        "Replace the cluster's certificate authority: every node gets a certificate of the new one over its link, then the old one is dropped. Tier 3: needs another principal's approval.";
     NodeTokenCreate = "node_token_create", "Make an enrollment token", nodes::NodeTokenCreateParams => outcome::Outcome, Acts, P::NodeAdmin, Tier::Reversible, T::Admin, false, U::Compensating,
         "Make a one-time token with which a machine joins the fleet (`clawnode join`). It is shown once.";
     NodeConfigSet = "node_config_set", "Change a node's settings", nodes::NodeConfigSetParams => outcome::Outcome, Sets, P::NodeAdmin, Tier::Reversible, T::Admin, false, U::Exact,

@@ -85,6 +85,7 @@ pub(super) fn begin(parts: Parts) -> Running {
     };
     rest.spawn(serve::serve(nodes, stop_rest.clone()));
     rest.spawn(node_link::perform(Arc::clone(&port), effects, stop_rest.clone()));
+    rest.spawn(node_link::keep_certificates(Arc::clone(&port), stop_rest.clone()));
     rest.spawn(node_link::watch_silence(Arc::clone(&port), stop_rest.clone()));
     let house = control::keep_house(control.clone()).with_cancellation_token_owned(stop_rest.clone());
     rest.spawn(async move { house.await.unwrap_or(()) });

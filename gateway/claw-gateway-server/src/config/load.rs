@@ -44,7 +44,7 @@ const fn key(path: &'static str, kind: Kind) -> Key {
 }
 
 /// Every key, in the order of the file.
-pub const KEYS: [Key; 26] = [
+pub const KEYS: [Key; 27] = [
     key("data_dir", Kind::Text),
     key("cluster_name", Kind::Text),
     key("http.listen", Kind::Text),
@@ -57,6 +57,7 @@ pub const KEYS: [Key; 26] = [
     key("node.heartbeat_interval_ms", Kind::Number),
     key("node.heartbeat_timeout_ms", Kind::Number),
     key("node.certificate_ttl_s", Kind::Number),
+    key("node.ca_rollover_grace_s", Kind::Number),
     key("node.enrollments_per_minute", Kind::Number),
     key("limits.requests_per_s", Kind::Number),
     key("limits.requests_burst", Kind::Number),

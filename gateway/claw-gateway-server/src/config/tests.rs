@@ -126,7 +126,7 @@ fn what_is_wrong_is_named() {
           |
         2 | listen_on = 1
           | ^^^^^^^^^
-        unknown field `listen_on`, expected one of `listen`, `advertise`, `heartbeat_interval_ms`, `heartbeat_timeout_ms`, `certificate_ttl_s`, `enrollments_per_minute`"#]].assert_eq(&said.join("\n"));
+        unknown field `listen_on`, expected one of `listen`, `advertise`, `heartbeat_interval_ms`, `heartbeat_timeout_ms`, `certificate_ttl_s`, `ca_rollover_grace_s`, `enrollments_per_minute`"#]].assert_eq(&said.join("\n"));
 }
 
 #[test]

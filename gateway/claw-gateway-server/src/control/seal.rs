@@ -45,6 +45,7 @@ impl Seal {
             | Command::PlanApply { args_hash, .. }
             | Command::ApprovalDecide { args_hash, .. } => *args_hash = self.keyed(args_hash),
             Command::GatewayStarted { .. }
+            | Command::CaRotated { .. }
             | Command::Bootstrap { .. }
             | Command::NodeEnroll { .. }
             | Command::NodeRegister { .. }

@@ -34,11 +34,15 @@ fn hand_over(port: &SharedPort, effect: Effect) {
         }
         Effect::CloseLink { node_id, why } => {
             let (node_id, why) = (*node_id, (*why).to_owned());
-            if port.control.snapshot().nodes.get(node_id).is_some() {
-                port.links.end(node_id, Ending::Closed(CloseCode::Normal, why));
-            } else {
-                port.links.end(node_id, Ending::Refused(RefusalCode::UnknownNode, why));
-                port.links.forget(node_id);
+            match port.control.snapshot().nodes.get(node_id) {
+                Some(node) if !node.is_revoked() => {
+                    port.links.end(node_id, Ending::Closed(CloseCode::Normal, why));
+                }
+                Some(_) => port.links.end(node_id, Ending::Refused(RefusalCode::UnknownNode, why)),
+                None => {
+                    port.links.end(node_id, Ending::Refused(RefusalCode::UnknownNode, why));
+                    port.links.forget(node_id);
+                }
             }
         }
         Effect::EraseBlob { handle } => {

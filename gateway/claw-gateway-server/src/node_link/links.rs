@@ -26,6 +26,8 @@ pub(super) enum Order {
     Effect(Effect),
     /// It missed something: the full set again.
     Again,
+    /// About certificates.
+    Say(claw_proto::message::GatewayMessage),
 }
 
 /// How a connection ends.
@@ -133,6 +135,14 @@ pub(crate) struct NodeLinks {
 }
 
 impl NodeLinks {
+    /// Tells every connected node the same.
+    pub(super) fn say_to_all(&self, message: &claw_proto::message::GatewayMessage) {
+        let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        for link in slots.values().filter_map(|slot| slot.link.as_ref()) {
+            link.order(Order::Say(message.clone()));
+        }
+    }
+
     pub(crate) fn new(started_at: Timestamp) -> Self {
         Self {
             slots: Mutex::default(),

@@ -83,6 +83,9 @@ impl Orders {
                 self.progress.again_at = self.progress.set.map(|(_, at)| at + pause);
                 Ok(())
             }
+            // An old node has no words for it, and nothing to do about it.
+            Order::Say(message) if check_version(&message, self.version).is_ok() => self.send(message).await,
+            Order::Say(_) => Ok(()),
             Order::Effect(Effect::SendDesiredSet { also_stop, .. }) => {
                 self.progress.set_wanted = true;
                 self.progress.also_stop.extend(also_stop);

@@ -73,5 +73,8 @@ fn node_peer(port: &NodePort, peer: &Peer) -> Result<NodePeer, (StatusCode, Stri
         .node_id
         .parse()
         .map_err(|error: claw_proto::ids::IdError| (StatusCode::FORBIDDEN, error.to_string()))?;
-    Ok(NodePeer { node_id, not_after: identity.not_after })
+    let issuer = port.enrollment.authorities.issuer();
+    let is_current = peer.certificates.first().is_some_and(|leaf| issuer.has_signed(leaf));
+    let signed_by = is_current.then(|| issuer.ca_fingerprint());
+    Ok(NodePeer { node_id, issued_at: identity.issued_at, not_after: identity.not_after, signed_by })
 }

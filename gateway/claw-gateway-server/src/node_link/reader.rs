@@ -70,8 +70,11 @@ impl Reader {
                 Ok(())
             }
             // Nothing asks for these yet.
+            NodeMessage::RenewCertificate { csr_der } => {
+                super::certificates::renew(&self.port, &self.link, csr_der);
+                Ok(())
+            }
             NodeMessage::GpuEvents { .. }
-            | NodeMessage::RenewCertificate { .. }
             | NodeMessage::ExecDone { .. }
             | NodeMessage::OutputRead { .. }
             | NodeMessage::TaskFailed { .. } => Ok(()),

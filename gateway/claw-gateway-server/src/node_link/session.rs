@@ -6,12 +6,13 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use axum::extract::ws::WebSocket;
-use claw_gateway::{Caller, Command, Report};
+use claw_gateway::{Caller, Cluster, Command, Report};
 use claw_proto::codec::negotiate;
 use claw_proto::ids::{NodeId, WorkloadId};
 use claw_proto::message::{Envelope, NodeMessage, RefusalCode, RunningReport};
 use claw_proto::time::Timestamp;
 use claw_proto::topology::NodeCapabilities;
+use claw_security::Fingerprint;
 use claw_tools::refusal::ErrorCode;
 use futures_util::StreamExt as _;
 use tokio::sync::{mpsc, watch};
@@ -34,8 +35,12 @@ use crate::control::SubmitError;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct NodePeer {
     pub(super) node_id: NodeId,
+    /// When it got its certificate.
+    pub(super) issued_at: Timestamp,
     /// End of its certificate, and of the connection.
     pub(super) not_after: Timestamp,
+    /// The authority that signed it, if that is the one that signs now.
+    pub(super) signed_by: Option<Fingerprint>,
 }
 
 /// What a node says of itself first.
@@ -97,6 +102,9 @@ fn registration(port: &SharedPort, peer: NodePeer, incoming: Incoming) -> Result
     let Some(node) = cluster.nodes.get(peer.node_id) else {
         return Err(Ending::Refused(RefusalCode::UnknownNode, format!("node {} is not in the fleet", peer.node_id)));
     };
+    if let Some(ending) = revoked(&cluster, peer) {
+        return Err(ending);
+    }
     if node.name != name {
         tracing::info!(node_id = %peer.node_id, name = node.name, wished = name, "the node is listed under the name it enrolled with");
     }
@@ -113,6 +121,13 @@ fn registration(port: &SharedPort, peer: NodePeer, incoming: Incoming) -> Result
         version,
         received_at,
     })
+}
+
+/// The certificate of this connection does not count any more.
+fn revoked(cluster: &Cluster, peer: NodePeer) -> Option<Ending> {
+    let node = cluster.nodes.get(peer.node_id).filter(|node| node.refuses_certificate_of(peer.issued_at))?;
+    let message = format!("the certificates of {} are revoked; enroll the machine again", node.name);
+    Some(Ending::Refused(RefusalCode::UnknownNode, message))
 }
 
 async fn serve(sink: Sink, mut stream: Stream, port: SharedPort, peer: NodePeer, registration: Registration) {
@@ -133,7 +148,7 @@ async fn serve(sink: Sink, mut stream: Stream, port: SharedPort, peer: NodePeer,
     let reader = Reader { port: Arc::clone(&port), link: Arc::clone(&link), lanes, version, sequence: 1 };
     let reading = async {
         tokio::select! {
-            () = register_and_read(&port, &link, registration, reader, &mut stream) => {}
+            () = register_and_read(&port, &link, registration, peer, reader, &mut stream) => {}
             () = port.stop.cancelled() => link.end(going_away()),
             () = certificate_ends(&port, peer) => link.end(Ending::Refused(
                 RefusalCode::UnknownNode,
@@ -178,11 +193,20 @@ async fn register_and_read(
     port: &SharedPort,
     link: &Arc<Link>,
     registration: Registration,
+    peer: NodePeer,
     reader: Reader,
     stream: &mut Stream,
 ) {
-    match register(port, link, registration).await {
-        Ok(()) => reader.run(stream).await,
+    // A revocation from here on finds the link; one before it is seen now.
+    let known = match revoked(&port.control.snapshot(), peer) {
+        Some(ending) => Err(ending),
+        None => register(port, link, registration).await,
+    };
+    match known {
+        Ok(()) => {
+            port.certificates.connected(link, peer.signed_by);
+            reader.run(stream).await;
+        }
         Err(ending) => link.end(ending),
     }
 }

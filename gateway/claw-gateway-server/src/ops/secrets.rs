@@ -25,9 +25,9 @@ impl Fresh {
         let fault = |error: &dyn std::error::Error| ops.control.fault("no secret could be made", error);
         match tool {
             "api_key_create" => ApiKey::generate(NOT_YET).map(|k| Some(Self::Key(k))).map_err(|e| fault(&e)),
-            "node_token_create" => {
-                JoinToken::generate(NOT_YET, ops.ca_fingerprint).map(|t| Some(Self::Token(t))).map_err(|e| fault(&e))
-            }
+            "node_token_create" => JoinToken::generate(NOT_YET, ops.authorities.server().ca_fingerprint())
+                .map(|t| Some(Self::Token(t)))
+                .map_err(|e| fault(&e)),
             _ => Ok(None),
         }
     }

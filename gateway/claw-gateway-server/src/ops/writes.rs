@@ -120,6 +120,8 @@ fn operation(ops: &OpsContext, caller: &Caller, call: Call) -> Result<(Operation
             (Operation::NodeLabel { node: p.node.clone(), set: p.set.clone(), remove: p.remove.clone() }, p.mutation())
         }
         Call::NodeRemove(p) => (Operation::NodeRemove { node: p.node.clone() }, p.mutation()),
+        Call::NodeRevoke(p) => (Operation::NodeRevoke { node: p.node.clone() }, p.mutation()),
+        Call::CaRotate(p) => (Operation::CaRotate {}, p.mutation()),
         Call::NodeConfigSet(p) => {
             let operation = Operation::NodeConfigSet {
                 node: p.node.clone(),

@@ -27,6 +27,7 @@ impl Cluster {
             self.revision += 1;
         }
         self.apply_fleet(record);
+        self.apply_certificates(record);
         self.apply_workload(record);
         self.apply_access(record);
         self.apply_desk(record);
@@ -57,6 +58,8 @@ impl Cluster {
                     settings: NodeSettings::default(),
                     generation_n: 0,
                     enrolled_with: *token_id,
+                    revoked_at: None,
+                    is_readmitted: false,
                     orphans: std::collections::BTreeMap::new(),
                     revision: self.revision,
                     usage: NodeUsage::default(),
@@ -100,6 +103,25 @@ impl Cluster {
             }),
             Event::MassLossSuspected { silent, total } => self.mass_loss = Some((*silent, *total)),
             Event::MassLossCleared { .. } => self.mass_loss = None,
+            _ => {}
+        }
+    }
+
+    /// Events about certificates of nodes and their authority.
+    fn apply_certificates(&mut self, record: &EventRecord) {
+        match &record.event {
+            Event::NodeRevoked { node_id } => self.touch_node(*node_id, |n| {
+                n.revoked_at = Some(record.at);
+                n.is_readmitted = false;
+            }),
+            Event::NodeReadmitted { node_id, token_id } => {
+                if let Some(token) = self.tokens.get_mut(token_id) {
+                    Arc::make_mut(token).used_by = Some(*node_id);
+                }
+                self.touch_node(*node_id, |n| n.is_readmitted = true);
+            }
+            Event::CaRotationRequested { rotation } => self.ca.requested = *rotation,
+            Event::CaRotated { rotation } => self.ca.finished = *rotation,
             _ => {}
         }
     }

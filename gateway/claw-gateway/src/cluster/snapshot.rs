@@ -7,7 +7,7 @@ use claw_proto::time::Timestamp;
 use claw_tools::operations::OperationState;
 use serde::{Deserialize, Serialize};
 
-use super::{ApprovalEntry, Cluster, KeyEntry, OperationEntry, PlanEntry, ReceiptEntry, TokenEntry};
+use super::{ApprovalEntry, CaRotations, Cluster, KeyEntry, OperationEntry, PlanEntry, ReceiptEntry, TokenEntry};
 use crate::event::{Goal, ReceiptKey};
 use crate::policy::Policy;
 use crate::registry::NodeEntry;
@@ -47,6 +47,8 @@ struct Document {
     tokens: Vec<TokenEntry>,
     receipts: Vec<(ReceiptKey, ReceiptEntry)>,
     mass_loss: Option<(u32, u32)>,
+    #[serde(default)]
+    ca: CaRotations,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     contested_gpus: Vec<(GpuUuid, NodeId)>,
 }
@@ -74,6 +76,7 @@ impl Cluster {
             tokens: unwrap_all(self.tokens.values()),
             receipts: self.receipts.iter().map(|(k, v)| (k.clone(), (**v).clone())).collect(),
             mass_loss: self.mass_loss,
+            ca: self.ca,
             contested_gpus: self.nodes.contested(),
         };
         serde_json::to_vec(&document).expect("a snapshot holds only maps with string keys and finite numbers")
@@ -91,6 +94,7 @@ impl Cluster {
             epoch: d.epoch,
             started_at: d.started_at,
             mass_loss: d.mass_loss,
+            ca: d.ca,
             ..Self::new(policy)
         };
         for (gpu, home) in d.contested_gpus {

@@ -81,7 +81,8 @@ fn runtime_detail(capabilities: &NodeCapabilities, spec: &ValidSpec) -> String {
     let has: Vec<&str> = capabilities.runtimes.iter().map(|r| r.as_str()).collect();
     let wants = match spec.spec().runtime {
         Some(kind) => kind.as_str(),
-        None if spec.spec().image.is_some() || spec.spec().model.is_some() => "docker",
+        None if spec.spec().image.is_some() => "docker",
+        None if spec.spec().model.is_some() => "a simulated node (the model has no image)",
         None => "process",
     };
     format!("wants {wants}, has {}", if has.is_empty() { "none".to_owned() } else { has.join(", ") })

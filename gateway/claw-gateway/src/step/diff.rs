@@ -43,6 +43,10 @@ pub(super) fn diff(before: &Cluster, after: &Cluster) -> Vec<Change> {
         };
         compare(&mut changes, "token", old.map(|t| fields(t)), new.map(|t| fields(t)));
     }
+    let authority = |c: &Cluster| ("certificate authority".to_owned(), vec![("rotation", c.ca.requested.to_string())]);
+    if before.ca.requested != after.ca.requested {
+        compare(&mut changes, "fleet", Some(authority(before)), Some(authority(after)));
+    }
     changes.sort();
     changes
 }
@@ -116,9 +120,11 @@ fn node_fields(n: &NodeEntry) -> Fields {
     } else {
         n.schedulable
     };
+    let credentials = if n.is_revoked() { "revoked" } else { "valid" };
     (
         n.name.clone(),
         vec![
+            ("certificates", credentials.to_owned()),
             ("labels", labels.join(",")),
             ("member", "yes".to_owned()),
             ("schedulable", schedulable.to_string()),

@@ -81,7 +81,12 @@ pub(super) fn enroll(work: &mut Work<'_>, token_id: TokenId, secret_hash: &str, 
             .with_field("name", name)
             .with_allowed(token.name.clone()));
     }
-    if let Some(other) = work.state.nodes.by_name(name) {
+    if let Some(other) = work.state.nodes.by_name(name).cloned() {
+        // Only with a token that was made for just this name.
+        if other.is_revoked() && token.name.is_some() {
+            work.emit(Event::NodeReadmitted { node_id: other.node_id, token_id });
+            return Ok(Report::Enrolled { node_id: other.node_id });
+        }
         return Err(Refusal::new(ErrorCode::InvalidState, format!("the name is taken by {}", other.node_id))
             .with_field("name", name));
     }

@@ -34,6 +34,8 @@ pub(super) fn perform(
         Operation::NodeUncordon { node } => node_ops::uncordon(work, node),
         Operation::NodeLabel { node, set, remove } => node_ops::label(work, node, set, remove),
         Operation::NodeRemove { node } => node_ops::remove(work, node),
+        Operation::NodeRevoke { node } => node_ops::revoke(work, node),
+        Operation::CaRotate {} => access_ops::rotate_authority(work),
         Operation::NodeConfigSet { node, metrics_interval_ms, log_buffer_bytes } => {
             node_ops::configure(work, node, *metrics_interval_ms, *log_buffer_bytes)
         }

@@ -36,7 +36,7 @@ const FILE_NAME: &str = "ca.pem";
 const COMMON_NAME: &str = "Clawbernetes CA";
 const CLUSTER_NAME_CHARS_MAX: usize = 64;
 /// How far validity begins before "now": nodes' clocks are not exact.
-const CLOCK_SKEW_S: i64 = 300;
+pub(super) const CLOCK_SKEW_S: i64 = 300;
 /// 9999-12-31T23:59:59Z, the last second that a certificate can state.
 const LAST_SECOND: i64 = 253_402_300_799;
 
@@ -99,9 +99,13 @@ impl CertificateAuthority {
     /// [`PkiError::SecretFile`] if the file is missing or others can read it;
     /// [`PkiError::AuthorityFile`] if it does not hold an authority with its key.
     pub fn load(folder: &Path) -> Result<Self, PkiError> {
-        let path = folder.join(FILE_NAME);
-        let bytes = read_private(&path)?;
-        Self::from_pem(&bytes).map_err(|problem| PkiError::AuthorityFile { path, problem })
+        Self::load_file(&folder.join(FILE_NAME))
+    }
+
+    /// Reads the authority from its file.
+    pub(super) fn load_file(path: &Path) -> Result<Self, PkiError> {
+        let bytes = read_private(path)?;
+        Self::from_pem(&bytes).map_err(|problem| PkiError::AuthorityFile { path: path.to_path_buf(), problem })
     }
 
     /// Writes the authority into its folder (mode 0700, created if missing), as
@@ -111,13 +115,18 @@ impl CertificateAuthority {
     /// # Errors
     /// [`PkiError::SecretFile`], also if there is an authority already.
     pub fn save(&self, folder: &Path) -> Result<(), PkiError> {
+        self.save_as(folder, FILE_NAME)
+    }
+
+    /// The same under another name.
+    pub(super) fn save_as(&self, folder: &Path, name: &str) -> Result<(), PkiError> {
         ensure_private_folder(folder)?;
         let key_pem = Zeroizing::new(self.issuer.key().serialize_pem());
         let cert_pem = self.cert_pem();
         let mut text = Zeroizing::new(String::with_capacity(cert_pem.len() + key_pem.len()));
         text.push_str(&cert_pem);
         text.push_str(&key_pem);
-        Ok(create_private(&folder.join(FILE_NAME), text.as_bytes())?)
+        Ok(create_private(&folder.join(name), text.as_bytes())?)
     }
 
     /// The authority of this folder; on the first start a new one, saved before
@@ -196,6 +205,20 @@ impl CertificateAuthority {
         self.issue(profile, &key, now, validity)
     }
 
+    /// The same for a request in DER, as it comes over a node's own link.
+    ///
+    /// # Errors
+    /// As [`Self::sign_node`].
+    pub fn renew_node(
+        &self,
+        csr_der: &[u8],
+        node_id: &str,
+        now: Timestamp,
+        validity: Duration,
+    ) -> Result<Certificate, PkiError> {
+        self.sign_node(&pem_block("CERTIFICATE REQUEST", csr_der), node_id, now, validity)
+    }
+
     /// The cluster's name, as the certificate states it.
     pub fn cluster_name(&self) -> &str {
         &self.cluster_name
@@ -214,6 +237,19 @@ impl CertificateAuthority {
     /// SHA-256 of the certificate's DER: what join tokens pin.
     pub fn ca_fingerprint(&self) -> Fingerprint {
         self.fingerprint
+    }
+
+    /// Whether this authority signed the certificate.
+    pub fn has_signed(&self, certificate: &CertificateDer<'_>) -> bool {
+        let parsed = x509_parser::parse_x509_certificate(certificate);
+        let own = x509_parser::parse_x509_certificate(&self.cert_der);
+        let (Ok((_, certificate)), Ok((_, own))) = (parsed, own) else { return false };
+        certificate.verify_signature(Some(own.public_key())).is_ok()
+    }
+
+    /// When the authority was made, in whole seconds.
+    pub fn created_at(&self) -> Timestamp {
+        self.not_before.plus_ms(CLOCK_SKEW_S * 1_000)
     }
 
     /// When the authority, and with it every certificate it signed, ends.
@@ -351,14 +387,18 @@ fn fresh_serial() -> Result<SerialNumber, PkiError> {
 
 /// A certificate as PEM text.
 fn pem_of(der: &CertificateDer<'_>) -> String {
+    pem_block("CERTIFICATE", der)
+}
+
+fn pem_block(label: &str, der: &[u8]) -> String {
     use base64::Engine as _;
 
     let encoded = base64::engine::general_purpose::STANDARD.encode(der);
-    let mut text = String::from("-----BEGIN CERTIFICATE-----\n");
+    let mut text = format!("-----BEGIN {label}-----\n");
     for line in encoded.as_bytes().chunks(64) {
         text.extend(line.iter().map(|byte| char::from(*byte)));
         text.push('\n');
     }
-    text.push_str("-----END CERTIFICATE-----\n");
+    text.extend(["-----END ", label, "-----\n"]);
     text
 }

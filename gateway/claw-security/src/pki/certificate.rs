@@ -7,6 +7,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::time::ASN1Time;
 
 use super::PkiError;
+use super::authority::CLOCK_SKEW_S;
 use crate::digest::Fingerprint;
 use crate::text::{ID_CHARS_MAX, is_identifier, to_hex};
 
@@ -47,6 +48,8 @@ pub struct NodeIdentity {
     pub node_id: String,
     /// The certificate's serial number, lower-case hex without leading zeros.
     pub serial_hex: String,
+    /// When it was issued, in whole seconds.
+    pub issued_at: Timestamp,
     /// When the certificate ends. TLS checks it at the handshake only; a
     /// connection that lives longer than this is the caller's to end.
     pub not_after: Timestamp,
@@ -80,6 +83,7 @@ pub fn peer_node_id(certs: &[CertificateDer<'_>]) -> Result<NodeIdentity, PkiErr
     Ok(NodeIdentity {
         node_id: node_id.to_owned(),
         serial_hex: serial_hex(certificate.raw_serial()),
+        issued_at: timestamp(certificate.validity().not_before).plus_ms(CLOCK_SKEW_S * 1_000),
         not_after: timestamp(certificate.validity().not_after),
         fingerprint: Fingerprint::of(leaf),
     })

@@ -16,6 +16,7 @@
 //! - A connection is a node's only if [`peer_node_id`] says so; TLS alone lets
 //!   clients without a certificate in, for the sake of `/enroll`.
 
+mod authorities;
 mod authority;
 mod certificate;
 mod join_token;
@@ -30,6 +31,7 @@ use claw_proto::time::Timestamp;
 use crate::secret::RandomnessError;
 use crate::secret_file::SecretFileError;
 
+pub use authorities::{Authorities, RolloverPhase};
 pub use authority::{CertificateAuthority, GATEWAY_SERVER_NAME, IssuedServer};
 pub use certificate::{Certificate, NodeIdentity, peer_node_id};
 pub use join_token::{JoinToken, JoinTokenError};
@@ -111,6 +113,14 @@ pub enum PkiError {
         path: PathBuf,
         /// What is wrong with it.
         problem: &'static str,
+    },
+    /// A step of replacing the authority could not be made durable.
+    #[error("{}: {source}", path.display())]
+    AuthorityStep {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
     },
     /// The peer showed no certificate: it may enroll and nothing else.
     #[error("the connection has no client certificate")]

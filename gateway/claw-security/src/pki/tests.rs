@@ -213,6 +213,7 @@ fn a_node_is_identified_by_what_the_gateway_decided() {
     let expected = NodeIdentity {
         node_id: NODE.to_owned(),
         serial_hex: issued.serial_hex.clone(),
+        issued_at: NOW,
         not_after: NOW.plus_ms(3_600_000),
         fingerprint: issued.fingerprint,
     };

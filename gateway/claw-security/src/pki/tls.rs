@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
+use rustls_pki_types::CertificateDer;
 
 use super::{Certificate, CertificateAuthority, PkiError, PrivateKey};
 
 /// The node port's TLS: version 1.3 only, the chain with the authority in it (so
 /// that a joining node can pin it), and client certificates optional here, but
-/// verified against our authority, and nothing else, when shown. Who may do what
+/// verified against the `trusted` authorities, and nothing else, when shown. Who may do what
 /// is decided above TLS, by [`super::peer_node_id`].
 ///
 /// Sessions are never resumed. A resumed session takes the client's certificate
@@ -20,6 +21,7 @@ use super::{Certificate, CertificateAuthority, PkiError, PrivateKey};
 /// [`PkiError::Tls`] if key and certificate do not belong together.
 pub fn server_tls_config(
     authority: &CertificateAuthority,
+    trusted: &[CertificateDer<'static>],
     server_cert: &Certificate,
     server_key: &PrivateKey,
 ) -> Result<ServerConfig, PkiError> {
@@ -27,7 +29,9 @@ pub fn server_tls_config(
     // of provider changes what this port speaks.
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut roots = RootCertStore::empty();
-    roots.add(authority.cert_der().clone())?;
+    for certificate in trusted {
+        roots.add(certificate.clone())?;
+    }
     let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
         .allow_unauthenticated()
         .build()?;

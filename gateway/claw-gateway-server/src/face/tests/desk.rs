@@ -11,9 +11,8 @@ use claw_gateway::{Caller, Command, Report};
 use claw_proto::ids::{GpuUuid, KeyId, NodeId};
 use claw_proto::spec::{GpuVendor, RuntimeKind};
 use claw_proto::topology::{GpuDriver, GpuHealth, GpuInfo, NodeCapabilities};
-use claw_security::Fingerprint;
 use claw_security::auth::ApiKey;
-use claw_security::pki::JoinToken;
+use claw_security::pki::{Authorities, JoinToken};
 use claw_storage::LogLimits;
 use claw_tools::access::Role;
 use serde_json::{Value, json};
@@ -62,7 +61,9 @@ pub(super) async fn desk_with(change: impl FnOnce(&mut FaceConfig)) -> Desk {
         body_bytes_max: 1 << 20,
     };
     change(&mut config);
-    let ops = OpsContext::new(control, Fingerprint::of(b"a certificate"));
+    let hour = std::time::Duration::from_hours(1);
+    let authorities = Authorities::load_or_create(&dir.path().join("pki"), "test", control.now(), hour).unwrap();
+    let ops = OpsContext::new(control, Arc::new(authorities));
     Desk { router: router(ops.clone(), &config), ops, admin: key.to_text().to_string(), task, _dir: dir }
 }
 

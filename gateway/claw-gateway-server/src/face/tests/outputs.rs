@@ -75,6 +75,8 @@ async fn outputs_of_all_operations_are_what_their_schema_says() {
     c.desk.join("gpu-03").await;
     c.call("node_drain", json!({ "node": "gpu-03" })).await;
     c.call("node_remove", json!({ "node": "gpu-03", "mode": "plan" })).await;
+    c.call("ca_rotate", json!({ "mode": "plan" })).await;
+    c.planned("node_revoke", json!({ "node": "gpu-03" })).await;
     let all: BTreeSet<String> = OPERATIONS.iter().map(|op| op.name.to_owned()).collect();
     assert_eq!(c.called, all);
     c.desk.task.stop().await;

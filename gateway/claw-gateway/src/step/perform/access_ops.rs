@@ -134,3 +134,24 @@ pub(super) fn revoke_key(work: &mut Work<'_>, key_id: KeyId) -> Result<Performed
     work.emit(Event::ApiKeyRevoked { key_id });
     Ok(impossible(Outcome::new(EffectKind::Accepted, format!("revoke {key_id} of {} ({})", key.principal, key.role))))
 }
+
+/// A new certificate authority takes over once every node has a certificate of it.
+pub(super) fn rotate_authority(work: &mut Work<'_>) -> Result<Performed, Refusal> {
+    let ca = work.state.ca;
+    if ca.requested > ca.finished {
+        let message =
+            format!("rotation {} of the certificate authority is under way; wait until it is over", ca.requested);
+        return Err(Refusal::new(ErrorCode::InvalidState, message).with_next("cluster_status", json!({})).retryable());
+    }
+    let rotation = ca.requested + 1;
+    work.emit(Event::CaRotationRequested { rotation });
+    let summary = format!("replace the certificate authority (rotation {rotation}): every node gets a new certificate");
+    Ok(Performed {
+        outcome: Outcome::new(EffectKind::Accepted, summary),
+        inverse: Inverse::Impossible { why: "a rotation goes on to its end; the next one replaces it again".into() },
+        undo: UndoClass::None,
+        not_restored: "the former authority",
+        goal: Goal::Immediate,
+        undoes: None,
+    })
+}

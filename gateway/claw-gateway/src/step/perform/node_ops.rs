@@ -241,3 +241,30 @@ pub(super) fn remove(work: &mut Work<'_>, node: &str) -> Result<Performed, Refus
         undoes: None,
     })
 }
+
+/// Whoever has a copy of the node's key is out; the machine itself enrolls again.
+pub(super) fn revoke(work: &mut Work<'_>, node: &str) -> Result<Performed, Refusal> {
+    let node = work.state.resolve_node(node)?.clone();
+    let node_id = node.node_id;
+    if node.is_revoked() {
+        return Ok(unchanged(&node, format!("the certificates of {} are revoked already", node.name)));
+    }
+    work.emit(Event::NodeRevoked { node_id });
+    work.effect(Effect::CloseLink { node_id, why: "its certificates are revoked" });
+    let summary = format!(
+        "revoke {}: its certificates are refused from now on; what runs there goes by its partition rule until the machine enrolls again",
+        node.name
+    );
+    let mut out = outcome(&node, EffectKind::Accepted, summary);
+    out.next.push(SuggestedCall::new("node_token_create", json!({ "name": node.name })));
+    Ok(Performed {
+        outcome: out,
+        inverse: Inverse::Impossible {
+            why: "a revoked certificate does not come back; enroll the machine again".into(),
+        },
+        undo: UndoClass::None,
+        not_restored: "its certificates",
+        goal: Goal::Immediate,
+        undoes: None,
+    })
+}

@@ -37,10 +37,12 @@ fn sample(f: &Fleet, kind: usize, pick: usize) -> Option<Operation> {
             kind: PrincipalKind::Agent,
             ttl_s: None,
         },
+        12 => Operation::NodeRevoke { node },
+        13 => Operation::CaRotate {},
         _ => Operation::ApiKeyRevoke { key_id: *f.cluster.keys.keys().next()? },
     })
 }
-const KINDS: usize = 13;
+const KINDS: usize = 15;
 
 /// What somebody could lose.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Clone)]

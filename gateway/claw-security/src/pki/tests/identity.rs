@@ -72,6 +72,7 @@ fn a_revocation_hits_by_serial_and_by_node() {
     let identity = NodeIdentity {
         node_id: NODE.to_owned(),
         serial_hex: "4a0b".to_owned(),
+        issued_at: NOW,
         not_after: NOW,
         fingerprint: Fingerprint::of(b""),
     };
