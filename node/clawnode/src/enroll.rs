@@ -34,6 +34,9 @@ const ANSWER_BYTES_MAX: u64 = 256 * 1024;
 /// Longest time for the whole exchange.
 const TIMEOUT_MS: u64 = 20_000;
 
+/// How often a request is sent whose answer is lost.
+const TRIES_MAX: u32 = 3;
+
 /// Why a node could not join.
 #[derive(Debug, thiserror::Error)]
 pub enum EnrollError {
@@ -208,9 +211,7 @@ pub async fn enroll(gateway_url: &str, token: &JoinToken, name: &str) -> Result<
     let request = Request { token_id: &token.token_id, secret, csr_pem: &csr_pem, name };
     let body = serde_json::to_vec(&request)
         .map_err(|_| EnrollError::Answer { endpoint: endpoint.clone(), problem: "request" })?;
-    let exchange = post(&endpoint, token, &body);
-    let answer = tokio::time::timeout(Duration::from_millis(TIMEOUT_MS), exchange).await;
-    let answer = answer.map_err(|_| EnrollError::Timeout { endpoint: endpoint.clone() })??;
+    let answer = ask(&endpoint, token, &body).await?;
     let (status, body) = read_answer(&endpoint, &answer)?;
     if status != 200 {
         return Err(EnrollError::Refused { status, message: refusal_text(body) });
@@ -218,6 +219,42 @@ pub async fn enroll(gateway_url: &str, token: &JoinToken, name: &str) -> Result<
     let problem = "it is not what enrollment yields";
     let enrolled = serde_json::from_slice(body).map_err(|_| EnrollError::Answer { endpoint, problem })?;
     Ok((enrolled, pair.serialize_pem()))
+}
+
+/// Sends the request; the very same again if the answer is lost, which the
+/// gateway then gives once more although the token is used up.
+async fn ask(endpoint: &Endpoint, token: &JoinToken, body: &[u8]) -> Result<Vec<u8>, EnrollError> {
+    let mut tries = 1;
+    loop {
+        let exchange = post(endpoint, token, body);
+        let answer = tokio::time::timeout(Duration::from_millis(TIMEOUT_MS), exchange).await;
+        let answer = answer.map_err(|_| EnrollError::Timeout { endpoint: endpoint.clone() }).flatten();
+        let answer = answer.and_then(|answer| read_answer(endpoint, &answer).map(drop).map(|()| answer));
+        match answer {
+            Err(error) if tries < TRIES_MAX && is_lost_answer(&error) => {
+                tries += 1;
+                tracing::warn!(%error, "the answer was lost; asking again");
+            }
+            answer => return answer,
+        }
+    }
+}
+
+/// The request may have arrived, and its answer did not.
+fn is_lost_answer(error: &EnrollError) -> bool {
+    use std::io::ErrorKind;
+
+    match error {
+        EnrollError::Connect { source, .. } => {
+            matches!(source.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe)
+        }
+        EnrollError::Timeout { .. } | EnrollError::Answer { .. } => true,
+        EnrollError::Endpoint(_)
+        | EnrollError::Token
+        | EnrollError::Key(_)
+        | EnrollError::Tls(_)
+        | EnrollError::Refused { .. } => false,
+    }
 }
 
 async fn post(endpoint: &Endpoint, token: &JoinToken, body: &[u8]) -> Result<Vec<u8>, EnrollError> {

@@ -6,14 +6,21 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use claw_proto::ids::NodeId;
+use claw_proto::time::Timestamp;
 use rustix::fs::{FlockOperation, flock};
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 use crate::files::{self, Durability};
+
+/// The cluster's authority lets validity begin so long before it issues, seconds, for clocks that are off.
+const BACKDATED_S: i64 = 300;
 
 /// Paths of a node's data folder.
 #[derive(Debug, Clone)]
@@ -65,6 +72,10 @@ impl DataDir {
     }
     fn certificate(&self) -> PathBuf {
         self.root.join("node.pem")
+    }
+    /// Key and certificate of a renewal, in one file: a crash leaves the old pair or the new one.
+    fn renewed(&self) -> PathBuf {
+        self.root.join("credentials.pem")
     }
     fn authority(&self) -> PathBuf {
         self.root.join("ca.pem")
@@ -144,6 +155,15 @@ pub struct Identity {
     pub node_url: String,
 }
 
+/// How long a certificate is good for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Validity {
+    /// When it was issued.
+    pub issued_at: Timestamp,
+    /// When it ends.
+    pub not_after: Timestamp,
+}
+
 /// Everything that enrollment yields.
 #[derive(Debug)]
 pub struct Credentials<'a> {
@@ -202,15 +222,109 @@ impl DataDir {
         for certificate in read_certificates(&self.authority())? {
             roots.add(certificate)?;
         }
-        let key = PrivateKeyDer::from_pem_file(self.key())
-            .map_err(|source| IdentityError::Pem { path: self.key(), source })?;
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&rustls::version::TLS13])?
-            .with_root_certificates(roots)
-            .with_client_auth_cert(read_certificates(&self.certificate())?, key)?;
-        Ok(Arc::new(config))
+        let (key_path, chain_path) = self.pair();
+        let key =
+            PrivateKeyDer::from_pem_file(&key_path).map_err(|source| IdentityError::Pem { path: key_path, source })?;
+        client_config(roots, read_certificates(&chain_path)?, key)
     }
+
+    /// Where key and certificate stand.
+    fn pair(&self) -> (PathBuf, PathBuf) {
+        let renewed = self.renewed();
+        if renewed.exists() { (renewed.clone(), renewed) } else { (self.key(), self.certificate()) }
+    }
+
+    /// Keeps a renewed certificate with its key, once they are known to go together.
+    ///
+    /// # Errors
+    /// [`IdentityError::Tls`] if they do not; [`IdentityError::Io`].
+    pub fn store_renewed(&self, key_pem: &str, chain: &[CertificateDer<'static>]) -> Result<(), IdentityError> {
+        let path = self.renewed();
+        let key = PrivateKeyDer::from_pem_slice(key_pem.as_bytes())
+            .map_err(|source| IdentityError::Pem { path: path.clone(), source })?;
+        client_config(RootCertStore::empty(), chain.to_vec(), key)?;
+        let mut text = Zeroizing::new(key_pem.to_owned());
+        for certificate in chain {
+            text.push_str(&pem_of(certificate));
+        }
+        files::replace(&path, text.as_bytes(), Durability::Synced).map_err(|source| IdentityError::Io { path, source })
+    }
+
+    /// Keeps the authorities that the node shall trust from now on.
+    ///
+    /// # Errors
+    /// [`IdentityError::Tls`] if one of them is none; [`IdentityError::Io`].
+    pub fn store_authorities(&self, authorities: &[CertificateDer<'static>]) -> Result<(), IdentityError> {
+        let mut roots = RootCertStore::empty();
+        for certificate in authorities {
+            roots.add(certificate.clone())?;
+        }
+        let text: String = authorities.iter().map(pem_of).collect();
+        let path = self.authority();
+        files::replace(&path, text.as_bytes(), Durability::Synced).map_err(|source| IdentityError::Io { path, source })
+    }
+
+    /// Keeps what a second enrollment of the same node yielded.
+    ///
+    /// # Errors
+    /// As [`Self::store_renewed`] and [`Self::store_authorities`].
+    pub fn store_again(&self, key_pem: &str, chain_pem: &str, authorities_pem: &str) -> Result<(), IdentityError> {
+        let read = |pem: &str| -> Result<Vec<CertificateDer<'static>>, IdentityError> {
+            let certificates = CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<Vec<_>, _>>();
+            certificates.map_err(|source| IdentityError::Pem { path: self.renewed(), source })
+        };
+        self.store_authorities(&read(authorities_pem)?)?;
+        self.store_renewed(key_pem, &read(chain_pem)?)
+    }
+
+    /// The authorities that the node trusts.
+    ///
+    /// # Errors
+    /// [`IdentityError`].
+    pub fn authorities(&self) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
+        read_certificates(&self.authority())
+    }
+
+    /// When the node got its certificate, and when that ends.
+    ///
+    /// # Errors
+    /// [`IdentityError`].
+    pub fn validity(&self) -> Result<Validity, IdentityError> {
+        let (_, path) = self.pair();
+        let chain = read_certificates(&path)?;
+        let leaf = chain.first().and_then(|leaf| x509_parser::parse_x509_certificate(leaf).ok());
+        let Some((_, leaf)) = leaf else {
+            return Err(rustls::Error::InvalidCertificate(rustls::CertificateError::BadEncoding).into());
+        };
+        let stated = leaf.validity();
+        let ms = |seconds: i64| Timestamp::from_unix_ms(seconds.saturating_mul(1_000));
+        let issued_at = ms(stated.not_before.timestamp().saturating_add(BACKDATED_S));
+        Ok(Validity { issued_at, not_after: ms(stated.not_after.timestamp()) })
+    }
+}
+
+fn client_config(
+    roots: RootCertStore,
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+) -> Result<Arc<ClientConfig>, IdentityError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_root_certificates(roots)
+        .with_client_auth_cert(chain, key)?;
+    Ok(Arc::new(config))
+}
+
+fn pem_of(certificate: &CertificateDer<'_>) -> String {
+    let encoded = STANDARD.encode(certificate);
+    let mut text = String::from("-----BEGIN CERTIFICATE-----\n");
+    for line in encoded.as_bytes().chunks(64) {
+        text.extend(line.iter().map(|byte| char::from(*byte)));
+        text.push('\n');
+    }
+    text.push_str("-----END CERTIFICATE-----\n");
+    text
 }
 
 fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, IdentityError> {

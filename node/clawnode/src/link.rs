@@ -4,8 +4,8 @@
 //! The link knows frames, not what they mean: it tells the shell when a
 //! connection is up or gone and what arrived; the shell gives it frames to send.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -105,13 +105,34 @@ impl Connection {
     }
 }
 
+/// The TLS configuration in use; a renewal replaces it for the next connection.
+#[derive(Debug, Clone)]
+pub struct TlsCell(Arc<RwLock<Arc<ClientConfig>>>);
+
+impl TlsCell {
+    /// Begins with this one.
+    pub fn new(config: Arc<ClientConfig>) -> Self {
+        Self(Arc::new(RwLock::new(config)))
+    }
+
+    /// The one in use.
+    pub fn get(&self) -> Arc<ClientConfig> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Takes another one from the next connection on.
+    pub fn set(&self, config: Arc<ClientConfig>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = config;
+    }
+}
+
 /// Where and how to connect.
 #[derive(Debug, Clone)]
 pub struct Link {
     /// Gateway's node port.
     pub endpoint: Endpoint,
-    /// The node's TLS.
-    pub tls: Arc<ClientConfig>,
+    /// The node's TLS, as of the last renewal.
+    pub tls: TlsCell,
     /// Delays.
     pub config: LinkConfig,
 }
@@ -179,7 +200,7 @@ impl Link {
         let server_name = ServerName::try_from(host.clone()).map_err(invalid)?;
         let tcp = TcpStream::connect((host.as_str(), *port)).await?;
         tcp.set_nodelay(true)?;
-        let tls = TlsConnector::from(Arc::clone(&self.tls)).connect(server_name, tcp).await?;
+        let tls = TlsConnector::from(self.tls.get()).connect(server_name, tcp).await?;
         let url = format!("wss://{}{}", self.endpoint, self.endpoint.path);
         let mut request = url.into_client_request()?;
         request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
