@@ -37,8 +37,8 @@ use claw_proto::topology::NodeCapabilities;
 pub use durable::{AttemptEntry, DurableChange, DurableState, StopIntent};
 pub use io::{Action, CloseReason, Found, FoundWorkload, Input, NodeIdentity, Now, RuntimeEvent, WorkloadEnd};
 pub use lease::Lease;
-pub use tasks::{ExecOrder, ExecResult, ReadOrder, TaskFault, TaskResult};
 use session::Session;
+pub use tasks::{ExecOrder, ExecResult, ReadOrder, TaskFault, TaskResult};
 
 /// The part of a live attempt that a restart rebuilds.
 #[derive(Debug, Clone)]

@@ -23,15 +23,30 @@ use crate::store::Store;
 /// What the log pump is told before its next poll.
 #[derive(Debug)]
 pub(super) enum PumpCommand {
-    Watch { key: Key, folder: PathBuf },
-    Over { key: Key },
+    Watch {
+        key: Key,
+        folder: PathBuf,
+    },
+    Over {
+        key: Key,
+    },
     /// Say when everything that an attempt wrote is sent.
-    Drain { key: Key },
-    Forget { key: Key },
-    Resume { acks: BTreeMap<LogKey, u64> },
-    Acked { acks: BTreeMap<LogKey, u64> },
+    Drain {
+        key: Key,
+    },
+    Forget {
+        key: Key,
+    },
+    Resume {
+        acks: BTreeMap<LogKey, u64>,
+    },
+    Acked {
+        acks: BTreeMap<LogKey, u64>,
+    },
     Pause,
-    SetBytesMax { bytes_max: u64 },
+    SetBytesMax {
+        bytes_max: u64,
+    },
 }
 
 fn obey(pump: &mut LogPump, command: PumpCommand) {
