@@ -11,4 +11,3 @@ mod nvml;
 mod peer;
 mod process;
 mod support;
-mod upgrade;
