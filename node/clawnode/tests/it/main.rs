@@ -9,3 +9,4 @@ mod nvml;
 mod peer;
 mod process;
 mod support;
+mod upgrade;
