@@ -11,3 +11,4 @@ mod nvml;
 mod peer;
 mod process;
 mod support;
+mod upgrade;

@@ -164,7 +164,7 @@ pub(crate) struct Session {
     socket: WebSocketStream<TlsStream<TcpStream>>,
     version: u32,
     sent: u64,
-    epoch: u64,
+    pub(crate) epoch: u64,
     /// What goes out as acknowledged.
     pub(crate) ack: u64,
     /// Messages that were passed over while waiting for another.

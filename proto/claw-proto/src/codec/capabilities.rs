@@ -5,6 +5,7 @@ use super::error::{At as _, Fault};
 use super::parts::{
     chars, chars_optional, decode_detail, decode_gpu, decode_labels, each, encode_detail, required, short,
 };
+use super::versions::is_gpu_of_version_1;
 use crate::limits;
 use crate::spec::{GpuVendor, RuntimeKind};
 use crate::topology::{
@@ -13,6 +14,7 @@ use crate::topology::{
 use crate::wire::node_v1 as wire;
 
 pub(super) fn encode_capabilities(has: &NodeCapabilities) -> wire::NodeCapabilities {
+    let (gpus, newer_gpus): (Vec<_>, Vec<_>) = has.gpus.iter().partition(|gpu| is_gpu_of_version_1(gpu));
     wire::NodeCapabilities {
         hostname: has.hostname.clone(),
         os: has.os.clone(),
@@ -22,13 +24,14 @@ pub(super) fn encode_capabilities(has: &NodeCapabilities) -> wire::NodeCapabilit
         memory_mib: has.memory_mib,
         disk_mib: has.disk_mib,
         gpu_driver: has.gpu_driver.encode(),
-        gpus: has.gpus.iter().map(encode_gpu_info).collect(),
+        gpus: gpus.into_iter().map(encode_gpu_info).collect(),
         runtimes: has.runtimes.iter().map(|runtime| runtime.encode()).collect(),
         simulated: has.simulated,
         labels: has.labels.clone(),
         findings: has.findings.iter().map(encode_finding).collect(),
         engine: has.engine.as_ref().map(encode_engine),
         nics: has.nics.iter().map(encode_nic).collect(),
+        newer_gpus: newer_gpus.into_iter().map(encode_gpu_info).collect(),
     }
 }
 
@@ -36,6 +39,9 @@ pub(super) fn decode_capabilities(has: Option<wire::NodeCapabilities>) -> Result
     let has = required(has, "capabilities")?;
     let text_max = limits::NODE_TEXT_CHARS_MAX;
     let decode = || {
+        let mut gpus = each(has.gpus, "gpus", limits::GPUS_PER_NODE_MAX, decode_gpu_info)?;
+        let n_more_max = limits::GPUS_PER_NODE_MAX.saturating_sub(gpus.len());
+        gpus.extend(each(has.newer_gpus, "newer_gpus", n_more_max, decode_gpu_info)?);
         Ok(NodeCapabilities {
             hostname: chars(has.hostname, "hostname", text_max)?,
             os: chars(has.os, "os", text_max)?,
@@ -45,7 +51,7 @@ pub(super) fn decode_capabilities(has: Option<wire::NodeCapabilities>) -> Result
             memory_mib: has.memory_mib,
             disk_mib: has.disk_mib,
             gpu_driver: GpuDriver::decode(has.gpu_driver).at("gpu_driver")?,
-            gpus: each(has.gpus, "gpus", limits::GPUS_PER_NODE_MAX, decode_gpu_info)?,
+            gpus,
             runtimes: each(has.runtimes, "runtimes", limits::RUNTIMES_PER_NODE_MAX, RuntimeKind::decode)?,
             simulated: has.simulated,
             labels: decode_labels(has.labels, "labels")?,

@@ -22,6 +22,8 @@ const COUNTED: &[(&str, &[u32], usize)] = &[
     ("capabilities_changed.capabilities.gpus", &[21, 1, 9], limits::GPUS_PER_NODE_MAX),
     ("register.capabilities.findings", &[16, 2, 13], limits::FINDINGS_PER_NODE_MAX),
     ("register.capabilities.nics", &[16, 2, 15], limits::NICS_PER_NODE_MAX),
+    ("register.capabilities.newer_gpus", &[16, 2, 16], limits::GPUS_PER_NODE_MAX),
+    ("capabilities_changed.capabilities.newer_gpus", &[21, 1, 16], limits::GPUS_PER_NODE_MAX),
     ("capabilities_changed.capabilities.findings", &[21, 1, 13], limits::FINDINGS_PER_NODE_MAX),
     ("capabilities_changed.capabilities.nics", &[21, 1, 15], limits::NICS_PER_NODE_MAX),
     ("metrics.gpus.details.processes", &[18, 2, 8, 14], limits::GPUS_PER_NODE_MAX * limits::PROCESSES_PER_GPU_MAX),

@@ -205,6 +205,38 @@ proptest! {
         }
     }
 
+    /// Nothing of version 2 is on a connection of version 1: a decoder that does not know its
+    /// fields reads all of the frame.
+    #[test]
+    fn an_old_gateway_gets_no_field_that_it_does_not_know(message in node_message()) {
+        let Some(message) = for_version(message, 1) else { return Ok(()) };
+        if let NodeMessage::Register { capabilities, .. } | NodeMessage::CapabilitiesChanged { capabilities } = &message {
+            prop_assert!(capabilities.findings.is_empty() && capabilities.nics.is_empty());
+            prop_assert!(capabilities.engine.is_none());
+            for gpu in &capabilities.gpus {
+                prop_assert!(gpu.mig.is_none() && gpu.driver.is_none() && gpu.cdi_device.is_none());
+                prop_assert!(gpu.compute_capability.is_none() && gpu.driver_version.is_none() && gpu.nics.is_empty());
+            }
+        }
+        if let NodeMessage::Metrics { gpus, workloads, .. } = &message {
+            prop_assert!(workloads.is_empty() && gpus.iter().all(|gpu| gpu.details.is_none()));
+        }
+        prop_assert_eq!(for_version(message.clone(), 1), Some(message));
+    }
+
+    /// A registration comes before both sides know what they speak: an old gateway takes it, and
+    /// sees no GPU that it would refuse or take for a whole one; a new one sees them all.
+    #[test]
+    fn any_registration_is_taken_by_an_old_gateway(message in node_message()) {
+        let NodeMessage::Register { capabilities, .. } = &message else { return Ok(()) };
+        let frame = encode_node(&samples::envelope(message.clone()));
+        let Some(Body::Register(register)) = wire::Envelope::decode(frame.as_slice()).unwrap().body else { panic!() };
+        let has = register.capabilities.unwrap();
+        prop_assert_eq!(has.gpus.len() + has.newer_gpus.len(), capabilities.gpus.len());
+        prop_assert!(has.gpus.iter().all(|gpu| (1..=3).contains(&gpu.vendor) && gpu.mig.is_none()));
+        prop_assert_eq!(decode_node(&frame).unwrap().body, message);
+    }
+
     /// What the gateway may send to an old node says the same without what version 2 added.
     #[test]
     fn an_old_node_gets_no_order_that_it_would_half_follow(message in gateway_message()) {

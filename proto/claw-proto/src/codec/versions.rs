@@ -1,14 +1,14 @@
 //! What a peer of an older protocol version gets.
 //!
-//! A sender speaks the version that both sides agreed on. Fields that say what
-//! a node is or measured are additions that an old peer skips, so they stay. A
-//! body or an enum value that it does not know would be refused as a whole:
-//! what a node has to say is put in its words or left out, and an order that it
-//! could only half follow is not given to it.
+//! A sender speaks the version that both sides agreed on. A body or an enum
+//! value that the peer does not know would be refused as a whole: what a node
+//! has to say is put in its words or left out, and an order that it could only
+//! half follow is not given to it. Only a registration, which comes before both
+//! sides know what they speak, has fields that an old gateway skips.
 
 use crate::message::{DesiredWorkload, GatewayMessage, NodeMessage, StatusCause, StatusRecord};
 use crate::spec::GpuVendor;
-use crate::topology::NodeCapabilities;
+use crate::topology::{GpuInfo, NodeCapabilities};
 
 /// First version with what this module is about.
 const V2: u32 = 2;
@@ -30,18 +30,21 @@ pub fn for_version(message: NodeMessage, version: u32) -> Option<NodeMessage> {
     }
     Some(match message {
         NodeMessage::Register { name, capabilities, running, store_id, versions, clock } => {
-            NodeMessage::Register { name, capabilities: known_gpus(capabilities), running, store_id, versions, clock }
+            NodeMessage::Register { name, capabilities: in_version_1(capabilities), running, store_id, versions, clock }
         }
         NodeMessage::CapabilitiesChanged { capabilities } => {
-            NodeMessage::CapabilitiesChanged { capabilities: known_gpus(capabilities) }
+            NodeMessage::CapabilitiesChanged { capabilities: in_version_1(capabilities) }
         }
         NodeMessage::WorkloadStatus { records } => {
             NodeMessage::WorkloadStatus { records: records.into_iter().map(in_old_words).collect() }
         }
-        message @ (NodeMessage::Metrics { .. }
-        | NodeMessage::Logs { .. }
-        | NodeMessage::HeartbeatAck { .. }
-        | NodeMessage::Error { .. }) => message,
+        NodeMessage::Metrics { at, mut gpus, system, workloads: _ } => {
+            for gpu in &mut gpus {
+                gpu.details = None;
+            }
+            NodeMessage::Metrics { at, gpus, system, workloads: Vec::new() }
+        }
+        message @ (NodeMessage::Logs { .. } | NodeMessage::HeartbeatAck { .. } | NodeMessage::Error { .. }) => message,
         NodeMessage::GpuEvents { .. }
         | NodeMessage::RenewCertificate { .. }
         | NodeMessage::ExecDone { .. }
@@ -101,10 +104,29 @@ const fn is_of_version_1(vendor: GpuVendor) -> bool {
     }
 }
 
-/// A GPU of a vendor that the gateway does not know is one that it cannot give away.
-fn known_gpus(mut capabilities: NodeCapabilities) -> NodeCapabilities {
-    capabilities.gpus.retain(|gpu| is_of_version_1(gpu.vendor));
-    capabilities
+/// A gateway of version 1 knows the vendor, and would not take a slice for a whole GPU.
+pub(super) fn is_gpu_of_version_1(gpu: &GpuInfo) -> bool {
+    gpu.mig.is_none() && is_of_version_1(gpu.vendor)
+}
+
+/// A GPU that the gateway does not know is one that it cannot give away.
+fn in_version_1(capabilities: NodeCapabilities) -> NodeCapabilities {
+    let old = |gpu: GpuInfo| GpuInfo {
+        mig: None,
+        driver: None,
+        compute_capability: None,
+        driver_version: None,
+        cdi_device: None,
+        nics: Vec::new(),
+        ..gpu
+    };
+    NodeCapabilities {
+        gpus: capabilities.gpus.into_iter().filter(is_gpu_of_version_1).map(old).collect(),
+        findings: Vec::new(),
+        engine: None,
+        nics: Vec::new(),
+        ..capabilities
+    }
 }
 
 fn in_old_words(record: StatusRecord) -> StatusRecord {

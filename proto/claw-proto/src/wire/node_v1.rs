@@ -521,6 +521,11 @@ pub struct NodeCapabilities {
     pub engine: ::core::option::Option<EngineInfo>,
     #[prost(message, repeated, tag = "15")]
     pub nics: ::prost::alloc::vec::Vec<NicInfo>,
+    /// GPUs that a version 1 peer would refuse (a vendor of version 2) or take for
+    /// whole ones (slices). It skips this field; a registration comes before both
+    /// sides know what they speak. They follow those of field 9.
+    #[prost(message, repeated, tag = "16")]
+    pub newer_gpus: ::prost::alloc::vec::Vec<GpuInfo>,
 }
 /// What is wrong with a node.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -99,7 +99,16 @@ pub(in super::super) fn of_nodes() -> Vec<(&'static str, NodeMessage)> {
     let file = OutputContent::File { bytes: vec![1, 2], offset: 3, total_bytes: 5, sha256: Some("ab".repeat(32)) };
     let task = TaskId(8);
     let refused = StatusRecord { cause: StatusCause::PullFailed, ..record() };
+    let register = NodeMessage::Register {
+        name: "h100-07".to_owned(),
+        capabilities: capabilities_2(),
+        running: vec![],
+        store_id: 0xfeed,
+        versions: (1, 2),
+        clock: AT,
+    };
     vec![
+        ("register", register),
         ("workload_status", NodeMessage::WorkloadStatus { records: vec![refused] }),
         ("metrics", metrics_2()),
         ("capabilities_changed", NodeMessage::CapabilitiesChanged { capabilities: capabilities_2() }),
