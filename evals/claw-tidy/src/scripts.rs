@@ -4,7 +4,7 @@ use crate::Finding;
 use crate::repo::Repo;
 
 /// `dev` is one screen.
-pub const DEV_LINES: usize = 60;
+pub const DEV_LINES: usize = 80;
 
 /// What `.ci/run` must call: the same commands that a person has.
 const CI_CALLS: [&str; 3] = ["./dev lint", "./dev test", "./dev demo"];

@@ -218,13 +218,12 @@ async fn admit(port: &SharedPort, headers: &HeaderMap, request: EnrollRequest) -
     };
     sign(TRIAL_NODE_ID, port.control.now()).map_err(|error| not_certified(port, &error))?;
     let request = SecretHash::of(format!("{name}\n{csr_pem}").as_bytes());
-    let node_id = match port.enrollment.answered(token_id, request, port.control.now()) {
-        Some(node_id) => node_id,
-        None => {
-            let node_id = enter(port, token_id, hash, name).await?;
-            port.enrollment.note(token_id, Answered { request, node_id, at: port.control.now() });
-            node_id
-        }
+    let node_id = if let Some(node_id) = port.enrollment.answered(token_id, request, port.control.now()) {
+        node_id
+    } else {
+        let node_id = enter(port, token_id, hash, name).await?;
+        port.enrollment.note(token_id, Answered { request, node_id, at: port.control.now() });
+        node_id
     };
     let certificate =
         sign(&node_id.to_string(), signing_time(port, node_id)).map_err(|error| not_certified(port, &error))?;

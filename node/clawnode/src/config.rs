@@ -74,8 +74,8 @@ pub struct NodeConfig {
     /// Gateway's node port, `wss://host:port/node`; as told at enrollment if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gateway_url: Option<String>,
-    /// GPU drivers: `auto` (the default), `none`, `sim:<model>x<count>` such as `sim:h100x8`, or some of
-    /// `nvml`, `rocm`, `metal` and `vulkan` with commas between.
+    /// GPU drivers: `auto` (the default), `none`, `sim:<model>x<count>` such as `sim:h100x8`, or
+    /// `nvml` (`rocm`, `metal` and `vulkan` are not in this build).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gpu: Option<String>,
     /// NVIDIA's management library (`libnvidia-ml.so.1`); found by the system's loader if absent.

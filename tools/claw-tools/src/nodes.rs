@@ -7,7 +7,7 @@ use claw_proto::ids::{GpuUuid, NodeId, TokenId, WorkloadId};
 use claw_proto::message::NodeSettings;
 use claw_proto::spec::RuntimeKind;
 use claw_proto::time::Timestamp;
-use claw_proto::topology::{GpuDriver, GpuHealth};
+use claw_proto::topology::{EngineInfo, GpuDriver, GpuHealth, NodeFinding};
 
 closed_enum! {
     /// Whether the gateway hears from a node.
@@ -271,6 +271,11 @@ output! {
         gpu_driver: GpuDriver,
         /// Runtimes.
         runtimes: Vec<RuntimeKind>,
+        /// What is wrong with it, as it says itself (untrusted text).
+        findings: Vec<NodeFinding>,
+        /// Its container engine.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        engine: Option<EngineInfo>,
         /// GPUs.
         gpus: Vec<GpuRow>,
         /// Workloads on it.

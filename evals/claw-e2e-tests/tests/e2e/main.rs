@@ -9,5 +9,6 @@ mod happy;
 mod packaging;
 mod partition;
 mod peers;
+mod rotation;
 mod security;
 mod support;

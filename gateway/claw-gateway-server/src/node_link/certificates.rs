@@ -76,7 +76,7 @@ impl CertificateKeeper {
             self.progress().signed_by.insert(link.node_id, authority);
         }
         let is_current = signed_by == Some(self.authorities.issuer().ca_fingerprint());
-        link.order(Order::Say(self.bundle(!is_current)));
+        link.order(Order::Say(Box::new(self.bundle(!is_current))));
     }
 
     fn bundle(&self, renew: bool) -> GatewayMessage {
@@ -102,12 +102,12 @@ pub(super) fn renew(port: &SharedPort, link: &Arc<Link>, csr_der: Vec<u8>) {
         let is_welcome = cluster.nodes.get(link.node_id).is_some_and(|node| !node.is_revoked());
         if !is_welcome {
             let message = "the node is not in the fleet, or its certificates are revoked".to_owned();
-            link.order(Order::Say(GatewayMessage::CertificateRefused { message }));
+            link.order(Order::Say(Box::new(GatewayMessage::CertificateRefused { message })));
             return;
         }
         if port.certificates.renewals.check_key(&link.node_id).is_err() {
             let message = format!("more than {RENEWALS_PER_MINUTE} requests for a certificate in a minute");
-            link.order(Order::Say(GatewayMessage::CertificateRefused { message }));
+            link.order(Order::Say(Box::new(GatewayMessage::CertificateRefused { message })));
             return;
         }
         let enrollment = &port.enrollment;
@@ -117,11 +117,11 @@ pub(super) fn renew(port: &SharedPort, link: &Arc<Link>, csr_der: Vec<u8>) {
             Ok(certificate) => {
                 tracing::info!(node_id = %link.node_id, not_after = %certificate.not_after, "certificate renewed");
                 let chain_der = vec![certificate.der.to_vec()];
-                link.order(Order::Say(GatewayMessage::CertificateRenewed { chain_der }));
+                link.order(Order::Say(Box::new(GatewayMessage::CertificateRenewed { chain_der })));
             }
             Err(error) => {
                 tracing::warn!(node_id = %link.node_id, %error, "certificate not renewed");
-                link.order(Order::Say(GatewayMessage::CertificateRefused { message: error.to_string() }));
+                link.order(Order::Say(Box::new(GatewayMessage::CertificateRefused { message: error.to_string() })));
             }
         }
     });

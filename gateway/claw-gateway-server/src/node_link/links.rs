@@ -27,7 +27,7 @@ pub(super) enum Order {
     /// It missed something: the full set again.
     Again,
     /// About certificates.
-    Say(claw_proto::message::GatewayMessage),
+    Say(Box<claw_proto::message::GatewayMessage>),
 }
 
 /// How a connection ends.
@@ -139,7 +139,7 @@ impl NodeLinks {
     pub(super) fn say_to_all(&self, message: &claw_proto::message::GatewayMessage) {
         let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         for link in slots.values().filter_map(|slot| slot.link.as_ref()) {
-            link.order(Order::Say(message.clone()));
+            link.order(Order::Say(Box::new(message.clone())));
         }
     }
 

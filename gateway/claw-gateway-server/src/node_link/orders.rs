@@ -84,7 +84,7 @@ impl Orders {
                 Ok(())
             }
             // An old node has no words for it, and nothing to do about it.
-            Order::Say(message) if check_version(&message, self.version).is_ok() => self.send(message).await,
+            Order::Say(message) if check_version(&message, self.version).is_ok() => self.send(*message).await,
             Order::Say(_) => Ok(()),
             Order::Effect(Effect::SendDesiredSet { also_stop, .. }) => {
                 self.progress.set_wanted = true;

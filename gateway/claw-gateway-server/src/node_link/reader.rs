@@ -69,11 +69,11 @@ impl Reader {
                 self.error(code, &message);
                 Ok(())
             }
-            // Nothing asks for these yet.
             NodeMessage::RenewCertificate { csr_der } => {
                 super::certificates::renew(&self.port, &self.link, csr_der);
                 Ok(())
             }
+            // No operation asks for these yet: gaps.md.
             NodeMessage::GpuEvents { .. }
             | NodeMessage::ExecDone { .. }
             | NodeMessage::OutputRead { .. }

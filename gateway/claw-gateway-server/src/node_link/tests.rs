@@ -111,11 +111,9 @@ async fn only_a_certified_node_gets_in_and_a_token_counts_once() {
 
     assert_eq!(status_of(Connection::open(addr, &authority, None).await), 401);
 
-    let foreign =
-        CertificateAuthority::create("other", running.control().now(), std::time::Duration::from_hours(1)).unwrap();
+    let (now, hour) = (running.control().now(), std::time::Duration::from_hours(1));
+    let foreign = CertificateAuthority::create("other", now, hour).unwrap();
     let request = CertRequest::generate().unwrap();
-    let now = running.control().now();
-    let hour = std::time::Duration::from_hours(1);
     let forged = foreign.sign_node(&request.csr_pem, &node.node_id.to_string(), now, hour).unwrap();
     assert_eq!(status_of(Connection::open(addr, &authority, Some((forged.der, &request.key))).await), 0);
 

@@ -28,6 +28,7 @@ impl Cluster {
         }
         self.apply_fleet(record);
         self.apply_certificates(record);
+        self.apply_orphans(record);
         self.apply_workload(record);
         self.apply_access(record);
         self.apply_desk(record);
@@ -95,12 +96,6 @@ impl Cluster {
                 self.touch_node(*node_id, |n| n.settings = settings.clone());
             }
             Event::NodeRemoved { node_id } => self.nodes.remove(*node_id),
-            Event::OrphanFound { node_id, workload_id, attempt, why } => self.touch_node(*node_id, |n| {
-                n.orphans.insert(*workload_id, OrphanEntry { attempt: *attempt, found_at: at, why: why.clone() });
-            }),
-            Event::OrphanGone { node_id, workload_id } => self.touch_node(*node_id, |n| {
-                n.orphans.remove(workload_id);
-            }),
             Event::MassLossSuspected { silent, total } => self.mass_loss = Some((*silent, *total)),
             Event::MassLossCleared { .. } => self.mass_loss = None,
             _ => {}
@@ -122,6 +117,20 @@ impl Cluster {
             }
             Event::CaRotationRequested { rotation } => self.ca.requested = *rotation,
             Event::CaRotated { rotation } => self.ca.finished = *rotation,
+            _ => {}
+        }
+    }
+
+    /// Events about what runs where nobody wants it.
+    fn apply_orphans(&mut self, record: &EventRecord) {
+        match &record.event {
+            Event::OrphanFound { node_id, workload_id, attempt, why } => self.touch_node(*node_id, |n| {
+                n.orphans
+                    .insert(*workload_id, OrphanEntry { attempt: *attempt, found_at: record.at, why: why.clone() });
+            }),
+            Event::OrphanGone { node_id, workload_id } => self.touch_node(*node_id, |n| {
+                n.orphans.remove(workload_id);
+            }),
             _ => {}
         }
     }

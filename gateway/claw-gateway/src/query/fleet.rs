@@ -1,12 +1,13 @@
 //! `cluster_status`, `node_list`, `node_get`, `gpu_list`.
 
 use claw_proto::time::Timestamp;
-use claw_proto::topology::{GpuHealth, GpuInfo};
+use claw_proto::topology::{GpuHealth, GpuInfo, NodeFinding};
 use claw_tools::cluster::{ClusterStatus, GpuCounts, NodeCounts, Problem, WorkloadCounts};
 use claw_tools::nodes::{
     GpuList, GpuListParams, GpuRow, MetricsSnapshot, NodeDetail, NodeLink, NodeList, NodeListParams, NodeRow, Orphan,
     Schedulable,
 };
+use claw_tools::outcome::clip;
 use claw_tools::refusal::{Refusal, SuggestedCall};
 use claw_tools::workloads::{WorkloadReason, WorkloadState as S};
 use serde_json::json;
@@ -18,6 +19,8 @@ use crate::registry::NodeEntry;
 
 /// Most problems that a status lists.
 const PROBLEMS_MAX: usize = 20;
+/// Longest words of a finding.
+const FINDING_CHARS_MAX: usize = 300;
 
 /// Health first: totals, then what is wrong.
 pub fn status(cluster: &Cluster, now: Timestamp, journal_writable: bool) -> ClusterStatus {
@@ -120,6 +123,9 @@ fn problems(cluster: &Cluster, journal_writable: bool) -> Vec<Problem> {
         }
         if !n.orphans.is_empty() {
             add("ORPHANS", format!("{} runs {} workload(s) that are not known here", n.name, n.orphans.len()), get());
+        }
+        for f in n.capabilities.iter().flat_map(|c| &c.findings).map(shown) {
+            add("NODE_FINDING", format!("{}: {} ({}): {}", n.name, f.code, f.subject, f.detail), get());
         }
         for g in n.gpus().iter().filter(|g| g.health != GpuHealth::Healthy) {
             add(
@@ -294,6 +300,8 @@ pub fn node_detail(
         agent_version: c.map(|c| c.agent_version.clone()).unwrap_or_default(),
         gpu_driver: c.map_or(claw_proto::topology::GpuDriver::None, |c| c.gpu_driver),
         runtimes: c.map(|c| c.runtimes.clone()).unwrap_or_default(),
+        findings: c.map(|c| c.findings.iter().map(shown).collect()).unwrap_or_default(),
+        engine: c.and_then(|c| c.engine.clone()),
         gpus: n.gpus().iter().map(|g| gpu_row(cluster, n, g)).collect(),
         workloads,
         orphans,
@@ -301,4 +309,13 @@ pub fn node_detail(
         metrics: metrics(n.node_id),
         enrolled_with: Some(n.enrolled_with),
     })
+}
+
+/// A finding without what its words could do to a reader.
+fn shown(finding: &NodeFinding) -> NodeFinding {
+    NodeFinding {
+        code: finding.code,
+        subject: clip(&finding.subject, FINDING_CHARS_MAX),
+        detail: clip(&finding.detail, FINDING_CHARS_MAX),
+    }
 }

@@ -14,7 +14,7 @@ use super::worker::{MakeDriver, Patience};
 /// What the drivers are made from.
 #[derive(Debug, Clone)]
 pub struct GpuOptions {
-    /// The config value `gpu`: `auto`, `none`, `sim:<model>x<count>`, or drivers such as `nvml,vulkan`.
+    /// The config value `gpu`: `auto`, `none`, `sim:<model>x<count>`, or drivers with commas between.
     pub gpu: String,
     /// The node's name; UUIDs of simulated GPUs come from it.
     pub node_name: String,
@@ -73,7 +73,7 @@ pub enum GpuConfigError {
 }
 
 /// Drivers of real GPUs, as the config names them.
-const KNOWN: &str = "nvml, rocm, vulkan, metal";
+const KNOWN: &str = "nvml (rocm, vulkan and metal are not in this build)";
 
 /// Drivers that `auto` tries, the ones that win first.
 const AUTO: &[GpuDriverKind] = &[GpuDriverKind::Nvml, GpuDriverKind::Rocm, GpuDriverKind::Metal, GpuDriverKind::Vulkan];

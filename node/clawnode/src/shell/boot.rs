@@ -25,7 +25,7 @@ use crate::gpu::{GpuConfigError, GpuDetector, GpuOptions, topology};
 use crate::identity::{DataDir, Identity, IdentityError};
 use crate::link::{Link, TlsCell};
 use crate::logs::LogPump;
-use crate::node::{DurableState, Input, Node, NodeIdentity, RuntimeEvent};
+use crate::node::{DurableState, FoundWorkload, Input, Node, NodeIdentity, RuntimeEvent};
 use crate::runtime::Runtime;
 use crate::runtime::docker::{DockerOptions, DockerRuntime};
 use crate::runtime::folder::Folder;
@@ -119,13 +119,7 @@ impl AgentOptions {
         for (kind, runtime) in &mut runtimes {
             found.extend(runtime.recover(&Agent::known(&durable, *kind)));
         }
-        let pump_commands = found
-            .iter()
-            .map(|one| {
-                let key = (one.workload.workload_id, one.workload.attempt);
-                PumpCommand::Watch { key, folder: Folder::of(&data_dir.workloads(), key).logs() }
-            })
-            .collect();
+        let pump_commands = found.iter().map(|one| watch(&data_dir, one)).collect();
         let node_id = identity.node_id;
         let node = Node::new(NodeIdentity { node_id, name }, capabilities.clone(), settings.clone());
         let mut agent = Agent {
@@ -159,6 +153,12 @@ impl AgentOptions {
         agent.feed(Input::Booted { now: clock::now(), durable: Box::new(durable), found });
         Ok(agent)
     }
+}
+
+/// The logs of what was found go on.
+fn watch(data_dir: &DataDir, found: &FoundWorkload) -> PumpCommand {
+    let key = (found.workload.workload_id, found.workload.attempt);
+    PumpCommand::Watch { key, folder: Folder::of(&data_dir.workloads(), key).logs() }
 }
 
 fn new_store_id() -> Result<u128, AgentError> {

@@ -42,7 +42,7 @@ pub(crate) fn engines() -> Vec<Engine> {
     let in_ci = std::env::var("CI").is_ok_and(|ci| ci == "true");
     assert!(!in_ci || found.len() == 2, "CI needs CLAW_DOCKER_SOCKET and CLAW_PODMAN_SOCKET");
     if found.is_empty() {
-        eprintln!("SKIPPED: no container engine; evals/scripts/engines up starts some");
+        crate::support::say("SKIP: no container engine; containers are NOT tested (evals/scripts/engines up)");
     }
     found
 }
@@ -159,10 +159,7 @@ impl Bench {
         self.runtime.read_output(key(workload), TaskId(8), order).unwrap();
         match self.done(8).await {
             Ok(TaskResult::Output(content)) => Ok(content),
-            Err(fault) => {
-                eprintln!("{path}: {fault:?}");
-                Err(fault.code)
-            }
+            Err(fault) => Err(fault.code),
             other => panic!("{other:?}"),
         }
     }

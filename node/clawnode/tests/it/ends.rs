@@ -28,10 +28,10 @@ async fn every_line_arrives_before_the_end() {
                     });
                     n_lines += of_stdout.map(|chunk| chunk.lines.len()).sum::<usize>();
                 }
-                NodeMessage::WorkloadStatus { records } => {
-                    if records.iter().any(|record| record.state == NodeWorkloadState::Completed) {
-                        break;
-                    }
+                NodeMessage::WorkloadStatus { records }
+                    if records.iter().any(|record| record.state == NodeWorkloadState::Completed) =>
+                {
+                    break;
                 }
                 _ => {}
             }

@@ -22,7 +22,7 @@ use clawnode::runtime::docker::pull::{PullError, PullProgress, PullReason};
 async fn engine(variable: &str) -> Option<(Docker, Engine)> {
     let Ok(socket) = std::env::var(variable) else {
         assert!(std::env::var("CI").is_err() || variable.contains("CDI"), "{variable} must be set in CI");
-        eprintln!("SKIP: {variable} is not set (evals/scripts/engines up)");
+        crate::support::say(&format!("SKIP: {variable} is not set; images are NOT tested (evals/scripts/engines up)"));
         return None;
     };
     Some(connect(Path::new(&socket)).await.unwrap())

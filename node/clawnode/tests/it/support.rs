@@ -78,3 +78,9 @@ pub(crate) fn kill_9(pid: i32) {
     let pid = rustix::process::Pid::from_raw(pid).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
 }
+
+/// Words for whoever reads the output of a test.
+#[expect(clippy::print_stderr, reason = "skipped tests have to be seen")]
+pub(crate) fn say(words: &str) {
+    eprintln!("{words}");
+}

@@ -1,8 +1,8 @@
 //! GPUs for a container: what the engine is asked for, and whether it did it.
 //!
 //! Engines may take a request for GPUs and do nothing (Podman 4.3 does), so what
-//! a container really sees is looked at from outside, below `/proc/<pid>/root/dev`,
-//! before it counts as running.
+//! a container really sees is looked at from outside, through the `root` of its
+//! process in `/proc`, before it counts as running.
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};

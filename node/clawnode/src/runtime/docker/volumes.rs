@@ -296,7 +296,7 @@ mod tests {
             std::os::unix::fs::symlink("../..", base.join("root/a/out")).unwrap();
             let cache = Cache::open(base.join("cache"), CacheConfig::default()).unwrap();
             let config = VolumesConfig { roots: vec![HostRoot { path: base.join("root"), rw: true }] };
-            let source = format!("{}/root/{}", base.display(), parts.join("/"));
+            let source = base.join("root").join(parts.join("/")).display().to_string();
             if let Ok(plan) = plan(&[volume(&source, "/m", false)], &config, &cache, "wl") {
                 let mounted = PathBuf::from(plan.mounts[0].source.clone().unwrap());
                 prop_assert!(mounted.starts_with(base.join("root")) && mounted.canonicalize().unwrap() == mounted, "V1");
