@@ -9,6 +9,7 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use claw_proto::ids::NodeId;
+use claw_proto::limits::CERTIFICATE_BACKDATED_S;
 use claw_proto::time::Timestamp;
 use rustix::fs::{FlockOperation, flock};
 use rustls::{ClientConfig, RootCertStore};
@@ -18,9 +19,6 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::files::{self, Durability};
-
-/// The cluster's authority lets validity begin so long before it issues, seconds, for clocks that are off.
-const BACKDATED_S: i64 = 300;
 
 /// Paths of a node's data folder.
 #[derive(Debug, Clone)]
@@ -298,7 +296,7 @@ impl DataDir {
         };
         let stated = leaf.validity();
         let ms = |seconds: i64| Timestamp::from_unix_ms(seconds.saturating_mul(1_000));
-        let issued_at = ms(stated.not_before.timestamp().saturating_add(BACKDATED_S));
+        let issued_at = ms(stated.not_before.timestamp().saturating_add(CERTIFICATE_BACKDATED_S));
         Ok(Validity { issued_at, not_after: ms(stated.not_after.timestamp()) })
     }
 }

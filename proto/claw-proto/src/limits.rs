@@ -41,6 +41,8 @@ pub const FINDINGS_PER_NODE_MAX: usize = 64;
 pub const NICS_PER_NODE_MAX: usize = 128;
 /// Longest certificate, or request for one, bytes.
 pub const CERTIFICATE_BYTES_MAX: usize = 16 * 1024;
+/// The cluster's authority lets validity begin so long before it issues, seconds: nodes' clocks are not exact.
+pub const CERTIFICATE_BACKDATED_S: i64 = 300;
 /// Most certificates of one chain or trust bundle.
 pub const CERTIFICATES_MAX: usize = 8;
 /// Largest value of a secret, bytes.

@@ -1,6 +1,6 @@
 //! What a node has: GPUs and how they are connected, CPU, memory, runtimes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -74,6 +74,30 @@ pub struct GpuInfo {
     /// Network interfaces nearest to it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub nics: Vec<String>,
+}
+
+impl GpuInfo {
+    /// A healthy GPU of which nothing more is known.
+    pub fn new(uuid: GpuUuid, index: u32, vendor: GpuVendor, model: impl Into<String>, memory_mib: u64) -> Self {
+        Self {
+            uuid,
+            index,
+            vendor,
+            model: model.into(),
+            memory_mib,
+            pci_address: None,
+            nvlink_island: None,
+            numa_node: None,
+            health: GpuHealth::Healthy,
+            health_reason: None,
+            mig: None,
+            driver: None,
+            compute_capability: None,
+            driver_version: None,
+            cdi_device: None,
+            nics: Vec::new(),
+        }
+    }
 }
 
 /// A network interface.
@@ -187,4 +211,12 @@ pub struct NodeCapabilities {
     /// Its network interfaces.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub nics: Vec<NicInfo>,
+}
+
+impl NodeCapabilities {
+    /// GPUs that can be given as a whole: no slices, and none that is cut in slices.
+    pub fn whole_gpus(&self) -> impl Iterator<Item = &GpuInfo> {
+        let cut: BTreeSet<&GpuUuid> = self.gpus.iter().filter_map(|gpu| Some(&gpu.mig.as_ref()?.parent)).collect();
+        self.gpus.iter().filter(move |gpu| gpu.mig.is_none() && !cut.contains(&gpu.uuid))
+    }
 }

@@ -15,7 +15,7 @@ use claw_proto::ids::{CountingIds, GpuUuid, TokenId};
 use claw_proto::message::{NodeWorkloadState, StatusCause, StatusRecord};
 use claw_proto::spec::{GpuRequest, GpuVendor, Interconnect, RuntimeKind, WorkloadSpec};
 use claw_proto::time::Timestamp;
-use claw_proto::topology::{GpuDriver, GpuHealth, GpuInfo, NodeCapabilities};
+use claw_proto::topology::{GpuDriver, GpuInfo, NodeCapabilities};
 use claw_tools::outcome::{Mode, Mutation};
 
 /// Rounds of each figure.
@@ -25,22 +25,9 @@ const NOW: Timestamp = Timestamp::from_unix_ms(1_772_366_400_000);
 
 fn capabilities(name: &str) -> NodeCapabilities {
     let gpu = |index: u32| GpuInfo {
-        uuid: GpuUuid(format!("GPU-{name}-{index}")),
-        index,
-        vendor: GpuVendor::Nvidia,
-        model: "H100".into(),
-        memory_mib: 81_559,
-        pci_address: None,
         nvlink_island: Some(0),
         numa_node: Some(index / 4),
-        health: GpuHealth::Healthy,
-        health_reason: None,
-        mig: None,
-        driver: None,
-        compute_capability: None,
-        driver_version: None,
-        cdi_device: None,
-        nics: Vec::new(),
+        ..GpuInfo::new(GpuUuid(format!("GPU-{name}-{index}")), index, GpuVendor::Nvidia, "H100", 81_559)
     };
     NodeCapabilities {
         hostname: name.into(),

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use claw_proto::ids::{GpuUuid, NodeId};
 use claw_proto::spec::{GpuVendor, RuntimeKind};
-use claw_proto::topology::{GpuDriver, GpuHealth, GpuInfo, NodeCapabilities};
+use claw_proto::topology::{GpuDriver, GpuInfo, NodeCapabilities};
 use clawnode::node::{DurableChange, DurableState};
 
 use crate::execution::Key;
@@ -105,22 +105,9 @@ impl Machine {
 
 fn capabilities(name: &str, shape: &Shape) -> NodeCapabilities {
     let gpu = |index: u32| GpuInfo {
-        uuid: GpuUuid(format!("GPU-{name}-{index}")),
-        index,
-        vendor: GpuVendor::Nvidia,
-        model: "H100".into(),
-        memory_mib: 81_559,
-        pci_address: None,
         nvlink_island: Some(index / 4),
         numa_node: Some(index / 4),
-        health: GpuHealth::Healthy,
-        health_reason: None,
-        mig: None,
-        driver: None,
-        compute_capability: None,
-        driver_version: None,
-        cdi_device: None,
-        nics: Vec::new(),
+        ..GpuInfo::new(GpuUuid(format!("GPU-{name}-{index}")), index, GpuVendor::Nvidia, "H100", 81_559)
     };
     NodeCapabilities {
         hostname: name.into(),

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use claw_proto::limits::CERTIFICATE_BACKDATED_S;
 use claw_proto::time::Timestamp;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -35,8 +36,6 @@ const FILE_NAME: &str = "ca.pem";
 /// Common name of every authority; the organization is the cluster's name.
 const COMMON_NAME: &str = "Clawbernetes CA";
 const CLUSTER_NAME_CHARS_MAX: usize = 64;
-/// How far validity begins before "now": nodes' clocks are not exact.
-pub(super) const CLOCK_SKEW_S: i64 = 300;
 /// 9999-12-31T23:59:59Z, the last second that a certificate can state.
 const LAST_SECOND: i64 = 253_402_300_799;
 
@@ -249,7 +248,7 @@ impl CertificateAuthority {
 
     /// When the authority was made, in whole seconds.
     pub fn created_at(&self) -> Timestamp {
-        self.not_before.plus_ms(CLOCK_SKEW_S * 1_000)
+        self.not_before.plus_ms(CERTIFICATE_BACKDATED_S * 1_000)
     }
 
     /// When the authority, and with it every certificate it signed, ends.
@@ -345,10 +344,10 @@ impl Span {
         let validity_ms = i64::try_from(validity.as_millis()).map_err(|_| refuse())?;
         let now_s = now.unix_ms().div_euclid(1_000);
         let last_second = now.plus_ms(validity_ms).unix_ms().div_euclid(1_000);
-        if now_s < CLOCK_SKEW_S || last_second <= now_s || last_second > LAST_SECOND {
+        if now_s < CERTIFICATE_BACKDATED_S || last_second <= now_s || last_second > LAST_SECOND {
             return Err(refuse());
         }
-        Ok(Self { first_second: now_s - CLOCK_SKEW_S, last_second })
+        Ok(Self { first_second: now_s - CERTIFICATE_BACKDATED_S, last_second })
     }
 
     /// The part of this span that lies within the authority's own.

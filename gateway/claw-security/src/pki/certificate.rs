@@ -1,5 +1,6 @@
 //! Certificates: what we issued, and who a peer is by its certificate.
 
+use claw_proto::limits::CERTIFICATE_BACKDATED_S;
 use claw_proto::time::Timestamp;
 use rustls_pki_types::CertificateDer;
 use x509_parser::certificate::X509Certificate;
@@ -7,7 +8,6 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::time::ASN1Time;
 
 use super::PkiError;
-use super::authority::CLOCK_SKEW_S;
 use crate::digest::Fingerprint;
 use crate::text::{ID_CHARS_MAX, is_identifier, to_hex};
 
@@ -83,7 +83,7 @@ pub fn peer_node_id(certs: &[CertificateDer<'_>]) -> Result<NodeIdentity, PkiErr
     Ok(NodeIdentity {
         node_id: node_id.to_owned(),
         serial_hex: serial_hex(certificate.raw_serial()),
-        issued_at: timestamp(certificate.validity().not_before).plus_ms(CLOCK_SKEW_S * 1_000),
+        issued_at: timestamp(certificate.validity().not_before).plus_ms(CERTIFICATE_BACKDATED_S * 1_000),
         not_after: timestamp(certificate.validity().not_after),
         fingerprint: Fingerprint::of(leaf),
     })

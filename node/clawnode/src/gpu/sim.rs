@@ -336,22 +336,10 @@ fn info(fleet: &SimFleet, node_name: &str, index: u32) -> GpuInfo {
         Links::Island(_) | Links::None => None,
     };
     GpuInfo {
-        uuid: uuid(node_name, index),
-        index,
-        vendor: fleet.model.vendor,
-        model: fleet.model.name.to_owned(),
-        memory_mib: fleet.model.memory_mib,
         pci_address: Some(format!("0000:{:02x}:00.0", 0x10 + index % 0xe0)),
         nvlink_island: island,
         numa_node: Some(if fleet.count > 1 { index / per_socket } else { 0 }),
-        health: GpuHealth::Healthy,
-        health_reason: None,
-        mig: None,
-        driver: None,
-        compute_capability: None,
-        driver_version: None,
-        cdi_device: None,
-        nics: Vec::new(),
+        ..GpuInfo::new(uuid(node_name, index), index, fleet.model.vendor, fleet.model.name, fleet.model.memory_mib)
     }
 }
 

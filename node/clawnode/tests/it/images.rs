@@ -11,7 +11,7 @@ use bollard::query_parameters::{
 use claw_proto::ids::GpuUuid;
 use claw_proto::message::{RegistryAuth, SecretBytes, StatusCause};
 use claw_proto::spec::{GpuVendor, PullPolicy};
-use claw_proto::topology::{GpuHealth, GpuInfo};
+use claw_proto::topology::GpuInfo;
 use clawnode::runtime::docker::engine::{Engine, EngineKind, connect};
 use clawnode::runtime::docker::gpu::{self, HostFolders};
 use clawnode::runtime::docker::images::{ImageError, ImageRequest, Images};
@@ -178,22 +178,8 @@ async fn the_least_recently_used_image_goes_and_one_in_use_stays() {
 
 fn vendor_gpu(cdi_device: &str) -> GpuInfo {
     GpuInfo {
-        uuid: GpuUuid("GPU-cdi".into()),
-        index: 0,
-        vendor: GpuVendor::Other,
-        model: "Test".into(),
-        memory_mib: 1,
-        pci_address: None,
-        nvlink_island: None,
-        numa_node: None,
-        health: GpuHealth::Healthy,
-        health_reason: None,
-        mig: None,
-        driver: None,
-        compute_capability: None,
-        driver_version: None,
         cdi_device: Some(cdi_device.into()),
-        nics: Vec::new(),
+        ..GpuInfo::new(GpuUuid("GPU-cdi".into()), 0, GpuVendor::Other, "Test", 1)
     }
 }
 

@@ -10,7 +10,7 @@ use claw_gateway::policy::Policy;
 use claw_gateway::{Caller, Command, Report};
 use claw_proto::ids::{GpuUuid, KeyId, NodeId};
 use claw_proto::spec::{GpuVendor, RuntimeKind};
-use claw_proto::topology::{GpuDriver, GpuHealth, GpuInfo, NodeCapabilities};
+use claw_proto::topology::{GpuDriver, GpuInfo, NodeCapabilities};
 use claw_security::auth::ApiKey;
 use claw_security::pki::{Authorities, JoinToken};
 use claw_storage::LogLimits;
@@ -146,22 +146,9 @@ impl Desk {
 
 fn h100x8(name: &str) -> NodeCapabilities {
     let gpu = |i: u32| GpuInfo {
-        uuid: GpuUuid(format!("GPU-{name}-{i}")),
-        index: i,
-        vendor: GpuVendor::Nvidia,
-        model: "H100".into(),
-        memory_mib: 81_559,
-        pci_address: None,
         nvlink_island: Some(i / 4),
         numa_node: Some(i / 4),
-        health: GpuHealth::Healthy,
-        health_reason: None,
-        mig: None,
-        driver: None,
-        compute_capability: None,
-        driver_version: None,
-        cdi_device: None,
-        nics: Vec::new(),
+        ..GpuInfo::new(GpuUuid(format!("GPU-{name}-{i}")), i, GpuVendor::Nvidia, "H100", 81_559)
     };
     NodeCapabilities {
         hostname: name.into(),

@@ -7,8 +7,9 @@ use claw_proto::ids::{Attempt, CountingIds, GpuUuid, KeyId, NodeId, TokenId, Wor
 use claw_proto::message::{NodeWorkloadState, RunningReport, StatusCause, StatusRecord};
 use claw_proto::spec::{GpuRequest, GpuVendor, Interconnect, OnPartition, Priority, RuntimeKind, WorkloadSpec};
 use claw_proto::time::Timestamp;
-use claw_proto::topology::{GpuDriver, GpuHealth, GpuInfo, NodeCapabilities};
+use claw_proto::topology::{GpuDriver, GpuInfo, NodeCapabilities};
 use claw_tools::access::{PrincipalKind, Role};
+use claw_tools::approvals::ApprovalDecision;
 use claw_tools::outcome::{Mode, Mutation, Outcome};
 use claw_tools::refusal::Refusal;
 
@@ -36,22 +37,9 @@ pub(super) fn mutation(mode: Mode, request_id: Option<&str>) -> Mutation {
 
 pub(super) fn h100x8(name: &str) -> NodeCapabilities {
     let gpu = |i: u32| GpuInfo {
-        uuid: GpuUuid(format!("GPU-{name}-{i}")),
-        index: i,
-        vendor: GpuVendor::Nvidia,
-        model: "H100".into(),
-        memory_mib: 81_559,
-        pci_address: None,
         nvlink_island: Some(i / 4),
         numa_node: Some(i / 4),
-        health: GpuHealth::Healthy,
-        health_reason: None,
-        mig: None,
-        driver: None,
-        compute_capability: None,
-        driver_version: None,
-        cdi_device: None,
-        nics: Vec::new(),
+        ..GpuInfo::new(GpuUuid(format!("GPU-{name}-{i}")), i, GpuVendor::Nvidia, "H100", 81_559)
     };
     NodeCapabilities {
         hostname: name.into(),
@@ -153,6 +141,31 @@ impl Fleet {
             secret_hash: Some("ab".repeat(32)),
         };
         self.run(command, &caller).map(outcome)
+    }
+
+    /// The long way, which every operation may take; another admin approves it where that is needed.
+    pub(super) fn plan_and_apply(&mut self, operation: Operation) -> Result<Outcome, Refusal> {
+        let planned = self.operate("root", operation, Mode::Plan, None)?;
+        let Some(plan) = planned.plan.clone() else { return Ok(planned) };
+        if let Some(approval_id) = plan.approval_id {
+            let carol = who("carol", Role::Admin, PrincipalKind::Person, self.now);
+            let decide = Command::ApprovalDecide {
+                approval_id,
+                decision: ApprovalDecision::Approve,
+                diff_hash: plan.diff_hash,
+                mutation: mutation(Mode::Apply, None),
+                args_hash: "h".into(),
+            };
+            self.run(decide, &carol)?;
+        }
+        let root = who("root", Role::Admin, PrincipalKind::Person, self.now);
+        let apply = Command::PlanApply {
+            plan_id: plan.plan_id,
+            mutation: mutation(Mode::Apply, None),
+            args_hash: "h".into(),
+            secret_hash: Some("ab".repeat(32)),
+        };
+        self.run(apply, &root).map(outcome)
     }
 
     pub(super) fn submit(&mut self, spec: WorkloadSpec) -> Outcome {

@@ -12,22 +12,8 @@ use super::*;
 
 fn gpu(uuid: &str, address: Option<&str>) -> GpuInfo {
     GpuInfo {
-        uuid: GpuUuid(uuid.to_owned()),
-        index: 0,
-        vendor: GpuVendor::Other,
-        model: "X".to_owned(),
-        memory_mib: 1,
         pci_address: address.map(str::to_owned),
-        nvlink_island: None,
-        numa_node: None,
-        health: GpuHealth::Healthy,
-        health_reason: None,
-        mig: None,
-        driver: None,
-        compute_capability: None,
-        driver_version: None,
-        cdi_device: None,
-        nics: Vec::new(),
+        ..GpuInfo::new(GpuUuid(uuid.to_owned()), 0, GpuVendor::Other, "X", 1)
     }
 }
 

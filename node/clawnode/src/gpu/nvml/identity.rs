@@ -6,7 +6,7 @@ use std::path::Path;
 use claw_proto::ids::GpuUuid;
 use claw_proto::limits::NAME_CHARS_MAX;
 use claw_proto::spec::GpuVendor;
-use claw_proto::topology::{GpuHealth, GpuInfo, MigSlice};
+use claw_proto::topology::{GpuInfo, MigSlice};
 use nvml_wrapper::enum_wrappers::device::{P2pCapabilitiesIndex, P2pStatus, TopologyLevel};
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::{Device, Nvml};
@@ -48,22 +48,13 @@ pub(super) fn identify(
     let place = address.as_deref().map(|address| topology::place(sysfs, address)).unwrap_or_default();
     let capability = device.cuda_compute_capability().ok();
     let gpu = GpuInfo {
-        uuid: GpuUuid(device.uuid()?),
-        index,
-        vendor: GpuVendor::Nvidia,
-        model: models::short(&name),
-        memory_mib,
         pci_address: address,
-        nvlink_island: None,
         numa_node: place.numa_node.or_else(|| device.numa_node_id().ok()),
-        health: GpuHealth::Healthy,
-        health_reason: None,
-        mig: None,
-        driver: None,
         compute_capability: capability.map(|capability| format!("{}.{}", capability.major, capability.minor)),
         driver_version: driver_version.map(str::to_owned),
         cdi_device: Some(format!("nvidia.com/gpu={index}")),
         nics: topology::nearest(&place, nics),
+        ..GpuInfo::new(GpuUuid(device.uuid()?), index, GpuVendor::Nvidia, models::short(&name), memory_mib)
     };
     let slices = slices(device, &gpu);
     Ok(Known { gpu, slices })

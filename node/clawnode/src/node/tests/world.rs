@@ -10,7 +10,7 @@ use claw_proto::message::{
 };
 use claw_proto::spec::{GpuVendor, OnPartition, RuntimeKind, WorkloadSpec};
 use claw_proto::time::Timestamp;
-use claw_proto::topology::{GpuDriver, GpuHealth, GpuInfo, NodeCapabilities};
+use claw_proto::topology::{GpuDriver, GpuInfo, NodeCapabilities};
 
 use crate::node::{
     Action, DurableChange, DurableState, Found, FoundWorkload, Input, Lease, Node, NodeIdentity, Now, RuntimeEvent,
@@ -92,22 +92,9 @@ pub(super) fn desired(workload: u8, attempt: u32, on_partition: OnPartition) -> 
 pub(super) fn capabilities() -> NodeCapabilities {
     let gpus = (0..2u8)
         .map(|n| GpuInfo {
-            uuid: gpu(n),
-            index: u32::from(n),
-            vendor: GpuVendor::Nvidia,
-            model: "H100".into(),
-            memory_mib: 81_559,
-            pci_address: None,
             nvlink_island: Some(0),
             numa_node: Some(0),
-            health: GpuHealth::Healthy,
-            health_reason: None,
-            mig: None,
-            driver: None,
-            compute_capability: None,
-            driver_version: None,
-            cdi_device: None,
-            nics: Vec::new(),
+            ..GpuInfo::new(gpu(n), u32::from(n), GpuVendor::Nvidia, "H100", 81_559)
         })
         .collect();
     NodeCapabilities {

@@ -295,28 +295,14 @@ fn device_nodes(folder: &Path, depth: usize) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use claw_proto::ids::GpuUuid;
-    use claw_proto::topology::GpuHealth;
 
     use super::*;
 
     fn gpu(uuid: &str, vendor: GpuVendor, cdi_device: Option<&str>) -> GpuInfo {
         GpuInfo {
-            uuid: GpuUuid(uuid.into()),
-            index: 0,
-            vendor,
-            model: "X".into(),
-            memory_mib: 1,
             pci_address: Some("0000:C1:00.0".into()),
-            nvlink_island: None,
-            numa_node: None,
-            health: GpuHealth::Healthy,
-            health_reason: None,
-            mig: None,
-            driver: None,
-            compute_capability: None,
-            driver_version: None,
             cdi_device: cdi_device.map(ToOwned::to_owned),
-            nics: Vec::new(),
+            ..GpuInfo::new(GpuUuid(uuid.into()), 0, vendor, "X", 1)
         }
     }
 
