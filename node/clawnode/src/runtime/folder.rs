@@ -88,6 +88,21 @@ impl Folder {
         self.root.join("work")
     }
 
+    /// Removes it with everything in it; one that is not there is fine.
+    pub(super) fn remove(&self) -> io::Result<()> {
+        match std::fs::remove_dir_all(&self.root) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            result => result,
+        }
+    }
+
+    /// The same where nobody waits for the result.
+    pub(super) fn remove_or_warn(&self) {
+        if let Err(error) = self.remove() {
+            tracing::warn!(%error, folder = %self.root.display(), "an attempt's folder could not be removed");
+        }
+    }
+
     /// Whether it is that of a container.
     pub(super) fn is_container(&self) -> bool {
         crate::files::read_json::<SpecFile>(&self.spec())
@@ -201,6 +216,21 @@ pub(super) struct ExitFile {
     pub(super) exit_code: Option<i32>,
     pub(super) signal: Option<i32>,
     pub(super) at: Timestamp,
+}
+
+impl ExitFile {
+    /// Adds something that is worth knowing about the end.
+    pub(super) fn add_detail(&mut self, text: &str) {
+        add_detail(&mut self.detail, text);
+    }
+}
+
+/// Appends to what is told already.
+pub(super) fn add_detail(detail: &mut String, text: &str) {
+    if !detail.is_empty() {
+        detail.push_str("; ");
+    }
+    detail.push_str(text);
 }
 
 impl From<ExitFile> for WorkloadEnd {

@@ -187,13 +187,7 @@ impl Runtime for SimRuntime {
 
     fn remove(&mut self, key: Key) {
         self.attempts.remove(&key);
-        let folder = Folder::of(&self.options.workloads, key);
-        match fs::remove_dir_all(folder.root()) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                warn!(%error, "an attempt's folder could not be removed");
-            }
-            Ok(()) | Err(_) => {}
-        }
+        Folder::of(&self.options.workloads, key).remove_or_warn();
     }
 
     fn set_log_bytes_max(&mut self, bytes_max: u64) {
@@ -245,10 +239,7 @@ impl Run {
     }
 
     fn prepare(&self, folder: &Folder) -> io::Result<()> {
-        match fs::remove_dir_all(folder.root()) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            Ok(()) | Err(_) => {}
-        }
+        folder.remove()?;
         create_folder(&folder.logs(), 0o711)?;
         replace_json(&folder.sim(), self.workload.as_ref(), Durability::Cached)
     }

@@ -9,13 +9,14 @@ use claw_proto::topology::GpuInfo;
 use tracing::warn;
 
 use super::attempt::Refusal;
-use super::cache::{Cache, CacheError};
+use super::cache::{Cache, Manifest};
 use super::engine::Engine;
 use super::gpu::{self, ExpectedDevices, GpuError, HostFolders};
 use super::plan::Attachments;
 use super::volumes::{self, VolumeError, VolumesConfig};
-use crate::node::{Found, FoundWorkload};
+use crate::node::{Found, FoundWorkload, WorkloadEnd};
 use crate::runtime::Key;
+use crate::runtime::folder::add_detail;
 
 /// Takes everything that a workload asks for.
 ///
@@ -72,41 +73,56 @@ pub(super) fn holder(key: Key) -> String {
     format!("{}.{}", key.0, key.1.0)
 }
 
-/// Gives back what an attempt that is over held: a cache that it filled is sealed
-/// if it ended well. What to tell about that, if anything.
-pub(super) async fn give_back(cache: Option<Cache>, key: Key, ended_well: bool) -> Option<Result<String, String>> {
-    let cache = cache?;
-    let give = move || -> Result<Option<String>, CacheError> {
-        let user = holder(key);
-        let sealed = cache.filled(&user, ended_well);
-        cache.release(&user)?;
-        let told = |n_files, mib| format!("the cache is filled: {n_files} files, {mib} MiB");
-        Ok(sealed?.map(|manifest| told(manifest.n_files, manifest.bytes / (1024 * 1024))))
-    };
-    match tokio::task::spawn_blocking(give).await {
-        Ok(Ok(told)) => told.map(Ok),
-        Ok(Err(error)) => Some(Err(format!("the cache was not filled: {error}"))),
-        Err(error) => Some(Err(format!("the cache was not filled: {error}"))),
+/// Gives back what an attempt that is over held. Caches that it filled are sealed if
+/// it ended well; one that was to be filled and was not is its failure.
+pub(super) async fn give_back(cache: Option<Cache>, key: Key, end: WorkloadEnd) -> WorkloadEnd {
+    let Some(cache) = cache else { return end };
+    let before = end.clone();
+    match tokio::task::spawn_blocking(move || given_back(&cache, key, end)).await {
+        Ok(end) => end,
+        Err(error) => not_filled(before, key, &error),
     }
+}
+
+fn given_back(cache: &Cache, key: Key, mut end: WorkloadEnd) -> WorkloadEnd {
+    let user = holder(key);
+    match cache.filled(&user, end.state == NodeWorkloadState::Completed) {
+        Ok(sealed) => {
+            for (name, Manifest { n_files, bytes, .. }) in sealed {
+                let mib = bytes / (1024 * 1024);
+                add_detail(&mut end.detail, &format!("cache {name} is filled: {n_files} files, {mib} MiB"));
+            }
+        }
+        Err(error) => end = not_filled(end, key, &error),
+    }
+    if let Err(error) = cache.release(&user) {
+        warn!(%error, user, "a cache could not be given back");
+    }
+    end
+}
+
+fn not_filled(mut end: WorkloadEnd, key: Key, why: &dyn std::fmt::Display) -> WorkloadEnd {
+    warn!(workload_id = %key.0, %why, "the cache was not filled");
+    if end.state == NodeWorkloadState::Completed {
+        (end.state, end.cause) = (NodeWorkloadState::Failed, StatusCause::VolumeRefused);
+        end.detail = format!("the cache was not filled: {why}");
+    }
+    end
 }
 
 /// Gives back what ended while the agent was away, and forgets holders that the node
 /// does not know any more.
-pub(super) fn recover(cache: Option<&Cache>, found: &[FoundWorkload]) {
+pub(super) fn recover(cache: Option<&Cache>, found: &mut [FoundWorkload]) {
     let Some(cache) = cache else { return };
     let mut alive = BTreeSet::new();
     for one in found {
-        let user = holder((one.workload.workload_id, one.workload.attempt));
-        let ended_well = match &one.found {
+        let key = (one.workload.workload_id, one.workload.attempt);
+        match &mut one.found {
             Found::Live { .. } => {
-                alive.insert(user);
-                continue;
+                alive.insert(holder(key));
             }
-            Found::Ended(end) => end.state == NodeWorkloadState::Completed,
-            Found::NeverStarted => false,
-        };
-        if let Err(error) = cache.filled(&user, ended_well) {
-            warn!(%error, user, "the cache was not filled");
+            Found::Ended(end) => *end = given_back(cache, key, end.clone()),
+            Found::NeverStarted => {}
         }
     }
     if let Err(error) = cache.recover(&alive) {

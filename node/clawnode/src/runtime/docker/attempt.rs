@@ -55,8 +55,7 @@ pub(super) async fn start(shared: Arc<Shared>, workload: Arc<DesiredWorkload>, o
         Ok(prepared) => prepared,
         Err(end) => {
             secrets::remove(&shared.secrets(key));
-            attach::give_back(shared.cache.clone(), key, false).await;
-            reporter.ended(end).await;
+            reporter.ended(attach::give_back(shared.cache.clone(), key, end).await).await;
             return;
         }
     };
@@ -72,9 +71,9 @@ pub(super) async fn start(shared: Arc<Shared>, workload: Arc<DesiredWorkload>, o
         Err(error) => {
             warn!(%error, workload_id = %key.0, "a supervisor could not be started");
             secrets::remove(&shared.secrets(key));
-            attach::give_back(shared.cache.clone(), key, false).await;
             let detail = format!("the supervisor could not be started: {error}");
-            watch.reporter.ended(WorkloadEnd::of(NodeWorkloadState::Failed, StatusCause::StartFailed, detail)).await;
+            let end = WorkloadEnd::of(NodeWorkloadState::Failed, StatusCause::StartFailed, detail);
+            watch.reporter.ended(attach::give_back(shared.cache.clone(), key, end).await).await;
         }
     }
 }
@@ -96,7 +95,8 @@ async fn until_over(shared: &Shared, mut watch: Watch) {
             Ok(Some(exit)) => {
                 watch.report_short_run().await;
                 secrets::remove(&shared.secrets(watch.reporter.key));
-                watch.reporter.ended(given_back(shared, watch.reporter.key, exit).await.into()).await;
+                let end = attach::give_back(shared.cache.clone(), watch.reporter.key, exit.into()).await;
+                watch.reporter.ended(end).await;
                 return;
             }
             Ok(None) => {}
@@ -116,21 +116,6 @@ async fn until_over(shared: &Shared, mut watch: Watch) {
             pause_ms = (pause_ms * 2).min(REPLACE_MS_MAX);
         }
     }
-}
-
-/// A cache that was to be filled and was not is a failure of the one who filled it.
-async fn given_back(shared: &Shared, key: Key, mut exit: ExitFile) -> ExitFile {
-    let ended_well = exit.state == NodeWorkloadState::Completed;
-    match attach::give_back(shared.cache.clone(), key, ended_well).await {
-        Some(Ok(told)) if exit.detail.is_empty() => exit.detail = told,
-        Some(Ok(told)) => exit.detail = format!("{}; {told}", exit.detail),
-        Some(Err(told)) if ended_well => {
-            (exit.state, exit.cause, exit.detail) = (NodeWorkloadState::Failed, StatusCause::VolumeRefused, told);
-        }
-        Some(Err(told)) => warn!(workload_id = %key.0, told, "a cache could not be given back"),
-        None => {}
-    }
-    exit
 }
 
 async fn asked_to_stop(mut orders: watch::Receiver<Orders>) -> StatusCause {

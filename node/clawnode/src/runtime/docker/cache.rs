@@ -93,6 +93,18 @@ pub enum CacheError {
         /// What could be made free.
         room_mib: u64,
     },
+    /// The disk would be too full with it.
+    #[error(
+        "with cache {name} {free_mib} MiB of the disk are free, and {least_mib} MiB must be left (runtime.docker.cache.disk_free_mib_min); nothing unused is left to remove"
+    )]
+    DiskFull {
+        /// Which one.
+        name: String,
+        /// What is free while it is staged.
+        free_mib: u64,
+        /// What must be.
+        least_mib: u64,
+    },
     /// It holds something that is neither file, folder nor link.
     #[error("{path} is no file, folder or symbolic link, or too deep")]
     Special {
@@ -257,24 +269,39 @@ impl Cache {
         })
     }
 
-    /// The writer is over: what it filled becomes the cache if it ended well, and is
-    /// thrown away if not. `None` if it filled nothing.
+    /// The writer is over: what it filled becomes caches if it ended well, and is
+    /// thrown away if not. Returns what was sealed, by name.
     ///
     /// # Errors
-    /// [`CacheError`]; then nothing was sealed.
-    pub fn filled(&self, writer: &str, ended_well: bool) -> Result<Option<Manifest>, CacheError> {
+    /// The first [`CacheError`]; that cache was not sealed, the writer's others are.
+    pub fn filled(&self, writer: &str, ended_well: bool) -> Result<Vec<(String, Manifest)>, CacheError> {
         self.change(|cache, uses| {
-            let Some(name) = uses.writers.iter().find(|(_, by)| *by == writer).map(|(name, _)| name.clone()) else {
-                return Ok(None);
-            };
-            let staging = cache.root.join("staging").join(&name);
-            let sealed = if ended_well { cache.seal(uses, &name, writer, false).map(Some) } else { Ok(None) };
-            uses.writers.remove(&name);
-            if staging.exists() {
-                remove_tree(&staging)?;
+            let names = uses.writers.iter().filter(|(_, by)| *by == writer).map(|(name, _)| name.clone());
+            let (mut sealed, mut failed) = (Vec::new(), None);
+            for name in names.collect::<Vec<_>>() {
+                match cache.end_filling(uses, &name, writer, ended_well) {
+                    Ok(manifest) => sealed.extend(manifest.map(|manifest| (name, manifest))),
+                    Err(error) => failed = failed.or(Some(error)),
+                }
             }
-            sealed
+            failed.map_or(Ok(sealed), Err)
         })
+    }
+
+    fn end_filling(
+        &self,
+        uses: &mut Uses,
+        name: &str,
+        writer: &str,
+        ended_well: bool,
+    ) -> Result<Option<Manifest>, CacheError> {
+        let staging = self.root.join("staging").join(name);
+        let sealed = if ended_well { self.seal(uses, name, writer, false).map(Some) } else { Ok(None) };
+        uses.writers.remove(name);
+        if staging.exists() {
+            remove_tree(&staging)?;
+        }
+        sealed
     }
 
     /// A reader is over.
@@ -427,7 +454,8 @@ impl Cache {
         let bytes_max = self.config.mib_max.map(|mib| mib.saturating_mul(MIB));
         let is_replaced = |one: &Stored| one.id == name && readers_of(uses, name).is_empty();
         stored.retain(|one| !is_replaced(one));
-        let (free, least) = (free_bytes(&self.root).map_err(at(&self.root))?, self.config.disk_free_mib_min * MIB);
+        let free = free_bytes(&self.root).map_err(at(&self.root))?;
+        let least = self.config.disk_free_mib_min.saturating_mul(MIB);
         // What is staged lies on the disk already.
         let limits = Limits {
             bytes_max: bytes_max.map(|most| most.saturating_sub(bytes)),
@@ -440,6 +468,10 @@ impl Cache {
         let room = bytes_max.map_or(u64::MAX, |most| most.saturating_sub(total - freed));
         if bytes > room {
             return Err(CacheError::TooLarge { name: name.to_owned(), mib: bytes.div_ceil(MIB), room_mib: room / MIB });
+        }
+        if freed < limits.bytes_short {
+            let (name, free_mib) = (name.to_owned(), free / MIB);
+            return Err(CacheError::DiskFull { name, free_mib, least_mib: self.config.disk_free_mib_min });
         }
         for removal in plan {
             tracing::info!(cache = removal.id, mib = removal.bytes / MIB, "an unused cache was removed");
@@ -491,7 +523,8 @@ pub fn free_bytes(path: &Path) -> io::Result<u64> {
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
-fn hexadecimal(bytes: &[u8]) -> String {
+/// Lower-case hexadecimal digits.
+pub(super) fn hexadecimal(bytes: &[u8]) -> String {
     let digit = |nibble: u8| char::from_digit(u32::from(nibble), 16).unwrap_or('0');
     bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }

@@ -14,7 +14,7 @@ use claw_proto::message::{NodeWorkloadState, StatusCause};
 use claw_proto::time::Timestamp;
 use futures_util::StreamExt as _;
 
-use super::engine::{self, Engine};
+use super::engine;
 use super::gpu::{ExpectedDevices, is_about_gpus};
 use super::plan::{LABEL_ATTEMPT, LABEL_NODE, LABEL_WORKLOAD, container_name};
 use crate::clock;
@@ -54,7 +54,8 @@ pub(super) enum Seen {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Exited {
     pub(super) id: String,
-    pub(super) code: i64,
+    /// None if the engine does not say.
+    pub(super) code: Option<i64>,
     pub(super) out_of_memory: bool,
     pub(super) error: String,
     pub(super) at: Option<Timestamp>,
@@ -82,19 +83,25 @@ impl Exited {
     /// As a final record. The engine tells a program that a signal ended and
     /// one that returned 128 + n by the same number.
     pub(super) fn judge(self, by_us: Option<StatusCause>, killed_for_memory: bool) -> ExitFile {
-        let signal = self.code - SIGNAL_BASE;
-        let signal = (1..=SIGNAL_MAX).contains(&signal).then(|| i32::try_from(signal).ok()).flatten();
-        let exit_code = if signal.is_some() { None } else { i32::try_from(self.code).ok() };
-        let out_of_memory = (self.out_of_memory || killed_for_memory) && self.code != 0;
-        let (state, cause) = match by_us {
-            Some(cause) => (NodeWorkloadState::Stopped, cause),
-            None if out_of_memory => (NodeWorkloadState::Failed, StatusCause::OutOfMemory),
-            None if signal.is_some() => (NodeWorkloadState::Failed, StatusCause::Signaled),
-            None if self.code == 0 => (NodeWorkloadState::Completed, StatusCause::Exited),
-            None => (NodeWorkloadState::Failed, StatusCause::Exited),
+        let signal = self.code.map(|code| code - SIGNAL_BASE).filter(|signal| (1..=SIGNAL_MAX).contains(signal));
+        let signal = signal.and_then(|signal| i32::try_from(signal).ok());
+        let exit_code = self.code.filter(|_| signal.is_none()).and_then(|code| i32::try_from(code).ok());
+        let out_of_memory = (self.out_of_memory || killed_for_memory) && self.code != Some(0);
+        let (state, cause) = match (by_us, self.code) {
+            (Some(cause), _) => (NodeWorkloadState::Stopped, cause),
+            (None, _) if out_of_memory => (NodeWorkloadState::Failed, StatusCause::OutOfMemory),
+            (None, _) if signal.is_some() => (NodeWorkloadState::Failed, StatusCause::Signaled),
+            (None, Some(0)) => (NodeWorkloadState::Completed, StatusCause::Exited),
+            (None, Some(_)) => (NodeWorkloadState::Failed, StatusCause::Exited),
+            // Nothing is known of how it went, so it did not go well.
+            (None, None) => (NodeWorkloadState::Lost, StatusCause::EngineFailed),
         };
         let at = self.at.unwrap_or_else(clock::wall);
-        ExitFile { exit_code, signal, ..exit_of(state, cause, self.error, at) }
+        let mut exit = ExitFile { exit_code, signal, ..exit_of(state, cause, self.error, at) };
+        if self.code.is_none() {
+            exit.add_detail("the engine does not tell its exit code");
+        }
+        exit
     }
 }
 
@@ -123,15 +130,14 @@ fn seen(found: ContainerInspectResponse, node_id: &str) -> Seen {
     }
     let ports = published(&found);
     let state = found.state.unwrap_or_default();
-    match state.status {
+    let runs = matches!(
+        state.status,
         Some(
-            ContainerStateStatusEnum::RUNNING | ContainerStateStatusEnum::PAUSED | ContainerStateStatusEnum::RESTARTING,
-        ) => Seen::Running {
-            pid: state.pid.and_then(|pid| i32::try_from(pid).ok()).unwrap_or(0),
-            id: found.id.unwrap_or_default(),
-            ports,
-        },
-        _ if state.running == Some(true) => Seen::Running {
+            ContainerStateStatusEnum::RUNNING | ContainerStateStatusEnum::PAUSED | ContainerStateStatusEnum::RESTARTING
+        )
+    );
+    match state.status {
+        _ if runs || state.running == Some(true) => Seen::Running {
             pid: state.pid.and_then(|pid| i32::try_from(pid).ok()).unwrap_or(0),
             id: found.id.unwrap_or_default(),
             ports,
@@ -141,7 +147,7 @@ fn seen(found: ContainerInspectResponse, node_id: &str) -> Seen {
         _ if state.finished_at.as_deref().is_none_or(|at| at.starts_with("0001")) => Seen::Created,
         _ => Seen::Ended(Exited {
             id: found.id.unwrap_or_default(),
-            code: state.exit_code.unwrap_or(0),
+            code: state.exit_code,
             out_of_memory: state.oom_killed.unwrap_or(false),
             error: state.error.unwrap_or_default(),
             at: state.finished_at.and_then(|at| at.parse().ok()),
@@ -173,7 +179,6 @@ fn published(found: &ContainerInspectResponse) -> String {
 /// started is removed.
 pub(super) async fn create_and_start(
     docker: &Docker,
-    _engine: &Engine,
     container: &ContainerFile,
     is_created: bool,
 ) -> Result<(), StartFault> {
@@ -288,9 +293,11 @@ mod tests {
 
     #[test]
     fn ends_are_told_apart() {
-        use NodeWorkloadState::{Completed, Failed, Stopped};
+        use NodeWorkloadState::{Completed, Failed, Lost, Stopped};
         let exited =
             |code, out_of_memory| Exited { id: String::new(), code, out_of_memory, error: String::new(), at: None };
+        let unknown = exited(None, false);
+        let exited = |code, out_of_memory| exited(Some(code), out_of_memory);
         let check = |exited: Exited, by_us, oom| {
             let ExitFile { state, cause, exit_code, signal, .. } = exited.judge(by_us, oom);
             (state, cause, exit_code, signal)
@@ -304,5 +311,6 @@ mod tests {
         let stop = Some(StatusCause::StopRequested);
         assert_eq!(check(exited(7, false), stop, false), (Stopped, StatusCause::StopRequested, Some(7), None));
         assert_eq!(check(exited(255, false), None, false), (Failed, StatusCause::Exited, Some(255), None));
+        assert_eq!(check(unknown, None, false), (Lost, StatusCause::EngineFailed, None, None), "no code is no success");
     }
 }

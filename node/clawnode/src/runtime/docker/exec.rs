@@ -14,7 +14,7 @@ use crate::runtime::folder::ContainerFile;
 use crate::runtime::process::proc_table;
 use crate::runtime::{ExecOrder, ExecResult, TaskFault};
 
-/// After the output's end the exit code is there within this time, milliseconds.
+/// A command that was killed is gone within this time, milliseconds.
 const EXIT_WAIT_MS: u64 = 5_000;
 const EXIT_LOOK_MS: u64 = 20;
 /// Capacity for one piece of output, bytes.
@@ -74,7 +74,8 @@ pub(super) async fn exec(
         return Err(TaskFault { code: TaskErrorCode::Internal, message: "the engine did not attach".to_owned() });
     };
     let (mut stdout, mut stderr) = (Kept::default(), Kept::default());
-    let reading = async {
+    let mut is_broken = false;
+    let over = async {
         while let Some(piece) = output.next().await {
             match piece {
                 Ok(LogOutput::StdErr { message }) => stderr.take(&message, order.output_bytes_max),
@@ -84,17 +85,25 @@ pub(super) async fn exec(
                 Ok(LogOutput::StdIn { .. }) => {}
                 Err(error) => {
                     tracing::debug!(%error, "the output of a command broke off");
+                    is_broken = true;
                     break;
                 }
             }
         }
+        // A command may close its output and run on.
+        exit_code(docker, &id.id).await
     };
-    let timed_out = tokio::time::timeout(Duration::from_millis(order.timeout_ms), reading).await.is_err();
-    if timed_out {
+    let over = tokio::time::timeout(Duration::from_millis(order.timeout_ms), over).await;
+    let timed_out = over.is_err();
+    let exit_code = if let Ok(exit_code) = over {
+        exit_code?
+    } else {
         kill(docker, &id.id, &container_id).await;
-    }
-    let exit_code = exit_code(docker, &id.id).await?.filter(|_| !timed_out);
-    let truncated = stdout.is_cut || stderr.is_cut;
+        let gone = tokio::time::timeout(Duration::from_millis(EXIT_WAIT_MS), exit_code(docker, &id.id)).await;
+        gone.map_err(|_| runs_on())??;
+        None
+    };
+    let truncated = is_broken || stdout.is_cut || stderr.is_cut;
     Ok(ExecResult { exit_code, timed_out, stdout: stdout.bytes, stderr: stderr.bytes, truncated })
 }
 
@@ -102,16 +111,20 @@ async fn inspect(docker: &Docker, id: &str) -> Result<ExecInspectResponse, TaskF
     docker.inspect_exec(id).await.map_err(|error| internal(&error))
 }
 
-/// The exit code; none if it runs on.
+fn runs_on() -> TaskFault {
+    let message = "its time is over, and it could not be ended: it may run on".to_owned();
+    TaskFault { code: TaskErrorCode::Internal, message }
+}
+
+/// Waits until it is over; the exit code, if the engine tells one.
 async fn exit_code(docker: &Docker, id: &str) -> Result<Option<i32>, TaskFault> {
-    for _ in 0..EXIT_WAIT_MS / EXIT_LOOK_MS {
+    loop {
         let state = inspect(docker, id).await?;
         if state.running != Some(true) {
             return Ok(state.exit_code.and_then(|code| i32::try_from(code).ok()));
         }
         tokio::time::sleep(Duration::from_millis(EXIT_LOOK_MS)).await;
     }
-    Ok(None)
 }
 
 /// No engine ends a command by itself; its process and what it started are

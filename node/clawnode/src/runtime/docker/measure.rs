@@ -33,7 +33,8 @@ pub(super) struct Meter {
 }
 
 impl Meter {
-    /// Measures these containers; one that does not answer is left out.
+    /// Measures these containers; one that does not answer, or whose use of CPU time is
+    /// not known before it is read a second time, is left out.
     pub(super) async fn measure(&mut self, docker: &Docker, keys: &[(Key, bool)]) -> BTreeMap<Key, WorkloadMetrics> {
         let readings = futures_util::stream::iter(keys.iter().copied())
             .map(|(key, is_limited)| async move { (key, is_limited, read(docker, key).await) })
@@ -44,7 +45,7 @@ impl Meter {
         for (key, is_limited, stats) in readings {
             let Some(stats) = stats else { continue };
             let now = CpuTime { used_ns: used_ns(&stats), at: Instant::now() };
-            let before = self.before.insert(key, now);
+            let Some(before) = self.before.insert(key, now) else { continue };
             measured.insert(key, metrics(key, is_limited, &stats, cpu_percent(before, now)));
         }
         measured
@@ -71,8 +72,7 @@ fn used_ns(stats: &ContainerStatsResponse) -> u64 {
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "a percentage needs no more digits")]
-fn cpu_percent(before: Option<CpuTime>, now: CpuTime) -> f32 {
-    let Some(before) = before else { return 0.0 };
+fn cpu_percent(before: CpuTime, now: CpuTime) -> f32 {
     let elapsed_ns = (now.at - before.at).as_nanos() as f64;
     if elapsed_ns <= 0.0 {
         return 0.0;

@@ -49,7 +49,7 @@ use self::config::DockerConfig;
 use self::engine::EngineWatch;
 use self::images::Images;
 use self::measure::Meter;
-use super::folder::{ContainerFile, Folder, SpecFile, StopFile};
+use super::folder::{ContainerFile, Folder, SpecFile};
 use super::process::Orders;
 use super::{Availability, ExecOrder, Key, ReadOrder, Runtime, TaskFault};
 use crate::clock;
@@ -240,11 +240,10 @@ impl Runtime for DockerRuntime {
     }
 
     fn recover(&mut self, known: &[Arc<DesiredWorkload>]) -> Vec<FoundWorkload> {
-        let found = sweep::recover(&self.shared, known);
-        attach::recover(self.shared.cache.as_ref(), &found);
+        let mut found = sweep::recover(&self.shared, known);
+        attach::recover(self.shared.cache.as_ref(), &mut found);
         for one in &found {
-            let is_live = matches!(one.found, crate::node::Found::Live { .. });
-            if is_live {
+            if matches!(one.found, crate::node::Found::Live { .. }) {
                 self.adopted(&one.workload);
             }
         }
@@ -266,10 +265,7 @@ impl Runtime for DockerRuntime {
 
     fn stop(&mut self, key: Key, grace_ms: u64, cause: StatusCause) {
         let kill_at_ms = clock::boot_ms().saturating_add(grace_ms);
-        self.order(key, |orders| {
-            let stop = orders.stop.get_or_insert(StopFile { kill_at_ms, cause });
-            stop.kill_at_ms = stop.kill_at_ms.min(kill_at_ms);
-        });
+        self.order(key, |orders| orders.stop(kill_at_ms, cause));
     }
 
     fn renew_lease(&mut self, key: Key, lease: Lease) {
@@ -287,12 +283,7 @@ impl Runtime for DockerRuntime {
             return;
         }
         secrets::remove(&self.shared.secrets(key));
-        match std::fs::remove_dir_all(folder.root()) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                tracing::warn!(%error, folder = %folder.root().display(), "an attempt's folder could not be removed");
-            }
-            Ok(()) | Err(_) => {}
-        }
+        folder.remove_or_warn();
     }
 
     fn set_log_bytes_max(&mut self, bytes_max: u64) {

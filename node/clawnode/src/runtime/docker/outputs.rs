@@ -20,6 +20,7 @@ use futures_util::{Stream, StreamExt as _};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 
+use super::cache::hexadecimal;
 use super::container::status_of;
 use crate::files::create_folder;
 use crate::runtime::TaskFault;
@@ -71,9 +72,10 @@ fn download(docker: &Docker, name: &str, path: &Path) -> Archive {
     Box::pin(docker.download_from_container(name, Some(options)))
 }
 
-/// Reads pieces that come through a channel; for a thread that may wait.
+/// Reads pieces that come through a channel; for a thread that may wait. That the
+/// archive broke off is an error: else what came of it would pass for the whole.
 struct Pieces {
-    pieces: mpsc::Receiver<Bytes>,
+    pieces: mpsc::Receiver<io::Result<Bytes>>,
     rest: Bytes,
 }
 
@@ -81,7 +83,7 @@ impl Read for Pieces {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.rest.is_empty() {
             match self.pieces.blocking_recv() {
-                Some(piece) => self.rest = piece,
+                Some(piece) => self.rest = piece?,
                 None => return Ok(0),
             }
         }
@@ -105,13 +107,8 @@ async fn read_archive<T: Send + 'static>(
     let (sender, pieces) = mpsc::channel(PIECES_MAX);
     let reader = tokio::task::spawn_blocking(move || read(Pieces { pieces, rest: first }));
     while let Some(piece) = archive.next().await {
-        match piece {
-            Ok(piece) => {
-                if sender.send(piece).await.is_err() {
-                    break;
-                }
-            }
-            Err(error) => tracing::warn!(%error, "an archive broke off"),
+        if sender.send(piece.map_err(io::Error::other)).await.is_err() {
+            break;
         }
     }
     drop(sender);
@@ -168,6 +165,9 @@ fn read_entry(pieces: impl Read, offset: u64, bytes_max: u64) -> Result<OutputCo
         let skipped = io::copy(&mut (&mut first).take(offset), &mut io::sink()).map_err(|error| broken(&error))?;
         let mut bytes = Vec::new();
         (&mut first).take(bytes_max).read_to_end(&mut bytes).map_err(|error| broken(&error))?;
+        if (bytes.len() as u64) < bytes_max.min(total_bytes.saturating_sub(skipped)) {
+            return Err(broken(&io::ErrorKind::UnexpectedEof.into()));
+        }
         return Ok(piece_of(bytes, skipped, total_bytes));
     }
     if !kind.is_dir() {
@@ -205,17 +205,9 @@ fn special() -> TaskFault {
     TaskFault { code: TaskErrorCode::Refused, message }
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        text.push(char::from_digit(u32::from(byte >> 4), 16).unwrap_or('0'));
-        text.push(char::from_digit(u32::from(byte & 15), 16).unwrap_or('0'));
-        text
-    })
-}
-
 fn piece_of(bytes: Vec<u8>, offset: u64, total_bytes: u64) -> OutputContent {
     let is_whole = offset == 0 && bytes.len() as u64 == total_bytes;
-    let sha256 = is_whole.then(|| hex(&Sha256::digest(&bytes)));
+    let sha256 = is_whole.then(|| hexadecimal(&Sha256::digest(&bytes)));
     OutputContent::File { bytes, offset, total_bytes, sha256 }
 }
 
@@ -266,11 +258,16 @@ struct Budget {
     n_files: usize,
 }
 
-/// Collects the declared outputs of an ended container; returns notes for its log.
-pub(super) async fn collect(docker: &Docker, container: &ContainerFile, wanted: &[String]) -> Vec<String> {
-    let mut notes = Vec::new();
+/// Collects the declared outputs of an ended container; returns what is to be told of
+/// each, as an error if it is not there as a whole.
+pub(super) async fn collect(
+    docker: &Docker,
+    container: &ContainerFile,
+    wanted: &[String],
+) -> Vec<Result<String, String>> {
+    let mut told = Vec::new();
     if let Err(error) = create_folder(&container.outputs, 0o700) {
-        return vec![format!("outputs could not be collected: {error}")];
+        return vec![Err(format!("outputs could not be collected: {error}"))];
     }
     let mut budget = Budget { n_bytes: container.outputs_bytes_max, n_files: FILES_MAX };
     for output in wanted {
@@ -283,27 +280,17 @@ pub(super) async fn collect(docker: &Docker, container: &ContainerFile, wanted: 
             let result = extract(pieces, &above, &mut left);
             (left, result)
         });
-        match tokio::time::timeout(Duration::from_millis(COLLECT_TIMEOUT_MS), work).await {
+        let failed = |why: &dyn std::fmt::Display| Err(format!("output {output} could not be collected: {why}"));
+        told.push(match tokio::time::timeout(Duration::from_millis(COLLECT_TIMEOUT_MS), work).await {
             Ok(Ok((left, result))) => {
                 budget = left;
-                match result {
-                    Ok(Collected { n_files, n_bytes, n_passed, is_cut }) => {
-                        let passed = if n_passed > 0 {
-                            format!(", {n_passed} links or special files passed over")
-                        } else {
-                            String::new()
-                        };
-                        let cut = if is_cut { ", cut: over the node's limit (outputs_mib_max)" } else { "" };
-                        notes.push(format!("output {output} collected: {n_files} files, {n_bytes} bytes{passed}{cut}"));
-                    }
-                    Err(error) => notes.push(format!("output {output} could not be collected: {error}")),
-                }
+                result.map_or_else(|error| failed(&error), |collected| collected.told(output))
             }
-            Ok(Err(fault)) => notes.push(format!("output {output} could not be collected: {}", fault.message)),
-            Err(_) => notes.push(format!("output {output} could not be collected in time")),
-        }
+            Ok(Err(fault)) => failed(&fault.message),
+            Err(_) => failed(&"it took too long"),
+        });
     }
-    notes
+    told
 }
 
 /// What was taken from one archive.
@@ -313,6 +300,16 @@ struct Collected {
     n_bytes: u64,
     n_passed: usize,
     is_cut: bool,
+}
+
+impl Collected {
+    fn told(&self, output: &str) -> Result<String, String> {
+        let Self { n_files, n_bytes, n_passed, is_cut } = self;
+        let passed =
+            if *n_passed > 0 { format!(", {n_passed} links or special files passed over") } else { String::new() };
+        let text = format!("output {output} collected: {n_files} files, {n_bytes} bytes{passed}");
+        if *is_cut { Err(format!("{text}, cut: over the node's limit (outputs_mib_max)")) } else { Ok(text) }
+    }
 }
 
 /// Writes the plain files and folders of an archive below `above`.
@@ -348,6 +345,9 @@ fn extract(pieces: impl Read, above: &Path, budget: &mut Budget) -> io::Result<C
         }
         let mut file = File::create(&target)?;
         let n_bytes = io::copy(&mut entry, &mut file)?;
+        if n_bytes != entry.size() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
         file.flush()?;
         budget.n_bytes = budget.n_bytes.saturating_sub(n_bytes);
         collected.n_files += 1;
@@ -426,6 +426,26 @@ mod tests {
         assert_eq!(fs::read(inside.join("out/good")).unwrap(), b"good");
         assert!(inside.join("out/link").is_dir() && !folder.path().join("escaped").exists());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_broke_off_does_not_pass_for_the_whole() {
+        let whole = archive(|builder| file(builder, "result", &[b'x'; 2_000]));
+        for n_bytes in [512, 1_000, 2_511] {
+            let part = &whole[..n_bytes];
+            let folder = tempfile::tempdir().unwrap();
+            let mut budget = Budget { n_bytes: 10_000, n_files: 10 };
+            assert!(extract(part, folder.path(), &mut budget).is_err(), "{n_bytes} bytes");
+            assert_eq!(read_entry(part, 0, 10_000).unwrap_err().code, TaskErrorCode::Internal, "{n_bytes} bytes");
+        }
+        // All entries that came are whole, and the engine breaks off before the end of the archive.
+        let pieces = vec![Ok(Bytes::from(whole[..2_560].to_vec())), Err(EngineFault::RequestTimeoutError)];
+        let folder = tempfile::tempdir().unwrap();
+        let above = folder.path().to_owned();
+        let stream: Archive = Box::pin(futures_util::stream::iter(pieces));
+        let mut budget = Budget { n_bytes: 10_000, n_files: 10 };
+        let taken = read_archive(stream, move |pieces| extract(pieces, &above, &mut budget)).await.unwrap();
+        assert!(taken.is_err(), "{taken:?}");
     }
 
     #[test]

@@ -42,8 +42,6 @@ pub struct Attachments {
     pub devices: Vec<DeviceMapping>,
     /// Devices that the engine looks up (CDI, NVIDIA).
     pub device_requests: Vec<DeviceRequest>,
-    /// Environment that goes with them.
-    pub env: BTreeMap<String, String>,
     /// Groups that the devices belong to.
     pub groups: Vec<String>,
 }
@@ -105,7 +103,6 @@ impl Plan<'_> {
 
     fn env(&self) -> Vec<String> {
         let mut env = self.env.clone();
-        env.extend(self.attachments.env.clone());
         env.insert("CLAW_WORKLOAD_ID".to_owned(), self.workload.workload_id.to_string());
         env.insert("CLAW_ATTEMPT".to_owned(), self.workload.attempt.0.to_string());
         if !self.workload.gpus.is_empty() {

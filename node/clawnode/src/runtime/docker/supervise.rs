@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::container::{self, Ended, Exited, Seen, StartFault};
-use super::engine::{self, Engine};
+use super::engine;
 use super::follow::Follower;
 use super::oom::{self, OomWatch};
 use super::{gpu, outputs, secrets};
@@ -156,17 +156,17 @@ impl<'a> Supervisor<'a> {
 
     /// Finds or makes the container; nothing while the engine is not there.
     async fn begin(&mut self) -> Option<Step> {
-        let (docker, engine) = match engine::connect(&self.container.socket).await {
-            Ok(up) => up,
+        let docker = match engine::connect(&self.container.socket).await {
+            Ok((docker, _)) => docker,
             Err(error) => return self.without_engine(&error.to_string()),
         };
         match container::see(&docker, self.container).await {
             Ok(Seen::Running { pid, id, ports }) => Some(self.attach(docker, pid, &id, &ports).await),
             Ok(Seen::Ended(ended)) => Some(self.over_already(ended).await),
             Ok(Seen::Absent | Seen::Created) if self.enforcer.cause().is_some() => Some(self.stopped_early()),
-            Ok(Seen::Created) => Some(self.start(docker, &engine, true).await),
+            Ok(Seen::Created) => Some(self.start(docker, true).await),
             Ok(Seen::Absent) if self.resumed => Some(Step::Over(self.judge(Some(Ended::Absent)).await)),
-            Ok(Seen::Absent) => Some(self.start(docker, &engine, false).await),
+            Ok(Seen::Absent) => Some(self.start(docker, false).await),
             Ok(Seen::Foreign) => {
                 let detail = format!("a container {} that is not this node's is in the way", self.container.name);
                 Some(over(NodeWorkloadState::Failed, StatusCause::EngineFailed, detail))
@@ -213,9 +213,9 @@ impl<'a> Supervisor<'a> {
         })
     }
 
-    async fn start(&mut self, docker: Docker, engine: &Engine, is_created: bool) -> Step {
+    async fn start(&mut self, docker: Docker, is_created: bool) -> Step {
         self.resumed = true;
-        match container::create_and_start(&docker, engine, self.container, is_created).await {
+        match container::create_and_start(&docker, self.container, is_created).await {
             Ok(()) => match container::see(&docker, self.container).await {
                 Ok(Seen::Running { pid, id, ports }) => self.attach(docker, pid, &id, &ports).await,
                 Ok(Seen::Ended(ended)) => self.over_already(ended).await,
@@ -232,10 +232,15 @@ impl<'a> Supervisor<'a> {
 
     /// The container is over before it was seen running.
     async fn over_already(&mut self, ended: Exited) -> Step {
-        if !self.folder.started().exists() {
+        let is_first = !self.folder.started().exists();
+        if is_first {
             self.announce(ProcessId { pid: 0, start_ticks: 0 }, "");
         }
-        Step::Over(self.judge(Some(Ended::Exited(ended))).await)
+        let mut exit = self.judge(Some(Ended::Exited(ended))).await;
+        if is_first && !self.container.devices.is_empty() {
+            exit.add_detail("it was over before it could be seen whether it had its GPUs");
+        }
+        Step::Over(exit)
     }
 
     /// The container runs: everything about it is watched from here on.
@@ -380,7 +385,7 @@ impl<'a> Supervisor<'a> {
         match ended {
             Some(Ended::Exited(exited)) => {
                 // It may have been over before its group could be watched.
-                let killed = killed_for_memory || (exited.code != 0 && oom::kernel_log_names(&exited.id));
+                let killed = killed_for_memory || (exited.code != Some(0) && oom::kernel_log_names(&exited.id));
                 exited.judge(by_us, killed)
             }
             Some(Ended::Absent) | None => {
@@ -393,23 +398,35 @@ impl<'a> Supervisor<'a> {
         }
     }
 
+    /// What the workload declared as its outputs; what is missing of them is told with its end.
+    async fn collect_outputs(&mut self, docker: &Docker, exit: &mut ExitFile) {
+        for told in outputs::collect(docker, self.container, &self.spec.workload.spec.outputs).await {
+            self.follower.note(told.as_ref().unwrap_or_else(|missing| missing));
+            if let Err(missing) = told {
+                exit.add_detail(&missing);
+            }
+        }
+    }
+
     /// Everything that is left to do, in the order in which it must be seen:
     /// lines, results, then the end.
-    async fn finish(mut self, exit: ExitFile) {
+    async fn finish(mut self, mut exit: ExitFile) {
         let has_run = self.folder.started().exists();
         if has_run {
             self.follower.rest(&self.container.socket).await;
         }
-        if let Ok((docker, _)) = engine::connect(&self.container.socket).await {
-            if has_run && !self.spec.workload.spec.outputs.is_empty() {
-                let wanted = &self.spec.workload.spec.outputs;
-                for note in outputs::collect(&docker, self.container, wanted).await {
-                    self.follower.note(&note);
+        let has_outputs = has_run && !self.spec.workload.spec.outputs.is_empty();
+        match engine::connect(&self.container.socket).await {
+            Ok((docker, _)) => {
+                if has_outputs {
+                    self.collect_outputs(&docker, &mut exit).await;
+                }
+                if let Err(error) = container::remove(&docker, self.container).await {
+                    tracing::warn!(%error, "a container could not be removed yet; the agent tries again");
                 }
             }
-            if let Err(error) = container::remove(&docker, self.container).await {
-                tracing::warn!(%error, "a container could not be removed yet; the agent tries again");
-            }
+            Err(error) if has_outputs => exit.add_detail(&format!("its outputs could not be collected: {error}")),
+            Err(error) => tracing::warn!(%error, "the agent removes the container when the engine is there again"),
         }
         if let Some(folder) = &self.container.secrets {
             secrets::remove(folder);

@@ -15,7 +15,6 @@ pub(super) mod supervision;
 mod user;
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,7 +25,6 @@ use claw_proto::spec::RuntimeKind;
 use claw_proto::topology::NodeCapabilities;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tracing::warn;
 
 use super::folder::{Folder, StopFile};
 use super::{Key, Runtime};
@@ -61,6 +59,14 @@ pub struct ProcessOptions {
 pub(super) struct Orders {
     pub(super) stop: Option<StopFile>,
     pub(super) lease: Option<Lease>,
+}
+
+impl Orders {
+    /// A request to stop; a repetition may only end it earlier.
+    pub(super) fn stop(&mut self, kill_at_ms: u64, cause: StatusCause) {
+        let stop = self.stop.get_or_insert(StopFile { kill_at_ms, cause });
+        stop.kill_at_ms = stop.kill_at_ms.min(kill_at_ms);
+    }
 }
 
 /// Runs host processes.
@@ -127,10 +133,7 @@ impl Runtime for ProcessRuntime {
 
     fn stop(&mut self, key: Key, grace_ms: u64, cause: StatusCause) {
         let kill_at_ms = clock::boot_ms().saturating_add(grace_ms);
-        self.order(key, |orders| {
-            let stop = orders.stop.get_or_insert(StopFile { kill_at_ms, cause });
-            stop.kill_at_ms = stop.kill_at_ms.min(kill_at_ms);
-        });
+        self.order(key, |orders| orders.stop(kill_at_ms, cause));
     }
 
     fn renew_lease(&mut self, key: Key, lease: Lease) {
@@ -141,13 +144,7 @@ impl Runtime for ProcessRuntime {
 
     fn remove(&mut self, key: Key) {
         self.attempts.remove(&key);
-        let folder = self.folder(key);
-        match fs::remove_dir_all(folder.root()) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                warn!(%error, folder = %folder.root().display(), "an attempt's folder could not be removed");
-            }
-            Ok(()) | Err(_) => {}
-        }
+        self.folder(key).remove_or_warn();
     }
 
     fn set_capabilities(&mut self, capabilities: &NodeCapabilities) {

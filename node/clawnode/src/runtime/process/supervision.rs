@@ -286,10 +286,7 @@ fn wake(folder: &Folder) -> io::Result<()> {
 
 /// Makes the folder of an attempt anew.
 pub(in crate::runtime) fn make_folder(folder: &Folder) -> io::Result<()> {
-    match fs::remove_dir_all(folder.root()) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        Ok(()) | Err(_) => {}
-    }
+    folder.remove()?;
     create_folder(folder.root(), 0o711)?;
     create_folder(&folder.logs(), 0o700)?;
     create_folder(&folder.work(), 0o700)

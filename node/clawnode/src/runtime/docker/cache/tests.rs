@@ -14,7 +14,7 @@ fn names(cache: &Cache) -> Vec<String> {
     cache.entries().unwrap().into_iter().map(|entry| entry.name).collect()
 }
 
-fn fill(cache: &Cache, name: &str, writer: &str, bytes: usize) -> Result<Option<Manifest>, CacheError> {
+fn fill(cache: &Cache, name: &str, writer: &str, bytes: usize) -> Result<Vec<(String, Manifest)>, CacheError> {
     let folder = cache.fill(name, writer)?;
     fs::write(folder.join("weights.bin"), vec![0; bytes]).unwrap();
     cache.filled(writer, true)
@@ -32,7 +32,7 @@ fn a_cache_is_there_when_it_is_complete_and_readers_keep_theirs() {
         .assert_eq(&cache.fill("llama", "wl-2").unwrap_err().to_string());
     expect_test::expect!["cache llama is empty on this node; it has: none"]
         .assert_eq(&cache.read("llama", "wl-3").unwrap_err().to_string());
-    let manifest = cache.filled("wl-1", true).unwrap().unwrap();
+    let (_, manifest) = cache.filled("wl-1", true).unwrap().remove(0);
     assert_eq!((manifest.n_files, manifest.bytes, manifest.filled_by.as_str()), (1, 3, "wl-1"));
 
     let old = cache.read("llama", "wl-3").unwrap();
@@ -44,7 +44,7 @@ fn a_cache_is_there_when_it_is_complete_and_readers_keep_theirs() {
     assert!(!old.exists(), "what nobody reads any more is removed");
 
     let lost = cache.fill("llama", "wl-6").unwrap();
-    assert_eq!(cache.filled("wl-6", false).unwrap(), None);
+    assert_eq!(cache.filled("wl-6", false).unwrap(), []);
     assert!(!lost.exists() && new.exists(), "what was not finished is thrown away");
     expect_test::expect!["cache llama is used by wl-5"].assert_eq(&cache.remove("llama").unwrap_err().to_string());
     cache.release("wl-5").unwrap();
@@ -69,7 +69,7 @@ fn after_a_crash_there_is_the_old_one_and_no_leftover() {
         fs::read_dir(folder.path().join("cache/staging")).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert_eq!(staged, [folder.path().join("cache/staging/b")]);
     assert!(kept.join("weights.bin").exists() && !gone.exists());
-    assert_eq!(cache.filled("wl-3", true).unwrap().unwrap().n_files, 1, "a writer goes on over a restart");
+    assert_eq!(cache.filled("wl-3", true).unwrap()[0].1.n_files, 1, "a writer goes on over a restart");
     assert_eq!(names(&cache), ["a", "b"]);
 }
 
@@ -90,6 +90,32 @@ fn the_least_recently_used_goes_for_what_is_new() {
     ]
     .assert_eq(&error);
     assert_eq!(names(&cache), ["a", "c", "d"], "nothing went for what does not fit");
+}
+
+#[test]
+fn a_writer_of_several_seals_them_all_and_one_that_fails_takes_no_other_along() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = open(folder.path(), Some(1));
+    for name in ["a", "b"] {
+        fs::write(cache.fill(name, "wl-1").unwrap().join("x"), name).unwrap();
+    }
+    let sealed: Vec<String> = cache.filled("wl-1", true).unwrap().into_iter().map(|(name, _)| name).collect();
+    assert_eq!((sealed, names(&cache)), (vec!["a".to_owned(), "b".to_owned()], vec!["a".to_owned(), "b".to_owned()]));
+    for (name, bytes) in [("c", 2 << 20), ("d", 1)] {
+        fs::write(cache.fill(name, "wl-2").unwrap().join("x"), vec![0; bytes]).unwrap();
+    }
+    assert!(matches!(cache.filled("wl-2", true), Err(CacheError::TooLarge { name, .. }) if name == "c"));
+    assert!(names(&cache).contains(&"d".to_owned()));
+    cache.fill("c", "wl-3").unwrap();
+}
+
+#[test]
+fn what_would_leave_too_little_of_the_disk_is_not_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = CacheConfig { disk_free_mib_min: u64::MAX, ..CacheConfig::default() };
+    let cache = Cache::open(folder.path().join("cache"), config).unwrap();
+    assert!(matches!(fill(&cache, "a", "wl", 5), Err(CacheError::DiskFull { .. })));
+    assert!(names(&cache).is_empty() && fs::read_dir(folder.path().join("cache/staging")).unwrap().count() == 0);
 }
 
 #[test]
