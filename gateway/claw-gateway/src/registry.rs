@@ -88,6 +88,10 @@ impl NodeEntry {
     pub fn gpus(&self) -> &[GpuInfo] {
         self.capabilities.as_ref().map_or(&[], |c| &c.gpus)
     }
+    /// Those that can be given as a whole, see [`NodeCapabilities::whole_gpus`].
+    pub fn whole_gpus(&self) -> impl Iterator<Item = &GpuInfo> {
+        self.capabilities.iter().flat_map(|capabilities| capabilities.whole_gpus())
+    }
     /// Its certificates are revoked, and it has not enrolled again.
     pub fn is_revoked(&self) -> bool {
         self.revoked_at.is_some() && !self.is_readmitted

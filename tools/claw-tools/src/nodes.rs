@@ -7,7 +7,7 @@ use claw_proto::ids::{GpuUuid, NodeId, TokenId, WorkloadId};
 use claw_proto::message::NodeSettings;
 use claw_proto::spec::RuntimeKind;
 use claw_proto::time::Timestamp;
-use claw_proto::topology::{EngineInfo, GpuDriver, GpuHealth, NodeFinding};
+use claw_proto::topology::{EngineInfo, GpuDriver, GpuHealth, MigSlice, NodeFinding};
 
 closed_enum! {
     /// Whether the gateway hears from a node.
@@ -175,7 +175,7 @@ output! {
         schedulable: Schedulable,
         /// GPUs in short, such as `8×H100`.
         gpus: String,
-        /// GPUs in all.
+        /// GPUs in all; none that is a slice or cut in slices.
         gpus_total: u32,
         /// GPUs free.
         gpus_free: u32,
@@ -230,6 +230,9 @@ output! {
         /// NVLink island on its node.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         nvlink_island: Option<u32>,
+        /// Set if it is a slice of another GPU; neither that one nor its slices are given to workloads.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        slice: Option<MigSlice>,
         /// Who holds it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         held_by: Option<WorkloadId>,

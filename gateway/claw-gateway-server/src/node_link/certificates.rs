@@ -38,19 +38,14 @@ pub(crate) struct CertificateKeeper {
     /// Longest life of a node's certificate.
     certificate_ms: i64,
     renewals: DefaultKeyedRateLimiter<NodeId>,
-    progress: Mutex<Progress>,
+    /// Which authority had signed the certificate that a node last connected with.
+    signed_by: Mutex<BTreeMap<NodeId, Fingerprint>>,
 }
 
 impl std::fmt::Debug for CertificateKeeper {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("CertificateKeeper").field("authorities", &self.authorities).finish_non_exhaustive()
     }
-}
-
-#[derive(Debug, Default)]
-struct Progress {
-    /// Which authority had signed the certificate that a node last connected with.
-    signed_by: BTreeMap<NodeId, Fingerprint>,
 }
 
 impl CertificateKeeper {
@@ -62,18 +57,18 @@ impl CertificateKeeper {
             grace_ms: ms(node.ca_rollover_grace_s),
             certificate_ms: ms(node.certificate_ttl_s),
             renewals: RateLimiter::keyed(Quota::per_minute(RENEWALS_PER_MINUTE)),
-            progress: Mutex::default(),
+            signed_by: Mutex::default(),
         }
     }
 
-    fn progress(&self) -> MutexGuard<'_, Progress> {
-        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    fn signed_by(&self) -> MutexGuard<'_, BTreeMap<NodeId, Fingerprint>> {
+        self.signed_by.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A node is registered, with a certificate of this authority, if it was that of the day.
     pub(super) fn connected(&self, link: &Arc<Link>, signed_by: Option<Fingerprint>) {
         if let Some(authority) = signed_by {
-            self.progress().signed_by.insert(link.node_id, authority);
+            self.signed_by().insert(link.node_id, authority);
         }
         let is_current = signed_by == Some(self.authorities.issuer().ca_fingerprint());
         link.order(Order::Say(Box::new(self.bundle(!is_current))));
@@ -87,8 +82,8 @@ impl CertificateKeeper {
     /// Every node that can still come back has a certificate of the new authority.
     fn all_current(&self, cluster: &Cluster) -> bool {
         let issuer = self.authorities.issuer().ca_fingerprint();
-        let progress = self.progress();
-        let is_current = |id: &NodeId| progress.signed_by.get(id) == Some(&issuer);
+        let signed_by = self.signed_by();
+        let is_current = |id: &NodeId| signed_by.get(id) == Some(&issuer);
         cluster.nodes.iter().filter(|node| !node.is_revoked()).all(|node| is_current(&node.node_id))
     }
 }
@@ -150,15 +145,16 @@ async fn step(port: &SharedPort) -> Result<(), PkiError> {
     // Certificates of the old authority are all older than the new authority.
     let new_for_ms = now.ms_since(authorities.issuer().created_at());
     match authorities.phase() {
-        RolloverPhase::Steady if cluster.ca.requested > authorities.rotation() => begin(port, &cluster, now)?,
+        // While one is introduced already, a crash came before its number was on disk.
+        RolloverPhase::Steady | RolloverPhase::Introducing if cluster.ca.requested > authorities.rotation() => {
+            begin(port, &cluster, now)?;
+        }
         RolloverPhase::Steady if cluster.ca.requested > cluster.ca.finished => {
             let told = Command::CaRotated { rotation: cluster.ca.requested };
             if let Err(error) = port.control.submit(told, Caller::system(now)).await {
                 tracing::debug!(%error, "the end of the rotation could not be noted; it is tried again");
             }
         }
-        // Cut short by a crash before its number was on disk.
-        RolloverPhase::Introducing if cluster.ca.requested > authorities.rotation() => begin(port, &cluster, now)?,
         RolloverPhase::Introducing => {
             let is_overdue = new_for_ms >= keeper.grace_ms;
             if is_overdue || (keeper.all_current(&cluster) && !has_open_tokens(&cluster, now)) {

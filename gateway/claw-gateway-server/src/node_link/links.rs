@@ -135,14 +135,6 @@ pub(crate) struct NodeLinks {
 }
 
 impl NodeLinks {
-    /// Tells every connected node the same.
-    pub(super) fn say_to_all(&self, message: &claw_proto::message::GatewayMessage) {
-        let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        for link in slots.values().filter_map(|slot| slot.link.as_ref()) {
-            link.order(Order::Say(Box::new(message.clone())));
-        }
-    }
-
     pub(crate) fn new(started_at: Timestamp) -> Self {
         Self {
             slots: Mutex::default(),
@@ -154,6 +146,13 @@ impl NodeLinks {
 
     fn slots(&self) -> MutexGuard<'_, BTreeMap<NodeId, Slot>> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells every connected node the same.
+    pub(super) fn say_to_all(&self, message: &claw_proto::message::GatewayMessage) {
+        for link in self.slots().values().filter_map(|slot| slot.link.as_ref()) {
+            link.order(Order::Say(Box::new(message.clone())));
+        }
     }
 
     /// Takes in a connection; an older one of the same node ends.

@@ -1,5 +1,8 @@
 //! `cluster_status`, `node_list`, `node_get`, `gpu_list`.
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use claw_proto::ids::GpuUuid;
 use claw_proto::time::Timestamp;
 use claw_proto::topology::{GpuHealth, GpuInfo, NodeFinding};
 use claw_tools::cluster::{ClusterStatus, GpuCounts, NodeCounts, Problem, WorkloadCounts};
@@ -82,7 +85,7 @@ fn count_nodes(cluster: &Cluster) -> NodeCounts {
 fn count_gpus(cluster: &Cluster) -> GpuCounts {
     let mut counts = GpuCounts { total: 0, free: 0, held: 0, unhealthy: 0 };
     for n in cluster.nodes.iter() {
-        for g in n.gpus().iter().filter(|g| cluster.nodes.home_of(&g.uuid) == Some(n.node_id)) {
+        for g in n.whole_gpus().filter(|g| cluster.nodes.home_of(&g.uuid) == Some(n.node_id)) {
             let held = cluster.workloads.holder(&g.uuid).is_some();
             let healthy = g.health == GpuHealth::Healthy;
             counts.total += 1;
@@ -116,37 +119,18 @@ fn problems(cluster: &Cluster, journal_writable: bool) -> Vec<Problem> {
             Vec::new(),
         );
     }
+    if cluster.ca.requested > cluster.ca.finished {
+        add(
+            "CA_ROTATION",
+            format!(
+                "rotation {} of the certificate authority is under way: every node gets a new certificate",
+                cluster.ca.requested
+            ),
+            vec![SuggestedCall::new("events_list", json!({ "kinds": ["CaRotated"] }))],
+        );
+    }
     for n in cluster.nodes.iter() {
-        let get = || vec![SuggestedCall::new("node_get", json!({ "node": n.name }))];
-        if n.link == NodeLink::Unreachable {
-            add("NODE_UNREACHABLE", format!("{} was last heard at {}", n.name, n.last_heard), get());
-        }
-        if !n.orphans.is_empty() {
-            add("ORPHANS", format!("{} runs {} workload(s) that are not known here", n.name, n.orphans.len()), get());
-        }
-        for f in n.capabilities.iter().flat_map(|c| &c.findings).map(shown) {
-            add("NODE_FINDING", format!("{}: {} ({}): {}", n.name, f.code, f.subject, f.detail), get());
-        }
-        for g in n.gpus().iter().filter(|g| g.health != GpuHealth::Healthy) {
-            add(
-                "GPU_UNHEALTHY",
-                format!(
-                    "{} GPU {} is {}: {}",
-                    n.name,
-                    g.index,
-                    g.health,
-                    g.health_reason.as_deref().unwrap_or("no reason given")
-                ),
-                get(),
-            );
-        }
-        for g in n.gpus().iter().filter(|g| cluster.nodes.home_of(&g.uuid).is_some_and(|home| home != n.node_id)) {
-            add(
-                "GPU_UUID_TWICE",
-                format!("{} reports GPU {} that another node has; it is not used here", n.name, g.uuid),
-                get(),
-            );
-        }
+        node_problems(cluster, n, &mut add);
     }
     for w in cluster
         .workloads
@@ -162,19 +146,60 @@ fn problems(cluster: &Cluster, journal_writable: bool) -> Vec<Problem> {
     problems
 }
 
+fn node_problems(cluster: &Cluster, n: &NodeEntry, add: &mut impl FnMut(&str, String, Vec<SuggestedCall>)) {
+    let get = || vec![SuggestedCall::new("node_get", json!({ "node": n.name }))];
+    if n.link == NodeLink::Unreachable {
+        add("NODE_UNREACHABLE", format!("{} was last heard at {}", n.name, n.last_heard), get());
+    }
+    if n.is_revoked() {
+        let next = vec![SuggestedCall::new("node_token_create", json!({ "name": n.name }))];
+        let message =
+            format!("the certificates of {} are revoked; it comes back when its machine enrolls again", n.name);
+        add("NODE_REVOKED", message, next);
+    }
+    if !n.orphans.is_empty() {
+        add("ORPHANS", format!("{} runs {} workload(s) that are not known here", n.name, n.orphans.len()), get());
+    }
+    for f in n.capabilities.iter().flat_map(|c| &c.findings).map(shown) {
+        add("NODE_FINDING", format!("{}: {} ({}): {}", n.name, f.code, f.subject, f.detail), get());
+    }
+    // What its slices suffer from is told of the GPU.
+    for g in n.gpus().iter().filter(|g| g.health != GpuHealth::Healthy && g.mig.is_none()) {
+        add(
+            "GPU_UNHEALTHY",
+            format!(
+                "{} GPU {} is {}: {}",
+                n.name,
+                g.index,
+                g.health,
+                g.health_reason.as_deref().unwrap_or("no reason given")
+            ),
+            get(),
+        );
+    }
+    for g in n.gpus().iter().filter(|g| cluster.nodes.home_of(&g.uuid).is_some_and(|home| home != n.node_id)) {
+        add(
+            "GPU_UUID_TWICE",
+            format!("{} reports GPU {} that another node has; it is not used here", n.name, g.uuid),
+            get(),
+        );
+    }
+}
+
 /// One node, in a row.
 pub fn node_row(n: &NodeEntry) -> NodeRow {
     let c = n.capabilities.as_deref();
     let left = |total: Option<u64>, used: u64| total.unwrap_or(0).saturating_sub(used);
+    let gpus_total = u32::try_from(n.whole_gpus().count()).unwrap_or(u32::MAX);
     NodeRow {
         node_id: n.node_id,
         name: n.name.clone(),
         link: n.link,
         link_since: n.link_since,
         schedulable: n.schedulable,
-        gpus: gpus_in_short(n.gpus()),
-        gpus_total: u32::try_from(n.gpus().len()).unwrap_or(u32::MAX),
-        gpus_free: u32::try_from(n.gpus().len()).unwrap_or(u32::MAX).saturating_sub(n.usage.gpus),
+        gpus: gpus_in_short(n),
+        gpus_total,
+        gpus_free: gpus_total.saturating_sub(n.usage.gpus),
         cpu_cores_free: left(c.map(|c| c.cpu_millis), n.usage.cpu_millis) as f64 / 1000.0,
         memory_gib_free: (left(c.map(|c| c.memory_mib), n.usage.memory_mib) as f64 / 1024.0 * 10.0).round() / 10.0,
         workloads: u32::try_from(n.usage.workloads.len()).unwrap_or(u32::MAX),
@@ -184,10 +209,12 @@ pub fn node_row(n: &NodeEntry) -> NodeRow {
     }
 }
 
-fn gpus_in_short(gpus: &[GpuInfo]) -> String {
-    let mut models: std::collections::BTreeMap<&str, u32> = std::collections::BTreeMap::new();
-    for g in gpus {
-        *models.entry(&g.model).or_default() += 1;
+fn gpus_in_short(n: &NodeEntry) -> String {
+    let whole = n.whole_gpus().map(|g| g.model.clone());
+    let slices = n.gpus().iter().filter_map(|g| Some(format!("{} {}", g.model, g.mig.as_ref()?.profile)));
+    let mut models: BTreeMap<String, u32> = BTreeMap::new();
+    for model in whole.chain(slices) {
+        *models.entry(model).or_default() += 1;
     }
     if models.is_empty() {
         return "none".into();
@@ -235,6 +262,7 @@ fn gpu_row(cluster: &Cluster, n: &NodeEntry, g: &GpuInfo) -> GpuRow {
         memory_gib: g.memory_mib as f64 / 1024.0,
         health: g.health,
         nvlink_island: g.nvlink_island,
+        slice: g.mig.clone(),
         held_by: cluster.workloads.holder(&g.uuid),
         simulated: n.simulated(),
     }
@@ -247,10 +275,16 @@ pub fn gpu_list(cluster: &Cluster, p: &GpuListParams) -> Result<GpuList, Refusal
         .nodes
         .iter()
         .filter(|n| only.is_none_or(|id| id == n.node_id))
-        .flat_map(|n| n.gpus().iter().map(move |g| (n, g)))
-        .filter(|(_, g)| p.model.as_deref().is_none_or(|m| g.model.eq_ignore_ascii_case(m)))
-        .filter(|(_, g)| p.free.is_none_or(|free| free == cluster.workloads.holder(&g.uuid).is_none()))
-        .map(|(n, g)| (format!("{}/{:04}", n.node_id, g.index), gpu_row(cluster, n, g)))
+        .flat_map(|n| {
+            let whole: BTreeSet<&GpuUuid> = n.whole_gpus().map(|g| &g.uuid).collect();
+            n.gpus().iter().map(move |g| (n, g, whole.contains(&g.uuid)))
+        })
+        .filter(|(_, g, _)| p.model.as_deref().is_none_or(|m| g.model.eq_ignore_ascii_case(m)))
+        .filter(|(_, g, is_whole)| {
+            let is_held = cluster.workloads.holder(&g.uuid).is_some();
+            p.free.is_none_or(|free| if free { *is_whole && !is_held } else { is_held })
+        })
+        .map(|(n, g, _)| (format!("{}/{:04}", n.node_id, g.index), gpu_row(cluster, n, g)))
         .collect();
     let page = page(
         rows,

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use claw_proto::ids::GpuUuid;
 use claw_proto::spec::RuntimeKind;
 use claw_proto::topology::{GpuHealth, GpuInfo, NodeCapabilities};
 use claw_proto::validation::{Demand, ValidSpec};
@@ -100,13 +99,9 @@ fn fitting_gpus<'a>(
     }
     // A GPU that another node reported first is not this node's to give; one that is listed twice is one.
     let mut seen = BTreeSet::new();
-    let sliced: BTreeSet<&GpuUuid> = capabilities.gpus.iter().filter_map(|g| Some(&g.mig.as_ref()?.parent)).collect();
     let all: Vec<&GpuInfo> = capabilities
-        .gpus
-        .iter()
+        .whole_gpus()
         .filter(|g| cluster.nodes.home_of(&g.uuid) == Some(node.node_id) && seen.insert(&g.uuid))
-        // A slice is no whole GPU, and a GPU that is cut in slices is none any more.
-        .filter(|g| g.mig.is_none() && !sliced.contains(&g.uuid))
         .collect();
     let of_vendor: Vec<&GpuInfo> =
         all.iter().copied().filter(|g| demand.gpu_vendor.is_none_or(|v| v == g.vendor)).collect();
@@ -174,7 +169,7 @@ fn free_gpus<'a>(
     }
     let free: Vec<&GpuInfo> = healthy.into_iter().filter(|g| cluster.workloads.holder(&g.uuid).is_none()).collect();
     if free.len() < wanted {
-        return Err((R::GpuBusy, format!("wanted {wanted}, free {} of {}", free.len(), node.gpus().len())));
+        return Err((R::GpuBusy, format!("wanted {wanted}, free {} of {}", free.len(), node.whole_gpus().count())));
     }
     if demand.nvlink && wanted > 1 {
         let largest = islands(&free).values().map(Vec::len).max().unwrap_or(0);

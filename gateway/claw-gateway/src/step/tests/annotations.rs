@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use claw_proto::ids::{KeyId, NodeId, WorkloadId};
 use claw_tools::access::{PrincipalKind, Role};
-use claw_tools::outcome::{EffectKind, Mode};
+use claw_tools::outcome::EffectKind;
 use claw_tools::registry::{OPERATIONS, find};
 use proptest::prelude::*;
 
@@ -84,7 +84,7 @@ proptest! {
         let def = find(operation.tool()).unwrap();
         prop_assert!(!def.read_only, "{} is a command of the core", def.name);
         let (before, n_effects) = (held(&f), f.effects.len());
-        let Ok(first) = f.operate("alice", operation.clone(), Mode::Apply, None) else { return Ok(()) };
+        let Ok(first) = f.plan_and_apply(operation.clone()) else { return Ok(()) };
         if !def.destructive {
             let after = held(&f);
             // What waited may run now: work moves forward by itself.
@@ -98,7 +98,7 @@ proptest! {
         }
         if def.idempotent && first.effect != EffectKind::Planned {
             let n_events = f.journal.len();
-            let second = f.operate("alice", operation, Mode::Apply, None);
+            let second = f.plan_and_apply(operation);
             let effect = second.as_ref().map(|o| o.effect);
             prop_assert!(matches!(effect, Ok(EffectKind::NoChange) | Err(_)), "{} again: {effect:?}", def.name);
             prop_assert!(f.journal.len() <= n_events + 1, "{} again wrote {:?}", def.name, &f.journal[n_events..]);

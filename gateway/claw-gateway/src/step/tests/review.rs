@@ -3,15 +3,16 @@
 use claw_proto::message::{NodeWorkloadState as N, RunningReport, StatusCause as C};
 use claw_proto::spec::{OnPartition, WorkloadSpec};
 use claw_tools::access::{PrincipalKind, Role, Tier};
-use claw_tools::nodes::{NodeLink, Schedulable};
+use claw_tools::nodes::{GpuListParams, NodeLink, NodeListParams, Schedulable};
 use claw_tools::operations::OperationState;
 use claw_tools::outcome::{Mode, Outcome};
 use claw_tools::refusal::{ErrorCode, Refusal};
 use claw_tools::workloads::{WorkloadReason, WorkloadState};
+use serde_json::json;
 
 use super::fleet::{Fleet, h100x8, key_id, mutation, outcome, run_of, spec, who};
 use crate::event::Event;
-use crate::{Command, Effect, Operation, invariants};
+use crate::{Command, Effect, Operation, invariants, query};
 
 fn drain(node: &str) -> Operation {
     Operation::NodeDrain { node: node.into(), grace_s: None }
@@ -29,25 +30,6 @@ fn as_operator(f: &mut Fleet, operation: Operation) -> Result<Outcome, Refusal> 
 }
 
 /// Applies a tier 3 plan of root with carol's approval.
-fn plan_and_apply(f: &mut Fleet, operation: Operation) -> Result<Outcome, Refusal> {
-    let plan = f.operate("root", operation, Mode::Plan, None)?.plan.unwrap();
-    let carol = who("carol", Role::Admin, PrincipalKind::Person, f.now);
-    f.run(
-        Command::ApprovalDecide {
-            approval_id: plan.approval_id.unwrap(),
-            decision: claw_tools::approvals::ApprovalDecision::Approve,
-            diff_hash: plan.diff_hash.clone(),
-            mutation: mutation(Mode::Apply, None),
-            args_hash: "h".into(),
-        },
-        &carol,
-    )?;
-    let root = who("root", Role::Admin, PrincipalKind::Person, f.now);
-    let mutation = mutation(Mode::Apply, None);
-    let apply = Command::PlanApply { plan_id: plan.plan_id, mutation, args_hash: "h".into(), secret_hash: None };
-    f.run(apply, &root).map(outcome)
-}
-
 fn running(f: &mut Fleet, spec: WorkloadSpec) -> (claw_proto::ids::WorkloadId, claw_proto::ids::NodeId) {
     let id = f.submit(spec).workload_id.unwrap();
     f.report(id, N::Running, C::Progress, None);
@@ -109,16 +91,16 @@ fn removing_a_cut_off_node_makes_no_copies() {
     let name = |f: &Fleet, id| f.cluster.nodes.get(id).unwrap().name.clone();
     f.silence(node);
     let leased_on = name(&f, node);
-    let refused = plan_and_apply(&mut f, Operation::NodeRemove { node: leased_on.clone() }).unwrap_err();
+    let refused = f.plan_and_apply(Operation::NodeRemove { node: leased_on.clone() }).unwrap_err();
     assert_eq!((refused.code, refused.retryable), (ErrorCode::InvalidState, true), "its lease has not run out");
     f.pass(40);
     assert_ne!(f.workload(leased).attempts[0].state, WorkloadState::Running);
-    plan_and_apply(&mut f, Operation::NodeRemove { node: leased_on }).unwrap();
+    f.plan_and_apply(Operation::NodeRemove { node: leased_on }).unwrap();
 
     f.silence(other);
     let drained = f.operate("alice", drain(&name(&f, other)), Mode::Apply, None).unwrap().operation_id.unwrap();
     let kept_on = name(&f, other);
-    plan_and_apply(&mut f, Operation::NodeRemove { node: kept_on }).unwrap();
+    f.plan_and_apply(Operation::NodeRemove { node: kept_on }).unwrap();
     let w = f.workload(kept);
     assert_eq!((w.state, w.reason), (WorkloadState::Lost, WorkloadReason::NodeRemoved), "it may run there for ever");
     assert_eq!(f.cluster.operations[&drained].state, OperationState::Canceled, "an operation never hangs");
@@ -271,7 +253,7 @@ fn a_second_pair_of_eyes_cannot_be_made_by_the_first() {
         f.operate("root", make(principal), Mode::Plan, None).unwrap().plan.unwrap().tier
     };
     assert_eq!(tier(&mut f, "second"), Tier::Disruptive, "one person alone can let a second in");
-    plan_and_apply(&mut f, make("second")).unwrap();
+    f.plan_and_apply(make("second")).unwrap();
     assert_eq!(tier(&mut f, "third"), Tier::Irreversible, "two have to agree on a third");
 }
 
@@ -375,6 +357,31 @@ fn a_slice_is_no_gpu_and_a_gpu_in_slices_is_none_any_more() {
     let (first, second) = (f.submit(spec(1)).workload_id.unwrap(), f.submit(spec(1)).workload_id.unwrap());
     assert_eq!(f.workload(first).live().unwrap().gpus, [whole]);
     assert!(f.workload(second).live().is_none(), "the rest is slices");
+    let counts = query::status(&f.cluster, f.now, true).gpus;
+    assert_eq!((counts.total, counts.free, counts.held), (1, 0, 1), "what nobody can get is not free");
+    let free = GpuListParams { free: Some(true), ..GpuListParams::default() };
+    assert_eq!(query::gpu_list(&f.cluster, &free).unwrap().total, 0);
+    assert_eq!(query::gpu_list(&f.cluster, &GpuListParams::default()).unwrap().total, 4);
+    let row = query::node_list(&f.cluster, &NodeListParams::default()).unwrap().nodes.remove(0);
+    assert_eq!(
+        (&row["gpus"], &row["gpus_total"], &row["gpus_free"]),
+        (&json!("1×H100 2×H100 3g.40gb"), &json!(1), &json!(0))
+    );
+}
+
+#[test]
+fn a_rotation_is_seen_until_it_is_over_and_so_is_a_revoked_node() {
+    let mut f = Fleet::with_nodes(1);
+    let is_seen = |f: &Fleet| query::status(&f.cluster, f.now, true).problems.iter().any(|p| p.code == "CA_ROTATION");
+    assert!(!is_seen(&f));
+    f.plan_and_apply(Operation::CaRotate {}).unwrap();
+    assert!(is_seen(&f));
+    let refused = f.plan_and_apply(Operation::CaRotate {}).unwrap_err();
+    assert_eq!(refused.next[0].tool, "cluster_status", "it leads to where the rotation is seen");
+    f.system(Command::CaRotated { rotation: 1 });
+    assert!(!is_seen(&f));
+    f.plan_and_apply(Operation::NodeRevoke { node: "n0".into() }).unwrap();
+    assert!(query::status(&f.cluster, f.now, true).problems.iter().any(|p| p.code == "NODE_REVOKED"));
 }
 
 #[test]
