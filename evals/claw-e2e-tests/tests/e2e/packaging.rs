@@ -3,15 +3,13 @@
 
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
-use std::process::{Output, Stdio};
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use claw_e2e_tests::process::{Running, program};
 use claw_e2e_tests::wait::poll_until;
 use tokio::process::Command;
 
-use crate::support::{PATIENCE, say};
+use crate::support::{PATIENCE, is_ci, output, say, words};
 
 /// Libraries that every Linux of glibc has.
 const LINKED: [&str; 4] = ["libc.so.6", "libm.so.6", "libgcc_s.so.1", "ld-linux-x86-64.so.2"];
@@ -26,10 +24,6 @@ fn repository(path: &str) -> Result<PathBuf> {
     Ok(Path::new(&manifest).join("../..").join(path))
 }
 
-fn is_ci() -> bool {
-    std::env::var_os("CI").is_some_and(|value| value == "true")
-}
-
 /// The program is there; in CI it has to be.
 fn has(tool: &str) -> Result<bool> {
     let is_there =
@@ -39,15 +33,6 @@ fn has(tool: &str) -> Result<bool> {
         say(&format!("SKIP: {tool} is not installed; what needs it is NOT tested"));
     }
     Ok(is_there)
-}
-
-async fn output(command: &mut Command) -> Result<Output> {
-    command.stdin(Stdio::null()).kill_on_drop(true);
-    tokio::time::timeout(Duration::from_mins(3), command.output()).await.context("it hangs")?.context("command")
-}
-
-fn words(output: &Output) -> String {
-    format!("{}\n{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
 async fn succeed(command: &mut Command) -> Result<String> {

@@ -2,8 +2,7 @@
 //! `mcp` package and the MCP Inspector. `./dev test` installs them.
 
 use std::path::PathBuf;
-use std::process::{Output, Stdio};
-use std::time::Duration;
+use std::process::Output;
 
 use anyhow::{Context as _, Result, ensure};
 use claw_e2e_tests::fleet::{Fleet, PROCESS_NODE};
@@ -12,13 +11,13 @@ use claw_tools::registry::OPERATIONS;
 use serde_json::Value;
 use tokio::process::Command;
 
-use crate::support::{on_fleet, say, text};
+use crate::support::{is_ci, on_fleet, output, say, text, words};
 
 /// Where the peers are installed; none if this is not CI and they are not.
 fn peers() -> Result<Option<PathBuf>> {
     match std::env::var_os("CLAW_PEERS") {
         Some(folder) => Ok(Some(PathBuf::from(folder))),
-        None if std::env::var_os("CI").is_some_and(|value| value == "true") => {
+        None if is_ci() => {
             anyhow::bail!("CLAW_PEERS is not set: CI has to have the MCP test peers")
         }
         None => {
@@ -26,15 +25,6 @@ fn peers() -> Result<Option<PathBuf>> {
             Ok(None)
         }
     }
-}
-
-async fn output(command: &mut Command) -> Result<Output> {
-    command.stdin(Stdio::null()).kill_on_drop(true);
-    tokio::time::timeout(Duration::from_mins(1), command.output()).await.context("the peer hangs")?.context("peer")
-}
-
-fn words(output: &Output) -> String {
-    format!("{}\n{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
 /// What the Python client saw, if it had nothing to complain about.

@@ -1,14 +1,17 @@
 //! What all tests share: a bounded fleet, specifications, and the judge's view.
 
+use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use claw_e2e_tests::fleet::Fleet;
 use claw_e2e_tests::oracle::{self, Span};
+use claw_e2e_tests::session::Session;
 use claw_e2e_tests::wait::poll_until;
 use claw_proto::ids::WorkloadId;
 use clawnode::runtime::execution_log::ExecutionEntry;
 use serde_json::{Value, json};
+use tokio::process::Command;
 
 /// How long one thing may take on a loaded machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -87,7 +90,7 @@ pub(crate) async fn until_grown(path: &std::path::Path, lines: usize) -> Result<
 }
 
 /// The number of workloads that carry exactly this name.
-pub(crate) async fn copies(session: &claw_e2e_tests::session::Session, name: &str) -> Result<usize> {
+pub(crate) async fn copies(session: &Session, name: &str) -> Result<usize> {
     let list = session.call("workload_list", json!({ "filter": name, "fields": ["name"], "limit": 100 })).await?;
     ensure!(list["truncated"] == false, "too many workloads to count: {list}");
     Ok(list["workloads"].as_array().into_iter().flatten().filter(|row| row["name"] == name).count())
@@ -97,4 +100,28 @@ pub(crate) async fn copies(session: &claw_e2e_tests::session::Session, name: &st
 #[expect(clippy::print_stderr, reason = "seeds and skipped tests have to be seen")]
 pub(crate) fn say(words: &str) {
     eprintln!("{words}");
+}
+
+/// What is skipped elsewhere has to be there.
+pub(crate) fn is_ci() -> bool {
+    std::env::var_os("CI").is_some_and(|value| value == "true")
+}
+
+/// Runs a foreign program to its end.
+pub(crate) async fn output(command: &mut Command) -> Result<Output> {
+    command.stdin(Stdio::null()).kill_on_drop(true);
+    let output = tokio::time::timeout(Duration::from_mins(3), command.output()).await;
+    output.with_context(|| format!("it hangs: {command:?}"))?.with_context(|| format!("{command:?}"))
+}
+
+/// Everything that a program said.
+pub(crate) fn words(output: &Output) -> String {
+    format!("{}\n{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// A second admin, a person: whoever asks for tier 3 does not approve it.
+pub(crate) async fn second_admin(fleet: &Fleet) -> Result<Session> {
+    let args = json!({ "principal": "second", "role": "admin", "kind": "person" });
+    let (_, made) = fleet.admin.plan_and_apply("api_key_create", args, &fleet.admin).await?;
+    Ok(Session::new(&fleet.gateway.mcp_url, made["credential"]["secret"].as_str().context("no secret")?))
 }

@@ -8,12 +8,11 @@ use anyhow::{Context as _, Result, ensure};
 use claw_e2e_tests::fleet::{Fleet, H100_NODE};
 use claw_e2e_tests::gateway::Gateway;
 use claw_e2e_tests::process::program;
-use claw_e2e_tests::session::Session;
 use claw_e2e_tests::wait::poll_until;
 use reqwest::{Certificate, Client, Identity, StatusCode};
 use serde_json::{Value, json};
 
-use crate::support::{PATIENCE, contents, on_fleet, text};
+use crate::support::{PATIENCE, contents, on_fleet, output, second_admin, text};
 
 /// How soon a removed node must be off.
 const REMOVED_WITHIN: Duration = Duration::from_secs(2);
@@ -32,20 +31,12 @@ fn client(trusting: &Path, showing: Option<&Path>) -> Result<Client> {
 async fn join(fleet: &Fleet, name: &str, token: &str) -> Result<Output> {
     let mut command = tokio::process::Command::new(program("clawnode")?);
     command.args(["join", &fleet.gateway.node_url, "--token", token, "--name", name, "--data-dir"]);
-    command.arg(fleet.root().join(name)).kill_on_drop(true);
-    tokio::time::timeout(PATIENCE, command.output()).await.context("clawnode join hangs")?.context("clawnode join")
+    output(command.arg(fleet.root().join(name))).await
 }
 
 async fn token(fleet: &Fleet, args: Value) -> Result<String> {
     let made = fleet.admin.call("node_token_create", args).await?;
     Ok(made["credential"]["secret"].as_str().context("no secret in the answer")?.to_owned())
-}
-
-/// A second admin, a person: whoever asks for tier 3 does not approve it.
-async fn second_admin(fleet: &Fleet) -> Result<Session> {
-    let args = json!({ "principal": "second", "role": "admin", "kind": "person" });
-    let (_, made) = fleet.admin.plan_and_apply("api_key_create", args, &fleet.admin).await?;
-    Ok(Session::new(&fleet.gateway.mcp_url, made["credential"]["secret"].as_str().context("no secret")?))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
