@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use claw_security::pki::{Authorities, PkiError};
 use claw_security::secret_file::{SecretFileError, ensure_private_folder};
+use claw_security::secrets::{SecretKey, SecretKeyError, SecretStore};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -32,6 +33,9 @@ pub use running::Running;
 
 /// Validity of the cluster's certificate authority: ten years.
 const AUTHORITY_TTL: Duration = Duration::from_hours(10 * 365 * 24);
+
+/// File in the data folder that holds the key of sealed secrets.
+const SECRETS_KEY_FILE: &str = "secrets.key";
 
 /// A gateway that is about to start.
 pub struct GatewayServer {
@@ -72,6 +76,9 @@ pub enum StartError {
         /// Which file, and why.
         problem: String,
     },
+    /// No key to seal secrets with.
+    #[error("secrets: {0}")]
+    Secrets(#[from] SecretKeyError),
     /// No admin key.
     #[error(transparent)]
     AdminKey(#[from] AdminKeyError),
@@ -115,6 +122,8 @@ impl GatewayServer {
         self.config.check()?;
         ensure_private_folder(&self.data_dir)?;
         let authorities = self.authorities()?;
+        let key = SecretKey::load_or_create(&self.data_dir.join(SECRETS_KEY_FILE))?;
+        let store = Arc::new(SecretStore::new(&key));
         let http_tls = ports::http_tls(&self.config.http)?;
         let options = ControlOptions {
             data_dir: self.data_dir.clone(),
@@ -129,7 +138,7 @@ impl GatewayServer {
         };
         let (control, effects, task) = control::start(options).await?;
         match self.open(&control, &authorities).await {
-            Ok(opened) => Ok(self.run(control, effects, task, authorities, http_tls, opened)),
+            Ok(opened) => Ok(self.run(control, effects, task, Keys { authorities, store }, http_tls, opened)),
             Err(error) => {
                 task.stop().await;
                 Err(error)
@@ -185,10 +194,11 @@ impl GatewayServer {
         control: ControlPlane,
         effects: EffectQueue,
         task: ControlTask,
-        authorities: Arc<Authorities>,
+        keys: Keys,
         http_tls: serve::Tls,
         opened: Opened,
     ) -> Running {
+        let Keys { authorities, store } = keys;
         let node = &self.config.node;
         let certificates = CertificateKeeper::new(Arc::clone(&authorities), AUTHORITY_TTL, node);
         let enrollment = Enrollment::new(
@@ -198,8 +208,10 @@ impl GatewayServer {
             opened.node_addr,
             NonZeroU32::new(node.enrollments_per_minute).unwrap_or(NonZeroU32::MIN),
         );
+        let links = Arc::new(NodeLinks::new(control.now()));
         let port = Arc::new(NodePort {
-            links: NodeLinks::new(control.now()),
+            links: Arc::clone(&links),
+            secrets: Arc::clone(&store),
             control: control.clone(),
             enrollment,
             certificates,
@@ -210,7 +222,7 @@ impl GatewayServer {
             stop: CancellationToken::new(),
             sessions: TaskTracker::new(),
         });
-        let ops = OpsContext::new(control.clone(), authorities);
+        let ops = OpsContext::new(control.clone(), authorities, links, store);
         let faces = face::router(ops, &self.face_config());
         running::begin(running::Parts { control, effects, task, port, faces, http_tls, opened })
     }
@@ -226,6 +238,12 @@ impl GatewayServer {
             body_bytes_max: self.config.limits.body_bytes,
         }
     }
+}
+
+/// What signs and what seals.
+struct Keys {
+    authorities: Arc<Authorities>,
+    store: Arc<SecretStore>,
 }
 
 /// Sockets and names, before anything is served on them.

@@ -19,6 +19,7 @@
 
 mod certificates;
 mod effects;
+mod fill;
 mod frames;
 mod lanes;
 mod links;
@@ -26,6 +27,7 @@ mod orders;
 mod port;
 mod reader;
 mod session;
+mod tasks;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -34,6 +36,7 @@ mod writer;
 use std::sync::Arc;
 use std::time::Duration;
 
+use claw_security::secrets::SecretStore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -44,6 +47,7 @@ pub(crate) use certificates::{CertificateKeeper, keep as keep_certificates};
 pub(crate) use effects::perform;
 pub(crate) use links::NodeLinks;
 pub(crate) use port::router;
+pub(crate) use tasks::TaskFailure;
 pub(crate) use watch::watch_silence;
 
 /// A connection whose first message is not there by then is closed, milliseconds.
@@ -76,7 +80,9 @@ pub(crate) struct LinkSettings {
 #[derive(Debug)]
 pub(crate) struct NodePort {
     pub(crate) control: ControlPlane,
-    pub(crate) links: NodeLinks,
+    pub(crate) links: Arc<NodeLinks>,
+    /// Opens the secrets that workloads name.
+    pub(crate) secrets: Arc<SecretStore>,
     pub(crate) enrollment: Enrollment,
     pub(crate) certificates: CertificateKeeper,
     pub(crate) settings: LinkSettings,

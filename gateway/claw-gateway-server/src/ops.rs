@@ -4,6 +4,7 @@
 mod cap;
 mod context;
 pub(crate) mod events;
+mod inside;
 pub(crate) mod logs;
 mod reads;
 mod secrets;
@@ -14,9 +15,10 @@ mod writes;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use claw_gateway::{Caller, access};
+use claw_gateway::{Caller, access, query};
 use claw_proto::limits::ARGUMENT_BYTES_MAX;
 use claw_security::pki::Authorities;
+use claw_security::secrets::SecretStore;
 use claw_tools::def::OpDef;
 use claw_tools::outcome::Mode;
 use claw_tools::refusal::{ErrorCode, Fault, Refusal};
@@ -26,7 +28,9 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::control::{ControlPlane, SubmitError};
+use crate::node_link::NodeLinks;
 
+pub(crate) use inside::ExecOutput;
 pub(crate) use tally::BUCKETS_MS;
 pub use tally::{Histogram, Tally};
 
@@ -37,14 +41,23 @@ pub struct OpsContext {
     pub control: ControlPlane,
     /// The authority in use is pinned in enrollment tokens.
     pub authorities: Arc<Authorities>,
+    /// The connections of nodes, for what is asked of them directly.
+    pub(crate) links: Arc<NodeLinks>,
+    /// Seals the values of secrets.
+    pub(crate) secrets: Arc<SecretStore>,
     /// What was called, how it ended, how long the core took.
     pub tally: Arc<Tally>,
 }
 
 impl OpsContext {
     /// A context that has counted nothing yet.
-    pub fn new(control: ControlPlane, authorities: Arc<Authorities>) -> Self {
-        Self { control, authorities, tally: Arc::new(Tally::default()) }
+    pub(crate) fn new(
+        control: ControlPlane,
+        authorities: Arc<Authorities>,
+        links: Arc<NodeLinks>,
+        secrets: Arc<SecretStore>,
+    ) -> Self {
+        Self { control, authorities, links, secrets, tally: Arc::new(Tally::default()) }
     }
 }
 
@@ -127,15 +140,19 @@ async fn perform(ops: &OpsContext, caller: Caller, call: Call) -> Result<OpReply
         Call::WorkloadWait(p) => reply(&reads.workload_wait(&p).await?),
         // Cuts its lines itself: the newest are the ones wanted.
         Call::WorkloadLogs(p) => return Ok(reply(&logs::read(ops, &p).await?)),
+        // So does this: pieces have the size that was asked for.
+        Call::WorkloadCopy(p) => return Ok(reply(&inside::copy(ops, &p).await?)),
         Call::EventsList(p) => reply(&events::list(ops, &p).await?),
-        Call::OperationGet(p) => reply(&reads.operation(p.operation_id)?),
+        Call::OperationGet(p) => reply(&reads.operation(p.operation_id).await?),
         Call::OperationList(p) => reads.operation_list(p)?,
         Call::OperationWait(p) => reply(&reads.operation_wait(&p).await?),
         Call::PlanGet(p) => reply(&reads.plan(p.plan_id, &caller)?),
         Call::ApprovalList(p) => reads.approvals(p)?,
+        Call::SecretList(p) => reply(&query::secret_list(&ops.control.snapshot(), &p)),
         Call::ApiKeyList(p) => reply(&reads.keys(&p)),
         call @ (Call::WorkloadRun(_)
         | Call::WorkloadStop(_)
+        | Call::WorkloadExec(_)
         | Call::NodeDrain(_)
         | Call::NodeUndrain(_)
         | Call::NodeCordon(_)
@@ -150,6 +167,8 @@ async fn perform(ops: &OpsContext, caller: Caller, call: Call) -> Result<OpReply
         | Call::PlanApply(_)
         | Call::ApprovalDecide(_)
         | Call::Undo(_)
+        | Call::SecretSet(_)
+        | Call::SecretDelete(_)
         | Call::ApiKeyCreate(_)
         | Call::ApiKeyRevoke(_)) => {
             let args_hash = args_hash(&call);

@@ -10,16 +10,17 @@ mod snapshot;
 
 use std::sync::Arc;
 
-use claw_proto::ids::{ApprovalId, KeyId, NodeId, OperationId, PlanId, TokenId, WorkloadId};
+use claw_proto::ids::{ApprovalId, Attempt, KeyId, NodeId, OperationId, PlanId, TokenId, WorkloadId};
 use claw_proto::time::Timestamp;
 use claw_tools::access::{PrincipalKind, Role, Tier};
 use claw_tools::approvals::ApprovalState;
 use claw_tools::operations::OperationState;
 use claw_tools::outcome::Outcome;
+use claw_tools::secrets::AccessPolicy;
 use imbl::{OrdMap, OrdSet};
 use serde::{Deserialize, Serialize};
 
-use crate::event::{OperationRecord, PlanRecord, ReceiptKey};
+use crate::event::{ExecEnd, OperationRecord, PlanRecord, ReceiptKey};
 use crate::policy::Policy;
 use crate::registry::NodeRegistry;
 use crate::workload::WorkloadManager;
@@ -137,6 +138,44 @@ pub struct ReceiptEntry {
     pub outcome: Outcome,
 }
 
+/// A secret: who may use it and where its sealed value stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecretEntry {
+    /// Handle.
+    pub handle: String,
+    /// Who may have it.
+    pub access: AccessPolicy,
+    /// How often its value was set.
+    pub version: u32,
+    /// Handle of the blob that holds the sealed value.
+    pub blob: String,
+    /// When its value was last set.
+    pub set_at: Timestamp,
+}
+
+/// A command inside a workload.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ExecEntry {
+    /// The operation that asked for it.
+    pub operation_id: OperationId,
+    /// Where.
+    pub workload_id: WorkloadId,
+    /// In which attempt.
+    pub attempt: Attempt,
+    /// On which node.
+    pub node_id: NodeId,
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// It is killed after so long, seconds.
+    pub timeout_s: u32,
+    /// When it was asked for.
+    pub at: Timestamp,
+    /// How it ended.
+    pub end: Option<ExecEnd>,
+    /// Handle of what it wrote.
+    pub output: Option<String>,
+}
+
 /// The whole state. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Cluster {
@@ -158,10 +197,14 @@ pub struct Cluster {
     pub open_by_workload: OrdSet<(WorkloadId, OperationId)>,
     /// The same, of nodes (index).
     pub open_by_node: OrdSet<(NodeId, OperationId)>,
+    /// Commands inside workloads, as long as what they wrote is kept.
+    pub execs: OrdMap<OperationId, Arc<ExecEntry>>,
     /// Plans.
     pub plans: OrdMap<PlanId, Arc<PlanEntry>>,
     /// Approvals.
     pub approvals: OrdMap<ApprovalId, Arc<ApprovalEntry>>,
+    /// Secrets, by handle.
+    pub secrets: OrdMap<String, Arc<SecretEntry>>,
     /// API keys.
     pub keys: OrdMap<KeyId, Arc<KeyEntry>>,
     /// Enrollment tokens.

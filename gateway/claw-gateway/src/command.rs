@@ -1,6 +1,6 @@
 //! What can be asked of the core.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use claw_proto::ids::{ApprovalId, KeyId, NodeId, OperationId, PlanId, TokenId};
 use claw_proto::message::{RunningReport, StatusRecord};
@@ -11,6 +11,8 @@ use claw_tools::access::{PrincipalKind, Role};
 use claw_tools::approvals::ApprovalDecision;
 use claw_tools::outcome::{Assumption, Mutation};
 use serde::{Deserialize, Serialize};
+
+use crate::event::ExecEnd;
 
 /// Who asks, when and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,6 +77,15 @@ pub enum Operation {
         workload: String,
         /// Grace; its own by default.
         grace_s: Option<u32>,
+    },
+    /// `workload_exec`.
+    WorkloadExec {
+        /// Id, name or prefix.
+        workload: String,
+        /// Program and arguments.
+        command: Vec<String>,
+        /// It is killed after so long, seconds.
+        timeout_s: u32,
     },
     /// `node_drain`.
     NodeDrain {
@@ -147,6 +158,24 @@ pub enum Operation {
         /// Which.
         operation_id: OperationId,
     },
+    /// `secret_set`.
+    SecretSet {
+        /// Handle.
+        handle: String,
+        /// Others whose workloads may use it.
+        used_by: BTreeSet<String>,
+        /// The sealed value, base64; moved to a blob before anything is stored.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        sealed: Option<String>,
+        /// Handle of the blob that holds the sealed value.
+        #[serde(default)]
+        blob: Option<String>,
+    },
+    /// `secret_delete`.
+    SecretDelete {
+        /// Handle.
+        handle: String,
+    },
     /// `api_key_create`.
     ApiKeyCreate {
         /// Whom it speaks for.
@@ -171,6 +200,7 @@ impl Operation {
         match self {
             Self::WorkloadRun { .. } => "workload_run",
             Self::WorkloadStop { .. } => "workload_stop",
+            Self::WorkloadExec { .. } => "workload_exec",
             Self::NodeDrain { .. } => "node_drain",
             Self::NodeUndrain { .. } => "node_undrain",
             Self::NodeCordon { .. } => "node_cordon",
@@ -183,6 +213,8 @@ impl Operation {
             Self::NodeTokenCreate { .. } => "node_token_create",
             Self::OperationCancel { .. } => "operation_cancel",
             Self::Undo { .. } => "undo",
+            Self::SecretSet { .. } => "secret_set",
+            Self::SecretDelete { .. } => "secret_delete",
             Self::ApiKeyCreate { .. } => "api_key_create",
             Self::ApiKeyRevoke { .. } => "api_key_revoke",
         }
@@ -281,6 +313,15 @@ pub enum Command {
         node_id: NodeId,
         /// In order.
         records: Vec<StatusRecord>,
+    },
+    /// What became of a command inside a workload.
+    ExecEnded {
+        /// The operation that asked for it.
+        operation_id: OperationId,
+        /// How it ended.
+        end: ExecEnd,
+        /// What it wrote, in the shell's own form; kept beside the journal.
+        output: Option<Vec<u8>>,
     },
     /// These nodes have not answered in time.
     NodesSilent {

@@ -1,8 +1,9 @@
-//! What the shell does after the events are durable. Every effect can be
+//! What the shell does after the events are durable. Every effect but one can be
 //! derived again from the state: a node that reconnects gets its full desired
-//! set, so an effect that a crash swallowed is made up for.
+//! set, so an effect that a crash swallowed is made up for. A command inside a
+//! workload is never repeated: one that a crash swallowed has failed.
 
-use claw_proto::ids::{Attempt, Generation, NodeId, WorkloadId};
+use claw_proto::ids::{Attempt, Generation, NodeId, OperationId, WorkloadId};
 use claw_proto::message::{NodeSettings, StopOrder};
 
 /// One effect.
@@ -34,6 +35,13 @@ pub enum Effect {
         order: StopOrder,
         /// Generation after this change.
         generation: Generation,
+    },
+    /// Have a node run a command inside a workload; looked up in the durable state.
+    Exec {
+        /// To whom.
+        node_id: NodeId,
+        /// The operation that asked for it.
+        operation_id: OperationId,
     },
     /// Give a node new settings.
     SendSettings {

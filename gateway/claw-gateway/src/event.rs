@@ -3,7 +3,10 @@
 //! Events are the only thing that changes a [`crate::Cluster`], and the only
 //! thing that is journaled. A record says when, who, why and by which operation.
 
-use std::collections::BTreeMap;
+mod exec;
+mod operation;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use claw_proto::ids::{ApprovalId, Attempt, GpuUuid, KeyId, NodeId, OperationId, PlanId, TokenId, WorkloadId};
@@ -14,14 +17,14 @@ use claw_proto::topology::NodeCapabilities;
 use claw_proto::validation::ValidSpec;
 use claw_tools::access::{PrincipalKind, Role, Tier};
 use claw_tools::approvals::ApprovalDecision;
-use claw_tools::def::UndoClass;
 use claw_tools::nodes::{NodeLink, Schedulable};
 use claw_tools::operations::OperationState;
-use claw_tools::outcome::{Outcome, PlanView};
+use claw_tools::outcome::Outcome;
 use claw_tools::workloads::{PlacementReport, WorkloadReason, WorkloadState};
 use serde::{Deserialize, Serialize};
 
-use crate::command::Operation;
+pub use self::exec::ExecEnd;
+pub use self::operation::{Goal, Inverse, OperationRecord, PlanRecord, ReceiptKey};
 
 /// Version of the event format; older versions are lifted by [`EventRecord::from_json`].
 pub const EVENT_VERSION: u16 = 1;
@@ -79,139 +82,6 @@ impl EventRecord {
     pub fn to_json(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("an event holds only maps with string keys and finite numbers")
     }
-}
-
-/// Identifies a receipt: same principal, same operation, same key.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct ReceiptKey {
-    /// Who.
-    pub principal: String,
-    /// Which operation.
-    pub tool: String,
-    /// Which intention.
-    pub request_id: String,
-}
-
-/// How an operation is undone, fixed when it was accepted.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "inverse", rename_all = "snake_case")]
-pub enum Inverse {
-    /// It is not.
-    Impossible {
-        /// Why.
-        why: String,
-    },
-    /// Stop the workload that it started.
-    StopWorkload {
-        /// Which.
-        workload_id: WorkloadId,
-    },
-    /// Put the node's schedulability back.
-    SetSchedulable {
-        /// Which node.
-        node_id: NodeId,
-        /// What it was before.
-        to: Schedulable,
-    },
-    /// Put labels back.
-    SetLabels {
-        /// Which node.
-        node_id: NodeId,
-        /// What the operation left (absent = removed).
-        expect: BTreeMap<String, Option<String>>,
-        /// What was before (absent = was not there).
-        restore: BTreeMap<String, Option<String>>,
-    },
-    /// Put settings back.
-    SetSettings {
-        /// Which node.
-        node_id: NodeId,
-        /// What the operation left.
-        expect: NodeSettings,
-        /// What was before.
-        restore: NodeSettings,
-    },
-    /// Revoke the key that it made.
-    RevokeKey {
-        /// Which.
-        key_id: KeyId,
-    },
-    /// Revoke the token that it made.
-    RevokeToken {
-        /// Which.
-        token_id: TokenId,
-    },
-}
-
-/// When the result of an operation is there.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "goal", rename_all = "snake_case")]
-pub enum Goal {
-    /// At once.
-    Immediate,
-    /// The workload runs (or has run).
-    WorkloadRuns {
-        /// Which.
-        workload_id: WorkloadId,
-    },
-    /// The workload has ended.
-    WorkloadEnds {
-        /// Which.
-        workload_id: WorkloadId,
-    },
-    /// The node has no work left.
-    NodeEmpty {
-        /// Which.
-        node_id: NodeId,
-    },
-}
-
-/// An accepted operation.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct OperationRecord {
-    /// Id.
-    pub operation_id: OperationId,
-    /// Which verb.
-    pub tool: String,
-    /// Hash of its arguments.
-    pub args_hash: String,
-    /// One sentence.
-    pub summary: String,
-    /// Workload concerned.
-    pub workload_id: Option<WorkloadId>,
-    /// Node concerned.
-    pub node_id: Option<NodeId>,
-    /// Its inverse.
-    pub inverse: Inverse,
-    /// How well that restores.
-    pub undo: UndoClass,
-    /// Nothing real was run.
-    pub simulated: bool,
-    /// When its result is there.
-    pub goal: Goal,
-    /// The operation that it undoes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub undoes: Option<OperationId>,
-}
-
-/// A stored plan.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct PlanRecord {
-    /// What was shown.
-    pub view: PlanView,
-    /// What would be done.
-    pub operation: Operation,
-    /// Ids that were used to show it and will be used to do it.
-    pub ids: Vec<String>,
-    /// Who made it.
-    pub principal: String,
-    /// Who stands behind that principal.
-    pub kind: PrincipalKind,
-    /// Hash of the arguments.
-    pub args_hash: String,
-    /// Hash of the credential's secret, where it makes one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub secret_hash: Option<String>,
 }
 
 macro_rules! events {
@@ -477,6 +347,46 @@ events! {
         workload_id: WorkloadId,
         /// Attempt.
         attempt: Attempt,
+    }
+    /// A command is to be run inside a workload.
+    ExecRequested {
+        /// The operation that asked for it.
+        operation_id: OperationId,
+        /// Where.
+        workload_id: WorkloadId,
+        /// In which attempt.
+        attempt: Attempt,
+        /// On which node.
+        node_id: NodeId,
+        /// Program and arguments.
+        command: Vec<String>,
+        /// It is killed after so long, seconds.
+        timeout_s: u32,
+    }
+    /// A command inside a workload has ended, or will never be heard of again.
+    ExecEnded {
+        /// The operation that asked for it.
+        operation_id: OperationId,
+        /// How.
+        end: ExecEnd,
+        /// Handle of what it wrote.
+        output: Option<String>,
+    }
+    /// A secret has a value, or a new one.
+    SecretSet {
+        /// Handle.
+        handle: String,
+        /// Whose it is; the one who first set it.
+        owner: String,
+        /// Others whose workloads may use it.
+        used_by: BTreeSet<String>,
+        /// Handle of the blob that holds the sealed value.
+        blob: String,
+    }
+    /// A secret was erased.
+    SecretDeleted {
+        /// Handle.
+        handle: String,
     }
     /// An operation was accepted.
     OperationAccepted {

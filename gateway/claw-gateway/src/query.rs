@@ -1,6 +1,7 @@
 //! Reads, over a snapshot of the durable state.
 
 mod desk;
+mod events;
 mod explain;
 mod fleet;
 mod page;
@@ -13,9 +14,10 @@ use claw_proto::spec::WorkloadSpec;
 use crate::Cluster;
 use crate::workload::{Desired, WorkloadEntry};
 
-pub use desk::{approval_list, describe_event, event_subjects, key_list, operation_list, operation_view, plan_detail};
+pub use desk::{approval_list, exec_view, key_list, operation_list, operation_view, plan_detail, secret_list};
+pub use events::{describe_event, event_subjects};
 pub use explain::explain;
-pub use fleet::{gpu_list, node_detail, node_list, node_row, status};
+pub use fleet::{NodeLive, gpu_list, node_detail, node_list, node_row, status};
 pub use works::{workload_detail, workload_list, workload_row};
 
 /// What a spec runs, in a few words.

@@ -6,6 +6,7 @@
 
 mod approve;
 mod diff;
+mod exec;
 mod follow;
 mod honored;
 mod link;
@@ -23,6 +24,7 @@ use claw_tools::refusal::Refusal;
 
 pub(crate) use self::approve::drift;
 pub use self::operate::replayed;
+pub(crate) use self::perform::secret_handles;
 pub use self::preview::preview;
 use self::work::Work;
 use crate::Cluster;
@@ -101,6 +103,7 @@ pub fn step(cluster: &Cluster, command: Command, caller: &Caller, ids: &mut dyn 
         }
         Command::GatewayStarted { epoch } => {
             work.emit(Event::GatewayStarted { epoch });
+            exec::forget_unheard(&mut work);
             Report::Done
         }
         Command::Bootstrap { key_id, secret_hash, principal } => {
@@ -112,6 +115,7 @@ pub fn step(cluster: &Cluster, command: Command, caller: &Caller, ids: &mut dyn 
         }
         Command::NodeCapabilities { node_id, capabilities } => link::capabilities(&mut work, node_id, *capabilities)?,
         Command::NodeStatus { node_id, records } => status::records(&mut work, node_id, &records)?,
+        Command::ExecEnded { operation_id, end, output } => exec::ended(&mut work, operation_id, end, output)?,
         Command::NodesSilent { nodes } => link::silent(&mut work, &nodes),
         Command::Tick => follow::tick(&mut work),
     };

@@ -3,6 +3,7 @@
 //! - [`auth`] (claw-auth): API keys, the caller behind a request, roles.
 //! - [`pki`] (claw-pki): the cluster's own certificate authority, node
 //!   certificates, join tokens and the TLS side of the node port.
+//! - [`secrets`] (claw-secrets): values at rest, sealed with the cluster's key.
 //! - [`secret_file`]: private files on disk, written whole and read only if
 //!   nobody else can read them.
 //!
@@ -12,6 +13,7 @@
 pub mod auth;
 pub mod pki;
 pub mod secret_file;
+pub mod secrets;
 
 mod digest;
 mod secret;

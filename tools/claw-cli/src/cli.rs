@@ -19,6 +19,8 @@ use crate::{generate, json_input};
 const WATCH_S_DEFAULT: &str = "2";
 /// The operation that can be followed.
 const LOGS: &str = "workload_logs";
+/// The operation whose answer can be saved.
+const COPY: &str = "workload_copy";
 /// Fewest characters of a plan's hash that confirm it.
 pub(crate) const HASH_CHARS_MIN: usize = 8;
 
@@ -46,6 +48,8 @@ pub enum Commands {
         watch_s: Option<u64>,
         /// Go on with the lines that come (logs only).
         follow: bool,
+        /// Where what is read is saved (outputs only).
+        to: Option<PathBuf>,
         /// The first characters of the hash of a plan that a person has looked at.
         confirm: Option<String>,
     },
@@ -176,7 +180,8 @@ fn operation(noun: &str, matches: &ArgMatches) -> Result<Commands, ParseError> {
         return Err(CliError::Usage("--confirm takes at least 8 characters of the plan's hash").into());
     }
     let follow = op.name == LOGS && inner.get_flag("follow");
-    Ok(Commands::Operation { op, args: generate::arguments(op, inner)?, watch_s, follow, confirm })
+    let to = (op.name == COPY).then(|| inner.get_one::<PathBuf>("to").cloned()).flatten();
+    Ok(Commands::Operation { op, args: generate::arguments(op, inner)?, watch_s, follow, to, confirm })
 }
 
 /// The operation can be planned first and then confirmed.
@@ -268,7 +273,11 @@ fn noun_about(noun: &str) -> String {
 /// What the CLI adds to an operation.
 fn with_run_options(op: &OpDef, leaf: Command) -> Command {
     if op.read_only {
-        let leaf = if op.name == LOGS { leaf.arg(follow()) } else { leaf };
+        let leaf = match op.name {
+            LOGS => leaf.arg(follow()),
+            COPY => leaf.arg(save_to()),
+            _ => leaf,
+        };
         return leaf.arg(
             Arg::new("watch")
                 .long("watch")
@@ -301,6 +310,17 @@ fn follow() -> Arg {
         .conflicts_with_all(["watch", "wait_s"])
         .help_heading("Output")
         .help("Go on with the lines that come, until the workload has ended")
+}
+
+fn save_to() -> Arg {
+    Arg::new("to")
+        .long("to")
+        .value_name("FILE|DIR")
+        .value_parser(value_parser!(PathBuf))
+        .value_hint(ValueHint::AnyPath)
+        .conflicts_with_all(["watch", "offset", "bytes_max", "encoding"])
+        .help_heading("Output")
+        .help("Save the file, or the folder with all that is below it, here")
 }
 
 fn locals() -> Vec<Command> {

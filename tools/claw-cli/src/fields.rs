@@ -37,6 +37,10 @@ pub(crate) enum Kind {
     Map,
     /// A value of its own, as JSON.
     Json,
+    /// A text that must not stand on the command line: the content of a file.
+    Secret,
+    /// A program and its arguments, after `--`.
+    Argv,
 }
 
 impl Kind {
@@ -47,6 +51,7 @@ impl Kind {
             return texts.map_or(Self::Json, Self::Choice);
         }
         match schema.get("type").and_then(Value::as_str) {
+            Some("string") if schema["writeOnly"] == true => Self::Secret,
             Some("string") => Self::Text,
             Some("integer") => {
                 let bound = |name: &str, open: i64| schema.get(name).and_then(Value::as_i64).unwrap_or(open);
@@ -71,7 +76,7 @@ impl Kind {
     pub(crate) fn is_scalar(&self) -> bool {
         match self {
             Self::Text | Self::Choice(_) | Self::Integer(..) | Self::Number | Self::Boolean => true,
-            Self::List(_) | Self::Map | Self::Json => false,
+            Self::List(_) | Self::Map | Self::Json | Self::Secret | Self::Argv => false,
         }
     }
 }
@@ -87,6 +92,8 @@ impl Field {
         match &self.kind {
             Kind::Map => "KEY=VALUE".to_owned(),
             Kind::Json => "JSON|@FILE|-".to_owned(),
+            Kind::Secret => "FILE|-".to_owned(),
+            Kind::Argv => "COMMAND".to_owned(),
             Kind::Text | Kind::Choice(_) | Kind::Integer(..) | Kind::Number | Kind::Boolean | Kind::List(_) => {
                 self.flag().to_uppercase()
             }
@@ -111,7 +118,7 @@ pub(crate) fn of(op: &OpDef) -> Vec<Field> {
         .flatten()
         .map(|(name, inner)| Field {
             name: name.clone(),
-            kind: Kind::of(inner),
+            kind: kind_of(op, name, inner),
             required: required.contains(&name.as_str()),
             positional: false,
             help: help(inner),
@@ -127,6 +134,11 @@ pub(crate) fn of(op: &OpDef) -> Vec<Field> {
         first.positional = true;
     }
     fields
+}
+
+/// A whole command is what stands at the end of the line.
+fn kind_of(op: &OpDef, name: &str, schema: &Value) -> Kind {
+    if op.name == "workload_exec" && name == "command" { Kind::Argv } else { Kind::of(schema) }
 }
 
 /// A description as clap wants it: no full stop at the end.

@@ -11,7 +11,7 @@ use serde_json::{Map, Number, Value};
 
 use crate::error::CliError;
 use crate::fields::{self, COMMON, Field, Kind};
-use crate::{json_input, run_flags};
+use crate::{json_input, run_flags, secret_input};
 
 /// Heading of the fields that all changes have.
 const COMMON_HEADING: &str = "Every change";
@@ -29,7 +29,10 @@ pub(crate) fn command(op: &'static OpDef) -> Command {
                 .arg(positional(&field))
                 .group(ArgGroup::new("subject").args([field.name.clone(), flag_id(&field)]).required(true));
         }
-        command = command.arg(flag(&field).display_order(place));
+        command = match field.kind {
+            Kind::Argv => command.arg(argv(&field)),
+            _ => command.arg(flag(&field).display_order(place)),
+        };
     }
     if run_flags::applies(op) {
         return run_flags::extend(command);
@@ -43,14 +46,29 @@ fn usage(op: &OpDef) -> String {
     let mut words = vec!["claw".to_owned(), noun];
     words.extend(verb);
     for field in fields::of(op).iter().filter(|field| field.required) {
-        if field.positional {
-            words.push(format!("<{}>", field.value_name()));
-        } else {
-            words.push(format!("--{} <{}>", field.flag(), field.value_name()));
+        match field.kind {
+            Kind::Argv => {}
+            _ if field.positional => words.push(format!("<{}>", field.value_name())),
+            _ => words.push(format!("--{} <{}>", field.flag(), field.value_name())),
         }
     }
     words.push("[OPTIONS]".to_owned());
+    if fields::of(op).iter().any(|field| field.kind == Kind::Argv) {
+        words.push("-- <COMMAND>...".to_owned());
+    }
     words.join(" ")
+}
+
+/// A command after `--`.
+fn argv(field: &Field) -> Arg {
+    Arg::new(field.name.clone())
+        .value_name(field.value_name())
+        .help(field.help.clone())
+        .num_args(1..)
+        .required(true)
+        .value_parser(value_parser!(String))
+        .index(2)
+        .last(true)
 }
 
 /// The id of a field's flag; a positional field has two arguments.
@@ -83,14 +101,15 @@ pub(crate) fn takes(arg: Arg, kind: &Kind, value_name: String) -> Arg {
         Kind::Boolean => arg.num_args(0..=1).default_missing_value("true"),
         Kind::List(item) if matches!(**item, Kind::Choice(_)) => arg.action(ArgAction::Append).value_delimiter(','),
         Kind::List(_) | Kind::Map => arg.action(ArgAction::Append),
-        Kind::Json => arg.value_hint(ValueHint::FilePath),
+        Kind::Json | Kind::Secret => arg.value_hint(ValueHint::FilePath),
+        Kind::Argv => arg.action(ArgAction::Append),
         Kind::Text | Kind::Choice(_) | Kind::Integer(..) | Kind::Number => arg,
     }
 }
 
 fn parser(kind: &Kind) -> ValueParser {
     match kind {
-        Kind::Text | Kind::Json => value_parser!(String),
+        Kind::Text | Kind::Json | Kind::Secret | Kind::Argv => value_parser!(String),
         Kind::Choice(values) => PossibleValuesParser::new(values.clone()).into(),
         Kind::Integer(least, most) => value_parser!(i64).range(*least..=*most).into(),
         Kind::Number => value_parser!(f64).into(),
@@ -128,6 +147,7 @@ pub(crate) fn arguments(op: &'static OpDef, matches: &ArgMatches) -> Result<Map<
         let Some(found) = found else { continue };
         let found = match (&field.kind, found) {
             (Kind::Json, Value::String(text)) => json_input::read(&field.flag(), &text)?,
+            (Kind::Secret, Value::String(path)) => secret_input::read(&path, &mut args)?,
             (_, found) => found,
         };
         args.insert(field.name, found);
@@ -142,7 +162,7 @@ pub(crate) fn arguments(op: &'static OpDef, matches: &ArgMatches) -> Result<Map<
 pub(crate) fn value(matches: &ArgMatches, id: &str, kind: &Kind) -> Option<Value> {
     let number = |n: &f64| Number::from_f64(*n).map_or(Value::Null, Value::Number);
     match kind {
-        Kind::Text | Kind::Choice(_) | Kind::Json => {
+        Kind::Text | Kind::Choice(_) | Kind::Json | Kind::Secret => {
             matches.get_one::<String>(id).map(|text| Value::from(text.as_str()))
         }
         Kind::Integer(..) => matches.get_one::<i64>(id).map(|n| Value::from(*n)),
@@ -152,10 +172,11 @@ pub(crate) fn value(matches: &ArgMatches, id: &str, kind: &Kind) -> Option<Value
             Kind::Integer(..) => many(matches, id, |n: &i64| Value::from(*n)),
             Kind::Number => many(matches, id, number),
             Kind::Boolean => many(matches, id, |yes: &bool| Value::from(*yes)),
-            Kind::Text | Kind::Choice(_) | Kind::List(_) | Kind::Map | Kind::Json => {
+            Kind::Text | Kind::Choice(_) | Kind::List(_) | Kind::Map | Kind::Json | Kind::Secret | Kind::Argv => {
                 many(matches, id, |text: &String| Value::from(text.as_str()))
             }
         },
+        Kind::Argv => many(matches, id, |text: &String| Value::from(text.as_str())),
         Kind::Map => {
             let pairs = matches.get_many::<(String, String)>(id)?;
             Some(pairs.map(|(key, text)| (key.clone(), Value::from(text.as_str()))).collect())
@@ -189,6 +210,7 @@ fn operation_line(op: &OpDef, args: &Map<String, Value>) -> Option<Vec<String>> 
     if args.keys().any(|name| fields.iter().all(|field| field.name != *name)) {
         return None;
     }
+    let mut last = Vec::new();
     for field in &fields {
         let Some(value) = args.get(&field.name) else {
             continue;
@@ -196,6 +218,14 @@ fn operation_line(op: &OpDef, args: &Map<String, Value>) -> Option<Vec<String>> 
         let mut give = |text: String| words.extend(given(&field.flag(), text));
         match (&field.kind, value) {
             (Kind::Json, value) => give(value.to_string()),
+            // Never the value itself.
+            (Kind::Secret, _) => give("FILE".to_owned()),
+            (Kind::Argv, Value::Array(items)) => {
+                last.push("--".to_owned());
+                for item in items {
+                    last.push(word(item)?);
+                }
+            }
             (Kind::Map, Value::Object(pairs)) => {
                 for (key, text) in pairs {
                     give(format!("{key}={}", text.as_str()?));
@@ -219,6 +249,7 @@ fn operation_line(op: &OpDef, args: &Map<String, Value>) -> Option<Vec<String>> 
             }
         }
     }
+    words.extend(last);
     Some(words)
 }
 

@@ -23,6 +23,8 @@ mod reference;
 mod render;
 mod run;
 mod run_flags;
+mod save;
+mod secret_input;
 mod up;
 
 pub use cli::{Cli, Commands};

@@ -16,7 +16,7 @@ const HEAD: &str = "# Command line reference
 Made from the definitions of the operations; a test keeps it true. `claw <noun> <verb> --help` says the same.
 
 Every operation also takes `--json` (print exactly what the gateway answered). Reads take `--watch [SECONDS]`. `claw workload logs`
-takes `--follow`.
+takes `--follow`; `claw workload copy` takes `--to FILE|DIR`, which saves a file or a whole folder.
 Changes take `--mode plan|apply`, `--request-id KEY` (a retry with the same key has one effect), `--reason TEXT` and
 `--wait-s SECONDS`; those that can be planned take `--confirm HASH`, which applies the waiting plan whose hash begins so.
 
@@ -45,6 +45,8 @@ fn takes(field: &Field) -> String {
         }
         Kind::Map => "`KEY=VALUE`; repeatable".to_owned(),
         Kind::Json => "JSON".to_owned(),
+        Kind::Secret => "a file, or `-` for standard input".to_owned(),
+        Kind::Argv => "a program and its arguments".to_owned(),
     }
 }
 
@@ -70,6 +72,7 @@ fn section(op: &OpDef) -> String {
     }
     for field in own {
         let flag = match (field.positional, run_flags::replaces(op, field)) {
+            _ if field.kind == Kind::Argv => "`-- COMMAND`".to_owned(),
             (true, _) => format!("`{}`", field.value_name()),
             (false, true) => "`WORDS`".to_owned(),
             (false, false) => format!("`--{}`", field.flag()),

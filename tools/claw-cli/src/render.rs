@@ -4,6 +4,7 @@
 //! neutralized before a terminal sees them.
 
 mod detail;
+mod inside;
 mod logs;
 mod outcome;
 mod page;
@@ -14,6 +15,7 @@ mod table;
 mod tests;
 
 use claw_tools::def::OpDef;
+use claw_tools::inside::WorkloadCopy;
 use claw_tools::outcome::Outcome;
 use claw_tools::refusal::SuggestedCall;
 use claw_tools::workloads::WorkloadLogs;
@@ -36,6 +38,11 @@ pub(crate) fn answer(op: Option<&OpDef>, args: &Map<String, Value>, content: &Va
         && let Ok(logs) = serde_json::from_value::<WorkloadLogs>(content.clone())
     {
         return logs::logs(&logs, style);
+    }
+    if op.is_some_and(|op| op.name == "workload_copy")
+        && let Ok(copy) = serde_json::from_value::<WorkloadCopy>(content.clone())
+    {
+        return inside::copy(&copy, style);
     }
     detail::answer(op.map_or("", |op| op.name), args, content, style)
 }

@@ -5,6 +5,7 @@ mod tests;
 
 use std::ffi::OsString;
 use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use claw_tools::def::OpDef;
@@ -18,7 +19,7 @@ use crate::client::{CallReply, GatewayClient};
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::output::Screen;
-use crate::{approve, bridge, doctor, follow, generate, render, up};
+use crate::{approve, bridge, doctor, follow, generate, render, save, up};
 
 /// A call that takes no longer shows no sign of waiting.
 const QUICK: Duration = Duration::from_millis(300);
@@ -65,9 +66,10 @@ fn failed(screen: &Screen, error: &CliError) -> Exit {
 
 async fn execute(cli: &Cli, screen: &Screen) -> Result<Exit, CliError> {
     match &cli.command {
-        Commands::Operation { op, args, watch_s, follow, confirm } => {
+        Commands::Operation { op, args, watch_s, follow, to, confirm } => {
             let session = Session::open(cli, screen).await?;
             let exit = match (watch_s, confirm) {
+                _ if to.is_some() => save::to(&session, args, to.as_deref().unwrap_or(Path::new("."))).await,
                 _ if *follow => follow::lines(&session, args).await,
                 (Some(seconds), _) => session.watch(op, args, *seconds).await,
                 (None, Some(hash)) => {
@@ -184,6 +186,8 @@ pub(crate) fn exit_of(op: &OpDef, args: &Map<String, Value>, content: &Value) ->
         _ => {
             let waited = args.get("wait_s").and_then(Value::as_u64).is_some_and(|s| s > 0);
             match serde_json::from_value::<Outcome>(content.clone()) {
+                // A command inside a workload that failed is no success of the one who asked for it.
+                Ok(Outcome { exec: Some(exec), .. }) if exec.ended && exec.exit_code != Some(0) => Exit::NotReached,
                 Ok(outcome) => match outcome.effect {
                     EffectKind::Refused => Exit::Refused,
                     EffectKind::Accepted | EffectKind::Queued if waited && outcome.observed.is_none() => {

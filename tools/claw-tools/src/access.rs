@@ -25,10 +25,14 @@ closed_enum! {
         EventsRead = "events_read",
         /// Run and stop workloads, apply and undo one's plans.
         WorkloadWrite = "workload_write",
+        /// Run commands inside running workloads.
+        WorkloadExec = "workload_exec",
         /// Cordon, drain and label nodes.
         NodeWrite = "node_write",
         /// Enroll, configure and remove nodes.
         NodeAdmin = "node_admin",
+        /// Store, replace and delete secrets of one's own.
+        SecretWrite = "secret_write",
         /// Make and revoke credentials.
         AccessAdmin = "access_admin",
         /// Decide on somebody's plan.
@@ -62,9 +66,18 @@ impl Role {
         match (self, permission) {
             (Self::Admin, _) => true,
             (Self::Operator | Self::Viewer, P::Read | P::Logs | P::EventsRead) => true,
-            (Self::Operator, P::WorkloadWrite | P::NodeWrite) => true,
+            (Self::Operator, P::WorkloadWrite | P::WorkloadExec | P::NodeWrite | P::SecretWrite) => true,
             (Self::Operator, P::NodeAdmin | P::AccessAdmin | P::Approve) => false,
-            (Self::Viewer, P::WorkloadWrite | P::NodeWrite | P::NodeAdmin | P::AccessAdmin | P::Approve) => false,
+            (
+                Self::Viewer,
+                P::WorkloadWrite
+                | P::WorkloadExec
+                | P::NodeWrite
+                | P::NodeAdmin
+                | P::SecretWrite
+                | P::AccessAdmin
+                | P::Approve,
+            ) => false,
         }
     }
 }

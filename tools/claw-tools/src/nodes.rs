@@ -290,6 +290,9 @@ output! {
         /// Last metrics, if it sent some since the gateway started.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         metrics: Option<MetricsSnapshot>,
+        /// What its drivers reported of its GPUs since the gateway started, newest first, at most twenty (untrusted text).
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        gpu_events: Vec<claw_proto::message::GpuEvent>,
         /// Enrolled with this token.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         enrolled_with: Option<TokenId>,
@@ -304,6 +307,9 @@ output! {
         gpus: Vec<claw_proto::message::GpuMetrics>,
         /// Host.
         system: claw_proto::message::SystemMetrics,
+        /// What the attempts on it use.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        workloads: Vec<claw_proto::message::WorkloadMetrics>,
     }
 }
 output! {

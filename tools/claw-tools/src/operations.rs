@@ -5,6 +5,7 @@ use claw_proto::ids::{NodeId, OperationId, WorkloadId};
 use claw_proto::time::Timestamp;
 
 use crate::def::UndoClass;
+use crate::inside::ExecView;
 use crate::outcome::Observed;
 use crate::refusal::SuggestedCall;
 
@@ -102,6 +103,9 @@ output! {
         /// Node concerned.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         node_id: Option<NodeId>,
+        /// The command that it runs, and how that ended.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        exec: Option<ExecView>,
         /// How it can be undone.
         undo: UndoClass,
         /// The operation that undid it.

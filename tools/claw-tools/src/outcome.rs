@@ -141,6 +141,9 @@ pub struct Outcome {
     /// Why here and not elsewhere, or why not yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub placement: Option<crate::workloads::PlacementReport>,
+    /// The command that it runs, and how that ended as far as it was waited for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exec: Option<crate::inside::ExecView>,
     /// The specification as understood, where words were given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spec: Option<claw_proto::spec::WorkloadSpec>,
@@ -171,6 +174,7 @@ impl Outcome {
             simulated: false,
             plan: None,
             placement: None,
+            exec: None,
             spec: None,
             assumptions: Vec::new(),
             possible_duplicate_of: None,

@@ -144,8 +144,11 @@ impl Checker {
     fn fault(&self, error: &ValidationError<'_>) -> ArgumentFault {
         let path = dotted(&error.instance_path().to_string());
         let inside = |field: &str| if path.is_empty() { field.to_owned() } else { format!("{path}.{field}") };
-        let message = crate::outcome::clip(&error.to_string(), 300);
-        let got = plain(error.instance());
+        // What the whole is or holds is not repeated where a part of it is secret.
+        let is_secret = self.is_write_only(&path);
+        let message = if is_secret { error.masked().to_string() } else { error.to_string() };
+        let message = crate::outcome::clip(&message, 300);
+        let got = if is_secret { String::new() } else { plain(error.instance()) };
         match error.kind() {
             ValidationErrorKind::AdditionalProperties { unexpected } if !unexpected.is_empty() => {
                 let key = &unexpected[0];
@@ -190,6 +193,13 @@ impl Checker {
             };
         }
         Some(node)
+    }
+
+    fn is_write_only(&self, path: &str) -> bool {
+        let says_so = |node: &Value| node.get("writeOnly").and_then(Value::as_bool) == Some(true);
+        let Some(node) = self.node_at(path) else { return false };
+        let parts = node.get("properties").and_then(Value::as_object);
+        says_so(node) || parts.is_some_and(|parts| parts.values().any(says_so))
     }
 
     fn properties_at(&self, path: &str) -> Vec<String> {

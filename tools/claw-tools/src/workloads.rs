@@ -382,10 +382,23 @@ output! {
         /// Why here or why not yet.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         placement: Option<PlacementReport>,
+        /// What its attempt used when its node last measured it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        usage: Option<WorkloadUsage>,
         /// Tries, newest first, at most ten.
         attempts: Vec<AttemptView>,
         /// What to call next.
         next: Vec<SuggestedCall>,
+    }
+}
+output! {
+    /// What a running attempt uses.
+    WorkloadUsage {
+        /// Node's clock.
+        at: Timestamp,
+        /// The numbers.
+        #[serde(flatten)]
+        numbers: claw_proto::message::WorkloadMetrics,
     }
 }
 output! {

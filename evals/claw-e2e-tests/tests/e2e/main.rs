@@ -3,6 +3,7 @@
 //! conditions, never for time to pass.
 
 mod chaos;
+mod containers;
 mod crash_points;
 mod disk_full;
 mod happy;

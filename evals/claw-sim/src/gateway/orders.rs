@@ -41,7 +41,8 @@ impl SimGateway {
                     self.end(ctx, net, conn, refusal);
                 }
             }
-            Effect::EraseBlob { .. } => {}
+            // Nobody runs commands inside simulated work, and blobs are the core's.
+            Effect::Exec { .. } | Effect::EraseBlob { .. } => {}
         }
     }
 
@@ -51,6 +52,7 @@ impl SimGateway {
             Effect::StartWorkload { node_id, .. } | Effect::StopWorkload { node_id, .. } => *node_id,
             Effect::SendDesiredSet { .. }
             | Effect::SendSettings { .. }
+            | Effect::Exec { .. }
             | Effect::CloseLink { .. }
             | Effect::EraseBlob { .. } => return self.perform(ctx, net, effect),
         };
@@ -131,6 +133,7 @@ impl SimGateway {
                 Effect::StartWorkload { .. }
                 | Effect::StopWorkload { .. }
                 | Effect::SendSettings { .. }
+                | Effect::Exec { .. }
                 | Effect::CloseLink { .. }
                 | Effect::EraseBlob { .. },
             ) => {}

@@ -116,6 +116,12 @@ impl Running {
         &self.control
     }
 
+    /// The connections of nodes.
+    #[cfg(test)]
+    pub(crate) fn links(&self) -> Arc<crate::node_link::NodeLinks> {
+        Arc::clone(&self.port.links)
+    }
+
     /// Returns when the core has ended by itself, which no restart of ours can mend.
     pub async fn core_over(&self) {
         self.core_over.cancelled().await;

@@ -51,6 +51,7 @@ impl Seal {
             | Command::NodeRegister { .. }
             | Command::NodeCapabilities { .. }
             | Command::NodeStatus { .. }
+            | Command::ExecEnded { .. }
             | Command::NodesSilent { .. }
             | Command::Tick => {}
         }

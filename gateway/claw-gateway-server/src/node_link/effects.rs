@@ -1,5 +1,7 @@
 //! Performs the effects of the core that go to nodes.
 
+use std::sync::Arc;
+
 use claw_gateway::Effect;
 use claw_proto::message::RefusalCode;
 use tokio_util::sync::CancellationToken;
@@ -31,6 +33,9 @@ fn hand_over(port: &SharedPort, effect: Effect) {
         | Effect::SendSettings { node_id, .. } => {
             let node_id = *node_id;
             port.links.order(node_id, Order::Effect(effect));
+        }
+        Effect::Exec { node_id, operation_id } => {
+            tokio::spawn(super::tasks::exec(Arc::clone(port), *node_id, *operation_id));
         }
         Effect::CloseLink { node_id, why } => {
             let (node_id, why) = (*node_id, (*why).to_owned());

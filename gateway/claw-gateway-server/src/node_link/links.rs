@@ -1,7 +1,7 @@
 //! Which nodes are connected, and when each was last heard.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use claw_gateway::Effect;
@@ -11,6 +11,8 @@ use claw_proto::time::Timestamp;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
+
+use super::tasks::Tasks;
 
 /// What a node is to be told, in order.
 #[derive(Debug)]
@@ -26,7 +28,7 @@ pub(super) enum Order {
     Effect(Effect),
     /// It missed something: the full set again.
     Again,
-    /// About certificates.
+    /// About certificates, or a question.
     Say(Box<claw_proto::message::GatewayMessage>),
 }
 
@@ -72,6 +74,12 @@ pub(super) struct Link {
     pub(super) nonce_answered: AtomicU64,
     /// Highest status record that is durable here.
     pub(super) acked: watch::Sender<u64>,
+    /// Protocol version of this connection.
+    pub(super) version: u32,
+    /// The answer to the registration is queued: other orders come after it.
+    registered: AtomicBool,
+    /// Open questions.
+    pub(super) tasks: Tasks,
 }
 
 impl Link {
@@ -84,6 +92,7 @@ impl Link {
         }
         drop(slot);
         self.closing.cancel();
+        self.tasks.lost();
     }
 
     /// Why it ends, once it does.
@@ -98,7 +107,9 @@ impl Link {
     /// Queues an order. A node that does not keep up is cut off: when it is back
     /// it gets the full set.
     pub(super) fn order(&self, order: Order) {
+        let registers = matches!(order, Order::Registered { .. });
         match self.orders.try_send(order) {
+            Ok(()) if registers => self.registered.store(true, Ordering::Release),
             Ok(()) => {}
             Err(TrySendError::Full(_)) => {
                 tracing::warn!(node_id = %self.node_id, "the node does not take its orders fast enough; its link is closed");
@@ -148,9 +159,11 @@ impl NodeLinks {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells every connected node the same.
+    /// Tells every registered node the same.
     pub(super) fn say_to_all(&self, message: &claw_proto::message::GatewayMessage) {
-        for link in self.slots().values().filter_map(|slot| slot.link.as_ref()) {
+        // Who is about to register is told then.
+        let registered = |link: &&Arc<Link>| link.registered.load(Ordering::Acquire);
+        for link in self.slots().values().filter_map(|slot| slot.link.as_ref()).filter(registered) {
             link.order(Order::Say(Box::new(message.clone())));
         }
     }
@@ -159,6 +172,7 @@ impl NodeLinks {
     pub(super) fn connect(
         &self,
         node_id: NodeId,
+        version: u32,
         orders: mpsc::Sender<Order>,
         closing: CancellationToken,
     ) -> Arc<Link> {
@@ -171,6 +185,9 @@ impl NodeLinks {
             nonce_sent: AtomicU64::new(0),
             nonce_answered: AtomicU64::new(0),
             acked: watch::Sender::new(0),
+            version,
+            registered: AtomicBool::new(false),
+            tasks: Tasks::default(),
         });
         let older = {
             let mut slots = self.slots();
@@ -259,6 +276,12 @@ impl NodeLinks {
         } else {
             tracing::debug!(%node_id, "not connected; the next desired set makes up for the order");
         }
+    }
+
+    /// The connection of a node that is past its registration.
+    pub(super) fn registered(&self, node_id: NodeId) -> Option<Arc<Link>> {
+        let link = self.slots().get(&node_id).and_then(|slot| slot.link.clone())?;
+        (link.registered.load(Ordering::Acquire) && !link.closing.is_cancelled()).then_some(link)
     }
 
     /// Ends a node's connection, if it has one.

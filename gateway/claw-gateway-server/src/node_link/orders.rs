@@ -15,9 +15,11 @@ use claw_proto::message::{
     DesiredWorkload, GatewayMessage, LogKey, NodeSettings, NodeWorkloadState, RefusalCode, StatusCause, StatusRecord,
     StopOrder,
 };
+use claw_proto::time::Timestamp;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::fill::{self, FillError};
 use super::links::{CloseCode, Ending, Link, Order};
 use super::{RESEND_SET_MS, SharedPort};
 use crate::control::SubmitError;
@@ -108,6 +110,7 @@ impl Orders {
                 Effect::StartWorkload { .. }
                 | Effect::StopWorkload { .. }
                 | Effect::SendSettings { .. }
+                | Effect::Exec { .. }
                 | Effect::CloseLink { .. }
                 | Effect::EraseBlob { .. },
             ) => Ok(()),
@@ -192,28 +195,17 @@ impl Orders {
             let GatewayMessage::StartWorkload { workload, .. } = message else { continue };
             match checked {
                 Ok(()) => understood.push(workload),
-                Err(lacking) => records.push(StatusRecord {
-                    // Not of the node's own records: those begin at 1.
-                    record: 0,
-                    workload_id: workload.workload_id,
-                    attempt: workload.attempt,
-                    state: NodeWorkloadState::Failed,
-                    cause: StatusCause::Unsupported,
-                    detail: lacking.to_string(),
-                    exit_code: None,
-                    signal: None,
-                    at: self.port.control.now(),
-                    simulated: false,
-                }),
+                Err(lacking) => {
+                    let key = (workload.workload_id, workload.attempt);
+                    let now = self.port.control.now();
+                    records.push(not_started(key, StatusCause::Unsupported, lacking.to_string(), now));
+                }
             }
         }
         if !records.is_empty() {
             tracing::warn!(node_id = %self.link.node_id, version = self.version, n = records.len(), "the node's agent is too old for what it was given");
-            let report = Command::NodeStatus { node_id: self.link.node_id, records };
-            let caller = Caller::system(self.port.control.now());
-            // Without a journal nothing goes on with this node either.
-            self.port.control.submit(report, caller).await.map_err(|_| Gone)?;
         }
+        self.failed(records).await?;
         Ok(understood)
     }
 
@@ -234,42 +226,63 @@ impl Orders {
         Some((query::desired(entry)?, entry.env_handle.clone()))
     }
 
-    /// Puts the environment values in. A workload whose values are gone is not
-    /// started without them.
+    /// Puts in what the state holds only by handle; what cannot be filled in ends here.
     async fn filled(
         &self,
-        mut workload: DesiredWorkload,
+        workload: DesiredWorkload,
         env_handle: Option<String>,
     ) -> Result<Option<DesiredWorkload>, Gone> {
-        let Some(handle) = env_handle else {
-            return Ok(Some(workload));
-        };
-        let bytes = match self.port.control.blob(&handle).await {
-            Ok(bytes) => bytes,
-            Err(SubmitError::Refused(_)) => return Err(Gone),
-            Err(SubmitError::Fault(fault)) => {
+        let (key, port) = ((workload.workload_id, workload.attempt), &self.port);
+        match fill::filled(port, workload, env_handle).await {
+            Ok(workload) => Ok(Some(workload)),
+            Err(FillError::Missing(detail)) => {
+                tracing::error!(workload_id = %key.0, detail, "the workload is not started");
+                self.failed(vec![not_started(key, StatusCause::StartFailed, detail, port.control.now())]).await?;
+                Ok(None)
+            }
+            Err(FillError::Submit(SubmitError::Refused(_))) => Err(Gone),
+            Err(FillError::Submit(SubmitError::Fault(fault))) => {
                 self.link
                     .end(Ending::Refused(RefusalCode::Unavailable, format!("{} ({})", fault.message, fault.fault_id)));
-                return Err(Gone);
-            }
-        };
-        let Some(bytes) = bytes else {
-            tracing::error!(workload_id = %workload.workload_id, handle, "the environment values are erased; the workload is not started");
-            return Ok(None);
-        };
-        match serde_json::from_slice(&bytes) {
-            Ok(env) => {
-                workload.spec.env = env;
-                Ok(Some(workload))
-            }
-            Err(error) => {
-                self.port.control.fault("environment values cannot be read", &error);
-                Ok(None)
+                Err(Gone)
             }
         }
     }
 
+    /// Tells the core of attempts that the node is not even told of.
+    async fn failed(&self, records: Vec<StatusRecord>) -> Result<(), Gone> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        let report = Command::NodeStatus { node_id: self.link.node_id, records };
+        let caller = Caller::system(self.port.control.now());
+        // Without a journal nothing goes on with this node either.
+        self.port.control.submit(report, caller).await.map_err(|_| Gone).map(drop)
+    }
+
     async fn send(&self, message: GatewayMessage) -> Result<(), Gone> {
         self.frames.send(message).await.map_err(|_| Gone)
+    }
+}
+
+/// An attempt that ended before its node was told of it.
+fn not_started(
+    (workload_id, attempt): (WorkloadId, Attempt),
+    cause: StatusCause,
+    detail: String,
+    at: Timestamp,
+) -> StatusRecord {
+    StatusRecord {
+        // Not of the node's own records: those begin at 1.
+        record: 0,
+        workload_id,
+        attempt,
+        state: NodeWorkloadState::Failed,
+        cause,
+        detail,
+        exit_code: None,
+        signal: None,
+        at,
+        simulated: false,
     }
 }

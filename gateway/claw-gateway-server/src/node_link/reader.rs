@@ -60,8 +60,8 @@ impl Reader {
                 self.status(StatusItem::Capabilities(Box::new(capabilities))).await
             }
             NodeMessage::Logs { chunks } => self.waiting_for_us(self.lanes.logs.offer(chunks)).await,
-            NodeMessage::Metrics { at, gpus, system, workloads: _ } => {
-                let snapshot = MetricsSnapshot { at, gpus, system };
+            NodeMessage::Metrics { at, gpus, system, workloads } => {
+                let snapshot = MetricsSnapshot { at, gpus, system, workloads };
                 self.port.control.metrics().put(self.link.node_id, snapshot);
                 Ok(())
             }
@@ -73,11 +73,16 @@ impl Reader {
                 super::certificates::renew(&self.port, &self.link, csr_der);
                 Ok(())
             }
-            // No operation asks for these yet: gaps.md.
-            NodeMessage::GpuEvents { .. }
-            | NodeMessage::ExecDone { .. }
+            NodeMessage::GpuEvents { events } => {
+                self.port.control.metrics().happened(self.link.node_id, events);
+                Ok(())
+            }
+            answer @ (NodeMessage::ExecDone { .. }
             | NodeMessage::OutputRead { .. }
-            | NodeMessage::TaskFailed { .. } => Ok(()),
+            | NodeMessage::TaskFailed { .. }) => {
+                self.link.tasks.answered(answer);
+                Ok(())
+            }
             NodeMessage::Register { .. } => Err(protocol("a connection is registered once".into())),
         }
     }

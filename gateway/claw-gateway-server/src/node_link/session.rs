@@ -133,7 +133,7 @@ fn revoked(cluster: &Cluster, peer: NodePeer) -> Option<Ending> {
 async fn serve(sink: Sink, mut stream: Stream, port: SharedPort, peer: NodePeer, registration: Registration) {
     let (orders_in, orders) = mpsc::channel(ORDERS_WAITING_MAX);
     let (frames_in, frames) = mpsc::channel(FRAMES_WAITING_MAX);
-    let link = port.links.connect(peer.node_id, orders_in, CancellationToken::new());
+    let link = port.links.connect(peer.node_id, registration.version, orders_in, CancellationToken::new());
     let writer = Writer {
         sink,
         out: Outgoing::new(port.control.snapshot().epoch),

@@ -1,3 +1,4 @@
+mod inside;
 mod peer;
 mod upgrade;
 
@@ -375,7 +376,7 @@ fn silence_is_counted_fairly() {
     assert_eq!(links.silent(id, at(201), timeout_ms), Some(at(0)));
 
     let (orders, _kept) = tokio::sync::mpsc::channel(1);
-    let link = links.connect(id, orders, CancellationToken::new());
+    let link = links.connect(id, 2, orders, CancellationToken::new());
     links.heard(id, at(300));
     links.heard(id, at(250));
     assert_eq!(links.silent(id, at(400), timeout_ms), None);
@@ -401,7 +402,7 @@ fn an_answer_after_a_node_was_given_up_counts_nowhere() {
     let at = |ms: i64| Timestamp::from_unix_ms(1_000_000 + ms);
     let (id, timeout_ms) = (NodeId::from_bits(1), 100);
     let links = NodeLinks::new(at(0));
-    let connect = || links.connect(id, tokio::sync::mpsc::channel(1).0, CancellationToken::new());
+    let connect = || links.connect(id, 2, tokio::sync::mpsc::channel(1).0, CancellationToken::new());
     let link = connect();
     assert!(links.answered(&link, at(300)));
     assert_eq!(links.give_up(id, at(400), timeout_ms), None);

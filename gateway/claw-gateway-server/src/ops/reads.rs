@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use claw_gateway::workload::WorkloadEntry;
 use claw_gateway::{Caller, Cluster, query, step};
 use claw_proto::ids::{OperationId, PlanId};
 use claw_tools::approvals::ApprovalListParams;
@@ -18,7 +19,7 @@ use claw_tools::workloads::{
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::{OpError, OpReply, OpsContext, cap};
+use super::{OpError, OpReply, OpsContext, cap, inside};
 use crate::control::ControlPlane;
 
 /// Wait unless told otherwise, seconds.
@@ -42,7 +43,11 @@ impl<'a> Reads<'a> {
         cap::page(p.limit, |limit| query::node_list(&self.cluster, &NodeListParams { limit: Some(limit), ..p.clone() }))
     }
     pub(super) fn node_get(&self, p: &NodeGetParams) -> Result<NodeDetail, Refusal> {
-        query::node_detail(&self.cluster, &p.node, |id| self.control.metrics().get(id))
+        let metrics = self.control.metrics();
+        query::node_detail(&self.cluster, &p.node, |id| query::NodeLive {
+            metrics: metrics.get(id),
+            gpu_events: metrics.gpu_events(id),
+        })
     }
     pub(super) fn gpu_list(&self, p: GpuListParams) -> Result<OpReply, OpError> {
         cap::page(p.limit, |limit| query::gpu_list(&self.cluster, &GpuListParams { limit: Some(limit), ..p.clone() }))
@@ -53,7 +58,11 @@ impl<'a> Reads<'a> {
         })
     }
     pub(super) fn workload_get(&self, p: &WorkloadGetParams) -> Result<WorkloadDetail, Refusal> {
-        query::workload_detail(&self.cluster, &p.workload)
+        let usage = |w: &WorkloadEntry| {
+            let live = w.live()?;
+            self.control.metrics().usage(live.node_id, w.workload_id, live.attempt)
+        };
+        query::workload_detail(&self.cluster, &p.workload, usage)
     }
     pub(super) fn workload_explain(&self, p: &WorkloadGetParams) -> Result<WorkloadExplanation, Refusal> {
         query::explain(&self.cluster, &p.workload)
@@ -86,8 +95,10 @@ impl<'a> Reads<'a> {
         Ok(WorkloadWait { reached, workload: query::workload_row(&cluster, w), next })
     }
 
-    pub(super) fn operation(&self, id: OperationId) -> Result<OperationView, Refusal> {
-        self.cluster.resolve_operation(id).map(|o| query::operation_view(o))
+    pub(super) async fn operation(&self, id: OperationId) -> Result<OperationView, OpError> {
+        let mut view = query::operation_view(&self.cluster, self.cluster.resolve_operation(id)?);
+        inside::fill(self.control, &self.cluster, id, &mut view.exec).await?;
+        Ok(view)
     }
     pub(super) fn operation_list(&self, p: OperationListParams) -> Result<OpReply, OpError> {
         cap::page(p.limit, |limit| {
@@ -99,7 +110,8 @@ impl<'a> Reads<'a> {
         self.cluster.resolve_operation(id)?;
         let there = |c: &Cluster| c.operations.get(&id).is_none_or(|o| o.state != OperationState::Pending);
         let cluster = until(self.control, p.wait_s.unwrap_or(WAIT_S_DEFAULT), &there).await;
-        let operation = query::operation_view(cluster.resolve_operation(id)?);
+        let mut operation = query::operation_view(&cluster, cluster.resolve_operation(id)?);
+        inside::fill(self.control, &cluster, id, &mut operation.exec).await?;
         Ok(OperationWait { reached: operation.state != OperationState::Pending, operation })
     }
 

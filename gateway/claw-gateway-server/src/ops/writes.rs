@@ -1,18 +1,24 @@
 //! Mutations: a command for the core, then waiting for what is observed.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use claw_gateway::event::{Goal, ReceiptKey};
-use claw_gateway::{Caller, Cluster, Command, Operation, Report};
-use claw_proto::limits::REASON_CHARS_MAX;
+use claw_gateway::{Caller, Cluster, Command, Operation, Report, query};
+use claw_proto::limits::{REASON_CHARS_MAX, SECRET_BYTES_MAX};
 use claw_proto::spec::WorkloadSpec;
+use claw_security::secrets::SealError;
 use claw_tools::access::PrincipalKind;
+use claw_tools::inside::EXEC_TIMEOUT_S;
 use claw_tools::operations::OperationState;
 use claw_tools::outcome::{EffectKind, Mode, Mutation, Observed, Outcome, clip};
 use claw_tools::refusal::{ErrorCode, Refusal};
 use claw_tools::registry::Call;
+use claw_tools::secrets::{SecretEncoding, SecretSetParams};
 use claw_tools::workloads::WorkloadRunParams;
+use zeroize::Zeroizing;
 
 use super::secrets::{Fresh, explain_missing};
-use super::{OpError, OpReply, OpsContext, reads, words};
+use super::{OpError, OpReply, OpsContext, inside, reads, words};
 
 /// Validity of an enrollment token unless told otherwise, seconds.
 const TOKEN_TTL_S: u32 = 3_600;
@@ -91,6 +97,7 @@ async fn observe(ops: &OpsContext, outcome: &mut Outcome, wait_s: u32) {
     let of_workload = |id| cluster.workloads.get(id).map(|w| Observed { state: w.state.to_string(), at: w.since });
     let seen = match &operation.record.goal {
         Goal::WorkloadRuns { workload_id } | Goal::WorkloadEnds { workload_id } => of_workload(*workload_id),
+        Goal::ExecEnds { .. } => operation.observed_at.map(|at| Observed { state: operation.observed.clone(), at }),
         Goal::NodeEmpty { node_id } => cluster.nodes.get(*node_id).map(|n| Observed {
             state: n.schedulable.to_string(),
             at: operation.observed_at.unwrap_or_else(|| ops.control.now()),
@@ -98,6 +105,10 @@ async fn observe(ops: &OpsContext, outcome: &mut Outcome, wait_s: u32) {
         Goal::Immediate => operation.observed_at.map(|at| Observed { state: operation.observed.clone(), at }),
     };
     outcome.observed = seen.or_else(|| outcome.observed.take());
+    outcome.exec = query::exec_view(&cluster, id);
+    if let Err(error) = inside::fill(&ops.control, &cluster, id, &mut outcome.exec).await {
+        tracing::warn!(operation_id = %id, ?error, "what the command wrote cannot be read now");
+    }
     if let Some(workload) = outcome.workload_id.and_then(|id| cluster.workloads.get(id)) {
         outcome.simulated = workload.simulated();
     }
@@ -111,6 +122,10 @@ fn operation(ops: &OpsContext, caller: &Caller, call: Call) -> Result<(Operation
         }
         Call::WorkloadStop(p) => {
             (Operation::WorkloadStop { workload: p.workload.clone(), grace_s: p.grace_s }, p.mutation())
+        }
+        Call::WorkloadExec(p) => {
+            let (mutation, timeout_s) = (p.mutation(), p.timeout_s.unwrap_or(EXEC_TIMEOUT_S));
+            (Operation::WorkloadExec { workload: p.workload, command: p.command, timeout_s }, mutation)
         }
         Call::NodeDrain(p) => (Operation::NodeDrain { node: p.node.clone(), grace_s: p.grace_s }, p.mutation()),
         Call::NodeUndrain(p) => (Operation::NodeUndrain { node: p.node.clone() }, p.mutation()),
@@ -136,12 +151,11 @@ fn operation(ops: &OpsContext, caller: &Caller, call: Call) -> Result<(Operation
         }
         Call::OperationCancel(p) => (Operation::OperationCancel { operation_id: p.operation_id }, p.mutation()),
         Call::Undo(p) => (Operation::Undo { operation_id: p.operation_id }, p.mutation()),
+        Call::SecretSet(p) => (sealed(ops, &p)?, p.mutation()),
+        Call::SecretDelete(p) => (Operation::SecretDelete { handle: p.handle.clone() }, p.mutation()),
         Call::ApiKeyCreate(p) => {
-            let kind = p.kind.unwrap_or(PrincipalKind::Agent);
-            (
-                Operation::ApiKeyCreate { principal: p.principal.clone(), role: p.role, kind, ttl_s: p.ttl_s },
-                p.mutation(),
-            )
+            let (mutation, kind) = (p.mutation(), p.kind.unwrap_or(PrincipalKind::Agent));
+            (Operation::ApiKeyCreate { principal: p.principal, role: p.role, kind, ttl_s: p.ttl_s }, mutation)
         }
         Call::ApiKeyRevoke(p) => (Operation::ApiKeyRevoke { key_id: p.key_id }, p.mutation()),
         Call::PlanApply(_)
@@ -153,6 +167,7 @@ fn operation(ops: &OpsContext, caller: &Caller, call: Call) -> Result<(Operation
         | Call::WorkloadList(_)
         | Call::WorkloadGet(_)
         | Call::WorkloadLogs(_)
+        | Call::WorkloadCopy(_)
         | Call::WorkloadWait(_)
         | Call::WorkloadExplain(_)
         | Call::EventsList(_)
@@ -161,10 +176,29 @@ fn operation(ops: &OpsContext, caller: &Caller, call: Call) -> Result<(Operation
         | Call::OperationWait(_)
         | Call::PlanGet(_)
         | Call::ApprovalList(_)
+        | Call::SecretList(_)
         | Call::ApiKeyList(_) => {
             return Err(Refusal::new(ErrorCode::InvalidState, "this is not a mutation").into());
         }
     })
+}
+
+/// The value as it is kept: nothing after this sees it in the clear.
+fn sealed(ops: &OpsContext, p: &SecretSetParams) -> Result<Operation, OpError> {
+    let refused = |message: String| Refusal::new(ErrorCode::InvalidArgument, message).with_field("value", "");
+    let value = match p.encoding.unwrap_or(SecretEncoding::Text) {
+        SecretEncoding::Text => Zeroizing::new(p.value.expose().as_bytes().to_vec()),
+        SecretEncoding::Base64 => {
+            let decoded = STANDARD.decode(p.value.expose());
+            Zeroizing::new(decoded.map_err(|_| refused("the value is not base64, as encoding says".into()))?)
+        }
+    };
+    if value.is_empty() || value.len() > SECRET_BYTES_MAX {
+        return Err(refused(format!("the value has {} bytes, allowed are 1 to {SECRET_BYTES_MAX}", value.len())).into());
+    }
+    let fault = |error: SealError| OpError::Fault(ops.control.fault("the value could not be sealed", &error));
+    let sealed = Some(ops.secrets.seal(&p.handle, &value).map_err(fault)?);
+    Ok(Operation::SecretSet { handle: p.handle.clone(), used_by: p.used_by.clone(), sealed, blob: None })
 }
 
 fn run(ops: &OpsContext, caller: &Caller, p: WorkloadRunParams) -> Result<Operation, Refusal> {

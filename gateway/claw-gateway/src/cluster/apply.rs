@@ -9,9 +9,12 @@ use claw_proto::time::Timestamp;
 use claw_tools::approvals::{ApprovalDecision, ApprovalState};
 use claw_tools::nodes::{NodeLink, Schedulable};
 use claw_tools::operations::OperationState;
+use claw_tools::secrets::AccessPolicy;
 use claw_tools::workloads::{WorkloadReason, WorkloadState};
 
-use super::{ApprovalEntry, Cluster, KeyEntry, OperationEntry, PlanEntry, ReceiptEntry, TokenEntry};
+use super::{
+    ApprovalEntry, Cluster, ExecEntry, KeyEntry, OperationEntry, PlanEntry, ReceiptEntry, SecretEntry, TokenEntry,
+};
 use crate::event::{Event, EventRecord, Goal, OperationRecord};
 use crate::registry::{NodeEntry, NodeUsage, OrphanEntry};
 use crate::workload::{ATTEMPTS_KEPT, AttemptEntry, Desired, WorkloadEntry};
@@ -31,6 +34,7 @@ impl Cluster {
         self.apply_orphans(record);
         self.apply_workload(record);
         self.apply_access(record);
+        self.apply_secrets(record);
         self.apply_desk(record);
     }
 
@@ -205,6 +209,27 @@ impl Cluster {
         }
     }
 
+    /// Events about secrets.
+    fn apply_secrets(&mut self, record: &EventRecord) {
+        match &record.event {
+            Event::SecretSet { handle, owner, used_by, blob } => {
+                let version = self.secrets.get(handle).map_or(0, |secret| secret.version).saturating_add(1);
+                let entry = SecretEntry {
+                    handle: handle.clone(),
+                    access: AccessPolicy { owner: owner.clone(), used_by: used_by.clone() },
+                    version,
+                    blob: blob.clone(),
+                    set_at: record.at,
+                };
+                self.secrets.insert(handle.clone(), Arc::new(entry));
+            }
+            Event::SecretDeleted { handle } => {
+                self.secrets.remove(handle);
+            }
+            _ => {}
+        }
+    }
+
     /// Events about keys and tokens.
     fn apply_access(&mut self, record: &EventRecord) {
         let at = record.at;
@@ -252,6 +277,26 @@ impl Cluster {
     fn apply_desk(&mut self, record: &EventRecord) {
         let at = record.at;
         match &record.event {
+            Event::ExecRequested { operation_id, workload_id, attempt, node_id, command, timeout_s } => {
+                let entry = ExecEntry {
+                    operation_id: *operation_id,
+                    workload_id: *workload_id,
+                    attempt: *attempt,
+                    node_id: *node_id,
+                    command: command.clone(),
+                    timeout_s: *timeout_s,
+                    at: record.at,
+                    end: None,
+                    output: None,
+                };
+                self.execs.insert(*operation_id, Arc::new(entry));
+            }
+            Event::ExecEnded { operation_id, end, output } => {
+                if let Some(entry) = self.execs.get_mut(operation_id) {
+                    let entry = Arc::make_mut(entry);
+                    (entry.end, entry.output) = (Some(end.clone()), output.clone());
+                }
+            }
             Event::OperationAccepted { operation } => self.accept(operation, record),
             Event::OperationResolved { operation_id, state, observed } => {
                 if let Some(entry) = self.operations.get_mut(operation_id) {
@@ -405,7 +450,7 @@ impl Cluster {
             undone_by: None,
         };
         match &operation.goal {
-            Goal::Immediate => {}
+            Goal::Immediate | Goal::ExecEnds { .. } => {}
             Goal::WorkloadRuns { workload_id } | Goal::WorkloadEnds { workload_id } => {
                 self.open_by_workload.insert((*workload_id, operation.operation_id));
             }
@@ -451,6 +496,10 @@ impl Cluster {
         let over = self.operations.iter().take_while(is_old).filter(|(_, o)| o.state != OperationState::Pending);
         for id in over.map(|(id, _)| *id).collect::<Vec<_>>() {
             self.operations.remove(&id);
+        }
+        let is_over = |e: &&Arc<ExecEntry>| e.at < receipts_before && e.end.is_some();
+        for id in self.execs.values().filter(is_over).map(|e| e.operation_id).collect::<Vec<_>>() {
+            self.execs.remove(&id);
         }
         let old: Vec<_> = self
             .plans
@@ -506,7 +555,7 @@ fn close_goal(
     record: &OperationRecord,
 ) {
     match &record.goal {
-        Goal::Immediate => {}
+        Goal::Immediate | Goal::ExecEnds { .. } => {}
         Goal::WorkloadRuns { workload_id } | Goal::WorkloadEnds { workload_id } => {
             by_workload.remove(&(*workload_id, record.operation_id));
         }
@@ -525,6 +574,8 @@ fn changes_fleet(event: &Event) -> bool {
             | Event::ApprovalRequested { .. }
             | Event::ApprovalDecided { .. }
             | Event::ReceiptStored { .. }
+            | Event::ExecRequested { .. }
+            | Event::ExecEnded { .. }
             | Event::OperationAccepted { .. }
             | Event::OperationResolved { .. }
             | Event::HistoryPruned { .. }

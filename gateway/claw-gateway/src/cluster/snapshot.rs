@@ -7,7 +7,10 @@ use claw_proto::time::Timestamp;
 use claw_tools::operations::OperationState;
 use serde::{Deserialize, Serialize};
 
-use super::{ApprovalEntry, CaRotations, Cluster, KeyEntry, OperationEntry, PlanEntry, ReceiptEntry, TokenEntry};
+use super::{
+    ApprovalEntry, CaRotations, Cluster, ExecEntry, KeyEntry, OperationEntry, PlanEntry, ReceiptEntry, SecretEntry,
+    TokenEntry,
+};
 use crate::event::{Goal, ReceiptKey};
 use crate::policy::Policy;
 use crate::registry::NodeEntry;
@@ -41,8 +44,12 @@ struct Document {
     workloads: Vec<WorkloadEntry>,
     submitted: u64,
     operations: Vec<OperationEntry>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    execs: Vec<ExecEntry>,
     plans: Vec<PlanEntry>,
     approvals: Vec<ApprovalEntry>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    secrets: Vec<SecretEntry>,
     keys: Vec<KeyEntry>,
     tokens: Vec<TokenEntry>,
     receipts: Vec<(ReceiptKey, ReceiptEntry)>,
@@ -70,8 +77,10 @@ impl Cluster {
             workloads: unwrap_all(self.workloads.iter()),
             submitted: self.workloads.submitted(),
             operations: unwrap_all(self.operations.values()),
+            execs: unwrap_all(self.execs.values()),
             plans: unwrap_all(self.plans.values()),
             approvals: unwrap_all(self.approvals.values()),
+            secrets: unwrap_all(self.secrets.values()),
             keys: unwrap_all(self.keys.values()),
             tokens: unwrap_all(self.tokens.values()),
             receipts: self.receipts.iter().map(|(k, v)| (k.clone(), (**v).clone())).collect(),
@@ -115,8 +124,10 @@ impl Cluster {
             cluster.index_operation(&entry);
             cluster.operations.insert(entry.record.operation_id, Arc::new(entry));
         }
+        cluster.execs = d.execs.into_iter().map(|e| (e.operation_id, Arc::new(e))).collect();
         cluster.plans = d.plans.into_iter().map(|p| (p.record.view.plan_id, Arc::new(p))).collect();
         cluster.approvals = d.approvals.into_iter().map(|a| (a.approval_id, Arc::new(a))).collect();
+        cluster.secrets = d.secrets.into_iter().map(|s| (s.handle.clone(), Arc::new(s))).collect();
         cluster.keys = d.keys.into_iter().map(|k| (k.key_id, Arc::new(k))).collect();
         cluster.tokens = d.tokens.into_iter().map(|t| (t.token_id, Arc::new(t))).collect();
         for (key, receipt) in d.receipts {
@@ -144,7 +155,7 @@ impl Cluster {
         }
         let id = entry.record.operation_id;
         match &entry.record.goal {
-            Goal::Immediate => {}
+            Goal::Immediate | Goal::ExecEnds { .. } => {}
             Goal::WorkloadRuns { workload_id } | Goal::WorkloadEnds { workload_id } => {
                 self.open_by_workload.insert((*workload_id, id));
             }

@@ -1,23 +1,49 @@
 //! Operations, plans, approvals, keys and events, as views.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use claw_proto::ids::OperationId;
 use claw_proto::time::Timestamp;
 use claw_tools::approvals::{ApprovalList, ApprovalListParams, ApprovalState, ApprovalView};
+use claw_tools::inside::{ExecFault, ExecView};
 use claw_tools::keys::{ApiKeyList, ApiKeyListParams, ApiKeyView};
 use claw_tools::operations::{OperationList, OperationListParams, OperationState, OperationView};
-use claw_tools::outcome::Observed;
+use claw_tools::outcome::{Observed, clip};
 use claw_tools::plans::PlanDetail;
 use claw_tools::refusal::{ErrorCode, Refusal, SuggestedCall};
+use claw_tools::secrets::{SecretList, SecretListParams, SecretView};
 use serde_json::json;
 
 use crate::Cluster;
-use crate::cluster::{ApprovalEntry, OperationEntry, PlanEntry};
-use crate::event::Event;
+use crate::cluster::{ApprovalEntry, OperationEntry, PlanEntry, SecretEntry};
 
 /// Rows of a page unless asked otherwise.
 const LIMIT_DEFAULT: u32 = 20;
+/// Characters of one word of a command, and of a fault's text.
+const WORD_CHARS_MAX: usize = 500;
+
+/// The command of an operation, without what it wrote: that stands in a blob.
+pub fn exec_view(cluster: &Cluster, operation_id: OperationId) -> Option<ExecView> {
+    let exec = cluster.execs.get(&operation_id)?;
+    let end = exec.end.clone().unwrap_or_default();
+    Some(ExecView {
+        workload_id: exec.workload_id,
+        attempt: exec.attempt,
+        command: exec.command.iter().map(|word| clip(word, WORD_CHARS_MAX)).collect(),
+        ended: exec.end.is_some(),
+        exit_code: end.exit_code,
+        timed_out: end.timed_out,
+        fault: end.fault.map(|fault| ExecFault { message: clip(&fault.message, WORD_CHARS_MAX), ..fault }),
+        untrusted: true,
+        stdout: None,
+        stderr: None,
+        truncated: end.truncated,
+    })
+}
 
 /// One operation.
-pub fn operation_view(o: &OperationEntry) -> OperationView {
+pub fn operation_view(cluster: &Cluster, o: &OperationEntry) -> OperationView {
     let r = &o.record;
     let id = json!({ "operation_id": r.operation_id });
     let mut next = Vec::new();
@@ -38,6 +64,7 @@ pub fn operation_view(o: &OperationEntry) -> OperationView {
         observed: o.observed_at.map(|at| Observed { state: o.observed.clone(), at }),
         workload_id: r.workload_id,
         node_id: r.node_id,
+        exec: exec_view(cluster, r.operation_id),
         undo: r.undo,
         undone_by: o.undone_by,
         simulated: r.simulated,
@@ -54,7 +81,7 @@ pub fn operation_list(cluster: &Cluster, p: &OperationListParams) -> Result<Oper
                 .map_err(|e| Refusal::new(ErrorCode::InvalidArgument, e.to_string()).with_field("cursor", text))?,
         ),
     };
-    let matching = |o: &&std::sync::Arc<OperationEntry>| {
+    let matching = |o: &&Arc<OperationEntry>| {
         p.state.is_none_or(|s| s == o.state) && p.principal.as_deref().is_none_or(|who| who == o.principal)
     };
     let total = cluster.operations.values().filter(matching).count();
@@ -66,7 +93,7 @@ pub fn operation_list(cluster: &Cluster, p: &OperationListParams) -> Result<Oper
         .filter(matching)
         .filter(|o| before.is_none_or(|b| o.record.operation_id < b))
         .take(limit + 1)
-        .map(|o| operation_view(o))
+        .map(|o| operation_view(cluster, o))
         .collect();
     let truncated = rows.len() > limit;
     rows.truncate(limit);
@@ -177,87 +204,28 @@ pub fn key_list(cluster: &Cluster, p: &ApiKeyListParams, now: Timestamp) -> ApiK
     ApiKeyList { keys, total }
 }
 
-/// Ids that an event is about.
-pub fn event_subjects(event: &Event) -> Vec<String> {
-    let Ok(value) = serde_json::to_value(event) else {
-        return Vec::new();
-    };
-    let mut subjects = Vec::new();
-    for key in ["workload_id", "node_id", "operation_id", "plan_id", "approval_id", "key_id", "token_id"] {
-        for place in [&value, &value["operation"], &value["plan"]["view"], &value["outcome"]] {
-            if let Some(id) = place.get(key).and_then(serde_json::Value::as_str)
-                && !subjects.iter().any(|s| s == id)
-            {
-                subjects.push(id.to_owned());
-            }
-        }
-    }
-    subjects
-}
+/// Rows of secrets in one answer.
+const SECRETS_ROWS_MAX: usize = 200;
 
-/// One sentence about an event.
-pub fn describe_event(event: &Event) -> String {
-    match event {
-        Event::GatewayStarted { epoch } => format!("the gateway started (epoch {epoch})"),
-        Event::ApiKeyCreated { subject, role, kind, .. } => format!("a {role} key for {subject} ({kind}) was made"),
-        Event::ApiKeyRevoked { key_id } => format!("{key_id} was revoked"),
-        Event::NodeTokenCreated { name, .. } => {
-            format!("an enrollment token for {} was made", name.as_deref().unwrap_or("any node"))
-        }
-        Event::NodeTokenRevoked { .. } => "an enrollment token was revoked".into(),
-        Event::NodeEnrolled { name, .. } => format!("{name} enrolled"),
-        Event::NodeCapabilitiesReported { capabilities, .. } => {
-            format!("the node has {} GPU(s), driver {}", capabilities.gpus.len(), capabilities.gpu_driver)
-        }
-        Event::NodeLinkChanged { link, last_heard, .. } => format!("the node is {link} (last heard {last_heard})"),
-        Event::NodeSchedulableChanged { to, .. } => format!("the node is {to}"),
-        Event::NodeLabeled { labels, .. } => format!("{} label(s) changed", labels.len()),
-        Event::NodeSettingsChanged { .. } => "the node's settings changed".into(),
-        Event::NodeRevoked { .. } => "the node's certificates were revoked".into(),
-        Event::NodeReadmitted { .. } => "the node's machine enrolled again".into(),
-        Event::CaRotationRequested { rotation } => format!("rotation {rotation} of the certificate authority begins"),
-        Event::CaRotated { rotation } => format!("rotation {rotation} of the certificate authority is over"),
-        Event::NodeRemoved { .. } => "the node was removed from the fleet".into(),
-        Event::OrphanFound { why, .. } => format!("orphan found: {why}"),
-        Event::OrphanGone { .. } => "the orphan is gone".into(),
-        Event::WorkloadSubmitted { name, spec, .. } => {
-            format!("{name} was submitted: {}", super::what(spec.spec()))
-        }
-        Event::WorkloadWaits { why, .. } => format!("it waits ({why})"),
-        Event::WorkloadPlaced { attempt, report, .. } => format!("attempt {} {}", attempt.0, report.summary),
-        Event::WorkloadProgressed { state, attempt, .. } => {
-            format!("attempt {} is {state}", attempt.0)
-        }
-        Event::WorkloadStopping { why, requeue, .. } => {
-            format!("it is told to stop ({why}){}", if *requeue { " and will run elsewhere" } else { "" })
-        }
-        Event::AttemptEnded { attempt, state, why, exit_code, .. } => {
-            format!(
-                "attempt {} ended: {state} ({why}{})",
-                attempt.0,
-                exit_code.map(|c| format!(", exit code {c}")).unwrap_or_default()
-            )
-        }
-        Event::WorkloadRequeued { why, .. } => format!("it waits for a place again ({why})"),
-        Event::WorkloadEnded { state, why, .. } => format!("it is {state} ({why})"),
-        Event::WorkloadAdopted { attempt, .. } => {
-            format!("its node came back with attempt {} running; it goes on", attempt.0)
-        }
-        Event::OperationAccepted { operation } => format!("accepted: {}", operation.summary),
-        Event::OperationResolved { state, observed, .. } => format!("{state}: {observed}"),
-        Event::PlanStored { plan } => format!("planned: {}", plan.view.summary),
-        Event::PlanApplied { .. } => "the plan was applied".into(),
-        Event::ApprovalRequested { tier, .. } => format!("an approval of tier {tier} is asked for"),
-        Event::ApprovalDecided { decision, .. } => format!("decision: {decision}"),
-        Event::ReceiptStored { key, .. } => format!("receipt for {} {}", key.tool, key.request_id),
-        Event::HistoryPruned { workloads, .. } => {
-            format!("history pruned: {} ended workload(s) live in the journal only", workloads.len())
-        }
-        Event::MassLossSuspected { silent, total } => {
-            format!("{silent} of {total} nodes silent at once: nobody is declared lost")
-        }
-        Event::MassLossCleared { silent, total } => {
-            format!("{silent} of {total} nodes silent: back to normal")
+/// `secret_list`.
+pub fn secret_list(cluster: &Cluster, p: &SecretListParams) -> SecretList {
+    let mut used: BTreeMap<&str, u32> = BTreeMap::new();
+    for w in cluster.workloads.iter().filter(|w| !w.state.is_final()) {
+        let handles: BTreeSet<&str> = crate::step::secret_handles(w.spec.spec()).map(|(_, handle)| handle).collect();
+        for handle in handles {
+            *used.entry(handle).or_default() += 1;
         }
     }
+    let matching = |s: &&Arc<SecretEntry>| p.filter.as_deref().is_none_or(|text| s.handle.contains(text));
+    let total = cluster.secrets.values().filter(matching).count();
+    let view = |s: &Arc<SecretEntry>| SecretView {
+        handle: s.handle.clone(),
+        owner: s.access.owner.clone(),
+        used_by: s.access.used_by.clone(),
+        version: s.version,
+        set_at: s.set_at,
+        workloads: used.get(s.handle.as_str()).copied().unwrap_or(0),
+    };
+    let secrets = cluster.secrets.values().filter(matching).take(SECRETS_ROWS_MAX).map(view).collect();
+    SecretList { secrets, total: u32::try_from(total).unwrap_or(u32::MAX), truncated: total > SECRETS_ROWS_MAX }
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use claw_proto::ids::GpuUuid;
+use claw_proto::message::GpuEvent;
 use claw_proto::time::Timestamp;
 use claw_proto::topology::{GpuHealth, GpuInfo, NodeFinding};
 use claw_tools::cluster::{ClusterStatus, GpuCounts, NodeCounts, Problem, WorkloadCounts};
@@ -305,11 +306,20 @@ pub fn gpu_list(cluster: &Cluster, p: &GpuListParams) -> Result<GpuList, Refusal
     })
 }
 
+/// What is known of a node beside the journaled state.
+#[derive(Debug, Default)]
+pub struct NodeLive {
+    /// Latest numbers.
+    pub metrics: Option<MetricsSnapshot>,
+    /// What happened to its GPUs, newest first.
+    pub gpu_events: Vec<GpuEvent>,
+}
+
 /// `node_get`.
 pub fn node_detail(
     cluster: &Cluster,
     text: &str,
-    metrics: impl Fn(claw_proto::ids::NodeId) -> Option<MetricsSnapshot>,
+    live: impl Fn(claw_proto::ids::NodeId) -> NodeLive,
 ) -> Result<NodeDetail, Refusal> {
     let n = cluster.resolve_node(text)?;
     let c = n.capabilities.as_deref();
@@ -326,6 +336,7 @@ pub fn node_detail(
         .iter()
         .map(|(id, o)| Orphan { workload_id: *id, attempt: o.attempt, found_at: o.found_at, why: o.why.clone() })
         .collect();
+    let live = live(n.node_id);
     Ok(NodeDetail {
         node: node_row(n),
         hostname: c.map(|c| c.hostname.clone()).unwrap_or_default(),
@@ -340,9 +351,14 @@ pub fn node_detail(
         workloads,
         orphans,
         settings: n.settings.clone(),
-        metrics: metrics(n.node_id),
+        metrics: live.metrics,
+        gpu_events: live.gpu_events.iter().map(told).collect(),
         enrolled_with: Some(n.enrolled_with),
     })
+}
+
+fn told(event: &GpuEvent) -> GpuEvent {
+    GpuEvent { detail: clip(&event.detail, FINDING_CHARS_MAX), ..event.clone() }
 }
 
 /// A finding without what its words could do to a reader.

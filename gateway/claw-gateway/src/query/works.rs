@@ -5,6 +5,7 @@ use claw_tools::nodes::NodeLink;
 use claw_tools::refusal::{Refusal, SuggestedCall};
 use claw_tools::workloads::{
     AttemptView, WorkloadDetail, WorkloadList, WorkloadListParams, WorkloadReason, WorkloadRow, WorkloadState,
+    WorkloadUsage,
 };
 use serde_json::json;
 
@@ -86,7 +87,11 @@ fn attempt_view(cluster: &Cluster, a: &AttemptEntry) -> AttemptView {
 }
 
 /// `workload_get`.
-pub fn workload_detail(cluster: &Cluster, text: &str) -> Result<WorkloadDetail, Refusal> {
+pub fn workload_detail(
+    cluster: &Cluster,
+    text: &str,
+    usage: impl Fn(&WorkloadEntry) -> Option<WorkloadUsage>,
+) -> Result<WorkloadDetail, Refusal> {
     let w = cluster.resolve_workload(text)?;
     let runtime = w.attempts.last().map(|a| a.runtime);
     let isolation = match runtime {
@@ -111,6 +116,7 @@ pub fn workload_detail(cluster: &Cluster, text: &str) -> Result<WorkloadDetail, 
         submitted_by: w.submitted_by.clone(),
         submitted_at: w.submitted_at,
         placement: w.report.as_deref().cloned(),
+        usage: usage(w),
         attempts: w.attempts.iter().rev().map(|a| attempt_view(cluster, a)).collect(),
         next,
     })

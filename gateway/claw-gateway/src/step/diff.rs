@@ -8,6 +8,7 @@ use imbl::ordmap::DiffItem;
 use sha2::{Digest, Sha256};
 
 use crate::Cluster;
+use crate::cluster::{ExecEntry, SecretEntry};
 use crate::registry::NodeEntry;
 use crate::workload::{Desired, WorkloadEntry};
 
@@ -26,6 +27,14 @@ pub(super) fn diff(before: &Cluster, after: &Cluster) -> Vec<Change> {
     for item in before.nodes.map().diff(after.nodes.map()) {
         let (old, new) = sides(&item);
         compare(&mut changes, "node", old.map(|n| node_fields(n)), new.map(|n| node_fields(n)));
+    }
+    for item in before.execs.diff(&after.execs) {
+        let (old, new) = sides(&item);
+        compare(&mut changes, "workload", old.map(|e| exec_fields(e)), new.map(|e| exec_fields(e)));
+    }
+    for item in before.secrets.diff(&after.secrets) {
+        let (old, new) = sides(&item);
+        compare(&mut changes, "secret", old.map(|s| secret_fields(s)), new.map(|s| secret_fields(s)));
     }
     for item in before.keys.diff(&after.keys) {
         let (old, new) = sides(&item);
@@ -131,6 +140,17 @@ fn node_fields(n: &NodeEntry) -> Fields {
             ("settings", settings),
         ],
     )
+}
+
+fn secret_fields(s: &SecretEntry) -> Fields {
+    let users: Vec<&str> = std::iter::once(&s.access.owner).chain(&s.access.used_by).map(String::as_str).collect();
+    let fields = vec![("used by", users.join(" ")), ("value", format!("version {}", s.version))];
+    (s.handle.clone(), fields)
+}
+
+fn exec_fields(e: &ExecEntry) -> Fields {
+    let what = format!("{} within {} s", serde_json::json!(e.command), e.timeout_s);
+    (format!("{} attempt {}", e.workload_id, e.attempt.0), vec![("exec", what)])
 }
 
 fn compare(changes: &mut Vec<Change>, kind: &str, old: Option<Fields>, new: Option<Fields>) {

@@ -15,7 +15,7 @@ use claw_tools::workloads::{WorkloadReason, WorkloadState};
 use super::Report;
 use super::work::Work;
 use crate::Cluster;
-use crate::cluster::PlanEntry;
+use crate::cluster::{ExecEntry, PlanEntry};
 use crate::command::Operation;
 use crate::effect::Effect;
 use crate::event::{Event, Goal};
@@ -345,23 +345,31 @@ fn result_of(goal: &Goal, w: &WorkloadEntry) -> Option<(OperationState, String)>
         }
         Goal::WorkloadRuns { .. } if w.state.is_final() => Some((OperationState::Failed, state_text())),
         Goal::WorkloadEnds { .. } if w.state.is_final() => Some((OperationState::Succeeded, state_text())),
-        Goal::WorkloadRuns { .. } | Goal::WorkloadEnds { .. } | Goal::NodeEmpty { .. } | Goal::Immediate => None,
+        Goal::WorkloadRuns { .. }
+        | Goal::WorkloadEnds { .. }
+        | Goal::ExecEnds { .. }
+        | Goal::NodeEmpty { .. }
+        | Goal::Immediate => None,
     }
 }
 
-/// Environment values that nothing refers to any more: those of plans that nobody
-/// applied, and again those of ended workloads, where erasing failed at their end.
+/// Values that nothing refers to any more: environments and secrets of plans that
+/// nobody applied, and again those of ended workloads, where erasing failed at their end;
+/// what commands wrote that are as old.
 fn forgotten_blobs(cluster: &Cluster, plans_before: Timestamp, workloads: &[WorkloadId]) -> Vec<String> {
     let of_plan = |plan: &Arc<PlanEntry>| {
         let old = !plan.applied && plan.at < plans_before;
-        if let Operation::WorkloadRun { env_handle, .. } = &plan.record.operation {
-            env_handle.clone().filter(|_| old)
-        } else {
-            None
+        match &plan.record.operation {
+            Operation::WorkloadRun { env_handle: handle, .. } | Operation::SecretSet { blob: handle, .. } => {
+                handle.clone().filter(|_| old)
+            }
+            _ => None,
         }
     };
     let ended = workloads.iter().filter_map(|id| cluster.workloads.get(*id)?.env_handle.clone());
-    cluster.plans.values().filter_map(of_plan).chain(ended).collect()
+    let of_exec = |exec: &Arc<ExecEntry>| exec.output.clone().filter(|_| exec.at < plans_before);
+    let written = cluster.execs.values().filter_map(of_exec);
+    cluster.plans.values().filter_map(of_plan).chain(ended).chain(written).collect()
 }
 
 fn prune(work: &mut Work<'_>) {
@@ -371,7 +379,8 @@ fn prune(work: &mut Work<'_>) {
     let old_plans = work.state.plans.get_min().is_some_and(|(_, plan)| plan.at < due);
     let mut workloads = work.state.workloads.ended_beyond(work.state.policy.ended_workloads_max);
     workloads.truncate(PRUNE_BATCH);
-    if old_receipts || old_plans || workloads.len() == PRUNE_BATCH {
+    let old_execs = work.state.execs.get_min().is_some_and(|(_, exec)| exec.at < due && exec.end.is_some());
+    if old_receipts || old_plans || old_execs || workloads.len() == PRUNE_BATCH {
         for handle in forgotten_blobs(&work.state, before, &workloads) {
             work.effect(Effect::EraseBlob { handle });
         }

@@ -39,9 +39,8 @@ pub(super) fn check(spec: &WorkloadSpec) -> Result<(), Refusal> {
     not("volumes", on_host && !spec.volumes.is_empty(), "a host process sees the host's files; volumes need an image");
     not("market", spec.market.is_some_and(|m| m != MarketUse::Never), "the market is not built");
     not("budget", spec.budget.is_some(), "budgets come with the market, which is not built");
-    not("secrets", !spec.secrets.is_empty(), "the secret store is not built");
-    not("pull_secret", spec.pull_secret.is_some(), "the secret store is not built");
-    not("outputs", !spec.outputs.is_empty(), "a node collects outputs, and no operation reads them yet");
+    not("secrets", on_host && !spec.secrets.is_empty(), "a host process has no memory file system for secret files");
+    not("outputs", on_host && !spec.outputs.is_empty(), "outputs are collected from containers; they need an image");
     not("shm_gib", on_host && spec.shm_gib.is_some(), "a host process has no shared memory of its own");
     not("read_only_root", on_host && spec.read_only_root.is_some(), "a host process has no file system of its own");
     let Some((path, why)) = faults.first() else {

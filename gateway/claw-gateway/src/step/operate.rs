@@ -69,7 +69,7 @@ pub(super) fn operate(
     }
     let def = registry::find(tool).expect("every operation's tool is in the registry; a test looks");
     access::authorize(def, work.caller)?;
-    let operation = perform::move_env(work, operation)?;
+    let operation = perform::move_values(work, operation)?;
     // Ids from here on are those that a plan reserves.
     work.replay_ids(Vec::new());
     let before = work.state.clone();
@@ -248,7 +248,10 @@ pub(super) fn key_still_valid(work: &Work<'_>) -> Result<(), Refusal> {
 fn as_plan(operation: &Operation) -> serde_json::Value {
     let mut args = serde_json::to_value(operation).unwrap_or_default();
     if let serde_json::Value::Object(map) = &mut args {
-        map.remove("op");
+        // The value of a secret is the caller's own; its blob was not stored.
+        for inner in ["op", "blob"] {
+            map.remove(inner);
+        }
         map.retain(|_, value| !value.is_null());
         map.insert("mode".into(), "plan".into());
     }

@@ -1,7 +1,9 @@
 //! What each mutating operation does to the state.
 
 mod access_ops;
+mod inside_ops;
 mod node_ops;
+mod secret_ops;
 mod workload_ops;
 
 use claw_proto::ids::IdSource;
@@ -28,6 +30,9 @@ pub(super) fn perform(
             workload_ops::run(work, spec, env_handle.as_deref(), assumptions)
         }
         Operation::WorkloadStop { workload, grace_s } => workload_ops::stop(work, workload, *grace_s),
+        Operation::WorkloadExec { workload, command, timeout_s } => {
+            inside_ops::exec(work, workload, command, *timeout_s)
+        }
         Operation::NodeDrain { node, grace_s } => node_ops::drain(work, node, *grace_s),
         Operation::NodeUndrain { node } => node_ops::undrain(work, node),
         Operation::NodeCordon { node } => node_ops::cordon(work, node),
@@ -44,6 +49,10 @@ pub(super) fn perform(
         }
         Operation::OperationCancel { operation_id } => undo::cancel(work, *operation_id),
         Operation::Undo { operation_id } => undo::undo(work, *operation_id),
+        Operation::SecretSet { handle, used_by, sealed: _, blob } => {
+            secret_ops::set(work, handle, used_by, blob.as_deref())
+        }
+        Operation::SecretDelete { handle } => secret_ops::delete(work, handle),
         Operation::ApiKeyCreate { principal, role, kind, ttl_s } => {
             access_ops::key(work, principal, *role, *kind, *ttl_s, secret_hash)
         }
@@ -52,11 +61,12 @@ pub(super) fn perform(
 }
 
 pub(super) use node_ops::{drain, set_labels, set_schedulable, set_settings};
+pub(crate) use secret_ops::handles as secret_handles;
 pub(super) use workload_ops::stop_workload;
 
-/// Environment values may be secret or personal: they go to an erasable blob,
-/// the journal sees only the names.
-pub(super) fn move_env(work: &mut Work<'_>, operation: Operation) -> Result<Operation, Refusal> {
+/// Environment values may be secret or personal, and secrets are: they go to an
+/// erasable blob, the journal sees only the names.
+pub(super) fn move_values(work: &mut Work<'_>, operation: Operation) -> Result<Operation, Refusal> {
     Ok(match operation {
         Operation::WorkloadRun { mut spec, env_handle: None, assumptions } if !spec.env.is_empty() => {
             // Once they are moved nobody looks at the values again; a fault never repeats them.
@@ -68,6 +78,11 @@ pub(super) fn move_env(work: &mut Work<'_>, operation: Operation) -> Result<Oper
                 value.clear();
             }
             Operation::WorkloadRun { spec, env_handle: Some(handle), assumptions }
+        }
+        Operation::SecretSet { handle, used_by, sealed: Some(sealed), blob: None } => {
+            let blob = format!("sec_{:032x}", work.ids.next_bits());
+            work.blob(blob.clone(), sealed.into_bytes());
+            Operation::SecretSet { handle, used_by, sealed: None, blob: Some(blob) }
         }
         other => other,
     })

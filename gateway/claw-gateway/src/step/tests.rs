@@ -2,6 +2,7 @@
 
 mod annotations;
 mod fleet;
+mod inside;
 mod properties;
 mod review;
 mod stories;

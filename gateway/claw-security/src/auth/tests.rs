@@ -135,8 +135,10 @@ fn roles_and_permissions_are_this_table() {
         logs            viewer   operator admin
         events_read     viewer   operator admin
         workload_write  -        operator admin
+        workload_exec   -        operator admin
         node_write      -        operator admin
         node_admin      -        -        admin
+        secret_write    -        operator admin
         access_admin    -        -        admin
         approve         -        -        admin
     "#]]

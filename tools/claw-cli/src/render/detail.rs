@@ -1,11 +1,12 @@
 //! Answers without a form of their own: lists as tables, the rest as names and values.
 
+use claw_tools::inside::ExecView;
 use claw_tools::refusal::SuggestedCall;
 use serde_json::{Map, Value};
 
 use super::page::Page;
 use super::style::{Style, tone_of};
-use super::{next_calls, safe, table};
+use super::{inside, next_calls, safe, table};
 
 /// Names that come first; the others follow by the alphabet.
 const FIRST: [&str; 18] = [
@@ -43,6 +44,7 @@ pub(super) fn answer(tool: &str, args: &Map<String, Value>, content: &Value, sty
     if let Some(Value::String(summary)) = rest.remove("summary") {
         page.line(&safe(&summary));
     }
+    let command = take_command(&mut rest);
     let next: Option<Vec<SuggestedCall>> = rest.remove("next").and_then(|next| serde_json::from_value(next).ok());
     let last = page_line(tool, args, &rest);
     if last.is_some() {
@@ -56,8 +58,17 @@ pub(super) fn answer(tool: &str, args: &Map<String, Value>, content: &Value, sty
     if let Some(last) = last {
         page.line(&style.dim(&last));
     }
+    if let Some(command) = command {
+        inside::exec(&command, &mut page, style);
+    }
     next_calls(&next.unwrap_or_default(), &mut page);
     page.finish()
+}
+
+/// The command of an operation has a form of its own.
+fn take_command(map: &mut Map<String, Value>) -> Option<ExecView> {
+    let holder = if map.contains_key("operation") { map.get_mut("operation")?.as_object_mut()? } else { map };
+    serde_json::from_value(holder.remove("exec")?).ok()
 }
 
 /// The last line of a list: how much of it is shown, and how to see more.

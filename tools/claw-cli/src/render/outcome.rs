@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::page::Page;
 use super::style::{Style, Tone, tone_of};
-use super::{detail, next_calls, safe, table};
+use super::{detail, inside, next_calls, safe, table};
 
 /// Columns of the names of facts.
 const FACT_WIDTH: usize = 10;
@@ -26,6 +26,9 @@ pub(super) fn outcome(outcome: &Outcome, style: Style) -> String {
     facts(outcome, &mut page, style);
     if let Some(made) = &outcome.credential {
         credential(made, &mut page);
+    }
+    if let Some(command) = &outcome.exec {
+        inside::exec(command, &mut page, style);
     }
     if let Some(view) = &outcome.plan {
         page.line("");

@@ -9,10 +9,12 @@ use axum::http::{Request, StatusCode, header};
 use claw_gateway::policy::Policy;
 use claw_gateway::{Caller, Command, Report};
 use claw_proto::ids::{GpuUuid, KeyId, NodeId};
+use claw_proto::message::{NodeWorkloadState, StatusCause, StatusRecord};
 use claw_proto::spec::{GpuVendor, RuntimeKind};
 use claw_proto::topology::{GpuDriver, GpuInfo, NodeCapabilities};
 use claw_security::auth::ApiKey;
 use claw_security::pki::{Authorities, JoinToken};
+use claw_security::secrets::{SecretKey, SecretStore};
 use claw_storage::LogLimits;
 use claw_tools::access::Role;
 use serde_json::{Value, json};
@@ -20,6 +22,7 @@ use tower::ServiceExt as _;
 
 use crate::control::{ControlOptions, ControlTask, CrashPlan, SystemClock, start};
 use crate::face::{FaceConfig, router};
+use crate::node_link::NodeLinks;
 use crate::ops::OpsContext;
 
 pub(super) struct Desk {
@@ -63,7 +66,10 @@ pub(super) async fn desk_with(change: impl FnOnce(&mut FaceConfig)) -> Desk {
     change(&mut config);
     let hour = std::time::Duration::from_hours(1);
     let authorities = Authorities::load_or_create(&dir.path().join("pki"), "test", control.now(), hour).unwrap();
-    let ops = OpsContext::new(control, Arc::new(authorities));
+    let seal = SecretKey::load_or_create(&dir.path().join("secrets.key")).unwrap();
+    let store = Arc::new(SecretStore::new(&seal));
+    let links = Arc::new(NodeLinks::new(control.now()));
+    let ops = OpsContext::new(control, Arc::new(authorities), links, store);
     Desk { router: router(ops.clone(), &config), ops, admin: key.to_text().to_string(), task, _dir: dir }
 }
 
@@ -121,6 +127,36 @@ impl Desk {
 
     /// Enrolls a node with eight simulated GPUs, with the very token that was shown, and connects it.
     pub(super) async fn join(&self, name: &str) -> NodeId {
+        self.join_as(name, h100x8(name)).await
+    }
+
+    /// The same with containers, and has it say that its first one runs.
+    pub(super) async fn join_with_container(&self, name: &str, workload: &str) {
+        let has = NodeCapabilities { runtimes: vec![RuntimeKind::Docker], ..h100x8(name) };
+        let node_id = self.join_as(name, has).await;
+        let control = &self.ops.control;
+        let (workload_id, attempt) = {
+            let state = control.snapshot();
+            let entry = state.workloads.by_name(workload).unwrap();
+            (entry.workload_id, entry.attempt())
+        };
+        let record = StatusRecord {
+            record: 1,
+            workload_id,
+            attempt,
+            state: NodeWorkloadState::Running,
+            cause: StatusCause::Progress,
+            detail: String::new(),
+            exit_code: None,
+            signal: None,
+            at: control.now(),
+            simulated: false,
+        };
+        let command = Command::NodeStatus { node_id, records: vec![record] };
+        control.submit(command, Caller::node(node_id, control.now())).await.unwrap();
+    }
+
+    async fn join_as(&self, name: &str, capabilities: NodeCapabilities) -> NodeId {
         let made = self.ok("node_token_create", &json!({ "name": name })).await;
         let token = JoinToken::parse(made["credential"]["secret"].as_str().unwrap()).unwrap();
         let control = &self.ops.control;
@@ -134,7 +170,7 @@ impl Desk {
         };
         let register = Command::NodeRegister {
             node_id,
-            capabilities: Box::new(h100x8(name)),
+            capabilities: Box::new(capabilities),
             running: Vec::new(),
             store_id: 7,
             epoch_seen: 0,

@@ -71,6 +71,16 @@ async fn outputs_of_all_operations_are_what_their_schema_says() {
     let key = c.planned("api_key_create", json!({ "principal": "bot", "role": "viewer" })).await;
     c.call("api_key_list", json!({ "all": true })).await;
     c.planned("api_key_revoke", json!({ "key_id": key["credential"]["id"] })).await;
+    c.planned("secret_set", json!({ "handle": "hf/token", "value": "hunter2", "used_by": ["bot"] })).await;
+    assert_eq!(c.call("secret_list", json!({})).await["secrets"][0]["version"], 1);
+    c.planned("secret_delete", json!({ "handle": "hf/token" })).await;
+    let spec = json!({ "name": "c", "image": "registry.example/app:1", "runtime": "docker", "outputs": ["/out"] });
+    c.call("workload_run", json!({ "spec": spec })).await;
+    c.desk.join_with_container("gpu-04", "c").await;
+    assert_eq!(c.call("workload_copy", json!({ "workload": "c" })).await["declared"], json!(["/out"]));
+    let exec = c.planned("workload_exec", json!({ "workload": "c", "command": ["true"] })).await;
+    let of_exec = c.call("operation_get", json!({ "operation_id": exec["operation_id"] })).await;
+    assert_eq!((&of_exec["state"], &of_exec["exec"]["ended"]), (&json!("pending"), &json!(false)), "{of_exec}");
     // Irreversible, and nobody else is there to approve it: shown, not done.
     c.desk.join("gpu-03").await;
     c.call("node_drain", json!({ "node": "gpu-03" })).await;

@@ -258,6 +258,8 @@ pub(super) struct Connection {
     pub(super) highest_confirmed: u64,
     pub(super) highest_nonce: u64,
     pub(super) epoch_seen: u64,
+    /// Protocol version of what is sent.
+    pub(super) version: u32,
 }
 
 impl Connection {
@@ -277,6 +279,7 @@ impl Connection {
                 highest_confirmed: 0,
                 highest_nonce: 0,
                 epoch_seen: 0,
+                version: 1,
             }),
             Err(WsError::Http(response)) => Err(response.status().as_u16()),
             Err(_) => Err(0),
@@ -291,7 +294,7 @@ impl Connection {
     pub(super) async fn send(&mut self, body: NodeMessage) {
         self.sequence += 1;
         let envelope = Envelope {
-            version: 1,
+            version: self.version,
             epoch: self.epoch_seen,
             sequence: self.sequence,
             ack: 0,
@@ -303,9 +306,18 @@ impl Connection {
     }
 
     pub(super) async fn register(&mut self, versions: (u32, u32), running: Vec<RunningReport>) {
+        self.register_as(versions, capabilities(), running).await;
+    }
+
+    /// With other capabilities than all nodes of these tests.
+    pub(super) async fn register_with(&mut self, versions: (u32, u32), capabilities: NodeCapabilities) {
+        self.register_as(versions, capabilities, Vec::new()).await;
+    }
+
+    async fn register_as(&mut self, versions: (u32, u32), capabilities: NodeCapabilities, running: Vec<RunningReport>) {
         self.send(NodeMessage::Register {
             name: "test".into(),
-            capabilities: capabilities(),
+            capabilities,
             running,
             store_id: 7,
             versions,
@@ -346,6 +358,24 @@ impl Connection {
             }
         }
         Ok(envelope.body)
+    }
+
+    /// Reads until such a message comes; what comes before it is passed over.
+    pub(super) async fn until_message(
+        &mut self,
+        what: &str,
+        is_it: impl Fn(&GatewayMessage) -> bool,
+    ) -> GatewayMessage {
+        let reading = async {
+            loop {
+                match self.any().await {
+                    Ok(message) if is_it(&message) => return message,
+                    Ok(_) => {}
+                    Err(ended) => panic!("{what}: the connection ended with {ended:?}"),
+                }
+            }
+        };
+        tokio::time::timeout(DEADLINE, reading).await.unwrap_or_else(|_| panic!("{what}: did not come"))
     }
 
     /// Reads until the condition holds.

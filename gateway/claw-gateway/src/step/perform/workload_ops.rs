@@ -39,6 +39,7 @@ pub(super) fn run(
     }
     let valid = self::valid(spec)?;
     honored::check(valid.spec())?;
+    super::secret_ops::usable(work, valid.spec())?;
     lease_lasts(work, valid.on_partition())?;
     let workload_id = WorkloadId::next(&mut work.ids);
     let name = name_of(work, &valid, workload_id)?;

@@ -39,10 +39,22 @@ fn sample(f: &Fleet, kind: usize, pick: usize) -> Option<Operation> {
         },
         12 => Operation::NodeRevoke { node },
         13 => Operation::CaRotate {},
+        14 => Operation::SecretSet {
+            handle: "token".into(),
+            used_by: BTreeSet::new(),
+            sealed: Some("c2VhbGVk".into()),
+            blob: None,
+        },
+        15 => Operation::SecretDelete { handle: "token".into() },
+        16 => Operation::WorkloadExec {
+            workload: workload?.workload_id.to_string(),
+            command: vec!["true".into()],
+            timeout_s: 5,
+        },
         _ => Operation::ApiKeyRevoke { key_id: *f.cluster.keys.keys().next()? },
     })
 }
-const KINDS: usize = 15;
+const KINDS: usize = 18;
 
 /// What somebody could lose.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Clone)]

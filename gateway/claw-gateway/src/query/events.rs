@@ -1,0 +1,94 @@
+//! Events in words, and what they are about.
+
+use claw_tools::outcome::clip;
+
+use crate::event::Event;
+
+/// Characters of a command.
+const COMMAND_CHARS_MAX: usize = 500;
+
+/// Ids that an event is about.
+pub fn event_subjects(event: &Event) -> Vec<String> {
+    let Ok(value) = serde_json::to_value(event) else {
+        return Vec::new();
+    };
+    let mut subjects = Vec::new();
+    for key in ["workload_id", "node_id", "operation_id", "plan_id", "approval_id", "key_id", "token_id"] {
+        for place in [&value, &value["operation"], &value["plan"]["view"], &value["outcome"]] {
+            if let Some(id) = place.get(key).and_then(serde_json::Value::as_str)
+                && !subjects.iter().any(|s| s == id)
+            {
+                subjects.push(id.to_owned());
+            }
+        }
+    }
+    subjects
+}
+
+/// One sentence about an event.
+pub fn describe_event(event: &Event) -> String {
+    match event {
+        Event::GatewayStarted { epoch } => format!("the gateway started (epoch {epoch})"),
+        Event::ApiKeyCreated { subject, role, kind, .. } => format!("a {role} key for {subject} ({kind}) was made"),
+        Event::ApiKeyRevoked { key_id } => format!("{key_id} was revoked"),
+        Event::NodeTokenCreated { name, .. } => {
+            format!("an enrollment token for {} was made", name.as_deref().unwrap_or("any node"))
+        }
+        Event::NodeTokenRevoked { .. } => "an enrollment token was revoked".into(),
+        Event::NodeEnrolled { name, .. } => format!("{name} enrolled"),
+        Event::NodeCapabilitiesReported { capabilities, .. } => {
+            format!("the node has {} GPU(s), driver {}", capabilities.gpus.len(), capabilities.gpu_driver)
+        }
+        Event::NodeLinkChanged { link, last_heard, .. } => format!("the node is {link} (last heard {last_heard})"),
+        Event::NodeSchedulableChanged { to, .. } => format!("the node is {to}"),
+        Event::NodeLabeled { labels, .. } => format!("{} label(s) changed", labels.len()),
+        Event::NodeSettingsChanged { .. } => "the node's settings changed".into(),
+        Event::NodeRevoked { .. } => "the node's certificates were revoked".into(),
+        Event::NodeReadmitted { .. } => "the node's machine enrolled again".into(),
+        Event::CaRotationRequested { rotation } => format!("rotation {rotation} of the certificate authority begins"),
+        Event::CaRotated { rotation } => format!("rotation {rotation} of the certificate authority is over"),
+        Event::NodeRemoved { .. } => "the node was removed from the fleet".into(),
+        Event::OrphanFound { why, .. } => format!("orphan found: {why}"),
+        Event::OrphanGone { .. } => "the orphan is gone".into(),
+        Event::WorkloadSubmitted { name, spec, .. } => format!("{name} was submitted: {}", super::what(spec.spec())),
+        Event::WorkloadWaits { why, .. } => format!("it waits ({why})"),
+        Event::WorkloadPlaced { attempt, report, .. } => format!("attempt {} {}", attempt.0, report.summary),
+        Event::WorkloadProgressed { state, attempt, .. } => format!("attempt {} is {state}", attempt.0),
+        Event::WorkloadStopping { why, requeue, .. } => {
+            format!("it is told to stop ({why}){}", if *requeue { " and will run elsewhere" } else { "" })
+        }
+        Event::AttemptEnded { attempt, state, why, exit_code, .. } => {
+            format!(
+                "attempt {} ended: {state} ({why}{})",
+                attempt.0,
+                exit_code.map(|c| format!(", exit code {c}")).unwrap_or_default()
+            )
+        }
+        Event::WorkloadRequeued { why, .. } => format!("it waits for a place again ({why})"),
+        Event::WorkloadEnded { state, why, .. } => format!("it is {state} ({why})"),
+        Event::WorkloadAdopted { attempt, .. } => {
+            format!("its node came back with attempt {} running; it goes on", attempt.0)
+        }
+        Event::ExecRequested { command, attempt, timeout_s, .. } => {
+            let command = clip(&command.join(" "), COMMAND_CHARS_MAX);
+            format!("{command:?} is run inside attempt {}, for at most {timeout_s} s", attempt.0)
+        }
+        Event::ExecEnded { end, .. } => format!("the command ended: {}", end.words()),
+        Event::SecretSet { handle, owner, .. } => format!("the secret {handle} of {owner} has a new value"),
+        Event::SecretDeleted { handle } => format!("the secret {handle} was erased"),
+        Event::OperationAccepted { operation } => format!("accepted: {}", operation.summary),
+        Event::OperationResolved { state, observed, .. } => format!("{state}: {observed}"),
+        Event::PlanStored { plan } => format!("planned: {}", plan.view.summary),
+        Event::PlanApplied { .. } => "the plan was applied".into(),
+        Event::ApprovalRequested { tier, .. } => format!("an approval of tier {tier} is asked for"),
+        Event::ApprovalDecided { decision, .. } => format!("decision: {decision}"),
+        Event::ReceiptStored { key, .. } => format!("receipt for {} {}", key.tool, key.request_id),
+        Event::HistoryPruned { workloads, .. } => {
+            format!("history pruned: {} ended workload(s) live in the journal only", workloads.len())
+        }
+        Event::MassLossSuspected { silent, total } => {
+            format!("{silent} of {total} nodes silent at once: nobody is declared lost")
+        }
+        Event::MassLossCleared { silent, total } => format!("{silent} of {total} nodes silent: back to normal"),
+    }
+}
