@@ -5,6 +5,7 @@
 //! out. The phases are numbered.
 
 mod fit;
+pub mod packing;
 mod report;
 
 use std::sync::Arc;

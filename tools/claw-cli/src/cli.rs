@@ -6,10 +6,12 @@ use std::path::PathBuf;
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint, value_parser};
 use clap_complete::Shell;
+use claw_gateway::scheduler::packing::Policy;
 use claw_tools::def::OpDef;
 use claw_tools::registry::OPERATIONS;
 use serde_json::{Map, Value};
 
+use crate::bench::SchedOptions;
 use crate::credentials::{Connection, GATEWAY_DEFAULT, Secret, default_data_dir};
 use crate::error::CliError;
 use crate::exit::Exit;
@@ -73,6 +75,8 @@ pub enum Commands {
     Doctor,
     /// Run a gateway and this machine as a node.
     Up(UpOptions),
+    /// Replay a trace with a policy of placement.
+    BenchSched(SchedOptions),
 }
 
 /// How `claw up` starts things.
@@ -162,8 +166,27 @@ fn commands(name: &str, matches: &ArgMatches) -> Result<Commands, ParseError> {
             gpu: text("gpu"),
             allow_processes: matches.get_flag("allow-processes"),
         }),
+        "bench" => bench(matches)?,
         noun => operation(noun, matches)?,
     })
+}
+
+fn bench(matches: &ArgMatches) -> Result<Commands, ParseError> {
+    let inner = matches.subcommand_matches("sched").ok_or(CliError::Usage("say what to measure"))?;
+    let path = |id: &str| inner.get_one::<PathBuf>(id).cloned().unwrap_or_default();
+    let policy = inner.get_one::<String>("policy").and_then(|name| Policy::from_text(name));
+    Ok(Commands::BenchSched(SchedOptions {
+        policy: policy.unwrap_or(Policy::Ours),
+        nodes: path("nodes"),
+        pods: path("pods"),
+        seeds: inner.get_one::<u64>("seeds").copied().unwrap_or(10),
+        arrival: inner
+            .get_one::<f64>("arrival")
+            .copied()
+            .filter(|a| *a > 0.0 && *a <= 10.0)
+            .ok_or(CliError::Usage("--arrival is demand over capacity: above 0 and at most 10, such as 1.3"))?,
+        window: inner.get_one::<u64>("window").and_then(|n| usize::try_from(*n).ok()).unwrap_or(0),
+    }))
 }
 
 fn operation(noun: &str, matches: &ArgMatches) -> Result<Commands, ParseError> {
@@ -337,12 +360,54 @@ fn locals() -> Vec<Command> {
             ),
         Command::new("tools").about("List all operations"),
         up(),
+        bench_command(),
         Command::new("doctor").about("Look for what is missing on this machine, and say how to mend it"),
         Command::new("mcp").about("Be an MCP server on standard input and output, with this key"),
         Command::new("completion")
             .about("Print a completion script")
             .arg(Arg::new("shell").value_name("SHELL").required(true).value_parser(["bash", "zsh", "fish"])),
     ]
+}
+
+fn bench_command() -> Command {
+    let value = |name: &'static str, value_name| Arg::new(name).long(name).value_name(value_name);
+    let file =
+        |name| value(name, "CSV").required(true).value_parser(value_parser!(PathBuf)).value_hint(ValueHint::FilePath);
+    let policies: Vec<&str> = Policy::ALL.iter().map(|policy| policy.as_str()).collect();
+    let sched = Command::new("sched")
+        .about("Replay a trace of a GPU cluster and tell how much of it a policy allocates")
+        .long_about(
+            "Replays a trace by the protocol of the openb trace (Weng et al., USENIX ATC 2023): shuffled by the seed, \
+             brought to 130 % of the fleet's GPUs, one request at a time, no departures. The allocation is read where \
+             the arrived demand is --arrival. With --window so many requests may wait, and the allocation is what \
+             stands at the end.",
+        )
+        .arg(value("policy", "POLICY").default_value("ours").value_parser(policies).help("Policy of placement"))
+        .arg(file("nodes").help("Machines: sn,cpu_milli,memory_mib,gpu,model"))
+        .arg(file("pods").help("Requests: name,cpu_milli,memory_mib,num_gpu,gpu_milli,gpu_spec"))
+        .arg(
+            value("seeds", "N")
+                .default_value("10")
+                .value_parser(value_parser!(u64).range(1..=1000))
+                .help("Seeds, from 0"),
+        )
+        .arg(
+            value("arrival", "A")
+                .default_value("1.3")
+                .value_parser(value_parser!(f64))
+                .help("Arrived demand over the fleet's GPUs"),
+        )
+        .arg(
+            value("window", "W")
+                .default_value("0")
+                .value_parser(value_parser!(u64).range(0..=100_000))
+                .help("Requests that may wait"),
+        );
+    Command::new("bench")
+        .about("Measure something on this machine, without a gateway")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(sched)
 }
 
 fn up() -> Command {

@@ -6,6 +6,7 @@
 //! hash, and to start the sibling programs.
 
 mod approve;
+mod bench;
 mod bridge;
 pub mod cli;
 pub mod client;

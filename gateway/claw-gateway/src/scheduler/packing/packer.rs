@@ -1,0 +1,148 @@
+//! Decides where a request goes.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, DefaultHasher};
+use std::sync::Arc;
+
+use super::index::Tournament;
+use super::machine::{Machine, Request};
+use super::policy::Policy;
+use super::score::{Scored, score};
+use super::typical::Typical;
+
+/// Hash maps that are the same in every run.
+type Map<K, V> = HashMap<K, V, BuildHasherDefault<DefaultHasher>>;
+/// States of machines that one class remembers the score of.
+const REMEMBERED_MAX: usize = 1 << 16;
+
+/// Where a request goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// Number of the machine.
+    pub machine: usize,
+    /// Number of the GPU that is shared; without meaning for others.
+    pub gpu: u8,
+}
+
+/// One class of equal requests.
+#[derive(Debug, Clone)]
+struct Class {
+    request: Request,
+    tournament: Tournament,
+    /// Changes of machines that it has seen.
+    seen: usize,
+    /// Scores of states that it met.
+    known: Map<Machine, Option<Scored>>,
+}
+
+/// A fleet and its best machines. A decision looks again only at machines that
+/// changed since its class was last asked: its cost does not grow with the fleet
+/// but by the logarithm of a tournament.
+#[derive(Debug, Clone)]
+pub struct Packer {
+    policy: Policy,
+    typical: Arc<Typical>,
+    machines: Vec<Machine>,
+    classes: Vec<Class>,
+    by_request: Map<Request, usize>,
+    /// Machines that changed, in order.
+    changes: Vec<u32>,
+}
+
+impl Packer {
+    /// A packer for these machines.
+    ///
+    /// # Panics
+    /// With more than 2³² machines.
+    pub fn new(policy: Policy, machines: Vec<Machine>, typical: Arc<Typical>) -> Self {
+        assert!(u32::try_from(machines.len()).is_ok(), "a fleet of more than 2^32 machines");
+        Self { policy, typical, machines, classes: Vec::new(), by_request: Map::default(), changes: Vec::new() }
+    }
+
+    /// What is free.
+    pub fn machines(&self) -> &[Machine] {
+        &self.machines
+    }
+
+    /// The place that the policy chooses; nothing if no machine has room. `draw`
+    /// chooses a number below its argument, for a policy that does not care.
+    pub fn decide(&mut self, request: &Request, draw: impl FnOnce(usize) -> usize) -> Option<Place> {
+        let class = self.class(request);
+        self.catch_up(class);
+        let tournament = &self.classes[class].tournament;
+        let best = if self.policy == Policy::Random {
+            let feasible: Vec<(usize, u8)> = tournament.feasible().collect();
+            (!feasible.is_empty()).then(|| feasible[draw(feasible.len())])
+        } else {
+            tournament.best()
+        };
+        best.map(|(machine, gpu)| Place { machine, gpu })
+    }
+
+    /// Takes the place. Nothing happens and `false` comes back if it is not free.
+    pub fn take(&mut self, request: &Request, place: Place) -> bool {
+        let left = self.machines.get(place.machine).and_then(|machine| machine.after(request, place.gpu));
+        left.is_some_and(|left| self.set(place.machine, left))
+    }
+
+    /// A machine has changed: work ended, or it is another one now.
+    pub fn set(&mut self, machine: usize, now: Machine) -> bool {
+        let Some(slot) = self.machines.get_mut(machine) else { return false };
+        *slot = now;
+        // At most 2^32 machines: `new` looked.
+        self.changes.push(u32::try_from(machine).unwrap_or(u32::MAX));
+        true
+    }
+
+    fn class(&mut self, request: &Request) -> usize {
+        if let Some(class) = self.by_request.get(request) {
+            return *class;
+        }
+        let mut class = Class {
+            request: *request,
+            tournament: Tournament::new(self.machines.len()),
+            seen: self.changes.len(),
+            known: Map::default(),
+        };
+        for (at, machine) in self.machines.iter().enumerate() {
+            let scored = class.scored(self.policy, machine, &self.typical);
+            class.tournament.fill(at, scored);
+        }
+        class.tournament.build();
+        self.classes.push(class);
+        self.by_request.insert(*request, self.classes.len() - 1);
+        self.classes.len() - 1
+    }
+
+    fn catch_up(&mut self, class: usize) {
+        let class = &mut self.classes[class];
+        let news = &self.changes[class.seen..];
+        for (at, changed) in news.iter().enumerate() {
+            // Only how it is now counts, and one look is enough.
+            if news[at + 1..].iter().take(64).any(|later| later == changed) {
+                continue;
+            }
+            let machine = *changed as usize;
+            let scored = class.scored(self.policy, &self.machines[machine], &self.typical);
+            class.tournament.set(machine, scored);
+        }
+        class.seen = self.changes.len();
+    }
+}
+
+impl Class {
+    fn scored(&mut self, policy: Policy, machine: &Machine, typical: &Typical) -> Option<Scored> {
+        // What does not fit is found out faster than it is looked up.
+        if !machine.fits(&self.request) {
+            return None;
+        }
+        if let Some(scored) = self.known.get(machine) {
+            return *scored;
+        }
+        let scored = score(policy, machine, &self.request, typical);
+        if self.known.len() < REMEMBERED_MAX {
+            self.known.insert(*machine, scored);
+        }
+        scored
+    }
+}

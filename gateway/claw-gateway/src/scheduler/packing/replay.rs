@@ -1,0 +1,260 @@
+//! Replaying a trace: the protocol of the openb trace (Weng et al., USENIX ATC
+//! 2023), online and with a queue, judged by a checker of its own.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::machine::{Machine, Request};
+use super::packer::{Packer, Place};
+use super::policy::Policy;
+use super::typical::Typical;
+
+/// Demand that a trace is brought to, as a share of the fleet's GPUs, unless more is asked for.
+const ARRIVAL: f64 = 1.3;
+
+/// Random numbers (SplitMix64, Steele et al., OOPSLA 2014): the same for all
+/// policies of one seed.
+#[derive(Debug, Clone)]
+pub struct Draws(u64);
+
+impl Draws {
+    /// From a seed.
+    pub const fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5eed)
+    }
+
+    /// A number below `n`, which is above zero.
+    #[expect(clippy::cast_possible_truncation, reason = "the product's upper half is below n")]
+    pub fn below(&mut self, n: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((u128::from(z ^ (z >> 31)) * n as u128) >> 64) as usize
+    }
+}
+
+/// A fleet and what asks for it.
+#[derive(Debug, Clone)]
+pub struct Trace {
+    /// Empty machines, in order of their names.
+    pub machines: Vec<Machine>,
+    /// Requests, in order of their names.
+    pub requests: Vec<Request>,
+}
+
+/// How a trace is replayed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Protocol {
+    /// Policy.
+    pub policy: Policy,
+    /// Where the allocation is read, as arrived demand over the fleet's GPUs.
+    pub arrival: f64,
+    /// So many requests may wait; none online.
+    pub window: usize,
+}
+
+/// What came of one seed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    /// GPU thousandths that were allocated, percent of the fleet's.
+    pub allocation_percent: f64,
+    /// Requests that found no place although a machine had room, or got one that had none.
+    pub violations: u64,
+    /// Requests that were decided on.
+    pub decisions: u64,
+    /// Requests without a place at the end.
+    pub dropped: u64,
+    /// GPUs that these asked for.
+    pub dropped_gpus: f64,
+    /// How long requests that were placed waited at most, but for one of a hundred: arrivals.
+    pub p99_wait_arrivals: u64,
+}
+
+/// The order in which requests arrive: shuffled, and brought to the demand.
+pub fn arrivals(trace: &Trace, arrival: f64, draws: &mut Draws) -> Vec<Request> {
+    let mut order = trace.requests.clone();
+    for last in (1..order.len()).rev() {
+        order.swap(last, draws.below(last + 1));
+    }
+    let capacity: f64 = trace.machines.iter().map(|machine| f64::from(machine.free_gpu_milli())).sum();
+    let target = capacity * arrival.max(ARRIVAL);
+    let mut demand: f64 = order.iter().map(|request| f64::from(request.demand_milli())).sum();
+    let n_own = order.len();
+    while demand <= target && n_own > 0 {
+        let more = order[draws.below(n_own)];
+        let of_one = if more.gpus == 0 { 0.0 } else { f64::from(more.gpu_milli) };
+        if demand + of_one > target {
+            break;
+        }
+        demand += f64::from(more.demand_milli());
+        order.push(more);
+    }
+    while demand > target && !order.is_empty() {
+        let gone = order.remove(draws.below(order.len()));
+        demand -= f64::from(gone.demand_milli());
+    }
+    order
+}
+
+/// Replays a trace with one seed.
+pub fn replay(trace: &Trace, typical: &Arc<Typical>, protocol: Protocol, seed: u64) -> Outcome {
+    let mut draws = Draws::new(seed);
+    let order = arrivals(trace, protocol.arrival, &mut draws);
+    let mut run = Run {
+        packer: Packer::new(protocol.policy, trace.machines.clone(), Arc::clone(typical)),
+        checker: Checker { machines: trace.machines.clone(), violations: 0 },
+        draws,
+        allocated_milli: 0,
+        outcome: Outcome {
+            allocation_percent: 0.0,
+            violations: 0,
+            decisions: 0,
+            dropped: 0,
+            dropped_gpus: 0.0,
+            p99_wait_arrivals: 0,
+        },
+        waits: Vec::new(),
+    };
+    let capacity: f64 = trace.machines.iter().map(|machine| f64::from(machine.free_gpu_milli())).sum();
+    if protocol.window == 0 {
+        run.online(&order, capacity, protocol.arrival);
+    } else {
+        run.queued(&order, capacity, protocol);
+    }
+    run.waits.sort_unstable();
+    let p99 = run.waits.len().saturating_mul(99) / 100;
+    run.outcome.p99_wait_arrivals = run.waits.get(p99).copied().unwrap_or(0);
+    run.outcome.violations = run.checker.violations;
+    run.outcome
+}
+
+struct Run {
+    packer: Packer,
+    checker: Checker,
+    draws: Draws,
+    allocated_milli: u64,
+    outcome: Outcome,
+    waits: Vec<u64>,
+}
+
+impl Run {
+    fn place(&mut self, request: &Request) -> bool {
+        let draws = &mut self.draws;
+        let place = self.packer.decide(request, |n| draws.below(n));
+        self.outcome.decisions += 1;
+        self.checker.judge(request, place);
+        let Some(place) = place else { return false };
+        let taken = self.packer.take(request, place);
+        self.allocated_milli += if taken { u64::from(request.demand_milli()) } else { 0 };
+        taken
+    }
+
+    fn drop(&mut self, request: &Request) {
+        self.outcome.dropped += 1;
+        self.outcome.dropped_gpus += f64::from(request.demand_milli()) / 1_000.0;
+    }
+
+    /// One at a time; what finds no place is gone. The allocation is the mean over
+    /// the arrivals at which the arrived demand rounds to the wanted percent.
+    fn online(&mut self, order: &[Request], capacity: f64, arrival: f64) {
+        let wanted = (arrival * 100.0).round();
+        let (mut arrived, mut sum, mut n) = (0.0, 0.0, 0_u32);
+        for request in order {
+            arrived += f64::from(request.demand_milli());
+            if !self.place(request) {
+                self.drop(request);
+            }
+            let percent = (100.0 * arrived / capacity).round();
+            if percent > wanted {
+                break;
+            }
+            if percent >= wanted {
+                sum += 100.0 * self.allocated_milli as f64 / capacity;
+                n += 1;
+            }
+        }
+        self.outcome.allocation_percent = if n > 0 { sum / f64::from(n) } else { 0.0 };
+    }
+
+    /// At most `window` requests wait. One more, and the largest that fits anywhere
+    /// is placed; if none fits, the largest is dropped. At the end all are placed
+    /// or dropped, and the allocation is what stands then.
+    fn queued(&mut self, order: &[Request], capacity: f64, protocol: Protocol) {
+        let mut queue: BTreeMap<Waiting, Request> = BTreeMap::new();
+        let mut arrived = 0.0;
+        for (at, request) in (0_u64..).zip(order) {
+            arrived += f64::from(request.demand_milli());
+            if arrived > capacity * protocol.arrival {
+                break;
+            }
+            queue.insert(Waiting::new(request, at), *request);
+            if queue.len() > protocol.window {
+                self.serve(&mut queue, at);
+            }
+        }
+        let end = order.len() as u64;
+        while !queue.is_empty() {
+            self.serve(&mut queue, end);
+        }
+        self.outcome.allocation_percent = 100.0 * self.allocated_milli as f64 / capacity;
+    }
+
+    /// Places one or drops one.
+    fn serve(&mut self, queue: &mut BTreeMap<Waiting, Request>, now: u64) {
+        let mut tried: Option<Request> = None;
+        let mut placed = None;
+        for (waiting, request) in queue.iter() {
+            // Of equal requests one try is enough.
+            if tried == Some(*request) {
+                continue;
+            }
+            tried = Some(*request);
+            if self.place(request) {
+                placed = Some(*waiting);
+                break;
+            }
+        }
+        if let Some(waiting) = placed {
+            queue.remove(&waiting);
+            self.waits.push(now.saturating_sub(waiting.since));
+        } else if let Some((_, request)) = queue.pop_first() {
+            self.drop(&request);
+        }
+    }
+}
+
+/// A request in the queue, the largest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Waiting {
+    size: std::cmp::Reverse<(u32, u32)>,
+    class: Request,
+    since: u64,
+}
+
+impl Waiting {
+    fn new(request: &Request, since: u64) -> Self {
+        Self { size: std::cmp::Reverse((request.demand_milli(), request.cpu_milli)), class: *request, since }
+    }
+}
+
+/// Follows each decision on machines of its own, by brute force.
+struct Checker {
+    machines: Vec<Machine>,
+    violations: u64,
+}
+
+impl Checker {
+    fn judge(&mut self, request: &Request, place: Option<Place>) {
+        match place {
+            None => self.violations += u64::from(self.machines.iter().any(|machine| machine.fits(request))),
+            Some(place) => {
+                let left = self.machines.get(place.machine).and_then(|machine| machine.after(request, place.gpu));
+                match left {
+                    Some(left) => self.machines[place.machine] = left,
+                    None => self.violations += 1,
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,155 @@
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::machine::GPU_MILLI;
+use super::replay::{Draws, Protocol, Trace, arrivals, replay};
+use super::score::score;
+use super::*;
+
+fn requests() -> impl Strategy<Value = Request> {
+    let whole = prop_oneof![Just(1_u8), Just(2), Just(4), Just(8)].prop_map(|gpus| (gpus, GPU_MILLI));
+    let shared = prop_oneof![Just(320_u16), Just(470), Just(650), Just(810)].prop_map(|milli| (1, milli));
+    let gpus = prop_oneof![2 => whole, 3 => shared, 1 => Just((0, 0))];
+    (gpus, 0_u32..4, prop_oneof![3 => Just(0_u64), 1 => Just(2)]).prop_map(|((gpus, gpu_milli), cpu, models)| Request {
+        cpu_milli: cpu * 4_000,
+        memory_mib: cpu * 1_000,
+        gpus,
+        gpu_milli,
+        models: ModelSet(models),
+    })
+}
+
+fn machines() -> impl Strategy<Value = Vec<Machine>> {
+    let machine = (1_u32..5, prop_oneof![Just(2_u8), Just(4), Just(8)], 0_u8..2)
+        .prop_map(|(cpu, gpus, model)| Machine::new(cpu * 16_000, 64_000, gpus, model));
+    prop::collection::vec(machine, 1..12)
+}
+
+/// The first of the best machines, by looking at all of them.
+fn brute_force(policy: Policy, machines: &[Machine], request: &Request, typical: &Typical) -> Option<Place> {
+    let mut best: Option<(i32, Place)> = None;
+    for (at, machine) in machines.iter().enumerate() {
+        let Some(scored) = score(policy, machine, request, typical) else { continue };
+        if best.is_none_or(|(score, _)| scored.score > score) {
+            best = Some((scored.score, Place { machine: at, gpu: scored.gpu }));
+        }
+    }
+    best.map(|(_, place)| place)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, .. ProptestConfig::default() })]
+
+    /// What is kept up to date a change at a time is what looking at everything
+    /// finds, whatever came and went before; and nothing that fits is refused.
+    #[test]
+    fn the_index_finds_what_brute_force_finds(
+        machines in machines(),
+        asked in prop::collection::vec((requests(), any::<bool>()), 1..60),
+    ) {
+        let sample: Vec<Request> = asked.iter().map(|(request, _)| *request).collect();
+        let typical = Arc::new(Typical::new(&sample, &machines));
+        for policy in Policy::ALL.iter().copied().filter(|policy| *policy != Policy::Random) {
+            let mut packer = Packer::new(policy, machines.clone(), Arc::clone(&typical));
+            for (request, ends) in &asked {
+                let expected = brute_force(policy, packer.machines(), request, &typical);
+                let got = packer.decide(request, |_| 0);
+                prop_assert_eq!(got, expected, "{}", policy);
+                let Some(place) = got else {
+                    prop_assert!(packer.machines().iter().all(|machine| !machine.fits(request)));
+                    continue;
+                };
+                let before = packer.machines()[place.machine];
+                prop_assert!(packer.take(request, place));
+                if *ends {
+                    packer.set(place.machine, before);
+                }
+            }
+        }
+    }
+
+    /// What is taken is what was asked for, from what was free.
+    #[test]
+    fn a_placement_takes_exactly_its_request(machine in machines(), request in requests()) {
+        let machine = machine[0];
+        for gpu in machine.choices(&request) {
+            let left = machine.after(&request, gpu);
+            prop_assert_eq!(left.is_some(), machine.fits(&request));
+            if let Some(left) = left {
+                prop_assert_eq!(machine.free_gpu_milli() - left.free_gpu_milli(), request.demand_milli());
+                prop_assert_eq!(machine.cpu_milli - left.cpu_milli, request.cpu_milli);
+            }
+        }
+        prop_assert!(machine.after(&request, machine.gpus).is_none() || !request.is_shared());
+    }
+}
+
+fn whole(gpus: u8, models: u64) -> Request {
+    Request { cpu_milli: 1_000, memory_mib: 1, gpus, gpu_milli: GPU_MILLI, models: ModelSet(models) }
+}
+
+#[test]
+fn those_who_may_take_anything_leave_what_others_need() {
+    let machines = vec![Machine::new(64_000, 64_000, 4, 0), Machine::new(64_000, 64_000, 4, 1)];
+    let trace: Vec<Request> = (0..4).map(|_| whole(1, 1)).chain((0..4).map(|_| whole(1, 0))).collect();
+    let typical = Arc::new(Typical::new(&trace, &machines));
+    assert!(typical.wanted(0) > 0.9 && typical.wanted(1) < 0.01);
+    let mut packer = Packer::new(Policy::Ours, machines, typical);
+    for _ in 0..4 {
+        let place = packer.decide(&whole(1, 0), |_| 0).unwrap();
+        assert_eq!(place.machine, 1, "the model that nobody needs");
+        packer.take(&whole(1, 0), place);
+    }
+    assert_eq!(packer.decide(&whole(1, 1), |_| 0).map(|place| place.machine), Some(0));
+}
+
+#[test]
+fn gpus_are_not_left_without_cpu() {
+    // Both machines have the GPU; on the second one it takes the last CPU of seven others.
+    let mut poor = Machine::new(9_000, 64_000, 8, 0);
+    poor.free_milli[0] = 500;
+    let mut rich = Machine::new(64_000, 64_000, 8, 0);
+    rich.free_milli[0] = 500;
+    let hungry = Request { cpu_milli: 8_000, memory_mib: 1, gpus: 1, gpu_milli: 500, models: ModelSet(0) };
+    let typical = Arc::new(Typical::new(&[hungry, whole(1, 0)], &[poor, rich]));
+    let mut packer = Packer::new(Policy::Ours, vec![poor, rich], typical);
+    assert_eq!(packer.decide(&hungry, |_| 0).map(|place| place.machine), Some(1));
+}
+
+fn small_trace() -> Trace {
+    let machines = (0..12).map(|n| Machine::new(64_000, 256_000, 8, n % 2)).collect();
+    let sizes = [(1_u8, 810_u16), (1, 470), (1, GPU_MILLI), (1, 320), (2, GPU_MILLI), (8, GPU_MILLI), (0, 0)];
+    let request = |(n, (gpus, gpu_milli)): (u32, (u8, u16))| {
+        let cpu_milli = 2_000 + 500 * (n % 5);
+        Request { cpu_milli, memory_mib: 1_000, gpus, gpu_milli, models: ModelSet(0) }
+    };
+    Trace { machines, requests: (0..80).zip(sizes.into_iter().cycle()).map(request).collect() }
+}
+
+#[test]
+fn a_replay_repeats_itself_and_breaks_no_rule() {
+    let trace = small_trace();
+    let typical = Arc::new(Typical::new(&trace.requests, &trace.machines));
+    for policy in Policy::ALL {
+        for window in [0, 16] {
+            let protocol = Protocol { policy: *policy, arrival: 1.3, window };
+            let first = replay(&trace, &typical, protocol, 3);
+            assert_eq!(first, replay(&trace, &typical, protocol, 3), "{policy}");
+            assert_eq!(first.violations, 0, "{policy}");
+            assert!(first.allocation_percent > 60.0 && first.allocation_percent <= 100.0, "{policy}: {first:?}");
+        }
+    }
+}
+
+#[test]
+fn all_policies_get_the_same_arrivals_and_these_come_to_the_demand() {
+    let trace = small_trace();
+    let of = |seed| arrivals(&trace, 1.3, &mut Draws::new(seed));
+    assert_eq!(of(1), of(1));
+    assert_ne!(of(1), of(2));
+    let capacity: u32 = trace.machines.iter().map(Machine::free_gpu_milli).sum();
+    let demand: u32 = of(1).iter().map(Request::demand_milli).sum();
+    let share = f64::from(demand) / f64::from(capacity);
+    assert!((1.2..=1.42).contains(&share), "{share}");
+}
