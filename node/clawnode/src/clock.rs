@@ -3,14 +3,15 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use claw_proto::time::Timestamp;
-use rustix::time::{ClockId, clock_gettime};
+use rustix::time::clock_gettime;
 
 use crate::node::Now;
+use crate::platform;
 
 /// Milliseconds since the host booted, sleep included: it goes on while the
 /// agent is down, so deadlines written to disk stay true.
 pub fn boot_ms() -> u64 {
-    let time = clock_gettime(ClockId::Boottime);
+    let time = clock_gettime(platform::CLOCK_BOOT);
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
     seconds * 1_000 + u64::try_from(time.tv_nsec).unwrap_or(0) / 1_000_000
 }

@@ -15,6 +15,7 @@ pub mod identity;
 pub mod link;
 pub mod logs;
 pub mod node;
+pub mod platform;
 pub mod runtime;
 pub mod sampler;
 pub mod shell;

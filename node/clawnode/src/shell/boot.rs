@@ -26,6 +26,7 @@ use crate::identity::{DataDir, Identity, IdentityError};
 use crate::link::{Link, TlsCell};
 use crate::logs::LogPump;
 use crate::node::{DurableState, FoundWorkload, Input, Node, NodeIdentity, RuntimeEvent};
+use crate::platform::RUNS_WORK;
 use crate::runtime::Runtime;
 use crate::runtime::docker::{DockerOptions, DockerRuntime};
 use crate::runtime::folder::Folder;
@@ -243,11 +244,11 @@ impl Origin<'_> {
     }
 }
 
-/// Runtimes that the config allows.
+/// Runtimes that the config allows and the system can have.
 fn allowed(config: &NodeConfig) -> Vec<RuntimeKind> {
-    let process = config.runtime.process.enabled.then_some(RuntimeKind::Process);
+    let process = (config.runtime.process.enabled && RUNS_WORK).then_some(RuntimeKind::Process);
     let sim = config.simulates().then_some(RuntimeKind::Sim);
-    let docker = config.runs_containers().then_some(RuntimeKind::Docker);
+    let docker = (config.runs_containers() && RUNS_WORK).then_some(RuntimeKind::Docker);
     docker.into_iter().chain(process).chain(sim).collect()
 }
 

@@ -30,6 +30,7 @@ use self::tree::{Tree, copy_tree, folders, remove_tree};
 use super::gc::{Limits, Stored, plan_gc};
 use crate::clock;
 use crate::files::{self, Durability, read_json, replace_json, sync_folder};
+use crate::platform;
 
 /// Longest name of a cache, characters.
 const NAME_CHARS_MAX: usize = 64;
@@ -425,7 +426,7 @@ impl Cache {
         replace_json(&path, &manifest, Durability::Synced).map_err(at(&path))?;
         let folder = File::open(&staging).map_err(at(&staging))?;
         // All files at once: thousands of single calls would take longer.
-        rustix::fs::syncfs(&folder).map_err(|error| at(&staging)(error.into()))?;
+        platform::sync_file_system(&folder).map_err(at(&staging))?;
         let sealed = self.root.join("sealed").join(name);
         files::create_folder(&sealed, 0o711).map_err(at(&sealed))?;
         let n = self.newest(name)?.map_or(1, |(n, _)| n + 1);

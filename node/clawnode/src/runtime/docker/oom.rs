@@ -12,7 +12,7 @@ use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::event::{EventfdFlags, eventfd};
+use crate::platform;
 
 /// Where control groups are mounted.
 const CGROUP_ROOT: &str = "/sys/fs/cgroup";
@@ -93,7 +93,7 @@ impl OomWatch {
             return Ok(Self { counter, group, events: None, n_events: 0, n_kills: 0 });
         }
         let counter = File::open(group.join("memory.oom_control"))?;
-        let events = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
+        let events = platform::event_counter()?;
         let order = format!("{} {}", events.as_raw_fd(), counter.as_raw_fd());
         OpenOptions::new().write(true).open(group.join("cgroup.event_control"))?.write_all(order.as_bytes())?;
         Ok(Self { counter, group, events: Some(events), n_events: 0, n_kills: 0 })

@@ -7,16 +7,11 @@ use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 
 use claw_proto::message::DesiredWorkload;
-use rustix::fs::statfs;
 
 use super::plan::container_name;
 use crate::files::create_folder;
+use crate::platform;
 use crate::runtime::Key;
-
-/// Magic number of tmpfs.
-const TMPFS_MAGIC: i64 = 0x0102_1994;
-/// Magic number of ramfs.
-const RAMFS_MAGIC: i64 = 0x8584_58f6;
 
 /// Why secrets cannot be handed over.
 #[derive(Debug, thiserror::Error)]
@@ -91,8 +86,7 @@ pub(super) fn write(
         move |source| SecretsError::Io { path, source }
     };
     create_folder(secrets_dir, 0o700).map_err(failed(secrets_dir))?;
-    let kind = statfs(secrets_dir).map_err(|errno| failed(secrets_dir)(errno.into()))?.f_type;
-    if kind != TMPFS_MAGIC && kind != RAMFS_MAGIC {
+    if !platform::is_in_memory(secrets_dir).map_err(failed(secrets_dir))? {
         return Err(SecretsError::NotInMemory { path: secrets_dir.to_path_buf() });
     }
     let folder = folder(secrets_dir, node_id, (workload.workload_id, workload.attempt));

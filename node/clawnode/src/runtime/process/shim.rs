@@ -24,6 +24,7 @@ use super::output::Output;
 use super::{proc_table, user};
 use crate::clock;
 use crate::files::{Durability, read_json, replace_json};
+use crate::platform;
 use crate::runtime::execution_log::{self, ExecutionEntry};
 use crate::runtime::folder::{
     ExitFile, Folder, LeaseFile, ProcessId, ShimFile, SpecFile, StartedFile, StopFile, exit_of,
@@ -94,7 +95,7 @@ async fn supervise(folder: &Folder) -> Result<(), ShimError> {
     if let Some(container) = &spec.container {
         return crate::runtime::docker::supervise::supervise(folder, &spec, container, own).await;
     }
-    rustix::process::set_child_subreaper(Some(rustix::process::getpid())).map_err(io::Error::from)?;
+    platform::adopt_orphans()?;
     let mut wake = signal(SignalKind::user_defined1())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -338,7 +339,7 @@ fn make_cgroup(folder: &Folder, spec: &SpecFile) -> (Option<Cgroup>, String) {
 fn tie_to_supervisor(command: &mut Command, doors: Vec<OwnedFd>) {
     let supervisor = rustix::process::getpid();
     let prepare = move || {
-        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+        platform::die_with_parent()?;
         // The supervisor may have died before the line above.
         if rustix::process::getppid() != Some(supervisor) {
             return Err(io::Error::from(rustix::io::Errno::CHILD));

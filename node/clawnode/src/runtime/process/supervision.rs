@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use claw_proto::message::{DesiredWorkload, NodeWorkloadState, StatusCause};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{Pid, Signal};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
@@ -22,6 +22,7 @@ use super::attach::{self, Attached};
 use super::{Orders, ProcessOptions, shim};
 use crate::files::{Durability, create_folder, read_json, replace_json};
 use crate::node::{RuntimeEvent, WorkloadEnd};
+use crate::platform;
 use crate::runtime::folder::{ExitFile, Folder, SpecFile, StartedFile};
 use crate::runtime::{Key, network};
 
@@ -157,7 +158,7 @@ async fn gone(pidfd: Option<&AsyncFd<std::os::fd::OwnedFd>>) {
 #[expect(unsafe_code, reason = "registering a descriptor has no safe interface")]
 fn open_pidfd(folder: &Folder) -> Option<AsyncFd<std::os::fd::OwnedFd>> {
     let shim = attach::supervisor(folder).ok().flatten()?;
-    let pidfd = pidfd_open(Pid::from_raw(shim.process.pid)?, PidfdFlags::NONBLOCK).ok()?;
+    let pidfd = platform::handle_of(Pid::from_raw(shim.process.pid)?).ok()?;
     // The number may have gone to another process between the two look-ups.
     attach::supervisor(folder).ok().flatten().filter(|again| *again == shim)?;
     // SAFETY: the `OwnedFd` is open, is the same descriptor on every call, and
@@ -278,7 +279,7 @@ fn wake(folder: &Folder) -> io::Result<()> {
     let Some(pid) = Pid::from_raw(shim.process.pid) else {
         return Ok(());
     };
-    match pidfd_open(pid, PidfdFlags::empty()).and_then(|pidfd| pidfd_send_signal(pidfd, Signal::USR1)) {
+    match platform::handle_of(pid).and_then(|handle| platform::signal_to(&handle, Signal::USR1)) {
         // It looks by itself a moment later.
         Ok(()) | Err(_) => Ok(()),
     }
