@@ -113,8 +113,7 @@ impl Default for HostFolders {
 pub fn plan(gpus: &[GpuInfo], engine: &Engine, host: &HostFolders) -> Result<GpuPlan, GpuError> {
     let mut plan = GpuPlan::default();
     let real = gpus.iter().filter(|gpu| gpu.driver != Some(GpuDriver::Sim));
-    let (by_cdi, by_hand): (Vec<&GpuInfo>, Vec<&GpuInfo>) =
-        real.partition(|gpu| engine.cdi && gpu.cdi_device.is_some());
+    let (by_cdi, by_hand): (Vec<&GpuInfo>, Vec<&GpuInfo>) = real.partition(|gpu| engine.cdi && has_cdi(gpu, host));
     plan_cdi(&mut plan, &by_cdi, host);
     let (nvidia, others): (Vec<&GpuInfo>, Vec<&GpuInfo>) =
         by_hand.into_iter().partition(|gpu| gpu.vendor == GpuVendor::Nvidia);
@@ -131,6 +130,20 @@ pub fn plan(gpus: &[GpuInfo], engine: &Engine, host: &HostFolders) -> Result<Gpu
     plan.expected.nodes.sort();
     plan.expected.nodes.dedup();
     Ok(plan)
+}
+
+/// Whether a GPU can be attached by its CDI name. AMD's names are numbers that
+/// `amd-ctk` gave when it wrote the specification, and device nodes do as well:
+/// a name counts if a specification of this host has it, with this GPU's node.
+fn has_cdi(gpu: &GpuInfo, host: &HostFolders) -> bool {
+    let Some(name) = gpu.cdi_device.as_deref() else { return false };
+    if gpu.vendor != GpuVendor::Amd {
+        return true;
+    }
+    let nodes = cdi::device_nodes(&host.cdi, name);
+    let own = render_node(gpu, host).ok();
+    let own = own.as_deref().and_then(|node| Some(format!("/dev/{}", node.strip_prefix(&host.dev).ok()?.display())));
+    own.is_some_and(|own| nodes.contains(&own))
 }
 
 fn count(n: usize) -> u32 {
@@ -350,6 +363,40 @@ mod tests {
             gpu GPU-d (amd) has no device node below /nowhere/bus/pci/devices/0000:c1:00.0/drm
             docker 26.1.5 cannot attach gpu GPU-e (other): containers get GPUs of NVIDIA, AMD and Intel, or by CDI"#]]
         .assert_eq(&lines.join("\n"));
+    }
+
+    /// `amd-ctk` numbers GPUs when it writes its specification: a number counts only
+    /// as long as it still is this GPU's. Device nodes do as well.
+    #[test]
+    fn an_amd_gpu_comes_by_a_name_that_is_its_own_or_by_its_nodes() {
+        let folder = tempfile::tempdir().unwrap();
+        let [sys, dev, cdi] = ["sys", "dev", "cdi"].map(|name| folder.path().join(name));
+        let drm = sys.join("bus/pci/devices/0000:c1:00.0/drm");
+        for path in [&drm.join("renderD129"), &drm.join("card1"), &dev.join("dri"), &cdi] {
+            fs::create_dir_all(path).unwrap();
+        }
+        for node in ["kfd", "dri/renderD129"] {
+            fs::write(dev.join(node), "").unwrap();
+        }
+        let host = HostFolders { sys, dev, cdi: vec![cdi.clone()] };
+        let new = engine(EngineKind::Docker, "28.3.0", true);
+        let gpus = [gpu("GPU-f", GpuVendor::Amd, Some("amd.com/gpu=1"))];
+        let specification = |render: &str| {
+            let nodes =
+                format!(r#"[{{"path":"/dev/dri/card1"}},{{"path":"/dev/dri/{render}"}},{{"path":"/dev/kfd"}}]"#);
+            let device = format!(r#"{{"name":"1","containerEdits":{{"deviceNodes":{nodes}}}}}"#);
+            let text = format!(r#"{{"cdiVersion":"0.6.0","kind":"amd.com/gpu","devices":[{device}]}}"#);
+            fs::write(cdi.join("amd.json"), text).unwrap();
+        };
+        let by_nodes = ["/dev/dri/renderD129", "/dev/kfd"];
+        let without = plan(&gpus, &new, &host).unwrap();
+        assert_eq!((without.requests.len(), without.expected.nodes.as_slice()), (0, &by_nodes.map(String::from)[..]));
+        specification("renderD128");
+        assert_eq!(plan(&gpus, &new, &host).unwrap(), without, "the number is another GPU's now");
+        specification("renderD129");
+        let by_name = plan(&gpus, &new, &host).unwrap();
+        assert_eq!(by_name.requests[0].device_ids.as_deref(), Some(&["amd.com/gpu=1".to_owned()][..]));
+        assert_eq!((by_name.devices.len(), by_name.expected.nodes.len()), (0, 3));
     }
 
     #[test]
