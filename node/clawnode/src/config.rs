@@ -19,6 +19,7 @@ pub const ENVIRONMENT: &[(&str, &str)] = &[
     ("CLAWNODE_GATEWAY_URL", "gateway_url"),
     ("CLAWNODE_GPU", "gpu"),
     ("CLAWNODE_GPU_NVML_LIBRARY", "gpu_nvml_library"),
+    ("CLAWNODE_GPU_ROCM_TOOLS", "gpu_rocm_tools"),
     ("CLAWNODE_RUNTIME_PROCESS_ENABLED", "runtime.process.enabled"),
     ("CLAWNODE_RUNTIME_PROCESS_USER", "runtime.process.user"),
     ("CLAWNODE_RUNTIME_PROCESS_CGROUPS", "runtime.process.cgroups"),
@@ -75,12 +76,16 @@ pub struct NodeConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gateway_url: Option<String>,
     /// GPU drivers: `auto` (the default), `none`, `sim:<model>x<count>` such as `sim:h100x8`, or
-    /// `nvml` (`rocm`, `metal` and `vulkan` are not in this build).
+    /// some of `nvml`, `rocm` and `metal` (on macOS); `vulkan` is not in this build.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gpu: Option<String>,
     /// NVIDIA's management library (`libnvidia-ml.so.1`); found by the system's loader if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gpu_nvml_library: Option<PathBuf>,
+    /// Folder that has AMD's `amd-smi` and `rocm-smi`; those of `PATH` and `/opt/rocm/bin` if
+    /// absent. A folder without them leaves sysfs alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gpu_rocm_tools: Option<PathBuf>,
     /// Labels of the node, for placement.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,

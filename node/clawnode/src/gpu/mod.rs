@@ -7,11 +7,16 @@
 //! ordinary drivers chosen by config; what a simulated driver reports says so.
 
 pub mod detector;
+pub mod loose;
 pub mod merge;
+pub mod metal;
 pub mod models;
 pub mod none;
+#[cfg(not(target_os = "macos"))]
 pub mod nvml;
 pub mod owner;
+pub mod program;
+pub mod rocm;
 pub mod select;
 pub mod sim;
 #[cfg(test)]

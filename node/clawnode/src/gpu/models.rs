@@ -35,6 +35,52 @@ pub fn short(name: &str) -> String {
     if cut.is_empty() { "unknown".to_owned() } else { cut }
 }
 
+/// AMD's GPUs by PCI device id, and revision where that decides (libdrm's
+/// `amdgpu.ids`). What a board calls itself is often the name of its form only.
+const AMD: &[(u16, Option<u8>, &str)] = &[
+    (0x738c, None, "MI100"),
+    (0x738e, None, "MI100"),
+    (0x7408, None, "MI250X"),
+    (0x740f, None, "MI210"),
+    (0x74a0, None, "MI300A"),
+    (0x74a1, None, "MI300X"),
+    (0x74a2, None, "MI308X"),
+    (0x74a5, None, "MI325X"),
+    (0x74a8, None, "MI308X HF"),
+    (0x74a9, None, "MI300X HF"),
+    (0x74b5, None, "MI300X"),
+    (0x74bd, None, "MI300X HF"),
+    (0x75a0, None, "MI350X"),
+    (0x75a3, None, "MI355X"),
+    (0x75b0, None, "MI350X"),
+    (0x75b3, None, "MI355X"),
+    (0x7448, None, "W7900"),
+    (0x7449, None, "W7800 48GB"),
+    (0x744a, None, "W7900"),
+    (0x744b, None, "W7900D"),
+    (0x745e, None, "W7800"),
+    (0x744c, Some(0xc8), "RX 7900 XTX"),
+    (0x744c, Some(0xcc), "RX 7900 XT"),
+    (0x744c, Some(0xce), "RX 7900 GRE"),
+    (0x744c, Some(0xcf), "RX 7900M"),
+    (0x7551, Some(0xc0), "R9700"),
+];
+
+/// The short name of a GPU of AMD: by its number, else by the first of the names
+/// that others have for it, else its number itself.
+pub fn amd(device_id: u16, revision: u8, names: &[Option<&str>]) -> String {
+    let known = AMD.iter().find(|(id, of, _)| *id == device_id && of.is_none_or(|of| of == revision));
+    if let Some((_, _, name)) = known {
+        return (*name).to_owned();
+    }
+    let named = names.iter().flatten().map(|name| name.trim()).find(|name| !name.is_empty());
+    match named {
+        // "Radeon Pro" is one word for what "Radeon" is.
+        Some(name) => short(&name.replace("Radeon Pro ", "Radeon ").replace("Radeon PRO ", "Radeon ")),
+        None => format!("AMD 0x{device_id:04x}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -61,6 +107,21 @@ mod tests {
             ("", "unknown"),
         ] {
             assert_eq!(short(name), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn amd_gpus_are_named_by_number_or_honestly_not_at_all() {
+        for (id, revision, names, expected) in [
+            (0x74a1, 0, [None, Some("AMD Instinct MI300X OAM")], "MI300X"),
+            (0x7408, 0, [None, Some("AMD INSTINCT MI200 (MCM) OAM LC MBA HPE C2")], "MI250X"),
+            (0x740c, 1, [None, Some("AMD INSTINCT MI250 (MCM) OAM AC MBA")], "MI250"),
+            (0x744c, 0xc8, [None, None], "RX 7900 XTX"),
+            (0x744c, 0x01, [Some("AMD Radeon RX 7900 XT/7900 XTX"), None], "RX 7900 XT 7900 XTX"),
+            (0x7470, 0, [Some("AMD Radeon PRO W7700"), None], "W7700"),
+            (0x1586, 0, [None, Some("  ")], "AMD 0x1586"),
+        ] {
+            assert_eq!(amd(id, revision, &names), expected, "{id:#x} {names:?}");
         }
     }
 

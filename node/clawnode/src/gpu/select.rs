@@ -7,7 +7,9 @@ use std::sync::Arc;
 use claw_proto::topology::GpuDriver as GpuDriverKind;
 
 use super::none::NoGpus;
+#[cfg(not(target_os = "macos"))]
 use super::nvml::{NvmlGpus, NvmlOptions};
+use super::rocm::{RocmGpus, RocmOptions, ToolOptions};
 use super::sim::{SimFleet, SimGpus, SimSpecError};
 use super::worker::{MakeDriver, Patience};
 
@@ -22,6 +24,8 @@ pub struct GpuOptions {
     pub faults: PathBuf,
     /// NVIDIA's management library; found by the loader if absent.
     pub nvml_library: Option<PathBuf>,
+    /// How amd-smi and rocm-smi are used.
+    pub rocm_tools: ToolOptions,
     /// Where sysfs is mounted.
     pub sysfs_root: PathBuf,
     /// How long drivers are waited for.
@@ -36,6 +40,7 @@ impl GpuOptions {
             node_name: node_name.to_owned(),
             faults,
             nvml_library: None,
+            rocm_tools: ToolOptions::default(),
             sysfs_root: PathBuf::from("/sys"),
             patience: Patience::default(),
         }
@@ -56,7 +61,7 @@ pub enum GpuConfigError {
         known: &'static str,
     },
     /// A driver of this name is not in this build.
-    #[error("the gpu driver {got} is not in this build")]
+    #[error("the gpu driver {got} is not in this build (nvml is not for macOS, metal is for macOS alone)")]
     NotHere {
         /// Which.
         got: GpuDriverKind,
@@ -73,7 +78,7 @@ pub enum GpuConfigError {
 }
 
 /// Drivers of real GPUs, as the config names them.
-const KNOWN: &str = "nvml (rocm, vulkan and metal are not in this build)";
+const KNOWN: &str = "nvml, rocm, metal on macOS (vulkan is not in this build)";
 
 /// Drivers that `auto` tries, the ones that win first.
 const AUTO: &[GpuDriverKind] = &[GpuDriverKind::Nvml, GpuDriverKind::Rocm, GpuDriverKind::Metal, GpuDriverKind::Vulkan];
@@ -119,10 +124,21 @@ fn named(text: &str) -> Result<Vec<GpuDriverKind>, GpuConfigError> {
 fn make(kind: GpuDriverKind, options: &GpuOptions, auto: bool) -> Option<MakeDriver> {
     match kind {
         GpuDriverKind::None | GpuDriverKind::Sim => None,
+        #[cfg(target_os = "macos")]
+        GpuDriverKind::Nvml => None,
+        #[cfg(not(target_os = "macos"))]
         GpuDriverKind::Nvml => {
             let nvml = NvmlOptions::new(options.nvml_library.clone(), options.sysfs_root.clone(), !auto);
             Some(Arc::new(move || Box::new(NvmlGpus::new(nvml.clone()))))
         }
-        GpuDriverKind::Rocm | GpuDriverKind::Metal | GpuDriverKind::Vulkan => None,
+        GpuDriverKind::Rocm => {
+            let rocm = RocmOptions::new(options.sysfs_root.clone(), options.rocm_tools.clone(), !auto);
+            Some(Arc::new(move || Box::new(RocmGpus::new(rocm.clone()))))
+        }
+        #[cfg(target_os = "macos")]
+        GpuDriverKind::Metal => Some(Arc::new(|| Box::new(super::metal::MetalGpus::new()))),
+        #[cfg(not(target_os = "macos"))]
+        GpuDriverKind::Metal => None,
+        GpuDriverKind::Vulkan => None,
     }
 }

@@ -21,6 +21,7 @@ use super::{alive, health};
 use crate::clock;
 use crate::config::NodeConfig;
 use crate::endpoint::{Endpoint, EndpointError};
+use crate::gpu::rocm::ToolOptions;
 use crate::gpu::{GpuConfigError, GpuDetector, GpuOptions, topology};
 use crate::identity::{DataDir, Identity, IdentityError};
 use crate::link::{Link, TlsCell};
@@ -171,7 +172,8 @@ fn new_store_id() -> Result<u128, AgentError> {
 fn gpu_options(config: &NodeConfig, name: &str, data_dir: &DataDir) -> GpuOptions {
     let nvml_library = config.gpu_nvml_library.clone();
     let sysfs_root = PathBuf::from(SYSFS_ROOT);
-    GpuOptions { nvml_library, sysfs_root, ..GpuOptions::new(config.gpu(), name, data_dir.faults()) }
+    let rocm_tools = ToolOptions { folder: config.gpu_rocm_tools.clone(), ..ToolOptions::default() };
+    GpuOptions { nvml_library, rocm_tools, sysfs_root, ..GpuOptions::new(config.gpu(), name, data_dir.faults()) }
 }
 
 /// What runtimes are made from.

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
 mod agent;
+mod amdgpu;
 mod chaos;
 mod docker;
 mod ends;
@@ -10,5 +11,6 @@ mod images;
 mod nvml;
 mod peer;
 mod process;
+mod rocm;
 mod support;
 mod upgrade;
