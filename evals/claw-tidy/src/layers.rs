@@ -47,16 +47,22 @@ const IMPURE: [&str; 9] =
 
 /// Packages that cost much or link foreign code, and the crates that may name them.
 /// A `*` at the end stands for any rest.
-const FENCED: [(&str, &[&str]); 8] = [
+const FENCED: [(&str, &[&str]); 10] = [
     ("duckdb", &["claw-storage-duckdb"]),
     ("libp2p*", &["molt-p2p"]),
     ("solana-*", &["molt-token"]),
     ("cubecl*", &["claw-compute"]),
+    ("wgpu*", &["claw-compute"]),
+    ("ash", &["claw-compute"]),
     ("bollard*", &["clawnode"]),
     ("nvml-wrapper*", &["clawnode"]),
     ("async-openai", &["claw-llm"]),
     ("rmcp", &["claw-gateway-server", "claw-cli", "claw-e2e-tests", "claw-evals"]),
 ];
+
+/// What only a feature of its crate may bring: no build without that feature links it, so
+/// that it is unified into nobody and a plain build of the workspace stays quick.
+const BY_FEATURE_ONLY: [&str; 4] = ["cubecl", "wgpu", "ash", "naga"];
 
 /// Second TLS stacks: one crypto provider (ring) is enough.
 const BANNED: [&str; 3] = ["aws-lc-rs", "openssl-sys", "native-tls"];
@@ -173,6 +179,24 @@ pub fn check_fences(repo: &Repo, workspace: &Workspace) -> Vec<Finding> {
                     format!("only {} may", allowed.join(", ")),
                 ));
             }
+        }
+    }
+    findings
+}
+
+/// No crate links a GPU runtime by its default features: not the agent, and not the crate
+/// whose feature brings it.
+pub fn check_by_feature(workspace: &Workspace, resolved: &Resolved) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for krate in &workspace.crates {
+        for package in BY_FEATURE_ONLY {
+            let Some(chain) = resolved.chain(&krate.name, package) else { continue };
+            findings.push(Finding::new(
+                &manifest(krate),
+                0,
+                format!("{} links {package} by default: {}", krate.name, chain.join(" -> ")),
+                "make the dependency optional behind a feature that is no default, and depend on the crate without it",
+            ));
         }
     }
     findings

@@ -46,6 +46,11 @@ fn heavy_packages_stay_behind_their_fences() -> Result<(), Broken> {
 }
 
 #[test]
+fn gpu_runtimes_are_linked_by_a_feature_only() -> Result<(), Broken> {
+    holds(layers::check_by_feature(&crates(), &graph()))
+}
+
+#[test]
 fn one_tls_stack_and_sorted_json() -> Result<(), Broken> {
     let repo = repo();
     let lock = repo.text("Cargo.lock").expect("the lock file is committed");

@@ -64,6 +64,21 @@ fn a_runtime_deep_below_a_pure_crate_is_found_with_its_chain() {
 }
 
 #[test]
+fn a_gpu_runtime_below_the_agent_is_found_with_its_chain() {
+    let crates = vec![krate("node/clawnode", &[]), krate("node/claw-compute", &[]), krate("tools/claw-cli", &[])];
+    let mut resolved = Resolved::default();
+    for (from, to) in [("clawnode", "claw-compute"), ("claw-compute", "ash"), ("claw-cli", "serde")] {
+        resolved.links.entry(from.to_owned()).or_default().insert(to.to_owned());
+    }
+    let findings = check_by_feature(&Workspace { crates }, &resolved);
+    let expected = [
+        "clawnode links ash by default: clawnode -> claw-compute -> ash",
+        "claw-compute links ash by default: claw-compute -> ash",
+    ];
+    assert_eq!(problems(&findings), expected);
+}
+
+#[test]
 fn heavy_packages_outside_their_fence_are_found() {
     let crates = vec![
         krate("node/clawnode", &["bollard", "solana-client"]),
