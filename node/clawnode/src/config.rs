@@ -20,6 +20,8 @@ pub const ENVIRONMENT: &[(&str, &str)] = &[
     ("CLAWNODE_GPU", "gpu"),
     ("CLAWNODE_GPU_NVML_LIBRARY", "gpu_nvml_library"),
     ("CLAWNODE_GPU_ROCM_TOOLS", "gpu_rocm_tools"),
+    ("CLAWNODE_GPU_VULKAN_PROBE", "gpu_vulkan_probe"),
+    ("CLAWNODE_GPU_VULKAN_SOFTWARE", "gpu_vulkan_software"),
     ("CLAWNODE_RUNTIME_PROCESS_ENABLED", "runtime.process.enabled"),
     ("CLAWNODE_RUNTIME_PROCESS_USER", "runtime.process.user"),
     ("CLAWNODE_RUNTIME_PROCESS_CGROUPS", "runtime.process.cgroups"),
@@ -76,7 +78,7 @@ pub struct NodeConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gateway_url: Option<String>,
     /// GPU drivers: `auto` (the default), `none`, `sim:<model>x<count>` such as `sim:h100x8`, or
-    /// some of `nvml`, `rocm` and `metal` (on macOS); `vulkan` is not in this build.
+    /// some of `nvml`, `rocm`, `metal` (on macOS) and `vulkan`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gpu: Option<String>,
     /// NVIDIA's management library (`libnvidia-ml.so.1`); found by the system's loader if absent.
@@ -86,6 +88,13 @@ pub struct NodeConfig {
     /// absent. A folder without them leaves sysfs alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gpu_rocm_tools: Option<PathBuf>,
+    /// The program that looks at Vulkan's devices (`claw-gpu-probe`); beside the agent's own if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gpu_vulkan_probe: Option<PathBuf>,
+    /// Whether Vulkan devices that the host's processors work for count as GPUs: for tests. The node is
+    /// then a simulated one.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub gpu_vulkan_software: bool,
     /// Labels of the node, for placement.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,

@@ -82,6 +82,7 @@ fn a_file_gives_way_to_the_environment() {
             "CLAWNODE_GPU" => "none",
             "CLAWNODE_GPU_NVML_LIBRARY" => "/opt/libnvidia-ml.so.1",
             "CLAWNODE_GPU_ROCM_TOOLS" => "/opt/rocm/bin",
+            "CLAWNODE_GPU_VULKAN_PROBE" => "/opt/claw-gpu-probe",
             "CLAWNODE_RUNTIME_PROCESS_USER" => "app",
             "CLAWNODE_RUNTIME_DOCKER_SOCKET" => "/run/engine.sock",
             "CLAWNODE_LINK_RECONNECT_MAX_MS" => "900",

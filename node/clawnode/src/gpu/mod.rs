@@ -22,6 +22,7 @@ pub mod sim;
 #[cfg(test)]
 mod tests;
 pub mod topology;
+pub mod vulkan;
 pub mod worker;
 pub mod xid;
 

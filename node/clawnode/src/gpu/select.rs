@@ -11,6 +11,7 @@ use super::none::NoGpus;
 use super::nvml::{NvmlGpus, NvmlOptions};
 use super::rocm::{RocmGpus, RocmOptions, ToolOptions};
 use super::sim::{SimFleet, SimGpus, SimSpecError};
+use super::vulkan::{VulkanGpus, VulkanOptions};
 use super::worker::{MakeDriver, Patience};
 
 /// What the drivers are made from.
@@ -26,6 +27,8 @@ pub struct GpuOptions {
     pub nvml_library: Option<PathBuf>,
     /// How amd-smi and rocm-smi are used.
     pub rocm_tools: ToolOptions,
+    /// How Vulkan's driver works.
+    pub vulkan: VulkanOptions,
     /// Where sysfs is mounted.
     pub sysfs_root: PathBuf,
     /// How long drivers are waited for.
@@ -41,6 +44,7 @@ impl GpuOptions {
             faults,
             nvml_library: None,
             rocm_tools: ToolOptions::default(),
+            vulkan: VulkanOptions::default(),
             sysfs_root: PathBuf::from("/sys"),
             patience: Patience::default(),
         }
@@ -78,7 +82,7 @@ pub enum GpuConfigError {
 }
 
 /// Drivers of real GPUs, as the config names them.
-const KNOWN: &str = "nvml, rocm, metal on macOS (vulkan is not in this build)";
+const KNOWN: &str = "nvml, rocm, vulkan, and metal on macOS";
 
 /// Drivers that `auto` tries, the ones that win first.
 const AUTO: &[GpuDriverKind] = &[GpuDriverKind::Nvml, GpuDriverKind::Rocm, GpuDriverKind::Metal, GpuDriverKind::Vulkan];
@@ -139,6 +143,19 @@ fn make(kind: GpuDriverKind, options: &GpuOptions, auto: bool) -> Option<MakeDri
         GpuDriverKind::Metal => Some(Arc::new(|| Box::new(super::metal::MetalGpus::new()))),
         #[cfg(not(target_os = "macos"))]
         GpuDriverKind::Metal => None,
-        GpuDriverKind::Vulkan => None,
+        // There the system's own driver sees every GPU, and no address joins what both see.
+        GpuDriverKind::Vulkan if auto && cfg!(target_os = "macos") => None,
+        GpuDriverKind::Vulkan => {
+            let (vulkan, patience) = (&options.vulkan, options.patience);
+            let vulkan = VulkanOptions {
+                wanted: !auto || vulkan.probe.is_some(),
+                sysfs_root: options.sysfs_root.clone(),
+                // Less than the detector waits for it: a slow probe is no driver that hangs.
+                first_wait_ms: vulkan.first_wait_ms.min(patience.first_ms / 5 * 4),
+                wait_ms: vulkan.wait_ms.min(patience.answer_ms / 5 * 4),
+                ..vulkan.clone()
+            };
+            Some(Arc::new(move || Box::new(VulkanGpus::new(vulkan.clone()))))
+        }
     }
 }

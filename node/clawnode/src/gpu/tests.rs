@@ -39,7 +39,7 @@ fn islands_and_numa_nodes_follow_the_model() {
 #[test]
 fn what_is_not_built_or_not_simulated_is_named() {
     let error = |gpu: &str| GpuDetector::new(GpuOptions::new(gpu, "n1", PathBuf::new())).unwrap_err().to_string();
-    expect![[r#"gpu "cuda" is not a driver: use "auto", "none", "sim:<model>x<count>" such as sim:h100x8, or some of nvml, rocm, metal on macOS (vulkan is not in this build)"#]]
+    expect![[r#"gpu "cuda" is not a driver: use "auto", "none", "sim:<model>x<count>" such as sim:h100x8, or some of nvml, rocm, vulkan, and metal on macOS"#]]
     .assert_eq(&error("cuda"));
     expect![[r#""h100" is no <model>x<count> with a count from 1 to 256"#]].assert_eq(&error("sim:h100"));
     assert_eq!(error("nvml, nvml"), "gpu names nvml twice");

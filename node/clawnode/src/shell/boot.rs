@@ -22,6 +22,7 @@ use crate::clock;
 use crate::config::NodeConfig;
 use crate::endpoint::{Endpoint, EndpointError};
 use crate::gpu::rocm::ToolOptions;
+use crate::gpu::vulkan::{self, VulkanOptions};
 use crate::gpu::{GpuConfigError, GpuDetector, GpuOptions, topology};
 use crate::identity::{DataDir, Identity, IdentityError};
 use crate::link::{Link, TlsCell};
@@ -173,7 +174,13 @@ fn gpu_options(config: &NodeConfig, name: &str, data_dir: &DataDir) -> GpuOption
     let nvml_library = config.gpu_nvml_library.clone();
     let sysfs_root = PathBuf::from(SYSFS_ROOT);
     let rocm_tools = ToolOptions { folder: config.gpu_rocm_tools.clone(), ..ToolOptions::default() };
-    GpuOptions { nvml_library, rocm_tools, sysfs_root, ..GpuOptions::new(config.gpu(), name, data_dir.faults()) }
+    let vulkan = VulkanOptions {
+        probe: config.gpu_vulkan_probe.clone(),
+        software: config.gpu_vulkan_software,
+        environment: VulkanOptions::environment_of(std::env::vars_os()),
+        ..VulkanOptions::default()
+    };
+    GpuOptions { nvml_library, rocm_tools, vulkan, sysfs_root, ..GpuOptions::new(config.gpu(), name, data_dir.faults()) }
 }
 
 /// What runtimes are made from.
@@ -270,8 +277,10 @@ fn capabilities(config: &NodeConfig, probe: &mut Probe, runtimes: Vec<RuntimeKin
         memory_mib: facts.memory_mib,
         disk_mib: facts.disk_mib,
         gpu_driver: fleet.driver,
+        simulated: fleet.driver == GpuDriver::Sim
+            || fleet.gpus.iter().any(vulkan::is_software)
+            || runtimes == [RuntimeKind::Sim],
         gpus: fleet.gpus,
-        simulated: fleet.driver == GpuDriver::Sim || runtimes == [RuntimeKind::Sim],
         runtimes,
         labels,
         findings: fleet.findings,

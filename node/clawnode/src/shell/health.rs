@@ -11,7 +11,7 @@ use tracing::warn;
 
 use super::Agent;
 use crate::clock;
-use crate::gpu::{Fleet, OwnerOf, owner};
+use crate::gpu::{Fleet, OwnerOf, owner, vulkan};
 use crate::node::Input;
 
 /// Where the kernel shows its processes.
@@ -63,6 +63,7 @@ impl Agent {
                 self.each_runtime(|runtime| runtime.gpu_failed(&gpu.uuid));
             }
         }
+        new.simulated |= gpus.iter().any(vulkan::is_software);
         (new.gpu_driver, new.gpus) = (driver, gpus);
         self.set_capabilities(new);
     }

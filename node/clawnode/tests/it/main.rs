@@ -14,3 +14,4 @@ mod process;
 mod rocm;
 mod support;
 mod upgrade;
+mod vulkan;
