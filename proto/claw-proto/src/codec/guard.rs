@@ -82,6 +82,33 @@ impl<'a> Fields<'a> {
         None
     }
 
+    /// Passes over the inside of a group, other groups in it included. The protocol has none, but
+    /// the decoder skips unknown ones: what stands behind them counts all the same.
+    fn skip_group(&mut self) -> Option<()> {
+        let mut depth = 1_usize;
+        while depth > 0 {
+            match self.varint()? & 7 {
+                0 => {
+                    self.varint()?;
+                }
+                1 => {
+                    self.take(8)?;
+                }
+                2 => {
+                    let n_bytes = self.varint()?;
+                    self.take(n_bytes)?;
+                }
+                3 => depth += 1,
+                4 => depth -= 1,
+                5 => {
+                    self.take(4)?;
+                }
+                _ => return None,
+            }
+        }
+        Some(())
+    }
+
     fn take(&mut self, n_bytes: u64) -> Option<&'a [u8]> {
         let (taken, rest) = self.rest.split_at_checked(usize::try_from(n_bytes).ok()?)?;
         self.rest = rest;
@@ -101,6 +128,7 @@ impl<'a> Iterator for Fields<'a> {
                 let n_bytes = self.varint()?;
                 self.take(n_bytes)?
             }
+            3 => self.skip_group().map(|()| [].as_slice())?,
             5 => self.take(4).map(|_| [].as_slice())?,
             _ => return None,
         };

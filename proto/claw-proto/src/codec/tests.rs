@@ -410,7 +410,12 @@ fn a_frame_full_of_empty_parts_is_refused_by_its_count() {
     frame.extend(workloads);
     let problem = FieldProblem::TooMany { count: n_parts, max: limits::WORKLOADS_PER_NODE_MAX };
     let path = "desired_set.workloads".to_owned();
-    assert_eq!(decode_gateway(&frame), Err(CodecError::Field { path, problem }));
+    let refused = Err(CodecError::Field { path, problem });
+    assert_eq!(decode_gateway(&frame), refused);
+    // An unknown group, which the decoder skips, hides nothing: field 200, with a number, a text
+    // and another group in it.
+    let group = [0xc3, 0x0c, 0x08, 0x01, 0x12, 0x01, b'x', 0x1b, 0x1c, 0xc4, 0x0c];
+    assert_eq!(decode_gateway(&[group.as_slice(), &frame].concat()), refused);
 }
 
 #[test]
