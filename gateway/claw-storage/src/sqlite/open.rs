@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, ErrorCode};
@@ -20,6 +21,10 @@ use super::{JournalOptions, OpenError, OpenReport, SqliteJournal, verify};
 const LOCK_FILE: &str = "journal.lock";
 /// A SQLite database is at least its smallest page.
 const DB_BYTES_MIN: u64 = 512;
+/// Where its header says which file format it is written and read in (SQLite, "Database File
+/// Format", 1.3.3), and what stands there when it has a write-ahead log.
+const DB_VERSIONS_AT: u64 = 18;
+const DB_VERSIONS_WAL: [u8; 2] = [2, 2];
 
 pub(super) fn open(dir: &Path, options: JournalOptions) -> Result<(SqliteJournal, OpenReport), OpenError> {
     durable::private_dir(dir).map_err(file("make the journal's folder"))?;
@@ -100,21 +105,32 @@ fn is_new(dir: &Path) -> Result<bool, OpenError> {
     Ok(archived.is_empty() && saved.is_empty())
 }
 
-/// SQLite would take an empty file for a new database and delete the log beside it.
+/// SQLite would take an empty file for a new database and delete the log beside it. And while
+/// there is a log it does not look whether the database asks for one; without, it does.
 fn require_database(dir: &Path) -> Result<(), OpenError> {
-    match fs::metadata(dir.join(DB_FILE)) {
-        Ok(metadata) if metadata.len() >= DB_BYTES_MIN => Ok(()),
+    let path = dir.join(DB_FILE);
+    match fs::metadata(&path) {
+        Ok(metadata) if metadata.len() >= DB_BYTES_MIN => {}
         Ok(metadata) => {
             let detail = format!("{} bytes are no database", metadata.len());
-            Err(Damage::new(DB_FILE, DamageKind::Unreadable, detail).into())
+            return Err(Damage::new(DB_FILE, DamageKind::Unreadable, detail).into());
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let detail = "other files of the journal are there, its database is not";
             let damage = Damage::new(DB_FILE, DamageKind::FileMissing, detail);
-            Err(damage.beginning_at(1).into())
+            return Err(damage.beginning_at(1).into());
         }
-        Err(error) => Err(file("look at the database")(error).into()),
+        Err(error) => return Err(file("look at the database")(error).into()),
     }
+    let mut versions = [0; 2];
+    fs::File::open(&path)
+        .and_then(|database| database.read_exact_at(&mut versions, DB_VERSIONS_AT))
+        .map_err(file("read the database's header"))?;
+    if versions != DB_VERSIONS_WAL {
+        let detail = format!("file format {versions:?} in the header is not that of a write-ahead log");
+        return Err(Damage::new(DB_FILE, DamageKind::Unreadable, detail).into());
+    }
+    Ok(())
 }
 
 /// The summary row says which format it is, under its checksum; the header must agree.

@@ -195,7 +195,12 @@ fn any_change_of_any_file_is_named_or_harmless() {
 #[test]
 fn every_bit_of_the_headers_is_guarded_or_harmless() {
     let specimen = Specimen::new();
-    let cases = [(&specimen.closed, "journal.db", 0..100), (&specimen.live, "journal.db-wal", 0..56)];
+    let cases = [
+        (&specimen.closed, "journal.db", 0..100),
+        // While there is a log, SQLite looks at less of the header.
+        (&specimen.live, "journal.db", 0..100),
+        (&specimen.live, "journal.db-wal", 0..56),
+    ];
     for (state, name, bytes) in cases {
         for at in bytes {
             for bit in 0..8 {
