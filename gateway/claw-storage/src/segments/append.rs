@@ -294,15 +294,13 @@ fn require_shape(lines: &[LogLine], gap: Option<Gap>, line_bytes_max: usize) -> 
     if first_seq(gap, lines) == Some(0) {
         return Err(LogError::ZeroSequence);
     }
-    if let Some(gap) = gap
-        && (gap.n_lost == 0 || gap.first_seq.checked_add(gap.n_lost).is_none())
-    {
+    if let Some(gap) = gap.filter(|gap| !gap.is_one()) {
         return Err(LogError::BadGap { first_seq: gap.first_seq, n_lost: gap.n_lost });
     }
     let mut due = gap.map(|gap| gap.first_seq + gap.n_lost);
     for line in lines {
         let expected = due.unwrap_or(line.seq);
-        if line.seq != expected || line.seq == u64::MAX {
+        if line.seq != expected || !frame::is_sequence(line.seq) {
             return Err(LogError::NotContiguous { expected, got: line.seq });
         }
         if line.bytes.len() > line_bytes_max {

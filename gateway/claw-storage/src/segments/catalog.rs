@@ -175,7 +175,7 @@ fn read_retired(path: &Path) -> io::Result<Option<u64>> {
         .strip_prefix(RETIRED_MAGIC)
         .and_then(|rest| rest.split_first_chunk::<8>())
         .filter(|(body, sum)| *sum == crc32fast::hash(&body[..]).to_be_bytes());
-    Ok(parsed.map(|(body, _)| u64::from_be_bytes(*body)))
+    Ok(parsed.map(|(body, _)| u64::from_be_bytes(*body)).filter(|through| frame::is_sequence(*through)))
 }
 
 /// Whether a workload's id can be a folder name everywhere.
@@ -249,7 +249,7 @@ impl Named {
         };
         match (extension, parts.next()) {
             (SEGMENT_EXTENSION, Some(first_seq)) => {
-                let first_seq = first_seq.parse().ok().filter(|seq| *seq > 0)?;
+                let first_seq = first_seq.parse().ok().filter(|seq| frame::is_sequence(*seq))?;
                 Some(Self::Segment(key, first_seq))
             }
             (RETIRED_EXTENSION, None) => Some(Self::Retired(key)),
@@ -268,6 +268,12 @@ fn load_stream(dir: &Path, key: &LogKey, state: &mut StreamState, report: &mut L
         report.n_bad_stretches += loaded.n_bad_stretches;
         let mut segment = loaded.segment;
         let is_last = Some(first_seq) == last;
+        let is_copy = (segment.first_seq..=state.last_seq()).contains(&segment.last_seq);
+        if is_copy && segment.last_seq > state.retired_through {
+            // It has nothing that an earlier file does not have; it was put here by somebody else.
+            report.foreign_files.push(path);
+            continue;
+        }
         if loaded.torn_bytes > 0 && is_last {
             report.torn.push(LogCursor { key: key.clone(), seq: segment.last_seq });
         }

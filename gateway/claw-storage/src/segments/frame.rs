@@ -145,13 +145,19 @@ fn decode_body(body: &[u8]) -> Option<Frame<'_>> {
     let (kind, rest) = body.split_first()?;
     let (first, rest) = take_u64(rest)?;
     let (second, rest) = take_u64(rest)?;
+    if !is_sequence(first) {
+        return None;
+    }
     match *kind {
         KIND_LINE => {
             let (order_ms, bytes) = take_u64(rest)?;
             Some(Frame::Line { seq: first, at_ms: second.cast_signed(), order_ms: order_ms.cast_signed(), bytes })
         }
-        KIND_GAP if rest.is_empty() => Some(Frame::Gap(Gap { first_seq: first, n_lost: second })),
-        KIND_FOOTER => {
+        KIND_GAP if rest.is_empty() => {
+            let gap = Gap { first_seq: first, n_lost: second };
+            gap.is_one().then_some(Frame::Gap(gap))
+        }
+        KIND_FOOTER if second >= first && is_sequence(second) => {
             let (n_lines, rest) = take_u64(rest)?;
             let (order_ms, rest) = take_u64(rest)?;
             rest.is_empty().then_some(Frame::Footer(Footer {
@@ -163,6 +169,11 @@ fn decode_body(body: &[u8]) -> Option<Frame<'_>> {
         }
         _ => None,
     }
+}
+
+/// Whether a line may have this number: from 1, and the one after it is a number too.
+pub(super) fn is_sequence(seq: u64) -> bool {
+    (1..u64::MAX).contains(&seq)
 }
 
 fn take_u64(bytes: &[u8]) -> Option<(u64, &[u8])> {

@@ -102,6 +102,11 @@ impl Gap {
     pub fn last_seq(&self) -> u64 {
         self.first_seq.saturating_add(self.n_lost.saturating_sub(1))
     }
+
+    /// Whether it is about any line, and all of its numbers, and the next, are numbers.
+    pub(crate) fn is_one(&self) -> bool {
+        self.first_seq > 0 && self.n_lost > 0 && self.first_seq.checked_add(self.n_lost).is_some()
+    }
 }
 
 /// Every line up to here is stored or known to be lost. May be told to the node

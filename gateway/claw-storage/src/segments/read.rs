@@ -189,7 +189,9 @@ impl StreamScan<'_> {
             let hole = (hole_from, segment.first_seq - 1, GapCause::Damage);
             self.gaps.push(hole);
         }
-        let (mut due, offset) = segment.scan_start(self.start + 1);
+        let (due, offset) = segment.scan_start(self.start + 1);
+        // What an earlier file has is not read again.
+        let mut due = due.max(hole_from);
         let content = self.content(segment_at, offset)?;
         for (_, frame) in Frames::new(segment.seed, &content, 0) {
             let first_seq = match frame {

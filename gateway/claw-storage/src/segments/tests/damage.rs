@@ -86,6 +86,31 @@ fn a_file_that_is_gone_shows_as_a_gap() {
 }
 
 #[test]
+fn a_file_that_is_there_twice_is_read_once() {
+    let root = scratch();
+    let (out, [sealed, active]) = two_files(root.path());
+    // A restore that mixed the names up.
+    fs::copy(&active, &sealed).unwrap();
+    let (logs, report) = LogSegments::open(root.path(), roomy()).unwrap();
+    assert_eq!(covered(&logs, &out), [9, 10, 13, 14]);
+    assert_eq!(report.foreign_files, [active]);
+}
+
+#[test]
+fn a_number_without_a_next_one_is_no_frame() {
+    let root = scratch();
+    let (out, [_, active]) = two_files(root.path());
+    let mut content = fs::read(&active).unwrap();
+    let seed = crate::segments::frame::seed(&out, crate::segments::frame::nonce_of(&content).unwrap());
+    crate::segments::frame::push_line(&mut content, seed, &line(u64::MAX, 0), 0);
+    crate::segments::frame::push_gap(&mut content, seed, Gap { first_seq: 15, n_lost: u64::MAX });
+    fs::write(&active, &content).unwrap();
+    let logs = open(root.path(), roomy());
+    assert_eq!(logs.last_seq(&out), Some(AckSeq(14)));
+    assert_eq!(covered(&logs, &out).len(), 12);
+}
+
+#[test]
 fn a_failed_write_leaves_nothing_behind() {
     let root = scratch();
     let mut logs = open(root.path(), roomy());
