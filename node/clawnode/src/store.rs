@@ -122,8 +122,9 @@ fn fold(path: &Path, bytes: &[u8]) -> Result<Folded, StoreError> {
         offset += HEADER_BYTES + json.len();
     }
     let rest = bytes.get(offset..).unwrap_or_default();
-    let damaged =
-        !rest.is_empty() && (has_intact_frame(rest.get(1..).unwrap_or_default()) || read_frame(rest).is_some());
+    // A file may have grown before its blocks were written: then its rest is zeros.
+    let is_torn = rest.iter().all(|byte| *byte == 0);
+    let damaged = !is_torn && (has_intact_frame(rest.get(1..).unwrap_or_default()) || read_frame(rest).is_some());
     if damaged || (state.is_none() && !bytes.is_empty()) {
         return Err(StoreError::Damaged {
             path: path.to_path_buf(),

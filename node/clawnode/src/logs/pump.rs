@@ -113,7 +113,7 @@ impl LogPump {
                 let key = LogKey { workload_id: *workload_id, attempt: *attempt, stream: *stream };
                 log.acked = acks.get(&key).copied().unwrap_or(0);
                 log.in_flight.clear();
-                log.reader.seek(log.acked + 1);
+                log.reader.seek(log.acked.saturating_add(1));
             }
         }
     }
@@ -179,7 +179,7 @@ impl LogPump {
                     complete = false;
                     at_end = false;
                 }
-                complete &= log.reader.next_sequence() == log.acked + 1;
+                complete &= log.reader.next_sequence() == log.acked.saturating_add(1);
             }
             if at_end && std::mem::take(&mut logs.draining) {
                 polled.drained.push(key);

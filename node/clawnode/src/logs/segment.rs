@@ -26,6 +26,9 @@ const SEGMENT_BYTES_MIN: u64 = 4 * 1024;
 const SEGMENTS_PER_LOG: u64 = 8;
 /// Most that one read takes from a file; it holds any frame.
 const WINDOW_BYTES_MAX: usize = 256 * 1024;
+/// Largest number of a line that is believed; no log has so many lines, and there is
+/// always a next number.
+const SEQUENCE_MAX: u64 = u64::MAX / 2;
 /// After so many idle reads the folder is listed even if it looks unchanged.
 const IDLE_READS_MAX: u32 = 20;
 
@@ -48,7 +51,8 @@ fn list(folder: &Path, stream: LogStream) -> io::Result<Vec<u64>> {
             .to_str()
             .and_then(|name| name.strip_prefix(&prefix))
             .and_then(|rest| rest.strip_suffix(".seg"))
-            .and_then(|digits| digits.parse::<u64>().ok());
+            .and_then(|digits| digits.parse::<u64>().ok())
+            .filter(|first| *first <= SEQUENCE_MAX);
         found.extend(first);
     }
     found.sort_unstable();
@@ -71,7 +75,7 @@ fn read_frame(bytes: &[u8]) -> Option<(LogLine, usize)> {
     let sequence = u64::from_le_bytes(header[8..16].try_into().ok()?);
     let at_ms = i64::from_le_bytes(header[16..24].try_into().ok()?);
     let line = bytes.get(HEADER_BYTES..HEADER_BYTES.checked_add(length)?)?;
-    if frame_crc(sequence, at_ms, line) != crc {
+    if frame_crc(sequence, at_ms, line) != crc || sequence > SEQUENCE_MAX {
         return None;
     }
     let line = LogLine { sequence, at: Timestamp::from_unix_ms(at_ms), bytes: line.to_vec() };

@@ -124,6 +124,22 @@ fn unacknowledged_lines_are_sent_again_and_acknowledged_ones_are_deleted() {
     assert!(left <= 2, "{left} segments left");
 }
 
+/// A gateway that says more than can be stops nothing.
+#[test]
+fn an_acknowledgement_of_every_number_there_is_ends_the_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let (workload_id, attempt) = (WorkloadId::from_bits(1), Attempt(1));
+    let key = LogKey { workload_id, attempt, stream: LogStream::Stdout };
+    let mut writer = SegmentWriter::open(folder.path(), LogStream::Stdout, 1 << 20).unwrap();
+    write_lines(&mut writer, 3, 10);
+    let mut pump = LogPump::new(1 << 30);
+    pump.watch(workload_id, attempt, folder.path());
+    pump.resume(&BTreeMap::from([(key, u64::MAX)]));
+    assert!(drain(&mut pump).is_empty());
+    pump.acked(&BTreeMap::from([(key, u64::MAX)]));
+    assert!(drain(&mut pump).is_empty());
+}
+
 #[test]
 fn the_whole_buffer_is_bounded_over_all_logs() {
     let folder = tempfile::tempdir().unwrap();

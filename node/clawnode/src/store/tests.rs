@@ -105,6 +105,30 @@ proptest! {
     }
 }
 
+/// A file may have grown before its blocks were written: what was never written is zeros.
+#[test]
+fn a_tail_of_zeros_is_torn_wherever_it_begins() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("records.log");
+    let mut store = Store::open(folder.path(), 9).unwrap();
+    let first = usize::try_from(store.length).unwrap();
+    store.append(&[change(2)]).unwrap();
+    let second = usize::try_from(store.length).unwrap();
+    store.append(&[change(5)]).unwrap();
+    drop(store);
+    let whole = fs::read(&path).unwrap();
+    for at in first..whole.len() {
+        let mut bytes = whole.clone();
+        bytes[at..].fill(0);
+        fs::write(&path, &bytes).unwrap();
+        let mut state = DurableState::new(9);
+        if at >= second {
+            state.apply(&change(2));
+        }
+        assert_eq!(Store::open(folder.path(), 1).unwrap().state(), &state, "zeros from byte {at}");
+    }
+}
+
 #[test]
 fn a_grown_file_is_replaced_by_its_fold() {
     let folder = tempfile::tempdir().unwrap();
