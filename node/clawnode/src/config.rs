@@ -187,6 +187,14 @@ impl NodeConfig {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
             Err(source) => return Err(ConfigError::Read { path: path.to_path_buf(), source }),
         };
+        Self::from_toml(&text, environment)
+    }
+
+    /// [`NodeConfig::load`] with the text of the file as given.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn from_toml(text: &str, environment: impl IntoIterator<Item = (String, String)>) -> Result<Self, ConfigError> {
         let mut table: toml::Table = text.parse()?;
         for (variable, value) in environment {
             if let Some((_, key)) = ENVIRONMENT.iter().find(|(name, _)| *name == variable) {

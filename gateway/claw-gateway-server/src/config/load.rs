@@ -152,10 +152,21 @@ impl Sources {
     /// # Errors
     /// [`ConfigError`], which names the key or the file.
     pub fn load(&self) -> Result<GatewayConfig, ConfigError> {
-        let mut table = match &self.file {
-            Some(path) => read_file(path)?,
-            None => Table::new(),
+        let text = match &self.file {
+            Some(path) => {
+                std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.clone(), source })?
+            }
+            None => String::new(),
         };
+        self.load_over(&text)
+    }
+
+    /// [`Sources::load`] with the text of the file as given, whatever stands in the file.
+    ///
+    /// # Errors
+    /// As [`Sources::load`].
+    pub fn load_over(&self, file_text: &str) -> Result<GatewayConfig, ConfigError> {
+        let mut table = read_text(self.file.as_deref().unwrap_or(Path::new("the file")), file_text)?;
         for (name, text) in &self.env {
             if name.starts_with(ENV_PREFIX) {
                 let key = known_key("the environment", name, Key::env)?;
@@ -182,14 +193,13 @@ impl Sources {
 }
 
 /// Reads the file alone first: its errors then come with their lines.
-fn read_file(path: &Path) -> Result<Table, ConfigError> {
-    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+fn read_text(path: &Path, text: &str) -> Result<Table, ConfigError> {
     let problem = |error: toml::de::Error| ConfigError::File {
         path: path.to_owned(),
         problem: error.to_string().trim_end().to_owned(),
     };
-    toml::from_str::<GatewayConfig>(&text).map_err(problem)?;
-    toml::from_str(&text).map_err(problem)
+    toml::from_str::<GatewayConfig>(text).map_err(problem)?;
+    toml::from_str(text).map_err(problem)
 }
 
 fn known_key(source_name: &'static str, name: &str, spelled: impl Fn(&Key) -> String) -> Result<Key, ConfigError> {
