@@ -6,6 +6,7 @@
 //! drivers that see one GPU are joined by its PCI address. `sim` and `none` are
 //! ordinary drivers chosen by config; what a simulated driver reports says so.
 
+mod child;
 pub mod detector;
 pub mod loose;
 pub mod merge;

@@ -1,30 +1,16 @@
-//! Runs a vendor's program for what it prints, and is never held up by it.
-//!
-//! The program gets a process group of its own. What has not ended at the
-//! deadline, or prints too much, is killed with its whole group and reaped. A
-//! program that the kernel does not let die is kept, and reaped later; until
-//! then no other is started.
+//! Runs a vendor's program to its end for what it prints, and is never held up by
+//! it: a [`child`](super::child) with a deadline. A program that the kernel does not
+//! let die is kept, and reaped later; until then no other is started.
 
-use std::fs::File;
-use std::io::{self, Read as _};
-use std::os::fd::OwnedFd;
-use std::os::unix::process::CommandExt as _;
+use std::ffi::OsString;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, Signal, kill_process_group};
-use tracing::warn;
+use super::child::{Ended, RunError, Running};
 
-/// Of what it says on standard error, bytes.
-const COMPLAINT_BYTES_MAX: usize = 4 * 1024;
 /// Of a complaint in an error, characters.
 const COMPLAINT_CHARS_MAX: usize = 200;
-/// Between two looks at a program that has closed its output and not ended, milliseconds.
-const LOOK_MS: u64 = 5;
-/// For the end of a program that was killed, milliseconds.
-const REAP_MS: u64 = 2_000;
 
 /// What a program may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,7 +61,7 @@ pub enum ProgramError {
 /// Runs programs one after the other.
 #[derive(Debug, Default)]
 pub struct Runner {
-    undead: Option<Child>,
+    undead: Option<Running>,
 }
 
 impl Runner {
@@ -84,121 +70,37 @@ impl Runner {
     /// # Errors
     /// [`ProgramError`]; an exit code is no error here.
     pub fn run(&mut self, program: &Path, arguments: &[&str], limits: Limits) -> Result<Said, ProgramError> {
-        if let Some(child) = &mut self.undead {
-            if !matches!(child.try_wait(), Ok(Some(_))) {
-                return Err(ProgramError::Undead);
-            }
-            self.undead = None;
+        if self.undead.as_mut().is_some_and(|running| !running.reap()) {
+            return Err(ProgramError::Undead);
         }
-        let until = Instant::now() + Duration::from_millis(limits.deadline_ms);
-        let mut command = Command::new(program);
-        command.args(arguments).env("LC_ALL", "C").current_dir("/").process_group(0);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().map_err(ProgramError::Start)?;
-        let said = listen(&mut child, limits, until).and_then(|said| end_of(&mut child, limits, until, said));
-        if said.is_err() {
-            self.kill(child);
+        self.undead = None;
+        let Limits { deadline_ms, bytes_max } = limits;
+        // What these programs print is read, so it is asked for in one language.
+        let plain = [(OsString::from("LC_ALL"), OsString::from("C"))];
+        let environment: Vec<(OsString, OsString)> = std::env::vars_os().chain(plain).collect();
+        let started = Running::start(program, arguments, &environment, deadline_ms, bytes_max);
+        let mut running = started.map_err(ProgramError::Start)?;
+        // Longer than its own deadline, which is what ends the wait.
+        let wait = Duration::from_millis(deadline_ms.saturating_mul(2));
+        let answer = running.answer(wait);
+        if !running.reap() {
+            self.undead = Some(running);
         }
-        said
-    }
-
-    /// Kills a program that was not waited for yet, so its group still is its own.
-    fn kill(&mut self, mut child: Child) {
-        let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-        if let Some(error) = group.and_then(|group| kill_process_group(group, Signal::KILL).err()) {
-            warn!(%error, pid = child.id(), "a program that hangs cannot be killed");
-        }
-        if !ended(&mut child, Instant::now() + Duration::from_millis(REAP_MS)) {
-            self.undead = Some(child);
+        match answer {
+            Ok(Some(ended)) => Ok(said(&ended)),
+            Ok(None) | Err(RunError::Late { .. }) => Err(ProgramError::Hung { deadline_ms }),
+            Err(RunError::Loud { max }) => Err(ProgramError::TooMuch { bytes_max: max }),
+            Err(RunError::Io(error)) => Err(ProgramError::Read(error)),
         }
     }
 }
 
-/// Whether it ends until then.
-fn ended(child: &mut Child, until: Instant) -> bool {
-    loop {
-        // An error says that there is nothing to wait for.
-        if !matches!(child.try_wait(), Ok(None)) {
-            return true;
-        }
-        if Instant::now() >= until {
-            return false;
-        }
-        std::thread::park_timeout(Duration::from_millis(LOOK_MS));
+fn said(ended: &Ended) -> Said {
+    Said {
+        output: String::from_utf8_lossy(&ended.output).into_owned(),
+        complaint: one_line(&ended.words),
+        code: ended.status.code(),
     }
-}
-
-fn end_of(child: &mut Child, limits: Limits, until: Instant, said: Said) -> Result<Said, ProgramError> {
-    if !ended(child, until) {
-        return Err(ProgramError::Hung { deadline_ms: limits.deadline_ms });
-    }
-    let code = child.try_wait().ok().flatten().and_then(|status| status.code());
-    Ok(Said { code, ..said })
-}
-
-/// One stream of a program, until it ends.
-struct Stream {
-    file: Option<File>,
-    bytes: Vec<u8>,
-}
-
-impl Stream {
-    fn new(fd: Option<OwnedFd>) -> Self {
-        Self { file: fd.map(File::from), bytes: Vec::new() }
-    }
-
-    /// Takes what is there, and does not wait for more.
-    fn take(&mut self) -> io::Result<()> {
-        let Some(file) = &mut self.file else { return Ok(()) };
-        let mut buffer = [0; 16 * 1024];
-        match file.read(&mut buffer) {
-            Ok(0) => self.file = None,
-            Ok(n) => self.bytes.extend_from_slice(&buffer[..n]),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-        Ok(())
-    }
-}
-
-/// Reads until both streams have ended.
-fn listen(child: &mut Child, limits: Limits, until: Instant) -> Result<Said, ProgramError> {
-    let stdout = Stream::new(child.stdout.take().map(OwnedFd::from));
-    let stderr = Stream::new(child.stderr.take().map(OwnedFd::from));
-    let mut streams = [stdout, stderr];
-    while streams.iter().any(|stream| stream.file.is_some()) {
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(ProgramError::Hung { deadline_ms: limits.deadline_ms });
-        }
-        for n in ready(&streams, left).map_err(ProgramError::Read)? {
-            streams[n].take().map_err(ProgramError::Read)?;
-        }
-        if streams[0].bytes.len() > limits.bytes_max {
-            return Err(ProgramError::TooMuch { bytes_max: limits.bytes_max });
-        }
-        streams[1].bytes.truncate(COMPLAINT_BYTES_MAX);
-    }
-    let [stdout, stderr] = streams;
-    Ok(Said {
-        output: String::from_utf8_lossy(&stdout.bytes).into_owned(),
-        complaint: one_line(&String::from_utf8_lossy(&stderr.bytes)),
-        code: None,
-    })
-}
-
-/// Which streams have something to read, or have ended.
-fn ready(streams: &[Stream; 2], wait: Duration) -> io::Result<Vec<usize>> {
-    let open = |n: &usize| streams[*n].file.is_some();
-    let numbers: Vec<usize> = (0..streams.len()).filter(open).collect();
-    let files = numbers.iter().filter_map(|n| streams[*n].file.as_ref());
-    let mut polled: Vec<PollFd<'_>> = files.map(|file| PollFd::new(file, PollFlags::IN)).collect();
-    let wait = Timespec::try_from(wait).map_err(io::Error::other)?;
-    match poll(&mut polled, Some(&wait)) {
-        Ok(_) | Err(rustix::io::Errno::INTR) => {}
-        Err(error) => return Err(error.into()),
-    }
-    Ok(numbers.into_iter().zip(&polled).filter(|(_, fd)| !fd.revents().is_empty()).map(|(n, _)| n).collect())
 }
 
 /// Words of a program for a finding: one line, short, without control characters.

@@ -180,7 +180,13 @@ fn gpu_options(config: &NodeConfig, name: &str, data_dir: &DataDir) -> GpuOption
         environment: VulkanOptions::environment_of(std::env::vars_os()),
         ..VulkanOptions::default()
     };
-    GpuOptions { nvml_library, rocm_tools, vulkan, sysfs_root, ..GpuOptions::new(config.gpu(), name, data_dir.faults()) }
+    GpuOptions {
+        nvml_library,
+        rocm_tools,
+        vulkan,
+        sysfs_root,
+        ..GpuOptions::new(config.gpu(), name, data_dir.faults())
+    }
 }
 
 /// What runtimes are made from.

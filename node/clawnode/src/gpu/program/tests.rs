@@ -1,3 +1,5 @@
+use std::time::Instant;
+
 use super::*;
 
 const LIMITS: Limits = Limits { deadline_ms: 20_000, bytes_max: 1024 * 1024 };

@@ -11,7 +11,6 @@
 //! Tested on lavapipe (the host's processors, left out unless wanted) and with
 //! programs that misbehave: untested on hardware.
 
-mod child;
 mod identity;
 
 use std::ffi::OsString;
@@ -24,8 +23,8 @@ use claw_proto::message::GpuMetrics;
 use claw_proto::topology::{FindingCode, GpuDriver as GpuDriverKind, GpuHealth, GpuInfo, NodeFinding};
 use tracing::debug;
 
+use super::child::{self, Ended, RunError, Running};
 use super::{GpuDriver, Sampling, Seen, merge, topology};
-use child::{Ended, RunError, Running};
 
 pub use identity::is_software;
 
