@@ -1,9 +1,9 @@
 //! The shell around the pure core: one thread that decides and journals, and
 //! the handle that everybody else holds.
 //!
-//! One owner of the state, no lock over an await. Commands queue up while the
-//! journal syncs, so that one sync commits all that came meanwhile (group
-//! commit). Events apply in memory at once; replies, reads, streams and effects
+//! One owner of the state, no lock over an await. While the journal syncs, on a
+//! thread of its own, the next commands are decided; the next sync commits them
+//! all (group commit). Events apply in memory at once; replies, reads, streams and effects
 //! wait until they are on disk. When the journal cannot be written the state
 //! falls back to what is durable and the callers are told.
 
@@ -15,6 +15,7 @@ mod logs;
 mod metrics;
 mod seal;
 mod start;
+mod writer;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -209,10 +209,10 @@ pub struct Cluster {
     pub keys: OrdMap<KeyId, Arc<KeyEntry>>,
     /// Enrollment tokens.
     pub tokens: OrdMap<TokenId, Arc<TokenEntry>>,
-    /// Receipts.
-    pub receipts: OrdMap<ReceiptKey, Arc<ReceiptEntry>>,
+    /// Receipts. The keys are shared: a change copies a leaf of the tree with all its keys.
+    pub receipts: OrdMap<Arc<ReceiptKey>, Arc<ReceiptEntry>>,
     /// Receipts in order of time (index).
-    pub receipts_by_time: OrdSet<(Timestamp, ReceiptKey)>,
+    pub receipts_by_time: OrdSet<(Timestamp, Arc<ReceiptKey>)>,
     /// Nobody is declared lost while this stands: (silent, total).
     pub mass_loss: Option<(u32, u32)>,
     /// Replacements of the certificate authority.

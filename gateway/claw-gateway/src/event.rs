@@ -68,6 +68,9 @@ pub enum EventError {
     },
 }
 
+/// Room that most events fit in, bytes of JSON.
+const JSON_BYTES: usize = 1_024;
+
 impl EventRecord {
     /// Reads a stored event, lifting old versions.
     pub fn from_json(version: u16, payload: &[u8]) -> Result<Self, EventError> {
@@ -80,7 +83,9 @@ impl EventRecord {
     }
     /// Canonical JSON for the journal.
     pub fn to_json(&self) -> Vec<u8> {
-        serde_json::to_vec(self).expect("an event holds only maps with string keys and finite numbers")
+        let mut json = Vec::with_capacity(JSON_BYTES);
+        serde_json::to_writer(&mut json, self).expect("an event holds only maps with string keys and finite numbers");
+        json
     }
 }
 

@@ -130,10 +130,11 @@ pub struct WorkloadManager {
     workloads: OrdMap<WorkloadId, Arc<WorkloadEntry>>,
     /// Waiting, in order.
     queue: OrdSet<QueueKey>,
-    /// The ledger: who holds a GPU.
-    held: OrdMap<GpuUuid, WorkloadId>,
+    /// The ledger: who holds a GPU. Keys that own memory are shared, here and in
+    /// `names`: a change copies a leaf of the tree with all its keys.
+    held: OrdMap<Arc<GpuUuid>, WorkloadId>,
     /// Names of those that have not ended.
-    names: OrdMap<String, WorkloadId>,
+    names: OrdMap<Arc<str>, WorkloadId>,
     /// Ended ones, in order of their end.
     ended: OrdSet<(Timestamp, WorkloadId)>,
     /// How many per state.
@@ -177,7 +178,7 @@ impl WorkloadManager {
     }
     /// All held GPUs.
     pub fn held(&self) -> impl Iterator<Item = (&GpuUuid, &WorkloadId)> {
-        self.held.iter()
+        self.held.iter().map(|(gpu, id)| (&**gpu, id))
     }
     /// How many are in a state.
     pub fn count(&self, state: WorkloadState) -> u32 {
@@ -235,10 +236,10 @@ impl WorkloadManager {
         if entry.state.is_final() {
             self.ended.insert((entry.since, entry.workload_id));
         } else {
-            self.names.insert(entry.name.clone(), entry.workload_id);
+            self.names.insert(Arc::from(entry.name.as_str()), entry.workload_id);
         }
         for gpu in entry.live().map_or(&[][..], |a| &a.gpus) {
-            self.held.insert(gpu.clone(), entry.workload_id);
+            self.held.insert(Arc::new(gpu.clone()), entry.workload_id);
         }
     }
 
@@ -251,8 +252,8 @@ impl WorkloadManager {
         }
         self.queue.remove(&entry.queue_key());
         self.ended.remove(&(entry.since, entry.workload_id));
-        if self.names.get(&entry.name) == Some(&entry.workload_id) {
-            self.names.remove(&entry.name);
+        if self.names.get(entry.name.as_str()) == Some(&entry.workload_id) {
+            self.names.remove(entry.name.as_str());
         }
         for gpu in entry.live().map_or(&[][..], |a| &a.gpus) {
             if self.held.get(gpu) == Some(&entry.workload_id) {

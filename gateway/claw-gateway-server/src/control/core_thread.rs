@@ -1,24 +1,27 @@
-//! The one thread that owns the state and the journal.
+//! The one thread that owns the state and decides.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use claw_gateway::cluster::SNAPSHOT_FORMAT;
-use claw_gateway::{Caller, Cluster, Command, Decision, Effect, EventRecord, Report, event, step};
-use claw_storage::{Batch, Blob, Journal, JournalError, Record, Space};
+use claw_gateway::{Caller, Cluster, Command, Decision, Effect, EventRecord, Report, step};
+use claw_storage::{JournalError, Space};
 use claw_tools::refusal::{ErrorCode, Refusal};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use super::clock::{Clock, RandomIds};
 use super::crash::{CrashPlan, CrashPoint};
 use super::seal::Seal;
+use super::writer::{Entry, Job, SharedJournal, Writer, WriterGone, Written, lock, write};
 use super::{Chain, CoreMessage, Numbered, SubmitError};
 
 /// Commands that one sync may cover.
 const BATCH_COMMANDS_MAX: usize = 512;
 /// Reads that commands of one sync may have to wait for.
 const BATCH_READS_MAX: usize = 16;
+/// Pause between two looks for commands while something is written and none wait.
+const LOOK_EVERY: Duration = Duration::from_micros(200);
 /// Events that are read from the journal in one go.
 const EVENTS_READ_MAX: usize = 1_000;
 
@@ -30,7 +33,10 @@ const PROBE_EVERY_TICKS: u32 = 3;
 type ReplyTo = oneshot::Sender<Result<Report, SubmitError>>;
 
 pub(super) struct Core {
-    pub(super) journal: Box<dyn Journal>,
+    pub(super) journal: SharedJournal,
+    pub(super) writer: Writer,
+    /// Room on the disk after the last write.
+    pub(super) space: Space,
     pub(super) live: Cluster,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) ids: RandomIds,
@@ -45,6 +51,10 @@ pub(super) struct Core {
     pub(super) snapshot_every: u64,
     pub(super) keep_events: u64,
     pub(super) snapshot_seq: u64,
+    /// Size of the last snapshot of this process, bytes; 0 before the first.
+    pub(super) snapshot_bytes: u64,
+    /// Payload of the events since, bytes.
+    pub(super) bytes_since_snapshot: u64,
     /// Events up to here are archived, as far as this process knows.
     pub(super) archived_seq: u64,
 }
@@ -56,33 +66,68 @@ struct Waiting {
     n_events: usize,
 }
 
+/// Commands that one sync covers.
+struct Round {
+    /// The state before the first of them.
+    before: Cluster,
+    waiting: Vec<Waiting>,
+    entries: Vec<Entry>,
+    n_reads: usize,
+    /// One of them is a caller's mutation.
+    armed: bool,
+    /// One of them is the tick: what is looked at once a second is due after it.
+    probe: bool,
+    /// Nothing comes after it.
+    stop: bool,
+}
+
+impl Round {
+    fn on(before: &Cluster) -> Self {
+        Self {
+            before: before.clone(),
+            waiting: Vec::new(),
+            entries: Vec::new(),
+            n_reads: 0,
+            armed: false,
+            probe: false,
+            stop: false,
+        }
+    }
+
+    /// Readers that never pause must not keep decided commands from the disk.
+    fn is_full(&self) -> bool {
+        self.stop || self.waiting.len() >= BATCH_COMMANDS_MAX || self.n_reads >= BATCH_READS_MAX
+    }
+
+    /// Writing it on another thread is worth the way there: more commands wait, and
+    /// nothing is to be done in between.
+    fn may_overlap(&self) -> bool {
+        self.waiting.len() > 1 && !self.probe && !self.stop
+    }
+}
+
+/// The journal is lost to this process.
+struct Lost;
+
 impl Core {
     pub(super) fn run(mut self, mut queue: mpsc::Receiver<CoreMessage>) {
         while let Some(first) = queue.blocking_recv() {
-            let mut commands = Vec::new();
-            let mut next = Some(first);
-            let mut n_reads = 0;
-            let mut stop = false;
-            while let Some(message) = next {
-                match message {
-                    CoreMessage::Submit { command, caller, reply } => commands.push((command, caller, reply)),
-                    CoreMessage::Events { after_seq, limit, reply } => {
-                        n_reads += 1;
-                        drop(reply.send(self.read_events(after_seq, limit)));
-                    }
-                    CoreMessage::Blob { handle, reply } => {
-                        n_reads += 1;
-                        drop(reply.send(self.journal.blob(&handle).map_err(|e| journal_fault(&e))));
-                    }
-                    CoreMessage::Stop => stop = true,
-                }
-                // Readers that never pause must not keep decided commands from the disk.
-                let full = commands.len() >= BATCH_COMMANDS_MAX || n_reads >= BATCH_READS_MAX;
-                next = if full || stop { None } else { queue.try_recv().ok() };
+            let mut round = Round::on(&self.live);
+            self.take(&mut round, first);
+            while !round.is_full()
+                && let Ok(message) = queue.try_recv()
+            {
+                self.take(&mut round, message);
             }
-            if !commands.is_empty() && !self.commit(commands) {
-                tracing::error!("the journal is lost to this process; the gateway stops deciding");
-                return;
+            let mut stop = round.stop;
+            // While one round is written the next is decided.
+            while !round.waiting.is_empty() {
+                let Ok(next) = self.commit(round, &mut queue) else {
+                    tracing::error!("the journal is lost to this process; the gateway stops deciding");
+                    return;
+                };
+                stop |= next.stop;
+                round = next;
             }
             if stop {
                 break;
@@ -91,78 +136,119 @@ impl Core {
         self.snapshot("stopping");
     }
 
-    /// Decides all, syncs once, publishes, performs, replies. False: this process may not go on.
-    fn commit(&mut self, commands: Vec<(Box<Command>, Box<Caller>, ReplyTo)>) -> bool {
-        let before = self.live.clone();
-        let mut waiting = Vec::with_capacity(commands.len());
-        let mut batches = Vec::new();
-        let mut records = Vec::new();
-        let mut probe = false;
-        let on_reserve = self.journal.space() == Space::OnReserve;
-        let mut armed = false;
-        for (mut command, mut caller, reply) in commands {
-            caller.now = self.clock.now();
-            self.seal.seal(&mut command);
-            probe |= matches!(*command, Command::Tick);
-            let is_mutation = matches!(
-                *command,
-                Command::Operate { .. } | Command::PlanApply { .. } | Command::ApprovalDecide { .. }
-            );
-            armed |= is_mutation;
-            if is_mutation && on_reserve && !was_answered(&self.live, &command, &caller) {
-                // What is left of the disk is for what nodes report.
-                waiting.push(Waiting { reply, result: Err(unavailable(&JournalError::Full)), n_events: 0 });
-                continue;
+    /// Does what a message asks for; what it decides waits in the round.
+    fn take(&mut self, round: &mut Round, message: CoreMessage) {
+        match message {
+            CoreMessage::Submit { command, caller, reply } => self.decide(round, *command, *caller, reply),
+            CoreMessage::Events { after_seq, limit, reply } => {
+                round.n_reads += 1;
+                drop(reply.send(self.read_events(after_seq, limit)));
             }
-            match step(&self.live, *command, &caller, &mut self.ids) {
-                Ok(decision) => {
-                    let Decision { events, blobs, effects, report, after } = decision;
-                    self.live = after;
-                    let n_events = events.len();
-                    if n_events > 0 || !blobs.is_empty() {
-                        batches.push(to_batch(&events, blobs));
-                    }
-                    records.extend(events);
-                    waiting.push(Waiting { reply, result: Ok((report, effects)), n_events });
-                }
-                Err(refusal) => waiting.push(Waiting { reply, result: Err(refusal), n_events: 0 }),
+            CoreMessage::Blob { handle, reply } => {
+                round.n_reads += 1;
+                drop(reply.send(lock(&self.journal).blob(&handle).map_err(|e| journal_fault(&e))));
             }
+            CoreMessage::Stop => round.stop = true,
         }
-        self.crash.arm(armed);
-        let going_on = match self.append(&before, &batches) {
-            Ok(()) => {
-                self.publish(before.seq, records);
-                self.finish(waiting);
-                true
+    }
+
+    fn decide(&mut self, round: &mut Round, mut command: Command, mut caller: Caller, reply: ReplyTo) {
+        caller.now = self.clock.now();
+        self.seal.seal(&mut command);
+        round.probe |= matches!(command, Command::Tick);
+        let is_mutation =
+            matches!(command, Command::Operate { .. } | Command::PlanApply { .. } | Command::ApprovalDecide { .. });
+        round.armed |= is_mutation;
+        if is_mutation && self.space == Space::OnReserve && !was_answered(&self.live, &command, &caller) {
+            // What is left of the disk is for what nodes report.
+            round.waiting.push(Waiting { reply, result: Err(unavailable(&JournalError::Full)), n_events: 0 });
+            return;
+        }
+        match step(&self.live, command, &caller, &mut self.ids) {
+            Ok(decision) => {
+                let Decision { events, blobs, effects, report, after } = decision;
+                self.live = after;
+                let n_events = events.len();
+                if n_events > 0 || !blobs.is_empty() {
+                    round.entries.push(Entry { events, blobs });
+                }
+                round.waiting.push(Waiting { reply, result: Ok((report, effects)), n_events });
             }
-            Err(error) => self.fall_back(before, waiting, &error),
+            Err(refusal) => round.waiting.push(Waiting { reply, result: Err(refusal), n_events: 0 }),
+        }
+    }
+
+    /// Syncs once, publishes, performs, replies; returns what was decided meanwhile.
+    fn commit(&mut self, mut round: Round, queue: &mut mpsc::Receiver<CoreMessage>) -> Result<Round, Lost> {
+        let after = self.live.clone();
+        let mut next = Round::on(&after);
+        let entries = std::mem::take(&mut round.entries);
+        let job = Job { expected_seq: round.before.seq, at_ms: self.clock.now().unix_ms(), entries };
+        self.crash.arm(round.armed);
+        let written = if round.may_overlap() && !job.entries.is_empty() {
+            self.write_and_decide(job, &mut next, queue).map_err(|WriterGone| Lost)?
+        } else {
+            write(&self.journal, job)
+        };
+        let Written { entries, result } = written;
+        let outcome = match result {
+            Ok(done) => {
+                if let Some((space, bytes)) = done {
+                    self.space = space;
+                    self.bytes_since_snapshot += bytes;
+                    self.writable.store(space == Space::Normal, Ordering::Release);
+                }
+                self.publish(round.before.seq, after, entries);
+                self.finish(round.waiting);
+                Ok(next)
+            }
+            Err(error) => {
+                let stop = next.stop;
+                self.space = lock(&self.journal).space();
+                let going_on = self.fall_back(round.before, round.waiting, next.waiting, &error);
+                let empty = Round { stop, ..Round::on(&self.live) };
+                if going_on { Ok(empty) } else { Err(Lost) }
+            }
         };
         self.crash.arm(false);
-        if going_on && probe {
+        if outcome.is_ok() && round.probe {
             self.probe_and_snapshot();
         }
-        going_on
+        outcome
     }
 
-    fn append(&mut self, before: &Cluster, batches: &[Batch]) -> Result<(), JournalError> {
-        if batches.is_empty() {
-            return Ok(());
+    /// Lets the other thread write, and decides what comes until it is done. All of
+    /// that waits for the next sync, and for this one to succeed.
+    fn write_and_decide(
+        &mut self,
+        job: Job,
+        next: &mut Round,
+        queue: &mut mpsc::Receiver<CoreMessage>,
+    ) -> Result<Written, WriterGone> {
+        self.writer.begin(job)?;
+        let mut wait = Duration::ZERO;
+        loop {
+            if let Some(written) = self.writer.within(wait)? {
+                return Ok(written);
+            }
+            let message = if next.is_full() { None } else { queue.try_recv().ok() };
+            wait = if message.is_some() { Duration::ZERO } else { LOOK_EVERY };
+            if let Some(message) = message {
+                self.take(next, message);
+            }
         }
-        let epoch = self.journal.head().epoch;
-        self.journal.append(before.seq, epoch, self.clock.now().unix_ms(), batches)?;
-        self.writable.store(self.journal.space() == Space::Normal, Ordering::Release);
-        Ok(())
     }
 
-    fn publish(&mut self, seq_before: u64, records: Vec<EventRecord>) {
-        if records.is_empty() {
+    fn publish(&mut self, seq_before: u64, after: Cluster, entries: Vec<Entry>) {
+        if entries.iter().all(|entry| entry.events.is_empty()) {
             return;
         }
         #[cfg(debug_assertions)]
-        if let Err(broken) = claw_gateway::invariants::check(&self.live) {
+        if let Err(broken) = claw_gateway::invariants::check(&after) {
             tracing::error!(%broken, "an invariant does not hold after this commit");
         }
-        self.durable.send_replace(Arc::new(self.live.clone()));
+        self.durable.send_replace(Arc::new(after));
+        let records = entries.into_iter().flat_map(|entry| entry.events);
         for (seq, record) in (seq_before + 1..).zip(records) {
             // No listener is no error.
             drop(self.bus.send(Arc::new((seq, record))));
@@ -193,7 +279,7 @@ impl Core {
 
     fn perform(&mut self, effect: Effect) {
         if let Effect::EraseBlob { handle } = &effect {
-            if let Err(error) = self.journal.erase_blob(handle) {
+            if let Err(error) = lock(&self.journal).erase_blob(handle) {
                 tracing::warn!(%error, handle, "a blob could not be erased; it is tried again when its workload is pruned");
             }
             return;
@@ -203,8 +289,15 @@ impl Core {
         }
     }
 
-    /// Back to what is durable; those who waited are told.
-    fn fall_back(&mut self, before: Cluster, waiting: Vec<Waiting>, error: &JournalError) -> bool {
+    /// Back to what is durable; those who waited are told. What was decided on top of
+    /// it meanwhile was decided on what never came to be. False: this process may not go on.
+    fn fall_back(
+        &mut self,
+        before: Cluster,
+        waiting: Vec<Waiting>,
+        on_top: Vec<Waiting>,
+        error: &JournalError,
+    ) -> bool {
         let mut ahead = false;
         self.live = before;
         let full = matches!(error, JournalError::Full | JournalError::Io { .. });
@@ -226,13 +319,17 @@ impl Core {
             };
             drop(reply.send(answer));
         }
+        for Waiting { reply, .. } in on_top {
+            drop(reply.send(Err(unavailable(error).into())));
+        }
         full || matches!(error, JournalError::BadSize { .. } | JournalError::BlobConflict { .. })
     }
 
     /// Once a second: is the disk back, and is a snapshot due?
     fn probe_and_snapshot(&mut self) {
         // An erasure may have taken the reserve, too.
-        if !self.writable.load(Ordering::Acquire) || self.journal.space() == Space::OnReserve {
+        self.space = lock(&self.journal).space();
+        if !self.writable.load(Ordering::Acquire) || self.space == Space::OnReserve {
             self.writable.store(false, Ordering::Release);
             // A try costs a whole snapshot, and this thread decides, too.
             self.probes_waited += 1;
@@ -241,10 +338,12 @@ impl Core {
             }
             self.probes_waited = 0;
             let state = self.live.to_snapshot();
-            match self.journal.put_snapshot(self.live.seq, SNAPSHOT_FORMAT, &state) {
+            let saved = lock(&self.journal).put_snapshot(self.live.seq, SNAPSHOT_FORMAT, &state);
+            match saved {
                 Ok(()) => {
                     self.snapshot_seq = self.live.seq;
-                    let back = self.journal.space() == Space::Normal;
+                    self.space = lock(&self.journal).space();
+                    let back = self.space == Space::Normal;
                     self.writable.store(back, Ordering::Release);
                     if back {
                         tracing::info!("the journal can be written again");
@@ -254,7 +353,11 @@ impl Core {
             }
             return;
         }
-        if self.live.seq >= self.snapshot_seq + self.snapshot_every {
+        // A snapshot writes the whole state. Where that is larger than what was journaled
+        // since the last, this thread would soon do nothing else; folding as many bytes
+        // at a start takes no longer than reading the snapshot.
+        let is_worth_it = self.bytes_since_snapshot >= self.snapshot_bytes;
+        if self.live.seq >= self.snapshot_seq + self.snapshot_every && is_worth_it {
             self.snapshot("due");
         } else {
             self.archive();
@@ -266,9 +369,12 @@ impl Core {
             return;
         }
         let state = self.live.to_snapshot();
-        match self.journal.put_snapshot(self.live.seq, SNAPSHOT_FORMAT, &state) {
+        let saved = lock(&self.journal).put_snapshot(self.live.seq, SNAPSHOT_FORMAT, &state);
+        match saved {
             Ok(()) => {
                 self.snapshot_seq = self.live.seq;
+                self.snapshot_bytes = state.len() as u64;
+                self.bytes_since_snapshot = 0;
                 tracing::info!(seq = self.live.seq, bytes = state.len(), why, "snapshot written");
             }
             Err(error) => {
@@ -285,14 +391,16 @@ impl Core {
         if up_to <= self.archived_seq {
             return;
         }
-        match self.journal.compact(up_to) {
+        let compacted = lock(&self.journal).compact(up_to);
+        match compacted {
             Ok(_) => self.archived_seq = up_to,
             Err(error) => tracing::warn!(error = %Chain(&error), "compaction failed"),
         }
     }
 
     fn read_events(&mut self, after_seq: u64, limit: usize) -> Result<Vec<(u64, EventRecord)>, SubmitError> {
-        let stored = self.journal.read(after_seq, limit.min(EVENTS_READ_MAX)).map_err(|e| journal_fault(&e))?;
+        let read = lock(&self.journal).read(after_seq, limit.min(EVENTS_READ_MAX));
+        let stored = read.map_err(|e| journal_fault(&e))?;
         let mut events = Vec::with_capacity(stored.len());
         for s in stored {
             match EventRecord::from_json(s.version, &s.payload) {
@@ -314,15 +422,6 @@ fn was_answered(cluster: &Cluster, command: &Command, caller: &Caller) -> bool {
     };
     let known = claw_gateway::step::replayed(cluster, caller, tool, mutation.request_id.as_deref(), args_hash);
     !matches!(known, Ok(None))
-}
-
-fn to_batch(events: &[EventRecord], blobs: Vec<claw_gateway::step::Blob>) -> Batch {
-    let records = events
-        .iter()
-        .map(|e| Record { kind: e.event.kind().to_owned(), version: event::EVENT_VERSION, payload: e.to_json() })
-        .collect();
-    let blobs = blobs.into_iter().map(|b| Blob { handle: b.handle, bytes: b.bytes }).collect();
-    Batch { records, blobs }
 }
 
 fn unavailable(error: &JournalError) -> Refusal {

@@ -1,8 +1,8 @@
 //! Opening the stores, folding the journal, starting the threads.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 
 use claw_gateway::cluster::SnapshotError;
 use claw_gateway::event::EventError;
@@ -16,6 +16,7 @@ use super::clock::{Clock, RandomIds};
 use super::core_thread::Core;
 use super::crash::CrashPlan;
 use super::seal::Seal;
+use super::writer::{SharedJournal, Writer};
 use super::{
     COMMANDS_WAITING_MAX, ControlPlane, CoreMessage, EFFECTS_WAITING_MAX, EVENTS_BEHIND_MAX, EffectQueue, LogDesk,
     MetricsDesk, SubmitError,
@@ -37,7 +38,7 @@ pub struct ControlOptions {
     pub log_limits: LogLimits,
     /// Disk that the journal keeps for itself, bytes.
     pub reserve_bytes: u64,
-    /// Events between snapshots.
+    /// Events between snapshots, at least.
     pub snapshot_every: u64,
     /// Events that stay in the database when older ones are archived.
     pub keep_events: u64,
@@ -136,8 +137,12 @@ pub async fn start(options: ControlOptions) -> Result<(ControlPlane, EffectQueue
     let (effects_tx, effects) = mpsc::channel(EFFECTS_WAITING_MAX);
     let writable = Arc::new(AtomicBool::new(true));
     let epoch = journal.head().epoch;
+    let space = journal.space();
+    let journal: SharedJournal = Arc::new(Mutex::new(Box::new(journal)));
     let core = Core {
-        journal: Box::new(journal),
+        writer: Writer::start(Arc::clone(&journal)).map_err(StartError::Thread)?,
+        journal,
+        space,
         live,
         clock: Arc::clone(&options.clock),
         ids: RandomIds::new(Arc::clone(&options.clock)),
@@ -151,6 +156,8 @@ pub async fn start(options: ControlOptions) -> Result<(ControlPlane, EffectQueue
         snapshot_every: options.snapshot_every.max(1),
         keep_events: options.keep_events,
         snapshot_seq,
+        snapshot_bytes: 0,
+        bytes_since_snapshot: 0,
         archived_seq: 0,
     };
     let core =

@@ -336,8 +336,9 @@ impl Cluster {
             }
             Event::ReceiptStored { key, args_hash, outcome } => {
                 let entry = ReceiptEntry { args_hash: args_hash.clone(), at, outcome: (**outcome).clone() };
-                self.receipts.insert(key.clone(), Arc::new(entry));
-                self.receipts_by_time.insert((at, key.clone()));
+                let key = Arc::new(key.clone());
+                self.receipts_by_time.insert((at, Arc::clone(&key)));
+                self.receipts.insert(key, Arc::new(entry));
             }
             Event::HistoryPruned { receipts_before, workloads } => self.prune(*receipts_before, workloads),
             _ => {}
@@ -484,8 +485,8 @@ impl Cluster {
             if at >= receipts_before {
                 break;
             }
-            self.receipts_by_time.remove(&(at, key.clone()));
             self.receipts.remove(&key);
+            self.receipts_by_time.remove(&(at, key));
         }
         for id in workloads {
             self.workloads.forget(*id);

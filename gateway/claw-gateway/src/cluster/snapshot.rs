@@ -39,20 +39,20 @@ struct Document {
     revision: u64,
     epoch: u64,
     started_at: Timestamp,
-    nodes: Vec<NodeEntry>,
+    nodes: Vec<Arc<NodeEntry>>,
     removed_nodes: Vec<NodeId>,
-    workloads: Vec<WorkloadEntry>,
+    workloads: Vec<Arc<WorkloadEntry>>,
     submitted: u64,
-    operations: Vec<OperationEntry>,
+    operations: Vec<Arc<OperationEntry>>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    execs: Vec<ExecEntry>,
-    plans: Vec<PlanEntry>,
-    approvals: Vec<ApprovalEntry>,
+    execs: Vec<Arc<ExecEntry>>,
+    plans: Vec<Arc<PlanEntry>>,
+    approvals: Vec<Arc<ApprovalEntry>>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    secrets: Vec<SecretEntry>,
-    keys: Vec<KeyEntry>,
-    tokens: Vec<TokenEntry>,
-    receipts: Vec<(ReceiptKey, ReceiptEntry)>,
+    secrets: Vec<Arc<SecretEntry>>,
+    keys: Vec<Arc<KeyEntry>>,
+    tokens: Vec<Arc<TokenEntry>>,
+    receipts: Vec<(Arc<ReceiptKey>, Arc<ReceiptEntry>)>,
     mass_loss: Option<(u32, u32)>,
     #[serde(default)]
     ca: CaRotations,
@@ -60,8 +60,9 @@ struct Document {
     contested_gpus: Vec<(GpuUuid, NodeId)>,
 }
 
-fn unwrap_all<'a, T: Clone + 'a>(entries: impl Iterator<Item = &'a Arc<T>>) -> Vec<T> {
-    entries.map(|entry| (**entry).clone()).collect()
+/// The entries themselves, not copies: a fleet's history is large.
+fn share_all<'a, T: 'a>(entries: impl Iterator<Item = &'a Arc<T>>) -> Vec<Arc<T>> {
+    entries.cloned().collect()
 }
 
 impl Cluster {
@@ -72,18 +73,18 @@ impl Cluster {
             revision: self.revision,
             epoch: self.epoch,
             started_at: self.started_at,
-            nodes: unwrap_all(self.nodes.iter()),
+            nodes: share_all(self.nodes.iter()),
             removed_nodes: self.nodes.removed().copied().collect(),
-            workloads: unwrap_all(self.workloads.iter()),
+            workloads: share_all(self.workloads.iter()),
             submitted: self.workloads.submitted(),
-            operations: unwrap_all(self.operations.values()),
-            execs: unwrap_all(self.execs.values()),
-            plans: unwrap_all(self.plans.values()),
-            approvals: unwrap_all(self.approvals.values()),
-            secrets: unwrap_all(self.secrets.values()),
-            keys: unwrap_all(self.keys.values()),
-            tokens: unwrap_all(self.tokens.values()),
-            receipts: self.receipts.iter().map(|(k, v)| (k.clone(), (**v).clone())).collect(),
+            operations: share_all(self.operations.values()),
+            execs: share_all(self.execs.values()),
+            plans: share_all(self.plans.values()),
+            approvals: share_all(self.approvals.values()),
+            secrets: share_all(self.secrets.values()),
+            keys: share_all(self.keys.values()),
+            tokens: share_all(self.tokens.values()),
+            receipts: self.receipts.iter().map(|(k, v)| (Arc::clone(k), Arc::clone(v))).collect(),
             mass_loss: self.mass_loss,
             ca: self.ca,
             contested_gpus: self.nodes.contested(),
@@ -110,29 +111,29 @@ impl Cluster {
             cluster.nodes.restore_home(gpu, home);
         }
         for node in d.nodes {
-            cluster.nodes.insert(node);
+            cluster.nodes.insert(Arc::unwrap_or_clone(node));
         }
         for id in d.removed_nodes {
             cluster.nodes.restore_removed(id);
         }
         for workload in d.workloads {
             cluster.count_usage(&workload);
-            cluster.workloads.insert(workload);
+            cluster.workloads.insert(Arc::unwrap_or_clone(workload));
         }
         cluster.workloads.restore_submitted(d.submitted);
         for entry in d.operations {
             cluster.index_operation(&entry);
-            cluster.operations.insert(entry.record.operation_id, Arc::new(entry));
+            cluster.operations.insert(entry.record.operation_id, entry);
         }
-        cluster.execs = d.execs.into_iter().map(|e| (e.operation_id, Arc::new(e))).collect();
-        cluster.plans = d.plans.into_iter().map(|p| (p.record.view.plan_id, Arc::new(p))).collect();
-        cluster.approvals = d.approvals.into_iter().map(|a| (a.approval_id, Arc::new(a))).collect();
-        cluster.secrets = d.secrets.into_iter().map(|s| (s.handle.clone(), Arc::new(s))).collect();
-        cluster.keys = d.keys.into_iter().map(|k| (k.key_id, Arc::new(k))).collect();
-        cluster.tokens = d.tokens.into_iter().map(|t| (t.token_id, Arc::new(t))).collect();
+        cluster.execs = d.execs.into_iter().map(|e| (e.operation_id, e)).collect();
+        cluster.plans = d.plans.into_iter().map(|p| (p.record.view.plan_id, p)).collect();
+        cluster.approvals = d.approvals.into_iter().map(|a| (a.approval_id, a)).collect();
+        cluster.secrets = d.secrets.into_iter().map(|s| (s.handle.clone(), s)).collect();
+        cluster.keys = d.keys.into_iter().map(|k| (k.key_id, k)).collect();
+        cluster.tokens = d.tokens.into_iter().map(|t| (t.token_id, t)).collect();
         for (key, receipt) in d.receipts {
-            cluster.receipts_by_time.insert((receipt.at, key.clone()));
-            cluster.receipts.insert(key, Arc::new(receipt));
+            cluster.receipts_by_time.insert((receipt.at, Arc::clone(&key)));
+            cluster.receipts.insert(key, receipt);
         }
         Ok(cluster)
     }
