@@ -26,8 +26,6 @@ use tower::ServiceExt as _;
 
 use crate::control::Clock;
 
-/// Connections of one port at the same time.
-const CONNECTIONS_MAX: usize = 8_192;
 /// A TLS handshake is done by then or the connection ends.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 /// How long requests under way may take when the gateway stops.
@@ -131,6 +129,8 @@ pub(crate) struct Port {
     pub(crate) listener: TcpListener,
     pub(crate) router: Router,
     pub(crate) tls: Tls,
+    /// Connections at the same time; who comes then waits.
+    pub(crate) connections_max: usize,
     /// A connection without the head of a request for so long is closed, idle ones too.
     pub(crate) head_deadline: Duration,
 }
@@ -146,9 +146,9 @@ struct Shared {
 /// Accepts and serves until `stop`, then waits for requests under way, within a
 /// deadline.
 pub(crate) async fn serve(port: Port, stop: CancellationToken) {
-    let Port { listener, router, tls, head_deadline } = port;
+    let Port { listener, router, tls, connections_max, head_deadline } = port;
     let shared = Shared { router, head_deadline, stop: stop.clone() };
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let places = Arc::new(Semaphore::new(connections_max));
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {

@@ -24,6 +24,11 @@ const TICK: Duration = Duration::from_secs(1);
 const HTTP_IDLE: Duration = Duration::from_mins(2);
 /// The same of the node port, where nobody has a reason to wait.
 const NODE_HEAD_DEADLINE: Duration = Duration::from_secs(10);
+/// Connections of the HTTP port at the same time.
+const HTTP_CONNECTIONS_MAX: usize = 8_192;
+/// The same of the node port: one for each node of the largest fleet that is
+/// measured, and room for those that connect anew.
+const NODE_CONNECTIONS_MAX: usize = 16_384;
 /// How long links may take to close.
 const LINKS_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -74,13 +79,20 @@ pub(super) fn begin(parts: Parts) -> Running {
     let (stop_faces, stop_rest) = (CancellationToken::new(), CancellationToken::new());
     let core_over = CancellationToken::new();
     let mut faces = JoinSet::new();
-    let http = Port { listener: opened.http, router, tls: http_tls, head_deadline: HTTP_IDLE };
+    let http = Port {
+        listener: opened.http,
+        router,
+        tls: http_tls,
+        connections_max: HTTP_CONNECTIONS_MAX,
+        head_deadline: HTTP_IDLE,
+    };
     faces.spawn(serve::serve(http, stop_faces.clone()));
     let mut rest = JoinSet::new();
     let nodes = Port {
         listener: opened.node,
         router: node_link::router(Arc::clone(&port)),
         tls: Tls::Own(Box::new(opened.node_tls)),
+        connections_max: NODE_CONNECTIONS_MAX,
         head_deadline: NODE_HEAD_DEADLINE,
     };
     rest.spawn(serve::serve(nodes, stop_rest.clone()));

@@ -168,7 +168,7 @@ impl StatusWorker {
 pub(super) struct LogWorker {
     pub(super) port: SharedPort,
     pub(super) link: Arc<Link>,
-    pub(super) frames: mpsc::Sender<GatewayMessage>,
+    pub(super) frames: mpsc::Sender<Box<GatewayMessage>>,
     pub(super) stalled: watch::Sender<bool>,
     pub(super) passed_over: Arc<AtomicBool>,
 }
@@ -180,7 +180,7 @@ impl LogWorker {
                 Ok(acks) => acks,
                 Err(ending) => return self.link.end(ending),
             };
-            if self.frames.send(GatewayMessage::LogsAck { acks }).await.is_err() {
+            if self.frames.send(Box::new(GatewayMessage::LogsAck { acks })).await.is_err() {
                 return;
             }
             if self.passed_over.load(Ordering::Acquire) {

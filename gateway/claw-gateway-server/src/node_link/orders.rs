@@ -32,7 +32,7 @@ pub(super) struct Orders {
     port: SharedPort,
     link: Arc<Link>,
     version: u32,
-    frames: mpsc::Sender<GatewayMessage>,
+    frames: mpsc::Sender<Box<GatewayMessage>>,
     progress: Progress,
 }
 
@@ -51,7 +51,12 @@ struct Progress {
 }
 
 impl Orders {
-    pub(super) fn new(port: SharedPort, link: Arc<Link>, version: u32, frames: mpsc::Sender<GatewayMessage>) -> Self {
+    pub(super) fn new(
+        port: SharedPort,
+        link: Arc<Link>,
+        version: u32,
+        frames: mpsc::Sender<Box<GatewayMessage>>,
+    ) -> Self {
         Self { port, link, version, frames, progress: Progress::default() }
     }
 
@@ -61,11 +66,12 @@ impl Orders {
             let again_at = self.progress.again_at;
             let done = tokio::select! {
                 order = orders.recv() => match order {
-                    Some(order) => self.take(order).await,
+                    // Boxed, as all that is rare: what is not under way takes no memory of an idle link.
+                    Some(order) => Box::pin(self.take(order)).await,
                     None => break,
                 },
                 () = tokio::time::sleep_until(again_at.unwrap_or_else(Instant::now)), if again_at.is_some() => {
-                    self.send_set().await
+                    Box::pin(self.send_set()).await
                 }
             };
             if done.is_err() {
@@ -261,7 +267,7 @@ impl Orders {
     }
 
     async fn send(&self, message: GatewayMessage) -> Result<(), Gone> {
-        self.frames.send(message).await.map_err(|_| Gone)
+        self.frames.send(Box::new(message)).await.map_err(|_| Gone)
     }
 }
 

@@ -22,6 +22,9 @@ use crate::serve::Peer;
 
 /// Name of the protocol in the WebSocket handshake.
 const SUBPROTOCOL: &str = "claw.node.v1";
+/// Memory that each connection holds for what it reads, bytes: a frame with the
+/// numbers of eight GPUs fits. Larger ones are read in several goes.
+const READ_BUFFER_BYTES: usize = 4 * 1024;
 
 /// What the port answers.
 pub(crate) fn router(port: SharedPort) -> Router {
@@ -48,12 +51,15 @@ async fn node(
     };
     // Held while the session runs, so that a stop waits for it.
     let tracked = port.sessions.token();
-    upgrade.protocols([SUBPROTOCOL]).max_message_size(FRAME_BYTES_MAX).max_frame_size(FRAME_BYTES_MAX).on_upgrade(
-        move |socket| async move {
-            session::run(socket, Arc::clone(&port), node).await;
-            drop((tracked, peer));
-        },
-    )
+    let upgrade = upgrade
+        .protocols([SUBPROTOCOL])
+        .read_buffer_size(READ_BUFFER_BYTES)
+        .max_message_size(FRAME_BYTES_MAX)
+        .max_frame_size(FRAME_BYTES_MAX);
+    upgrade.on_upgrade(move |socket| async move {
+        session::run(socket, Arc::clone(&port), node).await;
+        drop((tracked, peer));
+    })
 }
 
 /// TLS has verified the certificate against our authority; here it has to be a

@@ -9,7 +9,7 @@ use axum::extract::ws::WebSocket;
 use claw_gateway::{Caller, Cluster, Command, Report};
 use claw_proto::codec::negotiate;
 use claw_proto::ids::{NodeId, WorkloadId};
-use claw_proto::message::{Envelope, NodeMessage, RefusalCode, RunningReport};
+use claw_proto::message::{Envelope, GatewayMessage, NodeMessage, RefusalCode, RunningReport};
 use claw_proto::time::Timestamp;
 use claw_proto::topology::NodeCapabilities;
 use claw_security::Fingerprint;
@@ -71,7 +71,7 @@ pub(super) async fn run(socket: WebSocket, port: SharedPort, peer: NodePeer) {
         Err(ending) => {
             tracing::info!(node_id = %peer.node_id, ?ending, "connection refused");
             let mut out = Outgoing::new(port.control.snapshot().epoch);
-            frames::close(&mut sink, &mut out, 0, ending).await;
+            Box::pin(frames::close(&mut sink, &mut out, 0, ending)).await;
             let rest = frames::drain(&mut stream);
             drop(tokio::time::timeout(Duration::from_millis(CLOSE_DEADLINE_MS), rest).await);
         }
@@ -170,7 +170,7 @@ fn lanes(
     tasks: &mut JoinSet<()>,
     port: &SharedPort,
     link: &Arc<Link>,
-    frames: mpsc::Sender<claw_proto::message::GatewayMessage>,
+    frames: mpsc::Sender<Box<GatewayMessage>>,
 ) -> Lanes {
     let (status, items) = mpsc::channel(LANE_FRAMES_MAX);
     let (chunks, queue) = mpsc::channel(LANE_FRAMES_MAX);
@@ -200,7 +200,7 @@ async fn register_and_read(
     // A revocation from here on finds the link; one before it is seen now.
     let known = match revoked(&port.control.snapshot(), peer) {
         Some(ending) => Err(ending),
-        None => register(port, link, registration).await,
+        None => Box::pin(register(port, link, registration)).await,
     };
     match known {
         Ok(()) => {

@@ -18,7 +18,8 @@ pub(super) struct Writer {
     pub(super) sink: Sink,
     pub(super) out: Outgoing,
     pub(super) link: Arc<Link>,
-    pub(super) frames: mpsc::Receiver<GatewayMessage>,
+    /// Boxed: a channel takes memory for 32 of its items at once, and a message is large.
+    pub(super) frames: mpsc::Receiver<Box<GatewayMessage>>,
     pub(super) heartbeat_interval: Duration,
 }
 
@@ -34,20 +35,20 @@ impl Writer {
             let message = tokio::select! {
                 biased;
                 () = self.link.closing.cancelled() => break,
-                _ = beat.tick(), if registered => self.heartbeat(),
-                Ok(()) = acked.changed(), if registered => GatewayMessage::Ack,
+                _ = beat.tick(), if registered => Box::new(self.heartbeat()),
+                Ok(()) = acked.changed(), if registered => Box::new(GatewayMessage::Ack),
                 message = self.frames.recv() => match message {
                     Some(message) => message,
                     None => break,
                 },
             };
-            if let GatewayMessage::Registered { version, .. } = message {
+            if let GatewayMessage::Registered { version, .. } = *message {
                 registered = true;
                 self.out.speak(version);
                 beat.reset_immediately();
             }
             let ack = *acked.borrow_and_update();
-            let frame = self.out.frame(ack, message);
+            let frame = self.out.frame(ack, *message);
             let sent = tokio::select! {
                 sent = self.sink.send(frame) => sent,
                 // A peer that does not read holds nobody up.
@@ -62,7 +63,7 @@ impl Writer {
         self.link.end(Ending::Closed(CloseCode::Normal, String::new()));
         let ack = *acked.borrow();
         let ending = self.link.ending();
-        frames::close(&mut self.sink, &mut self.out, ack, ending).await;
+        Box::pin(frames::close(&mut self.sink, &mut self.out, ack, ending)).await;
     }
 
     fn heartbeat(&self) -> GatewayMessage {
