@@ -8,6 +8,7 @@ mod inside;
 pub(crate) mod logs;
 mod reads;
 mod secrets;
+mod status;
 mod tally;
 mod words;
 mod writes;
@@ -31,6 +32,7 @@ use crate::control::{ControlPlane, SubmitError};
 use crate::node_link::NodeLinks;
 
 pub(crate) use inside::ExecOutput;
+pub use status::LastStatus;
 pub(crate) use tally::BUCKETS_MS;
 pub use tally::{Histogram, Tally};
 
@@ -47,6 +49,8 @@ pub struct OpsContext {
     pub(crate) secrets: Arc<SecretStore>,
     /// What was called, how it ended, how long the core took.
     pub tally: Arc<Tally>,
+    /// The last status that was asked for.
+    pub status: Arc<LastStatus>,
 }
 
 impl OpsContext {
@@ -57,7 +61,7 @@ impl OpsContext {
         links: Arc<NodeLinks>,
         secrets: Arc<SecretStore>,
     ) -> Self {
-        Self { control, authorities, links, secrets, tally: Arc::new(Tally::default()) }
+        Self { control, authorities, links, secrets, tally: Arc::default(), status: Arc::default() }
     }
 }
 

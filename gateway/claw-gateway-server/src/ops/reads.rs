@@ -19,7 +19,7 @@ use claw_tools::workloads::{
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::{OpError, OpReply, OpsContext, cap, inside};
+use super::{LastStatus, OpError, OpReply, OpsContext, cap, inside};
 use crate::control::ControlPlane;
 
 /// Wait unless told otherwise, seconds.
@@ -28,16 +28,17 @@ const WAIT_S_DEFAULT: u32 = 30;
 /// Reads of one call: one snapshot for all of it.
 pub(super) struct Reads<'a> {
     control: &'a ControlPlane,
+    last_status: &'a LastStatus,
     cluster: Arc<Cluster>,
 }
 
 impl<'a> Reads<'a> {
     pub(super) fn new(ops: &'a OpsContext) -> Self {
-        Self { control: &ops.control, cluster: ops.control.snapshot() }
+        Self { control: &ops.control, last_status: &ops.status, cluster: ops.control.snapshot() }
     }
 
     pub(super) fn status(&self) -> ClusterStatus {
-        query::status(&self.cluster, self.control.now(), self.control.journal_writable())
+        self.last_status.of(&self.cluster, self.control.now(), self.control.journal_writable())
     }
     pub(super) fn node_list(&self, p: NodeListParams) -> Result<OpReply, OpError> {
         cap::page(p.limit, |limit| query::node_list(&self.cluster, &NodeListParams { limit: Some(limit), ..p.clone() }))
