@@ -2,6 +2,10 @@
 
 use std::process::ExitCode;
 
+/// Deciding and answering make and drop many small values, on many threads.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[tokio::main]
 async fn main() -> ExitCode {
     // One crypto provider for the whole process; a second call changes nothing.
