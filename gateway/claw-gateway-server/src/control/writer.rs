@@ -75,7 +75,7 @@ pub(super) struct WriterGone;
 #[derive(Debug)]
 pub(super) struct Writer {
     /// There until the end.
-    jobs: Option<mpsc::Sender<Job>>,
+    jobs: Option<mpsc::SyncSender<Job>>,
     written: mpsc::Receiver<Written>,
     thread: Option<JoinHandle<()>>,
 }
@@ -96,8 +96,9 @@ impl Writer {
     /// # Errors
     /// If the system has no room for a thread.
     pub(super) fn start(journal: SharedJournal) -> std::io::Result<Self> {
-        let (jobs, queue) = mpsc::channel::<Job>();
-        let (results, written) = mpsc::channel();
+        // One job at a time: neither side ever waits for room.
+        let (jobs, queue) = mpsc::sync_channel::<Job>(1);
+        let (results, written) = mpsc::sync_channel(1);
         let thread = std::thread::Builder::new().name("journal".into()).spawn(move || {
             while let Ok(job) = queue.recv() {
                 if results.send(write(&journal, job)).is_err() {

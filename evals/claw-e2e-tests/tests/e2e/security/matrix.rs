@@ -28,7 +28,10 @@ fn least(schema: &Value) -> Value {
         }
         Some("integer" | "number") => schema.get("minimum").cloned().unwrap_or(json!(1)),
         Some("boolean") => json!(false),
-        Some("array") => json!([]),
+        Some("array") => {
+            let n = schema["minItems"].as_u64().unwrap_or(0);
+            (0..n).map(|_| least(&schema["items"])).collect()
+        }
         Some(_) | None => {
             let prefix = schema["pattern"].as_str().and_then(|p| p.strip_prefix('^')?.split_once('['));
             match prefix {
