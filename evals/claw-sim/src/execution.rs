@@ -42,7 +42,7 @@ pub(crate) struct Span {
 #[derive(Debug, Default)]
 pub(crate) struct ExecutionLog {
     spans: BTreeMap<Key, Span>,
-    live: BTreeMap<WorkloadId, Attempt>,
+    live: BTreeMap<(WorkloadId, u32), Attempt>,
     gpus: BTreeMap<GpuUuid, Key>,
 }
 
@@ -60,7 +60,7 @@ impl ExecutionLog {
 
     /// Attempts that run at this instant, with their machine.
     pub(crate) fn live(&self) -> impl Iterator<Item = (Key, usize)> + '_ {
-        self.live.iter().filter_map(|(id, attempt)| {
+        self.live.iter().filter_map(|((id, _), attempt)| {
             let key = (*id, *attempt);
             self.spans.get(&key).map(|span| (key, span.machine))
         })
@@ -72,7 +72,13 @@ impl ExecutionLog {
         let key = (workload.workload_id, workload.attempt);
         ctx.counts.started += 1;
         ctx.note(|| format!("m{machine} RUNS {} attempt {}", short(key.0), key.1.0));
-        if let Some(attempt) = self.live.insert(key.0, key.1) {
+        // Parts that were placed together may run side by side, one of each rank.
+        let rank = workload.ranks.as_ref().map_or(0, |ranks| ranks.node_rank);
+        let mut of_it = self.live.range((key.0, 0)..=(key.0, u32::MAX));
+        let other = of_it.find(|((_, r), a)| *r == rank || a.0.checked_sub(*r) != key.1.0.checked_sub(rank));
+        let other = other.map(|(_, attempt)| *attempt);
+        self.live.insert((key.0, rank), key.1);
+        if let Some(attempt) = other {
             let other = &self.spans[&(key.0, attempt)];
             let detail = format!(
                 "{} attempt {} starts on m{machine} while attempt {} runs on m{} since {} ms",
@@ -100,9 +106,7 @@ impl ExecutionLog {
             return;
         };
         span.ended = Some((ctx.now_ms, truth));
-        if self.live.get(&key.0) == Some(&key.1) {
-            self.live.remove(&key.0);
-        }
+        self.live.retain(|(id, _), attempt| (*id, *attempt) != key);
         for gpu in &span.gpus {
             if self.gpus.get(gpu) == Some(&key) {
                 self.gpus.remove(gpu);

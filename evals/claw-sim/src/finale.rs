@@ -2,7 +2,7 @@
 //! says is compared with what really ran.
 
 use claw_gateway::Cluster;
-use claw_gateway::scheduler::{Decision, decide};
+use claw_gateway::scheduler::{Decision, decide_for};
 use claw_gateway::workload::{AttemptEntry, WorkloadEntry};
 use claw_proto::message::StatusCause;
 use claw_proto::spec::OnPartition;
@@ -30,8 +30,9 @@ pub(crate) fn settled(ctx: &Ctx, cluster: &Cluster, machines: &[Machine], log: &
     for (key, machine) in log.live() {
         // A machine that was thrown out of the fleet is on its own.
         let member = cluster.nodes.get(machines[machine].node_id).is_some();
-        let wanted = cluster.workloads.get(key.0).and_then(|w| w.live().map(|a| (a.attempt, a.node_id)));
-        if member && wanted != Some((key.1, machines[machine].node_id)) {
+        let node_id = machines[machine].node_id;
+        let wanted = cluster.workloads.get(key.0).and_then(|w| w.live_on(node_id).map(|a| a.attempt));
+        if member && wanted != Some(key.1) {
             return Err(("F2_what_runs_is_wanted", format!("{key:?} runs on m{machine}; wanted is {wanted:?}")));
         }
     }
@@ -50,20 +51,23 @@ fn settled_workload(
         S::Completed | S::Failed | S::Stopped | S::Lost => Ok(()),
         S::Pending => {
             let held_back = entry.not_before.is_some_and(|at| at > ctx.wall());
-            if !held_back && matches!(decide(cluster, &entry.spec), Decision::Place { .. }) {
+            if !held_back && matches!(decide_for(cluster, entry), Decision::Place { .. }) {
                 return Err(("F3_who_waits_has_to", format!("{id} could start and waits ({})", entry.reason)));
             }
             Ok(())
         }
         S::Running => {
-            let Some(live) = entry.live() else {
+            if entry.live().is_none() {
                 return Err(("F4_running_runs", format!("{id} has no live attempt")));
-            };
-            let span = log.span((id, live.attempt));
-            let runs = span.is_some_and(|s| s.ended.is_none() && machines[s.machine].node_id == live.node_id);
-            if !runs {
-                let detail = format!("{id} attempt {} is running for the gateway; really: {span:?}", live.attempt.0);
-                return Err(("F4_running_runs", detail));
+            }
+            for live in entry.lives() {
+                let span = log.span((id, live.attempt));
+                let runs = span.is_some_and(|s| s.ended.is_none() && machines[s.machine].node_id == live.node_id);
+                if !runs {
+                    let attempt = live.attempt.0;
+                    let detail = format!("{id} attempt {attempt} is running for the gateway; really: {span:?}");
+                    return Err(("F4_running_runs", detail));
+                }
             }
             Ok(())
         }
@@ -86,7 +90,7 @@ pub(crate) fn judge_attempts(ctx: &mut Ctx, cluster: &Cluster, log: &ExecutionLo
                 ctx.fail("T1_every_attempt_ended_as_it_really_did", detail);
             }
         }
-        let last = entry.attempts.last();
+        let last = entry.verdict();
         if let Err(why) = judge_loss(cluster, entry, log) {
             ctx.fail("T3_lost_means_that_nobody_knows", format!("{} is lost; {why}", entry.workload_id));
         }
@@ -102,7 +106,7 @@ pub(crate) fn judge_attempts(ctx: &mut Ctx, cluster: &Cluster, log: &ExecutionLo
 /// A workload that was given up stays lost only if its node cannot tell how it ended.
 fn judge_loss(cluster: &Cluster, entry: &WorkloadEntry, log: &ExecutionLog) -> Result<(), String> {
     let given_up = entry.state == S::Lost && entry.reason == R::NodeLost;
-    let Some(last) = entry.attempts.last().filter(|_| given_up) else {
+    let Some(last) = entry.verdict().filter(|_| given_up) else {
         return Ok(());
     };
     let node_is_back = cluster.nodes.get(last.node_id).is_some();

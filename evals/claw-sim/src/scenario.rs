@@ -152,6 +152,7 @@ fn spec(rng: &mut Rng, n: u64, n_machines: usize) -> WorkloadSpec {
         interconnect: (gpus > 1 && rng.chance(300)).then_some(Interconnect::Nvlink),
         ..GpuRequest::default()
     });
+    let nodes = (gpus > 1 && rng.chance(250)).then_some(2);
     let restart =
         rng.pick(&[None, Some(RestartPolicy::Never), Some(RestartPolicy::OnFailure), Some(RestartPolicy::Always)]);
     let placement = rng
@@ -161,6 +162,7 @@ fn spec(rng: &mut Rng, n: u64, n_machines: usize) -> WorkloadSpec {
         command: Some(vec!["train".to_owned()]),
         name: rng.chance(200).then(|| format!("job-{}", n % 3)),
         gpu,
+        nodes,
         cpu_cores: rng.chance(200).then_some(12.0),
         on_partition: Some(on_partition(rng)),
         restart,
@@ -172,6 +174,8 @@ fn spec(rng: &mut Rng, n: u64, n_machines: usize) -> WorkloadSpec {
         grace_s: rng.pick(&[None, Some(0), Some(1), Some(5)]),
         placement,
         labels,
+        preemptible: rng.chance(300).then_some(true),
+        checkpoint_interval_s: rng.chance(200).then_some(5),
         ..WorkloadSpec::default()
     }
 }

@@ -15,6 +15,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use claw_gateway::policy::Policy;
+use claw_gateway::preemption::PreemptionPolicy;
 use claw_proto::limits;
 use claw_storage::LogLimits;
 use schemars::JsonSchema;
@@ -47,6 +48,8 @@ pub struct GatewayConfig {
     pub limits: LimitsConfig,
     /// Who confirms disruptive operations.
     pub approval: ApprovalConfig,
+    /// Whom more important work may stop.
+    pub preemption: PreemptionConfig,
     /// Defaults of workloads.
     pub workloads: WorkloadsConfig,
     /// What is kept of workload logs.
@@ -64,6 +67,7 @@ impl Default for GatewayConfig {
             node: NodePortConfig::default(),
             limits: LimitsConfig::default(),
             approval: ApprovalConfig::default(),
+            preemption: PreemptionConfig::default(),
             workloads: WorkloadsConfig::default(),
             logs: LogsConfig::default(),
             journal: JournalConfig::default(),
@@ -176,17 +180,36 @@ impl Default for ApprovalConfig {
     }
 }
 
+/// Whom more important work may stop. Only what is `preemptible` is ever stopped.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct PreemptionConfig {
+    /// Nobody is stopped for others that ran for less, seconds.
+    pub min_run_s: u32,
+    /// Nobody is stopped for others more often within 24 hours.
+    pub per_day_max: u32,
+}
+
+impl Default for PreemptionConfig {
+    fn default() -> Self {
+        Self { min_run_s: 60, per_day_max: 3 }
+    }
+}
+
 /// Defaults of workloads.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct WorkloadsConfig {
     /// A workload that does not say stops by itself when its node is cut off for so long, seconds.
     pub default_stop_after_s: u32,
+    /// A workload that has waited so long for room keeps what becomes free where it fits, if it
+    /// is known when that is, seconds.
+    pub reserve_after_s: u32,
 }
 
 impl Default for WorkloadsConfig {
     fn default() -> Self {
-        Self { default_stop_after_s: limits::STOP_AFTER_S_DEFAULT }
+        Self { default_stop_after_s: limits::STOP_AFTER_S_DEFAULT, reserve_after_s: 600 }
     }
 }
 
@@ -243,6 +266,12 @@ impl GatewayConfig {
             tier3_self_confirm: self.approval.tier3_self_confirm,
             default_stop_after_s: self.workloads.default_stop_after_s,
             heartbeat_interval_ms: self.node.heartbeat_interval_ms,
+            reserve_after_ms: i64::from(self.workloads.reserve_after_s) * 1_000,
+            preemption: PreemptionPolicy {
+                min_run_ms: i64::from(self.preemption.min_run_s) * 1_000,
+                per_day_max: self.preemption.per_day_max as usize,
+                ..PreemptionPolicy::default()
+            },
             ..Policy::default()
         }
     }

@@ -141,6 +141,9 @@ async fn perform(ops: &OpsContext, caller: Caller, call: Call) -> Result<OpReply
         Call::WorkloadList(p) => reads.workload_list(p)?,
         Call::WorkloadGet(p) => reply(&reads.workload_get(&p)?),
         Call::WorkloadExplain(p) => reply(&reads.workload_explain(&p)?),
+        Call::QueueList(p) => reads.queue_list(p)?,
+        Call::CapacityFind(p) => reply(&reads.capacity_find(&p, &caller)?),
+        Call::ScheduleSimulate(p) => reply(&reads.simulate(&p, &caller)?),
         Call::WorkloadWait(p) => reply(&reads.workload_wait(&p).await?),
         // Cuts its lines itself: the newest are the ones wanted.
         Call::WorkloadLogs(p) => return Ok(reply(&logs::read(ops, &p).await?)),

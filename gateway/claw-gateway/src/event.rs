@@ -23,6 +23,8 @@ use claw_tools::outcome::Outcome;
 use claw_tools::workloads::{PlacementReport, WorkloadReason, WorkloadState};
 use serde::{Deserialize, Serialize};
 
+use crate::workload::{Claim, Part};
+
 pub use self::exec::ExecEnd;
 pub use self::operation::{Goal, Inverse, OperationRecord, PlanRecord, ReceiptKey};
 
@@ -278,6 +280,9 @@ events! {
         gpus: Vec<GpuUuid>,
         /// Runtime.
         runtime: RuntimeKind,
+        /// Which part of it this is, if it spans nodes. All parts are placed by one command.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        part: Option<Part>,
         /// The decision with its reasons.
         report: Arc<PlacementReport>,
     }
@@ -296,6 +301,15 @@ events! {
         /// Nothing really runs.
         simulated: bool,
     }
+    /// Less important work makes room for it; nobody behind it in the queue gets that room.
+    RoomClaimed {
+        /// Who waits for it.
+        workload_id: WorkloadId,
+        /// Where it will go and who leaves; none: it is given up.
+        claim: Option<Arc<Claim>>,
+        /// What the others lose, thousandths of GPU seconds, in order of the victims.
+        lost_gpu_ms: Vec<u64>,
+    }
     /// It is to end, or to leave its node.
     WorkloadStopping {
         /// Id.
@@ -306,6 +320,9 @@ events! {
         grace_s: u32,
         /// It is wanted elsewhere after.
         requeue: bool,
+        /// A part of it ended badly and the others follow; its restart policy decides what comes next.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        regroup: bool,
     }
     /// Its attempt has ended; what it held is free.
     AttemptEnded {

@@ -12,7 +12,7 @@ use claw_tools::workloads::{WorkloadReason, WorkloadState};
 
 use crate::Cluster;
 use crate::cluster::SNAPSHOT_FORMAT;
-use crate::workload::Desired;
+use crate::workload::{AttemptEntry, Desired};
 
 /// A broken invariant.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -70,7 +70,7 @@ pub fn check_indexes(cluster: &Cluster) -> Check {
 fn no_gpu_double_booked(c: &Cluster) -> Result<(), String> {
     let mut seen: BTreeMap<&GpuUuid, _> = BTreeMap::new();
     for w in c.workloads.iter() {
-        for gpu in w.live().map_or(&[][..], |a| &a.gpus) {
+        for gpu in w.lives().flat_map(|a| &a.gpus) {
             if let Some(other) = seen.insert(gpu, w.workload_id) {
                 return Err(format!("{gpu} is held by {other} and {}", w.workload_id));
             }
@@ -88,10 +88,26 @@ fn no_gpu_double_booked(c: &Cluster) -> Result<(), String> {
 
 fn all_or_nothing(c: &Cluster) -> Result<(), String> {
     for w in c.workloads.iter() {
-        let Some(live) = w.live() else { continue };
-        let wanted = w.spec.demand().gpus as usize;
-        if live.gpus.len() != wanted {
-            return Err(format!("{} wants {wanted} GPUs and holds {}", w.workload_id, live.gpus.len()));
+        let wanted = w.spec.node_demand().gpus as usize;
+        if let Some(live) = w.lives().find(|live| live.gpus.len() != wanted) {
+            return Err(format!("{} wants {wanted} GPUs a node and holds {}", w.workload_id, live.gpus.len()));
+        }
+        // Once a part has ended badly, the others are on their way out.
+        let parts = w.latest();
+        let is_whole = parts.len() == w.spec.nodes() as usize;
+        let are_well = parts.iter().all(|a| a.live || a.state == WorkloadState::Completed);
+        let is_wanted = w.live().is_some() && w.desired == Desired::Run;
+        if is_wanted && !(is_whole && are_well) {
+            return Err(format!(
+                "{} wants {} nodes and has {} parts: {parts:?}",
+                w.workload_id,
+                w.spec.nodes(),
+                parts.len()
+            ));
+        }
+        let nodes: BTreeSet<_> = parts.iter().map(|a| a.node_id).collect();
+        if nodes.len() != parts.len() {
+            return Err(format!("{} has two parts on one node", w.workload_id));
         }
     }
     Ok(())
@@ -144,12 +160,13 @@ fn live_iff_active(c: &Cluster) -> Result<(), String> {
 
 fn gpus_belong_to_node(c: &Cluster) -> Result<(), String> {
     for w in c.workloads.iter() {
-        let Some(live) = w.live() else { continue };
-        let Some(n) = c.nodes.get(live.node_id) else {
-            return Err(format!("{} runs on a node that is gone", w.workload_id));
-        };
-        if !n.usage.workloads.contains(&w.workload_id) {
-            return Err(format!("{} is not among the workloads of {}", w.workload_id, n.name));
+        for live in w.lives() {
+            let Some(n) = c.nodes.get(live.node_id) else {
+                return Err(format!("{} runs on a node that is gone", w.workload_id));
+            };
+            if !n.usage.workloads.contains(&w.workload_id) {
+                return Err(format!("{} is not among the workloads of {}", w.workload_id, n.name));
+            }
         }
     }
     Ok(())
@@ -174,7 +191,9 @@ fn open_is_pending(c: &Cluster) -> Result<(), String> {
 
 fn attempts_rise(c: &Cluster) -> Result<(), String> {
     for w in c.workloads.iter() {
-        if w.attempts.windows(2).any(|pair| pair[0].attempt >= pair[1].attempt || pair[0].live) {
+        let are_apart = |pair: &[AttemptEntry]| pair[0].first() != pair[1].first();
+        let is_wrong = |pair: &[AttemptEntry]| pair[0].attempt >= pair[1].attempt || (pair[0].live && are_apart(pair));
+        if w.attempts.windows(2).any(is_wrong) {
             return Err(format!("{} has attempts out of order or an old one alive", w.workload_id));
         }
     }

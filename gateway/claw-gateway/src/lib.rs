@@ -10,6 +10,7 @@
 //! - [`step`]: one command, decided
 //! - [`registry`]: nodes ([`registry::NodeRegistry`]); [`workload`]: workloads ([`workload::WorkloadManager`])
 //! - [`scheduler`]: where a workload goes, and why not elsewhere
+//! - [`preemption`]: who makes room for more important work ([`preemption::PreemptionPolicy`], [`preemption::Victim`])
 //! - [`query`]: reads, over a snapshot
 //! - [`invariants`]: what is always true, each with a name
 
@@ -20,6 +21,7 @@ pub mod effect;
 pub mod event;
 pub mod invariants;
 pub mod policy;
+pub mod preemption;
 pub mod query;
 pub mod registry;
 pub mod scheduler;

@@ -2,6 +2,8 @@
 
 use claw_proto::limits::STOP_AFTER_S_MIN;
 
+use crate::preemption::PreemptionPolicy;
+
 /// Heartbeats that a partition lease lasts at least. While all is well a node's
 /// lease is up to two intervals old when it is renewed, and its second half may
 /// be the program's grace: with less than this it would end on a connected node.
@@ -26,6 +28,10 @@ pub struct Policy {
     pub heartbeat_interval_ms: u64,
     /// How many ended workloads are kept in memory; older ones live in the journal only.
     pub ended_workloads_max: usize,
+    /// What has waited for room so long keeps what becomes free, milliseconds.
+    pub reserve_after_ms: i64,
+    /// Whom more important work may stop.
+    pub preemption: PreemptionPolicy,
 }
 
 impl Default for Policy {
@@ -39,6 +45,8 @@ impl Default for Policy {
             default_stop_after_s: claw_proto::limits::STOP_AFTER_S_DEFAULT,
             heartbeat_interval_ms: claw_proto::limits::HEARTBEAT_INTERVAL_MS,
             ended_workloads_max: 50_000,
+            reserve_after_ms: 10 * 60 * 1000,
+            preemption: PreemptionPolicy::default(),
         }
     }
 }

@@ -5,19 +5,23 @@ mod events;
 mod explain;
 mod fleet;
 mod page;
+mod queue;
+mod simulate;
 mod works;
 
 use claw_proto::ids::{Generation, NodeId};
-use claw_proto::message::{DesiredWorkload, StatusCause, StopOrder};
+use claw_proto::message::{DesiredWorkload, RankAssignment, StatusCause, StopOrder};
 use claw_proto::spec::WorkloadSpec;
 
 use crate::Cluster;
-use crate::workload::{Desired, WorkloadEntry};
+use crate::workload::{Desired, Part, WorkloadEntry};
 
 pub use desk::{approval_list, exec_view, key_list, operation_list, operation_view, plan_detail, secret_list};
 pub use events::{describe_event, event_subjects};
 pub use explain::explain;
 pub use fleet::{NodeLive, gpu_list, node_detail, node_list, node_row, status};
+pub use queue::{capacity_find, queue_list};
+pub use simulate::simulate;
 pub use works::{workload_detail, workload_list, workload_row};
 
 /// What a spec runs, in a few words.
@@ -33,6 +37,9 @@ pub fn what(spec: &WorkloadSpec) -> String {
         && gpu.count.unwrap_or(0) > 0
     {
         words = format!("{words} on {}×{}", gpu.count.unwrap_or(0), gpu.model.as_deref().unwrap_or("GPU"));
+    }
+    if let Some(nodes @ 2..) = spec.nodes {
+        words = format!("{words} over {nodes} nodes");
     }
     claw_tools::outcome::clip(&words, 120)
 }
@@ -58,8 +65,8 @@ pub fn desired_set(cluster: &Cluster, node_id: NodeId) -> (Generation, Vec<WithE
             continue;
         };
         match w.desired {
-            Desired::Run => start.extend(desired(w).map(|d| (d, w.env_handle.clone()))),
-            Desired::Move | Desired::Stop => stop.extend(w.live().map(|a| StopOrder {
+            Desired::Run => start.extend(desired(cluster, w, node_id).map(|d| (d, w.env_handle.clone()))),
+            Desired::Move | Desired::Stop | Desired::Regroup => stop.extend(w.live_on(node_id).map(|a| StopOrder {
                 workload_id: *id,
                 attempt: a.attempt,
                 grace_s: w.stop_grace_s,
@@ -70,9 +77,9 @@ pub fn desired_set(cluster: &Cluster, node_id: NodeId) -> (Generation, Vec<WithE
     (node.generation(cluster.epoch), start, stop)
 }
 
-/// What a node is told about the live attempt of a workload.
-pub fn desired(w: &WorkloadEntry) -> Option<DesiredWorkload> {
-    let live = w.live()?;
+/// What a node is told about its live attempt of a workload.
+pub fn desired(cluster: &Cluster, w: &WorkloadEntry, node_id: NodeId) -> Option<DesiredWorkload> {
+    let live = w.live_on(node_id)?;
     Some(DesiredWorkload {
         workload_id: w.workload_id,
         attempt: live.attempt,
@@ -85,6 +92,28 @@ pub fn desired(w: &WorkloadEntry) -> Option<DesiredWorkload> {
         // The shell fills in values that are not in the state.
         secrets: Vec::new(),
         registry_auth: None,
-        ranks: None,
+        ranks: live.part.map(|part| ranks(cluster, w, part)),
     })
+}
+
+/// First port that the parts of a workload meet at, below those that systems hand out by themselves.
+const MASTER_PORT_MIN: u16 = 20_000;
+/// So many ports are used in turn, so that workloads one after the other do not meet.
+const MASTER_PORTS: u64 = 10_000;
+
+/// How the parts of a workload find each other: one process for each GPU is
+/// counted, or one for each node without GPUs.
+fn ranks(cluster: &Cluster, w: &WorkloadEntry, part: Part) -> RankAssignment {
+    let per_node = w.spec.node_demand().gpus.max(1);
+    let master = w.latest().first().and_then(|a| cluster.nodes.get(a.node_id));
+    let address = master.and_then(|n| n.capabilities.as_ref().map(|c| c.hostname.clone()).or(Some(n.name.clone())));
+    let turn = u16::try_from(w.order % MASTER_PORTS).unwrap_or(0);
+    RankAssignment {
+        node_rank: part.node_rank,
+        n_nodes: part.n_nodes,
+        first_rank: part.node_rank.saturating_mul(per_node),
+        world_size: part.n_nodes.saturating_mul(per_node),
+        master_address: address.unwrap_or_default(),
+        master_port: MASTER_PORT_MIN + turn,
+    }
 }

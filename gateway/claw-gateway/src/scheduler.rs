@@ -5,8 +5,10 @@
 //! out. The phases are numbered.
 
 mod fit;
+mod gang;
 pub mod packing;
 mod report;
+pub(crate) mod reserve;
 
 use std::sync::Arc;
 
@@ -17,18 +19,16 @@ use claw_tools::workloads::{PlacementReason, PlacementReport};
 
 use crate::Cluster;
 use crate::registry::NodeEntry;
+pub use crate::workload::Place;
+use crate::workload::WorkloadEntry;
 
 /// A decision about one workload.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Decision {
     /// It can start here.
     Place {
-        /// Node.
-        node_id: NodeId,
-        /// GPUs.
-        gpus: Vec<GpuUuid>,
-        /// Runtime.
-        runtime: RuntimeKind,
+        /// Where, in order of rank: one place, or one for each node that it spans.
+        places: Vec<Place>,
         /// Why here.
         report: Arc<PlacementReport>,
     },
@@ -39,12 +39,14 @@ pub enum Decision {
     },
 }
 
-/// A node that can take the workload.
+/// A node that can take the workload, or a part of it.
 #[derive(Debug, Clone)]
 struct Candidate {
     node: Arc<NodeEntry>,
     gpus: Vec<GpuUuid>,
     island: Option<u32>,
+    /// Model of its GPUs.
+    model: Option<String>,
     runtime: RuntimeKind,
     score: Score,
 }
@@ -76,30 +78,55 @@ struct Rejection {
     detail: String,
 }
 
-/// Decides about one workload on the present fleet.
+/// Decides about a workload that nobody has submitted yet: it stands behind all others.
 pub fn decide(cluster: &Cluster, spec: &ValidSpec) -> Decision {
+    decide_as(cluster, spec, None)
+}
+
+/// Decides about one workload of the queue: room that is being made for it, or for those behind it, is its own.
+pub fn decide_for(cluster: &Cluster, entry: &WorkloadEntry) -> Decision {
+    decide_as(cluster, &entry.spec, Some(entry))
+}
+
+/// Decides about `spec`, at the place of `asker` in the queue.
+pub(crate) fn decide_as(cluster: &Cluster, spec: &ValidSpec, asker: Option<&WorkloadEntry>) -> Decision {
     // 1. feasible: every node is a candidate or says why not
     let mut candidates = Vec::new();
     let mut rejections = Vec::new();
     for node in cluster.nodes.iter() {
-        match fit::check(cluster, node, spec) {
+        match fit::check(cluster, node, spec, asker) {
             Ok(candidate) => candidates.push(candidate),
             Err(rejection) => rejections.push(rejection),
         }
     }
     // 2. rank: best fit
     candidates.sort_by(|a, b| a.score.cmp(&b.score));
+    if spec.nodes() > 1 {
+        return gang::decide(cluster.nodes.len(), &candidates, &rejections, spec);
+    }
     // 3. report: the same data that decided
     let report = Arc::new(report::build(cluster.nodes.len(), &candidates, &rejections, spec));
     match candidates.into_iter().next() {
-        Some(best) => Decision::Place { node_id: best.node.node_id, gpus: best.gpus, runtime: best.runtime, report },
+        Some(best) => Decision::Place { places: vec![best.into_place()], report },
         None => Decision::Wait { report },
     }
+}
+
+impl Candidate {
+    fn into_place(self) -> Place {
+        Place { node_id: self.node.node_id, gpus: self.gpus, runtime: self.runtime }
+    }
+}
+
+/// This node alone can take it, or a part of it.
+pub(crate) fn fits_on(cluster: &Cluster, node: &Arc<NodeEntry>, entry: &WorkloadEntry) -> bool {
+    fit::check(cluster, node, &entry.spec, Some(entry)).is_ok()
 }
 
 /// Two specs of the same shape get the same answer from the same fleet.
 pub fn same_shape(a: &ValidSpec, b: &ValidSpec) -> bool {
     a.demand() == b.demand()
+        && a.nodes() == b.nodes()
         && a.spec().placement == b.spec().placement
         && a.spec().runtime == b.spec().runtime
         && needs(a) == needs(b)

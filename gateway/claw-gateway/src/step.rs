@@ -19,6 +19,8 @@ mod work;
 
 use claw_proto::ids::{IdSource, NodeId};
 use claw_proto::message::NodeSettings;
+use claw_proto::spec::WorkloadSpec;
+use claw_proto::validation::ValidSpec;
 use claw_tools::outcome::Outcome;
 use claw_tools::refusal::Refusal;
 
@@ -121,6 +123,19 @@ pub fn step(cluster: &Cluster, command: Command, caller: &Caller, ids: &mut dyn 
     };
     follow::settle(&mut work);
     Ok(work.into_decision(report))
+}
+
+/// A specification that this core can honor, as `workload_run` would take it.
+pub(crate) fn checked_spec(cluster: &Cluster, spec: WorkloadSpec) -> Result<ValidSpec, Refusal> {
+    perform::checked(cluster, spec, &mut Vec::new())
+}
+
+/// Looks at the whole queue, as after a change of the fleet; for copies of the fleet.
+pub(crate) fn reschedule(cluster: &Cluster, caller: &Caller, ids: &mut dyn IdSource) -> Decision {
+    let mut work = Work::new(cluster, caller, ids);
+    work.room_changed = true;
+    follow::settle(&mut work);
+    work.into_decision(Report::Done)
 }
 
 #[cfg(test)]

@@ -12,8 +12,41 @@ use claw_tools::workloads::{PlacementReport, WorkloadReason, WorkloadState};
 use imbl::{OrdMap, OrdSet};
 use serde::{Deserialize, Serialize};
 
-/// How many tries a workload remembers.
+/// How many tries a workload remembers; all parts of the last one that spans nodes besides.
 pub const ATTEMPTS_KEPT: usize = 10;
+
+/// Place of an attempt in a workload that spans nodes. Each node's part is an
+/// attempt with a number of its own, so that status, logs and orders of one part
+/// are never taken for another's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// Number of its node among the workload's nodes, from 0.
+    pub node_rank: u32,
+    /// Nodes of the workload.
+    pub n_nodes: u32,
+    /// Attempt of rank 0; the same for all parts that were placed together.
+    pub first: Attempt,
+}
+
+/// Where an attempt runs, or could.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// Node.
+    pub node_id: NodeId,
+    /// GPUs.
+    pub gpus: Vec<GpuUuid>,
+    /// Runtime.
+    pub runtime: RuntimeKind,
+}
+
+/// Room that is being made for a waiting workload: nobody behind it in the queue gets it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// Where it will go, one place for each of its nodes.
+    pub places: Vec<Place>,
+    /// Who has to leave.
+    pub victims: Vec<WorkloadId>,
+}
 
 /// One try.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -44,6 +77,16 @@ pub struct AttemptEntry {
     pub live: bool,
     /// Nothing really runs.
     pub simulated: bool,
+    /// Its place, if the workload spans nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<Part>,
+}
+
+impl AttemptEntry {
+    /// The number that all parts placed together share.
+    pub fn first(&self) -> Attempt {
+        self.part.map_or(self.attempt, |part| part.first)
+    }
 }
 
 /// What is wanted of a workload.
@@ -54,6 +97,8 @@ pub enum Desired {
     Run,
     /// Leave its node and be run again.
     Move,
+    /// End on all its nodes, since a part of it ended badly; its restart policy decides what comes next.
+    Regroup,
     /// End.
     Stop,
 }
@@ -95,6 +140,9 @@ pub struct WorkloadEntry {
     pub not_before: Option<Timestamp>,
     /// The last decision about its place.
     pub report: Option<Arc<PlacementReport>>,
+    /// Room that is being made for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claim: Option<Arc<Claim>>,
     /// Revision of its last change.
     pub revision: u64,
 }
@@ -104,17 +152,54 @@ impl WorkloadEntry {
     pub fn attempt(&self) -> Attempt {
         self.attempts.last().map_or(Attempt(0), |a| a.attempt)
     }
-    /// The attempt that holds a place now.
+    /// The attempt that holds a place now; of several, the one of the lowest rank.
     pub fn live(&self) -> Option<&AttemptEntry> {
-        self.attempts.last().filter(|a| a.live)
+        self.lives().next()
+    }
+    /// All attempts that hold a place now: more than one if it spans nodes.
+    pub fn lives(&self) -> impl Iterator<Item = &AttemptEntry> {
+        self.latest().iter().filter(|a| a.live)
+    }
+    /// The attempt that holds a place on this node.
+    pub fn live_on(&self, node_id: NodeId) -> Option<&AttemptEntry> {
+        self.lives().find(|a| a.node_id == node_id)
+    }
+    /// What was placed last: one attempt, or all parts in order of their rank.
+    pub fn latest(&self) -> &[AttemptEntry] {
+        let Some(last) = self.attempts.last() else {
+            return &[];
+        };
+        let first = last.first();
+        let from = self.attempts.partition_point(|a| a.attempt < first);
+        &self.attempts[from..]
+    }
+    /// The attempt that people mean if they name none: the latest, of several parts the first.
+    pub fn main_attempt(&self) -> Attempt {
+        self.latest().first().map_or(Attempt(0), |a| a.attempt)
     }
     /// Nothing really runs, as far as is known.
     pub fn simulated(&self) -> bool {
-        self.attempts.last().is_some_and(|a| a.simulated || a.runtime == RuntimeKind::Sim)
+        self.latest().iter().any(|a| a.simulated || a.runtime == RuntimeKind::Sim)
+    }
+    /// How what was placed last ended, or ends: of several parts, the one that ended badly
+    /// counts and not those that were stopped for it.
+    pub fn verdict(&self) -> Option<&AttemptEntry> {
+        let bad = |a: &&AttemptEntry| !a.live && a.state != WorkloadState::Completed;
+        let latest = self.latest();
+        let culprit = latest.iter().filter(bad).find(|a| a.reason != WorkloadReason::PeerFailed);
+        culprit.or_else(|| latest.iter().find(bad)).or_else(|| latest.last())
     }
     /// It ran once.
     pub fn ever_ran(&self) -> bool {
         self.attempts.iter().any(|a| a.started_at.is_some())
+    }
+    /// It may be stopped for more important work, and is not on its way out already.
+    pub fn is_preemptible(&self) -> bool {
+        self.spec.spec().preemptible == Some(true) && self.desired == Desired::Run && self.live().is_some()
+    }
+    /// It stands before the other in the queue.
+    pub fn outranks(&self, other: &Self) -> bool {
+        self.queue_key() < other.queue_key()
     }
     fn queue_key(&self) -> QueueKey {
         (Reverse(self.spec.priority().value()), self.order, self.workload_id)
@@ -133,6 +218,12 @@ pub struct WorkloadManager {
     /// The ledger: who holds a GPU. Keys that own memory are shared, here and in
     /// `names`: a change copies a leaf of the tree with all its keys.
     held: OrdMap<Arc<GpuUuid>, WorkloadId>,
+    /// GPUs that room is being made on, with those that wait for them.
+    claimed: OrdSet<(Arc<GpuUuid>, WorkloadId)>,
+    /// The same, nodes.
+    claimed_nodes: OrdSet<(NodeId, WorkloadId)>,
+    /// Those that may be stopped for others, by their priority.
+    preemptible: OrdSet<(u32, WorkloadId)>,
     /// Names of those that have not ended.
     names: OrdMap<Arc<str>, WorkloadId>,
     /// Ended ones, in order of their end.
@@ -175,6 +266,37 @@ impl WorkloadManager {
     /// Who holds a GPU.
     pub fn holder(&self, gpu: &GpuUuid) -> Option<WorkloadId> {
         self.held.get(gpu).copied()
+    }
+    /// Who waits for a GPU that room is being made on.
+    pub fn claimants(&self, gpu: &GpuUuid) -> impl Iterator<Item = &Arc<WorkloadEntry>> {
+        let from = (Arc::new(gpu.clone()), WorkloadId::from_bits(0));
+        let gpu = Arc::clone(&from.0);
+        let of_it = self.claimed.range(from..).take_while(move |(g, _)| *g == gpu);
+        of_it.filter_map(|(_, id)| self.workloads.get(id))
+    }
+    /// Who waits for room that is being made on a node.
+    pub fn claimants_on(&self, node_id: NodeId) -> impl Iterator<Item = &Arc<WorkloadEntry>> {
+        let of_it = self.claimed_nodes.range((node_id, WorkloadId::from_bits(0))..);
+        of_it.take_while(move |(n, _)| *n == node_id).filter_map(|(_, id)| self.workloads.get(id))
+    }
+    /// Room is being made for somebody.
+    pub fn has_claims(&self) -> bool {
+        !self.claimed_nodes.is_empty()
+    }
+    /// The one that keeps what becomes free, without anybody being stopped for it.
+    pub fn reserved(&self) -> Option<&Arc<WorkloadEntry>> {
+        let claimants = self.claimed_nodes.iter().filter_map(|(_, id)| self.workloads.get(id));
+        claimants.into_iter().find(|w| w.claim.as_ref().is_some_and(|claim| claim.victims.is_empty()))
+    }
+    /// For whom a workload leaves.
+    pub fn leaves_for(&self, victim: WorkloadId) -> Option<&Arc<WorkloadEntry>> {
+        let claimants = self.claimed_nodes.iter().filter_map(|(_, id)| self.workloads.get(id));
+        claimants.into_iter().find(|w| w.claim.as_ref().is_some_and(|c| c.victims.contains(&victim)))
+    }
+    /// Those that may be stopped for work of this priority, the least important first.
+    pub fn preemptible_below(&self, priority: u32) -> impl Iterator<Item = &Arc<WorkloadEntry>> {
+        let below = self.preemptible.iter().take_while(move |(p, _)| *p < priority);
+        below.filter_map(|(_, id)| self.workloads.get(id))
     }
     /// All held GPUs.
     pub fn held(&self) -> impl Iterator<Item = (&GpuUuid, &WorkloadId)> {
@@ -233,12 +355,19 @@ impl WorkloadManager {
         if entry.state == WorkloadState::Pending {
             self.queue.insert(entry.queue_key());
         }
+        for place in entry.claim.iter().flat_map(|claim| &claim.places) {
+            self.claimed_nodes.insert((place.node_id, entry.workload_id));
+            self.claimed.extend(place.gpus.iter().map(|gpu| (Arc::new(gpu.clone()), entry.workload_id)));
+        }
+        if entry.is_preemptible() {
+            self.preemptible.insert((entry.spec.priority().value(), entry.workload_id));
+        }
         if entry.state.is_final() {
             self.ended.insert((entry.since, entry.workload_id));
         } else {
             self.names.insert(Arc::from(entry.name.as_str()), entry.workload_id);
         }
-        for gpu in entry.live().map_or(&[][..], |a| &a.gpus) {
+        for gpu in entry.lives().flat_map(|a| &a.gpus) {
             self.held.insert(Arc::new(gpu.clone()), entry.workload_id);
         }
     }
@@ -251,11 +380,20 @@ impl WorkloadManager {
             }
         }
         self.queue.remove(&entry.queue_key());
+        for place in entry.claim.iter().flat_map(|claim| &claim.places) {
+            self.claimed_nodes.remove(&(place.node_id, entry.workload_id));
+            for gpu in &place.gpus {
+                self.claimed.remove(&(Arc::new(gpu.clone()), entry.workload_id));
+            }
+        }
+        if entry.spec.spec().preemptible == Some(true) {
+            self.preemptible.remove(&(entry.spec.priority().value(), entry.workload_id));
+        }
         self.ended.remove(&(entry.since, entry.workload_id));
         if self.names.get(entry.name.as_str()) == Some(&entry.workload_id) {
             self.names.remove(entry.name.as_str());
         }
-        for gpu in entry.live().map_or(&[][..], |a| &a.gpus) {
+        for gpu in entry.lives().flat_map(|a| &a.gpus) {
             if self.held.get(gpu) == Some(&entry.workload_id) {
                 self.held.remove(gpu);
             }

@@ -100,7 +100,9 @@ fn mended(mut spec: WorkloadSpec) -> WorkloadSpec {
             gpu.interconnect = None;
         }
         gpu.vendor = None;
-        spec.nodes = spec.nodes.map(|nodes| nodes.min(gpu.count.unwrap_or(nodes)));
+        // The largest number of nodes up to the drawn one that shares the GPUs evenly.
+        let even = |nodes: u32, count: u32| (1..=nodes.min(count)).rev().find(|n| count % n == 0);
+        spec.nodes = spec.nodes.map(|nodes| gpu.count.map_or(nodes, |count| even(nodes, count).unwrap_or(nodes)));
     }
     if let Some(rule) = &mut spec.autoscale {
         rule.max = rule.max.max(rule.min);

@@ -188,6 +188,7 @@ pub struct Demand {
 pub struct ValidSpec {
     spec: WorkloadSpec,
     demand: Demand,
+    node_demand: Demand,
 }
 
 impl ValidSpec {
@@ -200,7 +201,8 @@ impl ValidSpec {
         rules::check(&mut validator, &spec);
         validator.finish()?;
         let demand = rules::demand(&spec);
-        Ok(Self { spec, demand })
+        let node_demand = rules::node_demand(&spec, &demand);
+        Ok(Self { spec, demand, node_demand })
     }
 
     /// The specification as it was given.
@@ -216,6 +218,17 @@ impl ValidSpec {
     /// What one replica takes.
     pub fn demand(&self) -> &Demand {
         &self.demand
+    }
+
+    /// What one node of a replica takes: its share of the GPUs, and cores, memory
+    /// and disk as stated (they are for each node, like a container's limits).
+    pub fn node_demand(&self) -> &Demand {
+        &self.node_demand
+    }
+
+    /// How many nodes one replica spans; 1 unless stated.
+    pub fn nodes(&self) -> u32 {
+        self.spec.nodes.unwrap_or(1)
     }
 
     /// Order in the queue; `normal` unless stated.

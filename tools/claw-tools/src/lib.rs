@@ -21,6 +21,7 @@ pub mod outcome;
 pub mod plans;
 pub mod refusal;
 pub mod registry;
+pub mod scheduling;
 pub mod schema;
 pub mod secrets;
 pub mod workloads;

@@ -6,7 +6,9 @@ use crate::access::{Permission as P, Tier};
 use crate::def::{OpDef, Toolset as T, UndoClass as U};
 use crate::refusal::{ErrorCode, Refusal};
 use crate::schema::{LazyChecker, advertised, parse};
-use crate::{approvals, cluster, events, inside, keys, nodes, operations, outcome, plans, secrets, workloads};
+use crate::{
+    approvals, cluster, events, inside, keys, nodes, operations, outcome, plans, scheduling, secrets, workloads,
+};
 
 /// Traits of an operation that faces show as annotations.
 #[derive(Clone, Copy)]
@@ -114,6 +116,12 @@ operations! {
         "Wait until a workload is in one of `states` or has ended.";
     WorkloadExplain = "workload_explain", "Explain a workload", workloads::WorkloadGetParams => workloads::WorkloadExplanation, Reads, P::Read, Tier::Read, T::Workloads, true, U::None,
         "Why does it wait, or why is it there? Reasons per node, who holds what it needs, and changes that would make it start, each tried on a copy of the fleet.";
+    QueueList = "queue_list", "List the queue", scheduling::QueueListParams => scheduling::QueueList, Reads, P::Read, Tier::Read, T::Workloads, false, U::None,
+        "What waits, in the order in which it is tried, and why. One of them in depth: workload_explain.";
+    CapacityFind = "capacity_find", "Find capacity", scheduling::CapacityFindParams => scheduling::CapacityFound, Reads, P::Read, Tier::Read, T::Workloads, false, U::None,
+        "Where a spec would go now, how many copies would fit, or why none does and who would be told to end for it. Changes nothing.";
+    ScheduleSimulate = "schedule_simulate", "Simulate the schedule", scheduling::ScheduleSimulateParams => scheduling::ScheduleSimulation, Reads, P::Read, Tier::Read, T::Workloads, false, U::None,
+        "What would start, end and make room, and when, if workloads were added or stopped and nodes came or were lost: the fleet's own decisions on a copy of it, run ahead. Changes nothing.";
     WorkloadExec = "workload_exec", "Run a command in a workload", inside::WorkloadExecParams => outcome::Outcome, Destroys, P::WorkloadExec, Tier::Disruptive, T::Workloads, false, U::None,
         "Run one command inside a running container, as to look at a hung job. Tier 2: plan first, have it approved, then plan_apply with wait_s; operation_get shows what it wrote. It is never repeated.";
     WorkloadCopy = "workload_copy", "Read a workload's outputs", inside::WorkloadCopyParams => inside::WorkloadCopy, Reads, P::Logs, Tier::Read, T::Workloads, false, U::None,

@@ -52,6 +52,10 @@ closed_enum! {
         NoRoom = "no_room",
         /// No node of the fleet could ever take it.
         NoSuitableNode = "no_suitable_node",
+        /// Less important work is being stopped to make room for it.
+        MakingRoom = "making_room",
+        /// It has waited long: what becomes free where it fits is kept for it.
+        Reserved = "reserved",
         /// Its time has not come.
         NotBefore = "not_before",
         /// Placed by the scheduler.
@@ -102,6 +106,10 @@ closed_enum! {
         NotOnNode = "not_on_node",
         /// Its node was removed.
         NodeRemoved = "node_removed",
+        /// Another part of it, on another node, ended badly.
+        PeerFailed = "peer_failed",
+        /// It made room for more important work.
+        Preempted = "preempted",
         /// Started again by its restart policy.
         Restarted = "restarted",
         /// Its node came back with it running.
@@ -148,6 +156,8 @@ closed_enum! {
         GpuBusy = "gpu_busy",
         /// Enough GPUs are free, but not in one NVLink island.
         NvlinkIslandBusy = "nvlink_island_busy",
+        /// Room is being made there for work that comes before it.
+        RoomClaimed = "room_claimed",
         /// Its cores are held by others.
         CpuBusy = "cpu_busy",
         /// Its memory is held by others.
@@ -167,6 +177,7 @@ impl PlacementReason {
                 | Self::GpuUnhealthy
                 | Self::GpuBusy
                 | Self::NvlinkIslandBusy
+                | Self::RoomClaimed
                 | Self::CpuBusy
                 | Self::MemoryBusy
                 | Self::DiskBusy
@@ -295,9 +306,12 @@ output! {
         since: Timestamp,
         /// What it runs, in short.
         what: String,
-        /// Node's name.
+        /// Node's name; of several, the one of rank 0.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         node: Option<String>,
+        /// Nodes in order of their rank, at most 16, if it spans several.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        nodes: Vec<String>,
         /// GPUs it holds.
         gpus: u32,
         /// Attempt.
@@ -333,6 +347,9 @@ output! {
     AttemptView {
         /// Number.
         attempt: Attempt,
+        /// Number of its node among the workload's nodes, if it spans several.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        node_rank: Option<u32>,
         /// Node.
         node_id: NodeId,
         /// Node's name.
@@ -432,8 +449,24 @@ output! {
         /// NVLink island that they share, if all do.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         nvlink_island: Option<u32>,
+        /// The places of the other ranks, if it spans nodes.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        others: Vec<PlacedPart>,
         /// Why this one.
         why: String,
+    }
+}
+output! {
+    /// The place of one rank of a workload that spans nodes.
+    PlacedPart {
+        /// Number of its node among the workload's nodes.
+        node_rank: u32,
+        /// Node.
+        node_id: NodeId,
+        /// Its name.
+        node: String,
+        /// GPUs, by UUID.
+        gpus: Vec<GpuUuid>,
     }
 }
 output! {

@@ -11,5 +11,6 @@ mod packaging;
 mod partition;
 mod peers;
 mod rotation;
+mod scheduling;
 mod security;
 mod support;

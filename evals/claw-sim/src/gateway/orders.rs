@@ -176,8 +176,8 @@ impl SimGateway {
         let process = self.process.as_ref()?;
         let node_id = process.sessions.get(&conn)?.node_id;
         let entry = process.durable.workloads.get(workload_id)?;
-        let live = entry.live()?;
-        let current = live.attempt == attempt && live.node_id == node_id && entry.desired == Desired::Run;
-        if current { query::desired(entry) } else { None }
+        let live = entry.live_on(node_id)?;
+        let current = live.attempt == attempt && entry.desired == Desired::Run;
+        if current { query::desired(&process.durable, entry, node_id) } else { None }
     }
 }

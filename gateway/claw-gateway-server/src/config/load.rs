@@ -44,7 +44,7 @@ const fn key(path: &'static str, kind: Kind) -> Key {
 }
 
 /// Every key, in the order of the file.
-pub const KEYS: [Key; 27] = [
+pub const KEYS: [Key; 30] = [
     key("data_dir", Kind::Text),
     key("cluster_name", Kind::Text),
     key("http.listen", Kind::Text),
@@ -65,6 +65,9 @@ pub const KEYS: [Key; 27] = [
     key("approval.tier2_self_confirm", Kind::Switch),
     key("approval.tier3_self_confirm", Kind::Switch),
     key("workloads.default_stop_after_s", Kind::Number),
+    key("workloads.reserve_after_s", Kind::Number),
+    key("preemption.min_run_s", Kind::Number),
+    key("preemption.per_day_max", Kind::Number),
     key("logs.total_bytes", Kind::Number),
     key("logs.workload_bytes", Kind::Number),
     key("logs.max_age_s", Kind::Number),

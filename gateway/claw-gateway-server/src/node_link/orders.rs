@@ -222,14 +222,12 @@ impl Orders {
         attempt: Attempt,
     ) -> Option<(DesiredWorkload, Option<String>)> {
         let entry = cluster.workloads.get(workload_id)?;
-        let live = entry.live()?;
-        let current = live.attempt == attempt
-            && live.node_id == self.link.node_id
-            && entry.desired == claw_gateway::workload::Desired::Run;
+        let live = entry.live_on(self.link.node_id)?;
+        let current = live.attempt == attempt && entry.desired == claw_gateway::workload::Desired::Run;
         if !current {
             return None;
         }
-        Some((query::desired(entry)?, entry.env_handle.clone()))
+        Some((query::desired(cluster, entry, self.link.node_id)?, entry.env_handle.clone()))
     }
 
     /// Puts in what the state holds only by handle; what cannot be filled in ends here.

@@ -90,7 +90,7 @@ fn plain(text: &str) -> String {
 pub(super) async fn copy(ops: &OpsContext, p: &WorkloadCopyParams) -> Result<WorkloadCopy, OpError> {
     let cluster = ops.control.snapshot();
     let workload = cluster.resolve_workload(&p.workload)?.clone();
-    let attempt = p.attempt.unwrap_or_else(|| workload.attempt());
+    let attempt = p.attempt.unwrap_or_else(|| workload.main_attempt());
     let mut answer = WorkloadCopy {
         workload_id: workload.workload_id,
         attempt,

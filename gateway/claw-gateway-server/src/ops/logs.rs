@@ -26,7 +26,7 @@ const GAPS_MAX: usize = 50;
 
 pub(super) async fn read(ops: &OpsContext, p: &WorkloadLogsParams) -> Result<WorkloadLogs, OpError> {
     let workload = ops.control.snapshot().resolve_workload(&p.workload)?.clone();
-    let attempt = p.attempt.unwrap_or_else(|| workload.attempt());
+    let attempt = p.attempt.unwrap_or_else(|| workload.main_attempt());
     let wanted = LogRead {
         workload_id: Some(workload.workload_id),
         attempt: Some(attempt),

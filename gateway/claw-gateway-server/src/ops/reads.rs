@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use claw_gateway::workload::WorkloadEntry;
 use claw_gateway::{Caller, Cluster, query, step};
-use claw_proto::ids::{OperationId, PlanId};
+use claw_proto::ids::{CountingIds, OperationId, PlanId};
 use claw_tools::approvals::ApprovalListParams;
 use claw_tools::cluster::ClusterStatus;
 use claw_tools::keys::{ApiKeyList, ApiKeyListParams};
@@ -13,6 +13,9 @@ use claw_tools::nodes::{GpuListParams, NodeDetail, NodeGetParams, NodeListParams
 use claw_tools::operations::{OperationListParams, OperationState, OperationView, OperationWait, OperationWaitParams};
 use claw_tools::plans::PlanDetail;
 use claw_tools::refusal::{ErrorCode, Refusal, SuggestedCall};
+use claw_tools::scheduling::{
+    CapacityFindParams, CapacityFound, QueueListParams, ScheduleSimulateParams, ScheduleSimulation,
+};
 use claw_tools::workloads::{
     WorkloadDetail, WorkloadExplanation, WorkloadGetParams, WorkloadListParams, WorkloadWait, WorkloadWaitParams,
 };
@@ -22,6 +25,8 @@ use tokio::time::Instant;
 use super::{LastStatus, OpError, OpReply, OpsContext, cap, inside};
 use crate::control::ControlPlane;
 
+/// Lane of ids of what is only imagined: no clock gives ids so late.
+const IMAGINED: u32 = u32::MAX;
 /// Wait unless told otherwise, seconds.
 const WAIT_S_DEFAULT: u32 = 30;
 
@@ -67,6 +72,18 @@ impl<'a> Reads<'a> {
     }
     pub(super) fn workload_explain(&self, p: &WorkloadGetParams) -> Result<WorkloadExplanation, Refusal> {
         query::explain(&self.cluster, &p.workload)
+    }
+
+    pub(super) fn queue_list(&self, p: QueueListParams) -> Result<OpReply, OpError> {
+        cap::page(p.limit, |limit| {
+            query::queue_list(&self.cluster, &QueueListParams { limit: Some(limit), ..p.clone() })
+        })
+    }
+    pub(super) fn capacity_find(&self, p: &CapacityFindParams, caller: &Caller) -> Result<CapacityFound, Refusal> {
+        query::capacity_find(&self.cluster, p, caller, &mut CountingIds::new(IMAGINED))
+    }
+    pub(super) fn simulate(&self, p: &ScheduleSimulateParams, caller: &Caller) -> Result<ScheduleSimulation, Refusal> {
+        query::simulate(&self.cluster, p, caller, &mut CountingIds::new(IMAGINED))
     }
 
     pub(super) async fn workload_wait(&self, p: &WorkloadWaitParams) -> Result<WorkloadWait, OpError> {

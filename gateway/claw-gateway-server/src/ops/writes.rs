@@ -9,6 +9,7 @@ use claw_proto::spec::WorkloadSpec;
 use claw_security::secrets::SealError;
 use claw_tools::access::PrincipalKind;
 use claw_tools::inside::EXEC_TIMEOUT_S;
+use claw_tools::nodes::NodeConfigSetParams;
 use claw_tools::operations::OperationState;
 use claw_tools::outcome::{EffectKind, Mode, Mutation, Observed, Outcome, clip};
 use claw_tools::refusal::{ErrorCode, Refusal};
@@ -137,14 +138,7 @@ fn operation(ops: &OpsContext, caller: &Caller, call: Call) -> Result<(Operation
         Call::NodeRemove(p) => (Operation::NodeRemove { node: p.node.clone() }, p.mutation()),
         Call::NodeRevoke(p) => (Operation::NodeRevoke { node: p.node.clone() }, p.mutation()),
         Call::CaRotate(p) => (Operation::CaRotate {}, p.mutation()),
-        Call::NodeConfigSet(p) => {
-            let operation = Operation::NodeConfigSet {
-                node: p.node.clone(),
-                metrics_interval_ms: p.metrics_interval_ms,
-                log_buffer_bytes: p.log_buffer_bytes,
-            };
-            (operation, p.mutation())
-        }
+        Call::NodeConfigSet(p) => (config_set(&p), p.mutation()),
         Call::NodeTokenCreate(p) => {
             let ttl_s = p.ttl_s.unwrap_or(TOKEN_TTL_S);
             (Operation::NodeTokenCreate { name: p.name.clone(), labels: p.labels.clone(), ttl_s }, p.mutation())
@@ -170,6 +164,9 @@ fn operation(ops: &OpsContext, caller: &Caller, call: Call) -> Result<(Operation
         | Call::WorkloadCopy(_)
         | Call::WorkloadWait(_)
         | Call::WorkloadExplain(_)
+        | Call::QueueList(_)
+        | Call::CapacityFind(_)
+        | Call::ScheduleSimulate(_)
         | Call::EventsList(_)
         | Call::OperationGet(_)
         | Call::OperationList(_)
@@ -181,6 +178,14 @@ fn operation(ops: &OpsContext, caller: &Caller, call: Call) -> Result<(Operation
             return Err(Refusal::new(ErrorCode::InvalidState, "this is not a mutation").into());
         }
     })
+}
+
+fn config_set(p: &NodeConfigSetParams) -> Operation {
+    Operation::NodeConfigSet {
+        node: p.node.clone(),
+        metrics_interval_ms: p.metrics_interval_ms,
+        log_buffer_bytes: p.log_buffer_bytes,
+    }
 }
 
 /// The value as it is kept: nothing after this sees it in the clear.

@@ -1,6 +1,8 @@
 //! Applying an event. Total, deterministic, and the only place that changes a
 //! [`Cluster`].
 
+mod works;
+
 use std::sync::Arc;
 
 use claw_proto::ids::{NodeId, WorkloadId};
@@ -10,14 +12,13 @@ use claw_tools::approvals::{ApprovalDecision, ApprovalState};
 use claw_tools::nodes::{NodeLink, Schedulable};
 use claw_tools::operations::OperationState;
 use claw_tools::secrets::AccessPolicy;
-use claw_tools::workloads::{WorkloadReason, WorkloadState};
 
 use super::{
     ApprovalEntry, Cluster, ExecEntry, KeyEntry, OperationEntry, PlanEntry, ReceiptEntry, SecretEntry, TokenEntry,
 };
 use crate::event::{Event, EventRecord, Goal, OperationRecord};
 use crate::registry::{NodeEntry, NodeUsage, OrphanEntry};
-use crate::workload::{ATTEMPTS_KEPT, AttemptEntry, Desired, WorkloadEntry};
+use crate::workload::WorkloadEntry;
 
 /// How much longer than receipts operations are kept in memory: 30 days, milliseconds.
 const OPERATIONS_KEPT_MS: i64 = 30 * 24 * 60 * 60 * 1000;
@@ -135,76 +136,6 @@ impl Cluster {
             Event::OrphanGone { node_id, workload_id } => self.touch_node(*node_id, |n| {
                 n.orphans.remove(workload_id);
             }),
-            _ => {}
-        }
-    }
-
-    /// Events about workloads.
-    fn apply_workload(&mut self, record: &EventRecord) {
-        let at = record.at;
-        match &record.event {
-            Event::WorkloadSubmitted { .. } => self.submit(record),
-            Event::WorkloadWaits { workload_id, why, report } => self.touch(*workload_id, |w| {
-                w.reason = *why;
-                w.report.clone_from(report);
-            }),
-            Event::WorkloadPlaced { workload_id, attempt, node_id, gpus, runtime, report } => {
-                let placed = AttemptEntry {
-                    attempt: *attempt,
-                    node_id: *node_id,
-                    gpus: gpus.clone(),
-                    runtime: *runtime,
-                    state: WorkloadState::Placed,
-                    reason: WorkloadReason::Scheduled,
-                    detail: String::new(),
-                    started_at: None,
-                    ended_at: None,
-                    exit_code: None,
-                    signal: None,
-                    live: true,
-                    // A real process on simulated GPUs is not a real run either.
-                    simulated: *runtime == claw_proto::spec::RuntimeKind::Sim
-                        || (!gpus.is_empty() && self.nodes.get(*node_id).is_some_and(|n| n.simulated())),
-                };
-                self.place(*workload_id, placed, report, at);
-            }
-            Event::WorkloadProgressed { workload_id, state, detail, node_at, simulated, .. } => {
-                self.touch(*workload_id, |w| {
-                    if w.state != WorkloadState::Stopping {
-                        enter(w, *state, WorkloadReason::Progress, at);
-                    }
-                    if let Some(a) = w.attempts.last_mut() {
-                        a.state = *state;
-                        a.detail.clone_from(detail);
-                        a.simulated |= *simulated;
-                        if *state == WorkloadState::Running && a.started_at.is_none() {
-                            a.started_at = Some(*node_at);
-                        }
-                    }
-                });
-            }
-            Event::WorkloadStopping { workload_id, why, grace_s, requeue } => {
-                self.touch(*workload_id, |w| {
-                    enter(w, WorkloadState::Stopping, *why, at);
-                    w.desired = if *requeue { Desired::Move } else { Desired::Stop };
-                    w.stop_grace_s = *grace_s;
-                });
-                self.bump_node_of(*workload_id);
-            }
-            Event::AttemptEnded { workload_id, .. } => self.end_attempt(*workload_id, record),
-            Event::WorkloadRequeued { workload_id, why, not_before, counts } => self.touch(*workload_id, |w| {
-                enter(w, WorkloadState::Pending, *why, at);
-                w.desired = Desired::Run;
-                w.not_before = *not_before;
-                w.report = None;
-                w.restarts += u32::from(*counts);
-            }),
-            Event::WorkloadEnded { workload_id, state, why } => {
-                self.touch(*workload_id, |w| enter(w, *state, *why, at));
-            }
-            Event::WorkloadAdopted { workload_id, .. } => {
-                self.touch(*workload_id, |w| w.reason = WorkloadReason::Adopted);
-            }
             _ => {}
         }
     }
@@ -345,99 +276,6 @@ impl Cluster {
         }
     }
 
-    fn submit(&mut self, record: &EventRecord) {
-        let Event::WorkloadSubmitted { workload_id, name, spec, env_handle } = &record.event else {
-            return;
-        };
-        let entry = WorkloadEntry {
-            workload_id: *workload_id,
-            name: name.clone(),
-            spec: Arc::clone(spec),
-            env_handle: env_handle.clone(),
-            submitted_by: record.principal.clone(),
-            submitted_at: record.at,
-            order: self.workloads.submitted(),
-            operation_id: record.operation_id,
-            state: WorkloadState::Pending,
-            reason: WorkloadReason::Submitted,
-            since: record.at,
-            desired: Desired::Run,
-            stop_grace_s: spec.grace_s(),
-            attempts: Vec::new(),
-            restarts: 0,
-            not_before: spec.spec().not_before,
-            report: None,
-            revision: self.revision,
-        };
-        self.workloads.insert(entry);
-    }
-
-    fn place(
-        &mut self,
-        id: WorkloadId,
-        placed: AttemptEntry,
-        report: &Arc<claw_tools::workloads::PlacementReport>,
-        at: Timestamp,
-    ) {
-        let Some(spec) = self.workloads.get(id).map(|w| Arc::clone(&w.spec)) else {
-            return;
-        };
-        let node_id = placed.node_id;
-        let n_gpus = u32::try_from(placed.gpus.len()).unwrap_or(u32::MAX);
-        self.touch(id, |w| {
-            enter(w, WorkloadState::Placed, WorkloadReason::Scheduled, at);
-            w.report = Some(Arc::clone(report));
-            w.attempts.push(placed);
-            if w.attempts.len() > ATTEMPTS_KEPT {
-                w.attempts.remove(0);
-            }
-        });
-        let demand = spec.demand();
-        self.nodes.update(node_id, |n| {
-            n.usage.cpu_millis += demand.cpu_millis;
-            n.usage.memory_mib += demand.memory_mib;
-            n.usage.disk_mib += demand.disk_mib;
-            n.usage.gpus += n_gpus;
-            n.usage.workloads.insert(id);
-        });
-        self.bump(node_id);
-    }
-
-    fn end_attempt(&mut self, id: WorkloadId, record: &EventRecord) {
-        let Event::AttemptEnded { attempt, state, why, detail, exit_code, signal, node_at, .. } = &record.event else {
-            return;
-        };
-        let Some(entry) = self.workloads.get(id).cloned() else {
-            return;
-        };
-        // Without a live attempt it is how one that was given up really ended.
-        if entry.attempt() != *attempt {
-            return;
-        }
-        self.touch(id, |w| {
-            if let Some(a) = w.attempts.last_mut() {
-                a.live = false;
-                a.state = *state;
-                a.reason = *why;
-                a.detail.clone_from(detail);
-                a.exit_code = *exit_code;
-                a.signal = *signal;
-                a.ended_at = Some(node_at.unwrap_or(record.at));
-            }
-        });
-        let Some(live) = entry.live() else { return };
-        let (node_id, n_gpus) = (live.node_id, u32::try_from(live.gpus.len()).unwrap_or(u32::MAX));
-        let demand = entry.spec.demand();
-        self.nodes.update(node_id, |n| {
-            n.usage.cpu_millis = n.usage.cpu_millis.saturating_sub(demand.cpu_millis);
-            n.usage.memory_mib = n.usage.memory_mib.saturating_sub(demand.memory_mib);
-            n.usage.disk_mib = n.usage.disk_mib.saturating_sub(demand.disk_mib);
-            n.usage.gpus = n.usage.gpus.saturating_sub(n_gpus);
-            n.usage.workloads.remove(&id);
-        });
-        self.bump(node_id);
-    }
-
     fn accept(&mut self, operation: &OperationRecord, record: &EventRecord) {
         let immediate = operation.goal == Goal::Immediate;
         let entry = OperationEntry {
@@ -534,19 +372,13 @@ impl Cluster {
     fn bump(&mut self, id: NodeId) {
         self.touch_node(id, |n| n.generation_n += 1);
     }
-    fn bump_node_of(&mut self, id: WorkloadId) {
-        if let Some(node_id) = self.workloads.get(id).and_then(|w| w.live().map(|a| a.node_id)) {
-            self.bump(node_id);
+    fn bump_nodes_of(&mut self, id: WorkloadId) {
+        if let Some(w) = self.workloads.get(id).cloned() {
+            for live in w.lives() {
+                self.bump(live.node_id);
+            }
         }
     }
-}
-
-fn enter(w: &mut WorkloadEntry, state: WorkloadState, reason: WorkloadReason, at: Timestamp) {
-    if w.state != state {
-        w.since = at;
-    }
-    w.state = state;
-    w.reason = reason;
 }
 
 /// Takes an operation out of the indexes of open ones.

@@ -139,15 +139,16 @@ impl Cluster {
     }
 
     fn count_usage(&mut self, workload: &WorkloadEntry) {
-        let Some(live) = workload.live() else { return };
-        let demand = workload.spec.demand();
-        self.nodes.update(live.node_id, |n| {
-            n.usage.cpu_millis += demand.cpu_millis;
-            n.usage.memory_mib += demand.memory_mib;
-            n.usage.disk_mib += demand.disk_mib;
-            n.usage.gpus += u32::try_from(live.gpus.len()).unwrap_or(u32::MAX);
-            n.usage.workloads.insert(workload.workload_id);
-        });
+        let demand = workload.spec.node_demand();
+        for live in workload.lives() {
+            self.nodes.update(live.node_id, |n| {
+                n.usage.cpu_millis += demand.cpu_millis;
+                n.usage.memory_mib += demand.memory_mib;
+                n.usage.disk_mib += demand.disk_mib;
+                n.usage.gpus += u32::try_from(live.gpus.len()).unwrap_or(u32::MAX);
+                n.usage.workloads.insert(workload.workload_id);
+            });
+        }
     }
 
     fn index_operation(&mut self, entry: &OperationEntry) {

@@ -3,6 +3,7 @@
 use claw_tools::outcome::clip;
 
 use crate::event::Event;
+use crate::workload::Claim;
 
 /// Characters of a command.
 const COMMAND_CHARS_MAX: usize = 500;
@@ -64,6 +65,7 @@ pub fn describe_event(event: &Event) -> String {
                 exit_code.map(|c| format!(", exit code {c}")).unwrap_or_default()
             )
         }
+        Event::RoomClaimed { claim, lost_gpu_ms, .. } => describe_claim(claim.as_deref(), lost_gpu_ms),
         Event::WorkloadRequeued { why, .. } => format!("it waits for a place again ({why})"),
         Event::WorkloadEnded { state, why, .. } => format!("it is {state} ({why})"),
         Event::WorkloadAdopted { attempt, .. } => {
@@ -91,4 +93,15 @@ pub fn describe_event(event: &Event) -> String {
         }
         Event::MassLossCleared { silent, total } => format!("{silent} of {total} nodes silent: back to normal"),
     }
+}
+
+fn describe_claim(claim: Option<&Claim>, lost_gpu_ms: &[u64]) -> String {
+    let Some(claim) = claim else {
+        return "the room that was made for it is not there".into();
+    };
+    if claim.victims.is_empty() {
+        return format!("it has waited long: what becomes free on {} node(s) is kept for it", claim.places.len());
+    }
+    let lost_s = lost_gpu_ms.iter().sum::<u64>() / 1_000;
+    format!("{} less important workload(s) are stopped for it, losing {lost_s} GPU seconds", claim.victims.len())
 }

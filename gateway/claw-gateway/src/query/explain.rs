@@ -13,7 +13,8 @@ use serde_json::json;
 
 use super::works::workload_row;
 use crate::Cluster;
-use crate::scheduler::{Decision, decide};
+use crate::preemption;
+use crate::scheduler::{Decision, decide_as, decide_for};
 use crate::workload::WorkloadEntry;
 
 /// Most remedies that are offered.
@@ -25,7 +26,7 @@ const TRIED_MAX: usize = 64;
 pub fn explain(cluster: &Cluster, text: &str) -> Result<WorkloadExplanation, Refusal> {
     let w = cluster.resolve_workload(text)?;
     let pending = w.state == WorkloadState::Pending;
-    let placement = if pending { Some(report_now(cluster, &w.spec)) } else { w.report.as_deref().cloned() };
+    let placement = if pending { Some(report_now(cluster, w)) } else { w.report.as_deref().cloned() };
     let queue_position = if pending {
         cluster.workloads.queue().position(|id| id == w.workload_id).and_then(|p| u32::try_from(p + 1).ok())
     } else {
@@ -34,7 +35,8 @@ pub fn explain(cluster: &Cluster, text: &str) -> Result<WorkloadExplanation, Ref
     let blockers = if pending { blockers(cluster, w) } else { Vec::new() };
     let would_start_if = if pending { remedies(cluster, w, &blockers) } else { Vec::new() };
     let row = workload_row(cluster, w);
-    let summary = summary(w, row.reason, placement.as_ref().map(|p| p.summary.as_str()), would_start_if.first());
+    let mut summary = summary(w, row.reason, placement.as_ref().map(|p| p.summary.as_str()), would_start_if.first());
+    summary.push_str(&makes_room(cluster, w));
     let history = w.attempts.iter().rev().map(|a| line(cluster, a)).collect();
     let next = would_start_if.iter().map(|r| r.call.clone()).take(3).collect();
     Ok(WorkloadExplanation {
@@ -49,8 +51,8 @@ pub fn explain(cluster: &Cluster, text: &str) -> Result<WorkloadExplanation, Ref
     })
 }
 
-fn report_now(cluster: &Cluster, spec: &ValidSpec) -> claw_tools::workloads::PlacementReport {
-    match decide(cluster, spec) {
+fn report_now(cluster: &Cluster, w: &WorkloadEntry) -> claw_tools::workloads::PlacementReport {
+    match decide_for(cluster, w) {
         Decision::Place { report, .. } | Decision::Wait { report } => (*report).clone(),
     }
 }
@@ -74,6 +76,26 @@ fn summary(
         }
         _ => text,
     }
+}
+
+/// Who leaves for it, or for whom it leaves.
+fn makes_room(cluster: &Cluster, w: &WorkloadEntry) -> String {
+    let name = |id: &WorkloadId| {
+        cluster.workloads.get(*id).map(|w| format!("{} of {} (priority {})", w.name, w.submitted_by, w.spec.priority()))
+    };
+    if let Some(claim) = w.claim.as_ref().filter(|claim| claim.victims.is_empty()) {
+        let nodes = claim.places.iter().filter_map(|p| cluster.nodes.get(p.node_id)).map(|n| n.name.clone()).take(5);
+        return format!(
+            ". It has waited long: what becomes free on {} is kept for it",
+            nodes.collect::<Vec<_>>().join(", ")
+        );
+    }
+    if let Some(claim) = &w.claim {
+        let victims: Vec<String> = claim.victims.iter().filter_map(name).take(5).collect();
+        return format!(". Less important work is told to end and leaves room for it: {}", victims.join(", "));
+    }
+    let leaves_for = cluster.workloads.leaves_for(w.workload_id).and_then(|other| name(&other.workload_id));
+    leaves_for.map_or_else(String::new, |other| format!(". It makes room for {other}, and goes back into the queue"))
 }
 
 fn line(cluster: &Cluster, a: &crate::workload::AttemptEntry) -> String {
@@ -118,8 +140,8 @@ fn blockers(cluster: &Cluster, w: &WorkloadEntry) -> Vec<Blocker> {
     blockers
 }
 
-fn starts(cluster: &Cluster, spec: &ValidSpec) -> bool {
-    matches!(decide(cluster, spec), Decision::Place { .. })
+fn starts(cluster: &Cluster, spec: &ValidSpec, w: &WorkloadEntry) -> bool {
+    matches!(decide_as(cluster, spec, Some(w)), Decision::Place { .. })
 }
 
 fn remedies(cluster: &Cluster, w: &WorkloadEntry, blockers: &[Blocker]) -> Vec<Remedy> {
@@ -133,7 +155,7 @@ fn remedies(cluster: &Cluster, w: &WorkloadEntry, blockers: &[Blocker]) -> Vec<R
     for n in cluster.nodes.iter().filter(|n| n.schedulable != Schedulable::Active) {
         let mut fork = cluster.clone();
         fork.nodes.update(n.node_id, |n| n.schedulable = Schedulable::Active);
-        if starts(&fork, &w.spec) {
+        if starts(&fork, &w.spec, w) {
             let tool = if n.schedulable == Schedulable::Cordoned { "node_uncordon" } else { "node_undrain" };
             offer(format!("{} takes work again", n.name), tool, json!({ "node": n.name }));
         }
@@ -141,7 +163,7 @@ fn remedies(cluster: &Cluster, w: &WorkloadEntry, blockers: &[Blocker]) -> Vec<R
     // It could ask for less.
     for (change, spec) in smaller(w.spec.spec()) {
         if let Ok(valid) = ValidSpec::parse(spec.clone())
-            && starts(cluster, &valid)
+            && starts(cluster, &valid, w)
         {
             let mut spec = spec;
             spec.name = None;
@@ -151,8 +173,8 @@ fn remedies(cluster: &Cluster, w: &WorkloadEntry, blockers: &[Blocker]) -> Vec<R
     // One of those that hold what it needs could end.
     for b in blockers.iter().take(TRIED_MAX) {
         let mut fork = cluster.clone();
-        free(&mut fork, b.workload_id);
-        if starts(&fork, &w.spec) {
+        preemption::free(&mut fork, b.workload_id);
+        if starts(&fork, &w.spec, w) {
             offer(
                 format!("{} of {} ended ({} on {})", b.name, b.owner, crate::query::gpus(b.gpus), b.node),
                 "workload_stop",
@@ -161,23 +183,6 @@ fn remedies(cluster: &Cluster, w: &WorkloadEntry, blockers: &[Blocker]) -> Vec<R
         }
     }
     remedies
-}
-
-/// Takes an attempt out of a fork, as if it had ended.
-fn free(fork: &mut Cluster, id: WorkloadId) {
-    let Some(w) = fork.workloads.get(id).cloned() else {
-        return;
-    };
-    let Some(live) = w.live() else { return };
-    let (demand, n) = (w.spec.demand().clone(), u32::try_from(live.gpus.len()).unwrap_or(u32::MAX));
-    fork.nodes.update(live.node_id, |node| {
-        node.usage.cpu_millis = node.usage.cpu_millis.saturating_sub(demand.cpu_millis);
-        node.usage.memory_mib = node.usage.memory_mib.saturating_sub(demand.memory_mib);
-        node.usage.disk_mib = node.usage.disk_mib.saturating_sub(demand.disk_mib);
-        node.usage.gpus = node.usage.gpus.saturating_sub(n);
-        node.usage.workloads.remove(&id);
-    });
-    fork.workloads.forget(id);
 }
 
 /// The same wish with one constraint less or fewer GPUs.

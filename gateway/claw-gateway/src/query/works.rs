@@ -13,6 +13,9 @@ use super::page::{Asked, page};
 use crate::Cluster;
 use crate::workload::{AttemptEntry, WorkloadEntry};
 
+/// How many nodes of one workload a row names.
+const NODES_SHOWN: usize = 16;
+
 fn node_name(cluster: &Cluster, id: claw_proto::ids::NodeId) -> String {
     cluster.nodes.get(id).map_or_else(|| id.to_string(), |n| n.name.clone())
 }
@@ -20,8 +23,10 @@ fn node_name(cluster: &Cluster, id: claw_proto::ids::NodeId) -> String {
 /// One workload, in a row. While its node is unreachable its state is the last
 /// one known, and the reason says so.
 pub fn workload_row(cluster: &Cluster, w: &WorkloadEntry) -> WorkloadRow {
-    let live = w.live();
-    let cut_off = live.and_then(|a| cluster.nodes.get(a.node_id)).is_some_and(|n| n.link == NodeLink::Unreachable);
+    let unreachable = |a: &AttemptEntry| cluster.nodes.get(a.node_id).is_some_and(|n| n.link == NodeLink::Unreachable);
+    let cut_off = w.lives().any(unreachable);
+    let shown: Vec<&AttemptEntry> = w.latest().iter().filter(|a| a.live || w.state.is_final()).collect();
+    let names = || shown.iter().map(|a| node_name(cluster, a.node_id));
     WorkloadRow {
         workload_id: w.workload_id,
         name: w.name.clone(),
@@ -29,10 +34,11 @@ pub fn workload_row(cluster: &Cluster, w: &WorkloadEntry) -> WorkloadRow {
         reason: if cut_off { WorkloadReason::NodeUnreachable } else { w.reason },
         since: w.since,
         what: super::what(w.spec.spec()),
-        node: w.attempts.last().filter(|a| a.live || w.state.is_final()).map(|a| node_name(cluster, a.node_id)),
-        gpus: live.map_or(0, |a| u32::try_from(a.gpus.len()).unwrap_or(u32::MAX)),
-        attempt: w.attempt(),
-        exit_code: w.attempts.last().and_then(|a| a.exit_code),
+        node: names().next(),
+        nodes: if shown.len() > 1 { names().take(NODES_SHOWN).collect() } else { Vec::new() },
+        gpus: u32::try_from(w.lives().map(|a| a.gpus.len()).sum::<usize>()).unwrap_or(u32::MAX),
+        attempt: w.main_attempt(),
+        exit_code: w.verdict().and_then(|a| a.exit_code),
         simulated: w.simulated(),
         revision: w.revision,
     }
@@ -45,7 +51,7 @@ pub fn workload_list(cluster: &Cluster, p: &WorkloadListParams) -> Result<Worklo
         .workloads
         .iter()
         .filter(|w| p.states.is_empty() || p.states.contains(&w.state))
-        .filter(|w| only.is_none_or(|id| w.live().is_some_and(|a| a.node_id == id)))
+        .filter(|w| only.is_none_or(|id| w.live_on(id).is_some()))
         .filter(|w| p.labels.iter().all(|(k, v)| w.spec.spec().labels.get(k) == Some(v)))
         .filter(|w| p.filter.as_deref().is_none_or(|f| w.name.contains(f)))
         .filter(|w| p.since_revision.is_none_or(|r| w.revision > r))
@@ -73,6 +79,7 @@ pub fn workload_list(cluster: &Cluster, p: &WorkloadListParams) -> Result<Worklo
 fn attempt_view(cluster: &Cluster, a: &AttemptEntry) -> AttemptView {
     AttemptView {
         attempt: a.attempt,
+        node_rank: a.part.map(|part| part.node_rank),
         node_id: a.node_id,
         node: node_name(cluster, a.node_id),
         gpus: a.gpus.clone(),

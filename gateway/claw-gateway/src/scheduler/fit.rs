@@ -12,11 +12,17 @@ use claw_tools::workloads::PlacementReason as R;
 use super::{Candidate, Rejection, Score, runtime_for, spreads};
 use crate::Cluster;
 use crate::registry::NodeEntry;
+use crate::workload::WorkloadEntry;
 
 type Check = Result<(), (R, String)>;
 
 /// The node as a candidate, or the most severe reason why not.
-pub(super) fn check(cluster: &Cluster, node: &Arc<NodeEntry>, spec: &ValidSpec) -> Result<Candidate, Rejection> {
+pub(super) fn check(
+    cluster: &Cluster,
+    node: &Arc<NodeEntry>,
+    spec: &ValidSpec,
+    asker: Option<&WorkloadEntry>,
+) -> Result<Candidate, Rejection> {
     let reject = |(reason, detail): (R, String)| Rejection { name: node.name.clone(), reason, detail };
     let Some(capabilities) = node.capabilities.as_ref() else {
         return Err(reject((R::NodeUnreachable, "enrolled, never connected".into())));
@@ -26,7 +32,7 @@ pub(super) fn check(cluster: &Cluster, node: &Arc<NodeEntry>, spec: &ValidSpec) 
     let Some(runtime) = runtime_for(node, spec) else {
         return Err(reject((R::RuntimeMissing, runtime_detail(capabilities, spec))));
     };
-    let demand = spec.demand();
+    let demand = spec.node_demand();
     let fitting: Vec<&GpuInfo> = fitting_gpus(cluster, node, capabilities, demand).map_err(reject)?;
     host_size(capabilities, demand).map_err(reject)?;
     if node.link != NodeLink::Online {
@@ -35,13 +41,14 @@ pub(super) fn check(cluster: &Cluster, node: &Arc<NodeEntry>, spec: &ValidSpec) 
     if node.schedulable != Schedulable::Active {
         return Err(reject((R::NodeUnschedulable, node.schedulable.to_string())));
     }
-    let free = free_gpus(cluster, node, &fitting, demand).map_err(reject)?;
-    host_free(node, capabilities, demand).map_err(reject)?;
+    let free = free_gpus(cluster, node, &fitting, demand, asker).map_err(reject)?;
+    host_free(cluster, node, capabilities, demand, asker).map_err(reject)?;
     let chosen = choose(&free, demand).map_err(reject)?;
     let score = score(node, capabilities, spec, runtime, &free, &chosen);
     let island = common_island(&chosen);
     let gpus = chosen.iter().map(|g| g.uuid.clone()).collect();
-    Ok(Candidate { node: Arc::clone(node), gpus, island, runtime, score })
+    let model = chosen.first().map(|g| g.model.clone());
+    Ok(Candidate { node: Arc::clone(node), gpus, island, model, runtime, score })
 }
 
 fn selected(node: &NodeEntry, spec: &ValidSpec) -> Check {
@@ -161,6 +168,7 @@ fn free_gpus<'a>(
     node: &NodeEntry,
     fitting: &[&'a GpuInfo],
     demand: &Demand,
+    asker: Option<&WorkloadEntry>,
 ) -> Result<Vec<&'a GpuInfo>, (R, String)> {
     let wanted = demand.gpus as usize;
     let healthy: Vec<&GpuInfo> = fitting.iter().copied().filter(|g| g.health == GpuHealth::Healthy).collect();
@@ -170,6 +178,17 @@ fn free_gpus<'a>(
     let free: Vec<&GpuInfo> = healthy.into_iter().filter(|g| cluster.workloads.holder(&g.uuid).is_none()).collect();
     if free.len() < wanted {
         return Err((R::GpuBusy, format!("wanted {wanted}, free {} of {}", free.len(), node.whole_gpus().count())));
+    }
+    let n_free = free.len();
+    let is_mine = |g: &&GpuInfo| !cluster.workloads.claimants(&g.uuid).any(|claimant| binds(claimant, asker));
+    let free: Vec<&GpuInfo> =
+        if cluster.workloads.has_claims() { free.into_iter().filter(is_mine).collect() } else { free };
+    if free.len() < wanted {
+        let claimed = n_free - free.len();
+        return Err((
+            R::RoomClaimed,
+            format!("wanted {wanted}, free {n_free}, of which {claimed} wait for work before it"),
+        ));
     }
     if demand.nvlink && wanted > 1 {
         let largest = islands(&free).values().map(Vec::len).max().unwrap_or(0);
@@ -183,7 +202,40 @@ fn free_gpus<'a>(
     Ok(free)
 }
 
-fn host_free(node: &NodeEntry, capabilities: &NodeCapabilities, demand: &Demand) -> Check {
+/// A claim keeps out whoever stands behind it in the queue.
+fn binds(claimant: &WorkloadEntry, asker: Option<&WorkloadEntry>) -> bool {
+    asker.is_none_or(|asker| claimant.workload_id != asker.workload_id && claimant.outranks(asker))
+}
+
+fn host_free(
+    cluster: &Cluster,
+    node: &NodeEntry,
+    capabilities: &NodeCapabilities,
+    demand: &Demand,
+    asker: Option<&WorkloadEntry>,
+) -> Check {
+    let claims: Vec<&Demand> = cluster
+        .workloads
+        .claimants_on(node.node_id)
+        .filter(|claimant| binds(claimant, asker))
+        .map(|claimant| claimant.spec.node_demand())
+        .collect();
+    host_room(node, capabilities, demand)?;
+    // What is being made free is still in use, so a claim counts only against what is free beyond it.
+    let short = |total: u64, used: u64, of: fn(&Demand) -> u64| {
+        let claimed: u64 = claims.iter().map(|claim| of(claim)).sum();
+        claimed > 0 && total.saturating_sub(used) < claimed + of(demand)
+    };
+    if short(capabilities.cpu_millis, node.usage.cpu_millis, |d| d.cpu_millis)
+        || short(capabilities.memory_mib, node.usage.memory_mib, |d| d.memory_mib)
+        || short(capabilities.disk_mib, node.usage.disk_mib, |d| d.disk_mib)
+    {
+        return Err((R::RoomClaimed, format!("{} workload(s) before it wait for room there", claims.len())));
+    }
+    Ok(())
+}
+
+fn host_room(node: &NodeEntry, capabilities: &NodeCapabilities, demand: &Demand) -> Check {
     let cpu = capabilities.cpu_millis.saturating_sub(node.usage.cpu_millis);
     if cpu < demand.cpu_millis {
         return Err((R::CpuBusy, format!("wanted {} millicores, free {cpu}", demand.cpu_millis)));
@@ -251,7 +303,7 @@ fn score(
     free: &[&GpuInfo],
     chosen: &[&GpuInfo],
 ) -> Score {
-    let demand = spec.demand();
+    let demand = spec.node_demand();
     let n_free = u32::try_from(free.len()).unwrap_or(u32::MAX);
     let touched = free.iter().filter(|g| chosen.iter().any(|c| c.nvlink_island == g.nvlink_island)).count();
     let left = |total: u64, used: u64, wanted: u64| total.saturating_sub(used + wanted) * 1000 / total.max(1);

@@ -18,13 +18,7 @@ pub(super) fn build(
 ) -> PlacementReport {
     let rejected = group(rejections);
     let waiting_helps = rejections.iter().any(|r| r.reason.is_transient());
-    let chosen = candidates.first().map(|best| ChosenPlace {
-        node_id: best.node.node_id,
-        node: best.node.name.clone(),
-        gpus: best.gpus.clone(),
-        nvlink_island: best.island,
-        why: why(best, candidates.len(), spec),
-    });
+    let chosen = candidates.first().map(|best| chosen(best, why(best, candidates.len(), spec)));
     let runner_up = match candidates {
         [best, second, ..] => Some(RunnerUp { node: second.node.name.clone(), why_not: why_not(best, second) }),
         _ => None,
@@ -43,22 +37,41 @@ pub(super) fn build(
     }
 }
 
+pub(super) fn chosen(best: &Candidate, why: String) -> ChosenPlace {
+    ChosenPlace {
+        node_id: best.node.node_id,
+        node: best.node.name.clone(),
+        gpus: best.gpus.clone(),
+        nvlink_island: best.island,
+        others: Vec::new(),
+        why,
+    }
+}
+
 fn nowhere(considered: usize, rejected: &[RejectedNodes], waiting_helps: bool) -> String {
     if considered == 0 {
         return "the fleet has no nodes; enroll one with node_token_create".into();
     }
-    let why: Vec<String> =
-        rejected.iter().map(|r| format!("{} on {} ({})", r.reason, count(r.count), r.detail)).collect();
-    let outlook =
-        if waiting_helps { "it waits for room" } else { "waiting will not help: the fleet or the spec has to change" };
-    format!("no node can take it now: {}; {outlook}", why.join("; "))
+    format!("no node can take it now: {}; {}", reasons(rejected), outlook(waiting_helps))
 }
 
-fn count(n: u32) -> String {
+/// Why nodes were not taken, and on how many.
+pub(super) fn reasons(rejected: &[RejectedNodes]) -> String {
+    let why: Vec<String> =
+        rejected.iter().map(|r| format!("{} on {} ({})", r.reason, count(r.count), r.detail)).collect();
+    why.join("; ")
+}
+
+/// Whether waiting helps, in words.
+pub(super) const fn outlook(waiting_helps: bool) -> &'static str {
+    if waiting_helps { "it waits for room" } else { "waiting will not help: the fleet or the spec has to change" }
+}
+
+pub(super) fn count(n: u32) -> String {
     if n == 1 { "1 node".into() } else { format!("{n} nodes") }
 }
 
-fn group(rejections: &[Rejection]) -> Vec<RejectedNodes> {
+pub(super) fn group(rejections: &[Rejection]) -> Vec<RejectedNodes> {
     let mut groups: BTreeMap<PlacementReason, RejectedNodes> = BTreeMap::new();
     for r in rejections {
         let entry = groups.entry(r.reason).or_insert_with(|| RejectedNodes {

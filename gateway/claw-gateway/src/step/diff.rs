@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use crate::Cluster;
 use crate::cluster::{ExecEntry, SecretEntry};
 use crate::registry::NodeEntry;
-use crate::workload::{Desired, WorkloadEntry};
+use crate::workload::{AttemptEntry, Desired, WorkloadEntry};
 
 /// Desired state before against after. Unchanged parts are shared and cost nothing.
 pub(super) fn diff(before: &Cluster, after: &Cluster) -> Vec<Change> {
@@ -72,7 +72,7 @@ pub(super) fn evicted(before: &Cluster, after: &Cluster) -> BTreeSet<WorkloadId>
         let loses = new.is_none_or(|w| {
             (w.desired != Desired::Run && w.desired != old.desired)
                 || w.state.is_final()
-                || (old.live().is_some() && w.live().map(|a| a.attempt) != old.live().map(|a| a.attempt))
+                || (old.live().is_some() && w.live().map(AttemptEntry::first) != old.live().map(AttemptEntry::first))
         });
         if loses {
             evicted.insert(old.workload_id);
@@ -91,24 +91,26 @@ type Fields = (String, Vec<(&'static str, String)>);
 
 fn workload_fields(cluster: &Cluster, w: &WorkloadEntry) -> Fields {
     let place = match (w.live(), w.desired) {
-        (Some(_), Desired::Move) => "to be moved".to_owned(),
-        (Some(a), Desired::Run | Desired::Stop) => {
-            let node = cluster.nodes.get(a.node_id).map_or_else(|| a.node_id.to_string(), |n| n.name.clone());
-            let gpus: Vec<String> = a.gpus.iter().map(ToString::to_string).collect();
-            if gpus.is_empty() { node } else { format!("{node} [{}]", gpus.join(" ")) }
-        }
+        (Some(_), Desired::Move | Desired::Regroup) => "to be moved".to_owned(),
+        (Some(_), Desired::Run | Desired::Stop) => w.lives().map(|a| place(cluster, a)).collect::<Vec<_>>().join(", "),
         (None, _) if w.state.is_final() => String::new(),
         (None, _) => "queue".to_owned(),
     };
     let wanted = match w.desired {
         _ if w.state.is_final() => "ended",
-        Desired::Run | Desired::Move => "run",
+        Desired::Run | Desired::Move | Desired::Regroup => "run",
         Desired::Stop => "stop",
     };
     (
         w.workload_id.to_string(),
         vec![("name", w.name.clone()), ("place", place), ("what", what(w)), ("wanted", wanted.to_owned())],
     )
+}
+
+fn place(cluster: &Cluster, a: &AttemptEntry) -> String {
+    let node = cluster.nodes.get(a.node_id).map_or_else(|| a.node_id.to_string(), |n| n.name.clone());
+    let gpus: Vec<String> = a.gpus.iter().map(ToString::to_string).collect();
+    if gpus.is_empty() { node } else { format!("{node} [{}]", gpus.join(" ")) }
 }
 
 fn what(w: &WorkloadEntry) -> String {

@@ -5,23 +5,26 @@ use std::sync::Arc;
 
 use claw_proto::ids::{Attempt, NodeId, WorkloadId};
 use claw_proto::limits::{LEASE_DRIFT_PERMILLE, LEASE_MARGIN_MS};
+use claw_proto::message::StatusCause;
 use claw_proto::spec::{OnPartition, RestartPolicy};
 use claw_proto::time::Timestamp;
 use claw_proto::validation::ValidSpec;
 use claw_tools::nodes::{NodeLink, Schedulable};
 use claw_tools::operations::OperationState;
-use claw_tools::workloads::{WorkloadReason, WorkloadState};
+use claw_tools::workloads::{PlacementReport, WorkloadReason, WorkloadState};
 
 use super::Report;
+use super::perform::stop_workload;
 use super::work::Work;
 use crate::Cluster;
 use crate::cluster::{ExecEntry, PlanEntry};
 use crate::command::Operation;
 use crate::effect::Effect;
 use crate::event::{Event, Goal};
+use crate::preemption;
 use crate::registry::NodeEntry;
-use crate::scheduler::{self, Decision as Placing};
-use crate::workload::{AttemptEntry, Desired, WorkloadEntry};
+use crate::scheduler::{self, Decision as Placing, Place};
+use crate::workload::{AttemptEntry, Desired, Part, WorkloadEntry};
 
 /// How often an infrastructure loss may start a workload again.
 const INFRA_ATTEMPTS_MAX: u32 = 100;
@@ -46,6 +49,7 @@ pub(super) fn settle(work: &mut Work<'_>) {
         notice_drained(work);
         let queue = work.state.workloads.queue().collect();
         schedule(work, queue);
+        reserve(work);
         work.room_changed = false;
     } else {
         schedule(work, submitted);
@@ -66,14 +70,16 @@ pub(super) fn tick(work: &mut Work<'_>) -> Report {
             .get(id)
             .is_some_and(|w| w.reason == WorkloadReason::NotBefore && w.not_before.is_none_or(|t| t <= now))
     });
-    work.room_changed |= opened;
+    work.room_changed |= opened || preemption::may_ripen(&work.state);
+    reserve(work);
     prune(work);
     Report::Done
 }
 
 /// Tries the queue in order; the same shape is tried once.
 fn schedule(work: &mut Work<'_>, queue: Vec<WorkloadId>) {
-    let mut hopeless: Vec<(Arc<ValidSpec>, Placing)> = Vec::new();
+    // With the highest priority for which no room could be made.
+    let mut hopeless: Vec<(Arc<ValidSpec>, Placing, Option<u32>)> = Vec::new();
     for id in queue {
         let Some(entry) = work.state.workloads.get(id).cloned() else {
             continue;
@@ -85,35 +91,97 @@ fn schedule(work: &mut Work<'_>, queue: Vec<WorkloadId>) {
             wait(work, &entry, WorkloadReason::NotBefore, None);
             continue;
         }
-        let known = hopeless.iter().find(|(spec, _)| scheduler::same_shape(spec, &entry.spec)).map(|(_, d)| d.clone());
-        let decision = known.unwrap_or_else(|| scheduler::decide(&work.state, &entry.spec));
+        let same = |(spec, ..): &&(Arc<ValidSpec>, Placing, Option<u32>)| scheduler::same_shape(spec, &entry.spec);
+        let known = hopeless.iter().find(same).map(|(_, d, priority)| (d.clone(), *priority));
+        let (decision, in_vain) = known.unwrap_or_else(|| (scheduler::decide_for(&work.state, &entry), None));
         match decision {
-            Placing::Place { node_id, gpus, runtime, report } => {
-                let attempt = Attempt(entry.attempt().0 + 1);
-                work.emit(Event::WorkloadPlaced { workload_id: id, attempt, node_id, gpus, runtime, report });
-                let generation =
-                    work.state.nodes.get(node_id).map(|n| n.generation(work.state.epoch)).unwrap_or_default();
-                work.effect(Effect::StartWorkload { node_id, workload_id: id, attempt, generation });
-            }
+            Placing::Place { places, report } => place(work, &entry, places, &report),
             Placing::Wait { ref report } => {
                 let why = if report.waiting_helps || work.state.nodes.is_empty() {
                     WorkloadReason::NoRoom
                 } else {
                     WorkloadReason::NoSuitableNode
                 };
-                wait(work, &entry, why, Some(Arc::clone(report)));
-                hopeless.push((Arc::clone(&entry.spec), decision));
+                let priority = entry.spec.priority().value();
+                if in_vain.is_some_and(|tried| tried >= priority) || !make_room(work, &entry) {
+                    wait(work, &entry, why, Some(Arc::clone(report)));
+                    hopeless.push((Arc::clone(&entry.spec), decision, Some(priority)));
+                }
             }
         }
     }
 }
 
-fn wait(
-    work: &mut Work<'_>,
-    entry: &WorkloadEntry,
-    why: WorkloadReason,
-    report: Option<Arc<claw_tools::workloads::PlacementReport>>,
-) {
+/// Stops less important work for it, if that makes all of its place; or keeps
+/// the room that is being made already.
+fn make_room(work: &mut Work<'_>, entry: &WorkloadEntry) -> bool {
+    if let Some(claim) = &entry.claim {
+        let leaves = |id: &WorkloadId| work.state.workloads.get(*id).is_some_and(|w| w.live().is_some());
+        if claim.victims.iter().any(leaves) {
+            return true;
+        }
+        if !claim.victims.is_empty() {
+            // They have left, and still it does not fit: a node went away, or somebody before it came.
+            give_up_claim(work, entry.workload_id);
+        }
+    }
+    let Some((claim, victims)) = preemption::plan(&work.state, entry, work.now()) else {
+        return work.state.workloads.get(entry.workload_id).is_some_and(|w| w.claim.is_some());
+    };
+    let lost_gpu_ms = victims.iter().map(|victim| victim.lost_gpu_ms).collect();
+    let workload_id = entry.workload_id;
+    work.emit(Event::RoomClaimed { workload_id, claim: Some(Arc::new(claim)), lost_gpu_ms });
+    for victim in victims {
+        let Some(w) = work.state.workloads.get(victim.workload_id).cloned() else {
+            continue;
+        };
+        stop_workload(work, victim.workload_id, w.spec.grace_s(), WorkloadReason::Preempted, true);
+    }
+    true
+}
+
+fn give_up_claim(work: &mut Work<'_>, workload_id: WorkloadId) {
+    work.emit(Event::RoomClaimed { workload_id, claim: None, lost_gpu_ms: Vec::new() });
+}
+
+/// The first of the queue that has waited long keeps what becomes free next; one at a time.
+fn reserve(work: &mut Work<'_>) {
+    let (now, after_ms) = (work.now(), work.state.policy.reserve_after_ms);
+    if let Some(kept) = work.state.workloads.reserved().cloned() {
+        let stands = kept.claim.as_ref().is_some_and(|claim| scheduler::reserve::stands(&work.state, claim));
+        if stands {
+            return;
+        }
+        give_up_claim(work, kept.workload_id);
+    }
+    let waits_long = |w: &&Arc<WorkloadEntry>| {
+        w.reason == WorkloadReason::NoRoom && w.claim.is_none() && now.ms_since(w.since) >= after_ms
+    };
+    let entries = work.state.workloads.queue().filter_map(|id| work.state.workloads.get(id));
+    let Some(entry) = entries.into_iter().find(waits_long).cloned() else {
+        return;
+    };
+    if let Some(claim) = scheduler::reserve::plan(&work.state, &entry, now) {
+        let claim = Some(Arc::new(claim));
+        work.emit(Event::RoomClaimed { workload_id: entry.workload_id, claim, lost_gpu_ms: Vec::new() });
+    }
+}
+
+/// All parts at once: the events of one command are journaled together or not at all.
+fn place(work: &mut Work<'_>, entry: &WorkloadEntry, places: Vec<Place>, report: &Arc<PlacementReport>) {
+    let (workload_id, first) = (entry.workload_id, Attempt(entry.attempt().0 + 1));
+    let n_nodes = u32::try_from(places.len()).unwrap_or(u32::MAX);
+    for (node_rank, Place { node_id, gpus, runtime }) in (0..).zip(places) {
+        let attempt = Attempt(first.0 + node_rank);
+        let part = (n_nodes > 1).then_some(Part { node_rank, n_nodes, first });
+        let report = Arc::clone(report);
+        work.emit(Event::WorkloadPlaced { workload_id, attempt, node_id, gpus, runtime, part, report });
+        let generation = work.state.nodes.get(node_id).map(|n| n.generation(work.state.epoch)).unwrap_or_default();
+        work.effect(Effect::StartWorkload { node_id, workload_id, attempt, generation });
+    }
+}
+
+fn wait(work: &mut Work<'_>, entry: &WorkloadEntry, why: WorkloadReason, report: Option<Arc<PlacementReport>>) {
     // Only a change of reason is an event: the numbers are asked for with `workload_explain`.
     if entry.reason != why {
         work.emit(Event::WorkloadWaits { workload_id: entry.workload_id, why, report });
@@ -163,21 +231,21 @@ fn expire_leases(work: &mut Work<'_>) {
                 continue;
             };
             if partition_lease_end(&work.state, node, w).is_some_and(|end| end <= now) {
-                lost.push(*id);
+                lost.push((*id, node.node_id));
             }
         }
     }
-    for id in lost {
-        end_lost(work, id, WorkloadReason::NodeLost, "its node is unreachable and the partition lease has run out");
+    for part in lost {
+        end_lost(work, part, WorkloadReason::NodeLost, "its node is unreachable and the partition lease has run out");
     }
 }
 
-/// The attempt is over as far as the lease guarantees; what comes next depends on what is wanted.
-pub(super) fn end_lost(work: &mut Work<'_>, id: WorkloadId, why: WorkloadReason, detail: &str) {
+/// The attempt on this node is over as far as the lease guarantees; what comes next depends on what is wanted.
+pub(super) fn end_lost(work: &mut Work<'_>, (id, node_id): (WorkloadId, NodeId), why: WorkloadReason, detail: &str) {
     let Some(entry) = work.state.workloads.get(id).cloned() else {
         return;
     };
-    let Some(attempt) = entry.live().map(|a| a.attempt) else {
+    let Some(attempt) = entry.live_on(node_id).map(|a| a.attempt) else {
         return;
     };
     work.emit(Event::AttemptEnded {
@@ -193,14 +261,31 @@ pub(super) fn end_lost(work: &mut Work<'_>, id: WorkloadId, why: WorkloadReason,
     after_end(work, &entry, WorkloadState::Lost, why);
 }
 
-/// What comes after the end of an attempt.
+/// How a workload ended whose parts have all ended.
+pub(super) fn verdict(work: &Work<'_>, id: WorkloadId) -> Option<(WorkloadState, WorkloadReason)> {
+    let ended = work.state.workloads.get(id)?.verdict()?;
+    Some((ended.state, ended.reason))
+}
+
+/// What comes after the end of an attempt. While other parts of it are there,
+/// one that ended well is waited for, and one that ended badly takes them along.
 pub(super) fn after_end(work: &mut Work<'_>, entry: &WorkloadEntry, state: WorkloadState, why: WorkloadReason) {
     let id = entry.workload_id;
+    if work.state.workloads.get(id).is_some_and(|w| w.live().is_some()) {
+        if entry.desired == Desired::Run && state != WorkloadState::Completed {
+            let grace_s = entry.spec.grace_s();
+            work.emit(Event::WorkloadStopping { workload_id: id, why, grace_s, requeue: false, regroup: true });
+            work.order_stop(id, grace_s, StatusCause::StopRequested);
+        }
+        return;
+    }
+    let (state, why) = verdict(work, id).unwrap_or((state, why));
     let own_end = state == WorkloadState::Completed || by_itself(why);
     let next = match entry.desired {
         Desired::Stop => None,
-        Desired::Move if !own_end && !may_run_on(entry, why) => Some((WorkloadReason::NodeDrained, None, false)),
-        Desired::Move | Desired::Run => restart(work, entry, state, why),
+        // Drained, or preempted.
+        Desired::Move if !own_end && !may_run_on(entry, why) => Some((entry.reason, None, false)),
+        Desired::Move | Desired::Run | Desired::Regroup => restart(work, entry, state, why),
     };
     if let Some((why, not_before, counts)) = next {
         work.emit(Event::WorkloadRequeued { workload_id: id, why, not_before, counts });
@@ -238,8 +323,8 @@ fn restart(
     let explicit_never = entry.spec.spec().restart == Some(RestartPolicy::Never);
     // Runs elsewhere, unless "never" was said.
     if is_infrastructure(state, why) {
-        let tries_left =
-            !may_run_on(entry, why) && entry.attempt().0.saturating_sub(entry.restarts) < INFRA_ATTEMPTS_MAX;
+        let tries_left = !may_run_on(entry, why)
+            && (entry.attempt().0 / entry.spec.nodes()).saturating_sub(entry.restarts) < INFRA_ATTEMPTS_MAX;
         let not_before = infrastructure_pause_ms(entry).map(|pause| work.now().plus_ms(pause));
         return (!explicit_never && tries_left).then_some((why, not_before, false));
     }
@@ -261,7 +346,7 @@ fn restart(
 /// It ended by its node's doing or with its node's GPU, not by its own.
 fn is_infrastructure(state: WorkloadState, why: WorkloadReason) -> bool {
     use WorkloadReason as R;
-    state == WorkloadState::Lost || matches!(why, R::PartitionLease | R::NotOnNode | R::GpuMissing)
+    state == WorkloadState::Lost || matches!(why, R::PartitionLease | R::NotOnNode | R::GpuMissing | R::PeerFailed)
 }
 
 /// How long work that its node lost waits. The first loss moves it at once; a node
@@ -271,7 +356,10 @@ fn infrastructure_pause_ms(entry: &WorkloadEntry) -> Option<i64> {
         let ran_ms = a.started_at.zip(a.ended_at).map_or(0, |(from, to)| to.ms_since(from));
         is_infrastructure(a.state, a.reason) && ran_ms < RESTART_PAUSE_MS_MAX
     };
-    let n = entry.attempts.iter().rev().skip_while(|a| a.live).take_while(is_quick_loss).count();
+    // Before this one; parts that went with another's end are one loss with it.
+    let before = &entry.attempts[..entry.attempts.len() - entry.latest().len()];
+    let ended = before.iter().rev().filter(|a| a.reason != WorkloadReason::PeerFailed);
+    let n = ended.take_while(is_quick_loss).count();
     let doublings = u32::try_from(n).unwrap_or(u32::MAX).checked_sub(1)?;
     Some((RESTART_PAUSE_MS << doublings.min(6)).min(RESTART_PAUSE_MS_MAX))
 }

@@ -15,11 +15,6 @@ pub(super) fn check(spec: &WorkloadSpec) -> Result<(), Refusal> {
     };
     let gpu = spec.gpu.as_ref();
     not(
-        "nodes",
-        spec.nodes.is_some_and(|n| n > 1),
-        "gangs over several nodes are not built; one replica runs on one node",
-    );
-    not(
         "replicas",
         spec.replicas.is_some_and(|n| n != 1),
         "replicas come with deployments, which are not built; submit it several times",
@@ -31,8 +26,6 @@ pub(super) fn check(spec: &WorkloadSpec) -> Result<(), Refusal> {
         "shares of a GPU are not built; whole GPUs only",
     );
     not("gpu.mig_profile", gpu.is_some_and(|g| g.mig_profile.is_some()), "MIG slices are not built; whole GPUs only");
-    not("preemptible", spec.preemptible == Some(true), "preemption is not built; nothing is stopped for other work");
-    not("checkpoint_interval_s", spec.checkpoint_interval_s.is_some(), "checkpoints are not built");
     not("deadline", spec.deadline.is_some(), "the scheduler does not plan for deadlines yet");
     not("tenant", spec.tenant.is_some(), "tenants are not built");
     let on_host = runs_on_the_host(spec);

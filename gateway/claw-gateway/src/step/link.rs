@@ -148,13 +148,13 @@ fn lose_what_it_forgot(work: &mut Work<'_>, node_id: NodeId, running: &[RunningR
     let held: Vec<_> =
         work.state.nodes.get(node_id).map(|n| n.usage.workloads.iter().copied().collect()).unwrap_or_default();
     for id in held {
-        let live = work.state.workloads.get(id).and_then(|w| w.live().map(|a| a.attempt));
+        let live = work.state.workloads.get(id).and_then(|w| w.live_on(node_id).map(|a| a.attempt));
         // One that it reports as ended counts: the record of how it ended is on its way.
         let reported = running.iter().any(|r| r.workload_id == id && Some(r.attempt) == live);
         if !reported {
             end_lost(
                 work,
-                id,
+                (id, node_id),
                 WorkloadReason::NotOnNode,
                 "its node came back with an empty record store and without it",
             );
@@ -171,7 +171,7 @@ fn judge_running(work: &mut Work<'_>, node_id: NodeId, running: &[RunningReport]
             unknown.insert(report.workload_id, report.attempt);
             continue;
         };
-        let wanted = entry.live().is_some_and(|a| a.node_id == node_id && a.attempt == report.attempt);
+        let wanted = entry.live_on(node_id).is_some_and(|a| a.attempt == report.attempt);
         if !wanted {
             also_stop.push(StopOrder {
                 workload_id: report.workload_id,

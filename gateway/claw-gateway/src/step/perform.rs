@@ -62,7 +62,7 @@ pub(super) fn perform(
 
 pub(super) use node_ops::{drain, set_labels, set_schedulable, set_settings};
 pub(crate) use secret_ops::handles as secret_handles;
-pub(super) use workload_ops::stop_workload;
+pub(super) use workload_ops::{checked, stop_workload};
 
 /// Environment values may be secret or personal, and secrets are: they go to an
 /// erasable blob, the journal sees only the names.

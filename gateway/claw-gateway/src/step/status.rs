@@ -7,10 +7,10 @@ use claw_tools::refusal::{ErrorCode, Refusal};
 use claw_tools::workloads::{WorkloadReason as R, WorkloadState as S};
 
 use super::Report;
-use super::follow::after_end;
+use super::follow::{after_end, verdict};
 use super::work::Work;
 use crate::event::Event;
-use crate::workload::WorkloadEntry;
+use crate::workload::{AttemptEntry, Desired, WorkloadEntry};
 
 /// Longest detail that is kept of a record.
 const DETAIL_CHARS_MAX: usize = 500;
@@ -39,12 +39,12 @@ fn one(work: &mut Work<'_>, node_id: NodeId, record: &StatusRecord) {
     let Some(entry) = work.state.workloads.get(record.workload_id).cloned() else {
         return;
     };
-    let Some(live) = entry.live() else {
+    if entry.live().is_none() {
         return found_after_all(work, node_id, &entry, record);
-    };
-    if live.node_id != node_id || live.attempt != record.attempt {
-        return;
     }
+    let Some(live) = entry.live_on(node_id).filter(|a| a.attempt == record.attempt) else {
+        return part_found_after_all(work, node_id, &entry, record);
+    };
     if record.state.is_final() {
         ended(work, &entry, record);
     } else if record.state.rank() > rank(live.state) {
@@ -85,12 +85,16 @@ fn attempt_ended(work: &mut Work<'_>, entry: &WorkloadEntry, record: &StatusReco
         N::Pulling | N::Starting | N::Running | N::Stopping => return None,
     };
     let why = reason(record, entry);
+    let detail = match work.state.workloads.leaves_for(entry.workload_id).filter(|_| why == R::Preempted) {
+        Some(other) => format!("made room for {} (priority {})", other.name, other.spec.priority()),
+        None => clip(&record.detail, DETAIL_CHARS_MAX),
+    };
     work.emit(Event::AttemptEnded {
         workload_id: entry.workload_id,
         attempt: record.attempt,
         state,
         why,
-        detail: clip(&record.detail, DETAIL_CHARS_MAX),
+        detail,
         exit_code: record.exit_code,
         signal: record.signal,
         node_at: Some(record.at),
@@ -103,12 +107,23 @@ fn attempt_ended(work: &mut Work<'_>, entry: &WorkloadEntry, record: &StatusReco
 fn found_after_all(work: &mut Work<'_>, node_id: NodeId, entry: &WorkloadEntry, record: &StatusRecord) {
     let given_up = entry.state == S::Lost
         && entry.reason == R::NodeLost
-        && entry.attempts.last().is_some_and(|a| a.node_id == node_id && a.attempt == record.attempt);
+        && entry.latest().iter().any(|a| a.node_id == node_id && a.attempt == record.attempt);
     if given_up
         && record.state != N::Lost
-        && let Some((state, why)) = attempt_ended(work, entry, record)
+        && attempt_ended(work, entry, record).is_some()
+        && let Some((state, why)) = verdict(work, entry.workload_id)
     {
         work.emit(Event::WorkloadEnded { workload_id: entry.workload_id, state, why });
+    }
+}
+
+/// The same of one part, while others are still there: how it really ended decides what comes after them.
+fn part_found_after_all(work: &mut Work<'_>, node_id: NodeId, entry: &WorkloadEntry, record: &StatusRecord) {
+    let is_given_up = |a: &&AttemptEntry| {
+        !a.live && (a.node_id, a.attempt) == (node_id, record.attempt) && (a.state, a.reason) == (S::Lost, R::NodeLost)
+    };
+    if record.state != N::Lost && entry.latest().iter().any(|a| is_given_up(&a)) {
+        attempt_ended(work, entry, record);
     }
 }
 
@@ -119,6 +134,7 @@ fn reason(record: &StatusRecord, entry: &WorkloadEntry) -> R {
         C::Exited => R::ExitedNonZero,
         C::Signaled => R::Signaled,
         C::OutOfMemory => R::OutOfMemory,
+        C::StopRequested if entry.desired == Desired::Regroup => R::PeerFailed,
         // The gateway asked: its own reason (stop, drain) says more.
         C::StopRequested if entry.state == S::Stopping => entry.reason,
         C::StopRequested => R::StopRequested,

@@ -1,8 +1,12 @@
 //! Properties of decisions over random histories, and the stories that people rely on.
 
+mod ahead;
 mod annotations;
+mod explained;
 mod fleet;
+mod gang;
 mod inside;
+mod preempt;
 mod properties;
 mod review;
 mod stories;

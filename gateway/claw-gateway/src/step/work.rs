@@ -114,19 +114,20 @@ impl<'a> Work<'a> {
         self.operation_id = None;
     }
 
-    /// Tells a node to stop the live attempt of a workload.
+    /// Tells the nodes to stop the live attempts of a workload.
     pub(super) fn order_stop(&mut self, workload_id: WorkloadId, grace_s: u32, cause: StatusCause) {
-        let Some((attempt, node_id)) =
-            self.state.workloads.get(workload_id).and_then(|w| w.live().map(|a| (a.attempt, a.node_id)))
-        else {
+        let Some(entry) = self.state.workloads.get(workload_id).cloned() else {
             return;
         };
-        let Some(node) = self.state.nodes.get(node_id) else {
-            return;
-        };
-        let generation = node.generation(self.state.epoch);
-        let order = StopOrder { workload_id, attempt, grace_s, cause };
-        self.effect(Effect::StopWorkload { node_id, order, generation });
+        for live in entry.lives() {
+            let (node_id, attempt) = (live.node_id, live.attempt);
+            let Some(node) = self.state.nodes.get(node_id) else {
+                continue;
+            };
+            let generation = node.generation(self.state.epoch);
+            let order = StopOrder { workload_id, attempt, grace_s, cause };
+            self.effect(Effect::StopWorkload { node_id, order, generation });
+        }
     }
 
     fn note_touched(&mut self, event: &Event) {
@@ -138,11 +139,12 @@ impl<'a> Work<'a> {
                 self.touched.insert(*workload_id);
                 self.room_changed = true;
             }
-            Event::AttemptEnded { workload_id, .. } => {
+            Event::AttemptEnded { workload_id, attempt, .. } => {
                 self.touched.insert(*workload_id);
                 self.room_changed = true;
-                let node = self.state.workloads.get(*workload_id).and_then(|w| w.attempts.last().map(|a| a.node_id));
-                self.touched_nodes.extend(node);
+                let entry = self.state.workloads.get(*workload_id);
+                let ended = entry.and_then(|w| w.attempts.iter().rev().find(|a| a.attempt == *attempt));
+                self.touched_nodes.extend(ended.map(|a| a.node_id));
             }
             // It takes no room before it is placed: the others need not be tried for it.
             Event::WorkloadSubmitted { workload_id, .. } => self.submitted.push(*workload_id),

@@ -236,6 +236,13 @@ fn scale(v: &mut Validator, spec: &WorkloadSpec) {
         v.fault("nodes", FaultCode::Conflict, format!("more nodes than the {count} GPUs of one replica"))
             .with_got(nodes)
             .with_allowed(format!("1 to {count}"));
+    } else if let Some(nodes @ 1..=limits::NODES_PER_REPLICA_MAX) = spec.nodes
+        && let Some(count @ 1..) = spec.gpu.as_ref().and_then(|gpu| gpu.count)
+        && count % nodes != 0
+    {
+        v.fault("nodes", FaultCode::Conflict, format!("the {count} GPUs of one replica are not a multiple of it"))
+            .with_got(nodes)
+            .with_allowed(divisors(count));
     }
     if let Some(replicas) = spec.replicas {
         v.whole("replicas", u64::from(replicas), 1, u64::from(limits::REPLICAS_MAX));
@@ -243,6 +250,12 @@ fn scale(v: &mut Validator, spec: &WorkloadSpec) {
     if let Some(rule) = &spec.autoscale {
         autoscale(v, rule, spec.replicas);
     }
+}
+
+/// The numbers of nodes that share so many GPUs evenly.
+fn divisors(count: u32) -> String {
+    let even = (1..=count.min(limits::NODES_PER_REPLICA_MAX)).filter(|n| count % n == 0);
+    even.map(|n| n.to_string()).collect::<Vec<_>>().join(", ")
 }
 
 fn autoscale(v: &mut Validator, rule: &Autoscale, replicas: Option<u32>) {
@@ -412,6 +425,12 @@ pub(super) fn demand(spec: &WorkloadSpec) -> Demand {
         gpu_vendor: gpu.and_then(|g| g.vendor),
         nvlink: gpus > 1 && gpu.and_then(|g| g.interconnect) == Some(Interconnect::Nvlink),
     }
+}
+
+/// The share of one of its nodes.
+pub(super) fn node_demand(spec: &WorkloadSpec, demand: &Demand) -> Demand {
+    let gpus = demand.gpus / spec.nodes.unwrap_or(1).max(1);
+    Demand { gpus, nvlink: demand.nvlink && gpus > 1, ..demand.clone() }
 }
 
 /// A checked size in smaller units, rounded up (half a MiB asked for is one MiB

@@ -8,7 +8,7 @@ use super::{detail, safe};
 
 /// Columns of the rows of a list, in reading order. A row may have more; they are shown when
 /// they were asked for by `fields`, and by `--json`.
-const COLUMNS: [(&str, &[&str]); 14] = [
+const COLUMNS: [(&str, &[&str]); 19] = [
     (
         "nodes",
         &[
@@ -42,11 +42,34 @@ const COLUMNS: [(&str, &[&str]); 14] = [
             "workload_id",
         ],
     ),
+    (
+        "queue",
+        &[
+            "position",
+            "name",
+            "owner",
+            "priority",
+            "reason",
+            "what",
+            "gpus",
+            "nodes",
+            "room_from",
+            "since",
+            "workload_id",
+        ],
+    ),
+    ("moments", &["after_s", "event", "name", "nodes", "imagined", "workload_id"]),
+    ("waiting", &["name", "why", "workload_id"]),
+    ("leaves", &["name", "owner", "gpus", "node", "workload_id"]),
+    ("others", &["node_rank", "node", "gpus", "node_id"]),
     ("operations", &["at", "tool", "state", "summary", "principal", "operation_id"]),
     ("approvals", &["summary", "state", "tier", "requested_by", "expires_at", "diff_hash", "approval_id"]),
     ("events", &["seq", "at", "kind", "text", "principal", "reason"]),
     ("keys", &["principal", "role", "kind", "created_at", "expires_at", "revoked", "key_id"]),
-    ("attempts", &["attempt", "node", "state", "reason", "exit_code", "signal", "started_at", "ended_at", "detail"]),
+    (
+        "attempts",
+        &["attempt", "node_rank", "node", "state", "reason", "exit_code", "signal", "started_at", "ended_at", "detail"],
+    ),
     ("rejected", &["reason", "count", "nodes", "detail"]),
     ("blockers", &["name", "owner", "gpus", "node", "workload_id"]),
     ("would_start_if", &["change", "verified", "call"]),

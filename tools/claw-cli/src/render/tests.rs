@@ -90,6 +90,7 @@ fn an_accepted_run() {
             node: "dgx-1".into(),
             gpus: vec![GpuUuid("GPU-0".into()), GpuUuid("GPU-1".into())],
             nvlink_island: Some(0),
+            others: Vec::new(),
             why: "least room left over".into(),
         }),
         rejected: vec![RejectedNodes {

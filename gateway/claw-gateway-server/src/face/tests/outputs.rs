@@ -52,8 +52,17 @@ async fn outputs_of_all_operations_are_what_their_schema_says() {
     for tool in ["workload_get", "workload_explain", "workload_logs"] {
         c.call(tool, name.clone()).await;
     }
+    let spec = json!({ "command": ["true"], "gpu": { "count": 8 }, "nodes": 2 });
+    c.call("capacity_find", json!({ "spec": spec })).await;
+    c.call(
+        "schedule_simulate",
+        json!({ "add": [{ "spec": spec, "run_s": 60 }], "add_nodes": [{ "like": "gpu-01", "count": 1 }] }),
+    )
+    .await;
     c.call("workload_wait", json!({ "workload": "w", "states": ["placed"], "wait_s": 0 })).await;
-    for tool in ["cluster_status", "node_list", "gpu_list", "workload_list", "events_list", "operation_list"] {
+    for tool in
+        ["cluster_status", "node_list", "gpu_list", "workload_list", "queue_list", "events_list", "operation_list"]
+    {
         c.call(tool, json!({})).await;
     }
     let operation = json!({ "operation_id": run["operation_id"] });

@@ -226,7 +226,7 @@ pub(super) fn remove(work: &mut Work<'_>, node: &str) -> Result<Performed, Refus
     }
     // Its certificate is refused from now on, so nothing of it will ever be adopted.
     for id in held {
-        end_lost(work, id, WorkloadReason::NodeRemoved, "its node was removed from the fleet");
+        end_lost(work, (id, node_id), WorkloadReason::NodeRemoved, "its node was removed from the fleet");
     }
     work.emit(Event::NodeRemoved { node_id });
     work.effect(Effect::CloseLink { node_id, why: "removed from the fleet" });

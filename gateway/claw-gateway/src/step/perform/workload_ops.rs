@@ -14,6 +14,7 @@ use claw_tools::workloads::{WorkloadReason, WorkloadState};
 use serde_json::json;
 
 use super::Performed;
+use crate::Cluster;
 use crate::event::{Event, Goal, Inverse};
 use crate::step::follow::end;
 use crate::step::honored;
@@ -26,21 +27,9 @@ pub(super) fn run(
     env_handle: Option<&str>,
     assumptions: &[Assumption],
 ) -> Result<Performed, Refusal> {
-    let mut spec = spec.clone();
     let mut assumptions = assumptions.to_vec();
-    if spec.on_partition.is_none() {
-        let default = OnPartition::StopAfter(work.state.policy.default_stop_after_s);
-        spec.on_partition = Some(default);
-        assumptions.push(Assumption {
-            field: "on_partition".into(),
-            value: serde_json::to_value(default).unwrap_or_default(),
-            why: "default: a cut-off node stops it after this time, and only then may it start elsewhere".into(),
-        });
-    }
-    let valid = self::valid(spec)?;
-    honored::check(valid.spec())?;
+    let valid = checked(&work.state, spec.clone(), &mut assumptions)?;
     super::secret_ops::usable(work, valid.spec())?;
-    lease_lasts(work, valid.on_partition())?;
     let workload_id = WorkloadId::next(&mut work.ids);
     let name = name_of(work, &valid, workload_id)?;
     let (simulated_note, shown) = (String::new(), valid.spec().clone());
@@ -65,14 +54,35 @@ pub(super) fn run(
     })
 }
 
+/// The specification with its defaults, if it keeps every rule and all of it can be honored.
+pub(in crate::step) fn checked(
+    cluster: &Cluster,
+    mut spec: WorkloadSpec,
+    assumptions: &mut Vec<Assumption>,
+) -> Result<ValidSpec, Refusal> {
+    if spec.on_partition.is_none() {
+        let default = OnPartition::StopAfter(cluster.policy.default_stop_after_s);
+        spec.on_partition = Some(default);
+        assumptions.push(Assumption {
+            field: "on_partition".into(),
+            value: serde_json::to_value(default).unwrap_or_default(),
+            why: "default: a cut-off node stops it after this time, and only then may it start elsewhere".into(),
+        });
+    }
+    let valid = self::valid(spec)?;
+    honored::check(valid.spec())?;
+    lease_lasts(cluster, valid.on_partition())?;
+    Ok(valid)
+}
+
 /// The specification, or all its faults.
 pub(super) fn valid(spec: WorkloadSpec) -> Result<ValidSpec, Refusal> {
     ValidSpec::parse(spec).map_err(|error| spec_invalid(&error))
 }
 
 /// A lease that is shorter than what heartbeats renew would end without a partition.
-fn lease_lasts(work: &Work<'_>, on_partition: OnPartition) -> Result<(), Refusal> {
-    let least_s = work.state.policy.stop_after_s_min();
+fn lease_lasts(cluster: &Cluster, on_partition: OnPartition) -> Result<(), Refusal> {
+    let least_s = cluster.policy.stop_after_s_min();
     match on_partition {
         OnPartition::StopAfter(seconds) if seconds < least_s => Err(Refusal::new(
             ErrorCode::SpecInvalid,
@@ -200,6 +210,6 @@ pub(in crate::step) fn stop_workload(
         }
         return;
     }
-    work.emit(Event::WorkloadStopping { workload_id: id, why, grace_s, requeue });
+    work.emit(Event::WorkloadStopping { workload_id: id, why, grace_s, requeue, regroup: false });
     work.order_stop(id, grace_s, StatusCause::StopRequested);
 }

@@ -228,6 +228,19 @@ impl Fleet {
         self.report_as(live.node_id, id, live.attempt, state, cause, exit_code);
     }
 
+    /// One of the nodes that have it reports.
+    pub(super) fn report_part(
+        &mut self,
+        id: WorkloadId,
+        part: usize,
+        told: (NodeWorkloadState, StatusCause, Option<i32>),
+    ) {
+        let lives: Vec<_> = self.workload(id).lives().map(|a| (a.node_id, a.attempt)).collect();
+        if let Some((node_id, attempt)) = lives.get(part % lives.len().max(1)) {
+            self.report_as(*node_id, id, *attempt, told.0, told.1, told.2);
+        }
+    }
+
     pub(super) fn report_as(
         &mut self,
         node_id: NodeId,

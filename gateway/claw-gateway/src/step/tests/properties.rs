@@ -1,6 +1,6 @@
 //! S1–S7 over random histories. S1, S2, S3 and S7 are invariants that the fleet
-//! checks after every command; S4 (nothing is stopped for other work) to S6 are
-//! checked here.
+//! checks after every command; S4 (only preemptible work of a lower priority is
+//! stopped for other work, and only if that then fits) to S6 are checked here.
 
 use claw_proto::message::{NodeWorkloadState as N, StatusCause as C};
 use claw_proto::spec::{OnPartition, Priority, RestartPolicy, WorkloadSpec};
@@ -9,13 +9,13 @@ use claw_tools::workloads::WorkloadState;
 use proptest::prelude::*;
 
 use super::fleet::{Fleet, h100x8, nvlink, run_of, spec};
-use crate::scheduler::{Decision, decide};
+use crate::scheduler::{Decision, decide_for};
 use crate::{Command, Operation, invariants, step};
 
 #[derive(Debug, Clone)]
 pub(super) enum Move {
-    Submit { gpus: u32, nvlink: bool, priority: usize, keep: bool, restart: bool, apply: bool },
-    Report { pick: usize, state: usize },
+    Submit { gpus: u32, nvlink: bool, nodes: u32, priority: usize, keep: bool, restart: bool, apply: bool },
+    Report { pick: usize, part: usize, state: usize },
     Stop { pick: usize },
     Drain { node: usize },
     Undrain { node: usize },
@@ -30,9 +30,9 @@ pub(super) enum Move {
 
 pub(super) fn moves() -> impl Strategy<Value = Move> {
     prop_oneof![
-        6 => (0_u32..9, any::<bool>(), 0_usize..5, any::<bool>(), any::<bool>(), prop::bool::weighted(0.8))
-            .prop_map(|(gpus, nvlink, priority, keep, restart, apply)| Move::Submit { gpus, nvlink, priority, keep, restart, apply }),
-        8 => (any::<usize>(), 0_usize..8).prop_map(|(pick, state)| Move::Report { pick, state }),
+        6 => (0_u32..9, any::<bool>(), 1_u32..4, 0_usize..5, any::<bool>(), any::<bool>(), prop::bool::weighted(0.8))
+            .prop_map(|(gpus, nvlink, nodes, priority, keep, restart, apply)| Move::Submit { gpus: gpus * nodes, nvlink, nodes, priority, keep, restart, apply }),
+        12 => (any::<usize>(), any::<usize>(), 0_usize..8).prop_map(|(pick, part, state)| Move::Report { pick, part, state }),
         1 => any::<usize>().prop_map(|pick| Move::Stop { pick }),
         1 => (0_usize..3).prop_map(|node| Move::Drain { node }),
         1 => (0_usize..3).prop_map(|node| Move::Undrain { node }),
@@ -57,12 +57,14 @@ const STATES: [(N, C, Option<i32>); 8] = [
     (N::Lost, C::SupervisorGone, None),
 ];
 
-fn wanted(gpus: u32, linked: bool, priority: usize, keep: bool, restart: bool) -> WorkloadSpec {
+fn wanted(gpus: u32, linked: bool, nodes: u32, priority: usize, keep: bool, restart: bool) -> WorkloadSpec {
     let base = if linked { nvlink(gpus) } else { spec(gpus) };
     WorkloadSpec {
         priority: Some(Priority::ALL[priority]),
         on_partition: Some(if keep { OnPartition::Keep } else { OnPartition::StopAfter(20) }),
         restart: restart.then_some(RestartPolicy::OnFailure),
+        nodes: (nodes > 1).then_some(nodes),
+        preemptible: (priority > 2).then_some(true),
         ..base
     }
 }
@@ -80,14 +82,14 @@ pub(super) fn play(f: &mut Fleet, m: &Move) {
     let name = |node: &usize| format!("n{node}");
     let node_id = |f: &Fleet, node: &usize| f.cluster.nodes.by_name(&format!("n{node}")).map(|n| n.node_id);
     match m {
-        Move::Submit { gpus, nvlink, priority, keep, restart, apply } => {
+        Move::Submit { gpus, nvlink, nodes, priority, keep, restart, apply } => {
             let mode = if *apply { Mode::Apply } else { Mode::Plan };
-            let _ = f.operate("alice", run_of(wanted(*gpus, *nvlink, *priority, *keep, *restart)), mode, None);
+            let _ = f.operate("alice", run_of(wanted(*gpus, *nvlink, *nodes, *priority, *keep, *restart)), mode, None);
         }
-        Move::Report { pick, state } => {
+        Move::Report { pick, part, state } => {
             let (state, cause, exit) = STATES[*state];
             if let Some(id) = nth(f, *pick) {
-                f.report(id, state, cause, exit);
+                f.report_part(id, *part, (state, cause, exit));
             }
         }
         Move::Stop { pick } => {
@@ -148,7 +150,7 @@ proptest! {
         invariants::check_indexes(&f.cluster).unwrap();
     }
 
-    /// S4: a submission never stops anybody.
+    /// S4: a submission that may not preempt never stops anybody.
     #[test]
     fn s4_a_submission_takes_nothing_from_others(history in prop::collection::vec(moves(), 1..30), gpus in 0_u32..9) {
         let mut f = Fleet::with_nodes(2);
@@ -156,10 +158,38 @@ proptest! {
             play(&mut f, m);
         }
         let before: Vec<_> = f.cluster.workloads.iter().filter(|w| w.live().is_some()).map(|w| (w.workload_id, w.attempt(), w.state)).collect();
-        let _ = f.operate("mallory", run_of(wanted(gpus, false, 0, true, false)), Mode::Apply, None);
+        let _ = f.operate("mallory", run_of(wanted(gpus, false, 1, 4, true, false)), Mode::Apply, None);
         for (id, attempt, state) in before {
             let w = f.workload(id);
             prop_assert_eq!((w.attempt(), w.state), (attempt, state));
+        }
+    }
+
+    /// S4: whoever is stopped for another said so, is less important, and the other fits once they are gone.
+    #[test]
+    fn s4_preemption_takes_only_what_was_offered_and_only_if_it_helps(history in prop::collection::vec(moves(), 1..40), gpus in 1_u32..17, nodes in 1_u32..3) {
+        let mut f = Fleet::with_nodes(2);
+        for m in &history {
+            play(&mut f, m);
+        }
+        f.pass(61);
+        let before = f.cluster.clone();
+        let Ok(out) = f.operate("mallory", run_of(wanted(gpus.div_ceil(nodes) * nodes, false, nodes, 0, true, false)), Mode::Apply, None) else { return Ok(()) };
+        let id = out.workload_id.unwrap();
+        let leaves = |w: &crate::workload::WorkloadEntry| w.state == WorkloadState::Stopping;
+        let stopped: Vec<_> = f.cluster.workloads.iter().filter(|w| leaves(w) && before.workloads.get(w.workload_id).is_some_and(|w| !leaves(w))).cloned().collect();
+        let claim = f.workload(id).claim.clone();
+        let victims = claim.as_ref().map_or(&[][..], |c| &c.victims);
+        prop_assert!(stopped.iter().all(|w| w.spec.spec().preemptible == Some(true) && victims.contains(&w.workload_id)), "{:?}", stopped);
+        prop_assert_eq!(stopped.len(), victims.len());
+        for w in stopped {
+            prop_assert!(w.spec.priority().value() < Priority::Critical.value());
+            while f.workload(w.workload_id).state == WorkloadState::Stopping {
+                f.report(w.workload_id, N::Stopped, C::StopRequested, None);
+            }
+        }
+        if claim.is_some() {
+            prop_assert!(f.workload(id).live().is_some(), "they left in vain");
         }
     }
 
@@ -176,7 +206,7 @@ proptest! {
         // Whoever waits would still wait, and another tick at the same instant is silent.
         for w in a.cluster.workloads.queue().filter_map(|id| a.cluster.workloads.get(id)) {
             let held_back = w.not_before.is_some_and(|t| t > a.now);
-            let would_wait = matches!(decide(&a.cluster, &w.spec), Decision::Wait { .. });
+            let would_wait = matches!(decide_for(&a.cluster, w), Decision::Wait { .. });
             prop_assert!(held_back || would_wait, "{} could start and was left waiting", w.name);
         }
         a.system(Command::Tick);

@@ -1,0 +1,128 @@
+//! What the scheduler does for people, through a real gateway and real nodes:
+//! a workload over four nodes, and room for more important work.
+
+use anyhow::{Context as _, Result, ensure};
+use claw_e2e_tests::fleet::{Fleet, H100_NODE};
+use claw_e2e_tests::session::Session;
+use clawnode::runtime::execution_log::ExecutionEvent;
+use serde_json::{Value, json};
+
+use crate::support::{PATIENCE, executions, on_fleet, run_of, text};
+
+/// Nobody need run long before it can be asked to leave.
+const SETTINGS: &[&str] = &["preemption.min_run_s=0"];
+/// Nodes of the fleet.
+const NODES: [&str; 4] = ["n1", "n2", "n3", "n4"];
+
+async fn racks(fleet: &mut Fleet) -> Result<()> {
+    for name in NODES {
+        fleet.add_node(name, H100_NODE).await?;
+        let labels = json!({ "node": name, "set": { "zone": "z", "rack": "r" } });
+        fleet.admin.call("node_label", labels).await?;
+    }
+    Ok(())
+}
+
+/// Simulated training that runs until it is told to end.
+fn training(name: &str, nodes: u32, gpus: u32, more: &Value) -> Value {
+    let mut spec = json!({
+        "name": name, "runtime": "sim", "command": ["train"], "nodes": nodes, "gpu": { "count": gpus, "model": "H100" },
+        "labels": { "claw.sim/term-ms": "50" },
+    });
+    if let (Some(spec), Some(more)) = (spec.as_object_mut(), more.as_object()) {
+        spec.extend(more.clone());
+    }
+    spec
+}
+
+async fn started(agent: &Session, spec: Value) -> Result<String> {
+    let run = agent.call("workload_run", run_of(spec)).await?;
+    let id = text(&run, "/workload_id").to_owned();
+    agent.until(&id, &["running"], PATIENCE).await?;
+    Ok(id)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gang_over_four_nodes_waits_with_a_reason_lands_whole_and_ends_whole() -> Result<()> {
+    on_fleet(120, SETTINGS, async |fleet| {
+        racks(fleet).await?;
+        let agent = fleet.operator("agent").await?;
+        let small = started(&agent, training("small", 1, 1, &json!({}))).await?;
+
+        let waits = agent.call("workload_run", run_of(training("gang", 4, 32, &json!({})))).await?;
+        ensure!(text(&waits, "/effect") == "queued", "{waits}");
+        let gang = text(&waits, "/workload_id").to_owned();
+        let why = agent.call("workload_explain", json!({ "workload": gang })).await?;
+        ensure!(text(&why, "/summary").contains("needs 4 nodes at once and 3 nodes can take a part now"), "{why}");
+        ensure!(text(&why, "/placement/rejected/0/reason") == "gpu_busy", "{why}");
+        let remedies = why["would_start_if"].as_array().context("remedies")?;
+        let remedy = remedies.iter().find(|r| text(r, "/call/args/workload") == small).context("not offered")?;
+        ensure!(remedy["verified"] == true && text(remedy, "/call/tool") == "workload_stop", "{remedy}");
+
+        // What it offers is what helps.
+        agent.call("workload_stop", json!({ "workload": small })).await?;
+        let row = agent.until(&gang, &["running"], PATIENCE).await?;
+        ensure!(row["workload"]["nodes"].as_array().is_some_and(|n| n.len() == 4), "{row}");
+        ensure!(row["workload"]["gpus"] == 32 && row["workload"]["simulated"] == true, "{row}");
+        ensure!(text(&row, "/placement/summary").contains("one rack of one zone"), "{row}");
+        let ranks: Vec<_> =
+            row["attempts"].as_array().context("attempts")?.iter().map(|a| a["node_rank"].as_u64()).collect();
+        ensure!(ranks == [Some(3), Some(2), Some(1), Some(0)], "{ranks:?}");
+
+        // One of its nodes dies: the whole of it ends, and waits until four are there.
+        let at = fleet.nodes.iter().position(|n| n.name == "n3").context("n3")?;
+        fleet.nodes[at].kill9().await?;
+        fleet.nodes[at].launch().await?;
+        let row = agent.until(&gang, &["running"], PATIENCE).await?;
+        ensure!(row["workload"]["gpus"] == 32, "{row}");
+        agent.call("workload_stop", json!({ "workload": gang })).await?;
+        agent.until(&gang, &["stopped"], PATIENCE).await?;
+        let free = agent.call("gpu_list", json!({ "free": true, "limit": 100 })).await?;
+        ensure!(free["total"] == 32, "{free}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn important_work_takes_the_room_of_what_offered_it_and_gives_it_back() -> Result<()> {
+    on_fleet(120, SETTINGS, async |fleet| {
+        racks(fleet).await?;
+        let agent = fleet.operator("agent").await?;
+        let offered = json!({ "preemptible": true, "priority": "low", "checkpoint_interval_s": 1 });
+        let low = started(&agent, training("low", 2, 16, &offered)).await?;
+        let other = started(&agent, training("other", 1, 1, &json!({}))).await?;
+
+        // Three nodes: one is free, and the least that helps is the gang of two.
+        let wanted = training("important", 3, 24, &json!({ "priority": "high" }));
+        let planned = agent.call("workload_run", json!({ "spec": wanted, "mode": "plan" })).await?;
+        let diff = planned["plan"]["diff"].as_array().context("diff")?;
+        ensure!(diff.iter().any(|c| text(c, "/subject").contains(&low) && text(c, "/to") == "to be moved"), "{diff:?}");
+        let important = started(&agent, wanted).await?;
+        let left = agent.call("workload_get", json!({ "workload": low })).await?;
+        ensure!(text(&left, "/workload/state") == "pending", "{left}");
+        let attempts = left["attempts"].as_array().context("attempts")?;
+        ensure!(attempts.len() == 2 && attempts.iter().all(|a| text(a, "/reason") == "preempted"), "{left}");
+        ensure!(text(&left, "/attempts/0/detail").contains("made room for important"), "{left}");
+        let untouched = agent.call("workload_get", json!({ "workload": other })).await?;
+        ensure!(
+            text(&untouched, "/workload/state") == "running" && untouched["workload"]["attempt"] == 1,
+            "{untouched}"
+        );
+
+        agent.call("workload_stop", json!({ "workload": important })).await?;
+        let back = agent.until(&low, &["running"], PATIENCE).await?;
+        ensure!(back["workload"]["attempt"] == 3, "both parts have begun anew: {back}");
+        // No part ran while another generation of its workload did.
+        let of_low: Vec<_> = executions(fleet)?.into_iter().filter(|e| e.workload_id.to_string() == low).collect();
+        let at = |event: ExecutionEvent, attempts: std::ops::RangeInclusive<u32>| -> Vec<u64> {
+            let of_them = of_low.iter().filter(|e| e.event == event && attempts.contains(&e.attempt.0));
+            of_them.map(|e| e.boot_ms).collect()
+        };
+        let (ended, began) = (at(ExecutionEvent::Ended, 1..=2), at(ExecutionEvent::Started, 3..=4));
+        ensure!((ended.len(), began.len()) == (2, 2), "{of_low:?}");
+        ensure!(ended.iter().max() <= began.iter().min(), "generations overlap: {of_low:?}");
+        Ok(())
+    })
+    .await
+}

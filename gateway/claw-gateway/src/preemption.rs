@@ -1,0 +1,136 @@
+//! # claw-preemption: whom to stop so that more important work can start:
+//! [`PreemptionPolicy`], [`Victim`].
+//!
+//! Only work that said `preemptible` is stopped, only for work of a higher
+//! priority, and only if that work then fits: either a whole set of victims makes
+//! its place, or nobody is touched. Among the sets that would do, the one that
+//! loses least is taken. What is lost is counted in GPU seconds since the last
+//! checkpoint; a program gets TERM and its grace before it is killed, which is
+//! its notice to write one more.
+
+mod sets;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use claw_proto::ids::WorkloadId;
+use claw_proto::time::Timestamp;
+use claw_tools::workloads::WorkloadReason;
+
+use crate::Cluster;
+use crate::scheduler::{Decision, decide_for};
+use crate::workload::{Claim, WorkloadEntry};
+
+use self::sets::{Weighed, for_gang, for_one};
+
+/// A day, milliseconds.
+const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+/// So many victims at most are weighed for one workload: the least important and cheapest.
+const WEIGHED_MAX: usize = 512;
+
+/// Whom more important work may stop.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PreemptionPolicy {
+    /// Nobody is stopped that ran for less, milliseconds.
+    pub min_run_ms: i64,
+    /// Nobody is stopped more often within 24 hours.
+    pub per_day_max: usize,
+    /// Work that states no checkpoint interval is taken to lose at most this, seconds:
+    /// stating none must not be a shield.
+    pub assumed_checkpoint_s: u64,
+}
+
+impl Default for PreemptionPolicy {
+    fn default() -> Self {
+        Self { min_run_ms: 60_000, per_day_max: 3, assumed_checkpoint_s: 1_800 }
+    }
+}
+
+/// Somebody who would have to leave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Victim {
+    /// Who.
+    pub workload_id: WorkloadId,
+    /// What it would lose, thousandths of GPU seconds (a workload without GPUs counts as one).
+    pub lost_gpu_ms: u64,
+}
+
+/// What somebody would lose if it were stopped now, thousandths of GPU seconds.
+pub fn lost_gpu_ms(policy: &PreemptionPolicy, w: &WorkloadEntry, now: Timestamp) -> u64 {
+    let started = w.lives().filter_map(|a| a.started_at).min();
+    let ran_ms = started.map_or(0, |at| u64::try_from(now.ms_since(at)).unwrap_or(0));
+    let since_checkpoint_ms = match w.spec.spec().checkpoint_interval_s {
+        Some(interval_s @ 1..) => ran_ms % interval_s.saturating_mul(1_000),
+        Some(0) | None => ran_ms.min(policy.assumed_checkpoint_s.saturating_mul(1_000)),
+    };
+    since_checkpoint_ms.saturating_mul(u64::from(w.spec.demand().gpus.max(1)))
+}
+
+/// May it be stopped at this instant for work of a higher priority?
+fn is_ripe(policy: &PreemptionPolicy, w: &WorkloadEntry, now: Timestamp) -> bool {
+    // What has not begun loses nothing.
+    let ran_long = |at: Timestamp| now.ms_since(at) >= policy.min_run_ms;
+    let is_long = w.lives().filter_map(|a| a.started_at).min().is_none_or(ran_long);
+    let is_recent = |at: Option<Timestamp>| at.is_some_and(|at| now.ms_since(at) < DAY_MS);
+    let preempted: BTreeSet<_> = w
+        .attempts
+        .iter()
+        .filter(|a| a.reason == WorkloadReason::Preempted && is_recent(a.ended_at))
+        .map(crate::workload::AttemptEntry::first)
+        .collect();
+    is_long && preempted.len() < policy.per_day_max
+}
+
+/// Some workload may become ripe by time alone while others wait: worth a look at each tick.
+pub fn may_ripen(cluster: &Cluster) -> bool {
+    let highest = cluster.workloads.queue().next().and_then(|id| cluster.workloads.get(id));
+    highest.is_some_and(|w| cluster.workloads.preemptible_below(w.spec.priority().value()).next().is_some())
+}
+
+/// Who has to leave so that `entry` fits, and where it goes then; nothing if no
+/// set of victims makes room for all of it.
+pub fn plan(cluster: &Cluster, entry: &WorkloadEntry, now: Timestamp) -> Option<(Claim, Vec<Victim>)> {
+    let policy = &cluster.policy.preemption;
+    let priority = entry.spec.priority().value();
+    let mut ripe: Vec<Weighed> = cluster
+        .workloads
+        .preemptible_below(priority)
+        .filter(|w| is_ripe(policy, w, now))
+        .map(|w| Weighed { lost_gpu_ms: lost_gpu_ms(policy, w, now), entry: Arc::clone(w) })
+        .collect();
+    ripe.sort_by_key(Weighed::order);
+    ripe.truncate(WEIGHED_MAX);
+    if ripe.is_empty() {
+        return None;
+    }
+    let chosen = if entry.spec.nodes() > 1 { for_gang(cluster, entry, &ripe) } else { for_one(cluster, entry, &ripe) }?;
+    let mut fork = cluster.clone();
+    for victim in &chosen {
+        free(&mut fork, victim.entry.workload_id);
+    }
+    let Decision::Place { places, .. } = decide_for(&fork, entry) else {
+        return None;
+    };
+    let claim = Claim { places, victims: chosen.iter().map(|v| v.entry.workload_id).collect() };
+    let victims = chosen.iter().map(|v| Victim { workload_id: v.entry.workload_id, lost_gpu_ms: v.lost_gpu_ms });
+    Some((claim, victims.collect()))
+}
+
+/// Takes a workload out of a fork, as if it had ended.
+pub(crate) fn free(fork: &mut Cluster, id: WorkloadId) {
+    let Some(w) = fork.workloads.get(id).cloned() else {
+        return;
+    };
+    let demand = w.spec.node_demand();
+    for live in w.lives() {
+        let n = u32::try_from(live.gpus.len()).unwrap_or(u32::MAX);
+        fork.nodes.update(live.node_id, |node| {
+            node.usage.cpu_millis = node.usage.cpu_millis.saturating_sub(demand.cpu_millis);
+            node.usage.memory_mib = node.usage.memory_mib.saturating_sub(demand.memory_mib);
+            node.usage.disk_mib = node.usage.disk_mib.saturating_sub(demand.disk_mib);
+            node.usage.gpus = node.usage.gpus.saturating_sub(n);
+            node.usage.workloads.remove(&id);
+        });
+    }
+    fork.workloads.forget(id);
+}

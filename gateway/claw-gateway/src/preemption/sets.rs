@@ -1,0 +1,108 @@
+//! Sets of victims: the cheapest that makes room.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use claw_proto::ids::WorkloadId;
+
+use super::free;
+use crate::Cluster;
+use crate::registry::NodeEntry;
+use crate::scheduler::{Decision, decide_for, fits_on};
+use crate::workload::WorkloadEntry;
+
+/// Somebody who could leave, with what that costs.
+#[derive(Debug, Clone)]
+pub(super) struct Weighed {
+    pub(super) lost_gpu_ms: u64,
+    pub(super) entry: Arc<WorkloadEntry>,
+}
+
+impl Weighed {
+    /// The least important first, then the one that loses least, then the newest.
+    pub(super) fn order(&self) -> (u32, u64, std::cmp::Reverse<u64>) {
+        (self.entry.spec.priority().value(), self.lost_gpu_ms, std::cmp::Reverse(self.entry.order))
+    }
+}
+
+/// What a set costs: the highest priority that it touches, what is lost, how many leave.
+fn cost(set: &[Weighed]) -> (u32, u64, usize) {
+    let highest = set.iter().map(|v| v.entry.spec.priority().value()).max().unwrap_or(0);
+    (highest, set.iter().map(|v| v.lost_gpu_ms).sum(), set.len())
+}
+
+/// The cheapest set on any one node.
+pub(super) fn for_one(cluster: &Cluster, entry: &WorkloadEntry, ripe: &[Weighed]) -> Option<Vec<Weighed>> {
+    let homes: BTreeSet<_> = ripe.iter().flat_map(|v| v.entry.lives().map(|a| a.node_id)).collect();
+    let sets = homes.into_iter().filter_map(|home| {
+        let node = cluster.nodes.get(home)?;
+        let here: Vec<Weighed> = ripe.iter().filter(|v| v.entry.live_on(home).is_some()).cloned().collect();
+        on_node(cluster, node, entry, &here)
+    });
+    sets.min_by_key(|set| cost(set))
+}
+
+/// The cheapest set on this node: as few as are needed in order, then without those that turn out to be needless.
+fn on_node(cluster: &Cluster, node: &Arc<NodeEntry>, entry: &WorkloadEntry, here: &[Weighed]) -> Option<Vec<Weighed>> {
+    let fits = |without: &[Weighed]| {
+        let mut fork = cluster.clone();
+        for victim in without {
+            free(&mut fork, victim.entry.workload_id);
+        }
+        fork.nodes.get(node.node_id).is_some_and(|node| fits_on(&fork, node, entry))
+    };
+    least(here, fits)
+}
+
+/// For several nodes: nodes are freed in order of what they cost, until all parts fit.
+pub(super) fn for_gang(cluster: &Cluster, entry: &WorkloadEntry, ripe: &[Weighed]) -> Option<Vec<Weighed>> {
+    let homes: BTreeSet<_> = ripe.iter().flat_map(|v| v.entry.lives().map(|a| a.node_id)).collect();
+    let mut sets: Vec<Vec<Weighed>> = homes
+        .into_iter()
+        .filter_map(|home| {
+            let here: Vec<Weighed> = ripe.iter().filter(|v| v.entry.live_on(home).is_some()).cloned().collect();
+            on_node(cluster, cluster.nodes.get(home)?, entry, &here)
+        })
+        .collect();
+    sets.sort_by_key(|set| cost(set));
+    let mut order: Vec<Weighed> = Vec::new();
+    for victim in sets.into_iter().flatten() {
+        if !order.iter().any(|v| v.entry.workload_id == victim.entry.workload_id) {
+            order.push(victim);
+        }
+    }
+    let fits = |without: &[Weighed]| {
+        let mut fork = cluster.clone();
+        for victim in without {
+            free(&mut fork, victim.entry.workload_id);
+        }
+        matches!(decide_for(&fork, entry), Decision::Place { .. })
+    };
+    least(&order, fits)
+}
+
+/// The shortest beginning of `order` that fits, found by halving, without those
+/// that it does not need, the dearest tried first. Leaving more is never worse for fitting.
+fn least(order: &[Weighed], fits: impl Fn(&[Weighed]) -> bool) -> Option<Vec<Weighed>> {
+    if !fits(order) {
+        return None;
+    }
+    let (mut too_few, mut enough) = (0, order.len());
+    while too_few < enough {
+        let half = too_few.midpoint(enough);
+        if fits(&order[..half]) { enough = half } else { too_few = half + 1 }
+    }
+    let mut set = order[..enough].to_vec();
+    let mut dearest: Vec<WorkloadId> = {
+        let mut by_cost = set.clone();
+        by_cost.sort_by_key(|v| std::cmp::Reverse(v.order()));
+        by_cost.iter().map(|v| v.entry.workload_id).collect()
+    };
+    while let Some(id) = (!dearest.is_empty()).then(|| dearest.remove(0)) {
+        let without: Vec<Weighed> = set.iter().filter(|v| v.entry.workload_id != id).cloned().collect();
+        if fits(&without) {
+            set = without;
+        }
+    }
+    (!set.is_empty()).then_some(set)
+}

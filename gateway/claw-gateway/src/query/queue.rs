@@ -1,0 +1,190 @@
+//! `queue_list`, `capacity_find`.
+
+use claw_proto::ids::{Attempt, IdSource, WorkloadId};
+use claw_proto::spec::RuntimeKind;
+use claw_tools::refusal::{Refusal, SuggestedCall};
+use claw_tools::scheduling::{CapacityFindParams, CapacityFound, QueueList, QueueListParams, QueueRow};
+use claw_tools::workloads::{Blocker, PlacementReport};
+use serde_json::json;
+
+use super::page::{Asked, page};
+use crate::Cluster;
+use crate::command::Caller;
+use crate::event::{Event, EventRecord};
+use crate::preemption;
+use crate::scheduler::{Decision, Place, decide_for};
+use crate::step::checked_spec;
+use crate::workload::{Part, WorkloadEntry};
+
+/// Copies that are counted unless asked otherwise.
+const COPIES_DEFAULT: u32 = 8;
+
+/// `queue_list`.
+pub fn queue_list(cluster: &Cluster, p: &QueueListParams) -> Result<QueueList, Refusal> {
+    let waiting = cluster.workloads.queue().filter_map(|id| cluster.workloads.get(id));
+    let rows: Vec<QueueRow> = (1..)
+        .zip(waiting)
+        .filter(|(_, w)| p.owner.as_ref().is_none_or(|owner| *owner == w.submitted_by))
+        .map(|(position, w)| row(position, w))
+        .collect();
+    let gpus_wanted = rows.iter().map(|row| row.gpus).fold(0, u32::saturating_add);
+    let keyed = rows.into_iter().map(|row| (format!("{:010}", row.position), row)).collect();
+    let asked = Asked {
+        limit: p.limit,
+        cursor: p.cursor.as_deref(),
+        fields: &p.fields,
+        id_field: "workload_id",
+        revision: cluster.revision,
+    };
+    let page = page(keyed, &asked)?;
+    Ok(QueueList {
+        queue: page.rows,
+        total: page.total,
+        gpus_wanted,
+        truncated: page.truncated,
+        next_cursor: page.next_cursor,
+        revision: cluster.revision,
+    })
+}
+
+fn row(position: u32, w: &WorkloadEntry) -> QueueRow {
+    let leaving = w.claim.as_ref().map_or(0, |claim| claim.victims.len());
+    QueueRow {
+        position,
+        workload_id: w.workload_id,
+        name: w.name.clone(),
+        owner: w.submitted_by.clone(),
+        priority: w.spec.priority(),
+        what: super::what(w.spec.spec()),
+        gpus: w.spec.demand().gpus,
+        nodes: w.spec.nodes(),
+        reason: w.reason,
+        since: w.since,
+        room_from: u32::try_from(leaving).unwrap_or(u32::MAX),
+    }
+}
+
+/// `capacity_find`: as if it were submitted now, again and again.
+pub fn capacity_find(
+    cluster: &Cluster,
+    p: &CapacityFindParams,
+    caller: &Caller,
+    ids: &mut dyn IdSource,
+) -> Result<CapacityFound, Refusal> {
+    let spec = std::sync::Arc::new(checked_spec(cluster, p.spec.clone())?);
+    let copies_max = p.copies_max.unwrap_or(COPIES_DEFAULT).max(1);
+    let mut fork = cluster.clone();
+    let mut first: Option<PlacementReport> = None;
+    let mut simulated = false;
+    let mut copies = 0;
+    let mut leaves = Vec::new();
+    while copies < copies_max {
+        let workload_id = WorkloadId::next(ids);
+        let submitted = Event::WorkloadSubmitted {
+            workload_id,
+            name: workload_id.to_string(),
+            spec: std::sync::Arc::clone(&spec),
+            env_handle: None,
+        };
+        apply(&mut fork, caller, submitted);
+        let Some(entry) = fork.workloads.get(workload_id).cloned() else { break };
+        match decide_for(&fork, &entry) {
+            Decision::Place { places, report } => {
+                simulated |= places.iter().any(|place| is_simulated(&fork, place));
+                take(&mut fork, caller, &entry, places, &report);
+                first.get_or_insert_with(|| (*report).clone());
+                copies += 1;
+            }
+            Decision::Wait { report } => {
+                if copies == 0 {
+                    leaves = would_leave(&fork, &entry, caller);
+                }
+                first.get_or_insert_with(|| (*report).clone());
+                break;
+            }
+        }
+    }
+    let placement = first.unwrap_or_else(|| unreachable_report(cluster));
+    let summary = summary(copies, copies_max, &leaves, &placement);
+    let run = json!({ "spec": p.spec, "mode": "plan" });
+    let mut next = vec![SuggestedCall::new("workload_run", run)];
+    if copies == 0 {
+        next.push(SuggestedCall::new("queue_list", json!({})));
+    }
+    Ok(CapacityFound { summary, copies, placement, leaves, simulated, next })
+}
+
+/// At least one copy is tried, so there is always a report; this is what an empty fleet says.
+fn unreachable_report(cluster: &Cluster) -> PlacementReport {
+    PlacementReport {
+        summary: "nothing was tried".into(),
+        considered: u32::try_from(cluster.nodes.len()).unwrap_or(u32::MAX),
+        chosen: None,
+        rejected: Vec::new(),
+        runner_up: None,
+        waiting_helps: false,
+    }
+}
+
+fn summary(copies: u32, copies_max: u32, leaves: &[Blocker], placement: &PlacementReport) -> String {
+    match (copies, leaves) {
+        (0, []) => format!("it would wait: {}", placement.summary),
+        (0, leaves) => format!("it would wait until {} less important workload(s) have made room", leaves.len()),
+        (1, _) if copies_max == 1 => format!("it would start now: {}", placement.summary),
+        (1, _) => format!("one copy would start now: {}", placement.summary),
+        (n, _) if n == copies_max => format!("{n} copies or more would start now; the first {}", placement.summary),
+        (n, _) => format!("{n} copies would start now; the first {}", placement.summary),
+    }
+}
+
+fn would_leave(fork: &Cluster, entry: &WorkloadEntry, caller: &Caller) -> Vec<Blocker> {
+    let Some((claim, _)) = preemption::plan(fork, entry, caller.now) else {
+        return Vec::new();
+    };
+    let victims = claim.victims.iter().filter_map(|id| fork.workloads.get(*id));
+    let told = victims.filter_map(|w| {
+        let node = fork.nodes.get(w.live()?.node_id)?.name.clone();
+        let gpus = u32::try_from(w.lives().map(|a| a.gpus.len()).sum::<usize>()).unwrap_or(u32::MAX);
+        Some(Blocker { workload_id: w.workload_id, name: w.name.clone(), owner: w.submitted_by.clone(), gpus, node })
+    });
+    told.collect()
+}
+
+fn is_simulated(fork: &Cluster, place: &Place) -> bool {
+    place.runtime == RuntimeKind::Sim || fork.nodes.get(place.node_id).is_some_and(|n| n.simulated())
+}
+
+/// Applies an event to a copy of the fleet.
+pub(super) fn apply(fork: &mut Cluster, caller: &Caller, event: Event) {
+    let record = EventRecord {
+        at: caller.now,
+        principal: caller.principal.clone(),
+        reason: String::new(),
+        operation_id: None,
+        event,
+    };
+    fork.apply(&record);
+}
+
+fn take(
+    fork: &mut Cluster,
+    caller: &Caller,
+    entry: &WorkloadEntry,
+    places: Vec<Place>,
+    report: &std::sync::Arc<PlacementReport>,
+) {
+    let first = Attempt(entry.attempt().0 + 1);
+    let n_nodes = u32::try_from(places.len()).unwrap_or(u32::MAX);
+    for (node_rank, Place { node_id, gpus, runtime }) in (0..).zip(places) {
+        let placed = Event::WorkloadPlaced {
+            workload_id: entry.workload_id,
+            attempt: Attempt(first.0 + node_rank),
+            node_id,
+            gpus,
+            runtime,
+            part: (n_nodes > 1).then_some(Part { node_rank, n_nodes, first }),
+            report: std::sync::Arc::clone(report),
+        };
+        apply(fork, caller, placed);
+    }
+}

@@ -1,0 +1,236 @@
+//! Workloads that span nodes: all parts get their places at once, or none does.
+//!
+//! The parts talk to each other all the time, so what counts first is how far
+//! apart they are: one rack before several, one zone before several. Nodes say
+//! where they stand by their labels `zone` and `rack`. Among domains of the same
+//! distance the tightest fit is taken, so that large ones stay whole.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use claw_proto::spec::RuntimeKind;
+use claw_proto::validation::ValidSpec;
+use claw_tools::workloads::{PlacedPart, PlacementReport, RunnerUp};
+
+use super::report;
+use super::{Candidate, Decision, Rejection};
+
+/// Sets of so many zones are tried one by one; of more, the largest are taken.
+const ZONES_TRIED_MAX: usize = 10;
+
+/// What all parts must have in common: a run is real or simulated as a whole, by
+/// one runtime, on one model of GPU.
+type Class<'a> = (bool, RuntimeKind, Option<&'a str>);
+
+/// How far apart parts are; lower is better, compared field by field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Spread {
+    /// Zones that they stand in.
+    pub(super) zones: usize,
+    /// Racks that they stand in.
+    pub(super) racks: usize,
+}
+
+/// Parts that could be placed together.
+struct Choice<'a> {
+    parts: Vec<&'a Candidate>,
+    spread: Spread,
+    /// Candidates of the domain that are left over: a tight fit leaves few.
+    left: usize,
+}
+
+/// Decides about a workload of several nodes. `candidates` are in order of their scores.
+pub(super) fn decide(
+    considered: usize,
+    candidates: &[Candidate],
+    rejections: &[Rejection],
+    spec: &ValidSpec,
+) -> Decision {
+    let n_nodes = spec.nodes() as usize;
+    let mut classes: BTreeMap<Class<'_>, Vec<&Candidate>> = BTreeMap::new();
+    for candidate in candidates {
+        let class = (candidate.score.simulated, candidate.runtime, candidate.model.as_deref());
+        classes.entry(class).or_default().push(candidate);
+    }
+    let mut choices: Vec<Choice<'_>> = classes.values().flat_map(|class| choices(class, n_nodes)).collect();
+    choices.sort_by_key(|c| (c.parts[0].score.simulated, c.spread, c.left, c.parts[0].score.clone()));
+    let rejected = report::group(rejections);
+    let transient = rejections.iter().filter(|r| r.reason.is_transient()).count();
+    let waiting_helps = candidates.len() + transient >= n_nodes;
+    let mut report = PlacementReport {
+        summary: String::new(),
+        considered: u32::try_from(considered).unwrap_or(u32::MAX),
+        chosen: None,
+        rejected,
+        runner_up: None,
+        waiting_helps,
+    };
+    let Some(best) = choices.first() else {
+        report.summary = nowhere(&report, classes.values().map(Vec::len).max().unwrap_or(0), n_nodes);
+        return Decision::Wait { report: Arc::new(report) };
+    };
+    let why = why(best, candidates.len(), spec);
+    report.summary = format!("goes to {}: {why}", names(&best.parts));
+    let mut chosen = report::chosen(best.parts[0], why);
+    chosen.others = (1..).zip(&best.parts[1..]).map(|(rank, part)| placed(rank, part)).collect();
+    report.chosen = Some(chosen);
+    report.runner_up =
+        choices.get(1).map(|second| RunnerUp { node: names(&second.parts), why_not: why_not(best, second) });
+    let places = best.parts.iter().map(|&part| part.clone().into_place()).collect();
+    Decision::Place { places, report: Arc::new(report) }
+}
+
+/// The best choice within each domain that is large enough: racks, zones, all.
+fn choices<'a>(class: &[&'a Candidate], n_nodes: usize) -> Vec<Choice<'a>> {
+    let mut racks: BTreeMap<(&str, &str), Vec<&Candidate>> = BTreeMap::new();
+    let mut zones: BTreeMap<&str, Vec<&Candidate>> = BTreeMap::new();
+    for candidate in class {
+        let (zone, rack) = stands(candidate);
+        // Without a label nobody knows how near it is: no domain but the fleet.
+        if !rack.is_empty() {
+            racks.entry((zone, rack)).or_default().push(candidate);
+        }
+        if !zone.is_empty() {
+            zones.entry(zone).or_default().push(candidate);
+        }
+    }
+    let domains = racks.values().chain(zones.values()).map(Vec::as_slice).chain([class]);
+    domains.filter(|domain| domain.len() >= n_nodes).map(|domain| choose(domain, n_nodes)).collect()
+}
+
+/// As few zones, then as few racks as possible. Which zones is tried out, where
+/// there are not too many.
+fn choose<'a>(domain: &[&'a Candidate], n_nodes: usize) -> Choice<'a> {
+    let mut zones: BTreeMap<&str, BTreeMap<&str, Vec<&Candidate>>> = BTreeMap::new();
+    for candidate in domain {
+        let (zone, rack) = stands(candidate);
+        zones.entry(zone).or_default().entry(rack).or_default().push(candidate);
+    }
+    let mut zones: Vec<Vec<Vec<&Candidate>>> = zones.into_values().map(|racks| racks.into_values().collect()).collect();
+    let size = |racks: &Vec<Vec<&Candidate>>| racks.iter().map(Vec::len).sum::<usize>();
+    zones.sort_by_key(|racks| Reverse(size(racks)));
+    let mut n_zones = 0;
+    let mut held = 0;
+    while held < n_nodes && n_zones < zones.len() {
+        held += size(&zones[n_zones]);
+        n_zones += 1;
+    }
+    let of_set = |set: &[usize]| -> Vec<Vec<&Candidate>> { set.iter().flat_map(|at| zones[*at].clone()).collect() };
+    let parts = zone_sets(zones.len(), n_zones)
+        .iter()
+        .map(|set| of_set(set))
+        .filter(|racks| size(racks) >= n_nodes)
+        .map(|racks| from_racks(racks, n_nodes))
+        .min_by_key(|parts| spread(parts))
+        .unwrap_or_default();
+    let touched: BTreeSet<_> = parts.iter().map(|part| stands(part)).collect();
+    let left = domain.iter().filter(|c| touched.contains(&stands(c))).count() - parts.len();
+    Choice { spread: spread(&parts), parts, left }
+}
+
+/// All sets of `wanted` zones; of too many zones, the largest alone. They are in order of size.
+fn zone_sets(n_zones: usize, wanted: usize) -> Vec<Vec<usize>> {
+    if n_zones > ZONES_TRIED_MAX {
+        return vec![(0..wanted).collect()];
+    }
+    let all = (0_u32..1 << n_zones).filter(|set| set.count_ones() as usize == wanted);
+    all.map(|set| (0..n_zones).filter(|at| set & (1 << at) != 0).collect()).collect()
+}
+
+/// From as few racks as possible: the fullest whole, the rest from the smallest that is large enough.
+fn from_racks<'a>(mut racks: Vec<Vec<&'a Candidate>>, n_nodes: usize) -> Vec<&'a Candidate> {
+    let mut parts = Vec::with_capacity(n_nodes);
+    while parts.len() < n_nodes && !racks.is_empty() {
+        let missing = n_nodes - parts.len();
+        let mut rack = racks.swap_remove(fitting(&racks, missing));
+        rack.truncate(missing);
+        parts.append(&mut rack);
+    }
+    parts
+}
+
+/// Index of the smallest that holds `wanted`, or of the largest if none does.
+fn fitting(groups: &[Vec<&Candidate>], wanted: usize) -> usize {
+    let enough = groups.iter().enumerate().filter(|(_, g)| g.len() >= wanted).min_by_key(|(at, g)| (g.len(), *at));
+    let largest = || groups.iter().enumerate().min_by_key(|(at, g)| (Reverse(g.len()), *at));
+    enough.or_else(largest).map_or(0, |(at, _)| at)
+}
+
+/// How far apart these are. What has no label stands alone.
+pub(super) fn spread(parts: &[&Candidate]) -> Spread {
+    let zones: BTreeSet<&str> = parts.iter().map(|part| stands(part).0).collect();
+    let named = parts.iter().map(|part| stands(part)).filter(|(_, rack)| !rack.is_empty());
+    let unnamed = parts.iter().filter(|part| stands(part).1.is_empty()).count();
+    Spread { zones: zones.len(), racks: named.collect::<BTreeSet<_>>().len() + unnamed }
+}
+
+/// Its zone and rack.
+fn stands(candidate: &Candidate) -> (&str, &str) {
+    let label = |key: &str| candidate.node.labels.get(key).map_or("", String::as_str);
+    (label("zone"), label("rack"))
+}
+
+fn placed(node_rank: u32, part: &Candidate) -> PlacedPart {
+    PlacedPart { node_rank, node_id: part.node.node_id, node: part.node.name.clone(), gpus: part.gpus.clone() }
+}
+
+/// The nodes, by name; of many the first.
+fn names(parts: &[&Candidate]) -> String {
+    const SHOWN: usize = 8;
+    let mut names: Vec<&str> = parts.iter().take(SHOWN).map(|part| part.node.name.as_str()).collect();
+    let more = format!("and {} more", parts.len().saturating_sub(SHOWN));
+    if parts.len() > SHOWN {
+        names.push(&more);
+    }
+    names.join(", ")
+}
+
+fn distance(spread: Spread) -> String {
+    let several = |n: usize, one: &str, many: &str| if n == 1 { format!("one {one}") } else { format!("{n} {many}") };
+    format!("{} of {}", several(spread.racks, "rack", "racks"), several(spread.zones, "zone", "zones"))
+}
+
+fn why(best: &Choice<'_>, n_candidates: usize, spec: &ValidSpec) -> String {
+    let labeled = best.parts.iter().all(|part| !stands(part).1.is_empty());
+    let mut parts = vec![format!("{} of {n_candidates} nodes that fit", best.parts.len())];
+    if labeled {
+        parts.push(distance(best.spread));
+    } else {
+        parts.push("how near they are is not known (no label rack)".to_owned());
+    }
+    let gpus = spec.node_demand().gpus;
+    if gpus > 0 {
+        parts.push(format!("{} each", crate::query::gpus(gpus)));
+    }
+    if best.parts[0].score.simulated {
+        parts.push("simulated".to_owned());
+    }
+    parts.join(", ")
+}
+
+fn why_not(best: &Choice<'_>, second: &Choice<'_>) -> String {
+    if best.parts[0].score.simulated != second.parts[0].score.simulated {
+        "they are simulated".into()
+    } else if best.spread != second.spread {
+        format!("they stand in {} instead of {}", distance(second.spread), distance(best.spread))
+    } else if best.left != second.left {
+        format!("it would break a larger free domain ({} nodes left instead of {})", second.left, best.left)
+    } else {
+        "they fit less well".into()
+    }
+}
+
+fn nowhere(report: &PlacementReport, most: usize, n_nodes: usize) -> String {
+    let outlook = report::outlook(report.waiting_helps);
+    if report.considered == 0 {
+        return "the fleet has no nodes; enroll one with node_token_create".into();
+    }
+    let can = if most == 1 { "1 node can".to_owned() } else { format!("{most} nodes can") };
+    let why =
+        if report.rejected.is_empty() { String::new() } else { format!(": {}", report::reasons(&report.rejected)) };
+    format!("it needs {n_nodes} nodes at once and {can} take a part now{why}; {outlook}")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,61 @@
+//! Reservation: what has waited long keeps the room that becomes free next, so
+//! that a stream of smaller work cannot pass it for ever.
+//!
+//! Only room whose end is known is reserved: on the nodes in question everything
+//! that runs says how long at most (`max_duration_s`). Where nothing says when it
+//! ends, keeping what becomes free would leave GPUs idle for who knows how long.
+
+use std::sync::Arc;
+
+use claw_proto::time::Timestamp;
+use claw_tools::nodes::{NodeLink, Schedulable};
+
+use super::{Decision, decide_for};
+use crate::Cluster;
+use crate::preemption::free;
+use crate::registry::NodeEntry;
+use crate::workload::{Claim, WorkloadEntry};
+
+/// Where `entry` will fit first, if that can be known.
+pub(crate) fn plan(cluster: &Cluster, entry: &WorkloadEntry, now: Timestamp) -> Option<Claim> {
+    let mut nodes: Vec<(Timestamp, &Arc<NodeEntry>)> =
+        cluster.nodes.iter().filter_map(|node| Some((free_at(cluster, node, now)?, node))).collect();
+    nodes.sort_by_key(|(at, node)| (*at, node.node_id));
+    let mut fork = cluster.clone();
+    for (_, node) in nodes {
+        if entry.spec.nodes() == 1 {
+            fork = cluster.clone();
+        }
+        for id in &node.usage.workloads {
+            free(&mut fork, *id);
+        }
+        if let Decision::Place { places, .. } = decide_for(&fork, entry) {
+            return Some(Claim { places, victims: Vec::new() });
+        }
+    }
+    None
+}
+
+/// The nodes of a claim still take work.
+pub(crate) fn stands(cluster: &Cluster, claim: &Claim) -> bool {
+    claim.places.iter().all(|place| cluster.nodes.get(place.node_id).is_some_and(|node| takes_work(node)))
+}
+
+/// When all that runs there will have ended at the latest.
+fn free_at(cluster: &Cluster, node: &NodeEntry, now: Timestamp) -> Option<Timestamp> {
+    if !takes_work(node) {
+        return None;
+    }
+    let mut latest = now;
+    for id in &node.usage.workloads {
+        let w = cluster.workloads.get(*id)?;
+        let seconds = w.spec.spec().max_duration_s?;
+        let from = w.live_on(node.node_id).and_then(|a| a.started_at).unwrap_or(now);
+        latest = latest.max(from.plus_ms(i64::try_from(seconds.saturating_mul(1_000)).unwrap_or(i64::MAX / 4)));
+    }
+    Some(latest)
+}
+
+fn takes_work(node: &NodeEntry) -> bool {
+    node.link == NodeLink::Online && node.schedulable == Schedulable::Active
+}

@@ -1,0 +1,218 @@
+//! Operations on the queue and on capacity: what waits, what would fit, and
+//! what would happen.
+
+use claw_proto::closed_enum;
+use claw_proto::ids::WorkloadId;
+use claw_proto::spec::{Priority, WorkloadSpec};
+use claw_proto::time::Timestamp;
+
+use crate::outcome::Assumption;
+use crate::refusal::SuggestedCall;
+use crate::workloads::{Blocker, PlacementReport, WorkloadReason};
+
+read_params! {
+    /// Which part of the queue.
+    QueueListParams {
+        /// Only of this principal.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        owner: Option<String>,
+        /// Only these fields of each row.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        fields: Vec<String>,
+        /// Rows per page, 20 by default.
+        #[schemars(range(min = 1, max = 100))]
+        #[serde(skip_serializing_if = "Option::is_none")]
+        limit: Option<u32>,
+        /// `next_cursor` of the page before.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        cursor: Option<String>,
+    }
+}
+
+output! {
+    /// One workload that waits.
+    QueueRow {
+        /// Place in the queue, from 1.
+        position: u32,
+        /// Who.
+        workload_id: WorkloadId,
+        /// Its name (untrusted text).
+        name: String,
+        /// Who submitted it.
+        owner: String,
+        /// Order in the queue.
+        priority: Priority,
+        /// What it runs, in short.
+        what: String,
+        /// GPUs it wants in all.
+        gpus: u32,
+        /// Nodes it wants.
+        nodes: u32,
+        /// Why it waits.
+        reason: WorkloadReason,
+        /// Since when.
+        since: Timestamp,
+        /// How many workloads are told to end to make room for it.
+        room_from: u32,
+    }
+}
+output! {
+    /// A page of the queue, in the order in which it is tried.
+    QueueList {
+        /// Rows; only the asked fields if `fields` was given.
+        #[schemars(with = "Vec<serde_json::Map<String, serde_json::Value>>")]
+        queue: Vec<serde_json::Value>,
+        /// How many wait in all.
+        total: u32,
+        /// GPUs that they want in all.
+        gpus_wanted: u32,
+        /// There are more.
+        truncated: bool,
+        /// For the next page.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        next_cursor: Option<String>,
+        /// Revision of the snapshot.
+        revision: u64,
+    }
+}
+
+/// What capacity is looked for.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CapacityFindParams {
+    /// What would be run.
+    pub spec: WorkloadSpec,
+    /// Count at most so many copies; 8 by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 256))]
+    pub copies_max: Option<u32>,
+}
+
+output! {
+    /// Where and how often something would fit now.
+    CapacityFound {
+        /// One sentence.
+        summary: String,
+        /// Copies that could start now, at most `copies_max`, behind all that waits.
+        copies: u32,
+        /// Where the first would go, or why it would not.
+        placement: PlacementReport,
+        /// Who would be told to end for it, if that is how it would get its place.
+        leaves: Vec<Blocker>,
+        /// It would go to simulated hardware.
+        simulated: bool,
+        /// What to call next.
+        next: Vec<SuggestedCall>,
+    }
+}
+
+/// A workload that is imagined.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ImaginedWorkload {
+    /// What.
+    pub spec: WorkloadSpec,
+    /// It runs so long, seconds; by default its `max_duration_s`, else beyond the horizon.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_s: Option<u64>,
+    /// It is submitted so much later, seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after_s: Option<u64>,
+}
+
+/// Nodes that are imagined.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ImaginedNodes {
+    /// An empty node like this one (name or id).
+    pub like: String,
+    /// How many.
+    #[schemars(range(min = 1, max = 256))]
+    pub count: u32,
+}
+
+read_params! {
+    /// What is imagined, on a copy of the fleet.
+    ScheduleSimulateParams {
+        /// Workloads that are submitted.
+        #[schemars(length(max = 64))]
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        add: Vec<ImaginedWorkload>,
+        /// Workloads that end at once (id, name or prefix).
+        #[schemars(length(max = 64))]
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        stop: Vec<String>,
+        /// Nodes that join.
+        #[schemars(length(max = 16))]
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        add_nodes: Vec<ImaginedNodes>,
+        /// Nodes that are lost with what runs there (name or id).
+        #[schemars(length(max = 64))]
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        lose_nodes: Vec<String>,
+        /// Look so far ahead, seconds; a day by default.
+        #[schemars(range(min = 1, max = 2_592_000))]
+        #[serde(skip_serializing_if = "Option::is_none")]
+        horizon_s: Option<u64>,
+    }
+}
+
+closed_enum! {
+    /// What happens to a workload.
+    MomentKind {
+        /// It starts.
+        Starts = "starts",
+        /// It ends.
+        Ends = "ends",
+        /// It is told to end for more important work.
+        MakesRoom = "makes_room",
+        /// It has lost its node.
+        Lost = "lost"
+    }
+}
+output! {
+    /// Something that would happen.
+    Moment {
+        /// Seconds from now.
+        after_s: u64,
+        /// To whom.
+        workload_id: WorkloadId,
+        /// Its name (untrusted text).
+        name: String,
+        /// What.
+        event: MomentKind,
+        /// On which nodes.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        nodes: Vec<String>,
+        /// It is one of those that were imagined.
+        imagined: bool,
+    }
+}
+output! {
+    /// What still waits at the end.
+    StillWaits {
+        /// Who.
+        workload_id: WorkloadId,
+        /// Its name (untrusted text).
+        name: String,
+        /// Why.
+        why: String,
+    }
+}
+output! {
+    /// What would happen. Nothing of it has: it was tried on a copy of the fleet.
+    ScheduleSimulation {
+        /// One sentence.
+        summary: String,
+        /// In order of time, at most 200.
+        moments: Vec<Moment>,
+        /// There were more moments.
+        truncated: bool,
+        /// What waits at the end, at most 50.
+        waiting: Vec<StillWaits>,
+        /// What had to be taken for granted.
+        assumptions: Vec<Assumption>,
+        /// Revision of the fleet that was copied.
+        revision: u64,
+    }
+}
