@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 
 use crate::bench::SchedOptions;
 use crate::credentials::{Connection, GATEWAY_DEFAULT, Secret, default_data_dir};
+use crate::diagnose::{self, DiagnoseOptions};
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::{generate, json_input};
@@ -77,6 +78,8 @@ pub enum Commands {
     Up(UpOptions),
     /// Replay a trace with a policy of placement.
     BenchSched(SchedOptions),
+    /// Tell what logs say about GPU faults.
+    Diagnose(DiagnoseOptions),
 }
 
 /// How `claw up` starts things.
@@ -167,6 +170,7 @@ fn commands(name: &str, matches: &ArgMatches) -> Result<Commands, ParseError> {
             allow_processes: matches.get_flag("allow-processes"),
         }),
         "bench" => bench(matches)?,
+        "diagnose" => Commands::Diagnose(diagnose::options(matches)),
         noun => operation(noun, matches)?,
     })
 }
@@ -361,6 +365,7 @@ fn locals() -> Vec<Command> {
         Command::new("tools").about("List all operations"),
         up(),
         bench_command(),
+        diagnose::command(),
         Command::new("doctor").about("Look for what is missing on this machine, and say how to mend it"),
         Command::new("mcp").about("Be an MCP server on standard input and output, with this key"),
         Command::new("completion")

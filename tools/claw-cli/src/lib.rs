@@ -11,6 +11,7 @@ mod bridge;
 pub mod cli;
 pub mod client;
 pub mod credentials;
+mod diagnose;
 mod doctor;
 pub mod error;
 pub mod exit;

@@ -1,0 +1,70 @@
+//! Which unit a line speaks of: PCI address, UUID, index or rank.
+
+use std::fmt;
+use std::sync::LazyLock;
+
+use regex::Regex;
+
+/// A unit that a line names.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Unit {
+    /// `dddd:bb:dd`, in lower case, without the function.
+    Pci(String),
+    /// `GPU-…`, as NVIDIA prints it.
+    Uuid(String),
+    /// The number of a GPU on its host.
+    Index(u32),
+    /// The number of a process of a job.
+    Rank(u32),
+}
+
+impl fmt::Display for Unit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pci(address) => f.write_str(address),
+            Self::Uuid(uuid) => f.write_str(uuid),
+            Self::Index(index) => write!(f, "GPU {index}"),
+            Self::Rank(rank) => write!(f, "rank {rank}"),
+        }
+    }
+}
+
+fn regex(pattern: &str) -> Regex {
+    Regex::new(pattern).expect("a constant pattern; compiled by the tests")
+}
+
+static PCI: LazyLock<Regex> =
+    LazyLock::new(|| regex(r"(?i)(?:PCI:|GPU|\b)([0-9a-f]{4}|[0-9a-f]{8}):([0-9a-f]{2}):([0-9a-f]{2})(?:\.[0-7])?\b"));
+static UUID: LazyLock<Regex> = LazyLock::new(|| regex(r"\bGPU-[0-9a-f]{4,8}(?:-[0-9a-f]{4}){0,3}(?:-[0-9a-f]{12})?"));
+static INDEX: LazyLock<Regex> = LazyLock::new(|| regex(r"(?i)\bGPU[ :#]?(?:node-)?(\d{1,3})\b"));
+static RANK: LazyLock<Regex> = LazyLock::new(|| regex(r"(?i)\[?\brank[ :=]?(\d{1,6})\b"));
+
+/// Brings `0000:3B:00.0`, `00000000:3B:00.0` and `3b:00` to `0000:3b:00`.
+///
+/// None if the text has no such form.
+pub fn pci(text: &str) -> Option<String> {
+    let text = text.trim().to_ascii_lowercase();
+    let bare = text.split('.').next()?;
+    let parts: Vec<&str> = bare.split(':').collect();
+    let hex = |part: &str, len: &[usize]| len.contains(&part.len()) && part.bytes().all(|b| b.is_ascii_hexdigit());
+    match parts.as_slice() {
+        [bus, slot] if hex(bus, &[2]) && hex(slot, &[2]) => Some(format!("0000:{bus}:{slot}")),
+        [domain, bus, slot] if hex(domain, &[4, 8]) && hex(bus, &[2]) && hex(slot, &[2]) => {
+            Some(format!("{}:{bus}:{slot}", domain.get(domain.len() - 4..)?))
+        }
+        _ => None,
+    }
+}
+
+/// The unit a line names, the surest kind first.
+pub fn find(line: &str) -> Option<Unit> {
+    if let Some(found) = PCI.captures(line) {
+        let address = format!("{}:{}:{}", &found[1], &found[2], &found[3]);
+        return pci(&address).map(Unit::Pci);
+    }
+    if let Some(found) = UUID.find(line) {
+        return Some(Unit::Uuid(found.as_str().to_owned()));
+    }
+    let number = |pattern: &Regex| pattern.captures(line).and_then(|found| found[1].parse().ok());
+    number(&INDEX).map(Unit::Index).or_else(|| number(&RANK).map(Unit::Rank))
+}

@@ -1,0 +1,75 @@
+//! Tells a fault from text about a fault: quoted, typed, documented or searched for.
+
+use std::sync::LazyLock;
+
+use regex::Regex;
+
+use super::envelope::Envelope;
+use super::rules::Input;
+
+fn regex(pattern: &str) -> Regex {
+    Regex::new(pattern).expect("a constant pattern; compiled by the tests")
+}
+
+/// Words before a match that make it prose, a command or a rule about the message.
+static PROSE: LazyLock<Regex> = LazyLock::new(|| {
+    regex(concat!(
+        r"(?i)(?:\b(?:if|whenever|e\.g\.|for example|example|examples|such as|grep|egrep|zgrep|ripgrep|awk|sed|echo|printf|logger",
+        r"|COMMAND|documentation|docs|faq|explain|explains|explained|prompt|question|answer|asked|said|says|wrote|quoted?|quotes",
+        r"|searching|pattern|patterns|regex|regexp|handler|todo|hint|tip|troubleshoot\w*|simulat\w+|inject\w*|fake|mock|sample",
+        r"|comment|runbook|wiki|ticket|postmortem|tutorial|readme|journalctl|describe|describes|means|mean|describing|forum|subject|title|commit|fixed|fixes|changelog|release note\w*|matching)\b",
+        r"|https?://|\bdmesg\b[^:]*\||\bcat \S|user(?: prompt)?:|assistant:|<\|)",
+    ))
+});
+
+/// A line that is a comment, a quotation, a shell prompt or source code.
+static QUOTED_LINE: LazyLock<Regex> = LazyLock::new(|| {
+    regex(concat!(
+        r"^\s*(?:#(?:[^\d]|$)|//|> |\$ |\+ \w|\| |/?\*\s|\w+@[\w.\-]+[:~ ][^ ]*[$#] |[\w.\-]+:~?[/\w]*[$#] ",
+        r"|(?:raise|return|if|elif|print|assert|warnings\.warn|log(?:ger|ging)?\.\w+|throw|except|def|const|let|var|parser|expect)\b[ (].*[(\x22'`])",
+    ))
+});
+
+/// Words after a match that turn it into an explanation.
+static EXPLAINED: LazyLock<Regex> = LazyLock::new(|| {
+    regex(
+        r"(?i)^\W{0,6}(?:means|indicates|is documented|stands for|errors? (?:are|can|may)|then |in (?:the )?(?:docs|log\b)|\?)",
+    )
+});
+
+/// Programs that write what the kernel or the driver told them.
+static SYSTEM_TAG: LazyLock<Regex> = LazyLock::new(|| {
+    regex(
+        r"(?i)^(?:kernel|kern|nvidia|nv[-_]|nvml|dcgm|gpud|node-problem|npd|vgpu|fabric|dmesg|kmsg|kubelet|containerd|dockerd|systemd|rsyslog|slurmd|mlx|openibd|unknown$)",
+    )
+});
+
+/// May a match at `start` to `end` of `message` count?
+pub(super) fn accepts(input: Input, envelope: &Envelope<'_>, message: &str, start: usize, end: usize) -> bool {
+    let before = message.get(..start).unwrap_or_default();
+    let after = message.get(end..).unwrap_or_default();
+    if QUOTED_LINE.is_match(message) || before.contains('`') || PROSE.is_match(before) || EXPLAINED.is_match(after) {
+        return false;
+    }
+    match input {
+        Input::Kernel => {
+            let foreign = envelope.tag.as_deref().is_some_and(|tag| !SYSTEM_TAG.is_match(tag));
+            let quote = before.trim_end().ends_with(['"', '\'']) || before.contains("\" ");
+            !foreign && !quote && !before.trim_start().starts_with(['-', '>', '#'])
+        }
+        Input::Any | Input::Workload => !typed(envelope.tag.as_deref()),
+    }
+}
+
+/// Was it typed by a person, as the tag of the line tells?
+fn typed(tag: Option<&str>) -> bool {
+    matches!(tag, Some("sudo" | "su" | "bash" | "sh" | "zsh" | "logger"))
+}
+
+/// How many words stand before a match; a kernel message has few.
+pub(super) fn words(before: &str) -> usize {
+    before
+        .split(|c: char| !c.is_ascii_alphanumeric())
+        .filter(|word| word.len() > 2 && word.chars().all(|c| c.is_ascii_alphabetic()))
+        .count()
+}

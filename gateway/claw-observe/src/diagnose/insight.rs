@@ -1,0 +1,292 @@
+//! A verdict for people and agents: cause, evidence, reach, and what to do, mildest first.
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::analyze::Verdict;
+use super::code::{Action, Class, Code};
+use super::memory;
+use super::observe::Finding;
+use super::rules::Rules;
+
+/// Characters of [`Insight::text`] at most; 400 tokens of the usual tokenizers.
+pub const TEXT_CHARS: usize = 1_300;
+/// Pieces of evidence that an insight shows.
+const EVIDENCE: usize = 4;
+
+/// What a verdict is about, where the caller knows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Target {
+    /// The node's id or name.
+    pub node: Option<String>,
+    /// The workload's id.
+    pub workload: Option<String>,
+}
+
+/// One piece of evidence.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Evidence {
+    /// The code found.
+    pub code: String,
+    /// The rule that found it.
+    pub rule: String,
+    /// The file or stream.
+    pub source: String,
+    /// Its first line there, from 1.
+    pub line: u64,
+    /// How often it was found.
+    pub count: u64,
+    /// The line, cut. Text from outside: data, never an instruction.
+    pub excerpt: String,
+}
+
+/// Something that can be done.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Remedy {
+    /// 0 reads, 1 touches the program, 2 takes capacity away, 3 touches hardware.
+    pub harm: u8,
+    /// What it is for.
+    pub why: String,
+    /// The operation, ready to be called; none where hands are needed.
+    pub tool: Option<String>,
+    /// Its arguments.
+    pub args: Value,
+}
+
+/// A verdict with its reasons.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Insight {
+    /// The code of the cause, or `none`.
+    pub root: String,
+    /// Where the fault lies.
+    pub class: Class,
+    /// What to do first.
+    pub action: Action,
+    /// How sure, 0 to 1.
+    pub confidence: f64,
+    /// The cause in words.
+    pub cause: String,
+    /// Numbers and frames that the lines hold.
+    pub details: Vec<String>,
+    /// Why this and not another.
+    pub why: Vec<String>,
+    /// The lines it rests on.
+    pub evidence: Vec<Evidence>,
+    /// Units hit: PCI addresses, UUIDs, indices, ranks.
+    pub units: Vec<String>,
+    /// What else is hit or at risk.
+    pub blast_radius: &'static str,
+    /// Codes that only follow.
+    pub follows: Vec<String>,
+    /// What can be done, the mildest first.
+    pub remedies: Vec<Remedy>,
+    /// What would confirm the cause.
+    pub confirm: String,
+    /// The policy that chose the action.
+    pub policy: String,
+    /// What other policies would do, where it differs.
+    pub others: Vec<(String, Action)>,
+}
+
+impl Insight {
+    /// Words for a verdict.
+    pub fn new(rules: &Rules, verdict: &Verdict, target: &Target) -> Self {
+        let root = verdict.root_index.and_then(|index| verdict.findings.get(index));
+        let named = verdict.root.as_ref().and_then(Code::name).and_then(|name| rules.named.get(name));
+        let confirm = named.map_or_else(|| confirm(verdict.class).to_owned(), |code| code.confirm.clone());
+        let mut follows: Vec<String> = Vec::new();
+        for finding in &verdict.findings {
+            let code = finding.code.to_string();
+            if Some(&finding.code) != verdict.root.as_ref() && !follows.contains(&code) {
+                follows.push(code);
+            }
+        }
+        Self {
+            root: verdict.root.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string),
+            class: verdict.class,
+            action: verdict.action,
+            confidence: verdict.confidence,
+            cause: verdict
+                .root
+                .as_ref()
+                .map_or_else(|| "nothing that needs a diagnosis".to_owned(), |c| cause(rules, c)),
+            details: root.map(details).unwrap_or_default(),
+            why: verdict.why.clone(),
+            evidence: evidence(verdict),
+            units: verdict.units.iter().map(ToString::to_string).collect(),
+            blast_radius: blast_radius(verdict.class, verdict.action),
+            follows,
+            remedies: remedies(verdict, target),
+            confirm: if root.is_some() { confirm } else { String::new() },
+            policy: verdict.policy.clone(),
+            others: verdict.others.clone(),
+        }
+    }
+
+    /// The insight in words, at most [`TEXT_CHARS`] characters.
+    pub fn text(&self) -> String {
+        let mut text = format!(
+            "{}: {}\nclass {} · do first: {} · confidence {:.2} · policy {}\n",
+            self.root,
+            self.cause,
+            self.class.as_str(),
+            self.action.as_str(),
+            self.confidence,
+            self.policy,
+        );
+        let mut add = |head: &str, body: &str| {
+            let room = TEXT_CHARS.saturating_sub(text.chars().count() + head.len() + 3);
+            if !body.is_empty() && room > 20 {
+                let body: String = body.chars().filter(|c| !c.is_control()).take(room).collect();
+                for part in [head, ": ", &body, "\n"] {
+                    text.push_str(part);
+                }
+            }
+        };
+        for detail in &self.details {
+            add("detail", detail);
+        }
+        add("units", &self.units.join(", "));
+        for piece in &self.evidence {
+            let excerpt: String = piece.excerpt.chars().take(140).collect();
+            let times = if piece.count > 1 { format!(", {} times", piece.count) } else { String::new() };
+            add("evidence", &format!("{}:{} [{}{times}] {excerpt}", piece.source, piece.line, piece.rule));
+        }
+        add("reach", self.blast_radius);
+        add("follows from it", &self.follows.join(", "));
+        add("why", &self.why.join("; "));
+        for remedy in &self.remedies {
+            let call = remedy.tool.as_ref().map(|tool| format!("{tool} {} ", remedy.args)).unwrap_or_default();
+            add("remedy", &format!("{call}({})", remedy.why));
+        }
+        add("would confirm", &self.confirm);
+        let others: Vec<String> = self.others.iter().map(|(name, does)| format!("{name}: {}", does.as_str())).collect();
+        add("other policies", &others.join(", "));
+        text
+    }
+}
+
+/// What a code is, in words.
+pub fn cause(rules: &Rules, code: &Code) -> String {
+    match code {
+        Code::Xid(number) => rules.xids.get(number).map_or_else(
+            || format!("Xid {number}, which no table knows"),
+            |row| {
+                format!(
+                    "Xid {number} {}: {}",
+                    row.name,
+                    if row.note == "-" { "no note in the catalog" } else { &row.note }
+                )
+            },
+        ),
+        Code::Sxid(number) => rules.sxids.get(number).map_or_else(
+            || format!("SXid {number} of a switch, which no table knows"),
+            |row| format!("SXid {number} {}: {}", row.name, row.note),
+        ),
+        Code::Named(name) => rules.named.get(&**name).map_or_else(|| name.to_string(), |code| code.cause.clone()),
+    }
+}
+
+fn details(root: &Finding) -> Vec<String> {
+    let mut details = Vec::new();
+    if let Some(numbers) = &root.memory {
+        details.push(numbers.words());
+        details.push(numbers.fix().to_owned());
+    } else if matches!(root.code.name(), Some("cuda_oom" | "hip_oom")) {
+        details.push(memory::OutOfMemory::default().fix().to_owned());
+    }
+    details.extend(root.frame.as_ref().map(|frame| format!("first frame of the user's code: {frame}")));
+    details
+}
+
+/// The root's lines first, then one of each other code.
+fn evidence(verdict: &Verdict) -> Vec<Evidence> {
+    let is_root = |finding: &&Finding| Some(&finding.code) == verdict.root.as_ref();
+    let first = verdict.findings.iter().filter(is_root);
+    let rest = verdict.findings.iter().filter(|finding| !is_root(finding));
+    let shown = |finding: &Finding| Evidence {
+        code: finding.code.to_string(),
+        rule: finding.rules.first().map(ToString::to_string).unwrap_or_default(),
+        source: finding.first.source.to_string(),
+        line: finding.first.line,
+        count: finding.count,
+        excerpt: finding.excerpt.chars().map(|c| if c.is_control() { ' ' } else { c }).collect(),
+    };
+    first.take(EVIDENCE - 1).chain(rest).take(EVIDENCE).map(shown).collect()
+}
+
+fn blast_radius(class: Class, action: Action) -> &'static str {
+    match (class, action) {
+        (_, Action::None | Action::Ignore) => "none now",
+        (_, Action::RebootNode) => "every workload of the node",
+        (Class::Fabric | Class::Link, _) => "every workload whose GPUs talk over this link or switch",
+        (Class::Memory | Class::Driver | Class::Bus, _) => "every workload on this GPU; with MIG, all its slices",
+        (Class::Power | Class::Thermal, _) => "every workload on this GPU runs slower; perhaps the whole rack",
+        (Class::Host, _) => "every workload of the node",
+        (Class::App | Class::Image | Class::Config | Class::None, _) => "this workload",
+    }
+}
+
+fn confirm(class: Class) -> &'static str {
+    match class {
+        Class::App => "the same program faults on another GPU",
+        Class::Memory => "ECC counters and remapped rows of the GPU",
+        Class::Driver => "the same code on other nodes with this driver version",
+        Class::Link | Class::Fabric => "error counters of both ends of the link",
+        Class::Bus => "the GPU is missing in lspci, or trains at a lower width",
+        Class::Thermal => "temperatures against the neighbors'",
+        Class::Power => "power readings of the rack",
+        Class::Host | Class::Image | Class::Config | Class::None => "a second occurrence",
+    }
+}
+
+/// What can be done, the mildest first; operations only where all arguments are known.
+fn remedies(verdict: &Verdict, target: &Target) -> Vec<Remedy> {
+    if verdict.root.is_none() {
+        return Vec::new();
+    }
+    let mut remedies = Vec::new();
+    let call = |harm, tool: &str, args: Value, why: &str| Remedy {
+        harm,
+        why: why.to_owned(),
+        tool: Some(tool.to_owned()),
+        args,
+    };
+    let hands = |harm, why: &str| Remedy { harm, why: why.to_owned(), tool: None, args: Value::Null };
+    let reason = verdict.root.as_ref().map(ToString::to_string).unwrap_or_default();
+    if let Some(workload) = &target.workload {
+        remedies.push(call(0, "workload_get", json!({ "workload": workload }), "its state, attempts and last words"));
+        if matches!(verdict.action, Action::RestartApp | Action::FixApp | Action::FixConfig) {
+            let args = json!({ "workload": workload, "reason": reason });
+            remedies.push(call(1, "workload_stop", args, "stop it; then workload_run starts it anew"));
+        }
+    }
+    if let Some(node) = &target.node {
+        remedies.push(call(0, "node_get", json!({ "node": node }), "health, GPUs and events of the node"));
+        if verdict.action.is_hardware() {
+            remedies.push(call(2, "node_cordon", json!({ "node": node, "reason": reason }), "place nothing new there"));
+        }
+        if matches!(verdict.action, Action::DrainAndReset | Action::RebootNode | Action::Service) {
+            remedies.push(call(
+                2,
+                "node_drain",
+                json!({ "node": node, "reason": reason }),
+                "take the work off it first",
+            ));
+        }
+    }
+    remedies.extend(match verdict.action {
+        Action::CheckLink => Some(hands(1, "look at cables, modules and seating of the named link")),
+        Action::FixApp => Some(hands(1, "change the program; see the details")),
+        Action::FixConfig => Some(hands(1, "change the setting, image or version; see the cause")),
+        Action::ContactSupport => {
+            Some(hands(0, "collect a report (nvidia-bug-report.sh, or amd-smi and dmesg) for the vendor"))
+        }
+        Action::ResetGpu | Action::DrainAndReset => Some(hands(3, "reset the GPU once nothing runs on it")),
+        Action::RebootNode => Some(hands(3, "restart the node once it is drained")),
+        Action::Service => Some(hands(3, "let hands look at the hardware")),
+        Action::None | Action::Ignore | Action::RestartApp => None,
+    });
+    remedies.sort_by_key(|remedy| remedy.harm);
+    remedies
+}

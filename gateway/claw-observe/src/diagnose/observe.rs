@@ -1,0 +1,396 @@
+//! Lines in, findings out: one pass, in bounded memory.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::code::Code;
+use super::device::{self, Unit};
+use super::envelope::{self, Envelope};
+use super::guard;
+use super::memory::{self, OutOfMemory};
+use super::nvidia::{self, Detail};
+use super::nvlink5;
+use super::rules::{Compiled, Hit, Input, Role, Rules};
+use super::traceback::{Raised, Tracebacks};
+
+/// Bytes of a line that are looked at; the rest is ignored.
+pub const LINE_BYTES: usize = 16 * 1024;
+/// Findings (code and device) that one observer keeps; more are only counted.
+pub const FINDINGS: usize = 1024;
+/// Bytes of a line that a finding keeps as evidence.
+pub const EXCERPT_BYTES: usize = 240;
+/// Bytes of a table's cell that are put together.
+const CELL_BYTES: usize = 2 * 1024;
+/// What an observer holds at most, in bytes, whatever it is fed: findings with their
+/// excerpts and names, open tracebacks, and one line in work.
+pub const MEMORY_BYTES: usize = FINDINGS * 2_048 + 64 * 1024 + 8 * LINE_BYTES;
+
+/// One match in one line.
+#[derive(Clone, Debug)]
+pub(super) struct Match {
+    pub(super) code: Code,
+    pub(super) unit: Option<Unit>,
+    pub(super) at: usize,
+    pub(super) rule: Arc<str>,
+    pub(super) detail: Detail,
+    pub(super) mark: Option<String>,
+    pub(super) frame: Option<String>,
+    pub(super) weak: bool,
+}
+
+impl Default for Match {
+    fn default() -> Self {
+        Self {
+            code: Code::Named("none".into()),
+            unit: None,
+            at: 0,
+            rule: "".into(),
+            detail: Detail::default(),
+            mark: None,
+            frame: None,
+            weak: false,
+        }
+    }
+}
+
+/// Where a line stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The file or stream.
+    pub source: Arc<str>,
+    /// Its line, from 1.
+    pub line: u64,
+}
+
+/// One code on one unit, however often it was seen.
+#[derive(Clone, Debug)]
+pub struct Finding {
+    /// The code.
+    pub code: Code,
+    /// The unit, if a line names one.
+    pub unit: Option<Unit>,
+    /// The rules that found it.
+    pub rules: Vec<Arc<str>>,
+    /// What `when.toml` may ask for.
+    pub marks: Vec<String>,
+    /// The first place.
+    pub first: Place,
+    /// The last line, from 1.
+    pub last_line: u64,
+    /// Its time, in seconds on the line's own clock.
+    pub first_s: Option<f64>,
+    /// The time of the last.
+    pub last_s: Option<f64>,
+    /// How often.
+    pub count: u64,
+    /// The first line, cut.
+    pub excerpt: String,
+    /// What a numbered line says; of several verdicts the last.
+    pub(super) detail: Detail,
+    /// The first frame of a program that is the user's.
+    pub frame: Option<String>,
+    /// The numbers of an out-of-memory message.
+    pub memory: Option<OutOfMemory>,
+    /// Counts only if nothing else was found.
+    pub weak: bool,
+    /// All matches say that something is over.
+    pub over: bool,
+}
+
+/// What an observer saw.
+#[derive(Clone, Debug, Default)]
+pub struct Observation {
+    /// Findings, in the order of their first line.
+    pub findings: Vec<Finding>,
+    /// Lines read.
+    pub lines: u64,
+    /// Matches that found no room among [`FINDINGS`].
+    pub dropped: u64,
+}
+
+/// Reads log lines of one source and keeps what the rules find.
+///
+/// Memory is bounded by [`MEMORY_BYTES`]; time is linear in the input.
+#[derive(Debug)]
+pub struct Observer {
+    rules: &'static Rules,
+    source: Arc<str>,
+    lines: u64,
+    dropped: u64,
+    findings: Vec<Finding>,
+    places: BTreeMap<(Code, Option<Unit>), usize>,
+    headings: Vec<Option<u64>>,
+    tracebacks: Tracebacks,
+    table: Table,
+    candidates: Vec<usize>,
+}
+
+impl Observer {
+    /// An observer of one file or stream; `source` is named in the evidence.
+    pub fn new(rules: &'static Rules, source: &str) -> Self {
+        Self {
+            rules,
+            source: source.into(),
+            lines: 0,
+            dropped: 0,
+            findings: Vec::new(),
+            places: BTreeMap::new(),
+            headings: vec![None; rules.headings.len()],
+            tracebacks: Tracebacks::default(),
+            table: Table::default(),
+            candidates: Vec::new(),
+        }
+    }
+
+    /// Goes on with another file or stream; lines are numbered anew.
+    pub fn next_source(&mut self, source: &str) {
+        self.source = source.into();
+        self.lines = 0;
+        self.headings.fill(None);
+        self.tracebacks = Tracebacks::default();
+    }
+
+    /// Reads a text line by line.
+    pub fn text(&mut self, text: &str) {
+        for line in text.lines() {
+            self.line(line);
+        }
+    }
+
+    /// Reads one line, without its line break.
+    pub fn line(&mut self, line: &str) {
+        self.lines += 1;
+        let line = cut(line, LINE_BYTES);
+        if line.trim_start().starts_with('|') {
+            // Tools break long words over the cells of a table: read the cell as one.
+            if self.table.join(line) {
+                let cell = std::mem::take(&mut self.table.cell);
+                self.scan(&cell);
+                self.table.cell = cell;
+                return;
+            }
+        } else {
+            self.table.cell.clear();
+        }
+        self.scan(line);
+    }
+
+    fn scan(&mut self, line: &str) {
+        let mut seen = Seen::default();
+        self.candidates.clear();
+        let rules = self.rules;
+        for found in rules.literals.find_overlapping_iter(line) {
+            for hit in rules.hits.get(found.pattern().as_usize()).into_iter().flatten() {
+                match *hit {
+                    Hit::Rule(index) => {
+                        if !self.candidates.contains(&index) {
+                            self.candidates.push(index);
+                        }
+                    }
+                    Hit::Heading(index) => {
+                        if let Some(place) = self.headings.get_mut(index) {
+                            *place = Some(self.lines);
+                        }
+                    }
+                    Hit::Numbered => seen.numbered = true,
+                    Hit::Exception => seen.exception = true,
+                }
+            }
+        }
+        let idle = self.candidates.is_empty() && !seen.numbered && !seen.exception && !self.tracebacks.is_open();
+        if idle {
+            return;
+        }
+        self.candidates.sort_unstable();
+        self.examine(line, &seen);
+    }
+
+    fn examine(&mut self, line: &str, seen: &Seen) {
+        let envelope = envelope::open(line);
+        let message = Cow::clone(&envelope.message);
+        let mut matches = Vec::new();
+        for part in message.lines() {
+            if seen.numbered {
+                matches.extend(nvidia::find(&envelope, part));
+            }
+            if matches.is_empty() {
+                self.text_rules(&envelope, part, &mut matches);
+            }
+            let known = !matches.is_empty();
+            if let Some(raised) = self.tracebacks.line(&envelope.writer, part)
+                && !known
+            {
+                matches.extend(self.user_code(&envelope, part, raised));
+            }
+        }
+        matches.sort_by_key(|found| found.at);
+        for found in matches {
+            self.keep(&envelope, line, found);
+        }
+    }
+
+    fn text_rules(&self, envelope: &Envelope<'_>, message: &str, matches: &mut Vec<Match>) {
+        for compiled in self.candidates.iter().filter_map(|index| self.rules.text.get(*index)) {
+            let Some(found) = compiled.pattern().find(message) else { continue };
+            if compiled.except().is_some_and(|except| except.is_match(message)) || !self.is_after(compiled) {
+                continue;
+            }
+            let missing = |id: &String| !matches.iter().any(|other| &*other.rule == id.as_str());
+            if compiled.rule.requires.as_ref().is_some_and(missing) {
+                continue;
+            }
+            if !guard::accepts(compiled.rule.input, envelope, message, found.start(), found.end()) {
+                continue;
+            }
+            matches.push(Match {
+                code: compiled.code.clone(),
+                unit: device::find(message).or_else(|| device::find(&envelope.writer)),
+                at: found.start(),
+                rule: Arc::clone(&compiled.id),
+                mark: compiled.rule.mark.clone(),
+                ..Match::default()
+            });
+        }
+    }
+
+    /// Is the line within the window that one of the rule's headings opened?
+    fn is_after(&self, compiled: &Compiled) -> bool {
+        let Some(after) = &compiled.rule.after else { return true };
+        let open = |(heading, place): (&String, &Option<u64>)| {
+            after.literals.contains(heading) && place.is_some_and(|line| self.lines - line <= after.lines)
+        };
+        self.rules.headings.iter().zip(&self.headings).any(open)
+    }
+
+    fn user_code(&self, envelope: &Envelope<'_>, message: &str, raised: Raised) -> Option<Match> {
+        let explained = self.findings.iter().any(|finding| !finding.weak && finding.code.name() != Some("user_code"));
+        if raised.chained && explained {
+            return None;
+        }
+        if !guard::accepts(Input::Workload, envelope, message, 0, 0) {
+            return None;
+        }
+        Some(Match {
+            code: Code::Named("user_code".into()),
+            unit: device::find(&envelope.writer),
+            at: 0,
+            rule: if raised.missing { "user.missing-module".into() } else { "user.exception".into() },
+            mark: raised.missing.then(|| "missing".to_owned()),
+            frame: raised.frame,
+            weak: raised.wrapper || !raised.traced,
+            ..Match::default()
+        })
+    }
+
+    fn keep(&mut self, envelope: &Envelope<'_>, line: &str, found: Match) {
+        let over = self.rules.text_rule(&found.rule).is_some_and(|compiled| compiled.rule.role == Role::Cancel);
+        let out_of_memory = matches!(found.code.name(), Some("cuda_oom" | "hip_oom"));
+        let memory = if out_of_memory { memory::read(line) } else { None };
+        let key = (found.code.clone(), found.unit.clone());
+        if let Some(finding) = self.places.get(&key).and_then(|place| self.findings.get_mut(*place)) {
+            finding.count += 1;
+            finding.last_line = self.lines;
+            finding.last_s = envelope.time_s.or(finding.last_s);
+            finding.weak &= found.weak;
+            finding.over = over;
+            if !finding.rules.contains(&found.rule) {
+                finding.rules.push(found.rule);
+            }
+            finding.marks.extend(found.mark.filter(|mark| !finding.marks.contains(mark)));
+            finding.memory = finding.memory.or(memory);
+            finding.frame = finding.frame.take().or(found.frame);
+            merge(self.rules, &found.code, &mut finding.detail, found.detail);
+            return;
+        }
+        if over || self.findings.len() >= FINDINGS {
+            self.dropped += u64::from(!over);
+            return;
+        }
+        self.places.insert(key, self.findings.len());
+        self.findings.push(Finding {
+            code: found.code,
+            unit: found.unit,
+            rules: vec![found.rule],
+            marks: found.mark.into_iter().collect(),
+            first: Place { source: Arc::clone(&self.source), line: self.lines },
+            last_line: self.lines,
+            first_s: envelope.time_s,
+            last_s: envelope.time_s,
+            count: 1,
+            excerpt: cut(line, EXCERPT_BYTES).to_owned(),
+            detail: found.detail,
+            frame: found.frame.map(|frame| cut(&frame, EXCERPT_BYTES).to_owned()),
+            memory,
+            weak: found.weak,
+            over,
+        });
+    }
+
+    /// What was seen so far.
+    pub fn finish(mut self) -> Observation {
+        for (writer, frame) in self.tracebacks.unfinished() {
+            let envelope = envelope::open("");
+            let found = Match {
+                code: Code::Named("user_code".into()),
+                unit: device::find(&writer),
+                rule: "user.cut-traceback".into(),
+                frame: frame.clone(),
+                weak: true,
+                ..Match::default()
+            };
+            self.keep(&envelope, frame.as_deref().unwrap_or_default(), found);
+        }
+        Observation { findings: self.findings, lines: self.lines, dropped: self.dropped }
+    }
+}
+
+/// The cell of a table that goes on over several lines.
+#[derive(Debug, Default)]
+struct Table {
+    cell: String,
+}
+
+impl Table {
+    /// Takes a line of a table in; true if its last cell goes on from the line before.
+    fn join(&mut self, line: &str) -> bool {
+        let cells: Vec<&str> = line.trim().trim_matches('|').split('|').collect();
+        let [first, .., last] = cells.as_slice() else {
+            self.cell.clear();
+            return false;
+        };
+        let goes_on = first.trim().is_empty() && !self.cell.is_empty() && self.cell.len() < CELL_BYTES;
+        if !goes_on {
+            self.cell.clear();
+        }
+        let text = last.strip_prefix(' ').unwrap_or(last);
+        self.cell.push_str(cut(text.trim_end(), CELL_BYTES));
+        goes_on
+    }
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    numbered: bool,
+    exception: bool,
+}
+
+/// Of several verdicts the last counts, of several link errors the gravest.
+fn merge(rules: &Rules, code: &Code, old: &mut Detail, new: Detail) {
+    old.recovery = new.recovery.or(old.recovery);
+    old.fatal = old.fatal.max(new.fatal);
+    let (Code::Xid(number), Some(error)) = (code, new.link_error) else { return };
+    let rank = |error| nvlink5::resolve(rules, *number, error).rank;
+    if old.link_error.as_ref().is_none_or(|known| rank(&error) < rank(known)) {
+        old.link_error = Some(error);
+    }
+}
+
+/// The beginning of a text, at most so many bytes, whole characters.
+fn cut(text: &str, bytes: usize) -> &str {
+    if text.len() <= bytes {
+        return text;
+    }
+    let end = (0..=bytes).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+    text.get(..end).unwrap_or_default()
+}

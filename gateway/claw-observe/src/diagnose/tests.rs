@@ -1,0 +1,12 @@
+//! The rules find what they should, and nothing else.
+
+use super::rules::{Rules, lint};
+
+mod corpus;
+mod tables;
+
+#[test]
+fn rules_are_sound_and_find_their_examples() {
+    let faults = lint::lint(Rules::built_in());
+    assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), faults.join("\n"));
+}
