@@ -78,6 +78,11 @@ pub enum Commands {
     Up(UpOptions),
     /// Replay a trace with a policy of placement.
     BenchSched(SchedOptions),
+    /// Scan generated log lines for faults.
+    BenchScan {
+        /// How many.
+        lines: usize,
+    },
     /// Tell what logs say about GPU faults.
     Diagnose(DiagnoseOptions),
 }
@@ -176,6 +181,10 @@ fn commands(name: &str, matches: &ArgMatches) -> Result<Commands, ParseError> {
 }
 
 fn bench(matches: &ArgMatches) -> Result<Commands, ParseError> {
+    if let Some(scan) = matches.subcommand_matches("scan") {
+        let lines = scan.get_one::<u64>("lines").and_then(|n| usize::try_from(*n).ok()).unwrap_or_default();
+        return Ok(Commands::BenchScan { lines });
+    }
     let inner = matches.subcommand_matches("sched").ok_or(CliError::Usage("say what to measure"))?;
     let path = |id: &str| inner.get_one::<PathBuf>(id).cloned().unwrap_or_default();
     let policy = inner.get_one::<String>("policy").and_then(|name| Policy::from_text(name));
@@ -408,11 +417,20 @@ fn bench_command() -> Command {
                 .value_parser(value_parser!(u64).range(0..=100_000))
                 .help("Requests that may wait"),
         );
+    let scan = Command::new("scan")
+        .about("Read generated log lines for faults, beside ripgrep with the same texts where it is installed")
+        .arg(
+            value("lines", "N")
+                .default_value("1000000")
+                .value_parser(value_parser!(u64).range(1..=20_000_000))
+                .help("Lines; every thousandth is a fault"),
+        );
     Command::new("bench")
         .about("Measure something on this machine, without a gateway")
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(sched)
+        .subcommand(scan)
 }
 
 fn up() -> Command {

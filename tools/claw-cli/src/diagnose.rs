@@ -156,36 +156,36 @@ fn read(input: &mut impl BufRead, observer: &mut Observer) -> io::Result<()> {
 /// What a rule or a code is, and where it is written.
 fn explain(name: &str, screen: &Screen) -> Result<Exit, CliError> {
     let rules = Rules::built_in();
-    let mut text = String::new();
+    let mut lines: Vec<String> = Vec::new();
     if let Some(compiled) = rules.text_rule(name) {
         let rule = &compiled.rule;
-        text.push_str(&format!("rule {name} finds {} ({})\n", rule.code, compiled.vendor));
-        text.push_str(&format!("pattern: {}\n", rule.pattern));
+        lines.push(format!("rule {name} finds {} ({})", rule.code, compiled.vendor));
+        lines.push(format!("pattern: {}", rule.pattern));
         if let Some(except) = &rule.except {
-            text.push_str(&format!("except: {except}\n"));
+            lines.push(format!("except: {except}"));
         }
         for example in &rule.examples {
-            text.push_str(&format!("example: {}\n", example.lines().next_back().unwrap_or_default()));
+            lines.push(format!("example: {}", example.lines().next_back().unwrap_or_default()));
         }
-        text.push_str(&format!("source: {}\n", compiled.source));
+        lines.push(format!("source: {}", compiled.source));
     }
     let code = rules.text_rule(name).map_or_else(|| name.parse().ok(), |compiled| Some(compiled.code.clone()));
     let known = code.as_ref().is_some_and(|code| match code {
         Code::Xid(_) | Code::Sxid(_) => true,
         Code::Named(name) => rules.named.contains_key(&**name),
     });
-    let Some(code) = code.filter(|_| known || !text.is_empty()) else {
+    let Some(code) = code.filter(|_| known || !lines.is_empty()) else {
         return Err(CliError::Usage("there is no such rule or code"));
     };
-    text.push_str(&format!("{code}: {}\n", insight::cause(rules, &code)));
+    lines.push(format!("{code}: {}", insight::cause(rules, &code)));
     let told = match &code {
         Code::Xid(number) => rules.xids.get(number).map(|row| (row.class, row.action, row.source.clone())),
         Code::Sxid(number) => rules.sxids.get(number).map(|row| (row.class, row.action, row.source.clone())),
         Code::Named(name) => rules.named.get(&**name).map(|code| (code.class, code.action, code.confirm.clone())),
     };
     if let Some((class, action, note)) = told {
-        text.push_str(&format!("class {}, first {}\n{note}\n", class.as_str(), action.as_str()));
+        lines.push(format!("class {}, first {}\n{note}", class.as_str(), action.as_str()));
     }
-    screen.print(&text)?;
+    screen.print(&(lines.join("\n") + "\n"))?;
     Ok(Exit::Ok)
 }

@@ -7,6 +7,7 @@
 
 mod approve;
 mod bench;
+mod bench_scan;
 mod bridge;
 pub mod cli;
 pub mod client;

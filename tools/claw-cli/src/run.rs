@@ -19,7 +19,7 @@ use crate::client::{CallReply, GatewayClient};
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::output::Screen;
-use crate::{approve, bench, bridge, diagnose, doctor, follow, generate, render, save, up};
+use crate::{approve, bench, bench_scan, bridge, diagnose, doctor, follow, generate, render, save, up};
 
 /// A call that takes no longer shows no sign of waiting.
 const QUICK: Duration = Duration::from_millis(300);
@@ -96,6 +96,7 @@ async fn execute(cli: &Cli, screen: &Screen) -> Result<Exit, CliError> {
         Commands::Mcp => bridge::serve(&cli.connection.endpoint()?).await,
         Commands::Doctor => doctor::run(&cli.connection, screen).await,
         Commands::BenchSched(options) => bench::sched(options, screen),
+        Commands::BenchScan { lines } => bench_scan::run(*lines, screen),
         Commands::Diagnose(options) => diagnose::run(options, screen),
         Commands::Up(options) => up::run(&cli.connection, options, screen).await,
     }

@@ -58,21 +58,19 @@ static ESCAPES: LazyLock<Regex> = LazyLock::new(|| regex(r"\x1b\[[0-9;?]*[A-Za-z
 /// Fields of JSON log lines that hold the message, the surest first.
 const MESSAGE_FIELDS: [&str; 9] = ["MESSAGE", "message", "msg", "log", "error", "err", "reason", "line", "event"];
 
-/// Takes the envelope off one line.
+/// The line without the escapes of a terminal.
+pub fn plain(line: &str) -> Cow<'_, str> {
+    if line.contains('\x1b') { ESCAPES.replace_all(line, "") } else { Cow::Borrowed(line) }
+}
+
+/// Takes the envelope off one plain line.
 pub fn open(line: &str) -> Envelope<'_> {
-    let plain: Cow<'_, str> = if line.contains('\x1b') { ESCAPES.replace_all(line, "") } else { Cow::Borrowed(line) };
-    if plain.starts_with('{')
-        && let Some(opened) = json(&plain)
+    if line.starts_with('{')
+        && let Some(opened) = json(line)
     {
         return opened;
     }
-    match plain {
-        Cow::Borrowed(text) => strip(text),
-        Cow::Owned(text) => {
-            let inner = strip(&text);
-            Envelope { message: Cow::Owned(inner.message.into_owned()), ..inner }
-        }
-    }
+    strip(line)
 }
 
 fn strip(line: &str) -> Envelope<'_> {

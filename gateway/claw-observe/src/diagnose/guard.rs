@@ -25,7 +25,7 @@ static PROSE: LazyLock<Regex> = LazyLock::new(|| {
 /// A line that is a comment, a quotation, a shell prompt or source code.
 static QUOTED_LINE: LazyLock<Regex> = LazyLock::new(|| {
     regex(concat!(
-        r"^\s*(?:#(?:[^\d]|$)|//|> |\$ |\+ \w|\| |/?\*\s|\w+@[\w.\-]+[:~ ][^ ]*[$#] |[\w.\-]+:~?[/\w]*[$#] ",
+        r"^\s*(?:#(?:[^\d]|$)|//|</?[a-z]+[ >]|> |\$ |\+ \w|\| |/?\*\s|\w+@[\w.\-]+[:~ ][^ ]*[$#] |[\w.\-]+:~?[/\w]*[$#] ",
         r"|(?:raise|return|if|elif|print|assert|warnings\.warn|log(?:ger|ging)?\.\w+|throw|except|def|const|let|var|parser|expect)\b[ (].*[(\x22'`])",
     ))
 });
@@ -54,7 +54,8 @@ pub(super) fn accepts(input: Input, envelope: &Envelope<'_>, message: &str, star
     match input {
         Input::Kernel => {
             let foreign = envelope.tag.as_deref().is_some_and(|tag| !SYSTEM_TAG.is_match(tag));
-            let quote = before.trim_end().ends_with(['"', '\'']) || before.contains("\" ");
+            let field = ["=\"", ":\"", ": \"", "='"].iter().any(|end| before.trim_end().ends_with(end));
+            let quote = !field && (before.trim_end().ends_with(['"', '\'']) || before.contains("\" "));
             !foreign && !quote && !before.trim_start().starts_with(['-', '>', '#'])
         }
         Input::Any | Input::Workload => !typed(envelope.tag.as_deref()),

@@ -56,7 +56,7 @@ static SWITCH: LazyLock<Regex> =
 /// Device plugin, gpud, DCGM and others that tell of an Xid and name the device.
 static TOLD: LazyLock<Regex> = LazyLock::new(|| {
     regex(
-        r"(?i)(?:XidCriticalError: Xid=(?P<a>\d+) on Device|\bxid(?: error| code)?(?: ?[:=] ?| )(?P<b>\d{1,4})\b.{0,80}?(?:GPU-[0-9a-f]{4,8}|PCI:|[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2})|(?:GPU-[0-9a-f]{8}|\b[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.\d).{0,60}?\bxid(?: error| code)?(?: ?[:=] ?| )(?P<c>\d{1,4})\b|\bXID (?P<d>\d{1,4}) detected on (?:physical_)?chid|DCGM_FI_DEV_XID_ERRORS\{[^}]*\} +(?P<e>[1-9]\d*)\b)",
+        r"(?i)(?:XidCriticalError: Xid=(?P<a>\d+) on Device|\bxid(?: error| code)?(?: ?[:=] ?| )(?P<b>\d{1,4})\b.{0,80}?(?:GPU-[0-9a-f]{4,8}|(?:on|for|from|of) GPU:? ?\d|PCI:|[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2})|(?:GPU-[0-9a-f]{8}|\b[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.\d).{0,60}?\bxid(?: error| code)?(?: ?[:=] ?| )(?P<c>\d{1,4})\b|\bXID (?P<d>\d{1,4}) detected on (?:physical_)?chid|DCGM_FI_DEV_XID_ERRORS\{[^}]*\} +(?P<e>[1-9]\d*)\b)",
     )
 });
 

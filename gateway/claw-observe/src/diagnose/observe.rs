@@ -161,7 +161,8 @@ impl Observer {
     /// Reads one line, without its line break.
     pub fn line(&mut self, line: &str) {
         self.lines += 1;
-        let line = cut(line, LINE_BYTES);
+        let plain = envelope::plain(cut(line, LINE_BYTES));
+        let line = &*plain;
         if line.trim_start().starts_with('|') {
             // Tools break long words over the cells of a table: read the cell as one.
             if self.table.join(line) {

@@ -397,6 +397,14 @@ impl Rules {
         }
     }
 
+    /// The texts that the one pass looks for, in lower case.
+    pub fn literals(&self) -> Vec<String> {
+        let rules = self.text.iter().flat_map(|compiled| &compiled.rule.literals);
+        let parsers = PARSERS.iter().map(|(literal, _)| *literal);
+        let all = rules.chain(&self.headings).map(String::as_str).chain(parsers);
+        all.map(str::to_ascii_lowercase).collect::<std::collections::BTreeSet<_>>().into_iter().collect()
+    }
+
     /// The text rule of that name.
     pub fn text_rule(&self, id: &str) -> Option<&Compiled> {
         self.text.iter().find(|rule| &*rule.id == id)

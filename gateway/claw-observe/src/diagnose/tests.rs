@@ -3,6 +3,10 @@
 use super::rules::{Rules, lint};
 
 mod corpus;
+mod decoys;
+mod draw;
+mod limits;
+mod mutations;
 mod tables;
 
 #[test]

@@ -33,6 +33,7 @@ struct Open {
     frame: Option<String>,
     chained: bool,
     done: bool,
+    frames: u32,
 }
 
 /// Follows the tracebacks of several writers.
@@ -112,6 +113,7 @@ impl Tracebacks {
             return None;
         }
         if let Some(frame) = FRAME.captures(text) {
+            open.frames += 1;
             let file = &frame["file"];
             if !LIBRARY.iter().any(|part| file.contains(part)) {
                 let function = frame.name("function").map_or("", |m| m.as_str());
@@ -134,7 +136,7 @@ impl Tracebacks {
 
     /// The tracebacks whose exception is cut off, by writer.
     pub(super) fn unfinished(&self) -> Vec<(String, Option<String>)> {
-        let open = self.open.iter().filter(|(_, open)| !open.done);
+        let open = self.open.iter().filter(|(_, open)| !open.done && open.frames > 0);
         open.map(|(writer, open)| (writer.clone(), open.frame.clone())).collect()
     }
 

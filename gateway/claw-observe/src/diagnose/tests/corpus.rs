@@ -10,13 +10,13 @@ use crate::diagnose::policy::Policy;
 
 /// Shares of cases that were answered as expected, in percent, and forbidden actions.
 #[derive(Debug, Default)]
-struct Score {
+pub(super) struct Score {
     cases: usize,
-    root: usize,
+    pub(super) root: usize,
     class: usize,
     preferred: usize,
-    forbidden: usize,
-    missed: Vec<String>,
+    pub(super) forbidden: usize,
+    pub(super) missed: Vec<String>,
 }
 
 impl Score {
@@ -30,8 +30,14 @@ fn act(action: &str) -> &str {
     if action == "none" { "ignore" } else { action }
 }
 
+/// The lines of one case.
+pub(super) fn lines_of(json: &str) -> Vec<String> {
+    let case: Value = serde_json::from_str(json).unwrap();
+    case["lines"].as_array().unwrap().iter().map(|line| line.as_str().unwrap().to_owned()).collect()
+}
+
 /// Scores as the corpus's own scorer does; `change` may rewrite a case's lines first.
-fn score(corpus: &str, change: impl Fn(usize, Vec<String>) -> Vec<String>) -> Score {
+pub(super) fn score(corpus: &str, change: impl Fn(usize, Vec<String>) -> Vec<String>) -> Score {
     let mut score = Score::default();
     for (index, json) in corpus.lines().filter(|line| !line.trim().is_empty()).enumerate() {
         let case: Value = serde_json::from_str(json).unwrap();

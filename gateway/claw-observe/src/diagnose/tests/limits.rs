@@ -1,0 +1,124 @@
+//! Bounds: memory, long lines, and inputs that nobody meant.
+
+use proptest::prelude::*;
+
+use super::corpus::lines_of;
+use super::draw::Draw;
+use super::tables::shared;
+use crate::diagnose::analyze::Analyzer;
+use crate::diagnose::code::Code;
+use crate::diagnose::insight::{Insight, TEXT_CHARS, Target};
+use crate::diagnose::observe::{EXCERPT_BYTES, FINDINGS, Observer};
+use crate::diagnose::policy::{self, Policy};
+use crate::diagnose::rules::Rules;
+
+fn judge(text: &str) -> Insight {
+    let rules = Rules::built_in();
+    let mut observer = Observer::new(rules, "log");
+    observer.text(text);
+    let verdict = Analyzer::new(rules, Policy::ours()).judge(&observer.finish());
+    Insight::new(rules, &verdict, &Target { node: Some("node_1".into()), workload: Some("wl_1".into()) })
+}
+
+#[test]
+fn an_endless_stream_keeps_a_bounded_number_of_findings() {
+    let mut observer = Observer::new(Rules::built_in(), "stream");
+    for number in 0..20_000_u32 {
+        let (bus, slot) = (number >> 8 & 0xff, number & 0xff);
+        observer.line(&format!("NVRM: Xid (PCI:{:04x}:{bus:02x}:{slot:02x}): {}, pid=1", number >> 16, number % 180));
+        observer.line(&format!("[rank{number}]: Traceback (most recent call last):"));
+    }
+    let seen = observer.finish();
+    assert_eq!((seen.findings.len(), seen.lines), (FINDINGS, 40_000));
+    assert_eq!(seen.dropped, 20_000 - FINDINGS as u64, "the rest is counted");
+    assert!(seen.findings.iter().all(|finding| finding.excerpt.len() <= EXCERPT_BYTES));
+}
+
+#[test]
+fn a_line_without_end_is_cut() {
+    let mut observer = Observer::new(Rules::built_in(), "log");
+    let long = format!("NVRM: Xid (PCI:0000:3b:00): 79, {}", "é".repeat(4 << 20));
+    observer.line(&long);
+    assert_eq!(observer.finish().findings[0].code, Code::Xid(79));
+}
+
+/// Rewrites a text by one of several accidents.
+fn mutate(draw: &mut Draw, text: &str) -> String {
+    let mut bytes = text.as_bytes().to_vec();
+    for _ in 0..=draw.below(4) {
+        if bytes.is_empty() {
+            break;
+        }
+        let at = draw.below(bytes.len());
+        match draw.below(6) {
+            0 => bytes.truncate(at),
+            1 => bytes[at] = u8::try_from(draw.below(256)).unwrap(),
+            2 => bytes.insert(at, u8::try_from(draw.below(256)).unwrap()),
+            3 => drop(bytes.remove(at)),
+            4 => bytes.rotate_left(at),
+            _ => {
+                let piece = bytes[at..].to_vec();
+                bytes.extend_from_slice(&piece);
+            }
+        }
+    }
+    bytes.truncate(4_096);
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Rounds of the test with accidents; `CLAW_FUZZ_ROUNDS` asks for more.
+fn rounds() -> u64 {
+    std::env::var("CLAW_FUZZ_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(20_000)
+}
+
+#[test]
+fn accidents_of_lines_never_break_the_engine() {
+    let rules = Rules::built_in();
+    let mut seeds: Vec<String> = rules.text.iter().flat_map(|compiled| compiled.rule.examples.clone()).collect();
+    seeds.push("NVRM: Xid (PCI:0018:01:00): 149, NETIR_LINK_EVT Fatal XC0 i0 Link 08 (0x004505c6 0x00000000)".into());
+    seeds.push("nvidia-nvswitch0: SXid (PCI:0000:05:00.0): 12020, Fatal, Link 12 egress".into());
+    seeds.extend(shared("public.jsonl").iter().flat_map(|corpus| corpus.lines()).flat_map(lines_of));
+    let mut draw = Draw(7);
+    let mut observer = Observer::new(rules, "log");
+    for round in 0..rounds() {
+        let seed = draw.below(seeds.len());
+        let line = mutate(&mut draw, &seeds[seed]);
+        observer.text(&line);
+        if round % 64 == 63 {
+            let seen = std::mem::replace(&mut observer, Observer::new(rules, "log")).finish();
+            let verdict = Analyzer::new(rules, Policy::ours()).judge(&seen);
+            let never = verdict.root.as_ref().is_some_and(|root| root.is_xid(&[13, 31, 43, 45]));
+            let said = seen.findings.iter().any(|finding| finding.code.is_xid(&[154]));
+            assert!(!never || said || !verdict.action.is_hardware(), "{verdict:?}");
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_text_gives_a_verdict_of_bounded_length(text in "(?s).{0,600}") {
+        let insight = judge(&text);
+        prop_assert!(insight.text().chars().count() <= TEXT_CHARS);
+    }
+
+    #[test]
+    fn an_unknown_xid_is_for_support_under_our_policy(code in 174_u32..100_000) {
+        let insight = judge(&format!("NVRM: Xid (PCI:0000:3b:00): {code}, pid=1, name=x, something new"));
+        prop_assert_eq!(insight.root, format!("xid_{code}"));
+        prop_assert_eq!(insight.action.as_str(), "contact_support");
+    }
+
+    #[test]
+    fn a_programs_fault_alone_never_touches_hardware(codes in proptest::collection::vec(0_usize..4, 1..6), which in 0_usize..5) {
+        let lines: Vec<String> = codes
+            .iter()
+            .map(|index| format!("NVRM: Xid (PCI:0000:3b:00): {}, pid=1, name=x", [13, 31, 43, 45][*index]))
+            .collect();
+        let rules = Rules::built_in();
+        let mut observer = Observer::new(rules, "log");
+        observer.text(&lines.join("\n"));
+        let policy = &policy::all()[which];
+        let verdict = Analyzer::new(rules, policy).judge(&observer.finish());
+        prop_assert!(!verdict.action.is_hardware());
+    }
+}
