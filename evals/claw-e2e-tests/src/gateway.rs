@@ -92,6 +92,11 @@ impl Gateway {
         self.running.is_some()
     }
 
+    /// Its process id, while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.running.as_ref().and_then(Running::pid)
+    }
+
     /// The admin's key.
     pub fn admin_key(&self) -> Result<String> {
         let path = self.data_dir.join("admin.key");

@@ -6,7 +6,7 @@ use crate::metadata::{Crate, DepKind, Resolved, Workspace};
 use crate::repo::Repo;
 
 /// The layer of each crate, those to come included. Arrows point down or stay level.
-const LAYERS: [(&str, u8); 25] = [
+const LAYERS: [(&str, u8); 27] = [
     ("claw-proto", 0),
     ("molt-core", 0),
     ("claw-tools", 1),
@@ -32,11 +32,16 @@ const LAYERS: [(&str, u8); 25] = [
     ("claw-e2e-tests", 5),
     ("molt-integration-tests", 5),
     ("molt-testchain", 5),
+    ("claw-bench", 5),
+    ("claw-fuzz", 5),
 ];
 
 /// Edges inside one layer, each of them wanted.
-const LEVEL_EDGES: [(&str, &str); 2] =
-    [("claw-storage-duckdb", "claw-storage"), ("molt-integration-tests", "molt-testchain")];
+const LEVEL_EDGES: [(&str, &str); 3] = [
+    ("claw-storage-duckdb", "claw-storage"),
+    ("molt-integration-tests", "molt-testchain"),
+    ("claw-bench", "claw-e2e-tests"),
+];
 
 /// The one crate below `node/` that the gateway may know: a leaf of pure values.
 const SHARED_LEAF: &str = "molt-core";
@@ -57,7 +62,7 @@ const FENCED: [(&str, &[&str]); 10] = [
     ("bollard*", &["clawnode"]),
     ("nvml-wrapper*", &["clawnode"]),
     ("async-openai", &["claw-llm"]),
-    ("rmcp", &["claw-gateway-server", "claw-cli", "claw-e2e-tests", "claw-evals"]),
+    ("rmcp", &["claw-gateway-server", "claw-cli", "claw-e2e-tests", "claw-evals", "claw-bench"]),
 ];
 
 /// What only a feature of its crate may bring: no build without that feature links it, so

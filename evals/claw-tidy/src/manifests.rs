@@ -31,6 +31,10 @@ pub fn check_lints(repo: &Repo, workspace: &Workspace) -> Vec<Finding> {
     findings
 }
 
+/// Manifests that stand outside the workspace, and why: cargo-fuzz builds this one with a
+/// nightly compiler and instruments all that it links.
+const OUTSIDE: [&str; 1] = ["evals/claw-fuzz/fuzz"];
+
 /// A crate stands at `<top-level folder>/<crate name>`.
 pub fn check_folders(workspace: &Workspace) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -54,7 +58,7 @@ pub fn check_members(repo: &Repo, workspace: &Workspace) -> Vec<Finding> {
     repo.files
         .keys()
         .filter_map(|path| path.strip_suffix("/Cargo.toml"))
-        .filter(|folder| !is_member(folder))
+        .filter(|folder| !is_member(folder) && !OUTSIDE.contains(folder))
         .map(|folder| {
             Finding::new(
                 &format!("{folder}/Cargo.toml"),
@@ -115,6 +119,8 @@ mod tests {
         let repo = Repo::sample(&[("gateway/claw-y/Cargo.toml", ""), ("Cargo.toml", "")]);
         let strangers = check_members(&repo, &workspace("gateway/claw-x"));
         assert_eq!(strangers[0].path, "gateway/claw-y/Cargo.toml");
+        let outside = Repo::sample(&[("evals/claw-fuzz/fuzz/Cargo.toml", "")]);
+        assert_eq!(check_members(&outside, &workspace("gateway/claw-x")), []);
     }
 
     #[test]

@@ -10,7 +10,7 @@ pub const DEV_LINES: usize = 80;
 const CI_CALLS: [&str; 3] = ["./dev lint", "./dev test", "./dev demo"];
 
 /// The words that `dev` understands.
-const DEV_WORDS: [&str; 7] = ["demo", "test", "lint", "bench", "soak", "claw", "help"];
+const DEV_WORDS: [&str; 8] = ["demo", "test", "lint", "bench", "fuzz", "soak", "claw", "help"];
 
 /// Finds a `dev` that outgrew its screen or lost a word, and a `.ci/run` of its own mind.
 pub fn check_scripts(repo: &Repo) -> Vec<Finding> {
@@ -49,7 +49,7 @@ mod tests {
     #[test]
     fn missing_words_and_calls_are_found() {
         let dev =
-            "case $1 in\n  demo) x;;\n  test|lint) x;;\n  bench) ;;\n  soak) ;;\n  claw) ;;\n  help|*) ;;\nesac\n";
+            "case $1 in\n  demo) x;;\n  test|lint) x;;\n  bench) ;;\n  fuzz) ;;\n  soak) ;;\n  claw) ;;\n  help|*) ;;\nesac\n";
         let ci = "./dev lint\n./dev test\n./dev demo\n";
         let found = |dev: &str, ci: &str| {
             let repo = Repo::sample(&[("dev", dev), (".ci/run", ci)]);

@@ -112,8 +112,9 @@ fn fold(path: &Path, bytes: &[u8]) -> Result<Folded, StoreError> {
     let (mut offset, mut state_bytes) = (0, 0);
     while let Some(json) = read_frame(&bytes[offset..]) {
         match (serde_json::from_slice(json), state.as_mut()) {
-            (Ok(FrameIn::State(whole)), _) => {
+            (Ok(FrameIn::State(mut whole)), _) => {
                 state_bytes = json.len() as u64;
+                whole.recount();
                 state = Some(whole);
             }
             (Ok(FrameIn::Change(change)), Some(state)) => state.apply(&change),

@@ -52,7 +52,7 @@ fn list(folder: &Path, stream: LogStream) -> io::Result<Vec<u64>> {
             .and_then(|name| name.strip_prefix(&prefix))
             .and_then(|rest| rest.strip_suffix(".seg"))
             .and_then(|digits| digits.parse::<u64>().ok())
-            .filter(|first| *first <= SEQUENCE_MAX);
+            .filter(|first| (1..=SEQUENCE_MAX).contains(first));
         found.extend(first);
     }
     found.sort_unstable();

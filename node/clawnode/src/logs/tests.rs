@@ -124,6 +124,18 @@ fn unacknowledged_lines_are_sent_again_and_acknowledged_ones_are_deleted() {
     assert!(left <= 2, "{left} segments left");
 }
 
+/// Found by fuzzing: beside a file that calls its first line 0, the next line got that
+/// number, which no reader looks for.
+#[test]
+fn lines_begin_at_one_whatever_a_file_is_called() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("stdout-00000000000000000000.seg"), b"no frame").unwrap();
+    let mut writer = SegmentWriter::open(folder.path(), LogStream::Stdout, 1 << 20).unwrap();
+    write_lines(&mut writer, 2, 10);
+    let batch = SegmentReader::new(folder.path(), LogStream::Stdout).read(10, 1 << 20).unwrap();
+    assert_eq!((batch.gap, batch.lines.iter().map(|line| line.sequence).collect()), (None, vec![1, 2]));
+}
+
 /// A gateway that says more than can be stops nothing.
 #[test]
 fn an_acknowledgement_of_every_number_there_is_ends_the_log() {

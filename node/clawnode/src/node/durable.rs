@@ -140,6 +140,11 @@ impl DurableState {
         }
     }
 
+    /// Counts again what follows from the rest: a number that was read is not believed.
+    pub(crate) fn recount(&mut self) {
+        self.n_ended = self.ended.values().map(BTreeMap::len).sum();
+    }
+
     /// Applies one change. Total: a change that no longer fits changes nothing.
     pub fn apply(&mut self, change: &DurableChange) {
         match change {
@@ -212,7 +217,7 @@ impl DurableState {
                 attempts.retain(|_, record| record.record > limit);
                 !attempts.is_empty()
             });
-            self.n_ended = self.ended.values().map(BTreeMap::len).sum();
+            self.recount();
         }
     }
 

@@ -129,6 +129,22 @@ fn a_tail_of_zeros_is_torn_wherever_it_begins() {
     }
 }
 
+/// Found by fuzzing: the count of ended attempts overflowed at the next end.
+#[test]
+fn a_count_that_was_read_is_not_believed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("records.log");
+    let mut state = serde_json::to_value(DurableState::new(9)).unwrap();
+    state["n_ended"] = u64::MAX.into();
+    let json = serde_json::json!({ "state": state }).to_string().into_bytes();
+    let head = [u32::try_from(json.len()).unwrap().to_le_bytes(), crc32fast::hash(&json).to_le_bytes()].concat();
+    fs::write(&path, [head, json].concat()).unwrap();
+    let mut store = Store::open(folder.path(), 1).unwrap();
+    assert_eq!(store.state(), &DurableState::new(9));
+    store.append(&[change(5)]).unwrap();
+    assert_eq!(store.state().ended.len(), 1);
+}
+
 #[test]
 fn a_grown_file_is_replaced_by_its_fold() {
     let folder = tempfile::tempdir().unwrap();
