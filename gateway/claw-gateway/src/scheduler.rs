@@ -4,8 +4,10 @@
 //! island preferred (and required where asked for). Pure: cluster in, report
 //! out. The phases are numbered.
 
+pub mod certificate;
 mod fit;
 mod gang;
+pub mod jobs;
 pub mod packing;
 mod report;
 pub(crate) mod reserve;

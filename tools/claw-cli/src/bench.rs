@@ -1,9 +1,12 @@
 //! `claw bench sched`: replays a trace of a GPU cluster with one policy of placement.
 
+pub(crate) mod jct;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use claw_gateway::scheduler::jobs::{Fleet, Nodes};
 use claw_gateway::scheduler::packing::replay::{Protocol, Trace, replay};
 use claw_gateway::scheduler::packing::{Machine, ModelSet, Policy, Request, Typical};
 use serde_json::{Value, json};
@@ -27,6 +30,23 @@ pub struct SchedOptions {
     pub arrival: f64,
     /// Requests that may wait; 0 for none.
     pub window: usize,
+}
+
+/// What jobs are replayed on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FleetOptions {
+    /// GPUs in all.
+    pub gpus: u32,
+    /// GPUs of each node.
+    pub gpus_per_node: u32,
+    /// What a stop costs whom it stops, seconds.
+    pub restart_s: u64,
+}
+
+impl FleetOptions {
+    fn build(&self) -> Fleet {
+        Fleet { nodes: Nodes::new(self.gpus, self.gpus_per_node), restart_s: self.restart_s, quotas: Vec::new() }
+    }
 }
 
 /// Replays and prints one line.

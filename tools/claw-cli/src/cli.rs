@@ -6,12 +6,14 @@ use std::path::PathBuf;
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint, value_parser};
 use clap_complete::Shell;
+use claw_gateway::scheduler::jobs::{GPUS_PER_NODE_MAX, Policy as QueuePolicy};
 use claw_gateway::scheduler::packing::Policy;
 use claw_tools::def::OpDef;
 use claw_tools::registry::OPERATIONS;
 use serde_json::{Map, Value};
 
-use crate::bench::SchedOptions;
+use crate::bench::jct::JctOptions;
+use crate::bench::{FleetOptions, SchedOptions};
 use crate::credentials::{Connection, GATEWAY_DEFAULT, Secret, default_data_dir};
 use crate::diagnose::{self, DiagnoseOptions};
 use crate::error::CliError;
@@ -85,6 +87,8 @@ pub enum Commands {
     },
     /// Tell what logs say about GPU faults.
     Diagnose(DiagnoseOptions),
+    /// Replay a trace of jobs with a policy of the queue.
+    BenchJct(JctOptions),
 }
 
 /// How `claw up` starts things.
@@ -185,6 +189,14 @@ fn bench(matches: &ArgMatches) -> Result<Commands, ParseError> {
         let lines = scan.get_one::<u64>("lines").and_then(|n| usize::try_from(*n).ok()).unwrap_or_default();
         return Ok(Commands::BenchScan { lines });
     }
+    if let Some(inner) = matches.subcommand_matches("jct") {
+        let policy = inner.get_one::<String>("policy").and_then(|name| QueuePolicy::from_text(name));
+        return Ok(Commands::BenchJct(JctOptions {
+            policy: policy.unwrap_or(QueuePolicy::Ours),
+            trace: inner.get_one::<PathBuf>("trace").cloned().unwrap_or_default(),
+            fleet: fleet(inner)?,
+        }));
+    }
     let inner = matches.subcommand_matches("sched").ok_or(CliError::Usage("say what to measure"))?;
     let path = |id: &str| inner.get_one::<PathBuf>(id).cloned().unwrap_or_default();
     let policy = inner.get_one::<String>("policy").and_then(|name| Policy::from_text(name));
@@ -200,6 +212,15 @@ fn bench(matches: &ArgMatches) -> Result<Commands, ParseError> {
             .ok_or(CliError::Usage("--arrival is demand over capacity: above 0 and at most 10, such as 1.3"))?,
         window: inner.get_one::<u64>("window").and_then(|n| usize::try_from(*n).ok()).unwrap_or(0),
     }))
+}
+
+fn fleet(matches: &ArgMatches) -> Result<FleetOptions, ParseError> {
+    let number = |id: &str| matches.get_one::<u32>(id).copied().unwrap_or_default();
+    let (gpus, gpus_per_node) = (number("gpus"), number("gpus-per-node"));
+    if gpus_per_node == 0 || gpus == 0 || !gpus.is_multiple_of(gpus_per_node) {
+        return Err(CliError::Usage("--gpus is a whole number of nodes of --gpus-per-node GPUs").into());
+    }
+    Ok(FleetOptions { gpus, gpus_per_node, restart_s: u64::from(number("restart-s")) })
 }
 
 fn operation(noun: &str, matches: &ArgMatches) -> Result<Commands, ParseError> {
@@ -425,12 +446,37 @@ fn bench_command() -> Command {
                 .value_parser(value_parser!(u64).range(1..=20_000_000))
                 .help("Lines; every thousandth is a fault"),
         );
+    let policies: Vec<&str> = QueuePolicy::ALL.iter().map(|policy| policy.as_str()).collect();
+    let jct = Command::new("jct")
+        .about("Replay a trace of gang jobs and tell how long they take from submission to end")
+        .long_about(
+            "Replays a trace of gang jobs on equal nodes, event by event. A gang starts whole or not at all; one of \
+             at most a node's GPUs stands on one node. Whoever is stopped or moved holds its GPUs for --restart-s \
+             with its next start before it works on, the same for every policy. What a policy knows of run times is \
+             in the answer.",
+        )
+        .arg(value("policy", "POLICY").default_value("ours").value_parser(policies).help("Policy of the queue"))
+        .arg(file("trace").help("Jobs: columns timestamp, duration, num_gpus; cluster and limit if there; .gz or not"))
+        .args(fleet_args("480"));
     Command::new("bench")
         .about("Measure something on this machine, without a gateway")
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(sched)
         .subcommand(scan)
+        .subcommand(jct)
+}
+
+fn fleet_args(gpus: &'static str) -> [Arg; 3] {
+    let number = |name: &'static str, default: &'static str, most: u32| {
+        let range = value_parser!(u32).range(0..=i64::from(most));
+        Arg::new(name).long(name).value_name("N").default_value(default).value_parser(range)
+    };
+    [
+        number("gpus", gpus, 1_000_000).help("GPUs in all"),
+        number("gpus-per-node", "8", GPUS_PER_NODE_MAX).help("GPUs of each node"),
+        number("restart-s", "60", 86_400).help("What a stop costs whom it stops, seconds"),
+    ]
 }
 
 fn up() -> Command {
