@@ -1,7 +1,7 @@
 //! What the engine answers: an intent, questions, or a refusal.
 
 use claw_proto::closed_enum;
-use claw_proto::spec::WorkloadSpec;
+use claw_proto::spec::{Autoscale, AutoscaleMetric, Budget, GpuRequest, WorkloadSpec};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -60,23 +60,76 @@ pub struct Understood {
 
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(tag = "action", rename_all = "snake_case")]
+#[serde(tag = "action", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Intent {
     /// Start a new workload.
     Run {
         /// What to run.
         workload: Box<WorkloadSpec>,
     },
-    /// Stop a workload.
+    /// Start a deployment.
+    Deploy {
+        /// What to run.
+        workload: Box<WorkloadSpec>,
+        /// Its name.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        deployment: Option<String>,
+        /// How it replaces what runs.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        strategy: Option<Rollout>,
+        /// Share of the traffic that a canary gets, percent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        canary_percent: Option<f64>,
+        /// Where it goes.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        environment: Option<Environment>,
+    },
+    /// Change a deployment.
+    Update {
+        /// Its name.
+        deployment: String,
+        /// The fields that change.
+        changes: Box<WorkloadSpec>,
+        /// How it replaces what runs.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        strategy: Option<Rollout>,
+        /// Share of the traffic that a canary gets, percent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        canary_percent: Option<f64>,
+    },
+    /// Change how many copies run.
+    Scale {
+        /// The deployment's name.
+        deployment: String,
+        /// Copies.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        replicas: Option<u32>,
+        /// Scaling rule.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        autoscale: Option<Autoscale>,
+    },
+    /// Stop a workload or a deployment.
     Stop {
-        /// Its id or name.
-        workload_id: String,
+        /// The workload's id or name.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        workload_id: Option<String>,
+        /// The deployment's name.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        deployment: Option<String>,
         /// Whether it may end by itself; missing = not said.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         graceful: Option<bool>,
         /// Time to end by itself, seconds.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         grace_s: Option<u64>,
+    },
+    /// Return a deployment to an earlier revision.
+    Rollback {
+        /// Its name.
+        deployment: String,
+        /// The revision; missing = the one before.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        to_revision: Option<u64>,
     },
     /// Move all work off a node.
     Drain {
@@ -94,6 +147,14 @@ pub enum Intent {
         /// Its name or id.
         node: String,
     },
+    /// Find out what is wrong.
+    Diagnose {
+        /// With what.
+        target: Target,
+        /// What is seen.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        symptom: Option<Symptom>,
+    },
     /// Read something.
     Query {
         /// What is read.
@@ -105,11 +166,93 @@ pub enum Intent {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         limit: Option<u32>,
     },
+    /// Be told when something happens.
+    Alert {
+        /// What is watched.
+        metric: AutoscaleMetric,
+        /// Whether above or below the threshold.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        op: Option<Comparison>,
+        /// The threshold, in the metric's unit.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        threshold: Option<f64>,
+        /// For so long, seconds.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        for_s: Option<u64>,
+        /// Where.
+        #[serde(default, skip_serializing_if = "QueryFilter::is_empty")]
+        filter: QueryFilter,
+    },
+    /// Buy capacity on the market.
+    Bid {
+        /// The GPUs.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        gpu: Option<GpuRequest>,
+        /// For so long, seconds.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        duration_s: Option<u64>,
+        /// What may be spent.
+        budget: Budget,
+        /// What runs there.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        workload: Option<Box<WorkloadSpec>>,
+    },
+    /// Sell capacity on the market.
+    Offer {
+        /// The node's name or id.
+        node: String,
+        /// The GPUs; missing = all of the node's.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        gpu: Option<GpuRequest>,
+        /// The least price.
+        budget: Budget,
+        /// For so long, seconds.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        duration_s: Option<u64>,
+    },
+}
+
+closed_enum! {
+    /// How a new revision replaces the old one.
+    Rollout { Rolling = "rolling", Canary = "canary", BlueGreen = "blue_green" }
+}
+closed_enum! {
+    /// Where a deployment goes.
+    Environment { Dev = "dev", Staging = "staging", Production = "production" }
+}
+closed_enum! {
+    /// What is seen when something is wrong.
+    Symptom {
+        Slow = "slow", Pending = "pending", Crash = "crash", Oom = "oom", Error = "error", Overheating = "overheating",
+        Unreachable = "unreachable", Idle = "idle"
+    }
+}
+closed_enum! {
+    /// What sort of thing a diagnosis is about.
+    TargetKind { Cluster = "cluster", Node = "node", Gpu = "gpu", Workload = "workload", Deployment = "deployment" }
+}
+closed_enum! {
+    /// On which side of a threshold.
+    Comparison { Above = ">", Below = "<" }
+}
+
+/// What a diagnosis is about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Target {
+    /// What sort of thing.
+    pub kind: TargetKind,
+    /// Its name or id; of a GPU, its node's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// Number of the GPU on its node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<u32>,
 }
 
 /// Narrows a query; a missing field does not.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct QueryFilter {
     /// Name or id of a node.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -117,15 +260,27 @@ pub struct QueryFilter {
     /// Id or name of a workload.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workload_id: Option<String>,
+    /// Name of a deployment.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deployment: Option<String>,
     /// GPU model.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gpu_model: Option<String>,
     /// State of a node or workload.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,
+    /// A metric.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metric: Option<AutoscaleMetric>,
     /// Not older than so many seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub since_s: Option<u64>,
+    /// Tenant.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
+    /// Text that must occur.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
 }
 
 impl QueryFilter {

@@ -5,9 +5,10 @@
 
 use std::collections::BTreeMap;
 
-use claw_proto::time::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::clock::Now;
 
 /// The snapshot.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
@@ -20,7 +21,7 @@ pub struct Context {
     /// Deployments that the caller may see.
     pub deployments: Vec<ContextDeployment>,
     /// The present, for times in words.
-    pub now: Option<Timestamp>,
+    pub now: Option<Now>,
     /// The caller's tenant.
     pub tenant: Option<String>,
 }

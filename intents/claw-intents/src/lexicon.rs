@@ -1,387 +1,251 @@
-//! The lexicon: which words mean what. Adding a word or a language is a change
-//! of these tables alone.
+//! The lexicon: which phrases say what, in five languages.
 //!
-//! English is always read. The other languages count only where the verb is of
-//! that language, so that "die" or "once" never turn an English sentence round.
+//! It is data (`intents/lexicon/*.toml`): a sense such as `act.run` and the
+//! phrases that say it. The grammar speaks of senses only, so that a new alias
+//! or language is a change of the data.
 
-use crate::answer::QuerySubject;
-use crate::text::Words;
-use crate::words::digits;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::OnceLock;
 
-/// A language of the lexicon.
+use crate::text::{Kind, Token, Words};
+
+/// A language beside English, in which a text may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Lang {
-    /// English.
+    /// English, and what all languages share.
     English,
-    /// German.
     German,
-    /// Spanish.
     Spanish,
-    /// French.
     French,
+    Chinese,
 }
 
-use Lang::{English, French, German, Spanish};
+const FILES: &[(Lang, &str)] = &[
+    (Lang::English, include_str!("../../lexicon/common.toml")),
+    (Lang::English, include_str!("../../lexicon/en.toml")),
+    (Lang::German, include_str!("../../lexicon/de.toml")),
+    (Lang::Spanish, include_str!("../../lexicon/es.toml")),
+    (Lang::French, include_str!("../../lexicon/fr.toml")),
+    (Lang::Chinese, include_str!("../../lexicon/zh.toml")),
+];
+const LANGS: usize = 5;
+/// Fewest letters of a word whose misspelling is understood.
+const TYPO_LETTERS_MIN: usize = 5;
 
-/// What a verb asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Act {
-    /// Start a new workload.
-    Run,
-    /// Start a new workload that answers requests.
-    Serve,
-    /// Stop a workload.
-    Stop,
-    /// Drain a node.
-    Drain,
-    /// Undrain a node.
-    Undrain,
-    /// Read something.
-    Query,
-    /// An operation that cannot be asked for in words.
-    Other(&'static str),
+/// What a phrase may mean: in English, and in the text's other language.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Senses {
+    english: &'static [&'static str],
+    other: &'static [&'static str],
 }
 
-type Phrase = &'static [&'static str];
-
-/// Verbs: what they ask for, by phrase.
-pub(crate) const VERBS: &[(Lang, Phrase, Act)] = &[
-    (English, &["run"], Act::Run),
-    (English, &["start"], Act::Run),
-    (English, &["start", "up"], Act::Run),
-    (English, &["launch"], Act::Run),
-    (English, &["execute"], Act::Run),
-    (English, &["spin", "up"], Act::Run),
-    (English, &["fire", "up"], Act::Run),
-    (English, &["bring", "up"], Act::Run),
-    (English, &["serve"], Act::Serve),
-    (English, &["host"], Act::Serve),
-    (English, &["stop"], Act::Stop),
-    (English, &["cancel"], Act::Stop),
-    (English, &["kill"], Act::Stop),
-    (English, &["terminate"], Act::Stop),
-    (English, &["abort"], Act::Stop),
-    (English, &["shut", "down"], Act::Stop),
-    (English, &["drain"], Act::Drain),
-    (English, &["evacuate"], Act::Drain),
-    (English, &["undrain"], Act::Undrain),
-    (English, &["un-drain"], Act::Undrain),
-    (English, &["show"], Act::Query),
-    (English, &["show", "me"], Act::Query),
-    (English, &["list"], Act::Query),
-    (English, &["get"], Act::Query),
-    (English, &["display"], Act::Query),
-    (English, &["give", "me"], Act::Query),
-    (English, &["what", "is"], Act::Query),
-    (English, &["what's"], Act::Query),
-    (English, &["whats"], Act::Query),
-    (English, &["how", "is"], Act::Query),
-    (English, &["how's"], Act::Query),
-    (English, &["which"], Act::Query),
-    (German, &["starte"], Act::Run),
-    (German, &["stoppe"], Act::Stop),
-    (German, &["beende"], Act::Stop),
-    (German, &["leere"], Act::Drain),
-    (German, &["zeige"], Act::Query),
-    (German, &["zeig"], Act::Query),
-    (Spanish, &["ejecuta"], Act::Run),
-    (Spanish, &["inicia"], Act::Run),
-    (Spanish, &["arranca"], Act::Run),
-    (Spanish, &["detén"], Act::Stop),
-    (Spanish, &["cancela"], Act::Stop),
-    (Spanish, &["muestra"], Act::Query),
-    (French, &["lance"], Act::Run),
-    (French, &["exécute"], Act::Run),
-    (French, &["démarre"], Act::Run),
-    (French, &["arrête"], Act::Stop),
-    (French, &["annule"], Act::Stop),
-    (French, &["montre"], Act::Query),
-    (English, &["deploy"], Act::Other("deploy")),
-    (English, &["redeploy"], Act::Other("deploy")),
-    (English, &["ship"], Act::Other("deploy")),
-    (English, &["release"], Act::Other("deploy")),
-    (English, &["roll", "out"], Act::Other("deploy")),
-    (English, &["update"], Act::Other("update")),
-    (English, &["bump"], Act::Other("update")),
-    (English, &["switch"], Act::Other("update")),
-    (English, &["scale"], Act::Other("scale")),
-    (English, &["autoscale"], Act::Other("scale")),
-    (English, &["rollback"], Act::Other("rollback")),
-    (English, &["roll", "back"], Act::Other("rollback")),
-    (English, &["revert"], Act::Other("rollback")),
-    (English, &["train"], Act::Other("train")),
-    (English, &["pretrain"], Act::Other("train")),
-    (English, &["finetune"], Act::Other("train")),
-    (English, &["fine-tune"], Act::Other("train")),
-    (English, &["alert"], Act::Other("alert")),
-    (English, &["notify"], Act::Other("alert")),
-    (English, &["warn"], Act::Other("alert")),
-    (English, &["bid"], Act::Other("bid")),
-    (English, &["buy"], Act::Other("bid")),
-    (English, &["offer"], Act::Other("offer")),
-    (English, &["sell"], Act::Other("offer")),
-    (English, &["diagnose"], Act::Other("diagnose")),
-    (English, &["debug"], Act::Other("diagnose")),
-    (English, &["troubleshoot"], Act::Other("diagnose")),
-    (English, &["why"], Act::Other("diagnose")),
-    (English, &["cordon"], Act::Other("cordon")),
-    (English, &["uncordon"], Act::Other("uncordon")),
-    (English, &["restart"], Act::Other("restart")),
-    (English, &["reboot"], Act::Other("reboot")),
-    (English, &["upgrade"], Act::Other("upgrade")),
-    (English, &["install"], Act::Other("install")),
-    (English, &["delete"], Act::Other("delete")),
-    (English, &["remove"], Act::Other("remove")),
-    (English, &["pause"], Act::Other("pause")),
-    (English, &["resume"], Act::Other("resume")),
-];
-
-/// Words that change nothing.
-pub(crate) const FILLERS: &[(Lang, Phrase)] = &[
-    (English, &["please"]),
-    (English, &["pls"]),
-    (English, &["plz"]),
-    (English, &["kindly"]),
-    (English, &["just"]),
-    (English, &["now"]),
-    (English, &["ok"]),
-    (English, &["okay"]),
-    (English, &["hey"]),
-    (English, &["hi"]),
-    (English, &["hello"]),
-    (English, &["heya"]),
-    (English, &["thanks"]),
-    (English, &["thank", "you"]),
-    (English, &["thx"]),
-    (English, &["the"]),
-    (English, &["a"]),
-    (English, &["an"]),
-    (English, &["and"]),
-    (English, &["for", "me"]),
-    (English, &["can", "you"]),
-    (English, &["can", "u"]),
-    (English, &["could", "you"]),
-    (English, &["would", "you"]),
-    (English, &["can", "we"]),
-    (English, &["i", "want", "to"]),
-    (English, &["i", "want", "you", "to"]),
-    (English, &["i'd", "like", "to"]),
-    (English, &["i", "would", "like", "to"]),
-    (English, &["i", "need", "to"]),
-    (English, &["we", "need", "to"]),
-    (English, &["we", "want", "to"]),
-    (English, &["let's"]),
-    (German, &["bitte"]),
-    (German, &["und"]),
-    (German, &["den"]),
-    (German, &["die"]),
-    (German, &["das"]),
-    (German, &["der"]),
-    (German, &["dem"]),
-    (German, &["mir"]),
-    (Spanish, &["por", "favor"]),
-    (Spanish, &["el"]),
-    (Spanish, &["la"]),
-    (Spanish, &["los"]),
-    (Spanish, &["las"]),
-    (Spanish, &["y"]),
-    (French, &["s'il", "te", "plaît"]),
-    (French, &["s'il", "vous", "plaît"]),
-    (French, &["le"]),
-    (French, &["la"]),
-    (French, &["les"]),
-    (French, &["et"]),
-];
-
-/// Articles before a noun.
-pub(crate) const ARTICLES: &[(Lang, Phrase)] = &[
-    (English, &["the"]),
-    (English, &["a"]),
-    (English, &["an"]),
-    (English, &["that"]),
-    (English, &["this"]),
-    (German, &["den"]),
-    (German, &["die"]),
-    (German, &["das"]),
-    (German, &["dem"]),
-    (Spanish, &["el"]),
-    (Spanish, &["la"]),
-    (French, &["le"]),
-    (French, &["la"]),
-];
-
-/// Marks of a polite request, which a question mark may follow.
-pub(crate) const POLITE: &[&[&str]] = &[
-    &["can", "you"],
-    &["can", "u"],
-    &["could", "you"],
-    &["would", "you"],
-    &["can", "we"],
-    &["please"],
-    &["pls"],
-    &["plz"],
-    &["bitte"],
-];
-
-/// Whole numbers in words.
-pub(crate) const NUMBERS: &[(Lang, Phrase, u32)] = &[
-    (English, &["one"], 1),
-    (English, &["a", "single"], 1),
-    (English, &["single"], 1),
-    (English, &["two"], 2),
-    (English, &["a", "pair", "of"], 2),
-    (English, &["three"], 3),
-    (English, &["four"], 4),
-    (English, &["five"], 5),
-    (English, &["six"], 6),
-    (English, &["seven"], 7),
-    (English, &["eight"], 8),
-    (English, &["nine"], 9),
-    (English, &["ten"], 10),
-    (English, &["eleven"], 11),
-    (English, &["twelve"], 12),
-    (English, &["a", "dozen"], 12),
-    (English, &["sixteen"], 16),
-    (English, &["twenty"], 20),
-    (English, &["twenty-four"], 24),
-    (English, &["thirty-two"], 32),
-    (English, &["sixty-four"], 64),
-    (German, &["ein"], 1),
-    (German, &["eine"], 1),
-    (German, &["einer"], 1),
-    (German, &["einem"], 1),
-    (German, &["zwei"], 2),
-    (German, &["drei"], 3),
-    (German, &["vier"], 4),
-    (German, &["acht"], 8),
-    (Spanish, &["un"], 1),
-    (Spanish, &["una"], 1),
-    (Spanish, &["dos"], 2),
-    (Spanish, &["tres"], 3),
-    (Spanish, &["cuatro"], 4),
-    (Spanish, &["ocho"], 8),
-    (French, &["un"], 1),
-    (French, &["une"], 1),
-    (French, &["deux"], 2),
-    (French, &["trois"], 3),
-    (French, &["quatre"], 4),
-    (French, &["huit"], 8),
-];
-
-/// Words before GPUs, a node or a tool.
-pub(crate) const ON: &[(Lang, Phrase)] = &[
-    (English, &["on"]),
-    (English, &["with"]),
-    (English, &["w/"]),
-    (English, &["using"]),
-    (English, &["across"]),
-    (German, &["auf"]),
-    (German, &["mit"]),
-    (Spanish, &["en"]),
-    (Spanish, &["con"]),
-    (French, &["sur"]),
-    (French, &["avec"]),
-];
-
-/// Words for a GPU of any model.
-pub(crate) const GPU_NOUNS: &[&str] =
-    &["gpu", "gpus", "card", "cards", "accelerator", "accelerators", "karte", "karten", "grafikkarten"];
-
-/// Words for a node.
-pub(crate) const NODE_NOUNS: &[&str] = &["node", "machine", "host", "server", "knoten", "nodo", "nœud"];
-
-/// Words for a workload.
-pub(crate) const WORKLOAD_NOUNS: &[&str] = &["workload", "job", "task", "process", "auftrag"];
-
-/// Words for what an operation reads.
-pub(crate) const SUBJECTS: &[(Phrase, QuerySubject)] = &[
-    (&["status"], QuerySubject::Status),
-    (&["cluster", "status"], QuerySubject::Status),
-    (&["node", "status"], QuerySubject::Nodes),
-    (&["gpu", "status"], QuerySubject::Gpus),
-    (&["job", "status"], QuerySubject::Workloads),
-    (&["workload", "status"], QuerySubject::Workloads),
-    (&["state"], QuerySubject::Status),
-    (&["health"], QuerySubject::Status),
-    (&["overview"], QuerySubject::Status),
-    (&["nodes"], QuerySubject::Nodes),
-    (&["machines"], QuerySubject::Nodes),
-    (&["knoten"], QuerySubject::Nodes),
-    (&["nodos"], QuerySubject::Nodes),
-    (&["gpus"], QuerySubject::Gpus),
-    (&["workloads"], QuerySubject::Workloads),
-    (&["jobs"], QuerySubject::Workloads),
-    (&["tasks"], QuerySubject::Workloads),
-    (&["deployments"], QuerySubject::Deployments),
-    (&["logs"], QuerySubject::Logs),
-    (&["log"], QuerySubject::Logs),
-    (&["log", "lines"], QuerySubject::Logs),
-    (&["events"], QuerySubject::Events),
-    (&["metrics"], QuerySubject::Metrics),
-    (&["alerts"], QuerySubject::Alerts),
-    (&["costs"], QuerySubject::Costs),
-    (&["audit", "log"], QuerySubject::Audit),
-];
-
-/// States that a query may ask for.
-pub(crate) const STATES: &[&str] = &[
-    "pending",
-    "running",
-    "stopping",
-    "completed",
-    "failed",
-    "stopped",
-    "lost",
-    "ready",
-    "draining",
-    "drained",
-    "cordoned",
-    "unreachable",
-];
-
-impl Words<'_> {
-    /// Whether words of this language are read in this request.
-    fn reads(&self, lang: Lang) -> bool {
-        lang == Lang::English || lang == self.lang
+impl Senses {
+    /// Whether this is one of the meanings.
+    pub(crate) fn has(self, sense: &str) -> bool {
+        self.english.contains(&sense) || self.other.contains(&sense)
     }
 
-    /// The longest verb that stands here: how many words, what it asks for, its language.
-    pub(crate) fn verb(&self, i: usize) -> Option<(usize, Act, Lang)> {
-        VERBS
-            .iter()
-            .filter(|(_, phrase, _)| self.phrase(i, phrase).is_some())
-            .max_by_key(|(_, phrase, _)| phrase.len())
-            .map(|(lang, phrase, act)| (phrase.len(), *act, *lang))
+    /// What follows a prefix such as `num.` in the first meaning that begins with it.
+    pub(crate) fn after(self, prefix: &str) -> Option<&'static str> {
+        self.iter().find_map(|sense| sense.strip_prefix(prefix))
     }
 
-    /// The place after the longest filler that stands here.
-    pub(crate) fn filler(&self, i: usize) -> Option<usize> {
-        self.table(i, FILLERS)
+    /// Every meaning.
+    pub(crate) fn iter(self) -> impl Iterator<Item = &'static str> {
+        self.english.iter().chain(self.other).copied()
     }
 
-    /// The place after a word such as "on" or "with", or the same place.
-    pub(crate) fn skip_on(&self, i: usize) -> usize {
-        self.table(i, ON).unwrap_or(i)
+    /// Whether nothing is known.
+    pub(crate) fn is_empty(self) -> bool {
+        self.english.is_empty() && self.other.is_empty()
+    }
+}
+
+#[derive(Debug)]
+struct Entry {
+    words: Vec<String>,
+    senses: [Vec<&'static str>; LANGS],
+}
+
+/// All phrases by their first word.
+#[derive(Debug)]
+pub(crate) struct Lexicon {
+    by_first: HashMap<String, Vec<Entry>>,
+    /// Single words of which a misspelling is understood, by first letter.
+    correctable: HashMap<char, Vec<(String, Vec<char>)>>,
+}
+
+impl Lexicon {
+    /// The lexicon of this build.
+    pub(crate) fn get() -> &'static Self {
+        static LEXICON: OnceLock<Lexicon> = OnceLock::new();
+        LEXICON.get_or_init(Self::load)
     }
 
-    /// The place after the words "the", "a" and the like, or the same place.
-    pub(crate) fn skip_article(&self, i: usize) -> usize {
-        self.table(i, ARTICLES).unwrap_or(i)
-    }
-
-    fn table(&self, i: usize, table: &[(Lang, Phrase)]) -> Option<usize> {
-        table.iter().filter(|(lang, _)| self.reads(*lang)).filter_map(|(_, phrase)| self.phrase(i, phrase)).max()
-    }
-
-    /// The whole number that stands here in digits or words, and the place after it.
-    pub(crate) fn number(&self, i: usize) -> Option<(u32, usize)> {
-        if let Some(number) = digits(self.word(i)) {
-            return Some((number, i + 1));
+    fn load() -> Self {
+        let mut lexicon = Self { by_first: HashMap::new(), correctable: HashMap::new() };
+        for (lang, text) in FILES {
+            let table: BTreeMap<String, Vec<String>> =
+                toml::from_str(text).expect("the lexicon is read by a test of every build");
+            for (sense, phrases) in table {
+                // Lives as long as the program, as the lexicon does.
+                let sense: &'static str = Box::leak(sense.into_boxed_str());
+                for phrase in phrases {
+                    lexicon.add(*lang, sense, &phrase);
+                }
+            }
         }
-        NUMBERS
-            .iter()
-            .filter(|(lang, ..)| self.reads(*lang))
-            .filter_map(|(_, phrase, number)| Some((*number, self.phrase(i, phrase)?)))
-            .max_by_key(|(_, next)| *next)
+        for entries in lexicon.by_first.values_mut() {
+            entries.sort_by_key(|entry| std::cmp::Reverse(entry.words.len()));
+        }
+        lexicon
+    }
+
+    fn add(&mut self, lang: Lang, sense: &'static str, phrase: &str) {
+        let words: Vec<String> = Words::new(phrase).tokens.into_iter().map(|t| t.text).collect();
+        let Some(first) = words.first().cloned() else {
+            return;
+        };
+        if words.len() == 1 && first.chars().count() >= TYPO_LETTERS_MIN && first.chars().all(char::is_alphabetic) {
+            let letters: Vec<char> = first.chars().collect();
+            let known = self.correctable.entry(letters[0]).or_default();
+            if !known.iter().any(|(word, _)| *word == first) {
+                known.push((first.clone(), letters));
+            }
+        }
+        let entries = self.by_first.entry(first).or_default();
+        let at = match entries.iter().position(|entry| entry.words == words) {
+            Some(at) => at,
+            None => {
+                entries.push(Entry { words, senses: Default::default() });
+                entries.len() - 1
+            }
+        };
+        let senses = &mut entries[at].senses[lang as usize];
+        if !senses.contains(&sense) {
+            senses.push(sense);
+        }
+    }
+
+    /// The longest phrase that begins at a token: how many tokens, and its meanings.
+    pub(crate) fn at(&'static self, tokens: &[Token], i: usize, lang: Lang) -> Option<(usize, Senses)> {
+        let entries = self.by_first.get(plain(tokens.get(i)?)?)?;
+        entries.iter().find_map(|entry| {
+            let senses = entry.senses(lang)?;
+            let len = entry.words.len();
+            let same = (1..len).all(|k| tokens.get(i + k).and_then(plain) == Some(entry.words[k].as_str()));
+            same.then_some((len, senses))
+        })
+    }
+
+    /// What a single word may mean.
+    pub(crate) fn word(&'static self, word: &str, lang: Lang) -> Option<Senses> {
+        self.by_first.get(word)?.iter().find(|entry| entry.words.len() == 1)?.senses(lang)
+    }
+
+    /// The one known word that a misspelled word means.
+    pub(crate) fn corrected(&'static self, word: &str, lang: Lang) -> Option<&'static str> {
+        let letters: Vec<char> = word.chars().collect();
+        if letters.len() + 1 < TYPO_LETTERS_MIN {
+            return None;
+        }
+        let mut found: Option<&'static str> = None;
+        for (known, known_letters) in self.correctable.get(letters.first()?)? {
+            if known_letters.len().abs_diff(letters.len()) > 1 || !one_slip(&letters, known_letters) {
+                continue;
+            }
+            if self.word(known, lang).is_none() {
+                continue;
+            }
+            if found.is_some() {
+                return None;
+            }
+            found = Some(known);
+        }
+        found
+    }
+
+    /// The language of a text beside English: the one with the most words that English does not have.
+    pub(crate) fn language(&'static self, tokens: &[Token]) -> Lang {
+        if tokens.iter().any(|t| t.text.chars().next().is_some_and(crate::text::is_ideograph)) {
+            return Lang::Chinese;
+        }
+        let mut own = [0_usize; LANGS];
+        for token in tokens {
+            let Some(entry) = plain(token)
+                .and_then(|word| self.by_first.get(word))
+                .and_then(|all| all.iter().find(|e| e.words.len() == 1))
+            else {
+                continue;
+            };
+            let english = !entry.senses[0].is_empty();
+            own[0] += usize::from(english);
+            for lang in [Lang::German, Lang::Spanish, Lang::French] {
+                own[lang as usize] += usize::from(!english && !entry.senses[lang as usize].is_empty());
+            }
+        }
+        let best = [Lang::German, Lang::Spanish, Lang::French].into_iter().max_by_key(|lang| own[*lang as usize]);
+        best.filter(|lang| own[*lang as usize] >= 1 && own[*lang as usize] * 2 >= own[0]).unwrap_or(Lang::English)
+    }
+}
+
+impl Entry {
+    fn senses(&'static self, lang: Lang) -> Option<Senses> {
+        let other: &'static [&'static str] = if lang == Lang::English { &[] } else { &self.senses[lang as usize] };
+        let senses = Senses { english: &self.senses[0], other };
+        (!senses.is_empty()).then_some(senses)
+    }
+}
+
+/// The text of a token that is no quote.
+fn plain(token: &Token) -> Option<&str> {
+    match token.kind {
+        Kind::Word | Kind::Symbol(_) => Some(&token.text),
+        Kind::Quote(_) => None,
+    }
+}
+
+/// Whether two words differ by one slip at most: a letter wrong, missing, too
+/// many, or two neighbors swapped.
+pub(crate) fn one_slip(a: &[char], b: &[char]) -> bool {
+    let prefix = a.iter().zip(b).take_while(|(x, y)| x == y).count();
+    let (a, b) = (&a[prefix..], &b[prefix..]);
+    let suffix = a.iter().rev().zip(b.iter().rev()).take_while(|(x, y)| x == y).count();
+    let (a, b) = (&a[..a.len() - suffix], &b[..b.len() - suffix]);
+    match (a, b) {
+        ([] | [_], [] | [_]) => true,
+        ([a1, a2], [b1, b2]) => a1 == b2 && a2 == b1,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PHRASE_WORDS_MAX: usize = 8;
+
+    #[test]
+    fn phrases_are_short_and_lower_case() {
+        for (_, text) in FILES {
+            let table: BTreeMap<String, Vec<String>> = toml::from_str(text).unwrap();
+            for (sense, phrases) in table {
+                for phrase in phrases {
+                    let words = Words::new(&phrase).tokens.len();
+                    assert!((1..=PHRASE_WORDS_MAX).contains(&words), "{sense}: {phrase:?} has {words} words");
+                    assert_eq!(phrase, phrase.to_lowercase(), "{sense}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_longest_phrase_wins_and_a_slip_is_understood() {
+        let lexicon = Lexicon::get();
+        let tokens = Words::new("roll back the deploymnt").tokens;
+        let (len, senses) = lexicon.at(&tokens, 0, Lang::English).unwrap();
+        assert_eq!((len, senses.has("act.rollback")), (2, true));
+        assert_eq!(lexicon.corrected("deploymnt", Lang::English), Some("deployment"));
+        assert_eq!(lexicon.corrected("xyzzy", Lang::English), None);
     }
 }

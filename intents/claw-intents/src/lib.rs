@@ -15,22 +15,29 @@
 //! drain, undrain and queries. The crate is pure: no clock, no randomness, no
 //! files; the catalogue is compiled in.
 
+mod act;
 mod answer;
 mod catalog;
+mod clock;
 mod context;
-mod grammar;
+mod draft;
+mod engine;
+pub mod eval;
+mod items;
 mod lexicon;
+mod read;
 mod safety;
 mod shell;
 mod text;
-mod words;
 
 pub use answer::{
-    Answer, Assumption, Intent, Provenance, QueryFilter, QuerySubject, Question, RefusalCode, Source, Span, Understood,
+    Answer, Assumption, Comparison, Environment, Intent, Provenance, QueryFilter, QuerySubject, Question, RefusalCode,
+    Rollout, Source, Span, Symptom, Target, TargetKind, Understood,
 };
 pub use catalog::fit::{Fit, GpuShape, Verdict, catalog_fit};
 pub use catalog::resolve::Resolution;
 pub use catalog::{Catalog, CatalogError, GpuModel, Model, Server};
+pub use clock::Now;
 pub use context::{Context, ContextDeployment, ContextGpu, ContextNode, ContextWorkload};
 
 /// What a request in words means, judged against what the engine may look up.
@@ -38,7 +45,8 @@ pub use context::{Context, ContextDeployment, ContextGpu, ContextNode, ContextWo
 /// Total: any text gives an answer. The same text, context and catalogue give
 /// the same answer.
 pub fn parse(text: &str, context: &Context, catalog: &Catalog) -> Answer {
-    grammar::parse(text, context, catalog)
+    engine::parse(text, context, catalog)
 }
+
 #[cfg(test)]
 mod tests;

@@ -141,7 +141,7 @@ fn other_tenant<'t>(words: &Words<'t>, own: &str) -> Option<&'t str> {
         let behind = words.raw(words.skip_symbol(i + 1, ':'));
         let behind = behind.strip_suffix("'s").unwrap_or(behind);
         // "the X tenant" names one; "a tenant" and "list tenant" do not.
-        let named_before = i >= 2 && words.skip_article(i - 2) == i - 1;
+        let named_before = i >= 2 && matches!(words.word(i - 2), "the" | "a" | "our" | "their");
         let before = if named_before { words.raw(i - 1) } else { "" };
         let names: Vec<&str> = [behind, before]
             .into_iter()

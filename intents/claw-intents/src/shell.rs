@@ -58,11 +58,6 @@ pub(crate) fn split(line: &str) -> Result<Vec<String>, ShellError> {
     }
 }
 
-/// This text as one word of a shell command line.
-pub(crate) fn quote(text: &str) -> String {
-    format!("'{}'", text.replace('\'', r"'\''"))
-}
-
 fn needs_shell(what: impl ToString) -> ShellError {
     ShellError::NeedsShell { what: what.to_string() }
 }
@@ -108,6 +103,10 @@ fn is_assignment(word: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn quote(text: &str) -> String {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
 
     #[test]
     fn words_are_split_as_sh_does() {

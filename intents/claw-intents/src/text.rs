@@ -6,7 +6,6 @@
 use std::ops::Range;
 
 use crate::answer::Span;
-use crate::lexicon::Lang;
 
 /// What sort of token it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,8 +49,6 @@ pub(crate) struct Words<'t> {
     pub(crate) source: &'t str,
     /// Its tokens.
     pub(crate) tokens: Vec<Token>,
-    /// The language beside English in which it is read.
-    pub(crate) lang: Lang,
 }
 
 /// Characters inside a word besides letters and digits.
@@ -62,7 +59,7 @@ const MARKS: &[(char, char)] = &[('"', '"'), ('“', '”'), ('„', '“'), ('�
 impl<'t> Words<'t> {
     /// Cuts a request into tokens.
     pub(crate) fn new(source: &'t str) -> Self {
-        let mut words = Self { source, tokens: Vec::new(), lang: Lang::English };
+        let mut words = Self { source, tokens: Vec::new() };
         let mut at = 0;
         while at < source.len() {
             at = words.next_token(at);
@@ -99,6 +96,11 @@ impl<'t> Words<'t> {
         self.tokens.push(Token { kind, span, text });
     }
 
+    /// Part of the request, as it is written.
+    pub(crate) fn raw_span(&self, span: &Range<usize>) -> &'t str {
+        &self.source[span.clone()]
+    }
+
     /// The word at a place in lower case, or "" if there is none.
     pub(crate) fn word(&self, i: usize) -> &str {
         match self.tokens.get(i) {
@@ -112,15 +114,6 @@ impl<'t> Words<'t> {
         match self.tokens.get(i) {
             Some(token) if token.kind == Kind::Word => &self.source[token.span.clone()],
             _ => "",
-        }
-    }
-
-    /// The text of the quote at a place.
-    pub(crate) fn quote(&self, i: usize) -> Option<(Quote, &str)> {
-        let token = self.tokens.get(i)?;
-        match token.kind {
-            Kind::Quote(quote) => Some((quote, &token.text)),
-            Kind::Word | Kind::Symbol(_) => None,
         }
     }
 
@@ -138,11 +131,6 @@ impl<'t> Words<'t> {
     /// The place after the longest of these phrases that stands here.
     pub(crate) fn any(&self, i: usize, phrases: &[&[&str]]) -> Option<usize> {
         phrases.iter().filter_map(|p| self.phrase(i, p)).max()
-    }
-
-    /// The place after a phrase that stands here, or the same place.
-    pub(crate) fn skip(&self, i: usize, phrases: &[&[&str]]) -> usize {
-        self.any(i, phrases).unwrap_or(i)
     }
 
     /// The place after a symbol that stands here, or the same place.
@@ -244,24 +232,44 @@ fn word_len(rest: &str) -> usize {
     let mut chars = rest.char_indices().peekable();
     while let Some((at, c)) = chars.next() {
         let next = chars.peek().map(|(_, n)| *n);
+        if is_ideograph(c) {
+            // A script without spaces: every character is a token of its own.
+            return if at == 0 { c.len_utf8() } else { trimmed(&rest[..at]) };
+        }
         let inside = c.is_alphanumeric()
             || JOINERS.contains(&c)
             || (c == '’' && last.is_alphanumeric() && next.is_some_and(char::is_alphanumeric))
-            || (c == ',' && last.is_ascii_digit() && next.is_some_and(|n| n.is_ascii_digit()));
+            || (c == ',' && last.is_ascii_digit() && groups_thousands(&rest[..at], &rest[at + 1..]));
         if !inside {
             break;
         }
         end = at + c.len_utf8();
         last = c;
     }
-    let word = &rest[..end];
+    trimmed(&rest[..end])
+}
+
+/// Length of a word without the joiners that it ends in, 0 if nothing is left.
+fn trimmed(word: &str) -> usize {
     if !word.chars().any(char::is_alphanumeric) {
         return 0;
     }
     if word.eq_ignore_ascii_case("w/") {
-        return end;
+        return word.len();
     }
-    word.trim_end_matches(['.', ':', '\'', '-', '/', '=', '@']).len()
+    word.trim_end_matches(['.', ':', '\'', '-', '/', '=', '@', '+']).len()
+}
+
+/// Chinese, Japanese and Korean characters.
+pub(crate) fn is_ideograph(c: char) -> bool {
+    matches!(u32::from(c), 0x3040..=0x30ff | 0x3400..=0x4dbf | 0x4e00..=0x9fff | 0xac00..=0xd7af | 0xf900..=0xfaff)
+}
+
+/// Whether a comma between digits groups thousands: three digits and no more follow.
+fn groups_thousands(before: &str, after: &str) -> bool {
+    let digits = after.bytes().take_while(u8::is_ascii_digit).count();
+    let head = before.bytes().rev().take_while(u8::is_ascii_digit).count();
+    digits == 3 && (1..=3).contains(&head) && !before.starts_with('0')
 }
 
 #[cfg(test)]

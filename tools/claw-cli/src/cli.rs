@@ -18,6 +18,7 @@ use crate::credentials::{Connection, GATEWAY_DEFAULT, Secret, default_data_dir};
 use crate::diagnose::{self, DiagnoseOptions};
 use crate::error::CliError;
 use crate::exit::Exit;
+use crate::intents::{self, IntentCommand};
 use crate::{generate, json_input};
 
 /// Seconds between two looks of `--watch`.
@@ -89,6 +90,8 @@ pub enum Commands {
     Diagnose(DiagnoseOptions),
     /// Replay a trace of jobs with a policy of the queue.
     BenchJct(JctOptions),
+    /// Ask the intent engine of this machine.
+    Intents(IntentCommand),
 }
 
 /// How `claw up` starts things.
@@ -180,6 +183,8 @@ fn commands(name: &str, matches: &ArgMatches) -> Result<Commands, ParseError> {
         }),
         "bench" => bench(matches)?,
         "diagnose" => Commands::Diagnose(diagnose::options(matches)),
+        "intent" => Commands::Intents(intents::intent(matches)?),
+        "eval" => Commands::Intents(intents::eval_of(matches)?),
         noun => operation(noun, matches)?,
     })
 }
@@ -262,6 +267,7 @@ pub fn command() -> Command {
         .args(globals())
         .subcommands(operations())
         .subcommands(locals())
+        .subcommands(intents::commands())
         .after_help(format!("Exit codes:\n{}", Exit::table()))
 }
 

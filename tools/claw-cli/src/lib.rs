@@ -19,6 +19,7 @@ pub mod exit;
 mod fields;
 mod follow;
 mod generate;
+mod intents;
 mod json_input;
 mod output;
 #[cfg(test)]

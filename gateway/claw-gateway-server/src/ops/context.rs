@@ -1,7 +1,7 @@
 //! The live fleet, as the intent engine may look at it.
 
 use claw_gateway::Cluster;
-use claw_intents::{Context, ContextGpu, ContextNode, ContextWorkload};
+use claw_intents::{Context, ContextGpu, ContextNode, ContextWorkload, Now};
 use claw_proto::time::Timestamp;
 
 /// Workloads that a request in words may refer to: those that have not ended, newest first.
@@ -38,5 +38,5 @@ pub(super) fn of(cluster: &Cluster, now: Timestamp) -> Context {
             node: w.live().and_then(|a| cluster.nodes.get(a.node_id)).map(|n| n.name.clone()),
         })
         .collect();
-    Context { nodes, workloads, now: Some(now), ..Context::default() }
+    Context { nodes, workloads, now: Some(Now::utc(now)), ..Context::default() }
 }

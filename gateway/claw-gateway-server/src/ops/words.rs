@@ -1,7 +1,9 @@
 //! A request in words becomes a specification, a question or a refusal.
 
 use claw_gateway::Cluster;
-use claw_intents::{Answer, Catalog, Context, Intent, QueryFilter, QuerySubject, Question, RefusalCode};
+use claw_intents::{
+    Answer, Catalog, Context, Intent, QueryFilter, QuerySubject, Question, RefusalCode, Target, TargetKind,
+};
 use claw_proto::limits::GRACE_S_MAX;
 use claw_proto::spec::WorkloadSpec;
 use claw_proto::time::Timestamp;
@@ -84,29 +86,67 @@ fn with_answer(text: &str, answer: &str, context: &Context) -> Option<String> {
 
 /// The words ask for something else than to run: the right call, ready to be made.
 fn other_operation(text: &str, intent: &Intent, now: Timestamp) -> Refusal {
+    let Some((tool, args)) = call_of(text, intent, now) else {
+        let what = format!("this asks for {}, which is not built", named(intent));
+        return Refusal::new(ErrorCode::NotBuilt, what)
+            .with_field("request", text)
+            .with_next("cluster_status", json!({}));
+    };
+    Refusal::new(ErrorCode::IntentQuestion, format!("this reads as {tool}, not as something to run; call that"))
+        .with_field("request", text)
+        .with_next(tool, without_nulls(args))
+}
+
+/// The call that carries an intent out; none if no operation does.
+pub(super) fn call_of(text: &str, intent: &Intent, now: Timestamp) -> Option<(&'static str, Value)> {
     let grace = |s: &Option<u64>| s.map(|s| s.min(u64::from(GRACE_S_MAX)));
-    let (tool, args) = match intent {
+    Some(match intent {
         Intent::Run { .. } => ("workload_run", json!({ "request": text })),
-        Intent::Stop { workload_id, graceful, grace_s } => {
+        Intent::Stop { workload_id: Some(workload), graceful, grace_s, .. } => {
             let grace_s = grace(grace_s).or((*graceful == Some(false)).then_some(0));
-            ("workload_stop", json!({ "workload": workload_id, "grace_s": grace_s }))
+            ("workload_stop", json!({ "workload": workload, "grace_s": grace_s }))
         }
         Intent::Drain { node, deadline_s, .. } => {
             ("node_drain", json!({ "node": node, "grace_s": grace(deadline_s), "mode": "plan" }))
         }
         Intent::Undrain { node } => ("node_undrain", json!({ "node": node })),
-        Intent::Query { subject, filter, limit } => match query(*subject, filter, *limit, now) {
-            Some(call) => call,
-            None => {
-                return Refusal::new(ErrorCode::NotBuilt, format!("this asks about {subject}, which is not built"))
-                    .with_field("request", text)
-                    .with_next("cluster_status", json!({}));
-            }
-        },
-    };
-    Refusal::new(ErrorCode::IntentQuestion, format!("this reads as {tool}, not as something to run; call that"))
-        .with_field("request", text)
-        .with_next(tool, without_nulls(args))
+        Intent::Query { subject, filter, limit } => return query(*subject, filter, *limit, now),
+        Intent::Diagnose { target, .. } => return diagnosis(target),
+        Intent::Stop { .. }
+        | Intent::Deploy { .. }
+        | Intent::Update { .. }
+        | Intent::Scale { .. }
+        | Intent::Rollback { .. }
+        | Intent::Alert { .. }
+        | Intent::Bid { .. }
+        | Intent::Offer { .. } => return None,
+    })
+}
+
+/// The read that comes nearest to a diagnosis.
+fn diagnosis(target: &Target) -> Option<(&'static str, Value)> {
+    let id = target.id.as_ref();
+    match target.kind {
+        TargetKind::Cluster => Some(("cluster_status", json!({}))),
+        TargetKind::Node | TargetKind::Gpu => id.map(|node| ("node_get", json!({ "node": node }))),
+        TargetKind::Workload => id.map(|workload| ("workload_get", json!({ "workload": workload }))),
+        TargetKind::Deployment => None,
+    }
+}
+
+/// What an intent asks for, in words.
+fn named(intent: &Intent) -> String {
+    match intent {
+        Intent::Query { subject, .. } => format!("a query of {subject}"),
+        Intent::Deploy { .. } => "a deployment".into(),
+        Intent::Update { .. } | Intent::Scale { .. } | Intent::Rollback { .. } | Intent::Stop { .. } => {
+            "a change of a deployment".into()
+        }
+        Intent::Alert { .. } => "an alert".into(),
+        Intent::Bid { .. } | Intent::Offer { .. } => "the market".into(),
+        Intent::Diagnose { .. } => "the diagnosis of a deployment".into(),
+        Intent::Run { .. } | Intent::Drain { .. } | Intent::Undrain { .. } => "something else".into(),
+    }
 }
 
 /// The read that a query in words means; none if nothing like it is built.

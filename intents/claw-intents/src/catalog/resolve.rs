@@ -5,7 +5,7 @@
 //! "Llama3.3 70b" are the same.
 
 use super::{Catalog, Model};
-use crate::words::near;
+use crate::lexicon::one_slip;
 
 /// What a name in words means.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,9 +56,8 @@ impl Catalog {
 
     /// The model name at the start of these lower-case words, if there is one.
     ///
-    /// `count_may_follow` tells whether the words after a bare number are GPUs:
-    /// then the number is their count and no version.
-    pub(crate) fn name_at(&self, words: &[&str], count_may_follow: bool) -> Option<NameMatch<'_>> {
+    /// `misspelled` asks for a family's name with one slip in it instead.
+    pub(crate) fn name_at(&self, words: &[&str], misspelled: bool) -> Option<NameMatch<'_>> {
         let first = words.first()?;
         if let Some(model) = self.models.iter().find(|m| m.is_called(first)) {
             return Some(NameMatch {
@@ -67,8 +66,16 @@ impl Catalog {
                 corrected: None,
             });
         }
-        let (family, rest_atoms, taken, corrected) = self.family_at(words)?;
+        let (family, rest_atoms, taken, corrected) = self.family_at(words, misspelled)?;
         let members: Vec<&Model> = self.models.iter().filter(|m| m.family.contains(&family)).collect();
+        // Something else that begins with the family's name, such as the deployment llama-prod.
+        let telling = rest_atoms.iter().any(|atom| {
+            is_size(atom) || is_version(atom) || is_number(atom) || members.iter().any(|m| m.key.contains(atom))
+        });
+        let unkeyed = members.iter().any(|m| m.key.is_empty() && rest_atoms.iter().all(|atom| m.knows(atom)));
+        if !rest_atoms.is_empty() && !(narrows(&members, &rest_atoms, None) && (telling || unkeyed)) {
+            return None;
+        }
         let mut said = rest_atoms;
         let mut used = taken;
         while let Some(word) = words.get(used) {
@@ -77,8 +84,8 @@ impl Catalog {
                 Some(size) => (vec![size.clone()], 2),
                 None => (atoms(word), 1),
             };
-            let is_count = count_may_follow && used + 1 == words.len() && is_number(word);
-            if is_count || !narrows(&members, &atoms, words.get(used + width).copied()) {
+            let again = atoms.iter().any(|atom| is_number(atom) && said.contains(atom));
+            if again || !narrows(&members, &atoms, words.get(used + width).copied()) {
                 break;
             }
             said.extend(atoms);
@@ -89,7 +96,7 @@ impl Catalog {
 
     /// The family's name at the start of the words: its name, the atoms of the
     /// same word that follow it, how many words it takes, and its correction.
-    fn family_at(&self, words: &[&str]) -> Option<(String, Vec<String>, usize, Option<String>)> {
+    fn family_at(&self, words: &[&str], misspelled: bool) -> Option<(String, Vec<String>, usize, Option<String>)> {
         let mut best: Option<(String, Vec<String>, usize)> = None;
         for name in self.family_names() {
             let wanted: Vec<&str> = name.split(' ').collect();
@@ -102,6 +109,9 @@ impl Catalog {
         }
         if let Some((name, rest, taken)) = best {
             return Some((name, rest, taken, None));
+        }
+        if !misspelled {
+            return None;
         }
         let mut typed = atoms(words.first()?);
         if typed.is_empty() {
@@ -132,6 +142,28 @@ impl Model {
     fn knows(&self, atom: &str) -> bool {
         self.key.iter().chain(&self.marks).any(|m| m == atom)
     }
+}
+
+/// The one family that a misspelled name means: one slip, the same first letter,
+/// and never if two families are as near.
+fn near<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+    const LETTERS_MIN: usize = 4;
+    let letters: Vec<char> = word.chars().collect();
+    let mut found: Option<&str> = None;
+    for name in known {
+        let named: Vec<char> = name.chars().collect();
+        let alike = named.len() >= LETTERS_MIN
+            && letters.len() + 1 >= LETTERS_MIN
+            && named.first() == letters.first()
+            && one_slip(&letters, &named);
+        if alike {
+            if found.is_some() {
+                return None;
+            }
+            found = Some(name);
+        }
+    }
+    found
 }
 
 /// The model that all these atoms allow.

@@ -1,0 +1,243 @@
+//! Which operation a request asks for.
+//!
+//! Every phrase that may be an order is weighed by where it stands: at the start
+//! of a clause, behind "please" or "can you" it is one; behind an article or a
+//! preposition it is a noun.
+
+use crate::items::{Item, Items, Kind};
+
+/// An operation, before its fields are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Act {
+    Run,
+    Train,
+    Serve,
+    Deploy,
+    Update,
+    Scale,
+    Autoscale,
+    Stop,
+    Rollback,
+    Drain,
+    Undrain,
+    Diagnose,
+    Query,
+    Alert,
+    Bid,
+    Offer,
+    Unsupported,
+}
+
+/// An operation's phrase in the request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Found {
+    pub(crate) act: Act,
+    /// Its item.
+    pub(crate) at: usize,
+    /// How surely it is an order there: 0 to 3.
+    pub(crate) strength: u32,
+}
+
+const TABLE: &[(&str, Act, u32)] = &[
+    ("act.run", Act::Run, 4),
+    ("act.train", Act::Train, 5),
+    ("act.serve", Act::Serve, 5),
+    ("act.deploy", Act::Deploy, 6),
+    ("act.update", Act::Update, 5),
+    ("act.scale", Act::Scale, 6),
+    ("act.autoscale", Act::Autoscale, 4),
+    ("act.stop", Act::Stop, 6),
+    ("act.rollback", Act::Rollback, 8),
+    ("act.drain", Act::Drain, 7),
+    ("act.undrain", Act::Undrain, 8),
+    ("act.diagnose", Act::Diagnose, 8),
+    ("act.query", Act::Query, 3),
+    ("act.alert", Act::Alert, 9),
+    ("act.bid", Act::Bid, 7),
+    ("act.offer", Act::Offer, 7),
+    ("act.unsupported", Act::Unsupported, 2),
+];
+
+/// How much one operation's phrase outweighs another's where both are as sure.
+pub(crate) fn weight(act: Act) -> u32 {
+    TABLE.iter().find(|(_, a, _)| *a == act).map_or(0, |(.., weight)| *weight)
+}
+
+/// Every phrase that may be an order, in the order of the text.
+pub(crate) fn find(items: &Items<'_, '_>) -> Vec<Found> {
+    let mut found = Vec::new();
+    for i in 0..items.len() {
+        let Some(item) = items.at(i) else {
+            continue;
+        };
+        if item.corrected && !starts_clause(items, i) && !follows_request(items, i) {
+            continue;
+        }
+        // Words in the middle of a number or a name are none.
+        if item.kind != Kind::Word || item.known && i > 0 && !starts_clause(items, i) {
+            continue;
+        }
+        for (sense, act, _) in TABLE {
+            let item = &item.clone();
+            if item.senses.has(sense) && !negated(items, i) && stands(items, i, item, *act) {
+                found.push(Found { act: *act, at: i, strength: strength(items, i, item) });
+            }
+        }
+    }
+    parted(items, &mut found);
+    found
+}
+
+/// Orders in two parts: "take X down", "put X on the market", "set X back to 3".
+fn parted(items: &Items<'_, '_>, found: &mut Vec<Found>) {
+    const VERBS: &[&str] = &[
+        "take", "bring", "tear", "turn", "switch", "put", "list", "place", "set", "move", "get", "pull", "fahr",
+        "mets", "pon", "stell", "schalte", "offering",
+    ];
+    for i in 0..items.len() {
+        let verb = items.at(i).is_some_and(|n| VERBS.contains(&n.text.as_str()));
+        if !verb || !(starts_clause(items, i) || follows_request(items, i)) || negated(items, i) {
+            continue;
+        }
+        for k in i + 1..items.len() {
+            if items.ends_sentence(k) {
+                break;
+            }
+            let Some(item) = items.at(k) else {
+                continue;
+            };
+            let text = item.text.as_str();
+            let number = items.num(k + 1).is_some() || items.is(k + 1, "to") && items.num(k + 2).is_some();
+            let act = match text {
+                "down" | "offline"
+                    if !number
+                        && !matches!(
+                            items.list[i].text.as_str(),
+                            "put" | "list" | "place" | "set" | "move" | "get"
+                        ) =>
+                {
+                    Some(Act::Stop)
+                }
+                "off" if matches!(items.list[i].text.as_str(), "turn" | "switch" | "take") => Some(Act::Stop),
+                "back" | "back to" | "zurück" if number || items.any(k + 1, &["noun.revision", "noun.prev"]) => {
+                    Some(Act::Rollback)
+                }
+                _ if item.senses.has("market")
+                    && matches!(
+                        items.list[i].text.as_str(),
+                        "put" | "list" | "place" | "offering" | "pon" | "mets" | "stell"
+                    ) =>
+                {
+                    Some(Act::Offer)
+                }
+                _ => None,
+            };
+            if let Some(act) = act {
+                found.push(Found { act, at: i, strength: 3 });
+            }
+        }
+    }
+}
+
+/// The strongest phrase for an operation.
+pub(crate) fn best(found: &[Found]) -> Option<Found> {
+    found
+        .iter()
+        .copied()
+        .filter(|f| f.strength > 0)
+        .max_by_key(|f| (f.strength, weight(f.act), std::cmp::Reverse(f.at)))
+}
+
+/// Whether an item begins a clause.
+pub(crate) fn starts_clause(items: &Items<'_, '_>, i: usize) -> bool {
+    let Some(k) = i.checked_sub(1) else {
+        return true;
+    };
+    items.ends_clause(k)
+        || matches!(items.list[k].kind, Kind::Punct('-' | '(' | '…' | '>' | '*' | '•' | '🙏'))
+        || matches!(items.list[k].kind, Kind::Quote(_))
+        || is_emoji(&items.list[k])
+}
+
+fn is_emoji(item: &Item<'_>) -> bool {
+    matches!(item.kind, Kind::Punct(c) if u32::from(c) >= 0x2600)
+}
+
+/// Whether a phrase can be an order at all where it stands.
+fn stands(items: &Items<'_, '_>, i: usize, item: &Item<'_>, act: Act) -> bool {
+    match act {
+        // "ship it", "end", "spot": one short word that is more often a noun.
+        Act::Unsupported => starts_clause(items, i) || follows_request(items, i) || i <= 3,
+        Act::Query | Act::Run => !item.text.contains('?'),
+        _ => true,
+    }
+}
+
+fn negated(items: &Items<'_, '_>, i: usize) -> bool {
+    (1..=2).any(|back| {
+        i.checked_sub(back).is_some_and(|k| {
+            items.is(k, "not") && (k + 1..i).all(|between| !items.ends_clause(between) && !items.is(between, "correct"))
+        })
+    }) && !items.is(i, "act.diagnose")
+}
+
+/// Whether a word of request stands before an item: "please", "can you", "and".
+fn follows_request(items: &Items<'_, '_>, i: usize) -> bool {
+    let Some(k) = i.checked_sub(1) else {
+        return true;
+    };
+    items.any(k, &["polite", "and", "greeting", "correct", "cond"])
+        || items.is(k, "x") && is_pronoun(&items.list[k].text)
+}
+
+fn is_pronoun(word: &str) -> bool {
+    matches!(
+        word,
+        "i" | "we"
+            | "you"
+            | "i'll"
+            | "we'll"
+            | "they"
+            | "it"
+            | "do"
+            | "should"
+            | "must"
+            | "will"
+            | "shall"
+            | "i've"
+            | "we've"
+            | "let"
+            | "wir"
+            | "ich"
+            | "yeah"
+            | "yes"
+            | "well"
+            | "always"
+            | "really"
+    )
+}
+
+fn strength(items: &Items<'_, '_>, i: usize, item: &Item<'_>) -> u32 {
+    let firm = item.senses.iter().any(|s| matches!(s, "act.drain" | "act.undrain" | "act.rollback"));
+    if firm && item.text.contains(' ') && item.text != "for maintenance" {
+        return 3;
+    }
+    if starts_clause(items, i) || follows_request(items, i) {
+        return 3;
+    }
+    let k = i - 1;
+    if items.any(k, &["det.the", "det.a", "each", "of", "as", "with"])
+        || items.any(k, &["on", "for", "no", "from", "every"])
+    {
+        // "the release", "on release": a noun; several words are rarely one.
+        return u32::from(item.text.contains(' '));
+    }
+    if items.list[k].senses.iter().any(|s| s.starts_with("act.")) && !items.any(k, &["polite"]) {
+        return 1;
+    }
+    if item.text.contains(' ') {
+        return 2;
+    }
+    // Languages that put the verb last, or names before it.
+    2
+}

@@ -1,0 +1,132 @@
+//! The engine: from a request to an answer.
+
+use claw_proto::limits::REQUEST_TEXT_CHARS_MAX;
+use serde_json::{Value, json};
+
+use crate::act::{self, Act, Found};
+use crate::answer::{Answer, Intent, RefusalCode, Understood};
+use crate::catalog::Catalog;
+use crate::context::Context;
+use crate::draft::Draft;
+use crate::items::{Items, Kind};
+use crate::read;
+use crate::safety;
+use crate::text::Words;
+
+mod choose;
+mod control;
+mod launch;
+mod observe;
+mod trade;
+
+/// What can be asked for in words.
+const CAN: &str = "in words one can run, deploy, update, scale, stop and roll back work, drain and undrain nodes, diagnose, query, set alerts, and bid and offer on the market";
+
+pub(crate) fn parse(text: &str, context: &Context, catalog: &Catalog) -> Answer {
+    if text.chars().count() > REQUEST_TEXT_CHARS_MAX {
+        return Answer::refusal(
+            RefusalCode::Unsupported,
+            format!("a request in words has at most {REQUEST_TEXT_CHARS_MAX} characters"),
+        );
+    }
+    let words = Words::new(text);
+    if let Some(message) = safety::objection(&words, context) {
+        return Answer::refusal(RefusalCode::Unsafe, message);
+    }
+    let mut items = Items::new(&words, context, catalog);
+    if is_empty(&items) {
+        return Answer::refusal(RefusalCode::Empty, format!("there is no request; {CAN}"));
+    }
+    let found = act::find(&items);
+    let Some(order) = choose::order(&items, &found) else {
+        return no_order(&items);
+    };
+    let from_is_old =
+        matches!(order.act, Act::Update | Act::Scale | Act::Run) && !choose::says(&items, "act.autoscale");
+    read::mask::mask(&mut items, from_is_old);
+    answer(&items, context, catalog, order)
+}
+
+fn answer(items: &Items<'_, '_>, context: &Context, catalog: &Catalog, order: Found) -> Answer {
+    let root = match order.act {
+        Act::Update => "changes",
+        Act::Run | Act::Train | Act::Serve | Act::Deploy => "workload",
+        _ => "",
+    };
+    let mut draft = Draft::new(items, context, catalog, root);
+    match order.act {
+        Act::Run | Act::Train | Act::Serve | Act::Deploy => launch::launch(&mut draft, order),
+        Act::Update => launch::update(&mut draft, order),
+        Act::Scale | Act::Autoscale => control::scale(&mut draft, order),
+        Act::Stop => control::stop(&mut draft, order),
+        Act::Rollback => control::rollback(&mut draft, order),
+        Act::Drain => control::drain(&mut draft, order, "drain"),
+        Act::Undrain => control::drain(&mut draft, order, "undrain"),
+        Act::Diagnose => observe::diagnose(&mut draft),
+        Act::Query => observe::query(&mut draft, order),
+        Act::Alert => observe::alert(&mut draft),
+        Act::Bid => trade::bid(&mut draft),
+        Act::Offer => trade::offer(&mut draft, order),
+        Act::Unsupported => {
+            let word = items.raw(order.at);
+            draft.refuse(RefusalCode::Unsupported, format!("{word:?} is no operation of this system; {CAN}"));
+        }
+    }
+    finish(draft)
+}
+
+fn finish(draft: Draft<'_, '_, '_>) -> Answer {
+    if let Some((code, message)) = draft.refusal {
+        return Answer::Refusal { code, message };
+    }
+    if !draft.questions.is_empty() {
+        let mut questions = draft.questions;
+        questions.truncate(2);
+        return Answer::Question(questions);
+    }
+    let (fields, assumptions, provenance) = draft.finish();
+    match serde_json::from_value::<Intent>(Value::Object(fields)) {
+        Ok(intent) => Answer::Intent(Understood { intent, assumptions, provenance }),
+        Err(error) => {
+            let message = error.to_string();
+            let field = message.split('`').nth(1).unwrap_or("action").to_owned();
+            Answer::ask(&field, format!("That is not clear yet: {message}"), Vec::new())
+        }
+    }
+}
+
+/// Whether nothing but greetings and signs is there.
+fn is_empty(items: &Items<'_, '_>) -> bool {
+    let greets = items.list.iter().any(|item| item.senses.has("greeting"));
+    items.list.iter().all(|item| match &item.kind {
+        Kind::Punct(_) => true,
+        Kind::Quote(_) => item.text.trim().is_empty(),
+        Kind::Word => item.senses.has("greeting") || item.senses.has("polite") && (greets || item.text.len() < 7),
+        _ => false,
+    })
+}
+
+/// Nothing says what to do.
+fn no_order(items: &Items<'_, '_>) -> Answer {
+    let ours = items.list.iter().any(|item| {
+        item.known
+            || matches!(item.kind, Kind::Gpu { .. } | Kind::Model(_))
+            || item.senses.iter().any(|s| {
+                matches!(
+                    s,
+                    "noun.gpu" | "noun.node" | "noun.workload" | "noun.deployment" | "noun.cluster" | "noun.replica"
+                )
+            })
+    });
+    if !ours {
+        return Answer::refusal(RefusalCode::Unsupported, format!("that is no operation of this system; {CAN}"));
+    }
+    let options = ["run", "deploy", "update", "scale", "stop", "drain", "diagnose", "query"];
+    Answer::ask("action", format!("What is to be done? {CAN}."), options.map(str::to_owned).to_vec())
+}
+
+/// Sets the action.
+fn action(draft: &mut Draft<'_, '_, '_>, name: &str, order: Found) {
+    let at = order.at.min(draft.items.len().saturating_sub(1));
+    draft.set_unmarked("action", json!(name), at..at + 1);
+}

@@ -1,0 +1,379 @@
+//! Scale, stop, roll back, drain and undrain: orders to things that are there.
+
+use serde_json::json;
+
+use crate::act::{Act, Found};
+use crate::draft::Draft;
+use crate::items::Kind;
+use crate::read;
+use crate::read::refs::{self, Thing};
+
+use super::action;
+
+/// Finds the deployment that an order is about and sets it, or asks.
+pub(super) fn deployment_target(draft: &mut Draft<'_, '_, '_>, order: Found) {
+    let candidate =
+        refs::beside_noun(draft, Thing::Deployment).or_else(|| refs::name_like(draft)).or_else(|| known_name(draft));
+    if let Some(k) = candidate {
+        if let Some(name) = refs::deployment(draft, k, "deployment") {
+            draft.set_at("deployment", json!(name), k..k + 1);
+        }
+        return;
+    }
+    if !draft.context.deployments.is_empty() {
+        if let Some(name) = refs::described(draft, Thing::Deployment, "deployment") {
+            let at = order.at..order.at + 1;
+            draft.set_at("deployment", json!(name), at);
+        } else if draft.questions.is_empty() {
+            draft.ask("deployment", "Which deployment is meant?", names(draft));
+        }
+        return;
+    }
+    match refs::object(draft, order.at) {
+        Some(k) => {
+            let name = refs::name_of(draft.items, k);
+            draft.set_at("deployment", json!(name), k..k + 1);
+        }
+        None => draft.ask("deployment", "Which deployment is meant?", Vec::new()),
+    }
+}
+
+fn names(draft: &Draft<'_, '_, '_>) -> Vec<String> {
+    draft.context.deployments.iter().take(8).map(|d| d.name.clone()).collect()
+}
+
+fn known_name(draft: &Draft<'_, '_, '_>) -> Option<usize> {
+    (0..draft.items.len()).find(|i| draft.items.at(*i).is_some_and(|n| n.known) && !draft.is_used(*i))
+}
+
+pub(super) fn scale(draft: &mut Draft<'_, '_, '_>, order: Found) {
+    action(draft, "scale", order);
+    deployment_target(draft, order);
+    read::scale::read_autoscale(draft);
+    if draft.has("autoscale") {
+        read::mask::read_bare_corrections(draft);
+        if draft.get("autoscale.max").is_none() {
+            draft.ask("autoscale.max", "How many replicas at most?", Vec::new());
+        } else if draft.get("autoscale.min").is_none() {
+            draft.ask("autoscale.min", "How many replicas at least?", Vec::new());
+        }
+        return;
+    }
+    if relative(draft) {
+        return;
+    }
+    read::scale::read_replicas(draft);
+    if draft.get("replicas").is_none() {
+        read_count(draft, order);
+    }
+    read::mask::read_bare_corrections(draft);
+    if draft.get("replicas").is_none() && order.act == Act::Autoscale {
+        draft.ask("autoscale", "Between how many replicas, and on which metric?", Vec::new());
+    } else if draft.get("replicas").is_none() {
+        draft.ask("replicas", "To how many replicas?", Vec::new());
+    }
+}
+
+/// "add two replicas", "double it": from the replicas that the context tells, else a question.
+fn relative(draft: &mut Draft<'_, '_, '_>) -> bool {
+    let items = draft.items;
+    let word = |words: &[&str]| {
+        (0..items.len()).find(|i| items.at(*i).is_some_and(|n| words.contains(&n.text.as_str())) && !draft.is_used(*i))
+    };
+    let factor = [
+        (2.0, ["double", "twice", "verdopple", "duplica", "double the"].as_slice()),
+        (3.0, ["triple", "thrice"].as_slice()),
+        (4.0, ["quadruple"].as_slice()),
+        (0.5, ["halve", "half", "halbiere", "in half"].as_slice()),
+    ]
+    .into_iter()
+    .find_map(|(f, words)| word(words).map(|at| (f, at)));
+    let number = |at: usize| {
+        (at.saturating_sub(3)..(at + 4).min(items.len())).find(|k| items.count(*k).is_some() && !draft.is_used(*k))
+    };
+    let counted = |at: usize| {
+        (at.saturating_sub(2)..at + 3).any(|k| k != at && items.count(k).is_some())
+            || (at + 1..at + 3).any(|k| items.is(k, "noun.replica"))
+    };
+    let more = word(&["add", "more", "additional", "extra", "another", "mehr", "weitere", "más", "plus"])
+        .filter(|at| counted(*at))
+        .map(|at| (1_i64, at));
+    let fewer = word(&["fewer", "less", "remove", "weniger", "menos", "moins", "drop"])
+        .filter(|at| counted(*at))
+        .map(|at| (-1_i64, at));
+    let by = word(&["by", "um"]).filter(|at| items.count(at + 1).is_some()).map(|at| {
+        let down = items.list.iter().any(|n| {
+            matches!(n.text.as_str(), "down" | "reduce" | "decrease" | "shrink" | "scale down" | "lower" | "scale in")
+        });
+        (if down { -1_i64 } else { 1 }, at)
+    });
+    let name = draft.get("deployment").and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
+    let present = draft.context.deployments.iter().find(|d| d.name == name).and_then(|d| d.replicas);
+    let wanted = if let Some((f, at)) = factor {
+        present.map(|n| (f64::from(n) * f, at))
+    } else if let Some((sign, at)) = by.or(more).or(fewer) {
+        let one = items.list[at].text == "another";
+        let to = (0..items.len()).any(|k| items.is(k, "to") && items.num(k + 1).is_some());
+        if to {
+            return false;
+        }
+        match number(at).and_then(|k| items.count(k)).or(one.then_some(1)) {
+            Some(n) => present.map(|p| (f64::from(p) + if sign < 0 { -f64::from(n) } else { f64::from(n) }, at)),
+            None => None,
+        }
+    } else {
+        return false;
+    };
+    match wanted.and_then(|(n, at)| crate::items::whole(n).map(|n| (n, at))) {
+        Some((n, at)) => {
+            draft.set_at("replicas", json!(n), at..at + 1);
+            draft.assume("replicas", json!(n), format!("{name} has {} replicas now", present.unwrap_or_default()));
+        }
+        None => draft.ask("replicas", "To how many replicas?", Vec::new()),
+    }
+    true
+}
+
+/// "scale X to 5": a number that counts nothing else.
+fn read_count(draft: &mut Draft<'_, '_, '_>, order: Found) {
+    let items = draft.items;
+    let free = |k: usize| items.count(k).filter(|_| !draft.is_used(k));
+    let to = (0..items.len()).find(|k| *k > 0 && free(*k).is_some() && items.is(k - 1, "to"));
+    let any = (order.at + 1..items.len()).find(|k| free(*k).is_some());
+    if let Some(Kind::Range(low, high)) =
+        (0..items.len()).find_map(|k| items.at(k).map(|n| n.kind.clone()).filter(|n| matches!(n, Kind::Range(..))))
+    {
+        draft.ask("replicas", format!("How many replicas: {low} or {high}?"), vec![low.to_string(), high.to_string()]);
+        return;
+    }
+    let Some(k) = to.or(any) else {
+        return;
+    };
+    let n = free(k).unwrap_or_default();
+    // "by 2", "2 more": a difference, not a number of replicas.
+    let relative = k > 0 && (items.list[k - 1].text == "by" || items.list[k - 1].text == "um")
+        || items
+            .at(k + 1)
+            .is_some_and(|m| matches!(m.text.as_str(), "more" | "fewer" | "less" | "extra" | "weitere" | "mehr"));
+    if relative {
+        return;
+    }
+    if items.is(k + 1, "or")
+        && let Some(other) = free(k + 2)
+    {
+        draft.ask("replicas", format!("How many replicas: {n} or {other}?"), vec![n.to_string(), other.to_string()]);
+        return;
+    }
+    draft.set_at("replicas", json!(n), k..k + 1);
+}
+
+pub(super) fn stop(draft: &mut Draft<'_, '_, '_>, order: Found) {
+    action(draft, "stop", order);
+    stop_target(draft, order);
+    let items = draft.items;
+    for i in 0..items.len() {
+        let negated = i > 0 && items.any(i - 1, &["not", "no"]);
+        if items.is(i, "grace.yes") && !items.is(i, "grace.no") {
+            draft.set_at("graceful", json!(!negated), i..i + 1);
+        } else if items.is(i, "grace.no") && i != order.at && !negated {
+            draft.set_at("graceful", json!(false), i..i + 1);
+        }
+    }
+    if let Some((k, seconds)) =
+        (0..items.len()).filter(|k| !draft.is_used(*k)).find_map(|k| items.seconds(k).map(|s| (k, s)))
+    {
+        draft.set_at("grace_s", json!(seconds), k..k + 1);
+    }
+}
+
+fn stop_target(draft: &mut Draft<'_, '_, '_>, order: Found) {
+    let items = draft.items;
+    let in_list = |draft: &Draft<'_, '_, '_>, k: usize| {
+        let name = refs::name_of(draft.items, k).to_lowercase();
+        let deployments = draft.context.deployments.iter().any(|d| d.name.to_lowercase().starts_with(&name));
+        let workloads = draft.context.workloads.iter().any(|w| {
+            w.id.to_lowercase().starts_with(&name)
+                || w.name.as_deref().is_some_and(|n| n.to_lowercase().starts_with(&name))
+        });
+        (deployments, workloads)
+    };
+    if let Some(k) = refs::beside_noun(draft, Thing::Deployment) {
+        set_deployment(draft, k);
+        return;
+    }
+    if let Some(k) = refs::beside_noun(draft, Thing::Workload) {
+        set_workload(draft, k);
+        return;
+    }
+    // "the job on gpu-5": a place describes it.
+    let placed = (1..items.len()).any(|k| {
+        items.is(k - 1, "on") && refs::is_name_like(&items.list[k].text) && k > 1 && items.is(k - 2, "noun.workload")
+    });
+    if placed && !draft.context.workloads.is_empty() {
+        if let Some(name) = refs::described(draft, Thing::Workload, "workload_id") {
+            draft.set_at("workload_id", json!(name), order.at..order.at + 1);
+        }
+        return;
+    }
+    let says_deployment = (0..items.len()).any(|i| items.is(i, "noun.deployment"));
+    let says_workload = (0..items.len()).any(|i| items.is(i, "noun.workload"));
+    if let Some(k) = refs::name_like(draft).or_else(|| known_name(draft)).or_else(|| only_object(draft, order)) {
+        match in_list(draft, k) {
+            (true, false) => set_deployment(draft, k),
+            (false, true) => set_workload(draft, k),
+            _ if says_deployment || draft.context.workloads.is_empty() && !draft.context.deployments.is_empty() => {
+                set_deployment(draft, k)
+            }
+            _ => set_workload(draft, k),
+        }
+        return;
+    }
+    let deployments = !draft.context.deployments.is_empty() && !says_workload;
+    if says_deployment || deployments && draft.context.workloads.is_empty() {
+        match refs::described(draft, Thing::Deployment, "deployment") {
+            Some(name) => draft.set_at("deployment", json!(name), order.at..order.at + 1),
+            None => draft.ask("deployment", "Which deployment is meant?", Vec::new()),
+        }
+        return;
+    }
+    match refs::described(draft, Thing::Workload, "workload_id") {
+        Some(name) => draft.set_at("workload_id", json!(name), order.at..order.at + 1),
+        None => draft.ask("workload_id", "Which workload is meant?", Vec::new()),
+    }
+}
+
+/// The plain object of an order where the context has no list to describe from.
+fn only_object(draft: &Draft<'_, '_, '_>, order: Found) -> Option<usize> {
+    (draft.context.deployments.is_empty() && draft.context.workloads.is_empty())
+        .then(|| refs::object(draft, order.at))
+        .flatten()
+}
+
+fn set_deployment(draft: &mut Draft<'_, '_, '_>, k: usize) {
+    if let Some(name) = refs::deployment(draft, k, "deployment") {
+        draft.set_at("deployment", json!(name), k..k + 1);
+    }
+}
+
+fn set_workload(draft: &mut Draft<'_, '_, '_>, k: usize) {
+    if let Some(id) = refs::workload(draft, k, "workload_id") {
+        draft.set_at("workload_id", json!(id), k..k + 1);
+    }
+}
+
+pub(super) fn rollback(draft: &mut Draft<'_, '_, '_>, order: Found) {
+    action(draft, "rollback", order);
+    let items = draft.items;
+    let mut found: Vec<(usize, u64)> = (0..items.len()).filter_map(|i| revision_at(draft, i).map(|r| (i, r))).collect();
+    // "it is at revision 9, put it back to 8": the present one is not the wanted one.
+    let wanted = |i: usize| {
+        (i.saturating_sub(3)..i)
+            .any(|k| items.list[k].text.split(' ').any(|w| matches!(w, "to" | "auf" | "a" | "à" | "到")))
+    };
+    if found.len() > 1 && found.iter().any(|(i, _)| wanted(*i)) {
+        let corrected = |i: usize| (i.saturating_sub(3)..i).any(|k| items.is(k, "correct"));
+        found.retain(|(i, _)| wanted(*i) || corrected(*i));
+    }
+    for (i, revision) in found {
+        draft.set_at("to_revision", json!(revision), i..i + 1);
+    }
+    deployment_target(draft, order);
+    read::mask::read_bare_corrections(draft);
+}
+
+/// "revision 7", "rev12", "r18", "v3", "to 4".
+fn revision_at(draft: &Draft<'_, '_, '_>, i: usize) -> Option<u64> {
+    let items = draft.items;
+    let item = items.at(i)?;
+    if let Some(n) = items.count(i) {
+        let mut k = i;
+        while k > 0
+            && (items.punct(k - 1, '#')
+                || items.punct(k - 1, ':')
+                || items.list[k - 1].text == "number"
+                || items.list[k - 1].text == "nr"
+                || items.list[k - 1].text == "no")
+        {
+            k -= 1;
+        }
+        let before = k.checked_sub(1)?;
+        let said = items.any(before, &["noun.revision", "to"])
+            || items.list[before].text.contains("revision")
+            || items.list[before].text.contains("version")
+            || items.list[before].text.contains("rev")
+            || items.is(before, "act.rollback") && items.list[before].text.contains("to");
+        // Chinese puts the noun behind: 到 5 版本.
+        let behind = items.is(i + 1, "noun.revision");
+        return (said || behind).then_some(u64::from(n));
+    }
+    let text = item.text.as_str();
+    let digits = ["revision", "rev", "r", "v", "#"].iter().find_map(|p| text.strip_prefix(p))?;
+    (!digits.is_empty() && !item.known).then(|| digits.trim_start_matches('-').parse().ok()).flatten()
+}
+
+pub(super) fn drain(draft: &mut Draft<'_, '_, '_>, order: Found, name: &str) {
+    action(draft, name, order);
+    node_target(draft, order, "node");
+    if name == "undrain" {
+        return;
+    }
+    let items = draft.items;
+    for i in 0..items.len() {
+        if items.is(i, "force.no") && !items.is(i, "force") {
+            draft.set_at("force", json!(false), i..i + 1);
+        } else if items.is(i, "force") {
+            let negated = i > 0 && items.any(i - 1, &["not", "no"]);
+            draft.set_at("force", json!(!negated), i..i + 1);
+        }
+    }
+    if let Some((k, seconds)) =
+        (0..items.len()).filter(|k| !draft.is_used(*k)).find_map(|k| items.seconds(k).map(|s| (k, s)))
+    {
+        draft.set_at("deadline_s", json!(seconds), k..k + 1);
+    }
+}
+
+/// The only node that is out of service, where the words tell no more than "that node".
+fn only_drained(draft: &Draft<'_, '_, '_>) -> Option<String> {
+    let out = |state: Option<&str>| {
+        state.is_some_and(|s| matches!(s.to_lowercase().as_str(), "drained" | "draining" | "cordoned" | "maintenance"))
+    };
+    let items = draft.items;
+    let vague = (0..items.len()).any(|i| items.is(i, "det.that"));
+    let mut drained = draft.context.nodes.iter().filter(|n| out(n.state.as_deref()));
+    match (drained.next(), drained.next()) {
+        (Some(node), None) if vague => Some(node.name.clone()),
+        _ => None,
+    }
+}
+
+/// Finds the node that an order is about.
+pub(super) fn node_target(draft: &mut Draft<'_, '_, '_>, order: Found, path: &str) {
+    let candidate =
+        refs::beside_noun(draft, Thing::Node).or_else(|| refs::name_like(draft)).or_else(|| known_name(draft));
+    if let Some(k) = candidate {
+        if let Some(name) = refs::node(draft, k, path) {
+            draft.set_at(path, json!(name), k..k + 1);
+        }
+        return;
+    }
+    if !draft.context.nodes.is_empty() {
+        if order.act == Act::Undrain
+            && let Some(name) = only_drained(draft)
+        {
+            draft.set_at(path, json!(name), order.at..order.at + 1);
+        } else if let Some(name) = refs::described(draft, Thing::Node, path) {
+            draft.set_at(path, json!(name), order.at..order.at + 1);
+        } else if draft.questions.is_empty() {
+            draft.ask(path, "Which node is meant?", Vec::new());
+        }
+        return;
+    }
+    match refs::object(draft, order.at).filter(|k| draft.items.list[*k].senses.is_empty()) {
+        Some(k) => {
+            let name = refs::name_of(draft.items, k);
+            draft.set_at(path, json!(name), k..k + 1);
+        }
+        None => draft.ask(path, "Which node is meant?", Vec::new()),
+    }
+}

@@ -1,0 +1,237 @@
+//! Items: tokens put together to what the grammar works on, such as a number
+//! with its unit, a GPU's name, a model's name, a phrase of the lexicon.
+
+use std::ops::Range;
+
+use claw_proto::time::Timestamp;
+
+use crate::answer::Span;
+use crate::catalog::Catalog;
+use crate::catalog::resolve::Resolution;
+use crate::context::Context;
+use crate::lexicon::{Lang, Lexicon, Senses};
+use crate::text::{Quote, Token, Words};
+
+mod build;
+mod number;
+mod shape;
+mod split;
+
+pub(crate) use shape::is_name_like;
+
+/// What an item is.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Kind<'c> {
+    /// A word, a phrase of the lexicon, or a name.
+    Word,
+    /// A number.
+    Num(f64),
+    /// Two numbers as a range, such as 4-8.
+    Range(f64, f64),
+    /// Two numbers multiplied, such as 2x8.
+    Cross(f64, f64),
+    /// A share, such as half.
+    Share(f64),
+    /// A number with a unit; the unit's meanings are the item's senses.
+    Qty(f64),
+    /// A sum of money; the currency is the item's sense.
+    Money(f64),
+    /// A time of day in minutes.
+    Clock(u32),
+    /// A day: year, month, day.
+    Date(Option<i32>, u32, u32),
+    /// A point in time.
+    Instant(Timestamp),
+    /// A GPU model, by its id, with the memory that is part of the name (GiB); whether it is a plural.
+    Gpu { id: &'c str, memory_gib: Option<f64>, plural: bool },
+    /// A model of the catalogue.
+    Model(Resolution<'c>),
+    /// A MIG profile.
+    Mig,
+    /// A container image.
+    Image,
+    /// `KEY=value`, as written.
+    Pair(String, String),
+    /// A path or an address.
+    Path,
+    /// Quoted text.
+    Quote(Quote),
+    /// A sign.
+    Punct(char),
+}
+
+/// A piece of a request with its meaning.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Item<'c> {
+    /// What it is.
+    pub(crate) kind: Kind<'c>,
+    /// Its text in lower case; of a quote, the text inside as it is.
+    pub(crate) text: String,
+    /// Its bytes in the request.
+    pub(crate) span: Range<usize>,
+    /// What it may mean.
+    pub(crate) senses: Senses,
+    /// A misspelled word that was read as another one.
+    pub(crate) corrected: bool,
+    /// No space before it.
+    pub(crate) glued: bool,
+    /// Whether it is the name of something in the context.
+    pub(crate) known: bool,
+    /// Not to be read: what the words themselves take back.
+    pub(crate) masked: bool,
+}
+
+/// A request as items.
+#[derive(Debug, Clone)]
+pub(crate) struct Items<'t, 'c> {
+    /// The request.
+    pub(crate) source: &'t str,
+    /// Its items.
+    pub(crate) list: Vec<Item<'c>>,
+    /// The language beside English.
+    pub(crate) lang: Lang,
+}
+
+impl<'t, 'c> Items<'t, 'c> {
+    /// Reads a request.
+    pub(crate) fn new(words: &Words<'t>, context: &Context, catalog: &'c Catalog) -> Self {
+        let tokens = split::split(words, catalog);
+        let plain: Vec<Token> = tokens.iter().map(|t| t.token.clone()).collect();
+        let lang = Lexicon::get().language(&plain);
+        let list = build::build(words.source, &tokens, &plain, lang, context, catalog);
+        Self { source: words.source, list, lang }
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// The item at a place that is not masked.
+    pub(crate) fn at(&self, i: usize) -> Option<&Item<'c>> {
+        self.list.get(i).filter(|item| !item.masked)
+    }
+
+    /// Whether the item at a place has a meaning.
+    pub(crate) fn is(&self, i: usize, sense: &str) -> bool {
+        self.at(i).is_some_and(|item| item.senses.has(sense))
+    }
+
+    /// Whether the item at a place has one of these meanings.
+    pub(crate) fn any(&self, i: usize, senses: &[&str]) -> bool {
+        senses.iter().any(|sense| self.is(i, sense))
+    }
+
+    /// Whether this sign stands at a place.
+    pub(crate) fn punct(&self, i: usize, sign: char) -> bool {
+        self.at(i).is_some_and(|item| item.kind == Kind::Punct(sign))
+    }
+
+    /// The number at a place.
+    pub(crate) fn num(&self, i: usize) -> Option<f64> {
+        match self.at(i)?.kind {
+            Kind::Num(n) => Some(n),
+            _ => None,
+        }
+    }
+
+    /// The whole number at a place.
+    pub(crate) fn count(&self, i: usize) -> Option<u32> {
+        whole(self.num(i)?)
+    }
+
+    /// The duration at a place, seconds.
+    pub(crate) fn seconds(&self, i: usize) -> Option<u64> {
+        let item = self.at(i)?;
+        let amount = match item.kind {
+            Kind::Qty(n) => n,
+            // "an hour" is a phrase of its own, of money.
+            Kind::Word if item.senses.has("per.hour") && number::ends_in_hour(&item.text, self.lang) => 1.0,
+            Kind::Word if item.senses.has("hourly") => 1.0,
+            Kind::Word if item.senses.has("daily") => 24.0,
+            _ => return None,
+        };
+        let per = if item.kind == Kind::Word { 3_600.0 } else { number::seconds_per(item.senses)? };
+        let seconds = (amount * per).round();
+        ((amount * per - seconds).abs() < 1e-6 && (0.0..=3.2e9).contains(&seconds)).then_some(as_u64(seconds))
+    }
+
+    /// The size at a place, GiB.
+    pub(crate) fn gib(&self, i: usize) -> Option<f64> {
+        let item = self.at(i)?;
+        match item.kind {
+            Kind::Qty(n) => Some(n * number::gib_per(item.senses)?),
+            _ => None,
+        }
+    }
+
+    /// The quantity at a place in this unit.
+    pub(crate) fn qty(&self, i: usize, unit: &str) -> Option<f64> {
+        let item = self.at(i)?;
+        match item.kind {
+            Kind::Qty(n) if item.senses.has(unit) => Some(n),
+            _ => None,
+        }
+    }
+
+    /// The text at a place as written.
+    pub(crate) fn raw(&self, i: usize) -> &'t str {
+        self.list.get(i).map_or("", |item| &self.source[item.span.clone()])
+    }
+
+    /// The part of the request that these items take.
+    pub(crate) fn span(&self, range: &Range<usize>) -> Span {
+        let start = self.list.get(range.start).map_or(self.source.len(), |item| item.span.start);
+        let last = range.end.checked_sub(1).and_then(|last| self.list.get(last));
+        let end = last.map_or(start, |item| item.span.end.max(start));
+        Span { start, end, text: self.source[start..end].to_owned() }
+    }
+
+    /// Whether a clause ends at this item.
+    pub(crate) fn ends_clause(&self, i: usize) -> bool {
+        match self.list.get(i) {
+            None => true,
+            Some(item) => {
+                matches!(
+                    item.kind,
+                    Kind::Punct(
+                        '.' | ',' | ';' | '!' | '?' | '\n' | ':' | '—' | '–' | '。' | '，' | '！' | '？' | '；'
+                    )
+                )
+            }
+        }
+    }
+
+    /// Whether a sentence ends at this item.
+    pub(crate) fn ends_sentence(&self, i: usize) -> bool {
+        match self.list.get(i) {
+            None => true,
+            Some(item) => matches!(item.kind, Kind::Punct('.' | ';' | '!' | '?' | '\n' | '。' | '！' | '？' | '；')),
+        }
+    }
+
+    /// Whether a correction ("no wait", "I mean") stands between two places.
+    pub(crate) fn corrects_between(&self, from: usize, to: usize) -> bool {
+        (from..to).any(|i| self.is(i, "correct"))
+    }
+}
+
+/// A number as a whole one.
+pub(crate) fn whole(n: f64) -> Option<u32> {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a whole number from 0 to 4e9, checked before"
+    )]
+    (n.fract() == 0.0 && (0.0..=4e9).contains(&n)).then_some(n as u32)
+}
+
+fn as_u64(n: f64) -> u64 {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "callers check that it is from 0 to 3.2e9"
+    )]
+    let whole = n as u64;
+    whole
+}

@@ -1,0 +1,178 @@
+//! Tokens that are written together and mean several things, such as `4xH100`.
+
+use std::ops::Range;
+
+use crate::catalog::Catalog;
+use crate::lexicon::{Lang, Lexicon, Senses};
+use crate::text::{Kind, Token, Words};
+
+use super::shape;
+
+/// A token and whether it stands right behind the one before it.
+#[derive(Debug, Clone)]
+pub(super) struct Part {
+    pub(super) token: Token,
+    pub(super) glued: bool,
+}
+
+/// The tokens of a request, parted where several are written as one.
+pub(super) fn split(words: &Words<'_>, catalog: &Catalog) -> Vec<Part> {
+    let mut parts: Vec<Part> = Vec::with_capacity(words.tokens.len() + 8);
+    for token in &words.tokens {
+        let glued = parts.last().is_some_and(|last| last.token.span.end == token.span.start);
+        if token.kind != Kind::Word {
+            parts.push(Part { token: token.clone(), glued });
+            continue;
+        }
+        let cuts = cuts_of(&token.text, words.raw_span(&token.span), catalog);
+        // Cuts are places in the lower-case text; they hold for the written text only if that has the same length.
+        if token.text.len() != token.span.len() {
+            parts.push(Part { token: token.clone(), glued });
+            continue;
+        }
+        push(&mut parts, token, &cuts, glued);
+    }
+    parts
+}
+
+fn push(parts: &mut Vec<Part>, token: &Token, cuts: &[usize], glued: bool) {
+    let mut from = 0;
+    for to in cuts.iter().copied().chain([token.text.len()]) {
+        let span: Range<usize> = token.span.start + from..token.span.start + to;
+        let text = token.text[from..to].to_owned();
+        let kind = match text.as_str() {
+            ":" => Kind::Symbol(':'),
+            "=" => Kind::Symbol('='),
+            "-" => Kind::Symbol('-'),
+            _ => Kind::Word,
+        };
+        parts.push(Part { token: Token { kind, span, text }, glued: glued || from > 0 });
+        from = to;
+    }
+}
+
+/// Where a word is to be cut.
+fn cuts_of(word: &str, raw: &str, catalog: &Catalog) -> Vec<usize> {
+    let gpu = |name: &str| shape::gpu(catalog, name).is_some();
+    if gpu(word) || shape::is_mig(word) || shape::is_verbatim(word) && !word.contains('=') {
+        return Vec::new();
+    }
+    if let Some((key, value)) = word.split_once(['=', ':']) {
+        let lower_key = raw.starts_with(key);
+        if splits_key(key, value, &word[key.len()..=key.len()], lower_key) {
+            return vec![key.len(), key.len() + 1];
+        }
+    }
+    if let Some((head, tail)) = word.split_once('-')
+        && gpu(head)
+        && is_gpu_noun(tail)
+    {
+        return vec![head.len(), head.len() + 1];
+    }
+    let digits = word.bytes().take_while(u8::is_ascii_digit).count();
+    if let Some(tail) = word[digits..].strip_prefix('x').filter(|_| digits > 0) {
+        if tail.is_empty() || gpu(tail) || noun(tail) {
+            return [digits].into_iter().chain((!tail.is_empty()).then_some(digits + 1)).collect();
+        }
+        return Vec::new();
+    }
+    if let Some(tail) = word.strip_prefix('x').filter(|t| !t.is_empty() && t.bytes().all(|b| b.is_ascii_digit())) {
+        return vec![word.len() - tail.len()];
+    }
+    if let Some((name, tail)) = word.rsplit_once('x')
+        && gpu(name)
+        && !tail.is_empty()
+        && tail.bytes().all(|b| b.is_ascii_digit())
+    {
+        return vec![name.len(), name.len() + 1];
+    }
+    if let Some(slash) = word.find('/').filter(|at| *at > 0)
+        && known(&word[slash..]).is_some()
+        && word[..slash].chars().all(|c| c.is_alphanumeric() || c == '.')
+    {
+        let mut cuts = number_cuts(&word[..slash]);
+        cuts.push(slash);
+        return cuts;
+    }
+    number_cuts(word)
+}
+
+/// Cuts between numbers and the units or nouns that are written right behind them.
+fn number_cuts(word: &str) -> Vec<usize> {
+    if !word.starts_with(|c: char| c.is_ascii_digit()) || shape::is_clock(word) {
+        return Vec::new();
+    }
+    let mut cuts = Vec::new();
+    let mut at = 0;
+    while at < word.len() {
+        let number =
+            word[at..].find(|c: char| !(c.is_ascii_digit() || c == '.' || c == ',')).unwrap_or(word.len() - at);
+        if number == 0 {
+            return Vec::new();
+        }
+        at += number;
+        if at == word.len() {
+            break;
+        }
+        let tail_len = word[at..].find(|c: char| c.is_ascii_digit()).unwrap_or(word.len() - at);
+        let tail = &word[at..at + tail_len];
+        let bare = tail.trim_matches('-');
+        if !(unit(bare) || (noun(bare) && at + tail_len == word.len())) {
+            return Vec::new();
+        }
+        let dash = tail.len() - tail.trim_start_matches('-').len();
+        if dash > 1 || tail.ends_with('-') {
+            return Vec::new();
+        }
+        cuts.push(at);
+        if dash == 1 {
+            cuts.push(at + 1);
+        }
+        at += tail_len;
+        if at < word.len() {
+            cuts.push(at);
+        }
+    }
+    cuts
+}
+
+fn splits_key(key: &str, value: &str, sign: &str, lower_key: bool) -> bool {
+    if value.is_empty() || !lower_key || !key.chars().all(|c| c.is_ascii_alphabetic() || c == '_') {
+        return false;
+    }
+    let Some(senses) = known(key) else {
+        return false;
+    };
+    let named =
+        senses.iter().any(|s| s.starts_with("noun.") || s.starts_with("subj.") || matches!(s, "as" | "min" | "max"));
+    // `node:20` is an image, and `tier=gold` a label.
+    let digits = value.starts_with(|c: char| c.is_ascii_digit());
+    let counts =
+        senses.iter().any(|s| matches!(s, "noun.port" | "noun.replica" | "noun.gpu" | "noun.core" | "min" | "max"));
+    named && !value.starts_with('/') && (sign == "=" || !digits || counts)
+}
+
+fn known(word: &str) -> Option<Senses> {
+    Lexicon::get().word(word, Lang::English)
+}
+
+/// "L4-Karten", "H100-GPUs": in any language.
+fn is_gpu_noun(tail: &str) -> bool {
+    [Lang::English, Lang::German, Lang::Spanish, Lang::French]
+        .into_iter()
+        .any(|lang| Lexicon::get().word(tail, lang).is_some_and(|senses| senses.has("noun.gpu")))
+}
+
+fn unit(tail: &str) -> bool {
+    const MORE: &[&str] = &["m", "k", "u", "x"];
+    MORE.contains(&tail)
+        || known(tail).is_some_and(|s| {
+            s.iter().any(|s| s.starts_with("unit.") || s.starts_with("money.") || matches!(s, "clock.am" | "clock.pm"))
+        })
+}
+
+fn noun(tail: &str) -> bool {
+    known(tail).is_some_and(|s| {
+        s.iter().any(|s| matches!(s, "noun.gpu" | "noun.node" | "noun.replica" | "noun.core" | "noun.port"))
+    })
+}

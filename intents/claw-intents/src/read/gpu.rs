@@ -1,0 +1,541 @@
+//! GPUs and nodes: how many, which, how much memory, how connected.
+
+use serde_json::json;
+
+use crate::answer::RefusalCode;
+use crate::draft::Draft;
+use crate::items::{Items, Kind, whole};
+
+/// How a count of GPUs is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Per {
+    Replica,
+    Node,
+}
+
+pub(crate) fn read(draft: &mut Draft<'_, '_, '_>) {
+    read_settings(draft);
+    read_none(draft);
+    read_shares(draft);
+    let mut per = Per::Replica;
+    for i in 0..draft.items.len() {
+        match &draft.items.at(i).map(|item| item.kind.clone()) {
+            Some(Kind::Gpu { id, memory_gib, plural }) => {
+                draft.set("gpu.model", *id, i..i + 1);
+                if let Some(gib) = memory_gib {
+                    draft.set("gpu.memory_gib_min", json!(*gib), i..i + 1);
+                }
+                read_memory(draft, i);
+                per = read_count(draft, i, *plural, per);
+            }
+            Some(Kind::Word) if draft.items.any(i, &["noun.gpu", "noun.gpucount"]) => {
+                per = read_noun(draft, i, per);
+            }
+            Some(Kind::Mig) => {
+                let profile = draft.items.list[i].text.clone();
+                draft.set("gpu.mig_profile", profile, i..i + 1);
+            }
+            _ => {}
+        }
+    }
+    read_nodes(draft, per);
+    read_vram(draft);
+}
+
+/// Interconnect and vendor.
+fn read_settings(draft: &mut Draft<'_, '_, '_>) {
+    for i in 0..draft.items.len() {
+        let Some(item) = draft.items.at(i) else {
+            continue;
+        };
+        if let Some(link) = item.senses.after("link.") {
+            draft.set("gpu.interconnect", link, i..i + 1);
+        } else if let Some(vendor) = item.senses.after("vendor.") {
+            let near_gpu = (i + 1..i + 4).any(|k| draft.items.is(k, "noun.gpu"));
+            let named = match draft.items.at(i + 1).map(|n| &n.kind) {
+                Some(Kind::Gpu { id, .. }) => {
+                    if let Some(gpu) = draft.catalog.gpu(id).filter(|gpu| gpu.vendor.as_str() != vendor) {
+                        let message = format!("{} is made by {}, not by {vendor}", gpu.id, gpu.vendor);
+                        draft.refuse(RefusalCode::Contradictory, message);
+                    }
+                    true
+                }
+                _ => false,
+            };
+            let alone = vendor == "apple" || item.text.contains("rocm") || item.text.contains("cuda");
+            if (near_gpu || alone || only_vendor(draft, i)) && !named {
+                draft.set("gpu.vendor", vendor, i..i + 1);
+            }
+        }
+    }
+}
+
+/// "on AMD": a vendor behind a preposition, with nothing behind it.
+fn only_vendor(draft: &Draft<'_, '_, '_>, i: usize) -> bool {
+    let before = i
+        .checked_sub(1)
+        .is_some_and(|k| draft.items.any(k, &["on", "det.a", "with", "of"]) || draft.items.num(k).is_some());
+    before && draft.items.at(i + 1).is_none_or(|next| !matches!(next.kind, Kind::Image | Kind::Path))
+}
+
+fn read_none(draft: &mut Draft<'_, '_, '_>) {
+    for i in 0..draft.items.len() {
+        let said = draft.items.is(i, "gpu.none")
+            || draft.items.is(i, "no") && draft.items.is(i + 1, "noun.gpu")
+            || draft.items.is(i, "no")
+                && draft.items.any(i + 1, &["det.all", "det.a"])
+                && draft.items.is(i + 2, "noun.gpu");
+        if said {
+            draft.set("gpu.count", json!(0), i..i + 1);
+        }
+    }
+}
+
+/// "half a GPU", "30% of an A100", "0.25 GPU".
+fn read_shares(draft: &mut Draft<'_, '_, '_>) {
+    for i in 0..draft.items.len() {
+        let share = match draft.items.at(i).map(|item| &item.kind) {
+            Some(Kind::Share(share)) => *share,
+            Some(Kind::Num(n)) if *n < 1.0 && *n > 0.0 => *n,
+            Some(Kind::Qty(n)) if draft.items.is(i, "unit.percent") => *n / 100.0,
+            _ => continue,
+        };
+        let mut k = i + 1;
+        while draft.items.any(k, &["of", "det.a", "det.the", "on"])
+            || draft.items.num(k) == Some(1.0)
+            || draft.items.any(k, &["vendor.nvidia", "vendor.amd"])
+        {
+            k += 1;
+        }
+        let direct = k == i + 1 && matches!(draft.items.at(i).map(|item| &item.kind), Some(Kind::Qty(_)));
+        if is_gpu(draft.items, k) && !direct {
+            if share > 1.0 {
+                draft.refuse(RefusalCode::Contradictory, "a share of one GPU is at most the whole of it");
+                return;
+            }
+            // Marked first, so that "a" and "an" count nothing.
+            draft.set("gpu.fraction", json!(share), i..k);
+        }
+    }
+}
+
+fn is_gpu(items: &Items<'_, '_>, i: usize) -> bool {
+    items.is(i, "noun.gpu") || matches!(items.at(i).map(|item| &item.kind), Some(Kind::Gpu { .. }))
+}
+
+/// Memory that stands beside a GPU's name: "A100 80GB", "80 GB A100", "A100s with 80 gigs".
+fn read_memory(draft: &mut Draft<'_, '_, '_>, i: usize) {
+    let items = draft.items;
+    if let Some(k) = i.checked_sub(1)
+        && let Some(gib) = items.gib(k)
+        && !draft.is_used(k)
+    {
+        draft.set("gpu.memory_gib_min", json!(gib), k..i);
+        return;
+    }
+    let mut k = i + 1;
+    while k < i + 4
+        && (items.punct(k, '(')
+            || items.punct(k, ',') && items.gib(k + 1).is_some()
+            || items.any(k, &["with", "noun.gpu", "min"]))
+    {
+        k += 1;
+    }
+    let Some(gib) = items.gib(k) else {
+        return;
+    };
+    let host = items.any(k + 1, &["noun.memory", "noun.disk", "noun.shm"])
+        || items.is(k + 1, "of") && items.any(k + 2, &["noun.memory", "noun.disk", "noun.shm"]);
+    let direct = k == i + 1
+        || items.punct(k - 1, '(')
+        || items.any(k + 1, &["noun.vram", "each"])
+        || items.is(k - 1, "noun.gpu");
+    if !host && (direct || items.is(k - 1, "with")) && !draft.is_used(k) {
+        draft.set("gpu.memory_gib_min", json!(gib), k..k + 1);
+    }
+}
+
+/// Words between a count and the GPUs that it counts.
+fn between(draft: &Draft<'_, '_, '_>, k: usize) -> bool {
+    let items = draft.items;
+    if items.num(k).is_some() {
+        return false;
+    }
+    items.any(k, &["times", "of", "link.nvlink", "vendor.nvidia", "vendor.amd", "vendor.apple", "pron.one", "noun.gpu"])
+        || items.gib(k).is_some()
+        || items.at(k).is_some_and(|item| item.kind == Kind::Punct('-') || item.kind == Kind::Punct('×'))
+        || items.at(k).is_some_and(|item| {
+            matches!(
+                item.text.as_str(),
+                "more"
+                    | "fresh"
+                    | "new"
+                    | "big"
+                    | "whole"
+                    | "full"
+                    | "entire"
+                    | "identical"
+                    | "physical"
+                    | "dedicated"
+                    | "idle"
+                    | "free"
+                    | "spare"
+                    | "separate"
+                    | "different"
+                    | "extra"
+                    | "nvidia"
+                    | "available"
+                    | "cheap"
+                    | "fast"
+                    | "sxm"
+                    | "pcie"
+                    | "shiny"
+                    | "good"
+            )
+        })
+}
+
+/// The count of the GPUs at an item, left or right of it.
+fn read_count(draft: &mut Draft<'_, '_, '_>, i: usize, plural: bool, per: Per) -> Per {
+    let items = draft.items;
+    let mut k = i;
+    while k > 0 && between(draft, k - 1) {
+        k -= 1;
+    }
+    if let Some(at) = k.checked_sub(1).filter(|at| !draft.is_used(*at)) {
+        match items.at(at).map(|item| item.kind.clone()) {
+            Some(Kind::Num(n)) => {
+                // "3 x (4x A100)"
+                if at > 2
+                    && items.punct(at - 1, '(')
+                    && items.is(at - 2, "times")
+                    && let Some(nodes) = items.count(at - 3)
+                {
+                    draft.set("nodes", json!(nodes), at - 3..at);
+                    set_count(draft, n, at, i + 1, per);
+                    return Per::Node;
+                }
+                return set_count(draft, n, at, i + 1, per);
+            }
+            Some(Kind::Cross(nodes, each)) => {
+                draft.set("nodes", json!(whole(nodes)), at..at + 1);
+                return set_count(draft, each, at, i + 1, Per::Node);
+            }
+            Some(Kind::Range(low, high)) => {
+                ask_count(draft, low, high);
+                draft.mark(&(at..i + 1));
+                return per;
+            }
+            _ => {}
+        }
+        if (items.is(at, "det.a") || items.is(at, "det.the") && items.is(at, "det.a")) && !plural {
+            return set_count(draft, 1.0, at, i + 1, per);
+        }
+    }
+    read_count_behind(draft, i, per)
+}
+
+/// "H100 x 4", "H100s: 4", "H100, just one", "H100s, four of them".
+fn read_count_behind(draft: &mut Draft<'_, '_, '_>, i: usize, per: Per) -> Per {
+    let items = draft.items;
+    let mut k = i + 1;
+    if items.is(k, "noun.gpu") {
+        k += 1;
+    }
+    if items.any(k, &["times"]) || items.punct(k, '×') || items.punct(k, ':') || items.punct(k, '=') {
+        if let Some(n) = items.num(k + 1).filter(|_| !draft.is_used(k + 1)) {
+            return set_count(draft, n, i, k + 2, per);
+        }
+    }
+    if items.punct(k, '(') {
+        k += 1;
+        if let Some(n) = items.num(k).filter(|_| items.punct(k + 1, ')') || items.is(k + 1, "of")) {
+            return set_count(draft, n, i, k + 1, per);
+        }
+    }
+    if items.is(k, "or")
+        && let Some(at) = (k + 1..k + 3).find(|at| items.num(*at).is_some())
+        && !matches!(items.at(at + 1).map(|n| &n.kind), Some(Kind::Gpu { .. }))
+    {
+        let n = items.num(at).unwrap_or_default();
+        let first = draft.field("gpu.count").and_then(serde_json::Value::as_f64).unwrap_or(n);
+        ask_count(draft, first, n);
+        draft.mark(&(at..at + 1));
+        return per;
+    }
+    let comma = items.punct(k, ',') || items.punct(k, '-') || items.punct(k, '—') || items.punct(k, '–');
+    if comma {
+        k += 1;
+    }
+    let just = items.at(k).is_some_and(|item| {
+        matches!(item.text.as_str(), "just" | "only" | "exactly" | "but only" | "just a" | "nur" | "solo" | "seulement")
+    }) || items.any(k, &["noun.limit", "polite"]) && items.num(k + 1).is_some();
+    if items.any(k, &["det.a"]) && items.at(k).is_some_and(|item| item.text.contains("one")) && comma {
+        return set_count(draft, 1.0, i, k + 1, per);
+    }
+    if just {
+        k += 1;
+    }
+    if let Some(n) = items.num(k).filter(|_| !draft.is_used(k)) {
+        let of_them = items.any(k + 1, &["of", "each"]);
+        let ends = items.ends_clause(k + 1) || items.is(k + 1, "correct");
+        if of_them || just && (ends || items.is(k + 1, "polite")) {
+            return set_count(draft, n, i, k + 1, per);
+        }
+    }
+    per
+}
+
+/// A count beside the word "GPU".
+fn read_noun(draft: &mut Draft<'_, '_, '_>, i: usize, per: Per) -> Per {
+    let items = draft.items;
+    if draft.is_used(i) {
+        return per;
+    }
+    let named = matches!(items.at(i + 1).map(|n| &n.kind), Some(Kind::Gpu { .. }));
+    let behind_name = i > 0 && matches!(items.at(i - 1).map(|n| &n.kind), Some(Kind::Gpu { .. }));
+    // Part of "4 H100 GPUs".
+    if named || behind_name {
+        return per;
+    }
+    let mut k = i;
+    while k > 0
+        && (between(draft, k - 1) && !items.is(k - 1, "noun.gpu")
+            || items.any(k - 1, &["act.bid", "det.the"]) && k == i)
+    {
+        k -= 1;
+    }
+    if let Some(at) = k.checked_sub(1).filter(|at| !draft.is_used(*at)) {
+        match items.at(at).map(|item| item.kind.clone()) {
+            Some(Kind::Num(n)) if !(n < 1.0 && n > 0.0) => {
+                // "four 80 gig cards"
+                if let Some(gib) = (at + 1..i).find_map(|m| items.gib(m)) {
+                    draft.set("gpu.memory_gib_min", json!(gib), at + 1..i);
+                }
+                return set_count(draft, n, at, i + 1, per);
+            }
+            Some(Kind::Cross(nodes, each)) => {
+                draft.set("nodes", json!(whole(nodes)), at..at + 1);
+                return set_count(draft, each, at, i + 1, Per::Node);
+            }
+            Some(Kind::Range(low, high)) => {
+                ask_count(draft, low, high);
+                draft.mark(&(at..i + 1));
+                return per;
+            }
+            _ => {}
+        }
+        if items.is(at, "det.a") && items.list[i].text != "gpus" && !items.is(at, "det.that") {
+            return set_count(draft, 1.0, at, i + 1, per);
+        }
+    }
+    // "gpus: 4", "gpu count 4", "gpu count of search from 1 to 2".
+    let mut k = i + 1;
+    let limit = i + 10;
+    while k < limit
+        && (items.any(k, &["to", "of", "on", "noun.deployment", "det.the", "pron.one"])
+            || items.punct(k, ':')
+            || items.punct(k, '=')
+            || items.at(k).is_some_and(|item| {
+                item.kind == Kind::Word
+                    && (item.senses.is_empty() || item.known || item.text == "count" || item.text == "number")
+            })
+            || skippable(draft, k))
+    {
+        k += 1;
+    }
+    let direct = k == i + 1;
+    let unit_behind = items.any(k + 1, &["noun.replica", "noun.node", "noun.core", "noun.port"]);
+    if let Some(n) = items.num(k).filter(|_| !draft.is_used(k) && !unit_behind) {
+        let signed = (i + 1..k)
+            .any(|at| items.is(at, "to") && !draft.is_used(at) || items.punct(at, ':') || items.punct(at, '='));
+        if signed || direct && (items.is(i, "noun.gpucount") || items.list[i].text == "gpus") {
+            return set_count(draft, n, i, k + 1, per);
+        }
+    }
+    per
+}
+
+/// Whether an item is masked, or gave another field, such as a name.
+fn skippable(draft: &Draft<'_, '_, '_>, k: usize) -> bool {
+    k < draft.items.len() && (draft.items.list[k].masked || draft.is_used(k))
+}
+
+fn ask_count(draft: &mut Draft<'_, '_, '_>, low: f64, high: f64) {
+    let path = draft.path("gpu.count");
+    draft.ask(&path, format!("How many GPUs: {low} or {high}?"), vec![low.to_string(), high.to_string()]);
+}
+
+/// Sets a count and says whether it is meant for each node.
+fn set_count(draft: &mut Draft<'_, '_, '_>, n: f64, from: usize, to: usize, per: Per) -> Per {
+    let items = draft.items;
+    let Some(count) = whole(n) else {
+        return per;
+    };
+    // "4 or 8 H100s": the other number counts the same GPUs.
+    if let Some(k) = from.checked_sub(2)
+        && (items.is(k + 1, "or") || items.at(k + 1).is_some_and(|item| item.kind == Kind::Punct('/')))
+        && let Some(other) = items.num(k)
+    {
+        ask_count(draft, other, n);
+        draft.mark(&(k..to));
+        return per;
+    }
+    if let Some(k) = from.checked_sub(3)
+        && items.is(k, "between")
+        && let Some(other) = items.num(k + 1)
+        && items.is(k + 2, "rangeand")
+    {
+        ask_count(draft, other, n);
+        draft.mark(&(k..to));
+        return per;
+    }
+    let each = (to..to + 3).find(|k| items.is(*k, "each")).filter(|k| (to..*k).all(|m| !items.ends_clause(m)));
+    if let (Some(_), Some(all), Some(replicas)) = (each, number(draft, "gpu.count"), number(draft, "replicas"))
+        && all == replicas.saturating_mul(u64::from(count))
+    {
+        // "two L4s with 2 replicas, one each": the field is of one replica.
+        let path = draft.path("gpu.count");
+        draft.replace(&path, json!(count), from..to);
+        return per;
+    }
+    draft.set("gpu.count", json!(count), from..to);
+    if items.is(to, "or")
+        && let Some(at) = (to + 1..to + 3).find(|at| items.num(*at).is_some())
+    {
+        let other = items.num(at).unwrap_or_default();
+        ask_count(draft, n, other);
+        draft.mark(&(at..at + 1));
+    }
+    // What follows may say that it is meant for each node.
+    let mut k = to;
+    while k < to + 4 && !items.ends_sentence(k) && !items.punct(k, ',') {
+        if items.is(k, "pernode")
+            || items.is(k, "each") && items.is(k + 1, "of") && (k + 2..k + 5).any(|at| items.is(at, "noun.node"))
+        {
+            return Per::Node;
+        }
+        if items.is(k, "each") && items.is(k + 1, "noun.node") {
+            return Per::Node;
+        }
+        if items.is(k, "each") {
+            return if draft.has("replicas") || replicas_said(items) { Per::Replica } else { Per::Node };
+        }
+        k += 1;
+    }
+    per
+}
+
+fn replicas_said(items: &Items<'_, '_>) -> bool {
+    (0..items.len()).any(|i| items.is(i, "noun.replica"))
+}
+
+/// "2 nodes with 8 H100 each", "4 nodes x 8 H200", "16 H100s over 2 nodes".
+fn read_nodes(draft: &mut Draft<'_, '_, '_>, per: Per) {
+    let items = draft.items;
+    let mut per = per;
+    for i in 0..items.len() {
+        if !items.is(i, "noun.node") {
+            continue;
+        }
+        let mut k = i;
+        while k > 0
+            && (items.any(k - 1, &["of", "vendor.nvidia", "det.the", "times"])
+                || items.at(k - 1).is_some_and(|item| {
+                    matches!(item.kind, Kind::Gpu { .. })
+                        || matches!(item.text.as_str(), "different" | "separate" | "full" | "whole" | "big" | "gpu")
+                }))
+        {
+            k -= 1;
+        }
+        let Some(at) = k.checked_sub(1) else {
+            continue;
+        };
+        let Some(nodes) = items.count(at).filter(|_| !draft.is_used(at)) else {
+            continue;
+        };
+        // "on node 3" and "1 GPU on one node if possible" state no number of nodes.
+        if nodes == 0 {
+            continue;
+        }
+        draft.set("nodes", json!(nodes), at..i + 1);
+        // "2 nodes x 8", "2 nodes with 8 H100", "2 nodes of 8": the count is each node's.
+        let mut next = i + 1;
+        while items.any(next, &["with", "of", "times", "each"])
+            || items.punct(next, '×')
+            || items.punct(next, ',')
+            || items.punct(next, '(')
+        {
+            next += 1;
+        }
+        let linked = next > i + 1 && items.any(next - 1, &["with", "of", "times", "each"])
+            || items.punct(next.saturating_sub(1), '×');
+        let count_at = draft.given_by(&draft.path("gpu.count")).map(|range| range.start);
+        if linked && count_at.is_some_and(|start| start >= next && start <= next + 1) {
+            per = Per::Node;
+        }
+    }
+    if per == Per::Node {
+        multiply(draft);
+    }
+}
+
+/// The count was each node's: the field says all GPUs of a replica.
+fn multiply(draft: &mut Draft<'_, '_, '_>) {
+    let (Some(nodes), Some(count)) = (number(draft, "nodes"), number(draft, "gpu.count")) else {
+        return;
+    };
+    let path = draft.path("gpu.count");
+    let all = nodes.saturating_mul(count);
+    if nodes > 1 {
+        let at = draft.given_by(&path).unwrap_or(0..0);
+        draft.replace(&path, json!(all), at);
+        draft.assume(
+            &path,
+            json!(all),
+            format!("{nodes} nodes with {count} GPUs each; the field says all GPUs of a replica"),
+        );
+    }
+}
+
+fn number(draft: &Draft<'_, '_, '_>, field: &str) -> Option<u64> {
+    draft.field(field)?.as_u64()
+}
+
+/// "at least 24 GB each", "40 gigs of vram".
+fn read_vram(draft: &mut Draft<'_, '_, '_>) {
+    let items = draft.items;
+    for i in 0..items.len() {
+        let Some(gib) = items.gib(i).filter(|_| !draft.is_used(i)) else {
+            continue;
+        };
+        let mut k = i + 1;
+        while items.punct(k, '+') || items.any(k, &["of", "min"]) && !items.is(k, "noun.vram") {
+            k += 1;
+        }
+        let vram = items.is(k, "noun.vram")
+            || items.any(k, &["each"])
+            || items.is(k, "pernode")
+                && !items.is(k, "noun.node")
+                && items.list[k].text != "each node"
+                && items.list[k].text != "per node";
+        let left_vram = i > 0
+            && (items.is(i - 1, "noun.vram")
+                || i > 1 && items.is(i - 2, "noun.vram") && items.any(i - 1, &["min", "of", "to", "with"])
+                || i > 1 && items.is(i - 2, "noun.vram") && items.punct(i - 1, ':'));
+        let host = items.any(k, &["noun.memory", "noun.disk", "noun.shm"]);
+        // "GPUs with at least 24 GB", "any GPU with 64 GB or more"
+        let near_gpu = (i.saturating_sub(4)..i).any(|at| {
+            is_gpu(items, at)
+                && (at + 1..i).all(|m| {
+                    items.any(m, &["with", "min", "of", "det.a", "x", "noun.gpu", "on"])
+                        || items.punct(m, '≥')
+                        || items.punct(m, '(')
+                })
+        });
+        let before_gpu = is_gpu(items, k) && !host;
+        if vram || left_vram || (near_gpu || before_gpu) && !host {
+            draft.set("gpu.memory_gib_min", json!(gib), i..k);
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! What the words themselves take back: "instead of 5", "not 4 but 8", "from 2 to 4".
+
+use serde_json::json;
+
+use crate::draft::Draft;
+use crate::items::{Items, Kind};
+
+/// Masks what is not wanted, so that no reader sees it.
+pub(crate) fn mask(items: &mut Items<'_, '_>, from_is_old: bool) {
+    let mut i = 0;
+    while i < items.len() {
+        if items.is(i, "insteadof") {
+            mask_value(items, i);
+        } else if items.is(i, "not") {
+            mask_negated(items, i);
+        } else if from_is_old && items.is(i, "from") {
+            mask_old(items, i);
+        }
+        i += 1;
+    }
+}
+
+/// Whether an item carries a value.
+fn is_value(items: &Items<'_, '_>, i: usize) -> bool {
+    let Some(item) = items.at(i) else {
+        return false;
+    };
+    match &item.kind {
+        Kind::Punct(_) => false,
+        Kind::Word => {
+            item.senses.iter().any(|s| {
+                s.starts_with("quant.")
+                    || s.starts_with("prio.")
+                    || s.starts_with("level.")
+                    || s.starts_with("kind.")
+                    || s.starts_with("env.")
+                    || s.starts_with("strategy.")
+            }) || item.senses.is_empty()
+        }
+        _ => true,
+    }
+}
+
+/// "instead of 5 replicas": the phrase, the value and the noun that follows it.
+fn mask_value(items: &mut Items<'_, '_>, i: usize) {
+    let Some(value) = (i + 1..(i + 5).min(items.len())).find(|k| is_value(items, *k)) else {
+        return;
+    };
+    let noun = value + 1 < items.len() && items.list[value + 1].senses.iter().any(|s| s.starts_with("noun."))
+        || matches!(items.list.get(value + 1).map(|n| &n.kind), Some(Kind::Gpu { .. }))
+            && matches!(items.list[value].kind, Kind::Num(_));
+    for item in &mut items.list[i..=value + usize::from(noun)] {
+        item.masked = true;
+    }
+}
+
+/// "Don't stop train-41, stop train-43": an order that is not wanted beside one of the same sort that is.
+fn orders_elsewhere(items: &Items<'_, '_>, i: usize) -> bool {
+    let Some(next) = items.at(i + 1) else {
+        return false;
+    };
+    let orders = ["act.stop", "act.drain", "act.scale", "act.rollback", "act.deploy", "act.update", "act.undrain"];
+    orders.iter().any(|sense| {
+        next.senses.has(sense)
+            && items
+                .list
+                .iter()
+                .enumerate()
+                .any(|(k, n)| k != i + 1 && !n.masked && n.senses.has(sense) && !(k > 0 && items.is(k - 1, "not")))
+    })
+}
+
+/// "not inference, we train"; "not 4 but 8".
+fn mask_negated(items: &mut Items<'_, '_>, i: usize) {
+    if orders_elsewhere(items, i) {
+        let end =
+            (i..items.len()).find(|k| items.ends_clause(*k) || items.list[*k].text == "but").unwrap_or(items.len());
+        for item in &mut items.list[i..end] {
+            item.masked = true;
+        }
+        return;
+    }
+    let Some(next) = items.at(i + 1) else {
+        return;
+    };
+    let kind = next.senses.iter().any(|s| s.starts_with("kind."));
+    let value = matches!(next.kind, Kind::Num(_) | Kind::Gpu { .. } | Kind::Model(_));
+    let verb = next.senses.iter().any(|s| s.starts_with("act."));
+    // "we're not training", "not 4"; but "do not run it on gpu-1" is no value.
+    let contrast = (i + 2..(i + 7).min(items.len()))
+        .any(|k| items.list[k].text == "but" || items.ends_clause(k) || items.is(k, "correct"));
+    if value && contrast || kind && !verb || kind && contrast {
+        for item in &mut items.list[i..=i + 1] {
+            item.masked = true;
+        }
+    }
+}
+
+/// "from 2 to 4": the old value.
+fn mask_old(items: &mut Items<'_, '_>, i: usize) {
+    if !is_value(items, i + 1) || matches!(items.list[i + 1].kind, Kind::Clock(_) | Kind::Date(..) | Kind::Instant(_)) {
+        return;
+    }
+    let Some(to) = (i + 2..(i + 5).min(items.len())).find(|k| items.any(*k, &["to"])) else {
+        return;
+    };
+    if is_value(items, to + 1) {
+        for item in &mut items.list[i..to] {
+            item.masked = true;
+        }
+    }
+}
+
+/// "over 5%, no, 2%": a quantity behind a correction replaces the last one of its unit.
+fn replace_quantity(draft: &mut Draft<'_, '_, '_>, correction: usize, k: usize) -> bool {
+    if draft.is_used(k) {
+        return false;
+    }
+    let items = draft.items;
+    let (value, suffixes): (serde_json::Value, &[&str]) = if let Some(gib) = items.gib(k) {
+        (json!(gib), &["_gib", "_gib_min"])
+    } else if let Some(n) = items
+        .qty(k, "unit.percent")
+        .or_else(|| items.qty(k, "unit.celsius"))
+        .or_else(|| items.qty(k, "unit.ms"))
+        .or_else(|| items.qty(k, "unit.watt"))
+    {
+        (json!(n), &["threshold", "canary_percent", "target"])
+    } else if let Some(seconds) = items.seconds(k) {
+        (json!(seconds), &["_s"])
+    } else {
+        return false;
+    };
+    let Some(path) = draft.last_number_before(correction, |path| suffixes.iter().any(|s| path.ends_with(s))) else {
+        return false;
+    };
+    draft.replace(&path, value, k..k + 1);
+    true
+}
+
+/// Fields that a bare number after a correction may mean.
+fn is_count_field(path: &str) -> bool {
+    let last = path.rsplit('.').next().unwrap_or(path);
+    matches!(
+        last,
+        "count"
+            | "replicas"
+            | "nodes"
+            | "min"
+            | "max"
+            | "target"
+            | "cpu_cores"
+            | "memory_gib"
+            | "to_revision"
+            | "limit"
+            | "threshold"
+            | "max_restarts"
+            | "amount"
+            | "canary_percent"
+    )
+}
+
+/// "4 H100s, no wait, make it 8": a bare number behind a correction replaces the
+/// last number before it.
+pub(crate) fn read_bare_corrections(draft: &mut Draft<'_, '_, '_>) {
+    for i in 0..draft.items.len() {
+        if !draft.items.is(i, "correct") {
+            continue;
+        }
+        let mut k = i + 1;
+        while k < draft.items.len() && k < i + 6 && draft.free_number(k).is_none() {
+            if replace_quantity(draft, i, k) {
+                break;
+            }
+            k += 1;
+        }
+        let Some(n) = draft.free_number(k) else {
+            continue;
+        };
+        let Some(path) = draft.last_number_before(i, is_count_field) else {
+            continue;
+        };
+        let value = if n.fract() == 0.0 { crate::items::whole(n).map_or(json!(n), |n| json!(n)) } else { json!(n) };
+        draft.replace(&path, value, k..k + 1);
+    }
+}

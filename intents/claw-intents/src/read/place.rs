@@ -1,0 +1,242 @@
+//! Where it may run: node, nodes to avoid, zone, labels, packing, tenant.
+
+use crate::draft::Draft;
+use crate::items::{Items, Kind};
+
+use super::refs;
+
+pub(crate) fn read(draft: &mut Draft<'_, '_, '_>) {
+    read_labels(draft);
+    read_zone(draft);
+    read_excluded(draft);
+    read_node(draft);
+    read_strategy(draft);
+    read_tenant(draft);
+}
+
+fn read_strategy(draft: &mut Draft<'_, '_, '_>) {
+    for i in 0..draft.items.len() {
+        if let Some(strategy) = draft.items.at(i).and_then(|item| item.senses.after("place.")) {
+            draft.set("placement.strategy", strategy, i..i + 1);
+        }
+    }
+}
+
+/// "with label tier=gold", "on nodes labelled disk:nvme".
+fn read_labels(draft: &mut Draft<'_, '_, '_>) {
+    let items = draft.items;
+    for i in 0..items.len() {
+        if !items.is(i, "noun.label") {
+            continue;
+        }
+        let mut k = i + 1;
+        while k < items.len() {
+            if let Some(Kind::Pair(key, value)) = items.at(k).map(|item| item.kind.clone()) {
+                draft.entry("placement.labels", &key, &value, k..k + 1);
+            } else if let Some((key, value)) =
+                items.at(k).filter(|n| n.kind == Kind::Image).and_then(|_| items.raw(k).split_once(':'))
+            {
+                draft.entry("placement.labels", key, value, k..k + 1);
+            } else if let Some((key, value, _)) = worded_label(items, k) {
+                draft.entry("placement.labels", &key, &value, k..k + 3);
+                k += 2;
+            } else if !(items.any(k, &["and", "noun.label", "to", "with", "det.the", "noun.node"])
+                || items.punct(k, ',')
+                || items.punct(k, ':'))
+            {
+                break;
+            }
+            k += 1;
+        }
+    }
+    // `tier=gold` in lower case behind "on nodes" is a label too.
+    for i in 1..items.len() {
+        let Some(Kind::Pair(key, value)) = items.at(i).map(|item| item.kind.clone()) else {
+            continue;
+        };
+        let behind_node =
+            items.any(i - 1, &["with", "on"]) && i > 1 && items.is(i - 2, "noun.node") || items.is(i - 1, "noun.node");
+        let lower = key.chars().all(|c| !c.is_uppercase());
+        if behind_node && lower && !draft.is_used(i) {
+            draft.entry("placement.labels", &key, &value, i..i + 1);
+        }
+    }
+}
+
+/// "tier is gold", "tier = gold".
+fn worded_label(items: &Items<'_, '_>, k: usize) -> Option<(String, String, usize)> {
+    let name = |k: usize| {
+        items.at(k).filter(|n| n.kind == Kind::Word && !n.text.contains(' ')).map(|_| items.raw(k).to_owned())
+    };
+    let equals = items.punct(k + 1, '=')
+        || items.is(k + 1, "to") && items.list[k + 1].text == "="
+        || items.at(k + 1).is_some_and(|n| n.text == "is");
+    equals.then_some(())?;
+    let value = items.at(k + 2).filter(|n| matches!(n.kind, Kind::Word)).map(|_| items.raw(k + 2).to_owned())?;
+    Some((name(k)?, value, k + 3))
+}
+
+/// "in zone eu-west", "region us-east-1".
+fn read_zone(draft: &mut Draft<'_, '_, '_>) {
+    let items = draft.items;
+    for i in 0..items.len() {
+        if !items.is(i, "noun.zone") {
+            continue;
+        }
+        let mut k = i + 1;
+        while items.any(k, &["to", "x"]) || items.punct(k, ':') || items.punct(k, '=') {
+            k += 1;
+        }
+        let named = |k: usize| {
+            items.at(k).is_some_and(|n| {
+                matches!(n.kind, Kind::Word | Kind::Num(_) | Kind::Quote(_))
+                    && (n.senses.is_empty() || n.known || refs::is_name_like(&n.text))
+            })
+        };
+        if named(k) {
+            draft.set("placement.zone", refs::name_of(items, k), i..k + 1);
+        } else if let Some(before) = i.checked_sub(1).filter(|k| named(*k)) {
+            draft.set("placement.zone", refs::name_of(items, before), before..i + 1);
+        }
+    }
+    // "in fra": a zone that nodes of the context have.
+    for i in 1..items.len() {
+        let Some(item) = items.at(i) else {
+            continue;
+        };
+        let zone =
+            draft.context.nodes.iter().filter_map(|n| n.zone.as_deref()).find(|z| z.eq_ignore_ascii_case(&item.text));
+        if let Some(zone) = zone
+            && items.is(i - 1, "on")
+            && !draft.is_used(i)
+            && !item.known
+        {
+            draft.set("placement.zone", zone, i..i + 1);
+        }
+    }
+}
+
+/// "not on gpu-1 and gpu-2", "avoid node x".
+fn read_excluded(draft: &mut Draft<'_, '_, '_>) {
+    let items = draft.items;
+    for i in 0..items.len() {
+        if !items.is(i, "except") {
+            continue;
+        }
+        let mut k = i + 1;
+        let mut found = false;
+        while k < items.len() {
+            let skip = items.any(k, &["noun.node", "det.the", "and", "or", "on", "det.that", "each"])
+                || items.punct(k, ',')
+                || items.punct(k, '&');
+            let Some(item) = items.at(k) else { break };
+            let named = item.kind == Kind::Word
+                && (item.known
+                    || refs::is_name_like(&item.text)
+                    || items.is(k - 1, "noun.node") && item.senses.is_empty());
+            if named {
+                found = true;
+                match refs::node(draft, k, "placement.exclude_nodes") {
+                    Some(name) => draft.add("placement.exclude_nodes", name, k..k + 1),
+                    None => draft.mark(&(k..k + 1)),
+                }
+            } else if !skip || found && items.is(k, "on") {
+                break;
+            }
+            k += 1;
+        }
+        if found {
+            draft.mark(&(i..i + 1));
+        }
+    }
+}
+
+/// "on node gpu-07", "pin it to gpu-07", "on the H100 node".
+fn read_node(draft: &mut Draft<'_, '_, '_>) {
+    let items = draft.items;
+    for i in 0..items.len() {
+        let Some(item) = items.at(i) else {
+            continue;
+        };
+        if draft.is_used(i) || item.kind != Kind::Word {
+            continue;
+        }
+        let behind_noun = i > 0 && items.is(i - 1, "noun.node") && !draft.is_used(i - 1);
+        let placed = i > 0 && items.any(i - 1, &["on", "to"]) && !items.any(i - 1, &["per.hour"]);
+        let in_context = draft.context.nodes.iter().any(|n| {
+            n.name.eq_ignore_ascii_case(&item.text)
+                || n.id.as_deref().is_some_and(|id| id.eq_ignore_ascii_case(&item.text))
+        });
+        let begins = refs::is_name_like(&item.text)
+            && draft.context.nodes.iter().any(|n| n.name.to_lowercase().starts_with(&item.text));
+        let before_noun = refs::is_name_like(&item.text) && items.is(i + 1, "noun.node") && item.senses.is_empty();
+        let named =
+            behind_noun && (item.senses.is_empty() || refs::is_name_like(&item.text)) && !plural_before(items, i)
+                || placed && (in_context || begins)
+                || before_noun
+                || placed
+                    && refs::is_name_like(&item.text)
+                    && item.senses.is_empty()
+                    && !behind_preposition_of_name(draft, i);
+        if named && let Some(name) = refs::node(draft, i, "placement.node") {
+            draft.set("placement.node", name, i..i + 1);
+        }
+    }
+    if !draft.has("placement.node") {
+        read_described(draft);
+    }
+}
+
+fn plural_before(items: &Items<'_, '_>, i: usize) -> bool {
+    items.list[i - 1].text.ends_with('s') && items.any(i, &["with", "of"])
+}
+
+/// "for team-a", "to web-1": names behind these are no nodes.
+fn behind_preposition_of_name(draft: &Draft<'_, '_, '_>, i: usize) -> bool {
+    let word = draft.items.list[i - 1].text.as_str();
+    !matches!(word, "on" | "onto" | "at" | "auf" | "en" | "sur" | "在" | "an" | "bei")
+        && !(word == "to"
+            && i > 1
+            && draft.items.at(i - 2).is_some_and(|n| {
+                matches!(
+                    n.text.as_str(),
+                    "pin" | "it" | "pinned" | "stick" | "bind" | "bound" | "goes" | "go" | "fixed" | "tied"
+                )
+            }))
+}
+
+/// "the H100 node", "that node", "the node in fra".
+fn read_described(draft: &mut Draft<'_, '_, '_>) {
+    let items = draft.items;
+    for i in 0..items.len() {
+        let single = items.is(i, "noun.node") && !items.list[i].text.ends_with('s') && !draft.is_used(i);
+        if !single {
+            continue;
+        }
+        let article = (i.saturating_sub(4)..i).rev().find(|k| items.any(*k, &["det.the", "det.that"]));
+        let Some(from) = article.filter(|k| *k > 0 && items.any(k - 1, &["on", "to"])) else {
+            continue;
+        };
+        if (from..i).any(|k| items.ends_clause(k)) {
+            continue;
+        }
+        if let Some(name) = refs::described_node(draft, from, i, "workload.placement.node") {
+            let gpu_words: Vec<usize> =
+                (from..i).filter(|k| matches!(items.at(*k).map(|n| &n.kind), Some(Kind::Gpu { .. }))).collect();
+            draft.set("placement.node", name, from..i + 1);
+            // The GPU's name described the node; it is no wish of its own.
+            if !gpu_words.is_empty()
+                && draft.given_by(&draft.path("gpu.model")).is_some_and(|at| gpu_words.contains(&at.start))
+            {
+                let path = draft.path("gpu.model");
+                draft.forget(&path);
+            }
+        }
+    }
+}
+
+fn read_tenant(draft: &mut Draft<'_, '_, '_>) {
+    if let Some((name, at)) = refs::tenant(draft.items) {
+        draft.set("tenant", name, at..at + 1);
+    }
+}

@@ -1,0 +1,160 @@
+//! Priority, preemption, restarts and checkpoints.
+
+use serde_json::json;
+
+use crate::draft::Draft;
+use crate::items::Items;
+
+pub(crate) fn read(draft: &mut Draft<'_, '_, '_>) {
+    read_priority(draft);
+    read_preemptible(draft);
+    read_restart(draft);
+    read_checkpoint(draft);
+}
+
+fn read_priority(draft: &mut Draft<'_, '_, '_>) {
+    let items = draft.items;
+    for i in 0..items.len() {
+        let Some(item) = items.at(i) else {
+            continue;
+        };
+        if let Some(old) = item.senses.after("prio.") {
+            // "prio normal → low"
+            let new = items.is(i + 1, "to").then(|| level(items, i + 2)).flatten();
+            let end = if new.is_some() { i + 3 } else { i + 1 };
+            draft.set("priority", new.unwrap_or(old), i..end);
+        } else if items.is(i, "noun.priority") {
+            let mut k = i + 1;
+            while k < i + 5
+                && (items.any(k, &["to", "of", "on", "as", "x", "noun.deployment"])
+                    || items.punct(k, ':')
+                    || items.punct(k, '=')
+                    || items
+                        .at(k)
+                        .is_some_and(|n| n.known || n.senses.is_empty() && n.kind == crate::items::Kind::Word))
+                && level(items, k).is_none()
+            {
+                k += 1;
+            }
+            if let Some(level) = level(items, k) {
+                draft.set("priority", level, i..k + 1);
+            } else if let Some(level) = i.checked_sub(1).and_then(|k| level(items, k)) {
+                draft.set("priority", level, i - 1..i + 1);
+            }
+        }
+    }
+}
+
+fn level(items: &Items<'_, '_>, i: usize) -> Option<&'static str> {
+    items.at(i)?.senses.after("level.").or_else(|| items.at(i)?.senses.after("prio."))
+}
+
+fn read_preemptible(draft: &mut Draft<'_, '_, '_>) {
+    for i in 0..draft.items.len() {
+        if draft.items.is(i, "preempt.no") {
+            draft.set("preemptible", json!(false), i..i + 1);
+        } else if draft.items.is(i, "preempt.yes") {
+            let negated = i > 0 && draft.items.any(i - 1, &["not", "no"]);
+            draft.set("preemptible", json!(!negated), i..i + 1);
+        }
+    }
+}
+
+fn read_restart(draft: &mut Draft<'_, '_, '_>) {
+    let items = draft.items;
+    for i in 0..items.len() {
+        let Some(item) = items.at(i) else {
+            continue;
+        };
+        if let Some(policy) = item.senses.after("restart.") {
+            // "on failure" by itself belongs to a restart.
+            let bare = !item.text.contains("restart")
+                && !item.text.contains("retr")
+                && !item.text.contains("neu")
+                && policy == "on_failure";
+            let near = (i.saturating_sub(8)..i + 8).any(|k| items.is(k, "noun.restart"));
+            if !bare || near || item.text == "on_failure" || items.lang != crate::lexicon::Lang::English {
+                draft.set("restart", policy, i..i + 1);
+            }
+        }
+    }
+    read_max_restarts(draft);
+}
+
+/// "max 5 times", "up to 3 retries", "retry twice".
+fn read_max_restarts(draft: &mut Draft<'_, '_, '_>) {
+    let items = draft.items;
+    let about = (0..items.len()).any(|i| {
+        items.is(i, "noun.restart") || items.at(i).is_some_and(|item| item.senses.after("restart.").is_some())
+    });
+    if !about {
+        return;
+    }
+    for i in 0..items.len() {
+        let Some(n) = items.count(i).filter(|_| !draft.is_used(i)) else {
+            continue;
+        };
+        let times = items.any(i + 1, &["times", "noun.restart"]) && items.list[i + 1].text != "x"
+            || items.at(i + 1).is_some_and(|item| {
+                matches!(item.text.as_str(), "mal" | "veces" | "fois" | "次" | "times" | "attempts" | "tries" | "time")
+            });
+        let worded = matches!(items.list[i].text.as_str(), "twice" | "once" | "thrice");
+        let left = (i.saturating_sub(3)..i).any(|k| items.is(k, "noun.restart"))
+            && (i == 0
+                || items.any(i - 1, &["max", "noun.restart", "to", "limit.time"])
+                || items.punct(i - 1, ':')
+                || items.punct(i - 1, '='));
+        let other_unit = items.any(i + 1, &["noun.gpu", "noun.replica", "noun.core", "noun.node"])
+            || matches!(items.at(i + 1).map(|n| &n.kind), Some(crate::items::Kind::Gpu { .. }));
+        let near = (i.saturating_sub(8)..(i + 6)).any(|k| {
+            items.is(k, "noun.restart") || items.at(k).is_some_and(|item| item.senses.after("restart.").is_some())
+        });
+        if (times || worded || left) && near && !other_unit {
+            draft.set("max_restarts", json!(n), i..i + 1);
+            if !draft.has("restart") {
+                let path = draft.path("restart");
+                draft.derive(&path, json!("on_failure"), crate::answer::Source::Default);
+                draft.assume(&path, json!("on_failure"), "a number of restarts means that failures are retried");
+            }
+            return;
+        }
+    }
+}
+
+/// "checkpoint every 30 minutes", "hourly checkpoints".
+fn read_checkpoint(draft: &mut Draft<'_, '_, '_>) {
+    let items = draft.items;
+    for i in 0..items.len() {
+        if !items.is(i, "noun.checkpoint") {
+            continue;
+        }
+        let behind = (i + 1..(i + 7).min(items.len())).find(|k| items.seconds(*k).is_some() && !draft.is_used(*k));
+        let before = (i.saturating_sub(3)..i).rev().find(|k| items.seconds(*k).is_some() && !draft.is_used(*k));
+        let every = |k: usize| {
+            items.any(k, &["hourly", "daily", "per.hour"])
+                || k > 0
+                    && (items.any(k - 1, &["every", "each", "to", "of"])
+                        || items.punct(k - 1, ':')
+                        || k > i && k - i <= 2)
+        };
+        if let Some(k) = behind.filter(|k| every(*k)).or_else(|| before.filter(|k| every(*k) || i - k == 1)) {
+            let seconds = items.seconds(k).unwrap_or_default();
+            let (from, to) = (i.min(k), i.max(k) + 1);
+            draft.set("checkpoint_interval_s", json!(seconds), from..to);
+            continue;
+        }
+        // "every hour": the unit alone.
+        let unit = (i + 1..(i + 6).min(items.len())).find(|k| {
+            items.is(*k, "every") && items.at(k + 1).is_some_and(|n| n.senses.iter().any(|s| s.starts_with("unit.")))
+        });
+        if let Some(k) = unit {
+            let per = match () {
+                () if items.is(k + 1, "unit.min") => 60,
+                () if items.is(k + 1, "unit.h") => 3_600,
+                () if items.is(k + 1, "unit.d") => 86_400,
+                () => continue,
+            };
+            draft.set("checkpoint_interval_s", json!(per), i..k + 2);
+        }
+    }
+}

@@ -1,0 +1,476 @@
+//! What runs: image, command, environment, ports, volumes, name.
+
+use serde_json::json;
+
+use crate::draft::Draft;
+use crate::items::{Items, Kind};
+use crate::shell;
+use crate::text::Quote;
+
+use super::refs;
+
+mod docker;
+
+pub(crate) fn read(draft: &mut Draft<'_, '_, '_>) {
+    read_commands(draft);
+    read_name(draft);
+    read_noun_name(draft);
+    read_images(draft);
+    read_env(draft);
+    read_ports(draft);
+    read_volumes(draft);
+}
+
+fn read_commands(draft: &mut Draft<'_, '_, '_>) {
+    for i in 0..draft.items.len() {
+        if draft.items.list[i].masked || draft.is_used(i) {
+            continue;
+        }
+        let items = draft.items;
+        match &items.list[i].kind {
+            Kind::Quote(Quote::Code) => {
+                let text = items.list[i].text.clone();
+                read_code(draft, i, &text);
+            }
+            Kind::Quote(Quote::Marks) if behind_command_word(items, i) => {
+                let text = items.list[i].text.clone();
+                set_command(draft, &text, i, i + 1);
+            }
+            Kind::Word if items.is(i, "noun.command") && !items.is(i, "act.run") || items.list[i].text == "cmd" => {
+                read_plain(draft, i);
+            }
+            Kind::Word if items.list[i].text == "docker" || items.list[i].text == "podman" => {
+                if items.raw(i + 1).eq_ignore_ascii_case("run") {
+                    let from = items.list[i].span.start;
+                    let line = items.source[from..].split('\n').next().unwrap_or_default();
+                    let end = (i..items.len())
+                        .find(|k| items.list[*k].span.start >= from + line.len())
+                        .unwrap_or(items.len());
+                    docker::read(draft, line, i..end);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn behind_command_word(items: &Items<'_, '_>, i: usize) -> bool {
+    (i.saturating_sub(2)..i).any(|k| items.is(k, "noun.command"))
+        || i > 0 && (items.any(i - 1, &["act.run"]) || items.punct(i - 1, ':') && i > 1 && items.is(i - 2, "act.run"))
+}
+
+/// Code in a fence or backquotes: a docker command line, a command, a name, or an image.
+fn read_code(draft: &mut Draft<'_, '_, '_>, i: usize, text: &str) {
+    let items = draft.items;
+    let text = text.trim().trim_start_matches("$ ");
+    if text.starts_with("docker run ") || text.starts_with("podman run ") {
+        docker::read(draft, text, i..i + 1);
+        return;
+    }
+    if i > 0 && items.any(i - 1, &["noun.image"]) {
+        draft.set("image", text, i..i + 1);
+        return;
+    }
+    // `train-42` in backquotes is a name where a name is expected.
+    let names = i > 0
+        && items.any(i - 1, &["noun.node", "noun.workload", "noun.deployment", "as", "on"])
+        && !text.contains(' ');
+    if names || text.is_empty() {
+        return;
+    }
+    if let Some((key, value)) = text.split_once('=').filter(|(key, _)| {
+        !key.contains(' ') && key.chars().all(|c| c.is_ascii_uppercase() || c == '_' || c.is_ascii_digit())
+    }) {
+        draft.entry("env", key, value, i..i + 1);
+        return;
+    }
+    set_command(draft, text, i, i + 1);
+}
+
+fn set_command(draft: &mut Draft<'_, '_, '_>, text: &str, from: usize, to: usize) {
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let argv = match lines.as_slice() {
+        [line] => shell::split(line).ok(),
+        _ => None,
+    };
+    // What only a shell can do is given to one.
+    let argv = argv.unwrap_or_else(|| vec!["sh".into(), "-c".into(), text.trim().to_owned()]);
+    draft.set("command", json!(argv), from..to);
+}
+
+/// "cmd: ./embed --in s3://corpus, 2 cores": up to the end of the clause.
+fn read_plain(draft: &mut Draft<'_, '_, '_>, i: usize) {
+    let items = draft.items;
+    let mut k = i + 1;
+    while items.punct(k, ':')
+        || items.any(k, &["to", "x", "noun.command"]) && !matches!(items.at(k).map(|n| &n.kind), Some(Kind::Path))
+    {
+        k += 1;
+    }
+    if items.punct(k, '[') {
+        read_json(draft, i, k);
+        return;
+    }
+    if k >= items.len() || items.ends_clause(k) || matches!(items.list[k].kind, Kind::Quote(_)) {
+        return;
+    }
+    let mut end = k + 1;
+    while end < items.len() {
+        let stops = items.punct(end, '\n')
+            || items.punct(end, ';')
+            || items.punct(end, '(')
+            || items.punct(end, ')')
+            || (items.punct(end, ',') || items.punct(end, '.')) && !items.list.get(end + 1).is_some_and(|n| n.glued)
+            || items.any(end, &["on", "with", "and", "gpu.none", "no", "for", "as"])
+                && !quoted_flag(items, end)
+                && ends_command(items, end + 1, end);
+        if stops {
+            break;
+        }
+        end += 1;
+    }
+    let text = items.span(&(k..end)).text;
+    set_command(draft, &text, i, end);
+}
+
+/// `["dock", "--all"]`: a list of arguments as JSON.
+fn read_json(draft: &mut Draft<'_, '_, '_>, from: usize, k: usize) {
+    let items = draft.items;
+    let rest = &items.source[items.list[k].span.start..];
+    let mut parsed = serde_json::Deserializer::from_str(rest).into_iter::<Vec<String>>();
+    if let Some(Ok(argv)) = parsed.next() {
+        let end_byte = items.list[k].span.start + parsed.byte_offset();
+        let end = (k..items.len()).find(|m| items.list[*m].span.start >= end_byte).unwrap_or(items.len());
+        draft.set("command", json!(argv), from..end);
+    }
+}
+
+fn quoted_flag(items: &Items<'_, '_>, k: usize) -> bool {
+    k > 0 && matches!(items.list[k - 1].kind, Kind::Path) && items.raw(k - 1).starts_with("--")
+}
+
+/// Whether words behind "on", "with", "and" speak of resources and no longer of the command.
+fn ends_command(items: &Items<'_, '_>, k: usize, at: usize) -> bool {
+    items.is(at, "gpu.none")
+        || items.num(k).is_some()
+        || items.gib(k).is_some()
+        || items.seconds(k).is_some()
+        || matches!(items.at(k).map(|n| &n.kind), Some(Kind::Gpu { .. } | Kind::Pair(..) | Kind::Share(_)))
+        || items.any(
+            k,
+            &[
+                "det.a",
+                "det.the",
+                "noun.node",
+                "noun.gpu",
+                "noun.image",
+                "noun.env",
+                "noun.port",
+                "gpu.none",
+                "no",
+                "prio.high",
+                "prio.low",
+                "restart.never",
+            ],
+        )
+}
+
+/// "call it bob", "named bob", "as bob".
+fn read_name(draft: &mut Draft<'_, '_, '_>) {
+    let items = draft.items;
+    for i in 0..items.len() {
+        if !items.is(i, "as") || draft.is_used(i) {
+            continue;
+        }
+        let plain_as = matches!(items.list[i].text.as_str(), "as" | "als" | "como" | "comme" | "under");
+        if plain_as && draft.root == "workload" && !is_deploy(draft) {
+            // "as a batch job" names nothing; "run X as Y" names only where Y looks like a name.
+            if !items
+                .at(i + 1)
+                .is_some_and(|n| n.kind == Kind::Word && n.senses.is_empty() && refs::is_name_like(&n.text))
+            {
+                continue;
+            }
+        }
+        let mut k = i + 1;
+        while items.punct(k, ':')
+            || items.punct(k, '=')
+            || items.any(k, &["noun.deployment", "as", "det.the", "det.that"])
+                && items.at(k + 1).is_some()
+                && !items.ends_clause(k + 1)
+                && k < i + 4
+        {
+            k += 1;
+        }
+        if !names_after_as(items, k) {
+            continue;
+        }
+        let name = refs::name_of(items, k);
+        if is_deploy(draft) {
+            draft.set_at("deployment", json!(name), i..k + 1);
+        } else if draft.root == "workload" {
+            draft.set("name", name, i..k + 1);
+        }
+    }
+}
+
+/// Whether the item behind "as" is a name: words of the language too, if they are no setting.
+fn names_after_as(items: &Items<'_, '_>, k: usize) -> bool {
+    if refs::can_name(items, k) {
+        return !items.list[k]
+            .senses
+            .iter()
+            .any(|s| s.starts_with("kind.") || s.starts_with("strategy.") || s.starts_with("prio."));
+    }
+    false
+}
+
+/// "batch job 'nightly-eval'", "workload bench (…)": a name right behind the noun.
+fn read_noun_name(draft: &mut Draft<'_, '_, '_>) {
+    let items = draft.items;
+    if draft.root != "workload" || is_deploy(draft) || draft.has("name") {
+        return;
+    }
+    for i in 0..items.len() {
+        let noun = items.is(i, "noun.workload") || items.at(i).is_some_and(|n| n.senses.after("kind.").is_some());
+        if !noun || draft.is_used(i + 1) {
+            continue;
+        }
+        let Some(next) = items.at(i + 1) else {
+            continue;
+        };
+        let quoted = matches!(next.kind, Kind::Quote(Quote::Marks)) && !next.text.trim().contains(char::is_whitespace);
+        let ends = items.ends_clause(i + 2)
+            || items.punct(i + 2, '(')
+            || items.any(i + 2, &["with", "on", "noun.image", "of"]);
+        let plain = next.kind == Kind::Word
+            && (refs::is_name_like(&next.text) || next.senses.is_empty())
+            && !next.corrected
+            && ends
+            && !next.text.contains('.');
+        let before_article = i > 0 && items.any(i - 1, &["det.the"]);
+        if quoted || plain && !before_article {
+            draft.set("name", refs::name_of(items, i + 1), i + 1..i + 2);
+            return;
+        }
+    }
+}
+
+fn is_deploy(draft: &Draft<'_, '_, '_>) -> bool {
+    draft.get("action").and_then(serde_json::Value::as_str) == Some("deploy")
+}
+
+fn read_images(draft: &mut Draft<'_, '_, '_>) {
+    let items = draft.items;
+    for i in 0..items.len() {
+        let Some(item) = items.at(i) else {
+            continue;
+        };
+        if draft.is_used(i) {
+            continue;
+        }
+        if item.kind == Kind::Image {
+            draft.set("image", items.raw(i), i..i + 1);
+        } else if items.is(i, "noun.image") && item.text != "container" {
+            let mut k = i + 1;
+            while items.punct(k, ':')
+                || items.punct(k, '=')
+                || items.any(k, &["to", "x", "of", "on", "noun.deployment", "as"])
+                || items.at(k).is_some_and(|n| n.known)
+            {
+                k += 1;
+            }
+            let Some(next) = items.at(k).filter(|_| !draft.is_used(k)) else {
+                continue;
+            };
+            match &next.kind {
+                Kind::Quote(_) => draft.set("image", next.text.trim(), i..k + 1),
+                Kind::Image => draft.set("image", items.raw(k), i..k + 1),
+                Kind::Word if next.senses.is_empty() && k <= i + 2 => draft.set("image", items.raw(k), i..k + 1),
+                _ => {}
+            }
+        }
+    }
+}
+
+fn read_env(draft: &mut Draft<'_, '_, '_>) {
+    let items = draft.items;
+    for i in 0..items.len() {
+        if let Some(Kind::Pair(key, value)) = items.at(i).map(|item| item.kind.clone()) {
+            let label = behind_label(items, i);
+            if !draft.is_used(i) && !label {
+                let mut value = value;
+                let mut end = i + 1;
+                if value.is_empty()
+                    && let Some(next) = items.at(i + 1).filter(|n| matches!(n.kind, Kind::Quote(_)) && n.glued)
+                {
+                    value = next.text.clone();
+                    end += 1;
+                }
+                draft.entry("env", &key, &value, i..end);
+            }
+        } else if items.punct(i + 1, '=')
+            && items.at(i).is_some_and(|n| {
+                n.kind == Kind::Word
+                    && items.raw(i).chars().all(|c| c.is_ascii_uppercase() || c == '_' || c.is_ascii_digit())
+            })
+            && !draft.is_used(i)
+            && i + 2 < items.len()
+        {
+            let quoted = matches!(items.list[i + 2].kind, Kind::Quote(_));
+            let value = if quoted { items.list[i + 2].text.clone() } else { items.raw(i + 2).to_owned() };
+            draft.entry("env", items.raw(i), &value, i..i + 3);
+        } else if items.is(i, "noun.env") {
+            read_worded_env(draft, i);
+        }
+    }
+}
+
+/// "env var LOG_LEVEL to debug", "environment variable A set to 1".
+fn read_worded_env(draft: &mut Draft<'_, '_, '_>, i: usize) {
+    let items = draft.items;
+    let key = |k: usize| {
+        items.at(k).is_some_and(|n| {
+            n.kind == Kind::Word && n.text.contains('_')
+                || items.raw(k).len() > 1 && items.raw(k).chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit())
+        })
+    };
+    let Some(k) = (i + 1..i + 3).find(|k| key(*k) && !draft.is_used(*k)) else {
+        return;
+    };
+    let mut v = k + 1;
+    while items.any(v, &["to", "act.update", "x", "on"]) && v < k + 3 {
+        v += 1;
+    }
+    if v > k + 1 && v < items.len() && !items.ends_clause(v) {
+        let quoted = matches!(items.list[v].kind, Kind::Quote(_));
+        let value = if quoted { items.list[v].text.clone() } else { items.raw(v).to_owned() };
+        draft.entry("env", items.raw(k), &value, k..v + 1);
+    }
+}
+
+fn behind_label(items: &Items<'_, '_>, i: usize) -> bool {
+    let mut k = i;
+    while k > 0 {
+        k -= 1;
+        if items.is(k, "noun.label") {
+            return true;
+        }
+        if !(matches!(items.list[k].kind, Kind::Pair(..))
+            || items.any(k, &["and", "with"])
+            || items.punct(k, ',')
+            || items.punct(k, ':'))
+        {
+            break;
+        }
+    }
+    let lower = items.raw(i).split('=').next().is_some_and(|key| key.chars().all(|c| !c.is_uppercase()));
+    lower
+        && i > 0
+        && (items.is(i - 1, "noun.node") || i > 1 && items.is(i - 2, "noun.node") && items.any(i - 1, &["with", "on"]))
+}
+
+fn read_ports(draft: &mut Draft<'_, '_, '_>) {
+    let items = draft.items;
+    for i in 0..items.len() {
+        if !items.is(i, "noun.port") {
+            continue;
+        }
+        let mut k = i + 1;
+        let mut first = true;
+        while k < items.len() {
+            if let Some(port) =
+                items.num(k).and_then(crate::items::whole).filter(|p| (1..=65_535).contains(p) && !draft.is_used(k))
+            {
+                // "port 8080 and 2 GPUs": the second number counts something.
+                if !first
+                    && (items.any(k + 1, &["noun.gpu", "noun.replica", "noun.core", "times", "noun.node"])
+                        || matches!(items.at(k + 1).map(|n| &n.kind), Some(Kind::Gpu { .. })))
+                {
+                    break;
+                }
+                draft.add("ports", json!(port), k..k + 1);
+                first = false;
+            } else if let Some(ports) = several(items.raw(k)) {
+                for port in ports {
+                    draft.add("ports", json!(port), k..k + 1);
+                }
+                first = false;
+            } else if !(items.any(k, &["and", "to", "noun.port"])
+                || items.punct(k, ',')
+                || items.punct(k, ':')
+                || items.punct(k, '=')
+                || items.punct(k, '/'))
+            {
+                break;
+            }
+            k += 1;
+        }
+        if first {
+            continue;
+        }
+    }
+}
+
+/// "80,443" written as one.
+fn several(raw: &str) -> Option<Vec<u16>> {
+    raw.contains(',').then(|| raw.split(',').map(|p| p.parse().ok()).collect::<Option<Vec<u16>>>()).flatten()
+}
+
+/// "mount datasets at /data read-only", `corpus:/data:ro`.
+fn read_volumes(draft: &mut Draft<'_, '_, '_>) {
+    let items = draft.items;
+    for i in 0..items.len() {
+        let raw = items.raw(i);
+        if items.at(i).is_some() && raw.contains(":/") && !raw.contains("://") && !draft.is_used(i) {
+            if let Some(volume) = mapping(raw) {
+                draft.add("volumes", volume, i..i + 1);
+            }
+            continue;
+        }
+        let path = items.at(i).is_some_and(|n| n.kind == Kind::Path && raw.starts_with('/')) && !draft.is_used(i);
+        if !path || i == 0 {
+            continue;
+        }
+        let placed = items.any(i - 1, &["on", "to", "as", "noun.volume"]) || items.punct(i - 1, '→');
+        let about = (i.saturating_sub(8)..(i + 4).min(items.len())).any(|k| items.is(k, "noun.volume"));
+        if !placed || !about {
+            continue;
+        }
+        let Some(source) = (i.saturating_sub(7)..i - 1).rev().find(|k| is_source(items, *k) && !draft.is_used(*k))
+        else {
+            continue;
+        };
+        let read_only = (source..(i + 5).min(items.len()))
+            .take_while(|k| *k <= i || !items.ends_sentence(*k))
+            .any(|k| items.is(k, "ro"));
+        let quoted = matches!(items.list[source].kind, Kind::Quote(_));
+        let name = if quoted { items.list[source].text.clone() } else { items.raw(source).to_owned() };
+        draft.add("volumes", json!({ "source": name, "target": raw, "read_only": read_only }), source..i + 1);
+    }
+}
+
+fn is_source(items: &Items<'_, '_>, k: usize) -> bool {
+    items.at(k).is_some_and(|n| match n.kind {
+        Kind::Path | Kind::Quote(Quote::Marks | Quote::Code) => true,
+        Kind::Word if n.senses.has("ro") || n.senses.has("rw") => false,
+        Kind::Word => {
+            n.known
+                || n.senses.is_empty()
+                || refs::is_name_like(&n.text)
+                || matches!(
+                    n.text.as_str(),
+                    "data" | "dataset" | "datasets" | "models" | "weights" | "code" | "results" | "scratch" | "files"
+                )
+        }
+        _ => false,
+    })
+}
+
+fn mapping(raw: &str) -> Option<serde_json::Value> {
+    let (source, rest) = raw.split_once(":/")?;
+    let (target, mode) = rest.split_once(':').unwrap_or((rest, ""));
+    (!source.is_empty()).then(
+        || json!({ "source": source, "target": format!("/{target}"), "read_only": mode.split(',').any(|m| m == "ro") }),
+    )
+}

@@ -1,0 +1,343 @@
+//! What a request refers to: nodes, deployments, workloads, tenants, metrics.
+
+use crate::draft::Draft;
+use crate::items::{Items, Kind};
+use crate::text::Quote;
+
+mod lookup;
+
+pub(crate) use crate::items::is_name_like;
+pub(crate) use lookup::{deployment, described, described_node, node, workload};
+
+/// What sort of thing a reference is to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Thing {
+    Node,
+    Deployment,
+    Workload,
+}
+
+impl Thing {
+    pub(crate) const fn noun(self) -> &'static str {
+        match self {
+            Self::Node => "noun.node",
+            Self::Deployment => "noun.deployment",
+            Self::Workload => "noun.workload",
+        }
+    }
+}
+
+/// Words that never name anything where they stand behind a noun.
+const FUNCTION: &[&str] = &[
+    "on",
+    "to",
+    "from",
+    "of",
+    "with",
+    "and",
+    "or",
+    "as",
+    "det.a",
+    "det.the",
+    "det.all",
+    "x",
+    "not",
+    "no",
+    "max",
+    "min",
+    "cond",
+    "deadline",
+    "notbefore",
+    "for",
+    "polite",
+    "every",
+    "each",
+    "since",
+    "correct",
+    "except",
+    "insteadof",
+    "instead",
+    "noun.node",
+    "noun.deployment",
+    "noun.workload",
+    "noun.replica",
+    "noun.gpu",
+    "times",
+    "between",
+    "pron.one",
+    "force",
+    "grace.no",
+    "grace.yes",
+    "noun.revision",
+    "ago",
+    "vague",
+    "noun.image",
+    "noun.priority",
+    "det.that",
+    "cmp.gt",
+    "cmp.lt",
+    "noun.port",
+    "noun.grace",
+    "act.autoscale",
+    "strategy.rolling",
+    "strategy.canary",
+];
+
+/// Whether the item at a place can be a name.
+pub(crate) fn can_name(items: &Items<'_, '_>, i: usize) -> bool {
+    let Some(item) = items.at(i) else {
+        return false;
+    };
+    match item.kind {
+        Kind::Word => {
+            if item.known || is_name_like(&item.text) && !item.text.contains(' ') {
+                return true;
+            }
+            let function = item.senses.iter().any(|s| {
+                FUNCTION.contains(&s)
+                    || s.starts_with("sym.")
+                    || s.starts_with("state.")
+                    || s.starts_with("day.")
+                    || s.starts_with("env.")
+            });
+            !function && !item.text.contains(' ') && item.text.chars().any(char::is_alphabetic)
+        }
+        Kind::Quote(Quote::Marks | Quote::Code) => {
+            !item.text.trim().is_empty() && !item.text.trim().contains(char::is_whitespace)
+        }
+        _ => false,
+    }
+}
+
+/// The name at a place as written.
+pub(crate) fn name_of(items: &Items<'_, '_>, i: usize) -> String {
+    let item = &items.list[i];
+    if let Kind::Quote(_) = item.kind {
+        return item.text.trim().to_owned();
+    }
+    let raw = items.raw(i);
+    raw.strip_suffix("'s").or_else(|| raw.strip_suffix("’s")).unwrap_or(raw).to_owned()
+}
+
+/// The item that names a thing beside its noun: "node gpu-1", "the chat deployment".
+pub(crate) fn beside_noun(draft: &Draft<'_, '_, '_>, thing: Thing) -> Option<usize> {
+    let items = draft.items;
+    let mut found = None;
+    for i in 0..items.len() {
+        if !items.is(i, thing.noun()) {
+            continue;
+        }
+        let mut k = i + 1;
+        while items.punct(k, ':')
+            || items.punct(k, '#')
+            || items.at(k).is_some_and(|n| {
+                matches!(n.text.as_str(), "id" | "named" | "called" | "with id" | "name")
+                    || n.kind == Kind::Word && n.senses.has("as") && n.text != "as"
+            })
+        {
+            k += 1;
+        }
+        let named = can_name(items, k)
+            || matches!(items.at(k).map(|n| &n.kind), Some(Kind::Model(_) | Kind::Gpu { .. } | Kind::Image))
+                && k == i + 1
+                && !items.list[i].text.ends_with('s');
+        let plural = items.list[i].text.ends_with('s') && items.list[i].text != "process" && thing != Thing::Node;
+        let word = items.at(k).map_or("", |n| n.text.as_str());
+        // Behind a plural, or a noun that ends its phrase, only what looks like a name is one.
+        let sure = named
+            && (is_name_like(word)
+                || items.at(k).is_some_and(|n| {
+                    n.known
+                        || n.senses.is_empty()
+                        || matches!(n.kind, Kind::Model(_) | Kind::Quote(_))
+                        || !plural && !verb_like(items, k)
+                }));
+        if sure && !(plural && !is_name_like(word)) && !draft.is_used(k) {
+            found = prefer(items, found, k);
+            continue;
+        }
+        if let Some(before) = before_noun(draft, i, thing) {
+            found = prefer(items, found, before);
+        }
+    }
+    found
+}
+
+/// A verb or a thing to read that stands behind a noun and is no name.
+fn verb_like(items: &Items<'_, '_>, k: usize) -> bool {
+    let item = &items.list[k];
+    let strong = item.senses.iter().any(|s| {
+        matches!(s, "act.scale" | "act.drain" | "act.diagnose" | "act.alert" | "act.rollback" | "act.stop")
+            || s.starts_with("subj.") && s != "subj.workloads"
+    });
+    strong || item.corrected
+}
+
+/// Of two names the one that a correction put last, else the first.
+fn prefer(items: &Items<'_, '_>, old: Option<usize>, new: usize) -> Option<usize> {
+    match old {
+        Some(old) if items.corrects_between(old, new) => Some(new),
+        Some(old) => Some(old),
+        None => Some(new),
+    }
+}
+
+/// "the chat deployment": a name before its noun.
+fn before_noun(draft: &Draft<'_, '_, '_>, i: usize, thing: Thing) -> Option<usize> {
+    let items = draft.items;
+    let k = i.checked_sub(1)?;
+    let item = items.at(k)?;
+    if draft.is_used(k) || item.text.contains(' ') || item.corrected {
+        return None;
+    }
+    let raw_word = item.kind == Kind::Word && (item.known || is_name_like(&item.text));
+    let article = k > 0 && items.any(k - 1, &["det.the", "on", "of"]);
+    let plain = item.kind == Kind::Word
+        && article
+        && thing != Thing::Node
+        && item.senses.iter().all(|s| matches!(s, "act.query" | "subj.workloads" | "act.unsupported" | "act.update"))
+        && !matches!(item.text.as_str(), "running" | "last" | "new");
+    (raw_word || plain).then_some(k)
+}
+
+/// The first item that looks like a name, or is one of the context, and gave nothing yet.
+pub(crate) fn name_like(draft: &Draft<'_, '_, '_>) -> Option<usize> {
+    let items = draft.items;
+    let mut found: Option<usize> = None;
+    for i in 0..items.len() {
+        let Some(item) = items.at(i) else {
+            continue;
+        };
+        let likely = item.kind == Kind::Word && (item.known || item.senses.is_empty() && is_name_like(&item.text));
+        if likely && !draft.is_used(i) {
+            found = prefer(items, found, i);
+        }
+    }
+    found
+}
+
+/// The object of an order: the first plain word behind it that can be a name.
+pub(crate) fn object(draft: &Draft<'_, '_, '_>, verb: usize) -> Option<usize> {
+    let items = draft.items;
+    let free = |k: usize| !draft.is_used(k);
+    let mut k = verb + 1;
+    while k < items.len()
+        && items.any(k, &["det.the", "det.a", "polite", "x", "of", "on", "as"])
+        && !items.list[k].known
+    {
+        k += 1;
+    }
+    if can_name(items, k) && free(k) {
+        return Some(k);
+    }
+    // Any unknown word of the clause behind the order, then before it.
+    let unknown = |k: &usize| {
+        items
+            .at(*k)
+            .is_some_and(|n| n.kind == Kind::Word && n.senses.is_empty() && n.text.chars().any(char::is_alphabetic))
+            && free(*k)
+    };
+    (verb + 1..items.len())
+        .take_while(|k| !items.ends_sentence(*k))
+        .find(unknown)
+        .or_else(|| (0..verb).rev().find(unknown))
+}
+
+/// A tenant that the words name, and its item.
+pub(crate) fn tenant(items: &Items<'_, '_>) -> Option<(String, usize)> {
+    const NO_NAMES: &[&str] = &["my", "our", "own", "quota", "usage", "id", "status", "logs", "costs", "data"];
+    for i in 0..items.len() {
+        if !items.is(i, "noun.tenant") || items.list[i].text.ends_with('s') {
+            continue;
+        }
+        let mut k = i + 1;
+        while items.punct(k, ':') || items.punct(k, '=') || items.at(k).is_some_and(|n| n.text == "id") {
+            k += 1;
+        }
+        let named = |k: usize| can_name(items, k) && !NO_NAMES.contains(&items.list[k].text.as_str());
+        if named(k) {
+            return Some((name_of(items, k), k));
+        }
+        if let Some(before) = i
+            .checked_sub(1)
+            .filter(|k| named(*k) && (items.list[*k].senses.is_empty() || *k > 0 && items.is(k - 1, "det.the")))
+        {
+            return Some((name_of(items, before), before));
+        }
+    }
+    None
+}
+
+/// The metric that the words name, and its item: the longest phrase that names one.
+pub(crate) fn metric(items: &Items<'_, '_>, from: usize) -> Option<(usize, &'static str)> {
+    let mut best: Option<(usize, usize, &'static str)> = None;
+    for i in from..items.len() {
+        let Some(item) = items.at(i).filter(|item| item.kind == Kind::Word) else {
+            continue;
+        };
+        let Some(metric) = item.senses.after("metric.") else {
+            continue;
+        };
+        let len = item.text.chars().count();
+        let weak = matches!(
+            item.text.as_str(),
+            "memory"
+                | "mem"
+                | "load"
+                | "queue"
+                | "errors"
+                | "error"
+                | "down"
+                | "silent"
+                | "degrees"
+                | "celsius"
+                | "dies"
+                | "idle"
+                | "missing"
+                | "lost"
+                | "usage"
+                | "busy"
+                | "500s"
+                | "hot"
+                | "power"
+                | "watts"
+                | "watt"
+        );
+        let score = if weak { len } else { len + 40 };
+        if best.is_none_or(|(_, old, _)| score > old) {
+            best = Some((i, score, metric));
+        }
+    }
+    let (at, _, metric) = best?;
+    // "GPU memory" in two items.
+    Some((at, metric))
+}
+
+/// A threshold of a metric at an item, in the metric's unit.
+pub(crate) fn threshold(items: &Items<'_, '_>, k: usize, metric: &str) -> Option<f64> {
+    let item = items.at(k)?;
+    let plain = items.num(k);
+    match metric {
+        "gpu_temperature_celsius" => {
+            let fahrenheit = items.qty(k, "unit.fahrenheit").map(|f| (f - 32.0) * 5.0 / 9.0);
+            fahrenheit.or_else(|| items.qty(k, "unit.celsius")).or(plain)
+        }
+        "gpu_power_watts" => {
+            items.qty(k, "unit.watt").or_else(|| items.qty(k, "unit.kilowatt").map(|kw| kw * 1_000.0)).or(plain)
+        }
+        "latency_p99_ms" => match item.kind {
+            Kind::Qty(n) if items.is(k, "unit.ms") => Some(n),
+            Kind::Qty(n) if items.is(k, "unit.s") => Some(n * 1_000.0),
+            _ => plain,
+        },
+        "queue_depth" => plain,
+        "node_unreachable" => None,
+        _ => {
+            let share = match item.kind {
+                Kind::Share(share) => Some(share * 100.0),
+                _ => None,
+            };
+            items.qty(k, "unit.percent").or(plain).or(share)
+        }
+    }
+}

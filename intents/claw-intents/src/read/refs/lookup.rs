@@ -1,0 +1,330 @@
+//! Names and descriptions against the lists of the context.
+
+use crate::catalog::resolve::Resolution;
+use crate::draft::Draft;
+use crate::items::{Items, Kind};
+
+use super::{Thing, can_name, is_name_like, name_of};
+
+/// An entry of a list: what it is called in an answer, and the words that describe it.
+#[derive(Debug, Clone, Default)]
+struct Entry {
+    answer: String,
+    names: Vec<String>,
+    model: String,
+    words: Vec<String>,
+}
+
+fn entries(draft: &Draft<'_, '_, '_>, thing: Thing) -> Vec<Entry> {
+    let context = draft.context;
+    match thing {
+        Thing::Node => context
+            .nodes
+            .iter()
+            .map(|n| Entry {
+                answer: n.name.clone(),
+                names: [Some(n.name.clone()), n.id.clone()].into_iter().flatten().collect(),
+                model: String::new(),
+                words: n
+                    .gpu
+                    .iter()
+                    .filter_map(|g| g.model.clone())
+                    .chain(n.state.clone())
+                    .chain(n.zone.clone())
+                    .chain(n.labels.iter().flat_map(|(k, v)| [k.clone(), v.clone()]))
+                    // "the node that runs lm-pretrain"
+                    .chain(context.workloads.iter().filter(|w| w.node.as_deref() == Some(&n.name)).flat_map(|w| {
+                        [Some(w.id.clone()), w.name.clone(), w.kind.clone(), w.model.clone()].into_iter().flatten()
+                    }))
+                    .collect(),
+            })
+            .collect(),
+        Thing::Deployment => context
+            .deployments
+            .iter()
+            .map(|d| Entry {
+                answer: d.name.clone(),
+                names: vec![d.name.clone()],
+                model: d.model.clone().unwrap_or_default(),
+                words: d.image.clone().into_iter().chain(d.model.clone()).collect(),
+            })
+            .collect(),
+        Thing::Workload => context
+            .workloads
+            .iter()
+            .map(|w| Entry {
+                answer: w.id.clone(),
+                names: [Some(w.id.clone()), w.name.clone()].into_iter().flatten().collect(),
+                model: w.model.clone().unwrap_or_default(),
+                words: [w.kind.clone(), w.model.clone(), w.state.clone(), w.node.clone()]
+                    .into_iter()
+                    .flatten()
+                    .collect(),
+            })
+            .collect(),
+    }
+}
+
+/// The node that the item at a place names; a question if it is none or several.
+pub(crate) fn node(draft: &mut Draft<'_, '_, '_>, i: usize, field: &str) -> Option<String> {
+    let path = draft.path(field);
+    named(draft, Thing::Node, i, &path)
+}
+
+/// The deployment that the item at a place names.
+pub(crate) fn deployment(draft: &mut Draft<'_, '_, '_>, i: usize, path: &str) -> Option<String> {
+    named(draft, Thing::Deployment, i, path)
+}
+
+/// The workload that the item at a place names.
+pub(crate) fn workload(draft: &mut Draft<'_, '_, '_>, i: usize, path: &str) -> Option<String> {
+    named(draft, Thing::Workload, i, path)
+}
+
+fn named(draft: &mut Draft<'_, '_, '_>, thing: Thing, i: usize, path: &str) -> Option<String> {
+    let name = name_of(draft.items, i);
+    let all = entries(draft, thing);
+    draft.mark(&(i..i + 1));
+    if all.is_empty() {
+        return Some(name);
+    }
+    let mut found = by_name(&all, &name);
+    if found.is_empty() {
+        found = (0..all.len()).filter(|k| describes(draft, i, &all[*k])).collect();
+    }
+    one_of(draft, &all, found, path, &name)
+}
+
+/// Entries with this name, else those that begin with it, else those that contain it as a part.
+fn by_name(all: &[Entry], name: &str) -> Vec<usize> {
+    let name = name.to_lowercase();
+    let with = |fits: &dyn Fn(&str) -> bool| -> Vec<usize> {
+        (0..all.len()).filter(|k| all[*k].names.iter().any(|n| fits(&n.to_lowercase()))).collect()
+    };
+    let exact = with(&|n| n == name);
+    if !exact.is_empty() {
+        return exact;
+    }
+    let begins = with(&|n| n.starts_with(&name));
+    if !begins.is_empty() {
+        return begins;
+    }
+    with(&|n| n.split(['-', '_', '.']).any(|part| part == name) || n.ends_with(&format!("-{name}")))
+}
+
+fn one_of(draft: &mut Draft<'_, '_, '_>, all: &[Entry], found: Vec<usize>, path: &str, said: &str) -> Option<String> {
+    match found.as_slice() {
+        [one] => Some(all[*one].answer.clone()),
+        [] => {
+            let mut near: Vec<&Entry> = all.iter().collect();
+            near.sort_by_key(|e| std::cmp::Reverse(e.names.iter().map(|n| common_prefix(n, said)).max()));
+            let options: Vec<String> = near.iter().take(5).map(|e| e.answer.clone()).collect();
+            draft.ask(path, format!("There is no {said:?}. Which is meant: {}?", options.join(", ")), options);
+            None
+        }
+        several => {
+            let options: Vec<String> = several.iter().take(8).map(|k| all[*k].answer.clone()).collect();
+            draft.ask(path, format!("Which is meant by {said:?}: {}?", options.join(", ")), options);
+            None
+        }
+    }
+}
+
+fn common_prefix(a: &str, b: &str) -> usize {
+    a.chars().zip(b.chars()).take_while(|(x, y)| x.eq_ignore_ascii_case(y)).count()
+}
+
+/// What the words around an order describe: "the vllm one", "the pending job",
+/// "that node". None without a question if nothing is described.
+pub(crate) fn described(draft: &mut Draft<'_, '_, '_>, thing: Thing, path: &str) -> Option<String> {
+    let items = draft.items;
+    let all = entries(draft, thing);
+    let noun =
+        (0..items.len()).find(|i| (items.is(*i, "pron.one") || items.is(*i, thing.noun())) && !draft.is_used(*i));
+    if all.is_empty() {
+        return None;
+    }
+    let (words, said) = match noun {
+        Some(at) => describing(draft, at),
+        None => describing_all(draft),
+    };
+    if words.is_empty() {
+        // "it", "that node": sure only where there is one.
+        let options: Vec<String> = all.iter().take(8).map(|e| e.answer.clone()).collect();
+        if let ([only], true) = (all.as_slice(), noun.is_some() || items.list.iter().any(|n| n.senses.has("det.that")))
+        {
+            return Some(only.answer.clone());
+        }
+        draft.ask(path, format!("Which is meant: {}?", options.join(", ")), options);
+        return None;
+    }
+    let found: Vec<usize> = (0..all.len()).filter(|k| words.iter().all(|w| describes(draft, *w, &all[*k]))).collect();
+    let found = if found.is_empty() && noun.is_none() { by_word(draft, &all, &words) } else { found };
+    one_of(draft, &all, found, path, &said)
+}
+
+/// Entries that the first telling word describes.
+fn by_word(draft: &Draft<'_, '_, '_>, all: &[Entry], words: &[usize]) -> Vec<usize> {
+    words
+        .iter()
+        .map(|w| (0..all.len()).filter(|k| describes(draft, *w, &all[*k])).collect::<Vec<_>>())
+        .find(|found| !found.is_empty())
+        .unwrap_or_default()
+}
+
+/// The node that "the H100 node", "the node in fra" describes.
+pub(crate) fn described_node(draft: &mut Draft<'_, '_, '_>, from: usize, noun: usize, path: &str) -> Option<String> {
+    let all = entries(draft, Thing::Node);
+    let _ = from;
+    if all.is_empty() {
+        return None;
+    }
+    let (words, said) = describing(draft, noun);
+    if words.is_empty() {
+        if let [only] = all.as_slice() {
+            return Some(only.answer.clone());
+        }
+        let options: Vec<String> = all.iter().take(8).map(|e| e.answer.clone()).collect();
+        draft.ask(path, format!("Which node is meant: {}?", options.join(", ")), options);
+        return None;
+    }
+    let found: Vec<usize> = (0..all.len()).filter(|k| words.iter().all(|w| describes(draft, *w, &all[*k]))).collect();
+    one_of(draft, &all, found, path, &said)
+}
+
+/// The telling words before and behind a noun.
+fn describing(draft: &Draft<'_, '_, '_>, noun: usize) -> (Vec<usize>, String) {
+    let items = draft.items;
+    let mut words = Vec::new();
+    if items.list[noun].senses.iter().any(|s| s.starts_with("kind.")) {
+        words.push(noun);
+    }
+    let mut k = noun;
+    while k > 0 && !items.ends_clause(k - 1) {
+        k -= 1;
+        if items.any(k, &["det.the", "det.that"]) && !tells(items, k)
+            || items.is(k, "act.stop")
+            || items.num(k).is_some() && !items.list[k].known
+        {
+            break;
+        }
+        if tells(items, k) {
+            words.push(k);
+        }
+        if words.is_empty() && noun - k > 3 {
+            break;
+        }
+    }
+    let from = words.last().copied().unwrap_or(noun);
+    // "the node in fra", "the job on gpu-1", "the deployment that serves whisper"
+    let mut end = noun + 1;
+    let linked = items.any(noun + 1, &["on", "with", "of", "x", "cond", "as"])
+        || items
+            .at(noun + 1)
+            .is_some_and(|n| matches!(n.text.as_str(), "that" | "which" | "that's" | "running" | "serving" | "using"));
+    if linked && words.is_empty() {
+        let mut k = noun + 1;
+        while k < items.len()
+            && k < noun + 6
+            && !items.ends_clause(k)
+            && !(items.is(k, "to") && items.num(k + 1).is_some())
+        {
+            if tells(items, k) && !draft.is_used(k) {
+                words.push(k);
+                end = k + 1;
+            }
+            k += 1;
+        }
+    }
+    (words, items.span(&(from..end)).text)
+}
+
+fn describing_all(draft: &Draft<'_, '_, '_>) -> (Vec<usize>, String) {
+    let items = draft.items;
+    let words: Vec<usize> = (0..items.len())
+        .filter(|k| {
+            tells(items, *k) && !draft.is_used(*k) && !items.list[*k].senses.iter().any(|s| s.starts_with("act."))
+        })
+        .collect();
+    let said = words.first().map_or_else(String::new, |k| items.raw(*k).to_owned());
+    (words, said)
+}
+
+/// Whether a word tells one thing from another.
+fn tells(items: &Items<'_, '_>, k: usize) -> bool {
+    let Some(item) = items.at(k) else {
+        return false;
+    };
+    match &item.kind {
+        Kind::Model(_) | Kind::Gpu { .. } | Kind::Image => true,
+        Kind::Word => {
+            item.known
+                || is_name_like(&item.text)
+                || item.senses.is_empty() && item.text.chars().any(char::is_alphabetic)
+                || item.senses.iter().any(|s| {
+                    s.starts_with("state.")
+                        || s.starts_with("kind.")
+                        || s.starts_with("vendor.")
+                        || s.starts_with("env.")
+                })
+                || item.senses.iter().all(|s| s == "act.query" || s == "n" || s == "x" && item.text.len() > 4)
+                    && can_name(items, k)
+        }
+        _ => false,
+    }
+}
+
+/// Whether a word describes an entry.
+fn describes(draft: &Draft<'_, '_, '_>, word: usize, entry: &Entry) -> bool {
+    let item = &draft.items.list[word];
+    match &item.kind {
+        Kind::Model(resolution) => {
+            let models = match resolution {
+                Resolution::One { model, alternatives } => {
+                    std::iter::once(*model).chain(alternatives.iter().copied()).collect()
+                }
+                Resolution::Several(models) | Resolution::NoSuch(models) => models.clone(),
+                Resolution::Unknown => Vec::new(),
+            };
+            models.iter().any(|m| m.id.eq_ignore_ascii_case(&entry.model)) || entry.says(&item.text)
+        }
+        Kind::Gpu { id, .. } => {
+            entry.words.iter().any(|w| w.eq_ignore_ascii_case(id))
+                || entry.says(&item.text)
+                || entry.says(&id.to_lowercase())
+        }
+        _ => {
+            let state = item.senses.iter().find_map(|s| s.strip_prefix("state.").or_else(|| s.strip_prefix("kind.")));
+            let state_fits = item
+                .senses
+                .iter()
+                .filter_map(|s| s.strip_prefix("state.").or_else(|| s.strip_prefix("kind.")))
+                .any(|s| entry.words.iter().any(|w| w.eq_ignore_ascii_case(s)));
+            state_fits || entry.says(&item.text) || state.is_some_and(|s| entry.says(s))
+        }
+    }
+}
+
+impl Entry {
+    /// Whether a word is a part of its names or attributes, or grows from the same stem.
+    fn says(&self, word: &str) -> bool {
+        let word = word.to_lowercase();
+        let word = word.strip_suffix("'s").unwrap_or(&word);
+        let same = |part: &str| {
+            let part = part.to_lowercase();
+            part == word
+                || word.len() >= 3 && (part.starts_with(word) || stem(&part, word))
+                || part.len() >= 3 && word.starts_with(&part)
+        };
+        self.names.iter().chain(&self.words).any(|text| {
+            text.eq_ignore_ascii_case(word)
+                || text.split(|c: char| !c.is_alphanumeric()).filter(|p| !p.is_empty()).any(same)
+        })
+    }
+}
+
+/// "embedding" and "embedder" share a stem.
+fn stem(a: &str, b: &str) -> bool {
+    let shared = common_prefix(a, b);
+    shared >= 5 && shared + 4 >= a.len().min(b.len())
+}

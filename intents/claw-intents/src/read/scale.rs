@@ -1,0 +1,203 @@
+//! Replicas and autoscaling.
+
+use serde_json::json;
+
+use crate::answer::RefusalCode;
+use crate::draft::Draft;
+use crate::items::{Items, Kind, whole};
+
+/// "3 replicas", "replicas: 3", "three copies of it".
+pub(crate) fn read_replicas(draft: &mut Draft<'_, '_, '_>) {
+    let items = draft.items;
+    for i in 0..items.len() {
+        if !items.is(i, "noun.replica") || items.list[i].text == "count" {
+            continue;
+        }
+        if let Some((at, n)) = count_before(draft, i) {
+            draft.set("replicas", json!(n), at..i + 1);
+            continue;
+        }
+        let mut k = i + 1;
+        let limit = i + 10;
+        while k < limit
+            && (items.any(k, &["to", "of", "on", "noun.deployment", "det.the", "max", "min"]) && items.num(k).is_none()
+                || items.punct(k, ':')
+                || items.punct(k, '=')
+                || items.at(k).is_some_and(|n| {
+                    n.kind == Kind::Word
+                        && (n.known || n.senses.is_empty() || n.text == "count" || n.senses.has("subj.workloads"))
+                })
+                || k < items.len() && (items.list[k].masked || draft.is_used(k)))
+        {
+            k += 1;
+        }
+        let signed = (i + 1..k)
+            .any(|at| items.is(at, "to") || items.punct(at, ':') || items.punct(at, '=') || items.is(at, "of"));
+        let unit = matches!(items.at(k + 1).map(|n| &n.kind), Some(Kind::Gpu { .. }))
+            || items.any(k + 1, &["noun.gpu", "times", "noun.core"]);
+        if signed
+            && !unit
+            && let Some(n) = items.count(k).filter(|_| !draft.is_used(k))
+        {
+            draft.set("replicas", json!(n), i..k + 1);
+        }
+    }
+}
+
+fn count_before(draft: &mut Draft<'_, '_, '_>, i: usize) -> Option<(usize, u32)> {
+    let items = draft.items;
+    let mut k = i;
+    while k > 0
+        && (items.any(k - 1, &["of", "times", "pron.one"])
+            || items.at(k - 1).is_some_and(|n| {
+                n.kind == Kind::Word
+                    && matches!(
+                        n.text.as_str(),
+                        "more" | "identical" | "running" | "total" | "live" | "separate" | "parallel"
+                    )
+            }))
+    {
+        k -= 1;
+    }
+    let at = k.checked_sub(1)?;
+    if draft.is_used(at) {
+        return None;
+    }
+    if let Some(Kind::Range(low, high)) = items.at(at).map(|n| n.kind.clone()) {
+        let path = draft.path("replicas");
+        draft.ask(&path, format!("How many replicas: {low} or {high}?"), vec![low.to_string(), high.to_string()]);
+        return None;
+    }
+    // "2 more replicas" is no number of replicas.
+    if (at + 1..i).any(|m| items.list[m].text == "more") {
+        return None;
+    }
+    if items.is(at, "det.a") && items.num(at).is_none() && items.list[i].text != "replicas" && at + 1 == i {
+        return items.list[at].text.contains("single").then_some((at, 1));
+    }
+    let n = items.count(at)?;
+    if let Some(other) = at.checked_sub(2).filter(|_| items.is(at - 1, "or")).and_then(|o| items.count(o)) {
+        let path = draft.path("replicas");
+        draft.ask(&path, format!("How many replicas: {other} or {n}?"), vec![other.to_string(), n.to_string()]);
+        draft.mark(&(at - 2..i + 1));
+        return None;
+    }
+    Some((at, n))
+}
+
+/// "autoscale between 1 and 6 at 70% utilization".
+pub(crate) fn read_autoscale(draft: &mut Draft<'_, '_, '_>) {
+    let items = draft.items;
+    let Some(at) = (0..items.len()).find(|i| items.is(*i, "act.autoscale") || scales_by_itself(items, *i)) else {
+        return;
+    };
+    read_bounds(draft, at);
+    read_target(draft);
+    let bound = |draft: &Draft<'_, '_, '_>, field: &str| draft.field(field).and_then(serde_json::Value::as_u64);
+    if let (Some(min), Some(max)) = (bound(draft, "autoscale.min"), bound(draft, "autoscale.max"))
+        && min > max
+    {
+        draft.refuse(
+            RefusalCode::Contradictory,
+            format!("at least {min} and at most {max} replicas contradict each other"),
+        );
+    }
+}
+
+/// "scale between 2 and 8", "scale from 1 to 5 on p99 latency".
+fn scales_by_itself(items: &Items<'_, '_>, i: usize) -> bool {
+    if !items.is(i, "act.scale") {
+        return false;
+    }
+    let start = (0..i).rev().find(|k| items.ends_sentence(*k)).map_or(0, |k| k + 1);
+    let end = (i..items.len()).find(|k| items.ends_sentence(*k)).unwrap_or(items.len());
+    let i = start;
+    let range = (i..end).any(|k| {
+        items.is(k, "between")
+            && items.list[k].text != "from"
+            && items.num(k + 1).is_some()
+            && items.is(k + 2, "rangeand")
+            && items.num(k + 3).is_some()
+    });
+    let metric = (i..end).any(|k| items.at(k).is_some_and(|n| n.senses.after("metric.").is_some()))
+        && (i..end).any(|k| matches!(items.at(k).map(|n| &n.kind), Some(Kind::Range(..))) || items.is(k, "between"));
+    range || metric
+}
+
+fn read_bounds(draft: &mut Draft<'_, '_, '_>, at: usize) {
+    let items = draft.items;
+    for k in 0..items.len() {
+        if draft.is_used(k) {
+            continue;
+        }
+        let metric_unit = items.any(k + 1, &["unit.percent", "unit.ms"]);
+        match items.at(k).map(|n| n.kind.clone()) {
+            Some(Kind::Range(low, high)) if !metric_unit && k + 8 > at => {
+                draft.set("autoscale.min", json!(whole(low)), k..k + 1);
+                draft.set("autoscale.max", json!(whole(high)), k..k + 1);
+            }
+            Some(Kind::Num(low)) => {
+                let between = k > 0 && items.any(k - 1, &["between", "from", "to"]) || k > 1;
+                let high = items.num(k + 2).filter(|_| items.is(k + 1, "rangeand") && between && !draft.is_used(k + 2));
+                let gpu =
+                    matches!(items.at(k + 3).map(|n| &n.kind), Some(Kind::Gpu { .. })) || items.is(k + 3, "noun.gpu");
+                if let Some(high) =
+                    high.filter(|_| !gpu && !items.is(k + 1, "and") || k > 0 && items.is(k - 1, "between") && !gpu)
+                {
+                    draft.set("autoscale.min", json!(whole(low)), k..k + 1);
+                    draft.set("autoscale.max", json!(whole(high)), k + 2..k + 3);
+                } else if let Some(field) = bound_of(items, k) {
+                    draft.set(field, json!(whole(low)), k..k + 1);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Whether a number is said to be the least or the most.
+fn bound_of(items: &Items<'_, '_>, k: usize) -> Option<&'static str> {
+    if matches!(items.at(k + 1).map(|n| &n.kind), Some(Kind::Gpu { .. }))
+        || items.any(k + 1, &["noun.gpu", "times", "noun.core", "noun.port", "unit.percent"])
+    {
+        return None;
+    }
+    let mut j = k;
+    while j > 0 && (items.punct(j - 1, ':') || items.punct(j - 1, '=') || items.any(j - 1, &["noun.replica", "of"])) {
+        j -= 1;
+    }
+    let before = j.checked_sub(1)?;
+    if items.is(before, "min") && !items.is(before, "max") {
+        return Some("autoscale.min");
+    }
+    if items.is(before, "max") {
+        return Some("autoscale.max");
+    }
+    if items.is(k + 1, "min") && items.list[k + 1].text.starts_with("min") {
+        return Some("autoscale.min");
+    }
+    (items.is(k + 1, "max") && items.list[k + 1].text.starts_with("max")).then_some("autoscale.max")
+}
+
+/// "at 70% gpu utilization", "target queue depth 20", "on p99 latency of 400 ms".
+fn read_target(draft: &mut Draft<'_, '_, '_>) {
+    let items = draft.items;
+    let Some((at, metric)) = super::refs::metric(items, 0) else {
+        return;
+    };
+    draft.set("autoscale.metric", metric, at..at + 1);
+    // The nearest free number: behind the metric first, then before it.
+    let value = |k: usize| -> Option<f64> {
+        if draft.is_used(k) {
+            return None;
+        }
+        super::refs::threshold(items, k, metric)
+    };
+    let behind = (at + 1..(at + 6).min(items.len())).find(|k| value(*k).is_some());
+    let before = (at.saturating_sub(5)..at).rev().find(|k| value(*k).is_some());
+    if let Some(k) = behind.or(before)
+        && let Some(n) = value(k)
+    {
+        draft.set("autoscale.target", json!(n), k..k + 1);
+    }
+}

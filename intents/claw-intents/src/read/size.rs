@@ -1,0 +1,94 @@
+//! Processor cores, memory, disk and shared memory of the host.
+
+use serde_json::json;
+
+use crate::draft::Draft;
+use crate::items::Items;
+
+/// Nouns of a size and the field that they name.
+const SIZES: &[(&str, &str)] = &[("noun.shm", "shm_gib"), ("noun.disk", "disk_gib"), ("noun.memory", "memory_gib")];
+
+pub(crate) fn read(draft: &mut Draft<'_, '_, '_>) {
+    read_cores(draft);
+    for i in 0..draft.items.len() {
+        let Some(gib) = draft.items.gib(i).filter(|_| !draft.is_used(i)) else {
+            continue;
+        };
+        if let Some((field, end)) = named_behind(draft.items, i) {
+            draft.set(field, json!(gib), i..end);
+        } else if let Some((field, start)) = named_before(draft.items, i) {
+            draft.set(field, json!(gib), start..i + 1);
+        }
+    }
+}
+
+/// "64 GB of RAM".
+fn named_behind(items: &Items<'_, '_>, i: usize) -> Option<(&'static str, usize)> {
+    let mut k = i + 1;
+    while items.any(k, &["of", "det.the", "x"]) && !names_size(items, k) || items.punct(k, '+') {
+        k += 1;
+    }
+    if items.is(k, "noun.vram") && !items.is(k, "noun.memory") {
+        return None;
+    }
+    SIZES.iter().find(|(noun, _)| items.is(k, noun)).map(|(_, field)| (*field, k + 1))
+}
+
+fn names_size(items: &Items<'_, '_>, k: usize) -> bool {
+    SIZES.iter().any(|(noun, _)| items.is(k, noun)) || items.is(k, "noun.vram")
+}
+
+/// "RAM: 64 GB", "memory to 32 GB", "shm size 16g".
+fn named_before(items: &Items<'_, '_>, i: usize) -> Option<(&'static str, usize)> {
+    let mut k = i;
+    while k > 0
+        && (items.any(k - 1, &["to", "of", "with", "min", "max", "on", "noun.deployment"])
+            || items.punct(k - 1, ':')
+            || items.punct(k - 1, '=')
+            || items.at(k - 1).is_some_and(|item| item.known || item.text == "size" || item.text == "limit"))
+        && !names_size(items, k - 1)
+        && i - k < 5
+    {
+        k -= 1;
+    }
+    let at = k.checked_sub(1)?;
+    if items.is(at, "noun.vram") && !items.is(at, "noun.memory") {
+        return None;
+    }
+    SIZES.iter().find(|(noun, _)| items.is(at, noun)).map(|(_, field)| (*field, at))
+}
+
+fn read_cores(draft: &mut Draft<'_, '_, '_>) {
+    let items = draft.items;
+    for i in 0..items.len() {
+        if !items.is(i, "noun.core") {
+            continue;
+        }
+        let mut k = i;
+        while k > 0
+            && (items.any(k - 1, &["of", "noun.core"])
+                || items
+                    .at(k - 1)
+                    .is_some_and(|item| matches!(item.text.as_str(), "physical" | "virtual" | "dedicated")))
+        {
+            k -= 1;
+        }
+        if let Some(at) = k.checked_sub(1)
+            && let Some(n) = items.num(at).filter(|_| !draft.is_used(at))
+        {
+            draft.set("cpu_cores", json!(n), at..i + 1);
+            continue;
+        }
+        let mut k = i + 1;
+        while items.any(k, &["to", "noun.core"]) || items.punct(k, ':') || items.punct(k, '=') {
+            k += 1;
+        }
+        let counted_else = items.any(k + 1, &["noun.gpu", "noun.replica", "noun.node"])
+            || matches!(items.at(k + 1).map(|n| &n.kind), Some(crate::items::Kind::Gpu { .. }));
+        if k > i + 1
+            && let Some(n) = items.num(k).filter(|_| !draft.is_used(k) && !counted_else)
+        {
+            draft.set("cpu_cores", json!(n), i..k + 1);
+        }
+    }
+}

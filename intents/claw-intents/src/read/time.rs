@@ -1,0 +1,441 @@
+//! How long, not before when, and by when.
+
+use claw_proto::time::Timestamp;
+use serde_json::json;
+
+use crate::answer::RefusalCode;
+use crate::clock;
+use crate::draft::Draft;
+use crate::items::{Items, Kind};
+
+/// A moment in words: the instant, or why it has none.
+enum Moment {
+    At(Timestamp),
+    /// A day without a time, or a time without the present.
+    Open(&'static str),
+}
+
+pub(crate) fn read(draft: &mut Draft<'_, '_, '_>) {
+    read_moments(draft);
+    read_durations(draft);
+    read_vague(draft);
+    check(draft);
+}
+
+fn read_moments(draft: &mut Draft<'_, '_, '_>) {
+    let items = draft.items;
+    let mut i = 0;
+    while i < items.len() {
+        let Some((moment, end)) = moment(draft, i) else {
+            i += 1;
+            continue;
+        };
+        let field = role(items, i, end);
+        if !concerns(items, i, field) {
+            i = end;
+            continue;
+        }
+        let path = draft.path(field);
+        match moment {
+            Moment::At(at) => draft.set(field, json!(at.to_string()), i..end),
+            Moment::Open(why) => {
+                draft.ask(&path, format!("When exactly is {:?}? {why}", items.span(&(i..end)).text), Vec::new());
+                draft.mark(&(i..end));
+            }
+        }
+        i = end;
+    }
+}
+
+/// Whether a moment speaks of the workload rather than of the world: "the client
+/// calls at noon" does not. Its clause orders something, names what shall run,
+/// or begins with the moment.
+fn concerns(items: &Items<'_, '_>, i: usize, field: &str) -> bool {
+    let start = (0..i).rev().find(|k| items.ends_clause(*k)).map_or(0, |k| k + 1);
+    let end = (i..items.len()).find(|k| items.ends_clause(*k)).unwrap_or(items.len());
+    let ours = (start..end).any(|k| {
+        items.at(k).is_some_and(|n| {
+            matches!(n.kind, Kind::Model(_) | Kind::Image | Kind::Gpu { .. } | Kind::Instant(_))
+                || n.senses.iter().any(|s| {
+                    s.starts_with("kind.")
+                        || s.starts_with("act.") && !matches!(s, "act.query" | "act.offer" | "act.unsupported")
+                        || s == "noun.workload"
+                })
+        })
+    });
+    let filler = |k: usize| {
+        items.any(
+            k,
+            &[
+                "x",
+                "polite",
+                "det.the",
+                "det.that",
+                "and",
+                "cond",
+                "for",
+                "notbefore",
+                "deadline",
+                "correct",
+                "noun.limit",
+                "not",
+            ],
+        )
+    };
+    let leads = (start..i).all(|k| filler(k))
+        && (field == "deadline"
+            || i - start <= 2
+                && (start..i).all(|k| items.any(k, &["notbefore", "deadline", "and", "polite", "correct"])));
+    ours || leads
+}
+
+/// Whether a moment is the latest end or the earliest start.
+fn role(items: &Items<'_, '_>, i: usize, end: usize) -> &'static str {
+    let mut k = i;
+    let mut steps = 0;
+    while k > 0 && steps < 6 {
+        k -= 1;
+        steps += 1;
+        if items.is(k, "notbefore") && !items.is(k, "deadline") && !matches!(items.list[k].text.as_str(), "at" | "on") {
+            return "not_before";
+        }
+        if items.is(k, "deadline") {
+            return "deadline";
+        }
+        if items.ends_sentence(k) || items.punct(k, ',') && steps > 1 {
+            break;
+        }
+    }
+    if items.is(end, "deadline") && items.list[end].text == "at the latest"
+        || items.at(end).is_some_and(|n| matches!(n.text.as_str(), "deadline" | "spätestens" | "之前" | "前"))
+    {
+        return "deadline";
+    }
+    "not_before"
+}
+
+/// A moment that begins at an item, and the item behind it.
+fn moment(draft: &Draft<'_, '_, '_>, start: usize) -> Option<(Moment, usize)> {
+    let items = draft.items;
+    if draft.is_used(start) {
+        return None;
+    }
+    if let Kind::Instant(at) = items.at(start)?.kind {
+        return Some((Moment::At(at), start + 1));
+    }
+    let now = draft.context.now;
+    let mut offset = now.map(|n| n.offset_minutes);
+    let mut day: Option<Day> = None;
+    let mut minute: Option<i64> = None;
+    let mut i = start;
+    let mut end = start;
+    while i < items.len() {
+        if let (None, Some((found, next))) = (&day, day_at(items, i)) {
+            day = Some(found);
+            i = next;
+            end = next;
+        } else if let (None, Some((found, next))) = (minute, minute_at(items, i, start)) {
+            minute = Some(found);
+            i = next;
+            end = next;
+        } else if end > start
+            && is_link(items, i)
+            && (day_at(items, i + 1).is_some() && day.is_none()
+                || minute.is_none() && minute_at(items, i + 1, i).is_some())
+        {
+            i += 1;
+        } else if end > start && minute.is_some() && zone_at(items, i).is_some() {
+            offset = zone_at(items, i);
+            i += 1;
+            end = i;
+        } else {
+            break;
+        }
+    }
+    if end == start {
+        return None;
+    }
+    Some((instant_of(day, minute, now, offset), end))
+}
+
+fn is_link(items: &Items<'_, '_>, i: usize) -> bool {
+    items.any(i, &["on", "notbefore", "det.the", "deadline"]) || items.punct(i, ',') || items.punct(i, '@')
+}
+
+fn zone_at(items: &Items<'_, '_>, i: usize) -> Option<i32> {
+    items.at(i)?.senses.after("tz.")?.parse().ok()
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Day {
+    /// Days from today.
+    Ahead(i64),
+    /// The next such weekday, Monday = 0.
+    Weekday(i64),
+    Date(Option<i32>, u32, u32),
+}
+
+fn day_at(items: &Items<'_, '_>, i: usize) -> Option<(Day, usize)> {
+    let item = items.at(i)?;
+    if let Kind::Date(year, month, day) = item.kind {
+        return Some((Day::Date(year, month, day), i + 1));
+    }
+    let month = |k: usize| items.at(k)?.senses.after("month.")?.parse::<u32>().ok();
+    let ordinal = |k: usize| -> Option<u32> {
+        let text = items.at(k)?.text.trim_end_matches(['s', 't', 'n', 'd', 'r', 'h', '.']).to_owned();
+        text.parse().ok().filter(|n| (1..=31).contains(n))
+    };
+    let year = |k: usize| items.count(k).filter(|y| (2020..=2100).contains(y)).and_then(|y| i32::try_from(y).ok());
+    if let (Some(m), Some(d)) = (month(i), ordinal(i + 1)) {
+        let comma = usize::from(items.punct(i + 2, ','));
+        return match year(i + 2 + comma) {
+            Some(y) => Some((Day::Date(Some(y), m, d), i + 3 + comma)),
+            None => Some((Day::Date(None, m, d), i + 2)),
+        };
+    }
+    if let (Some(d), Some(m)) =
+        (ordinal(i), month(i + 1).filter(|_| items.list[i + 1].text != "may" || items.num(i).is_some()))
+    {
+        return match year(i + 2) {
+            Some(y) => Some((Day::Date(Some(y), m, d), i + 3)),
+            None => Some((Day::Date(None, m, d), i + 2)),
+        };
+    }
+    let word = match item.senses.iter().find_map(|s| s.strip_prefix("day."))? {
+        "today" => Day::Ahead(0),
+        "tomorrow" => Day::Ahead(1),
+        "aftertomorrow" => Day::Ahead(2),
+        weekday => Day::Weekday(weekday.parse().ok()?),
+    };
+    Some((word, i + 1))
+}
+
+/// A time of day at an item. A bare hour counts only behind "at" or a day.
+fn minute_at(items: &Items<'_, '_>, i: usize, start: usize) -> Option<(i64, usize)> {
+    let item = items.at(i)?;
+    match item.kind {
+        Kind::Clock(minutes) => return Some((i64::from(minutes), i + 1)),
+        Kind::Word if item.senses.has("clock.noon") => return Some((720, i + 1)),
+        Kind::Word if item.senses.has("clock.midnight") => return Some((1_440, i + 1)),
+        Kind::Word if item.senses.has("clock.am") || item.senses.has("clock.pm") => {
+            // 下午3点
+            let hour = items.count(i + 1).filter(|h| *h <= 12 && items.is(i + 2, "clock.oclock"))?;
+            let pm = item.senses.has("clock.pm");
+            return Some((i64::from(hour % 12) * 60 + if pm { 720 } else { 0 }, i + 3));
+        }
+        _ => {}
+    }
+    let hours = match item.kind {
+        Kind::Num(n) => crate::items::whole(n)?,
+        Kind::Qty(n) if items.is(i, "unit.h") && is_at(items, i) => crate::items::whole(n)?,
+        _ => return None,
+    };
+    if hours > 24 {
+        return None;
+    }
+    let qty = matches!(item.kind, Kind::Qty(_));
+    if qty || items.is(i + 1, "clock.oclock") && !items.is(i + 1, "unit.h") {
+        return Some((i64::from(hours) * 60, i + if qty { 1 } else { 2 }));
+    }
+    let pm = match (items.is(i + 1, "clock.am"), items.is(i + 1, "clock.pm")) {
+        (false, false) => None,
+        (am, _) => Some(!am),
+    };
+    if let Some(pm) = pm.filter(|_| (1..=12).contains(&hours)) {
+        return Some((i64::from(hours % 12) * 60 + if pm { 720 } else { 0 }, i + 2));
+    }
+    let behind_day = i > start && (items.any(i - 1, &["notbefore"]) || day_at(items, i - 1).is_some());
+    let zoned = zone_at(items, i + 1).is_some() && is_at(items, i);
+    (behind_day && is_free(items, i + 1) || zoned).then_some((i64::from(hours) * 60, i + 1))
+}
+
+/// Nothing behind a number that it could count.
+fn is_free(items: &Items<'_, '_>, i: usize) -> bool {
+    items.ends_clause(i)
+        || zone_at(items, i).is_some()
+        || items.any(i, &["on", "with", "and", "act.run", "polite", "for"])
+}
+
+fn is_at(items: &Items<'_, '_>, i: usize) -> bool {
+    i > 0 && (items.any(i - 1, &["notbefore", "deadline"]) || day_at(items, i - 1).is_some())
+}
+
+fn instant_of(day: Option<Day>, minute: Option<i64>, now: Option<clock::Now>, offset: Option<i32>) -> Moment {
+    const NO_NOW: &str = "The present is not known here; say the date and the zone.";
+    const NO_TIME: &str = "Say the time of day too.";
+    let Some(minute) = minute else {
+        return Moment::Open(NO_TIME);
+    };
+    let Some(offset) = offset else {
+        return Moment::Open(NO_NOW);
+    };
+    let days = match (day, now) {
+        (Some(Day::Date(Some(year), month, day)), _) => match clock::day_of(year, month, day) {
+            Some(day) => day,
+            None => return Moment::Open("There is no such date."),
+        },
+        (_, None) => return Moment::Open(NO_NOW),
+        (None, Some(now)) => {
+            let today = now.day(offset);
+            if minute > now.minute_of_day(offset) { today } else { today + 1 }
+        }
+        (Some(Day::Ahead(ahead)), Some(now)) => now.day(now.offset_minutes) + ahead,
+        (Some(Day::Weekday(weekday)), Some(now)) => {
+            let today = now.day(now.offset_minutes);
+            let ahead = (weekday - clock::weekday_of(today)).rem_euclid(7);
+            let passed = ahead == 0 && minute <= now.minute_of_day(now.offset_minutes);
+            today + if passed { 7 } else { ahead }
+        }
+        (Some(Day::Date(None, month, day)), Some(now)) => {
+            let today = now.day(now.offset_minutes);
+            let year = clock::year_of(today);
+            let this = clock::day_of(year, month, day);
+            match this.filter(|d| *d >= today).or_else(|| clock::day_of(year + 1, month, day)) {
+                Some(day) => day,
+                None => return Moment::Open("There is no such date."),
+            }
+        }
+    };
+    Moment::At(clock::instant(days, minute, offset))
+}
+
+fn read_durations(draft: &mut Draft<'_, '_, '_>) {
+    let items = draft.items;
+    for i in 0..items.len() {
+        let Some(seconds) = items.seconds(i).filter(|_| !draft.is_used(i)) else {
+            continue;
+        };
+        let plain_word = items.list[i].kind == Kind::Word;
+        let before = |sense: &str| i > 0 && items.is(i - 1, sense);
+        let before2 = |sense: &str| {
+            i > 1
+                && items.any(i - 1, &["noun.limit", "x", "of", "to", "max", "for", "det.the", "since"])
+                && items.is(i - 2, sense)
+        };
+        if plain_word && !before("for") && !before("limit.time") {
+            continue;
+        }
+        if i > 0 && items.any(i - 1, &["every"]) && !before("for") || near_checkpoint(draft, i) {
+            continue;
+        }
+        if !lasts(items, i) {
+            continue;
+        }
+        let limit = before("limit.time")
+            || before("for")
+            || before2("limit.time")
+            || before2("for")
+            || items.is(i + 1, "max")
+            || i > 0 && items.punct(i - 1, ':');
+        let ahead = items.is(i + 1, "fromnow")
+            || before("notbefore.in") && !before("limit.time")
+            || i > 1 && items.is(i - 1, "x") && items.is(i - 2, "notbefore.in");
+        if before("deadline.in")
+            || before2("deadline.in")
+            || (before("deadline") || i > 0 && items.list[i - 1].text == "within") && !limit_word(items, i)
+        {
+            ahead_of_now(draft, "deadline", seconds, i);
+        } else if ahead {
+            ahead_of_now(draft, "not_before", seconds, i);
+        } else if limit || is_bare(items, i) {
+            draft.set("max_duration_s", json!(seconds), i..i + 1);
+        }
+    }
+}
+
+/// Whether a duration is how long the work lasts, and not how long somebody has
+/// been waiting for it.
+fn lasts(items: &Items<'_, '_>, i: usize) -> bool {
+    let start = (0..i).rev().find(|k| items.ends_clause(*k)).map_or(0, |k| k + 1);
+    let past = (start..i).any(|k| {
+        items.at(k).is_some_and(|n| {
+            matches!(
+                n.text.as_str(),
+                "been"
+                    | "was"
+                    | "were"
+                    | "has"
+                    | "have"
+                    | "had"
+                    | "took"
+                    | "since"
+                    | "seit"
+                    | "waiting"
+                    | "waited"
+                    | "asked"
+                    | "asking"
+            )
+        })
+    });
+    let ours = (start..i).any(|k| {
+        items.at(k).is_some_and(|n| {
+            matches!(n.kind, Kind::Model(_) | Kind::Image | Kind::Gpu { .. })
+                || n.senses.iter().any(|s| s == "limit.time" || s == "noun.gpu")
+        })
+    });
+    let has_to =
+        (start..i).any(|k| items.at(k).is_some_and(|n| n.senses.has("deadline") || n.senses.has("deadline.in")));
+    (!past || ours || has_to) && !items.is(i + 1, "ago")
+}
+
+fn limit_word(items: &Items<'_, '_>, i: usize) -> bool {
+    i > 0 && matches!(items.list[i - 1].text.as_str(), "max" | "at most" | "up to" | "for")
+}
+
+fn near_checkpoint(draft: &Draft<'_, '_, '_>, i: usize) -> bool {
+    (i.saturating_sub(3)..i).any(|k| draft.items.is(k, "noun.checkpoint"))
+        && i > 0
+        && (draft.items.any(i - 1, &["every", "to"])
+            || draft.items.punct(i - 1, ':')
+            || draft.items.is(i - 1, "noun.checkpoint"))
+        || draft.items.any(i + 1, &["noun.checkpoint"])
+        || draft.items.is(i + 1, "noun.grace")
+}
+
+/// A duration that stands alone in its clause, or at the end of the request.
+fn is_bare(items: &Items<'_, '_>, i: usize) -> bool {
+    let before = i == 0 || !items.any(i - 1, &["every", "since", "ago", "notbefore"]);
+    before && !items.any(i + 1, &["ago"])
+}
+
+fn ahead_of_now(draft: &mut Draft<'_, '_, '_>, field: &str, seconds: u64, i: usize) {
+    match (draft.context.now, i64::try_from(seconds).ok().and_then(|s| s.checked_mul(1_000))) {
+        (Some(now), Some(ms)) => draft.set(field, json!(now.at.plus_ms(ms).to_string()), i..i + 1),
+        _ => {
+            let path = draft.path(field);
+            draft.ask(&path, "The present is not known here; at what time exactly?", Vec::new());
+            draft.mark(&(i..i + 1));
+        }
+    }
+}
+
+/// "overnight", "soon": never a number made up.
+fn read_vague(draft: &mut Draft<'_, '_, '_>) {
+    for i in 0..draft.items.len() {
+        if draft.items.is(i, "vague") && !draft.is_used(i) {
+            let said = draft.items.raw(i);
+            let long = matches!(draft.items.list[i].text.as_str(), t if t.contains("while") || t.contains("bit") || t.starts_with("for ") || t.contains("hours") || t.contains("days") || t.contains("minutes"));
+            let field = if long { "max_duration_s" } else { "not_before" };
+            let path = draft.path(field);
+            if !draft.has(field) {
+                draft.assume(&path, serde_json::Value::Null, format!("{said:?} is no exact time; it is left open"));
+            }
+        }
+    }
+}
+
+fn check(draft: &mut Draft<'_, '_, '_>) {
+    let at =
+        |draft: &Draft<'_, '_, '_>, field: &str| -> Option<Timestamp> { draft.field(field)?.as_str()?.parse().ok() };
+    let (start, end) = (at(draft, "not_before"), at(draft, "deadline"));
+    if let (Some(start), Some(end)) = (start, end)
+        && end <= start
+    {
+        draft.refuse(RefusalCode::Contradictory, "it would have to end before it may start");
+    }
+    if let (Some(end), Some(now)) = (end, draft.context.now)
+        && end <= now.at
+    {
+        draft.refuse(RefusalCode::Contradictory, "the deadline is past");
+    }
+}

@@ -1,0 +1,145 @@
+//! `claw intent parse` and `claw eval intents`: the intent engine
+//! on this machine, without a gateway.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint, value_parser};
+use claw_intents::eval;
+use claw_intents::{Catalog, Context};
+use serde_json::{Map, Value, json};
+
+use crate::error::CliError;
+use crate::exit::Exit;
+use crate::output::Screen;
+
+/// Most of what is read from standard input or a file, bytes.
+const INPUT_BYTES_MAX: u64 = 64 << 20;
+
+/// What is asked of the intent engine.
+#[derive(Debug, Clone, PartialEq)]
+pub enum IntentCommand {
+    /// Understand one request, with nothing to look up.
+    Parse {
+        /// The request.
+        text: String,
+    },
+    /// Read cases from standard input and answer each with a line.
+    ParseLines,
+    /// Score a case file.
+    Eval {
+        /// The cases.
+        cases: PathBuf,
+        /// Answers to score; missing = the engine's own.
+        answers: Option<PathBuf>,
+        /// Least share of exact cases, 0 to 1, for a good exit code.
+        fail_under: f64,
+    },
+}
+
+/// The commands of this file.
+pub(crate) fn commands() -> Vec<Command> {
+    let file = |name: &'static str| Arg::new(name).value_parser(value_parser!(PathBuf)).value_hint(ValueHint::FilePath);
+    let parse = Command::new("parse")
+        .about("Say what a request in words means: an intent, a question or a refusal")
+        .arg(Arg::new("text").value_name("TEXT").required_unless_present("jsonl").help("The request"))
+        .arg(
+            Arg::new("jsonl")
+                .long("jsonl")
+                .action(ArgAction::SetTrue)
+                .conflicts_with("text")
+                .help("Read cases from standard input, one JSON object a line, and answer each with a line"),
+        );
+    let eval = Command::new("intents")
+        .about("Score the intent engine, or an answer file, against cases")
+        .arg(file("cases").value_name("CASES").required(true).help("Cases, one JSON object a line"))
+        .arg(file("answers").long("answers").value_name("FILE").help("Answers to score instead of the engine's own"))
+        .arg(
+            Arg::new("fail-under")
+                .long("fail-under")
+                .value_name("RATE")
+                .default_value("0")
+                .value_parser(value_parser!(f64))
+                .help("End with 6 if the share of exact cases is less"),
+        );
+    let parent = |name: &'static str, about: &'static str, child: Command| {
+        Command::new(name).about(about).subcommand_required(true).arg_required_else_help(true).subcommand(child)
+    };
+    vec![
+        parent("intent", "Understand requests in words, without a gateway", parse),
+        parent("eval", "Score something on this machine, without a gateway", eval),
+    ]
+}
+
+/// What `claw intent …` asks for.
+pub(crate) fn intent(matches: &ArgMatches) -> Result<IntentCommand, CliError> {
+    let inner = matches.subcommand_matches("parse").ok_or(CliError::Usage("say what to do with intents"))?;
+    if inner.get_flag("jsonl") {
+        return Ok(IntentCommand::ParseLines);
+    }
+    Ok(IntentCommand::Parse { text: inner.get_one::<String>("text").cloned().unwrap_or_default() })
+}
+
+/// What `claw eval …` asks for.
+pub(crate) fn eval_of(matches: &ArgMatches) -> Result<IntentCommand, CliError> {
+    let inner = matches.subcommand_matches("intents").ok_or(CliError::Usage("say what to score"))?;
+    Ok(IntentCommand::Eval {
+        cases: inner.get_one::<PathBuf>("cases").cloned().unwrap_or_default(),
+        answers: inner.get_one::<PathBuf>("answers").cloned(),
+        fail_under: inner.get_one::<f64>("fail-under").copied().unwrap_or_default(),
+    })
+}
+
+pub(crate) fn run(command: &IntentCommand, screen: &Screen) -> Result<Exit, CliError> {
+    match command {
+        IntentCommand::Parse { text } => {
+            let answer = claw_intents::parse(text, &Context::default(), Catalog::builtin());
+            let answer = serde_json::to_string_pretty(&answer).map_err(|error| bad(&error.to_string()))?;
+            screen.print(&format!("{answer}\n"))?;
+            Ok(Exit::Ok)
+        }
+        IntentCommand::ParseLines => {
+            let mut text = String::new();
+            let read = std::io::stdin().lock().take(INPUT_BYTES_MAX).read_to_string(&mut text);
+            read.map_err(|error| bad(&error.to_string()))?;
+            for case in eval::cases(&text).map_err(|error| bad(&error.to_string()))? {
+                let line = Value::Object(eval::answer(&case, Catalog::builtin()));
+                screen.print(&format!("{line}\n"))?;
+            }
+            Ok(Exit::Ok)
+        }
+        IntentCommand::Eval { cases, answers, fail_under } => score(cases, answers.as_deref(), *fail_under, screen),
+    }
+}
+
+fn score(cases: &Path, answers: Option<&Path>, fail_under: f64, screen: &Screen) -> Result<Exit, CliError> {
+    let text = read(cases)?;
+    let lines = eval::lines(&text).map_err(|error| bad(&format!("{}: {error}", cases.display())))?;
+    let answers: BTreeMap<String, Map<String, Value>> = match answers {
+        Some(path) => {
+            let text = read(path)?;
+            let lines = eval::lines(&text).map_err(|error| bad(&format!("{}: {error}", path.display())))?;
+            lines.into_iter().collect()
+        }
+        None => {
+            let cases = eval::cases(&text).map_err(|error| bad(&format!("{}: {error}", cases.display())))?;
+            cases.iter().map(|case| (case.id.clone(), eval::answer(case, Catalog::builtin()))).collect()
+        }
+    };
+    let report = eval::score(&lines, &answers);
+    if screen.is_json() {
+        screen.print(&format!("{}\n", json!(report)))?;
+    } else {
+        screen.print(&report.table())?;
+    }
+    Ok(if report.all.rate() < fail_under { Exit::NotReached } else { Exit::Ok })
+}
+
+fn read(path: &Path) -> Result<String, CliError> {
+    std::fs::read_to_string(path).map_err(|error| bad(&format!("{}: {error}", path.display())))
+}
+
+fn bad(why: &str) -> CliError {
+    CliError::Setting { what: "the input", why: why.to_owned() }
+}
