@@ -3,6 +3,7 @@
 
 mod cap;
 mod context;
+mod diagnose;
 pub(crate) mod events;
 mod inside;
 pub(crate) mod logs;
@@ -149,6 +150,8 @@ async fn perform(ops: &OpsContext, caller: Caller, call: Call) -> Result<OpReply
         Call::WorkloadLogs(p) => return Ok(reply(&logs::read(ops, &p).await?)),
         // So does this: pieces have the size that was asked for.
         Call::WorkloadCopy(p) => return Ok(reply(&inside::copy(ops, &p).await?)),
+        // So does this: it holds ten verdicts of bounded length.
+        Call::Diagnose(p) => return Ok(reply(&diagnose::targets(ops, &p).await?)),
         Call::EventsList(p) => reply(&events::list(ops, &p).await?),
         Call::OperationGet(p) => reply(&reads.operation(p.operation_id).await?),
         Call::OperationList(p) => reads.operation_list(p)?,

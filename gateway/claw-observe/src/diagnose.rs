@@ -23,6 +23,7 @@ mod nvlink5;
 pub mod observe;
 pub mod policy;
 pub mod rules;
+pub mod series;
 mod traceback;
 
 #[cfg(test)]

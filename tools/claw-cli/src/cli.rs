@@ -25,6 +25,8 @@ use crate::{generate, json_input};
 const WATCH_S_DEFAULT: &str = "2";
 /// The operation that can be followed.
 const LOGS: &str = "workload_logs";
+/// The operation that this machine can do alone, too.
+const DIAGNOSE: &str = "diagnose";
 /// The operation whose answer can be saved.
 const COPY: &str = "workload_copy";
 /// Fewest characters of a plan's hash that confirm it.
@@ -182,7 +184,6 @@ fn commands(name: &str, matches: &ArgMatches) -> Result<Commands, ParseError> {
             allow_processes: matches.get_flag("allow-processes"),
         }),
         "bench" => bench(matches)?,
-        "diagnose" => Commands::Diagnose(diagnose::options(matches)),
         "intent" => Commands::Intents(intents::intent(matches)?),
         "eval" => Commands::Intents(intents::eval_of(matches)?),
         noun => operation(noun, matches)?,
@@ -240,6 +241,11 @@ fn operation(noun: &str, matches: &ArgMatches) -> Result<Commands, ParseError> {
     let confirm = confirmable(op).then(|| inner.get_one::<String>("confirm").cloned()).flatten();
     if confirm.as_ref().is_some_and(|hash| hash.len() < HASH_CHARS_MIN) {
         return Err(CliError::Usage("--confirm takes at least 8 characters of the plan's hash").into());
+    }
+    if op.name == DIAGNOSE
+        && let Some(options) = diagnose::options(inner)
+    {
+        return Ok(Commands::Diagnose(options));
     }
     let follow = op.name == LOGS && inner.get_flag("follow");
     let to = (op.name == COPY).then(|| inner.get_one::<PathBuf>("to").cloned()).flatten();
@@ -339,6 +345,7 @@ fn with_run_options(op: &OpDef, leaf: Command) -> Command {
         let leaf = match op.name {
             LOGS => leaf.arg(follow()),
             COPY => leaf.arg(save_to()),
+            DIAGNOSE => diagnose::extend(leaf),
             _ => leaf,
         };
         return leaf.arg(
@@ -401,7 +408,6 @@ fn locals() -> Vec<Command> {
         Command::new("tools").about("List all operations"),
         up(),
         bench_command(),
-        diagnose::command(),
         Command::new("doctor").about("Look for what is missing on this machine, and say how to mend it"),
         Command::new("mcp").about("Be an MCP server on standard input and output, with this key"),
         Command::new("completion")

@@ -1,14 +1,14 @@
-//! `claw diagnose` without a gateway: log files, cases as JSON lines, or a rule explained.
+//! What `claw diagnose` does without a gateway: log files, cases as JSON lines, a rule explained.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
-use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Command, ValueHint, value_parser};
+use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint, value_parser};
 use claw_observe::diagnose::code::Code;
 use claw_observe::diagnose::insight::{self, Target};
 use claw_observe::diagnose::observe::LINE_BYTES;
-use claw_observe::diagnose::policy::{self, Policy};
+use claw_observe::diagnose::policy::Policy;
 use claw_observe::diagnose::{cases, rules::Rules};
 use claw_observe::{Analyzer, Insight, Observer};
 use serde_json::json;
@@ -30,50 +30,45 @@ pub struct DiagnoseOptions {
     pub policy: String,
 }
 
-/// The arguments, as clap knows them.
-pub(crate) fn command() -> Command {
-    let policies: Vec<&str> = policy::all().iter().map(|policy| policy.name.as_str()).collect();
-    Command::new("diagnose")
-        .about("Tell what log files say about GPU faults, without a gateway")
-        .long_about(
-            "Reads logs of kernels and programs and tells the cause, with the rule and the lines it rests on, and what \
-             to do first. Nothing is sent anywhere and nothing is done.",
-        )
-        .arg(
-            Arg::new("logs")
-                .long("logs")
-                .value_name("FILE")
-                .num_args(1..)
-                .value_parser(value_parser!(PathBuf))
-                .value_hint(ValueHint::FilePath)
-                .help("Log files of one incident; - is standard input"),
-        )
-        .arg(
-            Arg::new("jsonl")
-                .long("jsonl")
-                .action(ArgAction::SetTrue)
-                .help("Cases on standard input, one JSON object a line with id and lines; one answer a line"),
-        )
-        .arg(Arg::new("explain").long("explain").value_name("RULE").help("Explain a rule or a code, such as xid_79"))
-        .group(ArgGroup::new("what").args(["logs", "jsonl", "explain"]).required(true))
-        .arg(
-            Arg::new("policy")
-                .long("policy")
-                .value_name("POLICY")
-                .default_value("claw")
-                .value_parser(policies)
-                .help("Whose policy chooses the action; the answer says where others differ"),
-        )
+/// Adds to the operation `diagnose` what this machine does alone.
+pub(crate) fn extend(leaf: Command) -> Command {
+    let alone =
+        |arg: Arg| arg.help_heading("Without a gateway").conflicts_with_all(["workload", "node", "text", "watch"]);
+    leaf.arg(alone(
+        Arg::new("logs")
+            .long("logs")
+            .value_name("FILE")
+            .num_args(1..)
+            .value_parser(value_parser!(PathBuf))
+            .value_hint(ValueHint::FilePath)
+            .help("Log files of one incident; - is standard input. Nothing is sent anywhere"),
+    ))
+    .arg(alone(
+        Arg::new("jsonl")
+            .long("jsonl")
+            .action(ArgAction::SetTrue)
+            .conflicts_with_all(["logs", "explain"])
+            .help("Cases on standard input, one JSON object a line with id and lines; one answer a line"),
+    ))
+    .arg(alone(
+        Arg::new("explain")
+            .long("explain")
+            .value_name("RULE")
+            .conflicts_with("logs")
+            .help("Explain a rule or a code, such as xid_79"),
+    ))
 }
 
-/// What a command line asks for.
-pub(crate) fn options(matches: &ArgMatches) -> DiagnoseOptions {
-    DiagnoseOptions {
+/// What is done here; none if the gateway is asked.
+pub(crate) fn options(matches: &ArgMatches) -> Option<DiagnoseOptions> {
+    let options = DiagnoseOptions {
         jsonl: matches.get_flag("jsonl"),
         logs: matches.get_many::<PathBuf>("logs").into_iter().flatten().cloned().collect(),
         explain: matches.get_one::<String>("explain").cloned(),
-        policy: matches.get_one::<String>("policy").cloned().unwrap_or_default(),
-    }
+        policy: matches.get_one::<String>("policy").cloned().unwrap_or_else(|| Policy::ours().name.clone()),
+    };
+    let here = options.jsonl || !options.logs.is_empty() || options.explain.is_some();
+    here.then_some(options)
 }
 
 /// Diagnoses and prints.
@@ -119,7 +114,7 @@ fn logs(files: &[PathBuf], policy: &'static Policy, screen: &Screen) -> Result<E
     let verdict = Analyzer::new(rules, policy).judge(&observer.finish());
     let insight = Insight::new(rules, &verdict, &Target::default());
     if screen.is_json() {
-        screen.json(&json!(insight))?;
+        screen.json(&json!(insight.diagnosis))?;
     } else {
         screen.print(&insight.text())?;
     }

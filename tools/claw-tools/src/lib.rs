@@ -11,6 +11,7 @@ pub mod access;
 pub mod approvals;
 pub mod cluster;
 pub mod def;
+pub mod diagnosis;
 pub mod events;
 pub mod inside;
 pub mod keys;

@@ -117,7 +117,7 @@ const fn stream(stream: Stream) -> LogStream {
     }
 }
 
-fn fault(ops: &OpsContext, error: &LogDeskError) -> OpError {
+pub(super) fn fault(ops: &OpsContext, error: &LogDeskError) -> OpError {
     match error {
         LogDeskError::Closed => Refusal::new(ErrorCode::ShuttingDown, "the gateway is stopping").into(),
         LogDeskError::Store(_) => OpError::Fault(ops.control.fault("the log store could not be read", error)),

@@ -161,6 +161,7 @@ fn operation(ops: &OpsContext, caller: &Caller, call: Call) -> Result<(Operation
         | Call::WorkloadList(_)
         | Call::WorkloadGet(_)
         | Call::WorkloadLogs(_)
+        | Call::Diagnose(_)
         | Call::WorkloadCopy(_)
         | Call::WorkloadWait(_)
         | Call::WorkloadExplain(_)

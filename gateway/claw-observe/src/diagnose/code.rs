@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+pub use claw_tools::diagnosis::{FaultAction as Action, FaultClass as Class};
 
 /// The name of a fault: a numbered code of NVIDIA, or one of ours.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -66,107 +66,5 @@ impl FromStr for Code {
             return Err(refused());
         }
         Ok(Self::Named(text.into()))
-    }
-}
-
-/// Where the fault lies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Class {
-    /// The program.
-    App,
-    /// The driver or a processor of the GPU.
-    Driver,
-    /// The GPU's memory.
-    Memory,
-    /// A link between GPUs.
-    Link,
-    /// PCI Express.
-    Bus,
-    /// Cooling.
-    Thermal,
-    /// Power.
-    Power,
-    /// A switch or the network.
-    Fabric,
-    /// The host beside its GPUs.
-    Host,
-    /// The container image.
-    Image,
-    /// Settings.
-    Config,
-    /// Nothing, or nothing known.
-    None,
-}
-
-impl Class {
-    /// Its word in answers.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::App => "app",
-            Self::Driver => "driver",
-            Self::Memory => "memory",
-            Self::Link => "link",
-            Self::Bus => "bus",
-            Self::Thermal => "thermal",
-            Self::Power => "power",
-            Self::Fabric => "fabric",
-            Self::Host => "host",
-            Self::Image => "image",
-            Self::Config => "config",
-            Self::None => "none",
-        }
-    }
-}
-
-/// What to do first, ordered by harm.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Action {
-    /// Nothing happened.
-    None,
-    /// Keep the record, do nothing.
-    Ignore,
-    /// Look at cables, modules and seating.
-    CheckLink,
-    /// Change the program.
-    FixApp,
-    /// Change a setting, an image or a version.
-    FixConfig,
-    /// Start the program again.
-    RestartApp,
-    /// Collect a report and ask the vendor.
-    ContactSupport,
-    /// Reset the GPU.
-    ResetGpu,
-    /// Take work off the GPU, then reset it.
-    DrainAndReset,
-    /// Restart the machine.
-    RebootNode,
-    /// Hands on the hardware.
-    Service,
-}
-
-impl Action {
-    /// Its word in answers.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Ignore => "ignore",
-            Self::CheckLink => "check_link",
-            Self::FixApp => "fix_app",
-            Self::FixConfig => "fix_config",
-            Self::RestartApp => "restart_app",
-            Self::ContactSupport => "contact_support",
-            Self::ResetGpu => "reset_gpu",
-            Self::DrainAndReset => "drain_and_reset",
-            Self::RebootNode => "reboot_node",
-            Self::Service => "service",
-        }
-    }
-
-    /// Does it touch hardware that other work may use?
-    pub fn is_hardware(self) -> bool {
-        matches!(self, Self::ResetGpu | Self::DrainAndReset | Self::RebootNode | Self::Service)
     }
 }

@@ -1,6 +1,7 @@
 //! A verdict for people and agents: cause, evidence, reach, and what to do, mildest first.
 
-use serde::Serialize;
+use claw_tools::diagnosis::{Diagnosis, FaultEvidence, FaultOtherPolicy, FaultRemedy};
+use claw_tools::refusal::SuggestedCall;
 use serde_json::{Value, json};
 
 use super::analyze::Verdict;
@@ -23,69 +24,11 @@ pub struct Target {
     pub workload: Option<String>,
 }
 
-/// One piece of evidence.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Evidence {
-    /// The code found.
-    pub code: String,
-    /// The rule that found it.
-    pub rule: String,
-    /// The file or stream.
-    pub source: String,
-    /// Its first line there, from 1.
-    pub line: u64,
-    /// How often it was found.
-    pub count: u64,
-    /// The line, cut. Text from outside: data, never an instruction.
-    pub excerpt: String,
-}
-
-/// Something that can be done.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Remedy {
-    /// 0 reads, 1 touches the program, 2 takes capacity away, 3 touches hardware.
-    pub harm: u8,
-    /// What it is for.
-    pub why: String,
-    /// The operation, ready to be called; none where hands are needed.
-    pub tool: Option<String>,
-    /// Its arguments.
-    pub args: Value,
-}
-
-/// A verdict with its reasons.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+/// A verdict with its reasons, and its words.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Insight {
-    /// The code of the cause, or `none`.
-    pub root: String,
-    /// Where the fault lies.
-    pub class: Class,
-    /// What to do first.
-    pub action: Action,
-    /// How sure, 0 to 1.
-    pub confidence: f64,
-    /// The cause in words.
-    pub cause: String,
-    /// Numbers and frames that the lines hold.
-    pub details: Vec<String>,
-    /// Why this and not another.
-    pub why: Vec<String>,
-    /// The lines it rests on.
-    pub evidence: Vec<Evidence>,
-    /// Units hit: PCI addresses, UUIDs, indices, ranks.
-    pub units: Vec<String>,
-    /// What else is hit or at risk.
-    pub blast_radius: &'static str,
-    /// Codes that only follow.
-    pub follows: Vec<String>,
-    /// What can be done, the mildest first.
-    pub remedies: Vec<Remedy>,
-    /// What would confirm the cause.
-    pub confirm: String,
-    /// The policy that chose the action.
-    pub policy: String,
-    /// What other policies would do, where it differs.
-    pub others: Vec<(String, Action)>,
+    /// What the operation `diagnose` answers.
+    pub diagnosis: Diagnosis,
 }
 
 impl Insight {
@@ -101,7 +44,7 @@ impl Insight {
                 follows.push(code);
             }
         }
-        Self {
+        let diagnosis = Diagnosis {
             root: verdict.root.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string),
             class: verdict.class,
             action: verdict.action,
@@ -114,25 +57,31 @@ impl Insight {
             why: verdict.why.clone(),
             evidence: evidence(verdict),
             units: verdict.units.iter().map(ToString::to_string).collect(),
-            blast_radius: blast_radius(verdict.class, verdict.action),
+            blast_radius: blast_radius(verdict.class, verdict.action).to_owned(),
             follows,
             remedies: remedies(verdict, target),
             confirm: if root.is_some() { confirm } else { String::new() },
             policy: verdict.policy.clone(),
-            others: verdict.others.clone(),
-        }
+            others: verdict
+                .others
+                .iter()
+                .map(|(policy, action)| FaultOtherPolicy { policy: policy.clone(), action: *action })
+                .collect(),
+        };
+        Self { diagnosis }
     }
 
     /// The insight in words, at most [`TEXT_CHARS`] characters.
     pub fn text(&self) -> String {
+        let told = &self.diagnosis;
         let mut text = format!(
             "{}: {}\nclass {} · do first: {} · confidence {:.2} · policy {}\n",
-            self.root,
-            self.cause,
-            self.class.as_str(),
-            self.action.as_str(),
-            self.confidence,
-            self.policy,
+            told.root,
+            told.cause,
+            told.class.as_str(),
+            told.action.as_str(),
+            told.confidence,
+            told.policy,
         );
         let mut add = |head: &str, body: &str| {
             let room = TEXT_CHARS.saturating_sub(text.chars().count() + head.len() + 3);
@@ -143,24 +92,25 @@ impl Insight {
                 }
             }
         };
-        for detail in &self.details {
+        for detail in &told.details {
             add("detail", detail);
         }
-        add("units", &self.units.join(", "));
-        for piece in &self.evidence {
+        add("units", &told.units.join(", "));
+        for piece in &told.evidence {
             let excerpt: String = piece.excerpt.chars().take(140).collect();
             let times = if piece.count > 1 { format!(", {} times", piece.count) } else { String::new() };
             add("evidence", &format!("{}:{} [{}{times}] {excerpt}", piece.source, piece.line, piece.rule));
         }
-        add("reach", self.blast_radius);
-        add("follows from it", &self.follows.join(", "));
-        add("why", &self.why.join("; "));
-        for remedy in &self.remedies {
-            let call = remedy.tool.as_ref().map(|tool| format!("{tool} {} ", remedy.args)).unwrap_or_default();
+        add("reach", &told.blast_radius);
+        add("follows from it", &told.follows.join(", "));
+        add("why", &told.why.join("; "));
+        for remedy in &told.remedies {
+            let call = remedy.call.as_ref().map(|call| format!("{} {} ", call.tool, call.args)).unwrap_or_default();
             add("remedy", &format!("{call}({})", remedy.why));
         }
-        add("would confirm", &self.confirm);
-        let others: Vec<String> = self.others.iter().map(|(name, does)| format!("{name}: {}", does.as_str())).collect();
+        add("would confirm", &told.confirm);
+        let others: Vec<String> =
+            told.others.iter().map(|other| format!("{}: {}", other.policy, other.action)).collect();
         add("other policies", &others.join(", "));
         text
     }
@@ -200,11 +150,11 @@ fn details(root: &Finding) -> Vec<String> {
 }
 
 /// The root's lines first, then one of each other code.
-fn evidence(verdict: &Verdict) -> Vec<Evidence> {
+fn evidence(verdict: &Verdict) -> Vec<FaultEvidence> {
     let is_root = |finding: &&Finding| Some(&finding.code) == verdict.root.as_ref();
     let first = verdict.findings.iter().filter(is_root);
     let rest = verdict.findings.iter().filter(|finding| !is_root(finding));
-    let shown = |finding: &Finding| Evidence {
+    let shown = |finding: &Finding| FaultEvidence {
         code: finding.code.to_string(),
         rule: finding.rules.first().map(ToString::to_string).unwrap_or_default(),
         source: finding.first.source.to_string(),
@@ -241,18 +191,17 @@ fn confirm(class: Class) -> &'static str {
 }
 
 /// What can be done, the mildest first; operations only where all arguments are known.
-fn remedies(verdict: &Verdict, target: &Target) -> Vec<Remedy> {
+fn remedies(verdict: &Verdict, target: &Target) -> Vec<FaultRemedy> {
     if verdict.root.is_none() {
         return Vec::new();
     }
     let mut remedies = Vec::new();
-    let call = |harm, tool: &str, args: Value, why: &str| Remedy {
+    let call = |harm, tool: &str, args: Value, why: &str| FaultRemedy {
         harm,
         why: why.to_owned(),
-        tool: Some(tool.to_owned()),
-        args,
+        call: Some(SuggestedCall::new(tool, args)),
     };
-    let hands = |harm, why: &str| Remedy { harm, why: why.to_owned(), tool: None, args: Value::Null };
+    let hands = |harm, why: &str| FaultRemedy { harm, why: why.to_owned(), call: None };
     let reason = verdict.root.as_ref().map(ToString::to_string).unwrap_or_default();
     if let Some(workload) = &target.workload {
         remedies.push(call(0, "workload_get", json!({ "workload": workload }), "its state, attempts and last words"));

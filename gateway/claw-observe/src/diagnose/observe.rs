@@ -98,6 +98,21 @@ pub struct Finding {
     pub over: bool,
 }
 
+/// What a driver reported of one GPU.
+#[derive(Clone, Debug)]
+pub struct Reported<'a> {
+    /// The code.
+    pub code: Code,
+    /// Which GPU.
+    pub uuid: &'a str,
+    /// When, in seconds since 1970.
+    pub at_s: f64,
+    /// How it is known, such as `event.xid`.
+    pub rule: &'a str,
+    /// Detail for people.
+    pub words: &'a str,
+}
+
 /// What an observer saw.
 #[derive(Clone, Debug, Default)]
 pub struct Observation {
@@ -173,6 +188,7 @@ impl Observer {
             }
         } else {
             self.table.cell.clear();
+            self.table.boxed = line.starts_with("+-") || line.starts_with("+=");
         }
         self.scan(line);
     }
@@ -328,6 +344,24 @@ impl Observer {
         });
     }
 
+    /// Takes in what a driver reported by other ways than a log line.
+    pub fn event(&mut self, event: &Reported<'_>) {
+        self.lines += 1;
+        let envelope = Envelope {
+            message: Cow::Borrowed(event.words),
+            time_s: Some(event.at_s),
+            tag: None,
+            writer: String::new(),
+        };
+        let found = Match {
+            code: event.code.clone(),
+            unit: Some(Unit::Uuid(event.uuid.to_owned())),
+            rule: event.rule.into(),
+            ..Match::default()
+        };
+        self.keep(&envelope, event.words, found);
+    }
+
     /// What was seen so far.
     pub fn finish(mut self) -> Observation {
         for (writer, frame) in self.tracebacks.unfinished() {
@@ -350,6 +384,8 @@ impl Observer {
 #[derive(Debug, Default)]
 struct Table {
     cell: String,
+    /// Its frame is drawn, as tools do and documents do not.
+    boxed: bool,
 }
 
 impl Table {
@@ -366,7 +402,7 @@ impl Table {
         }
         let text = last.strip_prefix(' ').unwrap_or(last);
         self.cell.push_str(cut(text.trim_end(), CELL_BYTES));
-        goes_on
+        goes_on || self.boxed
     }
 }
 

@@ -5,8 +5,10 @@ use super::rules::{Rules, lint};
 mod corpus;
 mod decoys;
 mod draw;
+mod inject;
 mod limits;
 mod mutations;
+mod series;
 mod tables;
 
 #[test]

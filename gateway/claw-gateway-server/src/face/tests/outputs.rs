@@ -59,6 +59,14 @@ async fn outputs_of_all_operations_are_what_their_schema_says() {
         json!({ "add": [{ "spec": spec, "run_s": 60 }], "add_nodes": [{ "like": "gpu-01", "count": 1 }] }),
     )
     .await;
+    for args in [name.clone(), json!({ "node": "gpu-01" }), json!({})] {
+        assert_eq!(c.call("diagnose", args).await["untrusted"], json!(true));
+    }
+    let text =
+        "NVRM: Xid (PCI:0000:3b:00): 79, pid=1, GPU has fallen off the bus.\nNVRM: Xid (PCI:0000:3b:00): 45, pid=1";
+    let told = c.call("diagnose", json!({ "text": text, "policy": "gpud" })).await;
+    let first = &told["targets"][0]["diagnosis"];
+    assert_eq!((&first["root"], &first["action"]), (&json!("xid_79"), &json!("reboot_node")), "{told}");
     c.call("workload_wait", json!({ "workload": "w", "states": ["placed"], "wait_s": 0 })).await;
     for tool in
         ["cluster_status", "node_list", "gpu_list", "workload_list", "queue_list", "events_list", "operation_list"]

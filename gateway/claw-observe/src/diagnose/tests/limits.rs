@@ -104,8 +104,8 @@ proptest! {
     #[test]
     fn an_unknown_xid_is_for_support_under_our_policy(code in 174_u32..100_000) {
         let insight = judge(&format!("NVRM: Xid (PCI:0000:3b:00): {code}, pid=1, name=x, something new"));
-        prop_assert_eq!(insight.root, format!("xid_{code}"));
-        prop_assert_eq!(insight.action.as_str(), "contact_support");
+        prop_assert_eq!(insight.diagnosis.root, format!("xid_{code}"));
+        prop_assert_eq!(insight.diagnosis.action.as_str(), "contact_support");
     }
 
     #[test]
