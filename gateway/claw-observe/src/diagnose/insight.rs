@@ -11,7 +11,7 @@ use super::observe::Finding;
 use super::rules::Rules;
 
 /// Characters of [`Insight::text`] at most; 400 tokens of the usual tokenizers.
-pub const TEXT_CHARS: usize = 1_300;
+pub const TEXT_CHARS: usize = 1_100;
 /// Pieces of evidence that an insight shows.
 const EVIDENCE: usize = 4;
 
@@ -96,14 +96,17 @@ impl Insight {
             add("detail", detail);
         }
         add("units", &told.units.join(", "));
-        for piece in &told.evidence {
-            let excerpt: String = piece.excerpt.chars().take(140).collect();
+        for piece in told.evidence.iter().take(3) {
+            // One token at most for each character of what comes from outside.
+            let ascii = |c: char| if c.is_ascii() { c } else { '?' };
+            let excerpt: String = piece.excerpt.chars().map(ascii).take(90).collect();
             let times = if piece.count > 1 { format!(", {} times", piece.count) } else { String::new() };
             add("evidence", &format!("{}:{} [{}{times}] {excerpt}", piece.source, piece.line, piece.rule));
         }
         add("reach", &told.blast_radius);
         add("follows from it", &told.follows.join(", "));
-        add("why", &told.why.join("; "));
+        let why: Vec<&str> = told.why.iter().map(String::as_str).filter(|why| !told.cause.contains(why)).collect();
+        add("why", &why.join("; "));
         for remedy in &told.remedies {
             let call = remedy.call.as_ref().map(|call| format!("{} {} ", call.tool, call.args)).unwrap_or_default();
             add("remedy", &format!("{call}({})", remedy.why));

@@ -10,6 +10,7 @@ mod limits;
 mod mutations;
 mod series;
 mod tables;
+mod verdicts;
 
 #[test]
 fn rules_are_sound_and_find_their_examples() {

@@ -90,19 +90,22 @@ pub(super) fn downtrained(series: &Series, t: &Thresholds) -> Option<Finding> {
 }
 
 /// Times at which a counter rose, and by how much in all; a counter that was reset begins anew.
-fn rises(samples: &[Sample], counter: impl Fn(&Sample) -> Option<u64>) -> (Vec<f64>, u64) {
+fn rises(samples: &[Sample], counter: Counter) -> (Vec<f64>, u64) {
     let known: Vec<(f64, u64)> = samples.iter().filter_map(|s| counter(s).map(|n| (s.at_s, n))).collect();
     let steps = known.iter().zip(known.iter().skip(1)).filter(|(a, b)| b.1 > a.1);
     let all: Vec<(f64, u64)> = steps.map(|(a, b)| (b.0, b.1 - a.1)).collect();
     (all.iter().map(|(at, _)| *at).collect(), all.iter().map(|(_, n)| n).sum())
 }
 
+/// What a counter of a sample stands at.
+type Counter = fn(&Sample) -> Option<u64>;
+
 pub(super) fn flaps(series: &Series, peers: &[&Series], t: &Thresholds) -> Vec<Finding> {
-    let nvlink = |sample: &Sample| sample.nvlink_errors;
-    let port = |sample: &Sample| sample.port_downs;
+    let counters: [(Sign, Counter, &str); 2] = [
+        (Sign::NvlinkFlap, |sample| sample.nvlink_errors, "NVLink errors"),
+        (Sign::PortFlap, |sample| sample.port_downs, "port downs"),
+    ];
     let mut found = Vec::new();
-    let counters: [(Sign, &dyn Fn(&Sample) -> Option<u64>, &str); 2] =
-        [(Sign::NvlinkFlap, &nvlink, "NVLink errors"), (Sign::PortFlap, &port, "port downs")];
     for (sign, counter, name) in counters {
         let (times, total) = rises(&series.samples, counter);
         let window = times.windows(t.link.intervals).find(|w| match (w.first(), w.last()) {

@@ -159,7 +159,7 @@ pub(super) fn inject(draw: &mut Draw, sign: Sign, group: &mut [Series], victim: 
             Sign::PowerCap if within => sample.reasons = bits::POWER_CAP,
             Sign::PcieDowntrained => {
                 sample.pcie_generation = sample.pcie_generation.map(|generation| generation.min(3));
-                sample.pcie_width = if victim % 2 == 0 { Some(8) } else { sample.pcie_width };
+                sample.pcie_width = if victim.is_multiple_of(2) { Some(8) } else { sample.pcie_width };
             }
             Sign::NvlinkFlap if within => {
                 extra += if draw.below(3) == 0 { 20 + draw.below(200) as u64 } else { 0 };

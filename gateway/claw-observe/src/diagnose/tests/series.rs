@@ -42,7 +42,7 @@ fn told(windows: &[&[(f64, f64, f64)]], sign: Option<Sign>, seed: u64) -> Option
             healthy(&mut draw, gpu, window)
         })
         .collect();
-    if is_of_a_job(sign) || (sign.is_none() && seed % 2 == 0) {
+    if is_of_a_job(sign) || (sign.is_none() && seed.is_multiple_of(2)) {
         train(&mut draw, &mut group);
     }
     let victim = draw.below(GROUP);
