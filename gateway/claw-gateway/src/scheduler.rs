@@ -5,6 +5,7 @@
 //! out. The phases are numbered.
 
 pub mod certificate;
+pub mod fairness;
 mod fit;
 mod gang;
 pub mod jobs;

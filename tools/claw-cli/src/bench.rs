@@ -1,5 +1,6 @@
 //! `claw bench sched`: replays a trace of a GPU cluster with one policy of placement.
 
+pub(crate) mod backfill;
 pub(crate) mod jct;
 
 use std::path::{Path, PathBuf};

@@ -12,6 +12,7 @@ use claw_tools::def::OpDef;
 use claw_tools::registry::OPERATIONS;
 use serde_json::{Map, Value};
 
+use crate::bench::backfill::BackfillOptions;
 use crate::bench::jct::JctOptions;
 use crate::bench::{FleetOptions, SchedOptions};
 use crate::credentials::{Connection, GATEWAY_DEFAULT, Secret, default_data_dir};
@@ -94,6 +95,8 @@ pub enum Commands {
     BenchJct(JctOptions),
     /// Ask the intent engine of this machine.
     Intents(IntentCommand),
+    /// Measure promised starts and backfill.
+    BenchBackfill(BackfillOptions),
 }
 
 /// How `claw up` starts things.
@@ -200,6 +203,16 @@ fn bench(matches: &ArgMatches) -> Result<Commands, ParseError> {
         return Ok(Commands::BenchJct(JctOptions {
             policy: policy.unwrap_or(QueuePolicy::Ours),
             trace: inner.get_one::<PathBuf>("trace").cloned().unwrap_or_default(),
+            fleet: fleet(inner)?,
+        }));
+    }
+    if let Some(inner) = matches.subcommand_matches("backfill") {
+        let number = |id: &str| inner.get_one::<u64>(id).copied().unwrap_or_default();
+        return Ok(Commands::BenchBackfill(BackfillOptions {
+            jobs: usize::try_from(number("jobs")).unwrap_or(usize::MAX),
+            load_percent: number("load"),
+            seed: number("seed"),
+            faults: number("faults"),
             fleet: fleet(inner)?,
         }));
     }
@@ -477,6 +490,26 @@ fn bench_command() -> Command {
         .subcommand(sched)
         .subcommand(scan)
         .subcommand(jct)
+        .subcommand(backfill_command())
+}
+
+fn backfill_command() -> Command {
+    let number = |name: &'static str, default: &'static str, range: std::ops::RangeInclusive<u64>| {
+        let parser = value_parser!(u64).range(range);
+        Arg::new(name).long(name).value_name("N").default_value(default).value_parser(parser)
+    };
+    Command::new("backfill")
+        .about("Measure promised starts and backfill on a seeded trace, each decision checked")
+        .long_about(
+            "Replays a seeded trace of gang jobs with time limits: the first eight of the queue have promised starts \
+             (reserve), the first alone (easy), nobody and no backfill (fifo). A checker with books of its own judges \
+             every decision; faults of twenty kinds are planted into histories, which it has to reject.",
+        )
+        .arg(number("jobs", "10000", 1..=1_000_000).help("Jobs of the trace"))
+        .arg(number("load", "100", 1..=1_000).help("What they offer of the fleet on average, percent"))
+        .arg(number("seed", "1", 0..=u64::MAX / 2_000).help("Seed of the trace and of the faults"))
+        .arg(number("faults", "10", 0..=10_000).help("Faults that are planted, of each kind"))
+        .args(fleet_args("1024"))
 }
 
 fn fleet_args(gpus: &'static str) -> [Arg; 3] {

@@ -112,6 +112,7 @@ const LOCAL: &str = "
 | `claw bench jct` | replays a trace of gang jobs with a policy of the queue |
 | `claw intent parse TEXT` | says what a request in words means, with nothing to look up; `--jsonl` answers cases from standard input |
 | `claw eval intents CASES` | scores the intent engine, or an answer file, against cases |
+| `claw bench backfill` | measures promised starts and backfill on a seeded trace and checks each decision |
 | `claw doctor` | looks for what is missing on this machine and says how to mend it |
 | `claw mcp` | is an MCP server on standard input and output that hands everything on to the gateway with this key |
 | `claw call TOOL JSON` | calls any operation by its name |

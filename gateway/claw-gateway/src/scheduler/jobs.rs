@@ -10,6 +10,7 @@
 //! times or limits.
 
 mod backfill;
+pub mod eta;
 mod job;
 mod learned;
 mod life_table;
@@ -25,7 +26,7 @@ mod timeline;
 use claw_proto::closed_enum;
 
 use crate::scheduler::certificate::Claim;
-use backfill::Rules;
+pub use backfill::{Present, Rules};
 pub use job::{Fleet, Job, Outcome, Summary};
 use learned::Learned;
 pub use nodes::{GPUS_PER_NODE_MAX, Gang, Nodes};

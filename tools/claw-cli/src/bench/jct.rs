@@ -134,7 +134,7 @@ fn text(path: &Path) -> Result<String, CliError> {
 /// Seconds as a whole number or with a fraction, which is cut.
 fn seconds(path: &Path, line: usize, text: &str) -> Result<u64, CliError> {
     let whole = text.split_once('.').map_or(text, |(whole, _)| whole);
-    let seconds = whole.parse::<u64>().ok().filter(|seconds| *seconds <= u64::from(u32::MAX));
+    let seconds = whole.parse::<u64>().ok().filter(|seconds| u32::try_from(*seconds).is_ok());
     seconds.ok_or_else(|| wrong(path, line, &format!("{text:?}"), "seconds from 0 to 4294967295"))
 }
 

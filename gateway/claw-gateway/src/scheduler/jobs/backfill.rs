@@ -17,11 +17,31 @@ use crate::scheduler::certificate::{Claim, Part, Share, Stop};
 
 /// Rules of a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Rules {
+pub struct Rules {
     /// So many jobs at the head of the queue have a promised start.
-    pub(super) promises: usize,
+    pub promises: usize,
     /// Jobs behind them may start before them.
-    pub(super) backfill: bool,
+    pub backfill: bool,
+}
+
+impl Rules {
+    /// Everybody who waits has a promised start.
+    pub const CONSERVATIVE: Self = Self { promises: usize::MAX, backfill: true };
+}
+
+/// What runs, waits and is promised at some time. Jobs are by their numbers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Present {
+    /// Now, seconds.
+    pub now_s: u64,
+    /// Jobs that have been submitted, the first of the trace.
+    pub n_submitted: usize,
+    /// What runs, since when, where.
+    pub running: Vec<(u32, u64, Gang)>,
+    /// Who waits with a promise: the promised start and where.
+    pub promised: Vec<(u32, u64, Vec<Share>)>,
+    /// Who waits without one.
+    pub waiting: Vec<u32>,
 }
 
 /// A promised start.
@@ -33,6 +53,8 @@ struct Promise {
 
 struct Replay<'a> {
     jobs: &'a [Job],
+    /// The next that is submitted.
+    next: usize,
     rules: Rules,
     nodes: Nodes,
     /// What is taken of each node, by running jobs and promises.
@@ -57,33 +79,74 @@ pub(super) fn replay<'a>(
     rules: Rules,
     observer: Option<&'a mut dyn FnMut(Claim)>,
 ) -> Outcome {
-    let lines = fleet.nodes.counts().iter().map(|free| Timeline::new(*free)).collect();
-    let quotas = fleet.quotas.iter().map(|quota| quota.map(Timeline::new)).collect();
-    Replay {
-        jobs,
-        rules,
-        nodes: fleet.nodes.clone(),
-        lines,
-        quotas,
-        promised: BTreeMap::new(),
-        waiting: BTreeSet::new(),
-        by_size: BTreeMap::new(),
-        gangs: BTreeMap::new(),
-        due: BinaryHeap::new(),
-        now_s: 0,
-        outcome: Outcome::of(jobs.len()),
-        observer,
-    }
-    .run()
+    let mut replay = Replay::new(jobs, fleet, rules, observer);
+    replay.run(u64::MAX);
+    replay.outcome
 }
 
-impl Replay<'_> {
-    fn run(mut self) -> Outcome {
-        let mut arrivals = (0_u32..).zip(self.jobs).peekable();
+/// Replays jobs up to a time, that second included.
+pub(super) fn present(jobs: &[Job], fleet: &Fleet, rules: Rules, at_s: u64) -> Present {
+    let mut replay = Replay::new(jobs, fleet, rules, None);
+    replay.run(at_s);
+    let since = |job: u32| replay.outcome.start_s[job as usize];
+    Present {
+        now_s: at_s,
+        n_submitted: replay.next,
+        running: replay.gangs.iter().map(|(job, gang)| (*job, since(*job), gang.clone())).collect(),
+        promised: replay.promised.iter().map(|(job, made)| (*job, made.start_s, made.shares.clone())).collect(),
+        waiting: replay.waiting.into_iter().collect(),
+    }
+}
+
+/// Goes on from a time with the jobs submitted by then, and no others.
+pub(super) fn go_on(jobs: &[Job], fleet: &Fleet, rules: Rules, present: &Present) -> Outcome {
+    let mut replay = Replay::new(&jobs[..present.n_submitted], fleet, rules, None);
+    replay.next = present.n_submitted;
+    for (job, since_s, gang) in &present.running {
+        replay.now_s = *since_s;
+        let taken = replay.nodes.take_these(gang);
+        let shares: Vec<Share> =
+            gang.iter().map(|part| Share { node: part.node, gpus: part.gpus.count_ones() }).collect();
+        replay.occupy(*job, &shares, *since_s);
+        replay.run_on(*job, taken);
+    }
+    replay.now_s = present.now_s;
+    for (job, start_s, shares) in &present.promised {
+        replay.promise(*job, *start_s, shares.clone());
+    }
+    for job in &present.waiting {
+        replay.join_queue(*job);
+    }
+    replay.run(u64::MAX);
+    replay.outcome
+}
+
+impl<'a> Replay<'a> {
+    fn new(jobs: &'a [Job], fleet: &Fleet, rules: Rules, observer: Option<&'a mut dyn FnMut(Claim)>) -> Self {
+        Self {
+            jobs,
+            next: 0,
+            rules,
+            nodes: fleet.nodes.clone(),
+            lines: fleet.nodes.counts().iter().map(|free| Timeline::new(*free)).collect(),
+            quotas: fleet.quotas.iter().map(|quota| quota.map(Timeline::new)).collect(),
+            promised: BTreeMap::new(),
+            waiting: BTreeSet::new(),
+            by_size: BTreeMap::new(),
+            gangs: BTreeMap::new(),
+            due: BinaryHeap::new(),
+            now_s: 0,
+            outcome: Outcome::of(jobs.len()),
+            observer,
+        }
+    }
+
+    /// Goes on to the end, or through the last event up to a time.
+    fn run(&mut self, until_s: u64) {
         loop {
-            let comes = arrivals.peek().map(|(_, job)| job.submit_s);
+            let comes = self.jobs.get(self.next).map(|job| job.submit_s);
             let falls_due = self.due.peek().map(|Reverse((at, _))| *at);
-            let Some(next) = comes.into_iter().chain(falls_due).min() else { return self.outcome };
+            let Some(next) = comes.into_iter().chain(falls_due).min().filter(|next| *next <= until_s) else { return };
             self.now_s = next;
             let mut early = false;
             while let Some(Reverse((_, ended))) = self.due.pop_if_due(next) {
@@ -91,9 +154,9 @@ impl Replay<'_> {
                     early |= self.end(job);
                 }
             }
-            while let Some((job, of)) = arrivals.next_if(|(_, job)| job.submit_s == next) {
-                self.waiting.insert(job);
-                self.by_size.entry(of.gpus).or_default().insert(job, of.limit_s);
+            while self.jobs.get(self.next).is_some_and(|job| job.submit_s == next) {
+                self.join_queue(u32::try_from(self.next).expect("jobs are counted with 32 bits"));
+                self.next += 1;
             }
             self.keep_promises(early);
             self.serve_in_order();
@@ -101,6 +164,12 @@ impl Replay<'_> {
                 self.backfill();
             }
         }
+    }
+
+    fn join_queue(&mut self, job: u32) {
+        let of = &self.jobs[job as usize];
+        self.waiting.insert(job);
+        self.by_size.entry(of.gpus).or_default().insert(job, of.limit_s);
     }
 
     fn claim(&mut self, claim: impl FnOnce() -> Claim) {
@@ -297,11 +366,18 @@ impl Replay<'_> {
         let (of, at_s) = (self.jobs[job as usize], self.now_s);
         self.occupy(job, shares, at_s);
         let gang: Vec<Part> = shares.iter().map(|share| self.nodes.take_on(share.node as usize, share.gpus)).collect();
+        let claimed = gang.clone();
+        self.run_on(job, gang);
+        self.claim(|| Claim::Start { at_s, job, gang: claimed, until_s: at_s.saturating_add(of.limit_s) });
+    }
+
+    /// A job has these GPUs from now on.
+    fn run_on(&mut self, job: u32, gang: Gang) {
+        let (of, at_s) = (&self.jobs[job as usize], self.now_s);
         self.outcome.start_s[job as usize] = at_s;
         self.outcome.stretch_s[job as usize] = at_s - of.submit_s;
         self.due.push(Reverse((at_s + of.run_s, Some(job))));
-        self.gangs.insert(job, gang.clone());
-        self.claim(|| Claim::Start { at_s, job, gang, until_s: at_s.saturating_add(of.limit_s) });
+        self.gangs.insert(job, gang);
     }
 }
 

@@ -121,6 +121,21 @@ impl Nodes {
         part
     }
 
+    /// Takes exactly these GPUs, as far as they are free.
+    pub(super) fn take_these(&mut self, gang: &[Part]) -> Gang {
+        let mut taken = Gang::new();
+        for part in gang {
+            let node = part.node as usize;
+            let gpus = part.gpus & self.free[node];
+            self.n_whole -= u32::from(self.n_free[node] == self.per_node && gpus != 0);
+            self.free[node] &= !gpus;
+            self.n_free[node] -= gpus.count_ones();
+            self.total_free -= gpus.count_ones();
+            taken.push(Part { node: part.node, gpus });
+        }
+        taken
+    }
+
     /// Gives a gang's GPUs back.
     pub fn give(&mut self, gang: &[Part]) {
         for part in gang {
