@@ -26,7 +26,10 @@ const ROUNDS: usize = 5;
 /// # Errors
 /// If the gateway does not start, or loses a node.
 pub async fn figure(dir: &Path, sizes: &[usize]) -> Result<Vec<String>> {
-    let mut lines = vec!["(c) the gateway's memory for an idle mTLS node connection; processor time for a metrics frame of 8 GPUs".to_owned()];
+    let mut lines = vec![
+        "(c) the gateway's memory for an idle mTLS node connection; processor time for a metrics frame of 8 GPUs"
+            .to_owned(),
+    ];
     for n in sizes {
         lines.push(of_size(dir, *n).await?);
     }

@@ -64,11 +64,7 @@ pub async fn run<C: Client>(clients: Vec<C>, time: Duration) -> Result<Sample> {
         all.extend(took.context("a client panicked")??);
     }
     let seconds = begun.elapsed().as_secs_f64();
-    Ok(Sample {
-        per_second: all.len() as f64 / seconds,
-        p50_ms: quantile(&all, 0.5),
-        p99_ms: quantile(&all, 0.99),
-    })
+    Ok(Sample { per_second: all.len() as f64 / seconds, p50_ms: quantile(&all, 0.5), p99_ms: quantile(&all, 0.99) })
 }
 
 /// The order of samples of `sides` in `rounds` rounds: there and back in each.

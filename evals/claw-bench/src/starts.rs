@@ -75,7 +75,8 @@ pub async fn crash_to_status(dir: &Path, n_nodes: usize) -> Result<Vec<String>> 
         let mut client = McpClient::connect(&gateway.mcp_url, Some(&key)).await?;
         let status = client.call("cluster_status", json!({})).await?;
         took_ms.push(begun.elapsed().as_secs_f64() * 1e3);
-        let known = status.pointer("/nodes/total").or_else(|| status.pointer("/n_nodes")).and_then(serde_json::Value::as_u64);
+        let known =
+            status.pointer("/nodes/total").or_else(|| status.pointer("/n_nodes")).and_then(serde_json::Value::as_u64);
         ensure!(known.context("no number of nodes in the status")? == n_nodes as u64, "{status}");
     }
     Ok(vec![

@@ -48,8 +48,7 @@ mod tests {
 
     #[test]
     fn missing_words_and_calls_are_found() {
-        let dev =
-            "case $1 in\n  demo) x;;\n  test|lint) x;;\n  bench) ;;\n  fuzz) ;;\n  soak) ;;\n  claw) ;;\n  help|*) ;;\nesac\n";
+        let dev = "case $1 in\n  demo) x;;\n  test|lint) x;;\n  bench) ;;\n  fuzz) ;;\n  soak) ;;\n  claw) ;;\n  help|*) ;;\nesac\n";
         let ci = "./dev lint\n./dev test\n./dev demo\n";
         let found = |dev: &str, ci: &str| {
             let repo = Repo::sample(&[("dev", dev), (".ci/run", ci)]);

@@ -101,7 +101,7 @@ fn mended(mut spec: WorkloadSpec) -> WorkloadSpec {
         }
         gpu.vendor = None;
         // The largest number of nodes up to the drawn one that shares the GPUs evenly.
-        let even = |nodes: u32, count: u32| (1..=nodes.min(count)).rev().find(|n| count % n == 0);
+        let even = |nodes: u32, count: u32| (1..=nodes.min(count)).rev().find(|n| count.is_multiple_of(*n));
         spec.nodes = spec.nodes.map(|nodes| gpu.count.map_or(nodes, |count| even(nodes, count).unwrap_or(nodes)));
     }
     if let Some(rule) = &mut spec.autoscale {

@@ -19,9 +19,7 @@ use crate::client::{CallReply, GatewayClient};
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::output::Screen;
-use crate::{
-    approve, bench, bench_scan, bridge, diagnose, doctor, follow, generate, intents, render, save, up,
-};
+use crate::{approve, bench, bench_scan, bridge, diagnose, doctor, follow, generate, intents, render, save, up};
 
 /// A call that takes no longer shows no sign of waiting.
 const QUICK: Duration = Duration::from_millis(300);

@@ -61,11 +61,8 @@ async fn main() -> Result<()> {
     let port: u16 = std::env::args().nth(1).context("claw-rmcp-echo PORT")?.parse()?;
     let echo = Arc::new(Echo::new());
     let settings = StreamableHttpServerConfig::default().with_legacy_session_mode(false).with_json_response(true);
-    let service = StreamableHttpService::new(
-        move || Ok(Arc::clone(&echo)),
-        Arc::new(LocalSessionManager::default()),
-        settings,
-    );
+    let service =
+        StreamableHttpService::new(move || Ok(Arc::clone(&echo)), Arc::new(LocalSessionManager::default()), settings);
     let router = axum::Router::new().route_service("/mcp", service);
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await?;
     axum::serve(listener, router).await?;

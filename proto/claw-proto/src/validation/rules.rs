@@ -238,7 +238,7 @@ fn scale(v: &mut Validator, spec: &WorkloadSpec) {
             .with_allowed(format!("1 to {count}"));
     } else if let Some(nodes @ 1..=limits::NODES_PER_REPLICA_MAX) = spec.nodes
         && let Some(count @ 1..) = spec.gpu.as_ref().and_then(|gpu| gpu.count)
-        && count % nodes != 0
+        && !count.is_multiple_of(nodes)
     {
         v.fault("nodes", FaultCode::Conflict, format!("the {count} GPUs of one replica are not a multiple of it"))
             .with_got(nodes)
@@ -254,7 +254,7 @@ fn scale(v: &mut Validator, spec: &WorkloadSpec) {
 
 /// The numbers of nodes that share so many GPUs evenly.
 fn divisors(count: u32) -> String {
-    let even = (1..=count.min(limits::NODES_PER_REPLICA_MAX)).filter(|n| count % n == 0);
+    let even = (1..=count.min(limits::NODES_PER_REPLICA_MAX)).filter(|n| count.is_multiple_of(*n));
     even.map(|n| n.to_string()).collect::<Vec<_>>().join(", ")
 }
 
