@@ -502,7 +502,7 @@ fn backfill_command() -> Command {
         .about("Measure promised starts and backfill on a seeded trace, each decision checked")
         .long_about(
             "Replays a seeded trace of gang jobs with time limits: the first eight of the queue have promised starts \
-             (reserve), the first alone (easy), nobody and no backfill (fifo). A checker with books of its own judges \
+             (reserve), the first alone (easy), nobody and no backfill (fifo), nobody at all (greedy). A checker with books of its own judges \
              every decision; faults of twenty kinds are planted into histories, which it has to reject.",
         )
         .arg(number("jobs", "10000", 1..=1_000_000).help("Jobs of the trace"))

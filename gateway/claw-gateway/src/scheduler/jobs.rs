@@ -54,7 +54,10 @@ closed_enum! {
         LasMoving = "las_moving",
         /// First come first served, nobody before his turn. Knows nothing.
         Fifo = "fifo",
-        /// The same with EASY backfill (Lifka, 1995): the head of the queue has a
+        /// First come first served as far as there is room, and whoever fits goes
+        /// ahead: nothing is kept for anybody. Knows nothing.
+        Greedy = "greedy",
+        /// First come first served with EASY backfill (Lifka, 1995): the head of the queue has a
         /// promised start, others go ahead if they do not delay it. Knows every
         /// limit; in a trace without limits these are the run times.
         Easy = "easy",
@@ -74,7 +77,7 @@ impl Policy {
     pub const fn knows(self) -> &'static str {
         match self {
             Self::Ours => "the run times of jobs that have ended",
-            Self::Las | Self::LasTwoQueues | Self::LasMoving | Self::Fifo => "nothing",
+            Self::Las | Self::LasTwoQueues | Self::LasMoving | Self::Fifo | Self::Greedy => "nothing",
             Self::Easy | Self::Reserve => "every limit (the run time in a trace without limits)",
             Self::Srpt | Self::Srsf | Self::SrsfMoving => "every run time",
         }
@@ -104,6 +107,7 @@ pub fn replay<'a>(
         }
         Policy::LasMoving => preemptive::replay(jobs, fleet, moving, fine(), observer),
         Policy::Fifo => backfill::replay(jobs, fleet, Rules { promises: 0, backfill: false }, observer),
+        Policy::Greedy => backfill::replay(jobs, fleet, Rules { promises: 0, backfill: true }, observer),
         Policy::Easy => backfill::replay(jobs, fleet, Rules { promises: 1, backfill: true }, observer),
         Policy::Reserve => backfill::replay(jobs, fleet, Rules { promises: PROMISES, backfill: true }, observer),
         Policy::Srpt => preemptive::replay(jobs, fleet, Manners::PLAIN, ShortestRemaining::Time, observer),

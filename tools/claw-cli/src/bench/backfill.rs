@@ -45,7 +45,7 @@ struct Count {
 pub(crate) fn backfill(options: &BackfillOptions, screen: &Screen) -> Result<Exit, CliError> {
     let fleet = options.fleet.build();
     let jobs = sample(options.jobs, fleet.nodes.capacity(), options.load_percent, options.seed);
-    let policies = [Policy::Reserve, Policy::Easy, Policy::Fifo];
+    let policies = [Policy::Reserve, Policy::Easy, Policy::Fifo, Policy::Greedy];
     let lines: Vec<(Value, f64)> = policies.iter().map(|policy| one(*policy, &jobs, &fleet, options)).collect();
     let (planted, accepted) = faults(options);
     let below_easy = (lines[1].1 - lines[0].1) * 100.0 / lines[1].1.max(1e-9);
@@ -58,6 +58,7 @@ pub(crate) fn backfill(options: &BackfillOptions, screen: &Screen) -> Result<Exi
         "reserve": lines[0].0,
         "easy": lines[1].0,
         "fifo": lines[2].0,
+        "greedy": lines[3].0,
         "utilization_below_easy_percent": rounded(below_easy),
         "fault_kinds": Kind::ALL.len(),
         "faults_planted": planted,
@@ -69,7 +70,8 @@ pub(crate) fn backfill(options: &BackfillOptions, screen: &Screen) -> Result<Exi
         screen.print(&words(&line))?;
     }
     let bad = |name: &str| ["rejected", "partial_gangs", "delayed_starts"].iter().any(|what| line[name][what] != 0);
-    Ok(if accepted == 0 && !bad("reserve") && !bad("easy") && !bad("fifo") { Exit::Ok } else { Exit::Fault })
+    let all_good = !["reserve", "easy", "fifo", "greedy"].into_iter().any(bad);
+    Ok(if accepted == 0 && all_good { Exit::Ok } else { Exit::Fault })
 }
 
 fn one(policy: Policy, jobs: &[Job], fleet: &Fleet, options: &BackfillOptions) -> (Value, f64) {
@@ -85,6 +87,7 @@ fn one(policy: Policy, jobs: &[Job], fleet: &Fleet, options: &BackfillOptions) -
     let summary = outcome.summary(jobs);
     let line = json!({
         "utilization_percent": rounded(utilization),
+        "large_mean_wait_s": large_wait(jobs, &outcome),
         "mean_jct_s": summary.map(|summary| rounded(summary.mean_jct_s)),
         "max_wait_s": summary.map(|summary| summary.max_wait_s),
         "promised": outcome.promised_s.iter().flatten().count(),
@@ -115,6 +118,14 @@ fn judge(checker: &mut Checker, jobs: &[Job], claim: &Claim, count: &mut Count) 
         let has: u32 = gang.iter().map(|part| part.gpus.count_ones()).sum();
         count.partial_gangs += u64::from(jobs.get(*job as usize).is_none_or(|job| job.gpus != has));
     }
+}
+
+/// How long the jobs of the largest size waited, mean, seconds.
+fn large_wait(jobs: &[Job], outcome: &Outcome) -> Option<f64> {
+    let size = jobs.iter().map(|job| job.gpus).max()?;
+    let large = jobs.iter().zip(&outcome.start_s).filter(|(job, _)| job.gpus == size);
+    let waits: Vec<u64> = large.map(|(job, start)| start - job.submit_s).collect();
+    Some(rounded(waits.iter().sum::<u64>() as f64 / waits.len().max(1) as f64))
 }
 
 /// Jobs that started after they were first promised to.
@@ -166,5 +177,5 @@ fn words(line: &Value) -> String {
         "{} faults of {} kinds planted, {} accepted\n",
         line["faults_planted"], line["fault_kinds"], line["faults_accepted"]
     );
-    of("reserve") + &of("easy") + &of("fifo") + &faults
+    of("reserve") + &of("easy") + &of("fifo") + &of("greedy") + &faults
 }

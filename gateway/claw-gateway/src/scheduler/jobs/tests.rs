@@ -39,6 +39,7 @@ fn fifo_waits_its_turn_and_easy_goes_ahead_without_delay() {
     let jobs = [job(0, 100, 6), job(1, 100, 8), job(2, 200, 2), job(3, 50, 2)];
     assert_eq!(ends(&jobs, 8, 0, Policy::Fifo), [100, 200, 400, 250]);
     assert_eq!(ends(&jobs, 8, 0, Policy::Easy), [100, 200, 400, 53]);
+    assert_eq!(ends(&jobs, 8, 0, Policy::Greedy), [100, 302, 202, 150]);
     assert_eq!(ends(&jobs, 8, 0, Policy::Reserve), [100, 200, 400, 53]);
 }
 
@@ -91,6 +92,17 @@ fn nobody_stands_still_much_longer_than_a_week() {
     assert!(las > 30 * 86_400, "{las}");
 }
 
+#[test]
+fn a_promise_lets_the_large_job_land_where_it_would_starve() {
+    // Half of the node is always taken by somebody new before it is free.
+    let mut jobs = vec![job(0, 100, 4), job(10, 100, 8)];
+    jobs.extend((0..1_000).map(|n| job(50 + n * 50, 100, 4)));
+    jobs.sort_by_key(|job| job.submit_s);
+    let waits = |policy| checked(&jobs, &fleet(8, 0), policy).stretch_s[1];
+    assert!(waits(Policy::Greedy) > 40_000);
+    assert_eq!((waits(Policy::Easy), waits(Policy::Reserve)), (90, 90));
+}
+
 fn traces() -> impl Strategy<Value = Vec<Job>> {
     let sizes = prop_oneof![6 => Just(1_u32), 2 => Just(2), 2 => Just(4), 3 => Just(8), 1 => Just(12), 1 => Just(16)];
     let one = (0_u64..20_000, 1_u64..30_000, 0_u64..5_000, sizes, 0_u32..3);
@@ -118,7 +130,7 @@ proptest! {
         }
         // with quotas that bind
         fleet.quotas = vec![Some(16), Some(16), None];
-        for policy in [Policy::Fifo, Policy::Easy, Policy::Reserve] {
+        for policy in [Policy::Fifo, Policy::Greedy, Policy::Easy, Policy::Reserve] {
             let outcome = checked(&jobs, &fleet, policy);
             for (promised, start) in outcome.promised_s.iter().zip(&outcome.start_s) {
                 prop_assert!(promised.is_none_or(|promised| *start <= promised));
