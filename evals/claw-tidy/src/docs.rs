@@ -196,8 +196,8 @@ pub fn check_map(repo: &Repo, workspace: &Workspace) -> Vec<Finding> {
 pub const REGISTRY: &str = "tools/claw-tools/src/registry.rs";
 
 /// Commands of `claw` that are no operations.
-const LOCAL_COMMANDS: [&str; 11] =
-    ["bench", "diagnose", "eval", "intent", "call", "tools", "up", "doctor", "mcp", "completion", "help"];
+const LOCAL_COMMANDS: [&str; 10] =
+    ["bench", "eval", "model", "call", "tools", "up", "doctor", "mcp", "completion", "help"];
 
 /// Every `claw <noun> <verb>` that a document or a comment shows is an operation of the registry.
 pub fn check_commands(repo: &Repo) -> Vec<Finding> {

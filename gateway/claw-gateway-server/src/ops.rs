@@ -152,6 +152,7 @@ async fn perform(ops: &OpsContext, caller: Caller, call: Call) -> Result<OpReply
         Call::WorkloadCopy(p) => return Ok(reply(&inside::copy(ops, &p).await?)),
         // So does this: it holds ten verdicts of bounded length.
         Call::Diagnose(p) => return Ok(reply(&diagnose::targets(ops, &p).await?)),
+        Call::IntentParse(p) => reply(&words::understand(ops, &p.text)),
         Call::EventsList(p) => reply(&events::list(ops, &p).await?),
         Call::OperationGet(p) => reply(&reads.operation(p.operation_id).await?),
         Call::OperationList(p) => reads.operation_list(p)?,

@@ -109,6 +109,15 @@ fn parted(items: &Items<'_, '_>, found: &mut Vec<Found>) {
             let text = item.text.as_str();
             let number = items.num(k + 1).is_some() || items.is(k + 1, "to") && items.num(k + 2).is_some();
             let act = match text {
+                "down" | "down to" | "up" | "up to"
+                    if number
+                        && matches!(
+                            items.list[i].text.as_str(),
+                            "take" | "bring" | "get" | "turn" | "pull" | "set"
+                        ) =>
+                {
+                    Some(Act::Scale)
+                }
                 "down" | "offline"
                     if !number
                         && !matches!(
@@ -117,6 +126,13 @@ fn parted(items: &Items<'_, '_>, found: &mut Vec<Found>) {
                         ) =>
                 {
                     Some(Act::Stop)
+                }
+                "off" | "off it" | "off that"
+                    if matches!(items.list[i].text.as_str(), "get" | "move" | "take" | "pull")
+                        && (i..k)
+                            .any(|m| items.any(m, &["noun.workload", "det.all"]) || items.list[m].text == "work") =>
+                {
+                    Some(Act::Drain)
                 }
                 "off" if matches!(items.list[i].text.as_str(), "turn" | "switch" | "take") => Some(Act::Stop),
                 "back" | "back to" | "zurück" if number || items.any(k + 1, &["noun.revision", "noun.prev"]) => {

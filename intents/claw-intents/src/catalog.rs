@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 use claw_proto::spec::{GpuVendor, Quantization};
 use serde::Deserialize;
 
+pub(crate) mod estimate;
 pub(crate) mod fit;
 pub(crate) mod resolve;
 
@@ -41,6 +42,9 @@ pub struct Model {
     /// Further full names.
     #[serde(default)]
     pub names: Vec<String>,
+    /// What it is for, where that tells it from others.
+    #[serde(default)]
+    pub tasks: Vec<String>,
     /// Chosen where the words fit several versions.
     #[serde(default)]
     pub preferred: bool,
@@ -55,6 +59,18 @@ pub struct Model {
     /// Key-value heads.
     #[serde(default)]
     pub kv_heads: Option<u32>,
+    /// Layers.
+    #[serde(default)]
+    pub layers: Option<u32>,
+    /// Width of an attention head, values.
+    #[serde(default)]
+    pub head_dim: Option<u32>,
+    /// Values that one token keeps in each layer, where it is not `2 × kv_heads × head_dim`.
+    #[serde(default)]
+    pub kv_width: Option<u32>,
+    /// Longest context, tokens.
+    #[serde(default)]
+    pub context: Option<u32>,
     /// Precision of the published weights.
     pub published_quantization: Quantization,
     /// Where the weights are published (Hugging Face).

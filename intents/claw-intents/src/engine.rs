@@ -101,6 +101,7 @@ fn is_empty(items: &Items<'_, '_>) -> bool {
     items.list.iter().all(|item| match &item.kind {
         Kind::Punct(_) => true,
         Kind::Quote(_) => item.text.trim().is_empty(),
+        Kind::Word if !item.text.chars().any(char::is_alphanumeric) => true,
         Kind::Word => item.senses.has("greeting") || item.senses.has("polite") && (greets || item.text.len() < 7),
         _ => false,
     })

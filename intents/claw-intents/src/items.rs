@@ -212,7 +212,21 @@ impl<'t, 'c> Items<'t, 'c> {
 
     /// Whether a correction ("no wait", "I mean") stands between two places.
     pub(crate) fn corrects_between(&self, from: usize, to: usize) -> bool {
-        (from..to).any(|i| self.is(i, "correct"))
+        (from..to).any(|i| self.corrects(i))
+    }
+
+    /// Whether an item takes back what was said: "no wait", or a "no" of its own.
+    pub(crate) fn corrects(&self, i: usize) -> bool {
+        let alone = |i: usize| {
+            let starts = i == 0 || self.ends_clause(i - 1) || matches!(self.list[i - 1].kind, Kind::Punct('-' | '…'));
+            let sign = |k: usize| {
+                matches!(self.list.get(k).map(|n| &n.kind), Some(Kind::Punct(',' | ':' | '-' | '—' | '–' | '.' | '!')))
+            };
+            starts && i > 0 && sign(i + 1)
+        };
+        self.is(i, "correct")
+            || self.at(i).is_some_and(|n| matches!(n.text.as_str(), "no" | "nope" | "nein" | "non" | "nah" | "不"))
+                && alone(i)
     }
 }
 

@@ -34,6 +34,7 @@ pub use answer::{
     Answer, Assumption, Comparison, Environment, Intent, Provenance, QueryFilter, QuerySubject, Question, RefusalCode,
     Rollout, Source, Span, Symptom, Target, TargetKind, Understood,
 };
+pub use catalog::estimate::{Estimate, Load, Proposal, RUNTIME_GIB, USABLE_SHARE};
 pub use catalog::fit::{Fit, GpuShape, Verdict, catalog_fit};
 pub use catalog::resolve::Resolution;
 pub use catalog::{Catalog, CatalogError, GpuModel, Model, Server};

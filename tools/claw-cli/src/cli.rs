@@ -20,6 +20,7 @@ use crate::diagnose::{self, DiagnoseOptions};
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::intents::{self, IntentCommand};
+use crate::models::{self, ModelCommand};
 use crate::{generate, json_input};
 
 /// Seconds between two looks of `--watch`.
@@ -30,6 +31,8 @@ const LOGS: &str = "workload_logs";
 const DIAGNOSE: &str = "diagnose";
 /// The operation whose answer can be saved.
 const COPY: &str = "workload_copy";
+/// Takes cases from standard input too.
+const PARSE: &str = "intent_parse";
 /// Fewest characters of a plan's hash that confirm it.
 pub(crate) const HASH_CHARS_MIN: usize = 8;
 
@@ -97,6 +100,8 @@ pub enum Commands {
     Intents(IntentCommand),
     /// Measure promised starts and backfill.
     BenchBackfill(BackfillOptions),
+    /// Look at the catalogue of models.
+    Models(ModelCommand),
 }
 
 /// How `claw up` starts things.
@@ -187,8 +192,8 @@ fn commands(name: &str, matches: &ArgMatches) -> Result<Commands, ParseError> {
             allow_processes: matches.get_flag("allow-processes"),
         }),
         "bench" => bench(matches)?,
-        "intent" => Commands::Intents(intents::intent(matches)?),
         "eval" => Commands::Intents(intents::eval_of(matches)?),
+        "model" => Commands::Models(models::model(matches)?),
         noun => operation(noun, matches)?,
     })
 }
@@ -250,6 +255,9 @@ fn operation(noun: &str, matches: &ArgMatches) -> Result<Commands, ParseError> {
     let path = (noun.to_owned(), verb);
     let op = OPERATIONS.iter().find(|op| op.cli_path() == path);
     let op = op.ok_or(CliError::Usage("there is no such operation"))?;
+    if op.name == PARSE && inner.get_flag("jsonl") {
+        return Ok(Commands::Intents(IntentCommand::ParseLines));
+    }
     let watch_s = op.read_only.then(|| inner.get_one::<u64>("watch").copied()).flatten();
     let confirm = confirmable(op).then(|| inner.get_one::<String>("confirm").cloned()).flatten();
     if confirm.as_ref().is_some_and(|hash| hash.len() < HASH_CHARS_MIN) {
@@ -287,6 +295,7 @@ pub fn command() -> Command {
         .subcommands(operations())
         .subcommands(locals())
         .subcommands(intents::commands())
+        .subcommand(models::command())
         .after_help(format!("Exit codes:\n{}", Exit::table()))
 }
 
@@ -359,6 +368,7 @@ fn with_run_options(op: &OpDef, leaf: Command) -> Command {
             LOGS => leaf.arg(follow()),
             COPY => leaf.arg(save_to()),
             DIAGNOSE => diagnose::extend(leaf),
+            PARSE => intents::with_lines(leaf),
             _ => leaf,
         };
         return leaf.arg(

@@ -1,13 +1,13 @@
-//! `claw intent parse` and `claw eval intents`: the intent engine
-//! on this machine, without a gateway.
+//! `claw intent parse --jsonl` and `claw eval intents`: the intent engine on
+//! this machine, without a gateway.
 
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint, value_parser};
+use claw_intents::Catalog;
 use claw_intents::eval;
-use claw_intents::{Catalog, Context};
 use serde_json::{Map, Value, json};
 
 use crate::error::CliError;
@@ -20,11 +20,6 @@ const INPUT_BYTES_MAX: u64 = 64 << 20;
 /// What is asked of the intent engine.
 #[derive(Debug, Clone, PartialEq)]
 pub enum IntentCommand {
-    /// Understand one request, with nothing to look up.
-    Parse {
-        /// The request.
-        text: String,
-    },
     /// Read cases from standard input and answer each with a line.
     ParseLines,
     /// Score a case file.
@@ -41,16 +36,6 @@ pub enum IntentCommand {
 /// The commands of this file.
 pub(crate) fn commands() -> Vec<Command> {
     let file = |name: &'static str| Arg::new(name).value_parser(value_parser!(PathBuf)).value_hint(ValueHint::FilePath);
-    let parse = Command::new("parse")
-        .about("Say what a request in words means: an intent, a question or a refusal")
-        .arg(Arg::new("text").value_name("TEXT").required_unless_present("jsonl").help("The request"))
-        .arg(
-            Arg::new("jsonl")
-                .long("jsonl")
-                .action(ArgAction::SetTrue)
-                .conflicts_with("text")
-                .help("Read cases from standard input, one JSON object a line, and answer each with a line"),
-        );
     let eval = Command::new("intents")
         .about("Score the intent engine, or an answer file, against cases")
         .arg(file("cases").value_name("CASES").required(true).help("Cases, one JSON object a line"))
@@ -66,19 +51,18 @@ pub(crate) fn commands() -> Vec<Command> {
     let parent = |name: &'static str, about: &'static str, child: Command| {
         Command::new(name).about(about).subcommand_required(true).arg_required_else_help(true).subcommand(child)
     };
-    vec![
-        parent("intent", "Understand requests in words, without a gateway", parse),
-        parent("eval", "Score something on this machine, without a gateway", eval),
-    ]
+    vec![parent("eval", "Score something on this machine, without a gateway", eval)]
 }
 
-/// What `claw intent …` asks for.
-pub(crate) fn intent(matches: &ArgMatches) -> Result<IntentCommand, CliError> {
-    let inner = matches.subcommand_matches("parse").ok_or(CliError::Usage("say what to do with intents"))?;
-    if inner.get_flag("jsonl") {
-        return Ok(IntentCommand::ParseLines);
-    }
-    Ok(IntentCommand::Parse { text: inner.get_one::<String>("text").cloned().unwrap_or_default() })
+/// `claw intent parse` with `--jsonl`: cases from standard input instead of one request.
+pub(crate) fn with_lines(leaf: Command) -> Command {
+    leaf.arg(
+        Arg::new("jsonl").long("jsonl").action(ArgAction::SetTrue).conflicts_with("text").help_heading("Output").help(
+            "Read cases from standard input, one JSON object a line, and answer each with a line; without a gateway",
+        ),
+    )
+    // The request, or cases instead of it.
+    .mut_group("subject", |group| group.arg("jsonl"))
 }
 
 /// What `claw eval …` asks for.
@@ -93,12 +77,6 @@ pub(crate) fn eval_of(matches: &ArgMatches) -> Result<IntentCommand, CliError> {
 
 pub(crate) fn run(command: &IntentCommand, screen: &Screen) -> Result<Exit, CliError> {
     match command {
-        IntentCommand::Parse { text } => {
-            let answer = claw_intents::parse(text, &Context::default(), Catalog::builtin());
-            let answer = serde_json::to_string_pretty(&answer).map_err(|error| bad(&error.to_string()))?;
-            screen.print(&format!("{answer}\n"))?;
-            Ok(Exit::Ok)
-        }
         IntentCommand::ParseLines => {
             let mut text = String::new();
             let read = std::io::stdin().lock().take(INPUT_BYTES_MAX).read_to_string(&mut text);

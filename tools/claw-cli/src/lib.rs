@@ -21,6 +21,7 @@ mod follow;
 mod generate;
 mod intents;
 mod json_input;
+mod models;
 mod output;
 #[cfg(test)]
 mod reference;

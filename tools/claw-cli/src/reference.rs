@@ -110,9 +110,11 @@ const LOCAL: &str = "
 | `claw up` | runs a gateway and this machine as a node, makes a key of role operator for agents, and shows how to connect one |
 | `claw bench sched` | replays a trace of a GPU cluster with a policy of placement |
 | `claw bench jct` | replays a trace of gang jobs with a policy of the queue |
-| `claw intent parse TEXT` | says what a request in words means, with nothing to look up; `--jsonl` answers cases from standard input |
-| `claw eval intents CASES` | scores the intent engine, or an answer file, against cases |
 | `claw bench backfill` | measures promised starts and backfill on a seeded trace and checks each decision |
+| `claw intent parse --jsonl` | answers intent cases from standard input, without a gateway |
+| `claw eval intents CASES` | scores the intent engine, or an answer file, against cases |
+| `claw model list` | lists the catalogue of models |
+| `claw model fit MODEL` | says whether a model fits GPUs, with its context, and which would do |
 | `claw doctor` | looks for what is missing on this machine and says how to mend it |
 | `claw mcp` | is an MCP server on standard input and output that hands everything on to the gateway with this key |
 | `claw call TOOL JSON` | calls any operation by its name |

@@ -19,7 +19,9 @@ use crate::client::{CallReply, GatewayClient};
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::output::Screen;
-use crate::{approve, bench, bench_scan, bridge, diagnose, doctor, follow, generate, intents, render, save, up};
+use crate::{
+    approve, bench, bench_scan, bridge, diagnose, doctor, follow, generate, intents, models, render, save, up,
+};
 
 /// A call that takes no longer shows no sign of waiting.
 const QUICK: Duration = Duration::from_millis(300);
@@ -101,6 +103,7 @@ async fn execute(cli: &Cli, screen: &Screen) -> Result<Exit, CliError> {
         Commands::BenchBackfill(options) => bench::backfill::backfill(options, screen),
         Commands::BenchJct(options) => bench::jct::jct(options, screen),
         Commands::Intents(command) => intents::run(command, screen),
+        Commands::Models(command) => models::run(command, screen),
         Commands::Up(options) => up::run(&cli.connection, options, screen).await,
     }
 }

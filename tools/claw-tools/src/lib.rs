@@ -14,6 +14,7 @@ pub mod def;
 pub mod diagnosis;
 pub mod events;
 pub mod inside;
+pub mod intents;
 pub mod keys;
 pub mod nearest;
 pub mod nodes;

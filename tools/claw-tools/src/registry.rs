@@ -7,7 +7,7 @@ use crate::def::{OpDef, Toolset as T, UndoClass as U};
 use crate::refusal::{ErrorCode, Refusal};
 use crate::schema::{LazyChecker, advertised, parse};
 use crate::{
-    approvals, cluster, diagnosis, events, inside, keys, nodes, operations, outcome, plans, scheduling, secrets,
+    approvals, cluster, diagnosis, events, inside, intents, keys, nodes, operations, outcome, plans, scheduling, secrets,
     workloads,
 };
 
@@ -105,6 +105,8 @@ operations! {
         "Change how often a node sends metrics and how many log bytes it may hold.";
     WorkloadRun = "workload_run", "Run a workload", workloads::WorkloadRunParams => outcome::Outcome, Acts, P::WorkloadWrite, Tier::Reversible, T::Workloads, true, U::Compensating,
         "Run a command, image or model: `request` in words (\"Run Llama 70B on 4 H100s\") or an exact `spec`. Answers where it goes and why, or why it waits. Use mode=plan to see it first. Next: workload_wait, workload_logs.";
+    IntentParse = "intent_parse", "Understand a request", intents::IntentParseParams => intents::IntentParsed, Reads, P::Read, Tier::Read, T::Workloads, false, U::None,
+        "What a request in words means, before anything is done: the intent with the words behind each field, what was assumed, what costs, or the question to answer first. Next: the calls it suggests.";
     WorkloadList = "workload_list", "List workloads", workloads::WorkloadListParams => workloads::WorkloadList, Reads, P::Read, Tier::Read, T::Workloads, true, U::None,
         "List workloads with state and reason; filter by state, node, labels or name.";
     WorkloadGet = "workload_get", "Show a workload", workloads::WorkloadGetParams => workloads::WorkloadDetail, Reads, P::Read, Tier::Read, T::Workloads, true, U::None,

@@ -2,14 +2,16 @@
 
 use claw_gateway::Cluster;
 use claw_intents::{
-    Answer, Catalog, Context, Intent, QueryFilter, QuerySubject, Question, RefusalCode, Target, TargetKind,
+    Answer, Catalog, Context, Intent, Provenance, QueryFilter, QuerySubject, Question, RefusalCode, Source, Target,
+    TargetKind,
 };
 use claw_proto::limits::GRACE_S_MAX;
 use claw_proto::spec::WorkloadSpec;
 use claw_proto::time::Timestamp;
+use claw_tools::intents::{IntentOutcome, IntentParsed, IntentQuestion, IntentSource, IntentSourceKind};
 use claw_tools::nodes::NodeLink;
 use claw_tools::outcome::Assumption;
-use claw_tools::refusal::{ErrorCode, Refusal};
+use claw_tools::refusal::{ErrorCode, Refusal, SuggestedCall};
 use claw_tools::workloads::WorkloadState;
 use serde_json::{Value, json};
 
@@ -25,15 +27,100 @@ pub(super) fn to_spec(ops: &OpsContext, text: &str) -> Result<(WorkloadSpec, Vec
     read(&ops.control.snapshot(), ops.control.now(), text)
 }
 
+/// What the words mean; nothing is done.
+pub(super) fn understand(ops: &OpsContext, text: &str) -> IntentParsed {
+    let now = ops.control.now();
+    let context = context::of(&ops.control.snapshot(), now);
+    parsed(text, claw_intents::parse(text, &context, Catalog::builtin()), now)
+}
+
+fn parsed(text: &str, answer: Answer, now: Timestamp) -> IntentParsed {
+    let empty = IntentParsed {
+        outcome: IntentOutcome::Intent,
+        intent: None,
+        assumptions: Vec::new(),
+        provenance: Vec::new(),
+        costs: Vec::new(),
+        questions: Vec::new(),
+        code: None,
+        message: None,
+        next: Vec::new(),
+    };
+    match answer {
+        Answer::Intent(understood) => {
+            let next = call_of(text, &understood.intent, now);
+            let intent = serde_json::to_value(&understood.intent).expect("an intent is plain data with string keys");
+            IntentParsed {
+                costs: COSTS.iter().filter(|path| pointer(&intent, path)).map(|path| (*path).to_owned()).collect(),
+                assumptions: assumptions(understood.assumptions),
+                provenance: understood.provenance.into_iter().map(source).collect(),
+                next: next.map(|(tool, args)| SuggestedCall::new(tool, without_nulls(args))).into_iter().collect(),
+                intent: Some(intent),
+                ..empty
+            }
+        }
+        Answer::Question(questions) => IntentParsed {
+            outcome: IntentOutcome::Question,
+            questions: questions
+                .into_iter()
+                .map(|q| IntentQuestion { field: q.field, prompt: q.prompt, options: q.options })
+                .collect(),
+            ..empty
+        },
+        Answer::Refusal { code, message } => IntentParsed {
+            outcome: IntentOutcome::Refusal,
+            code: Some(code.to_string()),
+            message: Some(message),
+            ..empty
+        },
+    }
+}
+
+/// Fields that cost money or hold capacity.
+const COSTS: &[&str] = &[
+    "workload.gpu.count",
+    "workload.gpu.model",
+    "workload.nodes",
+    "workload.replicas",
+    "workload.autoscale.max",
+    "workload.max_duration_s",
+    "workload.market",
+    "workload.budget",
+    "changes.gpu",
+    "changes.replicas",
+    "changes.market",
+    "changes.budget",
+    "replicas",
+    "autoscale",
+    "gpu",
+    "duration_s",
+    "budget",
+];
+
+/// Whether a dotted path is there.
+fn pointer(value: &Value, path: &str) -> bool {
+    value.pointer(&format!("/{}", path.replace('.', "/"))).is_some_and(|v| !v.is_null())
+}
+
+fn assumptions(all: Vec<claw_intents::Assumption>) -> Vec<Assumption> {
+    all.into_iter().map(|a| Assumption { field: a.field, value: a.value, why: a.why }).collect()
+}
+
+fn source(provenance: Provenance) -> IntentSource {
+    let (source, words) = match provenance.source {
+        Source::Text(span) => (IntentSourceKind::Text, Some(span.text)),
+        Source::Catalogue => (IntentSourceKind::Catalogue, None),
+        Source::Context => (IntentSourceKind::Context, None),
+        Source::Default => (IntentSourceKind::Default, None),
+    };
+    IntentSource { field: provenance.field, source, words }
+}
+
 fn read(cluster: &Cluster, now: Timestamp, text: &str) -> Result<(WorkloadSpec, Vec<Assumption>), Refusal> {
     let context = context::of(cluster, now);
     match claw_intents::parse(text, &context, Catalog::builtin()) {
         Answer::Intent(understood) => {
-            let assumptions = understood
-                .assumptions
-                .into_iter()
-                .map(|a| Assumption { field: a.field, value: a.value, why: a.why })
-                .collect();
+            let assumptions = assumptions(understood.assumptions);
             match understood.intent {
                 Intent::Run { workload } => Ok((*workload, assumptions)),
                 other => Err(other_operation(text, &other, now)),

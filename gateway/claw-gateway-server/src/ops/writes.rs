@@ -168,6 +168,7 @@ fn operation(ops: &OpsContext, caller: &Caller, call: Call) -> Result<(Operation
         | Call::QueueList(_)
         | Call::CapacityFind(_)
         | Call::ScheduleSimulate(_)
+        | Call::IntentParse(_)
         | Call::EventsList(_)
         | Call::OperationGet(_)
         | Call::OperationList(_)

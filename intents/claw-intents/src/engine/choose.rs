@@ -42,6 +42,13 @@ impl Topic {
 pub(super) fn order(items: &Items<'_, '_>, found: &[Found]) -> Option<Found> {
     let topic = Topic::of(items);
     let real: Vec<Found> = found.iter().copied().filter(|f| holds(items, *f, &topic)).collect();
+    if let Some(at) = crate::read::refs::modal_subject(items)
+        && act::best(&real).is_none_or(|best| best.strength < 3 || matches!(best.act, Act::Query))
+        && (setting(items) || says(items, "noun.replica") || topic.model)
+    {
+        let act = if says(items, "noun.replica") { Act::Scale } else { Act::Update };
+        return Some(Found { act, at, strength: 2 });
+    }
     match act::best(&real) {
         Some(best)
             if says(items, "noun.unsupported")
@@ -50,6 +57,8 @@ pub(super) fn order(items: &Items<'_, '_>, found: &[Found]) -> Option<Found> {
         {
             Some(Found { act: Act::Unsupported, ..best })
         }
+        // "what is the capital of France": nothing of this system is named.
+        Some(best) if best.act == Act::Query && !ours(items, &topic) => Some(Found { act: Act::Unsupported, ..best }),
         Some(best) => Some(amend(items, best, &real, &topic)),
         None => fallback(items, &topic, found),
     }
@@ -65,28 +74,7 @@ fn holds(items: &Items<'_, '_>, f: Found, topic: &Topic) -> bool {
                 text.contains("alert") || text.contains("alarm") || text.contains("notif") || text.contains("warn");
             if clear { conditional || says_any(items, "metric.") } else { conditional && says_any(items, "metric.") }
         }
-        Act::Query => {
-            let vague = matches!(
-                text,
-                "get"
-                    | "give me"
-                    | "any"
-                    | "see"
-                    | "check"
-                    | "find"
-                    | "report"
-                    | "when"
-                    | "count"
-                    | "where"
-                    | "search"
-                    | "read"
-                    | "what"
-                    | "which"
-                    | "describe"
-                    | "who"
-            );
-            !(vague && topic.workload() && !says_any(items, "subj.") || text == "when" && f.strength < 3)
-        }
+        Act::Query => query_holds(items, f, topic),
         Act::Diagnose => {
             !(text == "what happened" || text == "examine" || text == "find out")
                 || says_any(items, "sym.")
@@ -99,6 +87,14 @@ fn holds(items: &Items<'_, '_>, f: Found, topic: &Topic) -> bool {
                 || text == "for maintenance" && !topic.workload() && !asks(items)
         }
         Act::Undrain => true,
+        Act::Update
+            if text == "give"
+                && topic.workload()
+                && (is_person(items, f.at + 1)
+                    || matches!(items.at(f.at + 1).map(|n| &n.kind), Some(Kind::Model(_)))) =>
+        {
+            false
+        }
         Act::Update => {
             !(text == "add" && topic.workload() && f.strength < 3)
                 && !(matches!(text, "give" | "set" | "move" | "lower" | "raise" | "replace") && f.strength < 2)
@@ -107,18 +103,37 @@ fn holds(items: &Items<'_, '_>, f: Found, topic: &Topic) -> bool {
         Act::Bid => !(matches!(text, "lease" | "acquire" | "hire") && f.strength < 2),
         Act::Offer => text != "an" || items.ends_clause(f.at + 1),
         Act::Train => !(topic.image && says(items, "act.deploy")) || f.strength == 3,
-        // "kill it if it takes longer than 45 min" beside a workload is a limit.
-        Act::Stop
-            if topic.workload()
-                && (says(items, "cond") || says(items, "limit.time"))
-                && items.is(f.at + 1, "det.that") =>
-        {
-            false
-        }
-        Act::Run | Act::Serve | Act::Deploy | Act::Scale | Act::Stop | Act::Rollback | Act::Unsupported => {
-            f.strength > 0
-        }
+        Act::Stop => f.strength > 0 && !is_limit(items, f, topic),
+        Act::Run | Act::Serve | Act::Deploy | Act::Scale | Act::Rollback | Act::Unsupported => f.strength > 0,
     }
+}
+
+/// A word such as "get" or "report" is a query only where something to read is named.
+fn query_holds(items: &Items<'_, '_>, f: Found, topic: &Topic) -> bool {
+    const VAGUE: &[&str] = &[
+        "get", "give me", "any", "see", "check", "find", "report", "when", "count", "where", "search", "read", "what",
+        "which", "describe", "who",
+    ];
+    let text = items.list[f.at].text.as_str();
+    if f.strength < 3 && (topic.model || topic.image || text == "when") {
+        return false;
+    }
+    !(VAGUE.contains(&text) && topic.workload() && !says_any(items, "subj."))
+}
+
+/// "then it must stop", "kill it if it takes longer than 45 min": about the
+/// workload that is started.
+fn is_limit(items: &Items<'_, '_>, f: Found, topic: &Topic) -> bool {
+    let launched = (topic.model || topic.image) && topic.gpu;
+    let target =
+        says(items, "noun.deployment") || items.list.iter().any(|n| n.known) || items.is(f.at + 1, "noun.workload");
+    let conditional = says(items, "cond") || says(items, "limit.time");
+    launched && !target || topic.workload() && conditional && items.is(f.at + 1, "det.that")
+}
+
+/// "give him 4 GPUs": the words are about a person.
+fn is_person(items: &Items<'_, '_>, i: usize) -> bool {
+    items.at(i).is_some_and(|n| matches!(n.text.as_str(), "him" | "her" | "them" | "me" | "us" | "it" | "everyone"))
 }
 
 fn asks(items: &Items<'_, '_>) -> bool {
@@ -148,7 +163,15 @@ fn amend(items: &Items<'_, '_>, best: Found, all: &[Found], topic: &Topic) -> Fo
         Act::Run if topic.workload() || topic.gpu || topic.code => {
             has(Act::Train).map_or(best, |f| Found { at: best.at, ..f })
         }
-        Act::Query if text != "show" && (topic.gpu && !says_any(items, "subj.")) => Found { act: Act::Run, ..best },
+        Act::Query | Act::Run if prices(items) && says(items, "market") && topic.gpu && !topic.workload() => {
+            Found { act: Act::Bid, ..best }
+        }
+        Act::Query if prices(items) && (named(items) || topic.gpu) => {
+            Found { act: if topic.gpu && !lists(text) { Act::Bid } else { Act::Offer }, ..best }
+        }
+        Act::Query if text != "show" && (topic.gpu && !says_any(items, "subj.") && !says(items, "market")) => {
+            Found { act: Act::Run, ..best }
+        }
         Act::Query
             if topic.workload()
                 && [Act::Deploy, Act::Run, Act::Serve, Act::Train].iter().any(|act| has(*act).is_some())
@@ -163,6 +186,15 @@ fn amend(items: &Items<'_, '_>, best: Found, all: &[Found], topic: &Topic) -> Fo
             Found { act: Act::Rollback, ..best }
         }
         Act::Query if has(Act::Diagnose).is_some() => has(Act::Diagnose).unwrap_or(best),
+        Act::Update if replicas && !setting(items) && says_any(items, "noun.replica") => {
+            Found { act: Act::Scale, ..best }
+        }
+        Act::Bid | Act::Offer
+            if topic.workload()
+                && [Act::Run, Act::Train, Act::Serve, Act::Deploy].iter().any(|act| has(*act).is_some()) =>
+        {
+            [Act::Deploy, Act::Train, Act::Serve, Act::Run].into_iter().find_map(has).unwrap_or(best)
+        }
         Act::Update | Act::Stop
             if matches!(text, "add" | "remove" | "drop" | "reduce" | "increase" | "decrease" | "lower" | "raise")
                 && replicas
@@ -176,6 +208,14 @@ fn amend(items: &Items<'_, '_>, best: Found, all: &[Found], topic: &Topic) -> Fo
         Act::Unsupported => best,
         _ => best,
     }
+}
+
+fn prices(items: &Items<'_, '_>) -> bool {
+    items.list.iter().any(|n| matches!(n.kind, Kind::Money(_)))
+}
+
+fn lists(text: &str) -> bool {
+    matches!(text, "list" | "show" | "display" | "report")
 }
 
 /// "roll chat back to 3", "bring api back to the previous revision".
@@ -194,7 +234,9 @@ fn says_back(items: &Items<'_, '_>, at: usize) -> bool {
 fn fallback(items: &Items<'_, '_>, topic: &Topic, found: &[Found]) -> Option<Found> {
     let at = found.first().map_or(0, |f| f.at);
     let money = items.list.iter().any(|n| matches!(n.kind, Kind::Money(_)));
-    let act = if money && says(items, "act.bid") {
+    let act = if topic.gpu && !topic.workload() && (asks(items) || says(items, "state.idle")) {
+        Act::Query
+    } else if money && (says(items, "act.bid") || says(items, "market") && topic.gpu && !topic.workload()) {
         Act::Bid
     } else if money && says(items, "act.offer") {
         Act::Offer
@@ -202,7 +244,7 @@ fn fallback(items: &Items<'_, '_>, topic: &Topic, found: &[Found]) -> Option<Fou
         Act::Run
     } else if says(items, "noun.deployment") && !says(items, "noun.replica") && setting(items) {
         Act::Update
-    } else if says_any(items, "sym.") && (named(items) || says(items, "noun.cluster")) {
+    } else if symptom(items) && (named(items) || says(items, "noun.cluster")) {
         Act::Diagnose
     } else if says(items, "noun.replica") && named(items) {
         Act::Scale
@@ -216,6 +258,24 @@ fn fallback(items: &Items<'_, '_>, topic: &Topic, found: &[Found]) -> Option<Fou
     Some(Found { act, at, strength: 1 })
 }
 
+/// Whether something is said to be wrong; "temperature" alone is a thing to read.
+fn symptom(items: &Items<'_, '_>) -> bool {
+    items
+        .list
+        .iter()
+        .any(|n| !n.masked && !n.senses.has("subj.metrics") && n.senses.iter().any(|s| s.starts_with("sym.")))
+}
+
+/// Whether anything of this system is named.
+fn ours(items: &Items<'_, '_>, topic: &Topic) -> bool {
+    topic.workload()
+        || topic.gpu
+        || named(items)
+        || ["subj.", "metric.", "noun.cluster", "sym.", "state.", "noun.tenant", "act.stop", "market"]
+            .iter()
+            .any(|p| says_any(items, p))
+}
+
 /// Whether a setting of a workload is named.
 fn setting(items: &Items<'_, '_>) -> bool {
     let prefixes = ["quant.", "prio.", "preempt.", "market.", "restart.", "link.", "place."];
@@ -223,6 +283,7 @@ fn setting(items: &Items<'_, '_>) -> bool {
         || (0..items.len()).any(|i| {
             items.gib(i).is_some()
                 || items.is(i, "noun.core")
+                || items.num(i).is_some() && items.is(i + 1, "noun.gpu")
                 || items.is(i, "noun.port")
                 || items.at(i).is_some_and(|n| matches!(n.kind, Kind::Pair(..) | Kind::Image | Kind::Gpu { .. }))
         })

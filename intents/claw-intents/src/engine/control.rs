@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use crate::act::{Act, Found};
+use crate::answer::RefusalCode;
 use crate::draft::Draft;
 use crate::items::Kind;
 use crate::read;
@@ -12,8 +13,11 @@ use super::action;
 
 /// Finds the deployment that an order is about and sets it, or asks.
 pub(super) fn deployment_target(draft: &mut Draft<'_, '_, '_>, order: Found) {
-    let candidate =
-        refs::beside_noun(draft, Thing::Deployment).or_else(|| refs::name_like(draft)).or_else(|| known_name(draft));
+    let candidate = refs::beside_noun(draft, Thing::Deployment)
+        .or_else(|| refs::modal_subject(draft.items))
+        .or_else(|| release_of(draft))
+        .or_else(|| refs::name_like(draft))
+        .or_else(|| known_name(draft));
     if let Some(k) = candidate {
         if let Some(name) = refs::deployment(draft, k, "deployment") {
             draft.set_at("deployment", json!(name), k..k + 1);
@@ -36,6 +40,20 @@ pub(super) fn deployment_target(draft: &mut Draft<'_, '_, '_>, order: Found) {
         }
         None => draft.ask("deployment", "Which deployment is meant?", Vec::new()),
     }
+}
+
+/// "that release of search": what it is a release of.
+fn release_of(draft: &Draft<'_, '_, '_>) -> Option<usize> {
+    let items = draft.items;
+    let of = |k: usize| {
+        items.at(k).is_some_and(|n| {
+            matches!(
+                n.text.as_str(),
+                "release" | "version" | "build" | "update" | "rollout" | "deploy" | "upgrade" | "push"
+            )
+        })
+    };
+    (2..items.len()).find(|k| items.is(k - 1, "of") && of(k - 2) && refs::can_name(items, *k) && !draft.is_used(*k))
 }
 
 fn names(draft: &Draft<'_, '_, '_>) -> Vec<String> {
@@ -87,7 +105,8 @@ fn relative(draft: &mut Draft<'_, '_, '_>) -> bool {
         (0.5, ["halve", "half", "halbiere", "in half"].as_slice()),
     ]
     .into_iter()
-    .find_map(|(f, words)| word(words).map(|at| (f, at)));
+    .find_map(|(f, words)| word(words).map(|at| (f, at)))
+    .or_else(|| (0..items.len()).find(|i| items.is(*i, "frac.0.5")).map(|at| (0.5, at)));
     let number = |at: usize| {
         (at.saturating_sub(3)..(at + 4).min(items.len())).find(|k| items.count(*k).is_some() && !draft.is_used(*k))
     };
@@ -112,7 +131,8 @@ fn relative(draft: &mut Draft<'_, '_, '_>) -> bool {
     let wanted = if let Some((f, at)) = factor {
         present.map(|n| (f64::from(n) * f, at))
     } else if let Some((sign, at)) = by.or(more).or(fewer) {
-        let one = items.list[at].text == "another";
+        let one = items.list[at].text == "another"
+            || (at..items.len()).any(|k| items.is(k, "noun.replica") && items.list[k].text.starts_with('a'));
         let to = (0..items.len()).any(|k| items.is(k, "to") && items.num(k + 1).is_some());
         if to {
             return false;
@@ -175,7 +195,7 @@ pub(super) fn stop(draft: &mut Draft<'_, '_, '_>, order: Found) {
         let negated = i > 0 && items.any(i - 1, &["not", "no"]);
         if items.is(i, "grace.yes") && !items.is(i, "grace.no") {
             draft.set_at("graceful", json!(!negated), i..i + 1);
-        } else if items.is(i, "grace.no") && i != order.at && !negated {
+        } else if items.is(i, "grace.no") && (i != order.at || items.list[i].text.contains('9')) && !negated {
             draft.set_at("graceful", json!(false), i..i + 1);
         }
     }
@@ -203,6 +223,13 @@ fn stop_target(draft: &mut Draft<'_, '_, '_>, order: Found) {
     }
     if let Some(k) = refs::beside_noun(draft, Thing::Workload) {
         set_workload(draft, k);
+        return;
+    }
+    if let (Some(k), None) =
+        (refs::beside_noun(draft, Thing::Node), (0..items.len()).find(|i| items.is(*i, "noun.workload")))
+    {
+        let name = refs::name_of(items, k);
+        draft.refuse(RefusalCode::Unsupported, format!("{name:?} is a node: it can be drained, not stopped"));
         return;
     }
     // "the job on gpu-5": a place describes it.
@@ -265,6 +292,9 @@ pub(super) fn rollback(draft: &mut Draft<'_, '_, '_>, order: Found) {
     action(draft, "rollback", order);
     let items = draft.items;
     let mut found: Vec<(usize, u64)> = (0..items.len()).filter_map(|i| revision_at(draft, i).map(|r| (i, r))).collect();
+    for (i, _) in &found {
+        draft.mark(&(*i..*i + 1));
+    }
     // "it is at revision 9, put it back to 8": the present one is not the wanted one.
     let wanted = |i: usize| {
         (i.saturating_sub(3)..i)

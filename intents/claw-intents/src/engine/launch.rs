@@ -70,7 +70,7 @@ pub(super) fn rollout(draft: &mut Draft<'_, '_, '_>) {
             draft.set_at("strategy", json!(strategy), i..i + 1);
         }
     }
-    let canary = (0..items.len()).find(|i| items.is(*i, "noun.canary"));
+    let canary = (0..items.len()).find(|i| items.any(*i, &["noun.canary", "strategy.canary"]));
     let traffic = (0..items.len()).find(|i| items.is(*i, "noun.traffic"));
     if canary.is_none() && traffic.is_none() {
         return;

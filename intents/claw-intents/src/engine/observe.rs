@@ -24,6 +24,10 @@ pub(super) fn diagnose(draft: &mut Draft<'_, '_, '_>) {
             return;
         }
     }
+    if let Some(i) = (0..items.len()).find(|i| items.qty(*i, "unit.celsius").is_some_and(|c| c >= 60.0)) {
+        draft.set_at("symptom", json!("overheating"), i..i + 1);
+        return;
+    }
     if let Some(i) = (0..items.len()).find(|i| items.qty(*i, "unit.percent") == Some(0.0)) {
         draft.set_at("symptom", json!("idle"), i..i + 1);
     }

@@ -299,7 +299,9 @@ impl<'c> Builder<'_, 'c, '_> {
             (Kind::Qty(a), Kind::Word) if before.senses.has("unit.celsius") && last.text == "c" => {
                 Some((Kind::Qty(*a), before.senses))
             }
-            (Kind::Share(a), Kind::Word) if number::seconds_per(last.senses).is_some() => {
+            (Kind::Share(a), Kind::Word)
+                if number::seconds_per(last.senses).is_some() || number::gib_per(last.senses).is_some() =>
+            {
                 Some((Kind::Qty(*a), last.senses))
             }
             (Kind::Word, Kind::Word) if before.senses.has("det.a") && long_unit(last) => {
@@ -354,6 +356,13 @@ impl<'c> Builder<'_, 'c, '_> {
             }
             (Kind::Num(x), Kind::Punct('.'), Kind::Num(_)) if mid.glued && b.glued => {
                 format!("{x}.{}", b.text).parse().ok().map(|n| (Kind::Num(n), Senses::default()))
+            }
+            (Kind::Word, Kind::Word, Kind::Word)
+                if a.senses.has("det.a")
+                    && matches!(mid.text.as_str(), "full" | "whole" | "entire" | "solid")
+                    && long_unit(b) =>
+            {
+                Some((Kind::Qty(1.0), b.senses))
             }
             (Kind::Qty(x), Kind::Word, Kind::Share(half)) if mid.senses.has("and") => {
                 Some((Kind::Qty(x + half), a.senses))

@@ -68,6 +68,6 @@ pub(super) fn seconds_per(senses: Senses) -> Option<f64> {
 /// Whether a phrase of money ends in "hour", so that it may be a duration as well.
 pub(super) fn ends_in_hour(text: &str, lang: Lang) -> bool {
     let last = text.rsplit([' ', '/']).next().unwrap_or(text);
-    let chinese = text.ends_with("小时");
+    let chinese = text.replace(' ', "").ends_with("小时");
     chinese || Lexicon::get().word(last, lang).is_some_and(|senses| senses.has("unit.h"))
 }

@@ -54,6 +54,9 @@ fn push(parts: &mut Vec<Part>, token: &Token, cuts: &[usize], glued: bool) {
 /// Where a word is to be cut.
 fn cuts_of(word: &str, raw: &str, catalog: &Catalog) -> Vec<usize> {
     let gpu = |name: &str| shape::gpu(catalog, name).is_some();
+    if known(word).is_some() {
+        return Vec::new();
+    }
     if gpu(word) || shape::is_mig(word) || shape::is_verbatim(word) && !word.contains('=') {
         return Vec::new();
     }

@@ -133,6 +133,22 @@ fn read_memory(draft: &mut Draft<'_, '_, '_>, i: usize) {
         draft.set("gpu.memory_gib_min", json!(gib), k..i);
         return;
     }
+    // "A100 80", "A100 80s": one of the sizes that exist.
+    if let (Some(Kind::Gpu { id, .. }), Some(Kind::Num(n) | Kind::Qty(n))) =
+        (items.at(i).map(|n| &n.kind), items.at(i + 1).map(|n| &n.kind))
+    {
+        let exists = draft
+            .catalog
+            .gpu(id)
+            .is_some_and(|g| g.memory_gib.len() > 1 && g.memory_gib.iter().any(|m| (m - n).abs() < 0.5));
+        let bare = matches!(items.list[i + 1].kind, Kind::Num(_))
+            || items.list[i + 1].text.ends_with('s') && items.is(i + 1, "unit.s");
+        let counts = items.any(i + 2, &["noun.gpu", "noun.replica", "noun.node", "noun.core", "times"]);
+        if exists && bare && !counts && !draft.is_used(i + 1) {
+            draft.set("gpu.memory_gib_min", json!(n), i + 1..i + 2);
+            return;
+        }
+    }
     let mut k = i + 1;
     while k < i + 4
         && (items.punct(k, '(')
@@ -205,6 +221,16 @@ fn read_count(draft: &mut Draft<'_, '_, '_>, i: usize, plural: bool, per: Per) -
     if let Some(at) = k.checked_sub(1).filter(|at| !draft.is_used(*at)) {
         match items.at(at).map(|item| item.kind.clone()) {
             Some(Kind::Num(n)) => {
+                // "2 x 8 H100"
+                if at > 1
+                    && items.is(at - 1, "times")
+                    && !draft.is_used(at - 2)
+                    && let Some(nodes) = items.count(at - 2)
+                {
+                    draft.set("nodes", json!(nodes), at - 2..at);
+                    set_count(draft, n, at, i + 1, per);
+                    return Per::Node;
+                }
                 // "3 x (4x A100)"
                 if at > 2
                     && items.punct(at - 1, '(')
@@ -249,7 +275,7 @@ fn read_count_behind(draft: &mut Draft<'_, '_, '_>, i: usize, per: Per) -> Per {
     }
     if items.punct(k, '(') {
         k += 1;
-        if let Some(n) = items.num(k).filter(|_| items.punct(k + 1, ')') || items.is(k + 1, "of")) {
+        if let Some(n) = items.num(k).filter(|_| items.punct(k + 1, ')') || items.any(k + 1, &["of", "x"])) {
             return set_count(draft, n, i, k + 1, per);
         }
     }
@@ -376,6 +402,15 @@ fn set_count(draft: &mut Draft<'_, '_, '_>, n: f64, from: usize, to: usize, per:
     if let Some(k) = from.checked_sub(2)
         && (items.is(k + 1, "or") || items.at(k + 1).is_some_and(|item| item.kind == Kind::Punct('/')))
         && let Some(other) = items.num(k)
+    {
+        ask_count(draft, other, n);
+        draft.mark(&(k..to));
+        return per;
+    }
+    if let Some(k) = from.checked_sub(2)
+        && items.any(k + 1, &["rangeand"])
+        && items.list[k + 1].text == "to"
+        && let Some(other) = items.num(k).filter(|_| !draft.is_used(k))
     {
         ask_count(draft, other, n);
         draft.mark(&(k..to));
@@ -514,6 +549,7 @@ fn read_vram(draft: &mut Draft<'_, '_, '_>) {
             k += 1;
         }
         let vram = items.is(k, "noun.vram")
+            || items.is(k, "pron.one") && draft.has("gpu.model")
             || items.any(k, &["each"])
             || items.is(k, "pernode")
                 && !items.is(k, "noun.node")

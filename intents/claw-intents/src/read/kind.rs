@@ -10,8 +10,12 @@ use crate::draft::Draft;
 pub(crate) fn read(draft: &mut Draft<'_, '_, '_>) {
     const ORDER: &[&str] = &["kind.batch", "kind.training", "kind.interactive", "kind.inference", "kind.service"];
     for sense in ORDER {
-        let found = (0..draft.items.len())
-            .find(|i| draft.items.is(*i, sense) && !draft.is_used(*i) && !is_part_of_name(draft, *i));
+        let found = (0..draft.items.len()).find(|i| {
+            draft.items.is(*i, sense)
+                && draft.items.list.get(i + 1).is_none_or(|n| n.text != "size")
+                && !draft.is_used(*i)
+                && !is_part_of_name(draft, *i)
+        });
         if let Some(i) = found {
             let kind = sense.trim_start_matches("kind.");
             // "the training service" is no service.

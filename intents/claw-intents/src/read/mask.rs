@@ -84,7 +84,9 @@ fn mask_negated(items: &mut Items<'_, '_>, i: usize) {
         return;
     };
     let kind = next.senses.iter().any(|s| s.starts_with("kind."));
-    let value = matches!(next.kind, Kind::Num(_) | Kind::Gpu { .. } | Kind::Model(_));
+    let named =
+        next.kind == Kind::Word && (next.known || next.senses.is_empty() && crate::items::is_name_like(&next.text));
+    let value = matches!(next.kind, Kind::Num(_) | Kind::Gpu { .. } | Kind::Model(_)) || named;
     let verb = next.senses.iter().any(|s| s.starts_with("act."));
     // "we're not training", "not 4"; but "do not run it on gpu-1" is no value.
     let contrast = (i + 2..(i + 7).min(items.len()))
@@ -164,7 +166,7 @@ fn is_count_field(path: &str) -> bool {
 /// last number before it.
 pub(crate) fn read_bare_corrections(draft: &mut Draft<'_, '_, '_>) {
     for i in 0..draft.items.len() {
-        if !draft.items.is(i, "correct") {
+        if !draft.items.corrects(i) {
             continue;
         }
         let mut k = i + 1;

@@ -8,7 +8,10 @@ use crate::items::{Items, Kind};
 pub(crate) fn read(draft: &mut Draft<'_, '_, '_>) {
     read_precision(draft);
     let items = draft.items;
-    for i in 0..items.len() {
+    // Behind a correction only the models that follow it count.
+    let named = |i: &usize| matches!(items.at(*i).map(|item| &item.kind), Some(Kind::Model(_)));
+    let from = (0..items.len()).rev().find(|i| items.corrects(*i) && (*i..items.len()).any(|k| named(&k))).unwrap_or(0);
+    for i in from..items.len() {
         let Some(Kind::Model(resolution)) = items.at(i).map(|item| item.kind.clone()) else {
             continue;
         };

@@ -69,6 +69,7 @@ fn worded_label(items: &Items<'_, '_>, k: usize) -> Option<(String, String, usiz
         items.at(k).filter(|n| n.kind == Kind::Word && !n.text.contains(' ')).map(|_| items.raw(k).to_owned())
     };
     let equals = items.punct(k + 1, '=')
+        || items.punct(k + 1, ':')
         || items.is(k + 1, "to") && items.list[k + 1].text == "="
         || items.at(k + 1).is_some_and(|n| n.text == "is");
     equals.then_some(())?;
@@ -99,6 +100,32 @@ fn read_zone(draft: &mut Draft<'_, '_, '_>) {
             draft.set("placement.zone", refs::name_of(items, before), before..i + 1);
         }
     }
+    // "in eu-west-1": a name as regions have it.
+    const REGIONS: &[&str] = &[
+        "eu",
+        "us",
+        "ap",
+        "asia",
+        "europe",
+        "af",
+        "me",
+        "sa",
+        "ca",
+        "cn",
+        "uk",
+        "northamerica",
+        "australia",
+        "africa",
+        "southamerica",
+    ];
+    for i in 1..items.len() {
+        let region = items.at(i).is_some_and(|n| {
+            n.kind == Kind::Word && !n.known && n.text.split_once('-').is_some_and(|(head, _)| REGIONS.contains(&head))
+        });
+        if region && items.is(i - 1, "on") && !draft.is_used(i) && !draft.has("placement.zone") {
+            draft.set("placement.zone", items.raw(i), i..i + 1);
+        }
+    }
     // "in fra": a zone that nodes of the context have.
     for i in 1..items.len() {
         let Some(item) = items.at(i) else {
@@ -106,8 +133,10 @@ fn read_zone(draft: &mut Draft<'_, '_, '_>) {
         };
         let zone =
             draft.context.nodes.iter().filter_map(|n| n.zone.as_deref()).find(|z| z.eq_ignore_ascii_case(&item.text));
+        let describes = i > 2 && items.is(i - 2, "noun.node") && items.any(i - 3, &["det.the", "det.that"]);
         if let Some(zone) = zone
             && items.is(i - 1, "on")
+            && !describes
             && !draft.is_used(i)
             && !item.known
         {
@@ -167,7 +196,7 @@ fn read_node(draft: &mut Draft<'_, '_, '_>) {
             n.name.eq_ignore_ascii_case(&item.text)
                 || n.id.as_deref().is_some_and(|id| id.eq_ignore_ascii_case(&item.text))
         });
-        let begins = refs::is_name_like(&item.text)
+        let begins = (refs::is_name_like(&item.text) || item.senses.is_empty() && item.text.len() > 1)
             && draft.context.nodes.iter().any(|n| n.name.to_lowercase().starts_with(&item.text));
         let before_noun = refs::is_name_like(&item.text) && items.is(i + 1, "noun.node") && item.senses.is_empty();
         let named =

@@ -74,6 +74,7 @@ fn read_code(draft: &mut Draft<'_, '_, '_>, i: usize, text: &str) {
     // `train-42` in backquotes is a name where a name is expected.
     let names = i > 0
         && items.any(i - 1, &["noun.node", "noun.workload", "noun.deployment", "as", "on"])
+        && !items.is(i - 1, "act.run")
         && !text.contains(' ');
     if names || text.is_empty() {
         return;

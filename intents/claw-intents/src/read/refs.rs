@@ -152,6 +152,10 @@ pub(crate) fn beside_noun(draft: &Draft<'_, '_, '_>, thing: Thing) -> Option<usi
                         || matches!(n.kind, Kind::Model(_) | Kind::Quote(_))
                         || !plural && !verb_like(items, k)
                 }));
+        // A plain word of the language is a name only of a deployment.
+        let plain = items.at(k).is_some_and(|n| !n.known && n.senses.has("n") && !is_name_like(word));
+        let inflected = ["ed", "ing", "s", "ly"].iter().any(|end| word.ends_with(end));
+        let sure = sure && !(plain && (thing != Thing::Deployment || inflected || k != i + 1));
         if sure && !(plural && !is_name_like(word)) && !draft.is_used(k) {
             found = prefer(items, found, k);
             continue;
@@ -200,6 +204,45 @@ fn before_noun(draft: &Draft<'_, '_, '_>, i: usize, thing: Thing) -> Option<usiz
     (raw_word || plain).then_some(k)
 }
 
+/// "chat should use …", "search needs …": the name that a wish begins with.
+pub(crate) fn modal_subject(items: &Items<'_, '_>) -> Option<usize> {
+    const MODALS: &[&str] = &[
+        "should",
+        "needs",
+        "must",
+        "has to",
+        "ought",
+        "shall",
+        "wants",
+        "soll",
+        "braucht",
+        "muss",
+        "necesita",
+        "debe",
+        "doit",
+        "需要",
+        "gets",
+        "needs to",
+        "should now",
+        "gotta",
+    ];
+    (0..items.len()).find(|i| {
+        let named = items.at(*i).is_some_and(|n| {
+            n.kind == Kind::Word
+                && !n.text.contains(' ')
+                && (n.known
+                    || n.senses.is_empty() && is_name_like(&n.text)
+                    || n.senses.iter().all(|s| matches!(s, "act.query" | "act.unsupported")))
+                && n.text.chars().any(char::is_alphabetic)
+        });
+        let starts =
+            *i == 0 || items.ends_clause(i - 1) || items.any(i - 1, &["noun.deployment", "polite", "greeting"]);
+        named
+            && starts
+            && (items.punct(i + 1, ':') || items.at(i + 1).is_some_and(|n| MODALS.contains(&n.text.as_str())))
+    })
+}
+
 /// The first item that looks like a name, or is one of the context, and gave nothing yet.
 pub(crate) fn name_like(draft: &Draft<'_, '_, '_>) -> Option<usize> {
     let items = draft.items;
@@ -226,6 +269,16 @@ pub(crate) fn object(draft: &Draft<'_, '_, '_>, verb: usize) -> Option<usize> {
         && !items.list[k].known
     {
         k += 1;
+    }
+    // "portal is overloaded, scale it": what "it" stands for was named first.
+    if items.is(verb + 1, "det.that")
+        && let Some(named) = (0..verb).find(|k| {
+            items.at(*k).is_some_and(|n| {
+                n.known || n.kind == Kind::Word && n.senses.is_empty() && n.text.chars().any(char::is_alphabetic)
+            }) && free(*k)
+        })
+    {
+        return Some(named);
     }
     if can_name(items, k) && free(k) {
         return Some(k);

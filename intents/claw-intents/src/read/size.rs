@@ -16,7 +16,7 @@ pub(crate) fn read(draft: &mut Draft<'_, '_, '_>) {
         };
         if let Some((field, end)) = named_behind(draft.items, i) {
             draft.set(field, json!(gib), i..end);
-        } else if let Some((field, start)) = named_before(draft.items, i) {
+        } else if let Some((field, start)) = named_before(draft, i) {
             draft.set(field, json!(gib), start..i + 1);
         }
     }
@@ -39,15 +39,18 @@ fn names_size(items: &Items<'_, '_>, k: usize) -> bool {
 }
 
 /// "RAM: 64 GB", "memory to 32 GB", "shm size 16g".
-fn named_before(items: &Items<'_, '_>, i: usize) -> Option<(&'static str, usize)> {
+fn named_before(draft: &Draft<'_, '_, '_>, i: usize) -> Option<(&'static str, usize)> {
+    let items = draft.items;
     let mut k = i;
     while k > 0
         && (items.any(k - 1, &["to", "of", "with", "min", "max", "on", "noun.deployment"])
             || items.punct(k - 1, ':')
             || items.punct(k - 1, '=')
-            || items.at(k - 1).is_some_and(|item| item.known || item.text == "size" || item.text == "limit"))
+            || items.at(k - 1).is_some_and(|item| item.known || item.text == "size" || item.text == "limit")
+            || draft.is_used(k - 1)
+            || items.list[k - 1].masked)
         && !names_size(items, k - 1)
-        && i - k < 5
+        && i - k < 7
     {
         k -= 1;
     }
@@ -80,6 +83,13 @@ fn read_cores(draft: &mut Draft<'_, '_, '_>) {
             continue;
         }
         let mut k = i + 1;
+        while k < items.len()
+            && (items.any(k, &["of", "noun.deployment"]) && items.num(k).is_none()
+                || draft.is_used(k) && items.num(k).is_none()
+                || items.list[k].masked)
+        {
+            k += 1;
+        }
         while items.any(k, &["to", "noun.core"]) || items.punct(k, ':') || items.punct(k, '=') {
             k += 1;
         }

@@ -318,7 +318,9 @@ fn read_durations(draft: &mut Draft<'_, '_, '_>) {
         if i > 0 && items.any(i - 1, &["every"]) && !before("for") || near_checkpoint(draft, i) {
             continue;
         }
-        if !lasts(items, i) {
+        // "A100 80s" are sizes.
+        let behind_gpu = i > 0 && matches!(items.list[i - 1].kind, Kind::Gpu { .. }) && items.is(i, "unit.s");
+        if behind_gpu || !lasts(items, i) {
             continue;
         }
         let limit = before("limit.time")
@@ -373,6 +375,13 @@ fn lasts(items: &Items<'_, '_>, i: usize) -> bool {
                 || n.senses.iter().any(|s| s == "limit.time" || s == "noun.gpu")
         })
     });
+    let end = (i..items.len()).find(|k| items.ends_clause(*k)).unwrap_or(items.len());
+    let past = past
+        || (i..end).any(|k| {
+            items.at(k).is_some_and(|n| {
+                matches!(n.text.as_str(), "waiting" | "waited" | "ago" | "finally" | "already" | "later")
+            })
+        });
     let has_to =
         (start..i).any(|k| items.at(k).is_some_and(|n| n.senses.has("deadline") || n.senses.has("deadline.in")));
     (!past || ours || has_to) && !items.is(i + 1, "ago")

@@ -28,6 +28,36 @@ fn own_cases_hold() {
     }
 }
 
+/// Case, spacing and punctuation change at most two answers in a hundred.
+#[test]
+fn noise_changes_little() {
+    let mut same = 0_u32;
+    let mut all = 0_u32;
+    for case in eval::cases(TUNING).unwrap() {
+        // What is taken as written is no noise: images, commands, variables, fences, quotes.
+        let verbatim = case.text.contains(['`', '"', '\n', '=', '/', '\'', '$', ':']);
+        if verbatim || case.line["outcome"] != "intent" {
+            continue;
+        }
+        let plain = answer(&case.text, &case.context);
+        let spaced = case.text.replace(' ', "   ");
+        let shouted = case.text.to_uppercase();
+        let polite = format!("  {} !!", case.text);
+        for noisy in [spaced, shouted, polite] {
+            all += 1;
+            let got = answer(&noisy, &case.context);
+            same += u32::from(lower(&got["intent"]) == lower(&plain["intent"]));
+        }
+    }
+    assert!(all > 500, "{all}");
+    assert!(f64::from(same) >= 0.98 * f64::from(all), "{same} of {all}");
+}
+
+/// Names keep the writer's case; it is not compared.
+fn lower(value: &Value) -> String {
+    value.to_string().to_lowercase()
+}
+
 /// A question names one field, or one level above or below it.
 #[test]
 fn questions_are_few_and_near() {
@@ -53,7 +83,7 @@ fn an_answer_in_full() {
         {"action":"run","workload":{"kind":"inference","model":"llama-3.1-70b-instruct","gpu":{"count":4,"model":"H100"}}}
         assumed workload.model: "Llama 70B" names no version; also known: llama-3.3-70b-instruct
         assumed workload.kind: a model by its name is run to serve it
-        assumed workload.quantization: no precision was named; the published weights take 131.5 GiB
+        assumed workload.quantization: no precision was named; the published weights take 131.4 GiB
         action from {"kind":"text","start":0,"end":3,"text":"Run"}
         workload.model from {"kind":"text","start":4,"end":13,"text":"Llama 70B"}
         workload.gpu.count from {"kind":"text","start":17,"end":24,"text":"4 H100s"}

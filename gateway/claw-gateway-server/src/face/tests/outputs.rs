@@ -48,6 +48,15 @@ async fn outputs_of_all_operations_are_what_their_schema_says() {
     assert_eq!(run["placement"]["chosen"]["node"], "gpu-01");
     let words = c.call("workload_run", json!({ "request": "Run Llama 3.1 8B on 1 H100", "mode": "plan" })).await;
     assert_eq!((&words["effect"], &words["simulated"]), (&json!("planned"), &json!(true)), "{words}");
+    let parsed = c.call("intent_parse", json!({ "text": "Run Llama 70B on 4 H100s" })).await;
+    assert_eq!(
+        (&parsed["outcome"], &parsed["next"][0]["tool"]),
+        (&json!("intent"), &json!("workload_run")),
+        "{parsed}"
+    );
+    for text in ["run llama on 2 H100", "🙂"] {
+        c.call("intent_parse", json!({ "text": text })).await;
+    }
     let name = json!({ "workload": "w" });
     for tool in ["workload_get", "workload_explain", "workload_logs"] {
         c.call(tool, name.clone()).await;

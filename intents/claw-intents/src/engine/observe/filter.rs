@@ -21,6 +21,9 @@ pub(super) fn subject(draft: &Draft<'_, '_, '_>, order: Found) -> Option<(&'stat
         (0..items.len())
             .find(|i| items.is(*i, &sense) && (!free || !names_filter(draft, *i)) && !(items.list[*i].known))
     };
+    if let Some(at) = (0..items.len()).find(|i| items.is(*i, "market")).filter(|_| first("costs", false).is_none()) {
+        return Some(("market", at));
+    }
     for subject in PARTICULAR {
         if let Some(at) = first(subject, false) {
             return Some((subject, at));
@@ -49,6 +52,8 @@ fn measured(draft: &Draft<'_, '_, '_>) -> Option<usize> {
         "util",
         "usage",
         "memory use",
+        "gpu memory",
+        "vram",
         "power",
         "latency",
         "p99",
@@ -129,7 +134,7 @@ fn read_described(draft: &mut Draft<'_, '_, '_>, path: &str) {
         }
         let items = draft.items;
         let noun = (1..items.len()).find(|i| {
-            items.is(*i, thing.noun())
+            (items.is(*i, thing.noun()) || items.is(*i, "pron.one") && thing != Thing::Node)
                 && !items.list[*i].text.ends_with('s')
                 && !draft.is_used(*i)
                 && (i.saturating_sub(4)..*i)
@@ -182,7 +187,7 @@ fn plain_name(draft: &Draft<'_, '_, '_>) -> Option<usize> {
     (1..items.len()).find(|k| {
         items.at(*k).is_some_and(|n| {
             n.kind == Kind::Word
-                && n.senses.is_empty()
+                && (n.senses.is_empty() || n.corrected)
                 && n.text.chars().all(|c| c.is_alphanumeric())
                 && n.text.len() > 1
         }) && (items.is(k - 1, "of") || items.is(k - 1, "on"))

@@ -46,7 +46,13 @@ fn entries(draft: &Draft<'_, '_, '_>, thing: Thing) -> Vec<Entry> {
                 answer: d.name.clone(),
                 names: vec![d.name.clone()],
                 model: d.model.clone().unwrap_or_default(),
-                words: d.image.clone().into_iter().chain(d.model.clone()).collect(),
+                words: d
+                    .image
+                    .clone()
+                    .into_iter()
+                    .chain(d.model.clone())
+                    .chain(tasks(draft, d.model.as_deref()))
+                    .collect(),
             })
             .collect(),
         Thing::Workload => context
@@ -59,10 +65,16 @@ fn entries(draft: &Draft<'_, '_, '_>, thing: Thing) -> Vec<Entry> {
                 words: [w.kind.clone(), w.model.clone(), w.state.clone(), w.node.clone()]
                     .into_iter()
                     .flatten()
+                    .chain(tasks(draft, w.model.as_deref()))
                     .collect(),
             })
             .collect(),
     }
+}
+
+/// What a model of the catalogue is for.
+fn tasks(draft: &Draft<'_, '_, '_>, model: Option<&str>) -> Vec<String> {
+    model.and_then(|id| draft.catalog.model(id)).map(|m| m.tasks.clone()).unwrap_or_default()
 }
 
 /// The node that the item at a place names; a question if it is none or several.
@@ -314,7 +326,7 @@ impl Entry {
             let part = part.to_lowercase();
             part == word
                 || word.len() >= 3 && (part.starts_with(word) || stem(&part, word))
-                || part.len() >= 3 && word.starts_with(&part)
+                || part.len() >= 4 && word.starts_with(&part) && word.chars().all(char::is_alphabetic)
         };
         self.names.iter().chain(&self.words).any(|text| {
             text.eq_ignore_ascii_case(word)
