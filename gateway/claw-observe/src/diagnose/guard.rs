@@ -18,7 +18,7 @@ static PROSE: LazyLock<Regex> = LazyLock::new(|| {
         r"|COMMAND|documentation|docs|faq|explain|explains|explained|prompt|question|answer|asked|said|says|wrote|quoted?|quotes",
         r"|searching|pattern|patterns|regex|regexp|handler|todo|hint|tip|troubleshoot\w*|simulat\w+|inject\w*|fake|mock|sample",
         r"|comment|runbook|wiki|ticket|postmortem|tutorial|readme|journalctl|describe|describes|means|mean|describing|forum|subject|title|commit|fixed|fixes|changelog|release note\w*|matching)\b",
-        r"|https?://|\bdmesg\b[^:]*\||\bcat \S|user(?: prompt)?:|assistant:|<\|)",
+        r"|https?://|\busage:|--help\b|\bdmesg\b[^:]*\||\bcat \S|user(?: prompt)?:|assistant:|<\|)",
     ))
 });
 
