@@ -16,7 +16,7 @@ static PROSE: LazyLock<Regex> = LazyLock::new(|| {
     regex(concat!(
         r"(?i)(?:\b(?:if|whenever|e\.g\.|for example|example|examples|such as|grep|egrep|zgrep|ripgrep|awk|sed|echo|printf|logger",
         r"|COMMAND|documentation|docs|faq|explain|explains|explained|prompt|question|answer|asked|said|says|wrote|quoted?|quotes",
-        r"|searching|pattern|patterns|regex|regexp|handler|todo|hint|tip|troubleshoot\w*|simulat\w+|inject\w*|fake|mock|sample",
+        r"|searching|pattern|patterns|regex|regexp|handler|todo|hint|tip|troubleshoot\w*|simulat\w+|inject\w*|fake|mock|sample|common (?:errors|issues|problems)|label(?: text)?",
         r"|comment|runbook|wiki|ticket|postmortem|tutorial|readme|journalctl|describe|describes|means|mean|describing|forum|subject|title|commit|fixed|fixes|changelog|release note\w*|matching)\b",
         r"|https?://|\busage:|--help\b|\bdmesg\b[^:]*\||\bcat \S|user(?: prompt)?:|assistant:|<\|)",
     ))
@@ -33,7 +33,7 @@ static QUOTED_LINE: LazyLock<Regex> = LazyLock::new(|| {
 /// Words after a match that turn it into an explanation.
 static EXPLAINED: LazyLock<Regex> = LazyLock::new(|| {
     regex(
-        r"(?i)^\W{0,6}(?:means|indicates|is documented|stands for|errors? (?:are|can|may)|then |in (?:the )?(?:docs|log\b)|\?)",
+        r"(?i)^\W{0,6}(?:means|indicates|is documented|stands for|errors? (?:are|can|may)|(?:check|reduce|clean|increase|see)\b|then |in (?:the )?(?:docs|log\b)|\?)",
     )
 });
 
