@@ -33,6 +33,10 @@ closed_enum! {
 /// As JSON it is one object with an `outcome` of `intent`, `question` or
 /// `refusal`, the form of the intent cases.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one answer lives at a time, and a box would be one more thing to match through"
+)]
 pub enum Answer {
     /// Understood in full.
     Intent(Understood),

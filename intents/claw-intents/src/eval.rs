@@ -51,8 +51,11 @@ pub enum EvalError {
     },
 }
 
+/// Objects of a JSON-lines file, each with its id.
+pub type Lines = Vec<(String, Map<String, Value>)>;
+
 /// The objects of a JSON-lines file by their ids, in the order of the file.
-pub fn lines(text: &str) -> Result<Vec<(String, Map<String, Value>)>, EvalError> {
+pub fn lines(text: &str) -> Result<Lines, EvalError> {
     let mut seen = BTreeSet::new();
     let mut found = Vec::new();
     for (n, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {

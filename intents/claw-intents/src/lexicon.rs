@@ -114,12 +114,11 @@ impl Lexicon {
             }
         }
         let entries = self.by_first.entry(first).or_default();
-        let at = match entries.iter().position(|entry| entry.words == words) {
-            Some(at) => at,
-            None => {
-                entries.push(Entry { words, senses: Default::default() });
-                entries.len() - 1
-            }
+        let at = if let Some(at) = entries.iter().position(|entry| entry.words == words) {
+            at
+        } else {
+            entries.push(Entry { words, senses: Default::default() });
+            entries.len() - 1
         };
         let senses = &mut entries[at].senses[lang as usize];
         if !senses.contains(&sense) {

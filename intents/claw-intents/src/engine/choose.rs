@@ -96,8 +96,9 @@ fn holds(items: &Items<'_, '_>, f: Found, topic: &Topic) -> bool {
             false
         }
         Act::Update => {
-            !(text == "add" && topic.workload() && f.strength < 3)
-                && !(matches!(text, "give" | "set" | "move" | "lower" | "raise" | "replace") && f.strength < 2)
+            let added = text == "add" && topic.workload() && f.strength < 3;
+            let weak = matches!(text, "give" | "set" | "move" | "lower" | "raise" | "replace") && f.strength < 2;
+            !added && !weak
         }
         Act::Autoscale => f.strength > 0,
         Act::Bid => !(matches!(text, "lease" | "acquire" | "hire") && f.strength < 2),

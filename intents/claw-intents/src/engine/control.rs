@@ -249,7 +249,7 @@ fn stop_target(draft: &mut Draft<'_, '_, '_>, order: Found) {
             (true, false) => set_deployment(draft, k),
             (false, true) => set_workload(draft, k),
             _ if says_deployment || draft.context.workloads.is_empty() && !draft.context.deployments.is_empty() => {
-                set_deployment(draft, k)
+                set_deployment(draft, k);
             }
             _ => set_workload(draft, k),
         }

@@ -280,6 +280,5 @@ fn read_for(draft: &mut Draft<'_, '_, '_>) {
         (0..items.len()).filter(|k| !draft.is_used(*k)).find_map(|k| items.seconds(k).map(|s| (k, s)))
     {
         draft.set_at("for_s", json!(seconds), k..k + 1);
-        return;
     }
 }

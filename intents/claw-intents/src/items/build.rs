@@ -182,6 +182,10 @@ impl<'c> Builder<'_, 'c, '_> {
             if tokens.clone().any(|t| t.kind != TokenKind::Word) {
                 continue;
             }
+            // "with a 10 percent canary": an article and a number are no A10.
+            if len > 1 && self.tokens[i].text.chars().count() < 2 {
+                continue;
+            }
             let name = tokens.map(|t| t.text.as_str()).collect::<Vec<_>>().join(" ");
             // Two tokens that a number parts ("A100 80GB") are a name and a size.
             let sized =
@@ -328,9 +332,7 @@ impl<'c> Builder<'_, 'c, '_> {
     }
 
     fn numbers(&self, before: &Item<'c>, last: &Item<'c>, a: f64, b: f64) -> Option<(Kind<'c>, Senses)> {
-        if number::of(last.senses).is_none() {
-            return None;
-        }
+        number::of(last.senses)?;
         let worded = number::of(before.senses).is_some();
         let n = if self.lang == Lang::Chinese {
             number::compose_chinese(a, b)
@@ -344,38 +346,40 @@ impl<'c> Builder<'_, 'c, '_> {
 
     /// "0,5" in languages with a decimal comma, and "an hour and a half".
     fn join_three(&mut self) -> bool {
-        let n = self.list.len();
-        let Some([a, mid, b]) = n.checked_sub(3).and_then(|from| self.list.get(from..)) else {
+        let Some([first, mid, last]) = self.list.len().checked_sub(3).and_then(|from| self.list.get(from..)) else {
             return false;
         };
-        let joined = match (&a.kind, &mid.kind, &b.kind) {
+        let joined = match (&first.kind, &mid.kind, &last.kind) {
             (Kind::Num(x), Kind::Punct(','), Kind::Num(_))
-                if mid.glued && b.glued && !matches!(self.lang, Lang::English | Lang::Chinese) && b.text.len() <= 2 =>
+                if mid.glued
+                    && last.glued
+                    && !matches!(self.lang, Lang::English | Lang::Chinese)
+                    && last.text.len() <= 2 =>
             {
-                format!("{x}.{}", b.text).parse().ok().map(|n| (Kind::Num(n), Senses::default()))
+                format!("{x}.{}", last.text).parse().ok().map(|n| (Kind::Num(n), Senses::default()))
             }
-            (Kind::Num(x), Kind::Punct('.'), Kind::Num(_)) if mid.glued && b.glued => {
-                format!("{x}.{}", b.text).parse().ok().map(|n| (Kind::Num(n), Senses::default()))
+            (Kind::Num(x), Kind::Punct('.'), Kind::Num(_)) if mid.glued && last.glued => {
+                format!("{x}.{}", last.text).parse().ok().map(|n| (Kind::Num(n), Senses::default()))
             }
             (Kind::Word, Kind::Word, Kind::Word)
-                if a.senses.has("det.a")
+                if first.senses.has("det.a")
                     && matches!(mid.text.as_str(), "full" | "whole" | "entire" | "solid")
-                    && long_unit(b) =>
+                    && long_unit(last) =>
             {
-                Some((Kind::Qty(1.0), b.senses))
+                Some((Kind::Qty(1.0), last.senses))
             }
             (Kind::Qty(x), Kind::Word, Kind::Share(half)) if mid.senses.has("and") => {
-                Some((Kind::Qty(x + half), a.senses))
+                Some((Kind::Qty(x + half), first.senses))
             }
-            (Kind::Word, Kind::Word, Kind::Share(half)) if a.senses.has("per.hour") && mid.senses.has("and") => {
+            (Kind::Word, Kind::Word, Kind::Share(half)) if first.senses.has("per.hour") && mid.senses.has("and") => {
                 Lexicon::get().word("hours", Lang::English).map(|senses| (Kind::Qty(1.0 + half), senses))
             }
             (Kind::Num(x), Kind::Word, Kind::Share(half)) if mid.senses.has("and") => {
                 Some((Kind::Num(x + half), Senses::default()))
             }
-            (Kind::Qty(x), Kind::Word, Kind::Qty(y)) if mid.senses.has("and") => finer(a, b, *x, *y),
+            (Kind::Qty(x), Kind::Word, Kind::Qty(y)) if mid.senses.has("and") => finer(first, last, *x, *y),
             // "6-hour", "80-gb"
-            (Kind::Num(x), Kind::Punct('-'), Kind::Word) if mid.glued && b.glued => unit(a, b, *x),
+            (Kind::Num(x), Kind::Punct('-'), Kind::Word) if mid.glued && last.glued => unit(first, last, *x),
             (Kind::Num(x), Kind::Punct('-' | '–'), Kind::Num(y)) if x < y => {
                 Some((Kind::Range(*x, *y), Senses::default()))
             }

@@ -146,15 +146,16 @@ pub(super) fn local_instant(word: &str) -> Option<(Kind<'static>, u32)> {
 /// `2026-03-12`, `12.03.2026`.
 pub(super) fn date(word: &str) -> Option<Kind<'static>> {
     let parts: Vec<&str> = word.split(['-', '.', '/']).collect();
-    let [a, b, c] = parts.as_slice() else {
+    let [first, middle, last] = parts.as_slice() else {
         return None;
     };
-    let n =
-        |s: &str| -> Option<u32> { (s.len() <= 4 && s.bytes().all(|b| b.is_ascii_digit())).then(|| s.parse().ok())? };
-    let (y, m, d) = if a.len() == 4 {
-        (n(a)?, n(b)?, n(c)?)
-    } else if c.len() == 4 && word.contains('.') {
-        (n(c)?, n(b)?, n(a)?)
+    let number = |s: &str| -> Option<u32> {
+        (s.len() <= 4 && s.bytes().all(|digit| digit.is_ascii_digit())).then(|| s.parse().ok())?
+    };
+    let (y, m, d) = if first.len() == 4 {
+        (number(first)?, number(middle)?, number(last)?)
+    } else if last.len() == 4 && word.contains('.') {
+        (number(last)?, number(middle)?, number(first)?)
     } else {
         return None;
     };

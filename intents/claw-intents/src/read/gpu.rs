@@ -74,7 +74,7 @@ fn read_settings(draft: &mut Draft<'_, '_, '_>) {
 fn only_vendor(draft: &Draft<'_, '_, '_>, i: usize) -> bool {
     let before = i
         .checked_sub(1)
-        .is_some_and(|k| draft.items.any(k, &["on", "det.a", "with", "of"]) || draft.items.num(k).is_some());
+        .is_some_and(|k| draft.items.any(k, &["on", "det.a", "det.all", "with", "of"]) || draft.items.num(k).is_some());
     before && draft.items.at(i + 1).is_none_or(|next| !matches!(next.kind, Kind::Image | Kind::Path))
 }
 
@@ -268,10 +268,10 @@ fn read_count_behind(draft: &mut Draft<'_, '_, '_>, i: usize, per: Per) -> Per {
     if items.is(k, "noun.gpu") {
         k += 1;
     }
-    if items.any(k, &["times"]) || items.punct(k, '×') || items.punct(k, ':') || items.punct(k, '=') {
-        if let Some(n) = items.num(k + 1).filter(|_| !draft.is_used(k + 1)) {
-            return set_count(draft, n, i, k + 2, per);
-        }
+    if (items.any(k, &["times"]) || items.punct(k, '×') || items.punct(k, ':') || items.punct(k, '='))
+        && let Some(n) = items.num(k + 1).filter(|_| !draft.is_used(k + 1))
+    {
+        return set_count(draft, n, i, k + 2, per);
     }
     if items.punct(k, '(') {
         k += 1;

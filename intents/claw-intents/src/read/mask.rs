@@ -11,6 +11,8 @@ pub(crate) fn mask(items: &mut Items<'_, '_>, from_is_old: bool) {
     while i < items.len() {
         if items.is(i, "insteadof") {
             mask_value(items, i);
+        } else if items.is(i, "except") {
+            mask_unwanted_gpu(items, i);
         } else if items.is(i, "not") {
             mask_negated(items, i);
         } else if from_is_old && items.is(i, "from") {
@@ -68,6 +70,16 @@ fn orders_elsewhere(items: &Items<'_, '_>, i: usize) -> bool {
                 .enumerate()
                 .any(|(k, n)| k != i + 1 && !n.masked && n.senses.has(sense) && !(k > 0 && items.is(k - 1, "not")))
     })
+}
+
+/// "not on a T4".
+fn mask_unwanted_gpu(items: &mut Items<'_, '_>, i: usize) {
+    let at = if items.any(i + 1, &["det.a", "det.the"]) { i + 2 } else { i + 1 };
+    if matches!(items.at(at).map(|n| &n.kind), Some(Kind::Gpu { .. })) {
+        for item in &mut items.list[i..=at] {
+            item.masked = true;
+        }
+    }
 }
 
 /// "not inference, we train"; "not 4 but 8".

@@ -77,6 +77,25 @@ fn worded_label(items: &Items<'_, '_>, k: usize) -> Option<(String, String, usiz
     Some((name(k)?, value, k + 3))
 }
 
+/// How names of regions begin.
+const REGIONS: &[&str] = &[
+    "eu",
+    "us",
+    "ap",
+    "asia",
+    "europe",
+    "af",
+    "me",
+    "sa",
+    "ca",
+    "cn",
+    "uk",
+    "northamerica",
+    "australia",
+    "africa",
+    "southamerica",
+];
+
 /// "in zone eu-west", "region us-east-1".
 fn read_zone(draft: &mut Draft<'_, '_, '_>) {
     let items = draft.items;
@@ -101,23 +120,6 @@ fn read_zone(draft: &mut Draft<'_, '_, '_>) {
         }
     }
     // "in eu-west-1": a name as regions have it.
-    const REGIONS: &[&str] = &[
-        "eu",
-        "us",
-        "ap",
-        "asia",
-        "europe",
-        "af",
-        "me",
-        "sa",
-        "ca",
-        "cn",
-        "uk",
-        "northamerica",
-        "australia",
-        "africa",
-        "southamerica",
-    ];
     for i in 1..items.len() {
         let region = items.at(i).is_some_and(|n| {
             n.kind == Kind::Word && !n.known && n.text.split_once('-').is_some_and(|(head, _)| REGIONS.contains(&head))
@@ -223,15 +225,16 @@ fn plural_before(items: &Items<'_, '_>, i: usize) -> bool {
 /// "for team-a", "to web-1": names behind these are no nodes.
 fn behind_preposition_of_name(draft: &Draft<'_, '_, '_>, i: usize) -> bool {
     let word = draft.items.list[i - 1].text.as_str();
-    !matches!(word, "on" | "onto" | "at" | "auf" | "en" | "sur" | "在" | "an" | "bei")
-        && !(word == "to"
-            && i > 1
-            && draft.items.at(i - 2).is_some_and(|n| {
-                matches!(
-                    n.text.as_str(),
-                    "pin" | "it" | "pinned" | "stick" | "bind" | "bound" | "goes" | "go" | "fixed" | "tied"
-                )
-            }))
+    let places = matches!(word, "on" | "onto" | "at" | "auf" | "en" | "sur" | "在" | "an" | "bei");
+    let pins = word == "to"
+        && i > 1
+        && draft.items.at(i - 2).is_some_and(|n| {
+            matches!(
+                n.text.as_str(),
+                "pin" | "it" | "pinned" | "stick" | "bind" | "bound" | "goes" | "go" | "fixed" | "tied"
+            )
+        });
+    !places && !pins
 }
 
 /// "the H100 node", "that node", "the node in fra".

@@ -39,15 +39,15 @@ fn read_commands(draft: &mut Draft<'_, '_, '_>) {
             Kind::Word if items.is(i, "noun.command") && !items.is(i, "act.run") || items.list[i].text == "cmd" => {
                 read_plain(draft, i);
             }
-            Kind::Word if items.list[i].text == "docker" || items.list[i].text == "podman" => {
-                if items.raw(i + 1).eq_ignore_ascii_case("run") {
-                    let from = items.list[i].span.start;
-                    let line = items.source[from..].split('\n').next().unwrap_or_default();
-                    let end = (i..items.len())
-                        .find(|k| items.list[*k].span.start >= from + line.len())
-                        .unwrap_or(items.len());
-                    docker::read(draft, line, i..end);
-                }
+            Kind::Word
+                if (items.list[i].text == "docker" || items.list[i].text == "podman")
+                    && items.raw(i + 1).eq_ignore_ascii_case("run") =>
+            {
+                let from = items.list[i].span.start;
+                let line = items.source[from..].split('\n').next().unwrap_or_default();
+                let end =
+                    (i..items.len()).find(|k| items.list[*k].span.start >= from + line.len()).unwrap_or(items.len());
+                docker::read(draft, line, i..end);
             }
             _ => {}
         }
@@ -406,9 +406,6 @@ fn read_ports(draft: &mut Draft<'_, '_, '_>) {
                 break;
             }
             k += 1;
-        }
-        if first {
-            continue;
         }
     }
 }

@@ -156,12 +156,12 @@ pub(crate) fn beside_noun(draft: &Draft<'_, '_, '_>, thing: Thing) -> Option<usi
         let plain = items.at(k).is_some_and(|n| !n.known && n.senses.has("n") && !is_name_like(word));
         let inflected = ["ed", "ing", "s", "ly"].iter().any(|end| word.ends_with(end));
         let sure = sure && !(plain && (thing != Thing::Deployment || inflected || k != i + 1));
-        if sure && !(plural && !is_name_like(word)) && !draft.is_used(k) {
-            found = prefer(items, found, k);
+        if sure && (!plural || is_name_like(word)) && !draft.is_used(k) {
+            found = Some(prefer(items, found, k));
             continue;
         }
         if let Some(before) = before_noun(draft, i, thing) {
-            found = prefer(items, found, before);
+            found = Some(prefer(items, found, before));
         }
     }
     found
@@ -178,11 +178,10 @@ fn verb_like(items: &Items<'_, '_>, k: usize) -> bool {
 }
 
 /// Of two names the one that a correction put last, else the first.
-fn prefer(items: &Items<'_, '_>, old: Option<usize>, new: usize) -> Option<usize> {
+fn prefer(items: &Items<'_, '_>, old: Option<usize>, new: usize) -> usize {
     match old {
-        Some(old) if items.corrects_between(old, new) => Some(new),
-        Some(old) => Some(old),
-        None => Some(new),
+        Some(old) if !items.corrects_between(old, new) => old,
+        _ => new,
     }
 }
 
@@ -253,7 +252,7 @@ pub(crate) fn name_like(draft: &Draft<'_, '_, '_>) -> Option<usize> {
         };
         let likely = item.kind == Kind::Word && (item.known || item.senses.is_empty() && is_name_like(&item.text));
         if likely && !draft.is_used(i) {
-            found = prefer(items, found, i);
+            found = Some(prefer(items, found, i));
         }
     }
     found

@@ -82,7 +82,7 @@ fn concerns(items: &Items<'_, '_>, i: usize, field: &str) -> bool {
             ],
         )
     };
-    let leads = (start..i).all(|k| filler(k))
+    let leads = (start..i).all(filler)
         && (field == "deadline"
             || i - start <= 2
                 && (start..i).all(|k| items.any(k, &["notbefore", "deadline", "and", "polite", "correct"])));
@@ -408,13 +408,12 @@ fn is_bare(items: &Items<'_, '_>, i: usize) -> bool {
 }
 
 fn ahead_of_now(draft: &mut Draft<'_, '_, '_>, field: &str, seconds: u64, i: usize) {
-    match (draft.context.now, i64::try_from(seconds).ok().and_then(|s| s.checked_mul(1_000))) {
-        (Some(now), Some(ms)) => draft.set(field, json!(now.at.plus_ms(ms).to_string()), i..i + 1),
-        _ => {
-            let path = draft.path(field);
-            draft.ask(&path, "The present is not known here; at what time exactly?", Vec::new());
-            draft.mark(&(i..i + 1));
-        }
+    if let (Some(now), Some(ms)) = (draft.context.now, i64::try_from(seconds).ok().and_then(|s| s.checked_mul(1_000))) {
+        draft.set(field, json!(now.at.plus_ms(ms).to_string()), i..i + 1);
+    } else {
+        let path = draft.path(field);
+        draft.ask(&path, "The present is not known here; at what time exactly?", Vec::new());
+        draft.mark(&(i..i + 1));
     }
 }
 

@@ -188,7 +188,7 @@ fn plain_name(draft: &Draft<'_, '_, '_>) -> Option<usize> {
         items.at(*k).is_some_and(|n| {
             n.kind == Kind::Word
                 && (n.senses.is_empty() || n.corrected)
-                && n.text.chars().all(|c| c.is_alphanumeric())
+                && n.text.chars().all(char::is_alphanumeric)
                 && n.text.len() > 1
         }) && (items.is(k - 1, "of") || items.is(k - 1, "on"))
             && !draft.is_used(*k)
