@@ -82,11 +82,12 @@ impl Anchor {
     async fn listening(command: Command, port: u16, log: &Path) -> Result<Self> {
         let mut running = Running::start_unheard(command, log)?;
         let authority = format!("127.0.0.1:{port}");
-        let listens = poll_until(&format!("{authority} listens"), PATIENCE, || async {
+        let listens = poll_until("it listens", PATIENCE, || async {
             TcpStream::connect(&authority).await.map(|_| Some(())).map_err(|error| anyhow!(error))
-        });
+        })
+        .await;
         let said = || claw_e2e_tests::process::tail_of(log);
-        listens.await.with_context(said)?;
+        listens.with_context(said)?;
         anyhow::ensure!(running.is_alive(), "it ended: {}", said());
         Ok(Self { _running: running, authority })
     }

@@ -120,9 +120,7 @@ pub async fn enroll_all(mcp_url: &str, key: &str, node_url: &str, n: usize) -> R
 async fn enroll_one(mcp: &mut McpClient, node_url: &str, name: String) -> Result<Enrolled> {
     let token = mcp.call("node_token_create", json!({ "name": name })).await?;
     let secret = token["credential"]["secret"].as_str().context("no token in the answer")?;
-    let url = node_url.replacen("wss://", "https://", 1);
-    let url = url.trim_end_matches("/node");
-    let (enrolled, key_pem) = enroll(url, &JoinToken::parse(secret)?, &name).await?;
+    let (enrolled, key_pem) = enroll(node_url, &JoinToken::parse(secret)?, &name).await?;
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(enrolled.ca_pem.as_bytes()) {
         roots.add(certificate?)?;
@@ -160,7 +158,7 @@ impl Connected {
     /// # Errors
     /// If one is not taken in within a minute.
     pub async fn all(nodes: &[Enrolled], node_url: &str) -> Result<Self> {
-        let endpoint = Endpoint::parse(node_url, "wss")?;
+        let endpoint = Endpoint { path: "/node".to_owned(), ..Endpoint::parse(node_url, "https")? };
         let stop = CancellationToken::new();
         let (done, sent) = watch::channel(0);
         let mut connected = Self { orders: Vec::new(), sent, stop, tasks: JoinSet::new() };

@@ -17,7 +17,7 @@ const SETTLE: Duration = Duration::from_secs(5);
 /// Time over which the idle use of the processor is taken.
 const IDLE: Duration = Duration::from_secs(5);
 /// Metrics frames of each node in one round.
-const FRAMES_EACH: u32 = 10;
+const FRAMES_EACH: u32 = 20;
 /// Rounds of metrics frames.
 const ROUNDS: usize = 5;
 

@@ -2,9 +2,6 @@
 
 use anyhow::{Context as _, Result};
 
-/// Clock ticks in a second, on every Linux.
-const TICKS_PER_SECOND: f64 = 100.0;
-
 /// Memory that a process has in RAM, KiB.
 ///
 /// # Errors
@@ -19,21 +16,25 @@ fn parse_resident_kib(status: &str) -> Option<f64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// Processor time that a process has used, of all its threads, seconds.
+/// Processor time that the threads of a process have used, seconds. From the scheduler's own
+/// count, for the clock's ticks miss what is shorter than they are; threads that have ended
+/// are not in it.
 ///
 /// # Errors
 /// If there is no such process.
 pub fn cpu_seconds(pid: u32) -> Result<f64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).context("the process is gone")?;
-    parse_cpu_seconds(&stat).context("no times")
+    let mut total = 0.0;
+    for thread in std::fs::read_dir(format!("/proc/{pid}/task")).context("the process is gone")? {
+        // A thread may have ended meanwhile.
+        let count = std::fs::read_to_string(thread?.path().join("schedstat")).unwrap_or_default();
+        total += parse_run_seconds(&count).unwrap_or(0.0);
+    }
+    Ok(total)
 }
 
-fn parse_cpu_seconds(stat: &str) -> Option<f64> {
-    // The name stands in parentheses and may hold anything.
-    let (_, fields) = stat.rsplit_once(')')?;
-    let mut fields = fields.split_whitespace().skip(11);
-    let (user, system): (f64, f64) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
-    Some((user + system) / TICKS_PER_SECOND)
+fn parse_run_seconds(schedstat: &str) -> Option<f64> {
+    let run_ns: f64 = schedstat.split_whitespace().next()?.parse().ok()?;
+    Some(run_ns / 1e9)
 }
 
 #[cfg(test)]
@@ -44,8 +45,9 @@ mod tests {
     fn the_systems_words_are_read() {
         let status = "Name:\tx\nVmPeak:\t  900 kB\nVmRSS:\t   812 kB\n";
         assert_eq!(parse_resident_kib(status), Some(812.0));
-        let stat = "7 (a) b) S 1 7 7 0 -1 4194560 100 0 0 0 150 50 0 0 20 0 4 0 9 1 2";
-        assert_eq!(parse_cpu_seconds(stat), Some(2.0));
+        assert_eq!(parse_run_seconds("2500000000 9 12\n"), Some(2.5));
+        assert_eq!(parse_run_seconds(""), None);
+        assert!(cpu_seconds(std::process::id()).unwrap() >= 0.0);
         assert!(resident_kib(std::process::id()).unwrap() > 500.0);
     }
 }

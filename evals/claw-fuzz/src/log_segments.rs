@@ -88,8 +88,9 @@ fn order(tape: &mut Tape<'_>, forged: &mut Forged, dir: &Path) {
             *forged = Forged::new(tape, forged.lies);
         }
         1 => {
-            let numbers = [tape.number(), tape.number(), tape.number()];
-            forged.frame(1, &numbers, tape.short());
+            // The store's own merge time never goes back in a stream; the node's time may.
+            let (seq, at_ms) = (tape.number(), tape.number());
+            forged.frame(1, &[seq, at_ms, seq.min(i64::MAX as u64)], tape.short());
         }
         2 => {
             let numbers = [tape.number(), tape.number()];
