@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use crate::event::{ExecEnd, OperationRecord, PlanRecord, ReceiptKey};
 use crate::policy::Policy;
 use crate::registry::NodeRegistry;
+use crate::scheduler::nowhere::Nowhere;
 use crate::workload::WorkloadManager;
 
 pub use snapshot::{SNAPSHOT_FORMAT, SnapshotError};
@@ -213,6 +214,8 @@ pub struct Cluster {
     pub receipts: OrdMap<Arc<ReceiptKey>, Arc<ReceiptEntry>>,
     /// Receipts in order of time (index).
     pub receipts_by_time: OrdSet<(Timestamp, Arc<ReceiptKey>)>,
+    /// Shapes that fit nowhere just now (index).
+    pub nowhere: Nowhere,
     /// Nobody is declared lost while this stands: (silent, total).
     pub mass_loss: Option<(u32, u32)>,
     /// Replacements of the certificate authority.

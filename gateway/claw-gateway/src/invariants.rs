@@ -4,14 +4,17 @@
 //! the shell in debug builds.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use claw_proto::ids::GpuUuid;
+use claw_proto::validation::ValidSpec;
 use claw_tools::nodes::Schedulable;
 use claw_tools::operations::OperationState;
-use claw_tools::workloads::{WorkloadReason, WorkloadState};
+use claw_tools::workloads::{PlacementReport, WorkloadReason, WorkloadState};
 
 use crate::Cluster;
 use crate::cluster::SNAPSHOT_FORMAT;
+use crate::scheduler;
 use crate::workload::{AttemptEntry, Desired};
 
 /// A broken invariant.
@@ -61,9 +64,15 @@ pub fn check_indexes(cluster: &Cluster) -> Check {
         ("open_by_node", rebuilt.open_by_node == cluster.open_by_node),
         ("receipts_by_time", rebuilt.receipts_by_time == cluster.receipts_by_time),
     ];
-    match same.iter().find(|(_, same)| !same) {
+    if let Some((what, _)) = same.iter().find(|(_, same)| !same) {
+        return Err(broken(format!("{what} differ")));
+    }
+    let still_true = |(spec, report): &(Arc<ValidSpec>, Arc<PlacementReport>)| {
+        scheduler::decide(cluster, spec) == scheduler::Decision::Wait { report: Arc::clone(report) }
+    };
+    match cluster.nowhere.iter().find(|known| !still_true(known)) {
         None => Ok(()),
-        Some((what, _)) => Err(broken(format!("{what} differ"))),
+        Some((spec, _)) => Err(broken(format!("what fits nowhere has another answer now: {:?}", spec.spec()))),
     }
 }
 

@@ -9,6 +9,7 @@ pub mod fairness;
 mod fit;
 mod gang;
 pub mod jobs;
+pub mod nowhere;
 pub mod packing;
 mod report;
 pub(crate) mod reserve;

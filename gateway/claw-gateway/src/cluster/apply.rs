@@ -37,6 +37,7 @@ impl Cluster {
         self.apply_access(record);
         self.apply_secrets(record);
         self.apply_desk(record);
+        self.nowhere.heed(&record.event);
     }
 
     /// Events about the gateway and its nodes.

@@ -22,6 +22,7 @@ use crate::Cluster;
 use crate::command::Caller;
 use crate::event::Event;
 use crate::registry::{NodeEntry, NodeUsage};
+use crate::scheduler::nowhere::Nowhere;
 use crate::scheduler::{Decision, decide_for};
 use crate::step::{checked_spec, reschedule};
 
@@ -209,6 +210,8 @@ impl World<'_> {
 
     /// The fleet's own decision on what waits.
     fn decide(&mut self) {
+        // The copy is changed in ways that no event tells.
+        self.cluster.nowhere = Nowhere::default();
         let decision = reschedule(&self.cluster, &self.caller, self.ids);
         self.cluster = decision.after;
         for record in decision.events {

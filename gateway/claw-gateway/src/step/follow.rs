@@ -93,7 +93,7 @@ fn schedule(work: &mut Work<'_>, queue: Vec<WorkloadId>) {
         }
         let same = |(spec, ..): &&(Arc<ValidSpec>, Placing, Option<u32>)| scheduler::same_shape(spec, &entry.spec);
         let known = hopeless.iter().find(same).map(|(_, d, priority)| (d.clone(), *priority));
-        let (decision, in_vain) = known.unwrap_or_else(|| (scheduler::decide_for(&work.state, &entry), None));
+        let (decision, in_vain) = known.unwrap_or_else(|| (decide(work, &entry), None));
         match decision {
             Placing::Place { places, report } => place(work, &entry, places, &report),
             Placing::Wait { ref report } => {
@@ -110,6 +110,22 @@ fn schedule(work: &mut Work<'_>, queue: Vec<WorkloadId>) {
             }
         }
     }
+}
+
+/// The scheduler's decision; where it is known that nothing fits, without asking every node.
+/// While room is being made, the answer depends on who asks, and is not remembered.
+fn decide(work: &mut Work<'_>, entry: &WorkloadEntry) -> Placing {
+    if work.state.workloads.has_claims() {
+        return scheduler::decide_for(&work.state, entry);
+    }
+    if let Some(report) = work.state.nowhere.report(&entry.spec) {
+        return Placing::Wait { report };
+    }
+    let decision = scheduler::decide(&work.state, &entry.spec);
+    if let Placing::Wait { report } = &decision {
+        work.state.nowhere.note(&entry.spec, report);
+    }
+    decision
 }
 
 /// Stops less important work for it, if that makes all of its place; or keeps
