@@ -27,6 +27,9 @@ const EVENTS_READ_MAX: usize = 1_000;
 
 /// Events that one archiving step moves at most.
 const ARCHIVE_STEP_EVENTS: u64 = 10_000;
+/// A snapshot or an archiving step that is due waits for a second without commands, for
+/// this thread decides, too; but no longer than until so many of them are due.
+const OVERDUE: u64 = 10;
 /// Ticks (seconds) between tries to write to a journal that could not be written.
 const PROBE_EVERY_TICKS: u32 = 3;
 
@@ -48,6 +51,8 @@ pub(super) struct Core {
     pub(super) seal: Seal,
     /// Ticks since the last try to write again.
     pub(super) probes_waited: u32,
+    /// Commands since the last tick.
+    pub(super) commands_since_tick: u64,
     pub(super) snapshot_every: u64,
     pub(super) keep_events: u64,
     pub(super) snapshot_seq: u64,
@@ -155,7 +160,9 @@ impl Core {
     fn decide(&mut self, round: &mut Round, mut command: Command, mut caller: Caller, reply: ReplyTo) {
         caller.now = self.clock.now();
         self.seal.seal(&mut command);
-        round.probe |= matches!(command, Command::Tick);
+        let is_tick = matches!(command, Command::Tick);
+        round.probe |= is_tick;
+        self.commands_since_tick += u64::from(!is_tick);
         let is_mutation =
             matches!(command, Command::Operate { .. } | Command::PlanApply { .. } | Command::ApprovalDecide { .. });
         round.armed |= is_mutation;
@@ -327,6 +334,7 @@ impl Core {
 
     /// Once a second: is the disk back, and is a snapshot due?
     fn probe_and_snapshot(&mut self) {
+        let is_idle = std::mem::take(&mut self.commands_since_tick) == 0;
         // An erasure may have taken the reserve, too.
         self.space = lock(&self.journal).space();
         if !self.writable.load(Ordering::Acquire) || self.space == Space::OnReserve {
@@ -357,9 +365,12 @@ impl Core {
         // since the last, this thread would soon do nothing else; folding as many bytes
         // at a start takes no longer than reading the snapshot.
         let is_worth_it = self.bytes_since_snapshot >= self.snapshot_bytes;
-        if self.live.seq >= self.snapshot_seq + self.snapshot_every && is_worth_it {
+        let n_events = self.live.seq.saturating_sub(self.snapshot_seq);
+        let may_snapshot = is_idle || n_events >= self.snapshot_every.saturating_mul(OVERDUE);
+        let n_archivable = self.snapshot_seq.saturating_sub(self.keep_events.saturating_add(self.archived_seq));
+        if n_events >= self.snapshot_every && is_worth_it && may_snapshot {
             self.snapshot("due");
-        } else {
+        } else if is_idle || n_archivable >= ARCHIVE_STEP_EVENTS * OVERDUE {
             self.archive();
         }
     }

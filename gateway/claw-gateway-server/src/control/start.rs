@@ -153,6 +153,7 @@ pub async fn start(options: ControlOptions) -> Result<(ControlPlane, EffectQueue
         crash: options.crash,
         seal: Seal::load_or_create(&options.data_dir)?,
         probes_waited: 0,
+        commands_since_tick: 0,
         snapshot_every: options.snapshot_every.max(1),
         keep_events: options.keep_events,
         snapshot_seq,
