@@ -7,8 +7,8 @@ use crate::def::{OpDef, Toolset as T, UndoClass as U};
 use crate::refusal::{ErrorCode, Refusal};
 use crate::schema::{LazyChecker, advertised, parse};
 use crate::{
-    approvals, cluster, diagnosis, events, inside, intents, keys, nodes, operations, outcome, plans, scheduling, secrets,
-    workloads,
+    approvals, cluster, diagnosis, events, inside, intents, keys, nodes, operations, outcome, plans, scheduling,
+    secrets, workloads,
 };
 
 /// Traits of an operation that faces show as annotations.
