@@ -32,7 +32,7 @@ const AT_ONCE: usize = 16;
 /// Orders that may wait for a node.
 const ORDERS_MAX: usize = 64;
 /// Longest time for a node to be taken in.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Eight simulated GPUs.
 pub fn capabilities(name: &str) -> NodeCapabilities {

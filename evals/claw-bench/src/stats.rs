@@ -86,7 +86,7 @@ mod tests {
         let values: Vec<f64> = (1..=100).map(f64::from).collect();
         assert_eq!((quantile(&values, 0.0), quantile(&values, 0.99), quantile(&values, 1.0)), (1.0, 99.0, 100.0));
         assert_eq!((median(&[]), quantile(&[], 0.5)), (0.0, 0.0));
-        assert_eq!(quantile(&[5.0], 0.99), 5.0);
+        assert_eq!((quantile(&[5.0], 0.99),), (5.0,));
     }
 
     #[test]
@@ -94,7 +94,7 @@ mod tests {
         let ours = [200.0, 202.0, 198.0, 201.0, 199.0, 200.0];
         let theirs = [100.0, 101.0, 99.0, 100.0, 100.0, 102.0];
         let Ratio { at, low, high } = ratio(&ours, &theirs);
-        assert_eq!(at, 2.0);
+        assert_eq!((at,), (2.0,));
         assert!(low <= at && at <= high && high - low < 0.1, "{low} {high}");
         let wild = ratio(&[100.0, 300.0, 50.0, 400.0], &theirs);
         assert!(wild.high - wild.low > 1.0, "{wild}");

@@ -123,7 +123,7 @@ fn edit(tape: &mut Tape<'_>, files: &mut Files, earlier: &Files) {
             Some(old) => bytes.clone_from(old),
             None => drop(files.remove(&name)),
         },
-        8 => drop(files.extend(earlier.clone())),
+        8 => files.extend(earlier.clone()),
         _ => {
             let other = files.values().nth(at % files.len()).cloned().unwrap_or_default();
             files.insert(name, other);
@@ -136,7 +136,7 @@ fn edit(tape: &mut Tape<'_>, files: &mut Files, earlier: &Files) {
 pub(crate) fn journal(bytes: &[u8]) {
     let specimen = specimen();
     let mut tape = Tape::new(bytes);
-    let mut files = if tape.byte() % 2 == 0 { specimen.killed.clone() } else { specimen.closed.clone() };
+    let mut files = if tape.byte().is_multiple_of(2) { specimen.killed.clone() } else { specimen.closed.clone() };
     for _ in 0..16 {
         if tape.is_over() {
             break;

@@ -11,7 +11,7 @@ const BYTES_MAX: u64 = 300 * 1024;
 
 fn corpus_of(target: &str) -> Vec<PathBuf> {
     let entries = fs::read_dir(corpus_dir().join(target)).unwrap_or_else(|error| panic!("corpus of {target}: {error}"));
-    let mut files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
     files.sort();
     files
 }

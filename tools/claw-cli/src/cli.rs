@@ -193,7 +193,7 @@ fn commands(name: &str, matches: &ArgMatches) -> Result<Commands, ParseError> {
         }),
         "bench" => bench(matches)?,
         "eval" => Commands::Intents(intents::eval_of(matches)?),
-        "model" => Commands::Models(models::model(matches)?),
+        "model" => Commands::Models(models::model(matches)),
         noun => operation(noun, matches)?,
     })
 }

@@ -65,20 +65,20 @@ pub(crate) fn command() -> Command {
 }
 
 /// What `claw model …` asks for.
-pub(crate) fn model(matches: &ArgMatches) -> Result<ModelCommand, CliError> {
+pub(crate) fn model(matches: &ArgMatches) -> ModelCommand {
     let Some(inner) = matches.subcommand_matches("fit") else {
-        return Ok(ModelCommand::List);
+        return ModelCommand::List;
     };
     let text = |name: &str| inner.get_one::<String>(name).cloned();
     let number = |name: &str, default| inner.get_one::<u32>(name).copied().unwrap_or(default);
-    Ok(ModelCommand::Fit {
+    ModelCommand::Fit {
         model: text("model").unwrap_or_default(),
         gpu: text("gpu"),
         memory_gib: inner.get_one::<f64>("memory").copied(),
         count: number("count", 1),
         quantization: text("quantization").and_then(|q| Quantization::from_text(&q)),
         load: Load { context_tokens: number("context", 8_192), sequences: number("batch", 8) },
-    })
+    }
 }
 
 pub(crate) fn run(command: &ModelCommand, screen: &Screen) -> Result<Exit, CliError> {
@@ -109,7 +109,7 @@ fn list(catalog: &Catalog, screen: &Screen) -> Result<Exit, CliError> {
                 "id": model.id, "params_b": model.params_b, "published_quantization": model.published_quantization,
                 "weights_gib": weights, "context": model.context, "license": model.license, "source": model.source,
             });
-            text.push_str(&format!("{line}\n"));
+            writeln!(text, "{line}").map_err(|error| bad(error.to_string()))?;
         } else {
             let precision = model.published_quantization.as_str();
             let (id, params) = (&model.id, model.params_b);

@@ -45,7 +45,6 @@ macro_rules! operations {
 
         /// One call of one operation, checked.
         #[derive(Debug, Clone, PartialEq)]
-        #[expect(clippy::large_enum_variant, reason = "one call lives at a time, and a box would be one more thing to match through")]
         pub enum Call { $(
             #[doc = $title]
             $variant($params)

@@ -139,7 +139,7 @@ fn zone_sets(n_zones: usize, wanted: usize) -> Vec<Vec<usize>> {
 }
 
 /// From as few racks as possible: the fullest whole, the rest from the smallest that is large enough.
-fn from_racks<'a>(mut racks: Vec<Vec<&'a Candidate>>, n_nodes: usize) -> Vec<&'a Candidate> {
+fn from_racks(mut racks: Vec<Vec<&Candidate>>, n_nodes: usize) -> Vec<&Candidate> {
     let mut parts = Vec::with_capacity(n_nodes);
     while parts.len() < n_nodes && !racks.is_empty() {
         let missing = n_nodes - parts.len();

@@ -25,6 +25,28 @@ impl Checked {
         body
     }
 
+    /// Reads that make something of words, log lines and wishes; `w` runs on `gpu-01`.
+    async fn words_logs_and_what_if(&mut self) {
+        let parsed = self.call("intent_parse", json!({ "text": "Run Llama 70B on 4 H100s" })).await;
+        let made = (&parsed["outcome"], &parsed["next"][0]["tool"]);
+        assert_eq!(made, (&json!("intent"), &json!("workload_run")), "{parsed}");
+        for text in ["run llama on 2 H100", "🙂"] {
+            self.call("intent_parse", json!({ "text": text })).await;
+        }
+        let spec = json!({ "command": ["true"], "gpu": { "count": 8 }, "nodes": 2 });
+        self.call("capacity_find", json!({ "spec": spec })).await;
+        let (add, add_nodes) = (json!([{ "spec": spec, "run_s": 60 }]), json!([{ "like": "gpu-01", "count": 1 }]));
+        self.call("schedule_simulate", json!({ "add": add, "add_nodes": add_nodes })).await;
+        for args in [json!({ "workload": "w" }), json!({ "node": "gpu-01" }), json!({})] {
+            assert_eq!(self.call("diagnose", args).await["untrusted"], json!(true));
+        }
+        let text =
+            "NVRM: Xid (PCI:0000:3b:00): 79, pid=1, GPU has fallen off the bus.\nNVRM: Xid (PCI:0000:3b:00): 45, pid=1";
+        let told = self.call("diagnose", json!({ "text": text, "policy": "gpud" })).await;
+        let first = &told["targets"][0]["diagnosis"];
+        assert_eq!((&first["root"], &first["action"]), (&json!("xid_79"), &json!("reboot_node")), "{told}");
+    }
+
     /// Plan, approve, apply.
     async fn planned(&mut self, tool: &str, mut args: Value) -> Value {
         args["mode"] = json!("plan");
@@ -48,34 +70,11 @@ async fn outputs_of_all_operations_are_what_their_schema_says() {
     assert_eq!(run["placement"]["chosen"]["node"], "gpu-01");
     let words = c.call("workload_run", json!({ "request": "Run Llama 3.1 8B on 1 H100", "mode": "plan" })).await;
     assert_eq!((&words["effect"], &words["simulated"]), (&json!("planned"), &json!(true)), "{words}");
-    let parsed = c.call("intent_parse", json!({ "text": "Run Llama 70B on 4 H100s" })).await;
-    assert_eq!(
-        (&parsed["outcome"], &parsed["next"][0]["tool"]),
-        (&json!("intent"), &json!("workload_run")),
-        "{parsed}"
-    );
-    for text in ["run llama on 2 H100", "🙂"] {
-        c.call("intent_parse", json!({ "text": text })).await;
-    }
     let name = json!({ "workload": "w" });
     for tool in ["workload_get", "workload_explain", "workload_logs"] {
         c.call(tool, name.clone()).await;
     }
-    let spec = json!({ "command": ["true"], "gpu": { "count": 8 }, "nodes": 2 });
-    c.call("capacity_find", json!({ "spec": spec })).await;
-    c.call(
-        "schedule_simulate",
-        json!({ "add": [{ "spec": spec, "run_s": 60 }], "add_nodes": [{ "like": "gpu-01", "count": 1 }] }),
-    )
-    .await;
-    for args in [name.clone(), json!({ "node": "gpu-01" }), json!({})] {
-        assert_eq!(c.call("diagnose", args).await["untrusted"], json!(true));
-    }
-    let text =
-        "NVRM: Xid (PCI:0000:3b:00): 79, pid=1, GPU has fallen off the bus.\nNVRM: Xid (PCI:0000:3b:00): 45, pid=1";
-    let told = c.call("diagnose", json!({ "text": text, "policy": "gpud" })).await;
-    let first = &told["targets"][0]["diagnosis"];
-    assert_eq!((&first["root"], &first["action"]), (&json!("xid_79"), &json!("reboot_node")), "{told}");
+    c.words_logs_and_what_if().await;
     c.call("workload_wait", json!({ "workload": "w", "states": ["placed"], "wait_s": 0 })).await;
     for tool in
         ["cluster_status", "node_list", "gpu_list", "workload_list", "queue_list", "events_list", "operation_list"]

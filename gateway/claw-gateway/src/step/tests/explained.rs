@@ -41,7 +41,11 @@ fn wishes() -> impl Strategy<Value = WorkloadSpec> {
                 interconnect: nvlink.then_some(Interconnect::Nvlink),
                 ..GpuRequest::default()
             };
-            let labels = if labeled { [("pool".to_owned(), "x".to_owned())].into() } else { Default::default() };
+            let labels = if labeled {
+                [("pool".to_owned(), "x".to_owned())].into()
+            } else {
+                std::collections::BTreeMap::default()
+            };
             let placement = Placement {
                 node: named.filter(|n| Some(*n) != excluded).map(|n| format!("n{n}")),
                 exclude_nodes: excluded.map(|n| format!("n{n}")).into_iter().collect(),
@@ -82,14 +86,20 @@ fn relax(cluster: &mut Cluster, spec: &mut WorkloadSpec, reason: R) {
         R::MemoryTooSmall => spec.memory_gib = Some(0.01),
         R::DiskTooSmall => spec.disk_gib = None,
         R::NodeUnreachable => {
-            ids(cluster).into_iter().for_each(|id| cluster.nodes.update(id, |n| n.link = NodeLink::Online))
+            for id in ids(cluster) {
+                cluster.nodes.update(id, |n| n.link = NodeLink::Online);
+            }
         }
         R::NodeUnschedulable => {
-            ids(cluster).into_iter().for_each(|id| cluster.nodes.update(id, |n| n.schedulable = Schedulable::Active));
+            for id in ids(cluster) {
+                cluster.nodes.update(id, |n| n.schedulable = Schedulable::Active);
+            }
         }
         R::GpuUnhealthy | R::GpuBusy | R::CpuBusy | R::MemoryBusy | R::DiskBusy | R::RoomClaimed => {
             let all: Vec<WorkloadId> = cluster.workloads.iter().map(|w| w.workload_id).collect();
-            all.into_iter().for_each(|id| preemption::free(cluster, id));
+            for id in all {
+                preemption::free(cluster, id);
+            }
         }
     }
     if gpu.count.is_none() {
