@@ -107,7 +107,7 @@ fn attempt_ended(work: &mut Work<'_>, entry: &WorkloadEntry, record: &StatusReco
 fn found_after_all(work: &mut Work<'_>, node_id: NodeId, entry: &WorkloadEntry, record: &StatusRecord) {
     let given_up = entry.state == S::Lost
         && entry.reason == R::NodeLost
-        && entry.latest().iter().any(|a| a.node_id == node_id && a.attempt == record.attempt);
+        && entry.latest().iter().any(|a| is_given_up(a, node_id, record));
     if given_up
         && record.state != N::Lost
         && attempt_ended(work, entry, record).is_some()
@@ -119,12 +119,15 @@ fn found_after_all(work: &mut Work<'_>, node_id: NodeId, entry: &WorkloadEntry, 
 
 /// The same of one part, while others are still there: how it really ended decides what comes after them.
 fn part_found_after_all(work: &mut Work<'_>, node_id: NodeId, entry: &WorkloadEntry, record: &StatusRecord) {
-    let is_given_up = |a: &&AttemptEntry| {
-        !a.live && (a.node_id, a.attempt) == (node_id, record.attempt) && (a.state, a.reason) == (S::Lost, R::NodeLost)
-    };
-    if record.state != N::Lost && entry.latest().iter().any(|a| is_given_up(&a)) {
+    if record.state != N::Lost && entry.latest().iter().any(|a| is_given_up(a, node_id, record)) {
         attempt_ended(work, entry, record);
     }
+}
+
+/// The record is of this attempt, which was given up with its node.
+fn is_given_up(a: &AttemptEntry, node_id: NodeId, record: &StatusRecord) -> bool {
+    let is_it = (a.node_id, a.attempt) == (node_id, record.attempt);
+    is_it && !a.live && (a.state, a.reason) == (S::Lost, R::NodeLost)
 }
 
 fn reason(record: &StatusRecord, entry: &WorkloadEntry) -> R {
