@@ -10,12 +10,10 @@
 
 mod sets;
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use claw_proto::ids::WorkloadId;
 use claw_proto::time::Timestamp;
-use claw_tools::workloads::WorkloadReason;
 
 use crate::Cluster;
 use crate::scheduler::{Decision, decide_for};
@@ -23,8 +21,8 @@ use crate::workload::{Claim, WorkloadEntry};
 
 use self::sets::{Weighed, for_gang, for_one};
 
-/// A day, milliseconds.
-const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+/// A day, milliseconds: what [`PreemptionPolicy::per_day_max`] counts over.
+pub(crate) const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 /// So many victims at most are weighed for one workload: the least important and cheapest.
 const WEIGHED_MAX: usize = 512;
 
@@ -71,14 +69,8 @@ fn is_ripe(policy: &PreemptionPolicy, w: &WorkloadEntry, now: Timestamp) -> bool
     // What has not begun loses nothing.
     let ran_long = |at: Timestamp| now.ms_since(at) >= policy.min_run_ms;
     let is_long = w.lives().filter_map(|a| a.started_at).min().is_none_or(ran_long);
-    let is_recent = |at: Option<Timestamp>| at.is_some_and(|at| now.ms_since(at) < DAY_MS);
-    let preempted: BTreeSet<_> = w
-        .attempts
-        .iter()
-        .filter(|a| a.reason == WorkloadReason::Preempted && is_recent(a.ended_at))
-        .map(crate::workload::AttemptEntry::first)
-        .collect();
-    is_long && preempted.len() < policy.per_day_max
+    let n_recent = w.preempted_at.iter().filter(|at| now.ms_since(**at) < DAY_MS).count();
+    is_long && n_recent < policy.per_day_max
 }
 
 /// Some workload may become ripe by time alone while others wait: worth a look at each tick.

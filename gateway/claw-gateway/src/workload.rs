@@ -140,6 +140,10 @@ pub struct WorkloadEntry {
     pub not_before: Option<Timestamp>,
     /// The last decision about its place.
     pub report: Option<Arc<PlacementReport>>,
+    /// When it was told to make room for others, as far as that limits doing so again.
+    /// Its attempts do not tell: of a workload over nodes only few tries are kept.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub preempted_at: Vec<Timestamp>,
     /// Room that is being made for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claim: Option<Arc<Claim>>,
@@ -189,9 +193,11 @@ impl WorkloadEntry {
         let culprit = latest.iter().filter(bad).find(|a| a.reason != WorkloadReason::PeerFailed);
         culprit.or_else(|| latest.iter().find(bad)).or_else(|| latest.last())
     }
-    /// It ran once.
+    /// It ran once, with all of its parts.
     pub fn ever_ran(&self) -> bool {
-        self.attempts.iter().any(|a| a.started_at.is_some())
+        let together = self.attempts.chunk_by(|a, b| a.first() == b.first());
+        let whole = together.filter(|parts| parts.len() >= self.spec.nodes() as usize);
+        whole.into_iter().any(|parts| parts.iter().all(|a| a.started_at.is_some()))
     }
     /// It may be stopped for more important work, and is not on its way out already.
     pub fn is_preemptible(&self) -> bool {

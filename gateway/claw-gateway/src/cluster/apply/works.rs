@@ -8,6 +8,7 @@ use claw_tools::workloads::{WorkloadReason, WorkloadState};
 
 use crate::Cluster;
 use crate::event::{Event, EventRecord};
+use crate::preemption::DAY_MS;
 use crate::workload::{ATTEMPTS_KEPT, AttemptEntry, Desired, WorkloadEntry};
 
 impl Cluster {
@@ -51,6 +52,10 @@ impl Cluster {
                         (false, false) => Desired::Stop,
                     };
                     w.stop_grace_s = *grace_s;
+                    if *why == WorkloadReason::Preempted {
+                        w.preempted_at.retain(|earlier| at.ms_since(*earlier) < DAY_MS);
+                        w.preempted_at.push(at);
+                    }
                 });
                 self.bump_nodes_of(*workload_id);
             }
@@ -127,6 +132,7 @@ impl Cluster {
             restarts: 0,
             not_before: spec.spec().not_before,
             report: None,
+            preempted_at: Vec::new(),
             claim: None,
             revision: self.revision,
         };

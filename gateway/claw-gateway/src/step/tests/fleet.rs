@@ -228,6 +228,19 @@ impl Fleet {
         self.report_as(live.node_id, id, live.attempt, state, cause, exit_code);
     }
 
+    /// All nodes that have it report the same.
+    pub(super) fn report_all(
+        &mut self,
+        id: WorkloadId,
+        state: NodeWorkloadState,
+        cause: StatusCause,
+        exit: Option<i32>,
+    ) {
+        for a in self.workload(id).lives().cloned().collect::<Vec<_>>() {
+            self.report_as(a.node_id, id, a.attempt, state, cause, exit);
+        }
+    }
+
     /// One of the nodes that have it reports.
     pub(super) fn report_part(
         &mut self,

@@ -4,6 +4,7 @@
 use claw_proto::ids::{NodeId, WorkloadId};
 use claw_proto::message::{NodeWorkloadState as N, StatusCause as C};
 use claw_proto::spec::{RestartPolicy, WorkloadSpec};
+use claw_tools::operations::OperationState;
 use claw_tools::outcome::{EffectKind, Mode};
 use claw_tools::workloads::{WorkloadReason, WorkloadState};
 
@@ -15,16 +16,9 @@ fn over(nodes: u32, gpus: u32) -> WorkloadSpec {
     WorkloadSpec { nodes: Some(nodes), ..spec(gpus) }
 }
 
-/// All parts report the same.
-fn all_report(f: &mut Fleet, id: WorkloadId, state: N, cause: C, exit_code: Option<i32>) {
-    for part in f.workload(id).lives().cloned().collect::<Vec<_>>() {
-        f.report_as(part.node_id, id, part.attempt, state, cause, exit_code);
-    }
-}
-
 fn running(f: &mut Fleet, nodes: u32, gpus: u32) -> WorkloadId {
     let id = f.submit(over(nodes, gpus)).workload_id.unwrap();
-    all_report(f, id, N::Running, C::Progress, None);
+    f.report_all(id, N::Running, C::Progress, None);
     assert_eq!(f.workload(id).state, WorkloadState::Running);
     id
 }
@@ -63,14 +57,17 @@ fn a_gang_lands_whole_in_one_rack_and_each_node_learns_its_rank() {
     let first = w.live().unwrap().clone();
     f.report_as(first.node_id, id, first.attempt, N::Running, C::Progress, None);
     assert_eq!(f.workload(id).state, WorkloadState::Placed);
-    all_report(&mut f, id, N::Running, C::Progress, None);
+    let operation = |f: &Fleet| f.cluster.operations[&out.operation_id.unwrap()].state;
+    assert_eq!(operation(&f), OperationState::Pending, "one part that runs is no workload that runs");
+    f.report_all(id, N::Running, C::Progress, None);
+    assert_eq!(operation(&f), OperationState::Succeeded);
     let row = query::workload_row(&f.cluster, &f.workload(id));
     assert_eq!((row.state, row.gpus, row.nodes.join(" ")), (WorkloadState::Running, 32, "n1 n2 n3 n4".into()));
     // It has ended well once all of it has.
     let last = f.workload(id).lives().last().unwrap().clone();
     f.report_as(last.node_id, id, last.attempt, N::Completed, C::Exited, Some(0));
     assert_eq!((f.workload(id).state, f.workload(id).lives().count()), (WorkloadState::Running, 3));
-    all_report(&mut f, id, N::Completed, C::Exited, Some(0));
+    f.report_all(id, N::Completed, C::Exited, Some(0));
     assert_eq!((f.workload(id).state, f.workload(id).reason), (WorkloadState::Completed, WorkloadReason::ExitedZero));
 }
 
@@ -96,7 +93,7 @@ fn one_part_that_fails_takes_the_others_along_and_all_start_again() {
     let mut f = Fleet::with_nodes(3);
     let restarted = WorkloadSpec { restart: Some(RestartPolicy::OnFailure), max_restarts: Some(1), ..over(3, 24) };
     let id = f.submit(restarted).workload_id.unwrap();
-    all_report(&mut f, id, N::Running, C::Progress, None);
+    f.report_all(id, N::Running, C::Progress, None);
     f.effects.clear();
     let parts: Vec<_> = f.workload(id).lives().cloned().collect();
     f.report_as(parts[1].node_id, id, parts[1].attempt, N::Failed, C::Exited, Some(7));
@@ -114,7 +111,7 @@ fn one_part_that_fails_takes_the_others_along_and_all_start_again() {
     assert_eq!((w.state, w.restarts, w.lives().count(), w.main_attempt().0), (WorkloadState::Placed, 1, 3, 4));
     assert_eq!(w.attempts[0].reason, WorkloadReason::PeerFailed);
     // The second failure is one too many: it ends as its failed part did.
-    all_report(&mut f, id, N::Failed, C::Exited, Some(7));
+    f.report_all(id, N::Failed, C::Exited, Some(7));
     let w = f.workload(id);
     assert_eq!((w.state, w.reason), (WorkloadState::Failed, WorkloadReason::ExitedNonZero));
     assert_eq!(query::workload_row(&f.cluster, &w).exit_code, Some(7));
@@ -143,12 +140,12 @@ fn a_drained_node_and_a_stop_end_all_parts() {
     let id = running(&mut f, 2, 16);
     let home = f.cluster.nodes.get(homes(&f.workload(id))[1]).unwrap().name.clone();
     f.plan_and_apply(Operation::NodeDrain { node: home.clone(), grace_s: None }).unwrap();
-    all_report(&mut f, id, N::Stopped, C::StopRequested, None);
+    f.report_all(id, N::Stopped, C::StopRequested, None);
     let w = f.workload(id);
     assert_eq!((w.state, w.lives().count()), (WorkloadState::Placed, 2));
     assert!(!homes(&w).contains(&f.node(&home).node_id));
     f.operate("alice", Operation::WorkloadStop { workload: id.to_string(), grace_s: None }, Mode::Apply, None).unwrap();
-    all_report(&mut f, id, N::Stopped, C::StopRequested, None);
+    f.report_all(id, N::Stopped, C::StopRequested, None);
     assert_eq!((f.workload(id).state, f.workload(id).reason), (WorkloadState::Stopped, WorkloadReason::StopRequested));
 }
 
