@@ -19,7 +19,7 @@ use crate::Cluster;
 use crate::scheduler::{Decision, decide_for};
 use crate::workload::{Claim, WorkloadEntry};
 
-use self::sets::{Weighed, for_gang, for_one};
+use self::sets::{Weighed, for_gang, for_one, without};
 
 /// A day, milliseconds: what [`PreemptionPolicy::per_day_max`] counts over.
 pub(crate) const DAY_MS: i64 = 24 * 60 * 60 * 1000;
@@ -96,11 +96,7 @@ pub fn plan(cluster: &Cluster, entry: &WorkloadEntry, now: Timestamp) -> Option<
         return None;
     }
     let chosen = if entry.spec.nodes() > 1 { for_gang(cluster, entry, &ripe) } else { for_one(cluster, entry, &ripe) }?;
-    let mut fork = cluster.clone();
-    for victim in &chosen {
-        free(&mut fork, victim.entry.workload_id);
-    }
-    let Decision::Place { places, .. } = decide_for(&fork, entry) else {
+    let Decision::Place { places, .. } = decide_for(&without(cluster, &chosen), entry) else {
         return None;
     };
     let claim = Claim { places, victims: chosen.iter().map(|v| v.entry.workload_id).collect() };
@@ -113,16 +109,8 @@ pub(crate) fn free(fork: &mut Cluster, id: WorkloadId) {
     let Some(w) = fork.workloads.get(id).cloned() else {
         return;
     };
-    let demand = w.spec.node_demand();
     for live in w.lives() {
-        let n = u32::try_from(live.gpus.len()).unwrap_or(u32::MAX);
-        fork.nodes.update(live.node_id, |node| {
-            node.usage.cpu_millis = node.usage.cpu_millis.saturating_sub(demand.cpu_millis);
-            node.usage.memory_mib = node.usage.memory_mib.saturating_sub(demand.memory_mib);
-            node.usage.disk_mib = node.usage.disk_mib.saturating_sub(demand.disk_mib);
-            node.usage.gpus = node.usage.gpus.saturating_sub(n);
-            node.usage.workloads.remove(&id);
-        });
+        fork.nodes.update(live.node_id, |node| node.usage.give_back(id, w.spec.node_demand(), live.gpus.len()));
     }
     fork.workloads.forget(id);
 }

@@ -7,6 +7,7 @@ use claw_proto::ids::{Attempt, Generation, GpuUuid, NodeId, TokenId, WorkloadId}
 use claw_proto::message::NodeSettings;
 use claw_proto::time::Timestamp;
 use claw_proto::topology::{GpuInfo, NodeCapabilities};
+use claw_proto::validation::Demand;
 use claw_tools::nodes::{NodeLink, Schedulable};
 use imbl::{OrdMap, OrdSet};
 use serde::{Deserialize, Serialize};
@@ -66,6 +67,25 @@ pub struct NodeUsage {
     pub gpus: u32,
     /// Workloads with a live attempt there.
     pub workloads: OrdSet<WorkloadId>,
+}
+
+impl NodeUsage {
+    /// Counts an attempt that takes so much there.
+    pub(crate) fn take(&mut self, id: WorkloadId, demand: &Demand, gpus: usize) {
+        self.cpu_millis += demand.cpu_millis;
+        self.memory_mib += demand.memory_mib;
+        self.disk_mib += demand.disk_mib;
+        self.gpus += u32::try_from(gpus).unwrap_or(u32::MAX);
+        self.workloads.insert(id);
+    }
+    /// Counts it no more.
+    pub(crate) fn give_back(&mut self, id: WorkloadId, demand: &Demand, gpus: usize) {
+        self.cpu_millis = self.cpu_millis.saturating_sub(demand.cpu_millis);
+        self.memory_mib = self.memory_mib.saturating_sub(demand.memory_mib);
+        self.disk_mib = self.disk_mib.saturating_sub(demand.disk_mib);
+        self.gpus = self.gpus.saturating_sub(u32::try_from(gpus).unwrap_or(u32::MAX));
+        self.workloads.remove(&id);
+    }
 }
 
 /// An attempt that runs where it is not wanted.

@@ -16,15 +16,16 @@ pub(crate) mod reserve;
 
 use std::sync::Arc;
 
-use claw_proto::ids::{GpuUuid, NodeId};
+use claw_proto::ids::{Attempt, GpuUuid, NodeId};
 use claw_proto::spec::{PlacementStrategy, RuntimeKind};
 use claw_proto::validation::ValidSpec;
 use claw_tools::workloads::{PlacementReason, PlacementReport};
 
 use crate::Cluster;
+use crate::event::Event;
 use crate::registry::NodeEntry;
 pub use crate::workload::Place;
-use crate::workload::WorkloadEntry;
+use crate::workload::{Part, WorkloadEntry};
 
 /// A decision about one workload.
 #[derive(Debug, Clone, PartialEq)]
@@ -114,6 +115,23 @@ pub(crate) fn decide_as(cluster: &Cluster, spec: &ValidSpec, asker: Option<&Work
         Some(best) => Decision::Place { places: vec![best.into_place()], report },
         None => Decision::Wait { report },
     }
+}
+
+/// The events by which a workload gets its places, in order of rank. They belong into one decision.
+pub(crate) fn placements(entry: &WorkloadEntry, places: Vec<Place>, report: &Arc<PlacementReport>) -> Vec<Event> {
+    let first = Attempt(entry.attempt().0 + 1);
+    let n_nodes = u32::try_from(places.len()).unwrap_or(u32::MAX);
+    let ranked = (0..).zip(places);
+    let placed = ranked.map(|(node_rank, Place { node_id, gpus, runtime })| Event::WorkloadPlaced {
+        workload_id: entry.workload_id,
+        attempt: Attempt(first.0 + node_rank),
+        node_id,
+        gpus,
+        runtime,
+        part: (n_nodes > 1).then_some(Part { node_rank, n_nodes, first }),
+        report: Arc::clone(report),
+    });
+    placed.collect()
 }
 
 impl Candidate {

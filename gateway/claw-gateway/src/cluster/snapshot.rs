@@ -139,15 +139,9 @@ impl Cluster {
     }
 
     fn count_usage(&mut self, workload: &WorkloadEntry) {
-        let demand = workload.spec.node_demand();
+        let (id, demand) = (workload.workload_id, workload.spec.node_demand());
         for live in workload.lives() {
-            self.nodes.update(live.node_id, |n| {
-                n.usage.cpu_millis += demand.cpu_millis;
-                n.usage.memory_mib += demand.memory_mib;
-                n.usage.disk_mib += demand.disk_mib;
-                n.usage.gpus += u32::try_from(live.gpus.len()).unwrap_or(u32::MAX);
-                n.usage.workloads.insert(workload.workload_id);
-            });
+            self.nodes.update(live.node_id, |n| n.usage.take(id, demand, live.gpus.len()));
         }
     }
 

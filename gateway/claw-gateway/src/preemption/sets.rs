@@ -3,8 +3,6 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use claw_proto::ids::WorkloadId;
-
 use super::free;
 use crate::Cluster;
 use crate::registry::NodeEntry;
@@ -31,6 +29,15 @@ fn cost(set: &[Weighed]) -> (u32, u64, usize) {
     (highest, set.iter().map(|v| v.lost_gpu_ms).sum(), set.len())
 }
 
+/// The fleet as if these had ended.
+pub(super) fn without(cluster: &Cluster, victims: &[Weighed]) -> Cluster {
+    let mut fork = cluster.clone();
+    for victim in victims {
+        free(&mut fork, victim.entry.workload_id);
+    }
+    fork
+}
+
 /// The cheapest set on any one node.
 pub(super) fn for_one(cluster: &Cluster, entry: &WorkloadEntry, ripe: &[Weighed]) -> Option<Vec<Weighed>> {
     let homes: BTreeSet<_> = ripe.iter().flat_map(|v| v.entry.lives().map(|a| a.node_id)).collect();
@@ -44,11 +51,8 @@ pub(super) fn for_one(cluster: &Cluster, entry: &WorkloadEntry, ripe: &[Weighed]
 
 /// The cheapest set on this node: as few as are needed in order, then without those that turn out to be needless.
 fn on_node(cluster: &Cluster, node: &Arc<NodeEntry>, entry: &WorkloadEntry, here: &[Weighed]) -> Option<Vec<Weighed>> {
-    let fits = |without: &[Weighed]| {
-        let mut fork = cluster.clone();
-        for victim in without {
-            free(&mut fork, victim.entry.workload_id);
-        }
+    let fits = |victims: &[Weighed]| {
+        let fork = without(cluster, victims);
         fork.nodes.get(node.node_id).is_some_and(|node| fits_on(&fork, node, entry))
     };
     least(here, fits)
@@ -71,14 +75,7 @@ pub(super) fn for_gang(cluster: &Cluster, entry: &WorkloadEntry, ripe: &[Weighed
             order.push(victim);
         }
     }
-    let fits = |without: &[Weighed]| {
-        let mut fork = cluster.clone();
-        for victim in without {
-            free(&mut fork, victim.entry.workload_id);
-        }
-        matches!(decide_for(&fork, entry), Decision::Place { .. })
-    };
-    least(&order, fits)
+    least(&order, |victims| matches!(decide_for(&without(cluster, victims), entry), Decision::Place { .. }))
 }
 
 /// The shortest beginning of `order` that fits, found by halving, without those
@@ -93,15 +90,13 @@ fn least(order: &[Weighed], fits: impl Fn(&[Weighed]) -> bool) -> Option<Vec<Wei
         if fits(&order[..half]) { enough = half } else { too_few = half + 1 }
     }
     let mut set = order[..enough].to_vec();
-    let mut dearest: Vec<WorkloadId> = {
-        let mut by_cost = set.clone();
-        by_cost.sort_by_key(|v| std::cmp::Reverse(v.order()));
-        by_cost.iter().map(|v| v.entry.workload_id).collect()
-    };
-    while let Some(id) = (!dearest.is_empty()).then(|| dearest.remove(0)) {
-        let without: Vec<Weighed> = set.iter().filter(|v| v.entry.workload_id != id).cloned().collect();
-        if fits(&without) {
-            set = without;
+    let mut dearest = set.clone();
+    dearest.sort_by_key(|v| std::cmp::Reverse(v.order()));
+    for needless in dearest {
+        let id = needless.entry.workload_id;
+        let rest: Vec<Weighed> = set.iter().filter(|v| v.entry.workload_id != id).cloned().collect();
+        if fits(&rest) {
+            set = rest;
         }
     }
     (!set.is_empty()).then_some(set)

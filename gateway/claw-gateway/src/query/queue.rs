@@ -1,7 +1,10 @@
 //! `queue_list`, `capacity_find`.
 
-use claw_proto::ids::{Attempt, IdSource, WorkloadId};
+use std::sync::Arc;
+
+use claw_proto::ids::{IdSource, WorkloadId};
 use claw_proto::spec::RuntimeKind;
+use claw_proto::validation::ValidSpec;
 use claw_tools::refusal::{Refusal, SuggestedCall};
 use claw_tools::scheduling::{CapacityFindParams, CapacityFound, QueueList, QueueListParams, QueueRow};
 use claw_tools::workloads::{Blocker, PlacementReport};
@@ -12,9 +15,9 @@ use crate::Cluster;
 use crate::command::Caller;
 use crate::event::{Event, EventRecord};
 use crate::preemption;
-use crate::scheduler::{Decision, Place, decide_for};
+use crate::scheduler::{Decision, Place, decide_for, placements};
 use crate::step::checked_spec;
-use crate::workload::{Part, WorkloadEntry};
+use crate::workload::WorkloadEntry;
 
 /// Copies that are counted unless asked otherwise.
 const COPIES_DEFAULT: u32 = 8;
@@ -71,40 +74,32 @@ pub fn capacity_find(
     caller: &Caller,
     ids: &mut dyn IdSource,
 ) -> Result<CapacityFound, Refusal> {
-    let spec = std::sync::Arc::new(checked_spec(cluster, p.spec.clone())?);
+    let spec = Arc::new(checked_spec(cluster, p.spec.clone())?);
     let copies_max = p.copies_max.unwrap_or(COPIES_DEFAULT).max(1);
     let mut fork = cluster.clone();
-    let mut first: Option<PlacementReport> = None;
-    let mut simulated = false;
-    let mut copies = 0;
-    let mut leaves = Vec::new();
-    while copies < copies_max {
-        let workload_id = WorkloadId::next(ids);
-        let submitted = Event::WorkloadSubmitted {
-            workload_id,
-            name: workload_id.to_string(),
-            spec: std::sync::Arc::clone(&spec),
-            env_handle: None,
-        };
-        apply(&mut fork, caller, submitted);
-        let Some(entry) = fork.workloads.get(workload_id).cloned() else { break };
-        match decide_for(&fork, &entry) {
-            Decision::Place { places, report } => {
-                simulated |= places.iter().any(|place| is_simulated(&fork, place));
-                take(&mut fork, caller, &entry, places, &report);
-                first.get_or_insert_with(|| (*report).clone());
-                copies += 1;
-            }
-            Decision::Wait { report } => {
-                if copies == 0 {
-                    leaves = would_leave(&fork, &entry, caller);
-                }
-                first.get_or_insert_with(|| (*report).clone());
-                break;
-            }
+    let entry = submit(&mut fork, caller, ids, &spec);
+    let decision = decide_for(&fork, &entry);
+    let (Decision::Place { report, .. } | Decision::Wait { report }) = &decision;
+    let placement = (**report).clone();
+    let leaves = match &decision {
+        Decision::Place { .. } => Vec::new(),
+        Decision::Wait { .. } => would_leave(&fork, &entry, caller),
+    };
+    let (mut copies, mut simulated) = (0, false);
+    let mut next_copy = (entry, decision);
+    while let (entry, Decision::Place { places, report }) = next_copy {
+        simulated |= places.iter().any(|place| is_simulated(&fork, place));
+        for placed in placements(&entry, places, &report) {
+            apply(&mut fork, caller, placed);
         }
+        copies += 1;
+        if copies == copies_max {
+            break;
+        }
+        let entry = submit(&mut fork, caller, ids, &spec);
+        let decision = decide_for(&fork, &entry);
+        next_copy = (entry, decision);
     }
-    let placement = first.unwrap_or_else(|| unreachable_report(cluster));
     let summary = summary(copies, copies_max, &leaves, &placement);
     let run = json!({ "spec": p.spec, "mode": "plan" });
     let mut next = vec![SuggestedCall::new("workload_run", run)];
@@ -112,18 +107,6 @@ pub fn capacity_find(
         next.push(SuggestedCall::new("queue_list", json!({})));
     }
     Ok(CapacityFound { summary, copies, placement, leaves, simulated, next })
-}
-
-/// At least one copy is tried, so there is always a report; this is what an empty fleet says.
-fn unreachable_report(cluster: &Cluster) -> PlacementReport {
-    PlacementReport {
-        summary: "nothing was tried".into(),
-        considered: u32::try_from(cluster.nodes.len()).unwrap_or(u32::MAX),
-        chosen: None,
-        rejected: Vec::new(),
-        runner_up: None,
-        waiting_helps: false,
-    }
 }
 
 fn summary(copies: u32, copies_max: u32, leaves: &[Blocker], placement: &PlacementReport) -> String {
@@ -135,6 +118,14 @@ fn summary(copies: u32, copies_max: u32, leaves: &[Blocker], placement: &Placeme
         (n, _) if n == copies_max => format!("{n} copies or more would start now; the first {}", placement.summary),
         (n, _) => format!("{n} copies would start now; the first {}", placement.summary),
     }
+}
+
+/// A copy more in the queue of a copy of the fleet.
+fn submit(fork: &mut Cluster, caller: &Caller, ids: &mut dyn IdSource, spec: &Arc<ValidSpec>) -> Arc<WorkloadEntry> {
+    let workload_id = WorkloadId::next(ids);
+    let (name, spec) = (workload_id.to_string(), Arc::clone(spec));
+    apply(fork, caller, Event::WorkloadSubmitted { workload_id, name, spec, env_handle: None });
+    fork.workloads.get(workload_id).cloned().expect("it was submitted by the event before")
 }
 
 fn would_leave(fork: &Cluster, entry: &WorkloadEntry, caller: &Caller) -> Vec<Blocker> {
@@ -164,27 +155,4 @@ pub(super) fn apply(fork: &mut Cluster, caller: &Caller, event: Event) {
         event,
     };
     fork.apply(&record);
-}
-
-fn take(
-    fork: &mut Cluster,
-    caller: &Caller,
-    entry: &WorkloadEntry,
-    places: Vec<Place>,
-    report: &std::sync::Arc<PlacementReport>,
-) {
-    let first = Attempt(entry.attempt().0 + 1);
-    let n_nodes = u32::try_from(places.len()).unwrap_or(u32::MAX);
-    for (node_rank, Place { node_id, gpus, runtime }) in (0..).zip(places) {
-        let placed = Event::WorkloadPlaced {
-            workload_id: entry.workload_id,
-            attempt: Attempt(first.0 + node_rank),
-            node_id,
-            gpus,
-            runtime,
-            part: (n_nodes > 1).then_some(Part { node_rank, n_nodes, first }),
-            report: std::sync::Arc::clone(report),
-        };
-        apply(fork, caller, placed);
-    }
 }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use claw_proto::ids::{Attempt, NodeId, WorkloadId};
+use claw_proto::ids::{NodeId, WorkloadId};
 use claw_proto::limits::{LEASE_DRIFT_PERMILLE, LEASE_MARGIN_MS};
 use claw_proto::message::StatusCause;
 use claw_proto::spec::{OnPartition, RestartPolicy};
@@ -24,7 +24,7 @@ use crate::event::{Event, Goal};
 use crate::preemption;
 use crate::registry::NodeEntry;
 use crate::scheduler::{self, Decision as Placing, Place};
-use crate::workload::{AttemptEntry, Desired, Part, WorkloadEntry};
+use crate::workload::{AttemptEntry, Desired, WorkloadEntry};
 
 /// How often an infrastructure loss may start a workload again.
 const INFRA_ATTEMPTS_MAX: u32 = 100;
@@ -185,15 +185,16 @@ fn reserve(work: &mut Work<'_>) {
 
 /// All parts at once: the events of one command are journaled together or not at all.
 fn place(work: &mut Work<'_>, entry: &WorkloadEntry, places: Vec<Place>, report: &Arc<PlacementReport>) {
-    let (workload_id, first) = (entry.workload_id, Attempt(entry.attempt().0 + 1));
-    let n_nodes = u32::try_from(places.len()).unwrap_or(u32::MAX);
-    for (node_rank, Place { node_id, gpus, runtime }) in (0..).zip(places) {
-        let attempt = Attempt(first.0 + node_rank);
-        let part = (n_nodes > 1).then_some(Part { node_rank, n_nodes, first });
-        let report = Arc::clone(report);
-        work.emit(Event::WorkloadPlaced { workload_id, attempt, node_id, gpus, runtime, part, report });
+    for placed in scheduler::placements(entry, places, report) {
+        work.emit(placed);
+    }
+    let Some(placed) = work.state.workloads.get(entry.workload_id).cloned() else {
+        return;
+    };
+    for part in placed.lives() {
+        let (node_id, attempt) = (part.node_id, part.attempt);
         let generation = work.state.nodes.get(node_id).map(|n| n.generation(work.state.epoch)).unwrap_or_default();
-        work.effect(Effect::StartWorkload { node_id, workload_id, attempt, generation });
+        work.effect(Effect::StartWorkload { node_id, workload_id: entry.workload_id, attempt, generation });
     }
 }
 

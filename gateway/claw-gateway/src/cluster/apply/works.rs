@@ -43,22 +43,7 @@ impl Cluster {
                 self.place(*workload_id, placed, report, at);
             }
             Event::WorkloadProgressed { .. } => self.progress(record),
-            Event::WorkloadStopping { workload_id, why, grace_s, requeue, regroup } => {
-                self.touch(*workload_id, |w| {
-                    enter(w, WorkloadState::Stopping, *why, at);
-                    w.desired = match (*requeue, *regroup) {
-                        (_, true) => Desired::Regroup,
-                        (true, false) => Desired::Move,
-                        (false, false) => Desired::Stop,
-                    };
-                    w.stop_grace_s = *grace_s;
-                    if *why == WorkloadReason::Preempted {
-                        w.preempted_at.retain(|earlier| at.ms_since(*earlier) < DAY_MS);
-                        w.preempted_at.push(at);
-                    }
-                });
-                self.bump_nodes_of(*workload_id);
-            }
+            Event::WorkloadStopping { .. } => self.stopping(record),
             Event::RoomClaimed { workload_id, claim, .. } => self.touch(*workload_id, |w| {
                 w.reason = match claim {
                     Some(claim) if claim.victims.is_empty() => WorkloadReason::Reserved,
@@ -86,6 +71,26 @@ impl Cluster {
             }
             _ => {}
         }
+    }
+
+    fn stopping(&mut self, record: &EventRecord) {
+        let Event::WorkloadStopping { workload_id, why, grace_s, requeue, regroup } = &record.event else {
+            return;
+        };
+        self.touch(*workload_id, |w| {
+            enter(w, WorkloadState::Stopping, *why, record.at);
+            w.desired = match (*requeue, *regroup) {
+                (_, true) => Desired::Regroup,
+                (true, false) => Desired::Move,
+                (false, false) => Desired::Stop,
+            };
+            w.stop_grace_s = *grace_s;
+            if *why == WorkloadReason::Preempted {
+                w.preempted_at.retain(|earlier| record.at.ms_since(*earlier) < DAY_MS);
+                w.preempted_at.push(record.at);
+            }
+        });
+        self.bump_nodes_of(*workload_id);
     }
 
     /// A part has come further; the workload is as far as its slowest part.
@@ -150,7 +155,7 @@ impl Cluster {
             return;
         };
         let node_id = placed.node_id;
-        let n_gpus = u32::try_from(placed.gpus.len()).unwrap_or(u32::MAX);
+        let n_gpus = placed.gpus.len();
         self.touch(id, |w| {
             enter(w, WorkloadState::Placed, WorkloadReason::Scheduled, at);
             w.claim = None;
@@ -159,14 +164,7 @@ impl Cluster {
             let n_old = w.attempts.len() - w.latest().len();
             w.attempts.drain(..n_old.min(w.attempts.len().saturating_sub(ATTEMPTS_KEPT)));
         });
-        let demand = spec.node_demand();
-        self.nodes.update(node_id, |n| {
-            n.usage.cpu_millis += demand.cpu_millis;
-            n.usage.memory_mib += demand.memory_mib;
-            n.usage.disk_mib += demand.disk_mib;
-            n.usage.gpus += n_gpus;
-            n.usage.workloads.insert(id);
-        });
+        self.nodes.update(node_id, |n| n.usage.take(id, spec.node_demand(), n_gpus));
         self.bump(node_id);
     }
 
@@ -195,16 +193,8 @@ impl Cluster {
         if !ended.live {
             return;
         }
-        let (node_id, n_gpus) = (ended.node_id, u32::try_from(ended.gpus.len()).unwrap_or(u32::MAX));
-        let demand = entry.spec.node_demand();
-        self.nodes.update(node_id, |n| {
-            n.usage.cpu_millis = n.usage.cpu_millis.saturating_sub(demand.cpu_millis);
-            n.usage.memory_mib = n.usage.memory_mib.saturating_sub(demand.memory_mib);
-            n.usage.disk_mib = n.usage.disk_mib.saturating_sub(demand.disk_mib);
-            n.usage.gpus = n.usage.gpus.saturating_sub(n_gpus);
-            n.usage.workloads.remove(&id);
-        });
-        self.bump(node_id);
+        self.nodes.update(ended.node_id, |n| n.usage.give_back(id, entry.spec.node_demand(), ended.gpus.len()));
+        self.bump(ended.node_id);
     }
 }
 
