@@ -17,14 +17,16 @@ mod status;
 mod undo;
 mod work;
 
-use claw_proto::ids::{IdSource, NodeId};
+use claw_proto::ids::{IdSource, NodeId, WorkloadId};
 use claw_proto::message::NodeSettings;
-use claw_proto::spec::WorkloadSpec;
+use claw_proto::spec::{OnPartition, WorkloadSpec};
 use claw_proto::validation::ValidSpec;
 use claw_tools::outcome::Outcome;
 use claw_tools::refusal::Refusal;
+use claw_tools::workloads::WorkloadReason;
 
 pub(crate) use self::approve::drift;
+pub(crate) use self::follow::partition_lease_end;
 pub use self::operate::replayed;
 pub(crate) use self::perform::secret_handles;
 pub use self::preview::preview;
@@ -134,6 +136,20 @@ pub(crate) fn checked_spec(cluster: &Cluster, spec: WorkloadSpec) -> Result<Vali
 pub(crate) fn reschedule(cluster: &Cluster, caller: &Caller, ids: &mut dyn IdSource) -> Decision {
     let mut work = Work::new(cluster, caller, ids);
     work.room_changed = true;
+    follow::settle(&mut work);
+    work.into_decision(Report::Done)
+}
+
+/// All that runs on a node is lost, as after its lease; what keeps running when cut off is
+/// not. For copies of the fleet.
+pub(crate) fn lose_node(cluster: &Cluster, caller: &Caller, ids: &mut dyn IdSource, node_id: NodeId) -> Decision {
+    let mut work = Work::new(cluster, caller, ids);
+    let held = cluster.nodes.get(node_id).map(|n| n.usage.workloads.clone()).unwrap_or_default();
+    let is_lost =
+        |id: &WorkloadId| cluster.workloads.get(*id).is_some_and(|w| w.spec.on_partition() != OnPartition::Keep);
+    for id in held.into_iter().filter(is_lost) {
+        follow::end_lost(&mut work, (id, node_id), WorkloadReason::NodeLost, "its node is lost");
+    }
     follow::settle(&mut work);
     work.into_decision(Report::Done)
 }

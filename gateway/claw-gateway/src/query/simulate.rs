@@ -5,12 +5,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use claw_proto::ids::{GpuUuid, IdSource, NodeId, WorkloadId};
+use claw_proto::ids::{Attempt, GpuUuid, IdSource, NodeId, WorkloadId};
+use claw_proto::message::{NodeWorkloadState, StatusCause, StatusRecord};
+use claw_proto::spec::OnPartition;
 use claw_proto::time::Timestamp;
 use claw_proto::validation::ValidSpec;
 use claw_tools::nodes::{NodeLink, Schedulable};
 use claw_tools::outcome::Assumption;
-use claw_tools::refusal::Refusal;
+use claw_tools::refusal::{ErrorCode, Refusal};
 use claw_tools::scheduling::{
     ImaginedNodes, ImaginedWorkload, Moment, MomentKind, ScheduleSimulateParams, ScheduleSimulation, StillWaits,
 };
@@ -19,12 +21,12 @@ use serde_json::json;
 
 use super::queue::apply;
 use crate::Cluster;
-use crate::command::Caller;
+use crate::command::{Caller, Command};
 use crate::event::Event;
 use crate::registry::{NodeEntry, NodeUsage};
 use crate::scheduler::nowhere::Nowhere;
 use crate::scheduler::{Decision, decide_for};
-use crate::step::{checked_spec, reschedule};
+use crate::step::{checked_spec, lose_node, partition_lease_end, reschedule, step};
 
 /// How far ahead unless asked otherwise, seconds.
 const HORIZON_S_DEFAULT: u64 = 24 * 60 * 60;
@@ -44,6 +46,25 @@ enum Due {
     Gone(WorkloadId),
     /// It is submitted.
     Submit(usize),
+    /// A pause, a lease or a time of waiting is over: the fleet looks at its queue.
+    Look,
+}
+
+/// How long a program runs.
+#[derive(Debug, Clone, Copy)]
+enum Runs {
+    /// It ends by itself, well, after so many seconds.
+    For(u64),
+    /// It is ended by its limit, seconds.
+    UpTo(u64),
+}
+
+impl Runs {
+    const fn seconds(self) -> u64 {
+        match self {
+            Self::For(seconds) | Self::UpTo(seconds) => seconds,
+        }
+    }
 }
 
 struct World<'a> {
@@ -53,9 +74,9 @@ struct World<'a> {
     ids: &'a mut dyn IdSource,
     due: BTreeSet<(Timestamp, Due)>,
     /// Specifications that are yet to be submitted, with how long they run.
-    imagined: Vec<(Arc<ValidSpec>, Option<u64>)>,
-    /// How long a workload runs from its start, seconds.
-    run_s: BTreeMap<WorkloadId, u64>,
+    imagined: Vec<(Arc<ValidSpec>, Option<Runs>)>,
+    /// How long a workload runs from each start.
+    runs: BTreeMap<WorkloadId, Runs>,
     added: BTreeSet<WorkloadId>,
     moments: Vec<Moment>,
     assumptions: Vec<Assumption>,
@@ -76,15 +97,15 @@ pub fn simulate(
         ids,
         due: BTreeSet::new(),
         imagined: Vec::new(),
-        run_s: BTreeMap::new(),
+        runs: BTreeMap::new(),
         added: BTreeSet::new(),
         moments: Vec::new(),
         assumptions: Vec::new(),
     };
     world.known_ends();
+    world.known_pauses();
     for text in &p.stop {
-        let id = cluster.resolve_workload(text)?.workload_id;
-        world.end(id, WorkloadState::Stopped, WorkloadReason::StopRequested);
+        world.stop(text)?;
     }
     for text in &p.lose_nodes {
         let id = cluster.resolve_node(text)?.node_id;
@@ -96,7 +117,7 @@ pub fn simulate(
     for wish in &p.add {
         world.imagine(wish)?;
     }
-    world.run(caller.now.plus_ms(i64::try_from(horizon_s.saturating_mul(1_000)).unwrap_or(i64::MAX)));
+    world.run(after(caller.now, horizon_s));
     Ok(world.told(cluster.revision, horizon_s))
 }
 
@@ -105,45 +126,99 @@ impl World<'_> {
     fn known_ends(&mut self) {
         let mut open = Vec::new();
         for w in self.cluster.workloads.iter().filter(|w| !w.state.is_final()) {
-            let started = w.lives().filter_map(|a| a.started_at).min();
-            match w.spec.spec().max_duration_s {
-                Some(seconds) => {
-                    self.run_s.insert(w.workload_id, seconds);
-                    if w.live().is_some() {
-                        let end = started.unwrap_or(self.from).plus_ms(ms(seconds)).max(self.from);
+            let limit = w.spec.spec().max_duration_s;
+            if let Some(seconds) = limit {
+                self.runs.insert(w.workload_id, Runs::UpTo(seconds));
+            }
+            if w.state == WorkloadState::Stopping {
+                let gone = after(self.from, u64::from(w.stop_grace_s));
+                self.due.insert((gone, Due::Gone(w.workload_id)));
+            } else if w.live().is_some() {
+                let started = w.lives().filter_map(|a| a.started_at).min().unwrap_or(self.from);
+                match limit {
+                    Some(seconds) => {
+                        let end = after(started, seconds).max(self.from);
                         self.due.insert((end, Due::End(w.workload_id)));
                     }
+                    None => open.push(w.name.clone()),
                 }
-                None if w.live().is_some() => open.push(w.name.clone()),
-                None => {}
             }
         }
-        let told = open.len().min(TOLD_MAX);
-        if !open.is_empty() {
+        let n_open = open.len();
+        open.truncate(TOLD_MAX);
+        if n_open > 0 {
             self.assumptions.push(Assumption {
                 field: "max_duration_s".into(),
-                value: json!(open[..told]),
+                value: json!(open),
                 why: format!(
-                    "{} running workload(s) say no max_duration_s and are taken to run on beyond the horizon",
-                    open.len()
+                    "{n_open} running workload(s) say no max_duration_s and are taken to run on beyond the horizon"
                 ),
             });
         }
     }
 
+    /// When time alone may change what waits: pauses end, leases run out, long waits are noticed, work may be stopped.
+    fn known_pauses(&mut self) {
+        let policy = Arc::clone(&self.cluster.policy);
+        let mut looks = Vec::new();
+        for w in self.cluster.workloads.iter().filter(|w| !w.state.is_final()) {
+            looks.extend(w.not_before);
+            looks.push(w.since.plus_ms(policy.reserve_after_ms));
+            for part in w.lives() {
+                looks.extend(part.started_at.map(|at| at.plus_ms(policy.preemption.min_run_ms)));
+                let node = self.cluster.nodes.get(part.node_id).filter(|n| n.link == NodeLink::Unreachable);
+                looks.extend(node.and_then(|node| partition_lease_end(&self.cluster, node, w)));
+            }
+        }
+        looks.into_iter().for_each(|at| self.look(at));
+    }
+
+    fn look(&mut self, at: Timestamp) {
+        if at > self.caller.now {
+            self.due.insert((at, Due::Look));
+        }
+    }
+
+    /// It ends at once.
+    fn stop(&mut self, text: &str) -> Result<(), Refusal> {
+        let w = Arc::clone(self.cluster.resolve_workload(text)?);
+        if w.state.is_final() {
+            let why = format!("{} has ended already ({}, {})", w.name, w.state, w.reason);
+            return Err(Refusal::new(ErrorCode::InvalidState, why).with_field("stop", text));
+        }
+        let (workload_id, state, why) = (w.workload_id, WorkloadState::Stopped, WorkloadReason::StopRequested);
+        self.note(workload_id, MomentKind::Ends);
+        self.forget(workload_id);
+        for part in w.lives() {
+            let ended = Event::AttemptEnded {
+                workload_id,
+                attempt: part.attempt,
+                state,
+                why,
+                detail: String::new(),
+                exit_code: None,
+                signal: None,
+                node_at: None,
+            };
+            apply(&mut self.cluster, &self.caller, ended);
+        }
+        apply(&mut self.cluster, &self.caller, Event::WorkloadEnded { workload_id, state, why });
+        Ok(())
+    }
+
     fn imagine(&mut self, wish: &ImaginedWorkload) -> Result<(), Refusal> {
         let spec = Arc::new(checked_spec(&self.cluster, wish.spec.clone())?);
-        let run_s = wish.run_s.or(spec.spec().max_duration_s);
-        if run_s.is_none() {
+        let runs = wish.run_s.map(Runs::For).or(spec.spec().max_duration_s.map(Runs::UpTo));
+        if runs.is_none() {
             self.assumptions.push(Assumption {
                 field: format!("add[{}].run_s", self.imagined.len()),
                 value: json!(null),
                 why: "not said: it runs on beyond the horizon".into(),
             });
         }
-        let at = self.from.plus_ms(ms(wish.after_s.unwrap_or(0)));
+        let at = after(self.from, wish.after_s.unwrap_or(0));
         self.due.insert((at, Due::Submit(self.imagined.len())));
-        self.imagined.push((spec, run_s));
+        self.imagined.push((spec, runs));
         Ok(())
     }
 
@@ -171,16 +246,26 @@ impl World<'_> {
         Ok(())
     }
 
-    /// It is gone at once with what runs there; what may be run again waits for a place.
+    /// It is gone at once with what runs there, without waiting for leases; what becomes
+    /// of its work is decided as after a lease. Work that keeps running when cut off is not lost.
     fn lose_node(&mut self, node_id: NodeId) {
-        let held: Vec<WorkloadId> =
-            self.cluster.nodes.get(node_id).map(|n| n.usage.workloads.iter().copied().collect()).unwrap_or_default();
-        for id in held {
-            self.note(id, MomentKind::Lost);
-            self.end_parts(id, WorkloadState::Lost, WorkloadReason::NodeLost);
-            self.requeue(id, WorkloadReason::NodeLost);
-        }
         self.cluster.nodes.update(node_id, |n| n.link = NodeLink::Unreachable);
+        let held = self.cluster.nodes.get(node_id).map(|n| n.usage.workloads.clone()).unwrap_or_default();
+        let keeps = |id: &WorkloadId| {
+            let w = self.cluster.workloads.get(*id)?;
+            (w.spec.on_partition() == OnPartition::Keep).then(|| w.name.clone())
+        };
+        let kept: Vec<String> = held.iter().filter_map(keeps).take(TOLD_MAX).collect();
+        if !kept.is_empty() {
+            self.assumptions.push(Assumption {
+                field: "lose_nodes".into(),
+                value: json!(kept),
+                why: "on_partition is keep: cut off it runs on, and is never started elsewhere".into(),
+            });
+        }
+        self.cluster.nowhere = Nowhere::default();
+        let decision = lose_node(&self.cluster, &self.caller, self.ids, node_id);
+        self.take(decision);
     }
 
     fn run(&mut self, horizon: Timestamp) {
@@ -189,102 +274,142 @@ impl World<'_> {
         while let Some((at, due)) = self.due.pop_first() {
             steps += 1;
             if at > horizon || steps > STEPS_MAX {
-                self.due.insert((at, due));
                 break;
             }
             self.caller.now = at.max(self.caller.now);
             match due {
-                Due::End(id) => self.end(id, WorkloadState::Completed, WorkloadReason::ExitedZero),
-                Due::Gone(id) => {
-                    self.end_parts(id, WorkloadState::Stopped, WorkloadReason::Preempted);
-                    self.requeue(id, WorkloadReason::Preempted);
-                }
+                Due::End(id) => self.program_ends(id),
+                Due::Gone(id) => self.report(id, (NodeWorkloadState::Stopped, StatusCause::StopRequested, None)),
                 Due::Submit(n) => self.submit(n),
-            }
-            // What is due at the same instant is seen together.
-            if self.due.first().is_none_or(|(next, _)| *next > at) {
-                self.decide();
+                Due::Look => self.command(Command::Tick),
             }
         }
     }
 
-    /// The fleet's own decision on what waits.
+    /// Looks at the whole queue; the copy was changed in ways that no event tells.
     fn decide(&mut self) {
-        // The copy is changed in ways that no event tells.
         self.cluster.nowhere = Nowhere::default();
         let decision = reschedule(&self.cluster, &self.caller, self.ids);
+        self.take(decision);
+    }
+
+    fn program_ends(&mut self, id: WorkloadId) {
+        match self.runs.get(&id) {
+            Some(Runs::UpTo(_)) => self.report(id, (NodeWorkloadState::Stopped, StatusCause::MaxDuration, None)),
+            Some(Runs::For(_)) | None => self.report(id, (NodeWorkloadState::Completed, StatusCause::Exited, Some(0))),
+        }
+    }
+
+    /// Every node that has a part of it says so.
+    fn report(&mut self, workload_id: WorkloadId, told: (NodeWorkloadState, StatusCause, Option<i32>)) {
+        let Some(entry) = self.cluster.workloads.get(workload_id).cloned() else { return };
+        for part in entry.lives() {
+            let record = StatusRecord {
+                record: 0,
+                workload_id,
+                attempt: part.attempt,
+                state: told.0,
+                cause: told.1,
+                detail: String::new(),
+                exit_code: told.2,
+                signal: None,
+                at: self.caller.now,
+                simulated: part.simulated,
+            };
+            self.command(Command::NodeStatus { node_id: part.node_id, records: vec![record] });
+        }
+    }
+
+    /// A command, decided as on the fleet. None of those that are given here can be refused
+    /// but for a node that is not there any more.
+    fn command(&mut self, command: Command) {
+        if let Ok(decision) = step(&self.cluster, command, &self.caller, self.ids) {
+            self.take(decision);
+        }
+    }
+
+    /// What was decided happens: what is placed runs, what was told to end is gone after its grace.
+    fn take(&mut self, decision: crate::step::Decision) {
         self.cluster = decision.after;
         for record in decision.events {
             match record.event {
                 Event::WorkloadPlaced { workload_id, attempt, part, .. } => {
-                    let last_part = part.is_none_or(|part| part.node_rank + 1 == part.n_nodes);
-                    let running = Event::WorkloadProgressed {
-                        workload_id,
-                        attempt,
-                        state: WorkloadState::Running,
-                        detail: String::new(),
-                        node_at: self.caller.now,
-                        simulated: false,
-                    };
-                    apply(&mut self.cluster, &self.caller, running);
-                    if last_part {
-                        self.note(workload_id, MomentKind::Starts);
-                        if let Some(seconds) = self.run_s.get(&workload_id) {
-                            self.due.insert((self.caller.now.plus_ms(ms(*seconds)), Due::End(workload_id)));
-                        }
-                    }
+                    let is_last = part.is_none_or(|part| part.node_rank + 1 == part.n_nodes);
+                    self.part_runs(workload_id, attempt, is_last);
                 }
-                Event::WorkloadStopping { workload_id, grace_s, .. } => {
-                    self.note(workload_id, MomentKind::MakesRoom);
-                    self.due.retain(|(_, due)| *due != Due::End(workload_id));
-                    self.due.insert((self.caller.now.plus_ms(ms(u64::from(grace_s))), Due::Gone(workload_id)));
+                Event::WorkloadStopping { workload_id, grace_s, why, .. } => {
+                    if why == WorkloadReason::Preempted {
+                        self.note(workload_id, MomentKind::MakesRoom);
+                    }
+                    self.forget(workload_id);
+                    let gone = after(self.caller.now, u64::from(grace_s));
+                    self.due.insert((gone, Due::Gone(workload_id)));
+                }
+                Event::AttemptEnded { workload_id, state: WorkloadState::Lost, .. } => {
+                    self.note(workload_id, MomentKind::Lost);
+                    self.forget(workload_id);
+                }
+                Event::WorkloadEnded { workload_id, .. } => {
+                    self.note(workload_id, MomentKind::Ends);
+                    self.forget(workload_id);
+                }
+                Event::WorkloadRequeued { workload_id, not_before, counts, .. } => {
+                    // Its program ended, and is started again.
+                    if counts {
+                        self.note(workload_id, MomentKind::Ends);
+                    }
+                    self.forget(workload_id);
+                    not_before.into_iter().for_each(|at| self.look(at));
+                    self.look(self.caller.now.plus_ms(self.cluster.policy.reserve_after_ms));
                 }
                 _ => {}
             }
         }
     }
 
-    fn submit(&mut self, n: usize) {
-        let (spec, run_s) = self.imagined[n].clone();
-        let workload_id = WorkloadId::next(self.ids);
-        let name = spec.spec().name.clone().unwrap_or_else(|| format!("imagined-{}", n + 1));
-        self.added.insert(workload_id);
-        run_s.map(|seconds| self.run_s.insert(workload_id, seconds));
-        apply(&mut self.cluster, &self.caller, Event::WorkloadSubmitted { workload_id, name, spec, env_handle: None });
-    }
-
-    fn end(&mut self, id: WorkloadId, state: WorkloadState, why: WorkloadReason) {
-        self.note(id, MomentKind::Ends);
-        self.end_parts(id, state, why);
-        apply(&mut self.cluster, &self.caller, Event::WorkloadEnded { workload_id: id, state, why });
-    }
-
-    fn end_parts(&mut self, id: WorkloadId, state: WorkloadState, why: WorkloadReason) {
-        self.due.retain(|(_, due)| *due != Due::End(id) && *due != Due::Gone(id));
-        let Some(entry) = self.cluster.workloads.get(id).cloned() else { return };
-        for part in entry.lives() {
-            let ended = Event::AttemptEnded {
-                workload_id: id,
-                attempt: part.attempt,
-                state,
-                why,
-                detail: String::new(),
-                exit_code: None,
-                signal: None,
-                node_at: None,
-            };
-            apply(&mut self.cluster, &self.caller, ended);
+    fn part_runs(&mut self, workload_id: WorkloadId, attempt: Attempt, is_last: bool) {
+        let running = Event::WorkloadProgressed {
+            workload_id,
+            attempt,
+            state: WorkloadState::Running,
+            detail: String::new(),
+            node_at: self.caller.now,
+            simulated: false,
+        };
+        apply(&mut self.cluster, &self.caller, running);
+        if is_last {
+            self.note(workload_id, MomentKind::Starts);
+            self.look(self.caller.now.plus_ms(self.cluster.policy.preemption.min_run_ms));
+            if let Some(runs) = self.runs.get(&workload_id) {
+                self.due.insert((after(self.caller.now, runs.seconds()), Due::End(workload_id)));
+            }
         }
     }
 
-    fn requeue(&mut self, id: WorkloadId, why: WorkloadReason) {
-        let requeued = Event::WorkloadRequeued { workload_id: id, why, not_before: None, counts: false };
-        apply(&mut self.cluster, &self.caller, requeued);
+    /// What was due of it is not any more.
+    fn forget(&mut self, id: WorkloadId) {
+        self.due.retain(|(_, due)| *due != Due::End(id) && *due != Due::Gone(id));
+    }
+
+    fn submit(&mut self, n: usize) {
+        let (spec, runs) = self.imagined[n].clone();
+        let workload_id = WorkloadId::next(self.ids);
+        let name = spec.spec().name.clone().unwrap_or_else(|| format!("imagined-{}", n + 1));
+        self.added.insert(workload_id);
+        if let Some(runs) = runs {
+            self.runs.insert(workload_id, runs);
+        }
+        let not_before = spec.spec().not_before;
+        apply(&mut self.cluster, &self.caller, Event::WorkloadSubmitted { workload_id, name, spec, env_handle: None });
+        not_before.into_iter().for_each(|at| self.look(at));
+        self.look(self.caller.now.plus_ms(self.cluster.policy.reserve_after_ms));
+        self.decide();
     }
 
     fn note(&mut self, id: WorkloadId, event: MomentKind) {
         let Some(w) = self.cluster.workloads.get(id) else { return };
-        let nodes = w.lives().filter_map(|a| self.cluster.nodes.get(a.node_id)).map(|n| n.name.clone()).take(16);
+        let nodes =
+            w.latest().iter().filter_map(|a| self.cluster.nodes.get(a.node_id)).map(|n| n.name.clone()).take(16);
         let after_ms = u64::try_from(self.caller.now.ms_since(self.from)).unwrap_or(0);
         self.moments.push(Moment {
             after_s: after_ms / 1_000,
@@ -331,6 +456,6 @@ impl World<'_> {
     }
 }
 
-fn ms(seconds: u64) -> i64 {
-    i64::try_from(seconds.saturating_mul(1_000)).unwrap_or(i64::MAX / 4)
+fn after(at: Timestamp, seconds: u64) -> Timestamp {
+    at.plus_ms(i64::try_from(seconds.saturating_mul(1_000)).unwrap_or(i64::MAX / 4))
 }

@@ -229,7 +229,7 @@ pub(super) fn lease_end(last_heard: Timestamp, stop_after_s: u32) -> Timestamp {
 /// When a cut-off node has certainly stopped a workload; never, if it keeps running.
 /// Wall clocks of two runs of the gateway need not agree, so nothing that was
 /// heard before this start counts as older than the start.
-pub(super) fn partition_lease_end(cluster: &Cluster, node: &NodeEntry, w: &WorkloadEntry) -> Option<Timestamp> {
+pub(crate) fn partition_lease_end(cluster: &Cluster, node: &NodeEntry, w: &WorkloadEntry) -> Option<Timestamp> {
     match w.spec.on_partition() {
         OnPartition::Keep => None,
         OnPartition::StopAfter(s) => Some(lease_end(node.last_heard.max(cluster.started_at), s)),
