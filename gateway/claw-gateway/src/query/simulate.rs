@@ -170,7 +170,9 @@ impl World<'_> {
                 looks.extend(node.and_then(|node| partition_lease_end(&self.cluster, node, w)));
             }
         }
-        looks.into_iter().for_each(|at| self.look(at));
+        for at in looks {
+            self.look(at);
+        }
     }
 
     fn look(&mut self, at: Timestamp) {
@@ -359,7 +361,7 @@ impl World<'_> {
                         self.note(workload_id, MomentKind::Ends);
                     }
                     self.forget(workload_id);
-                    not_before.into_iter().for_each(|at| self.look(at));
+                    self.look(not_before.unwrap_or(self.caller.now));
                     self.look(self.caller.now.plus_ms(self.cluster.policy.reserve_after_ms));
                 }
                 _ => {}
@@ -401,7 +403,7 @@ impl World<'_> {
         }
         let not_before = spec.spec().not_before;
         apply(&mut self.cluster, &self.caller, Event::WorkloadSubmitted { workload_id, name, spec, env_handle: None });
-        not_before.into_iter().for_each(|at| self.look(at));
+        self.look(not_before.unwrap_or(self.caller.now));
         self.look(self.caller.now.plus_ms(self.cluster.policy.reserve_after_ms));
         self.decide();
     }

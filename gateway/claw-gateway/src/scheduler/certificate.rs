@@ -1,8 +1,8 @@
 //! What a decision claims, in words that a checker understands who knows nothing
 //! of how it was made.
 //!
-//! Every decision of a scheduler is one of [`Claim`]'s four: a gang starts, a
-//! gang stops, a start is promised, a promise is given up. The checker keeps its
+//! Every decision of a scheduler is one of [`Claim`]'s three: a gang starts, a
+//! gang stops, a start is promised. The checker keeps its
 //! own books of GPUs, owners and promises and accepts a claim only if four
 //! things hold: the gang is complete, no GPU has two users, no quota is
 //! exceeded, and nothing that was promised comes later.

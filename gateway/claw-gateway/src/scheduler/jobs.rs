@@ -31,7 +31,7 @@ pub use job::{Fleet, Job, Outcome, Summary};
 use learned::Learned;
 pub use nodes::{GPUS_PER_NODE_MAX, Gang, Nodes};
 use ranking::{LeastAttained, Manners, ShortestRemaining};
-pub use sample::sample;
+pub use sample::{sample, sample_history};
 
 /// Jobs at the head of the queue that have a promised start.
 const PROMISES: usize = 8;

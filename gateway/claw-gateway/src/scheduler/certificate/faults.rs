@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use claw_proto::closed_enum;
 
-use super::{Claim, Part, Quota, Share, Stop, Subject};
+use super::{Checker, Claim, Fault, Part, Quota, Share, Stop, Subject};
 use crate::scheduler::packing::replay::Draws;
 
 closed_enum! {
@@ -57,6 +57,38 @@ closed_enum! {
     }
 }
 
+impl Kind {
+    /// What the checker has to say of it.
+    pub const fn fault(self) -> Fault {
+        match self {
+            Self::GpuMissing | Self::GpuExtra | Self::PartMissing | Self::PromiseShort => Fault::GangIncomplete,
+            Self::NodeTwice => Fault::NodeTwice,
+            Self::NodeUnknown | Self::GpuUnknown => Fault::NoSuchGpu,
+            Self::GpuTaken => Fault::DoubleBooked,
+            Self::Scattered => Fault::Scattered,
+            Self::StartedTwice => Fault::RunsAlready,
+            Self::StartedAgain | Self::HaltedTwice => Fault::HasEnded,
+            Self::StartedEarly => Fault::NotSubmitted,
+            Self::TimeBackwards => Fault::TimeBackwards,
+            Self::JobUnknown => Fault::UnknownJob,
+            Self::QuotaExceeded => Fault::QuotaExceeded,
+            Self::PromiseLater => Fault::PromiseMoved,
+            Self::PromiseBroken => Fault::PromiseBroken,
+            Self::PromiseOverlaps | Self::BackfillDelays => Fault::PromiseDelayed,
+        }
+    }
+}
+
+/// The checker accepts all that stands before the fault, and finds it where it stands and for
+/// what it is; that a promised job does not start shows when its time is past.
+pub fn is_found(kind: Kind, history: &[Claim], at: usize, checker: &mut Checker) -> bool {
+    let mut answers = history.iter().enumerate().map(|(n, claim)| (n, checker.check(claim)));
+    match answers.find_map(|(n, answer)| answer.err().map(|fault| (n, fault))) {
+        Some((n, fault)) => fault == kind.fault() && (n == at || (kind == Kind::PromiseBroken && n > at)),
+        None => false,
+    }
+}
+
 /// Where the history took place.
 #[derive(Debug, Clone)]
 pub struct World {
@@ -68,6 +100,13 @@ pub struct World {
     pub subjects: Vec<Subject>,
     /// Quotas by the numbers of owners.
     pub quotas: Vec<Quota>,
+}
+
+impl World {
+    /// Empty books for it.
+    pub fn checker(&self) -> Checker {
+        Checker::new(self.n_nodes as usize, self.per_node, self.subjects.clone(), self.quotas.clone())
+    }
 }
 
 /// What runs and is promised before some decision.
@@ -122,13 +161,13 @@ pub fn plant(kind: Kind, history: &[Claim], world: &World, seed: u64) -> Option<
         let claims = falsify(kind, history, world, at, &mut draws)?;
         let mut false_history = history[..at].to_vec();
         let n_replaced = claims.n_replaced;
-        false_history.extend(claims.with);
+        false_history.extend(claims.with.iter().cloned());
         false_history.extend_from_slice(&history[at + n_replaced..]);
         if kind == Kind::PromiseBroken {
             let Claim::Start { job: gone, .. } = &history[at] else { return None };
             false_history.retain(|claim| !matches!(claim, Claim::Halt { job, .. } if job == gone));
         }
-        Some((false_history, at))
+        Some((false_history, at + claims.n_true))
     })
 }
 
@@ -136,26 +175,31 @@ pub fn plant(kind: Kind, history: &[Claim], world: &World, seed: u64) -> Option<
 struct Falsified {
     with: Vec<Claim>,
     n_replaced: usize,
+    /// So many of them are true.
+    n_true: usize,
 }
 
 fn instead(claim: Claim) -> Falsified {
-    Falsified { with: vec![claim], n_replaced: 1 }
+    Falsified { with: vec![claim], n_replaced: 1, n_true: 0 }
 }
 
 fn before(claim: Claim) -> Falsified {
-    Falsified { with: vec![claim], n_replaced: 0 }
+    Falsified { with: vec![claim], n_replaced: 0, n_true: 0 }
+}
+
+/// The true one, and a false one after it.
+fn after(good: &Claim, claim: Claim) -> Falsified {
+    Falsified { with: vec![good.clone(), claim], n_replaced: 1, n_true: 1 }
 }
 
 fn falsify(kind: Kind, history: &[Claim], world: &World, at: usize, draws: &mut Draws) -> Option<Falsified> {
     match (&history[at], kind) {
         (Claim::Start { .. }, Kind::TimeBackwards) => time_backwards(history, at),
-        (Claim::Start { .. }, Kind::StartedTwice) => {
-            Some(Falsified { with: vec![history[at].clone(), history[at].clone()], n_replaced: 1 })
-        }
+        (Claim::Start { .. }, Kind::StartedTwice) => Some(after(&history[at], history[at].clone())),
         (Claim::Start { at_s, job, .. }, Kind::PromiseBroken) => {
             let promised = State::before(history, at).promised.contains_key(job);
             let goes_on = time_of(history.last()?) > *at_s;
-            (promised && goes_on).then_some(Falsified { with: Vec::new(), n_replaced: 1 })
+            (promised && goes_on).then_some(Falsified { with: Vec::new(), n_replaced: 1, n_true: 0 })
         }
         (Claim::Start { .. }, Kind::QuotaExceeded) => quota_exceeded(history, world, at),
         (Claim::Start { .. }, Kind::BackfillDelays) => backfill_delays(history, world, at),
@@ -163,33 +207,39 @@ fn falsify(kind: Kind, history: &[Claim], world: &World, at: usize, draws: &mut 
             let submit_s = world.subjects[*job as usize].submit_s;
             let (mut at_s, mut job, mut gang) = (*at_s, *job, gang.clone());
             match kind {
-                Kind::StartedEarly => at_s = submit_s.checked_sub(1)?,
+                // Late enough that time does not run backwards as well.
+                Kind::StartedEarly => {
+                    at_s = submit_s.checked_sub(1)?;
+                    at.checked_sub(1).is_none_or(|last| time_of(&history[last]) <= at_s).then_some(())?;
+                }
                 Kind::JobUnknown => job = u32::try_from(world.subjects.len() + draws.below(9)).ok()?,
                 _ => gang = false_gang(kind, &gang, &State::before(history, at), world, draws)?,
             }
             Some(instead(Claim::Start { at_s, job, gang, until_s: *until_s }))
         }
-        (Claim::Halt { .. }, Kind::HaltedTwice) => Some(before(history[at].clone())),
+        (Claim::Halt { why: Stop::Ended, .. }, Kind::HaltedTwice) => Some(after(&history[at], history[at].clone())),
         (Claim::Halt { at_s, job, why: Stop::Ended }, Kind::StartedAgain) => {
             let started = history[..at].iter().rev().find_map(|claim| match claim {
                 Claim::Start { job: other, gang, .. } if other == job => Some(gang.clone()),
                 _ => None,
             })?;
             let again = Claim::Start { at_s: *at_s, job: *job, gang: started, until_s: at_s + 1_000 };
-            Some(Falsified { with: vec![history[at].clone(), again], n_replaced: 1 })
+            Some(after(&history[at], again))
         }
         (Claim::Promise { at_s, job, start_s, until_s, shares }, kind) => {
             let (length_s, mut start_s, mut shares) = (until_s - start_s, *start_s, shares.clone());
             match kind {
                 Kind::PromiseLater => start_s += 1 + draws.below(1_000) as u64,
                 Kind::PromiseShort => shares.first_mut()?.gpus -= 1,
-                Kind::PromiseOverlaps if start_s > *at_s => start_s = *at_s,
+                Kind::PromiseOverlaps if start_s > *at_s && is_taken(history, world, at, *job, &shares, *at_s) => {
+                    start_s = *at_s;
+                }
                 _ => return None,
             }
             let claim = Claim::Promise { at_s: *at_s, job: *job, start_s, until_s: start_s + length_s, shares };
             if kind == Kind::PromiseLater {
                 // after the true one, so that it is a second promise
-                return Some(Falsified { with: vec![history[at].clone(), claim], n_replaced: 1 });
+                return Some(after(&history[at], claim));
             }
             Some(instead(claim))
         }
@@ -201,6 +251,13 @@ fn time_of(claim: &Claim) -> u64 {
     match claim {
         Claim::Start { at_s, .. } | Claim::Halt { at_s, .. } | Claim::Promise { at_s, .. } => *at_s,
     }
+}
+
+/// Some of these GPUs are taken at that time, by others than the job itself.
+fn is_taken(history: &[Claim], world: &World, at: usize, job: u32, shares: &[Share], time_s: u64) -> bool {
+    let mut state = State::before(history, at);
+    state.promised.remove(&job);
+    shares.iter().any(|share| state.taken_at(share.node, time_s) + share.gpus > world.per_node)
 }
 
 fn time_backwards(history: &[Claim], at: usize) -> Option<Falsified> {

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::faults::{Kind, World, plant};
+use super::faults::{Kind, World, is_found, plant};
 use super::*;
-use crate::scheduler::jobs::{Fleet, Nodes, Policy, replay, sample};
+use crate::scheduler::jobs::sample_history;
 
 fn world() -> World {
     let subject = |gpus, owner| Subject { gpus, owner, submit_s: 10 };
@@ -21,10 +21,6 @@ fn world() -> World {
     }
 }
 
-fn checker(world: &World) -> Checker {
-    Checker::new(world.n_nodes as usize, world.per_node, world.subjects.clone(), world.quotas.clone())
-}
-
 fn start(at_s: u64, job: u32, gang: &[(u32, u64)], until_s: u64) -> Claim {
     let gang = gang.iter().map(|(node, gpus)| Part { node: *node, gpus: *gpus }).collect();
     Claim::Start { at_s, job, gang, until_s }
@@ -37,7 +33,7 @@ fn promise(at_s: u64, job: u32, start_s: u64, shares: &[(u32, u32)]) -> Claim {
 
 /// All but the last are right; the last is answered so.
 fn check(claims: &[Claim], answer: Result<(), Fault>) {
-    let mut checker = checker(&world());
+    let mut checker = world().checker();
     let (last, good) = claims.split_last().unwrap();
     for claim in good {
         assert_eq!(checker.check(claim), Ok(()), "{claim:?}");
@@ -71,23 +67,11 @@ fn a_quota_counts_all_the_way_up() {
 
 #[test]
 fn a_refused_claim_leaves_the_books_as_they_were() {
-    let mut checker = checker(&world());
+    let mut checker = world().checker();
     let bad = start(10, 0, &[(0, 0x7f)], 100);
     let good = start(10, 0, &[(0, 0xff)], 100);
     assert_eq!(checker.check(&bad), Err(Fault::GangIncomplete));
     assert_eq!((checker.in_use(), checker.check(&good), checker.in_use()), (0, Ok(()), 8));
-}
-
-/// A history with quotas that bind, promises and work ahead of its turn.
-fn history(seed: u64) -> (World, Vec<Claim>) {
-    let jobs = sample(160, 64, 130, seed);
-    let quotas = vec![Some(16), Some(16), Some(24), None, None, Some(16), Some(32), None];
-    let fleet = Fleet { nodes: Nodes::new(64, 8), restart_s: 60, quotas };
-    let mut claims = Vec::new();
-    replay(&jobs, &fleet, Policy::Reserve, Some(&mut |claim| claims.push(claim)));
-    let subjects = jobs.iter().map(|job| Subject { gpus: job.gpus, owner: job.owner, submit_s: job.submit_s });
-    let quotas = fleet.quotas.iter().map(|most| Quota { parent: None, most: *most }).collect();
-    (World { n_nodes: 8, per_node: 8, subjects: subjects.collect(), quotas }, claims)
 }
 
 #[test]
@@ -95,17 +79,16 @@ fn twenty_kinds_of_planted_faults_are_all_rejected() {
     assert_eq!(Kind::ALL.len(), 20);
     let mut planted: BTreeMap<&str, u32> = BTreeMap::new();
     for seed in 0..12 {
-        let (world, claims) = history(seed);
-        let mut good = checker(&world);
+        let (world, claims) = sample_history(seed);
+        let mut good = world.checker();
         for claim in &claims {
             assert_eq!(good.check(claim), Ok(()), "{claim:?}");
         }
         for kind in Kind::ALL {
             for draw in 0..4 {
                 let Some((bad, at)) = plant(*kind, &claims, &world, seed * 1_000 + draw) else { continue };
-                let mut checker = checker(&world);
-                let found = bad.iter().position(|claim| checker.check(claim).is_err());
-                assert!(found.is_some_and(|found| found >= at), "{kind:?} seed {seed} draw {draw} at {at}: {found:?}");
+                let is_found = is_found(*kind, &bad, at, &mut world.checker());
+                assert!(is_found, "{kind:?} seed {seed} draw {draw} at {at}: {:?}", bad[at]);
                 *planted.entry(kind.as_str()).or_default() += 1;
             }
         }

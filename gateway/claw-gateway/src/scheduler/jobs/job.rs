@@ -1,6 +1,7 @@
 //! What is replayed, and what came of it.
 
 use super::nodes::Nodes;
+use crate::scheduler::certificate::Subject;
 
 /// One gang job of a trace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +17,13 @@ pub struct Job {
     pub gpus: u32,
     /// Who asks: a tenant, a virtual cluster.
     pub owner: u32,
+}
+
+impl Job {
+    /// What a checker of certificates is told about it.
+    pub fn subject(&self) -> Subject {
+        Subject { gpus: self.gpus, owner: self.owner, submit_s: self.submit_s }
+    }
 }
 
 /// What jobs are replayed on.

@@ -1,6 +1,10 @@
 //! A seeded trace of gang jobs with time limits, for measuring reservation and backfill.
 
-use super::job::Job;
+use super::job::{Fleet, Job};
+use super::nodes::Nodes;
+use super::{Policy, replay};
+use crate::scheduler::certificate::faults::World;
+use crate::scheduler::certificate::{Claim, Quota};
 use crate::scheduler::packing::replay::Draws;
 
 /// Sizes and how often they come, of a hundred: most jobs are small, most GPU time is not.
@@ -11,6 +15,18 @@ const RUN_S: (u64, u64) = (60, 36 * 3_600);
 const ROOM: [(u64, u64); 5] = [(1, 1), (5, 4), (3, 2), (2, 1), (4, 1)];
 /// Owners.
 const OWNERS: usize = 8;
+
+/// A history of decisions with quotas that bind, promises, and work ahead of its turn: 160 jobs
+/// on eight nodes of eight GPUs. Faults are planted into it.
+pub fn sample_history(seed: u64) -> (World, Vec<Claim>) {
+    let jobs = sample(160, 64, 130, seed);
+    let quotas = vec![Some(16), Some(16), Some(24), None, None, Some(16), Some(32), None];
+    let fleet = Fleet { nodes: Nodes::new(64, 8), restart_s: 60, quotas };
+    let mut claims = Vec::new();
+    replay(&jobs, &fleet, Policy::Reserve, Some(&mut |claim| claims.push(claim)));
+    let quotas = fleet.quotas.iter().map(|most| Quota { parent: None, most: *most }).collect();
+    (World { n_nodes: 8, per_node: 8, subjects: jobs.iter().map(Job::subject).collect(), quotas }, claims)
+}
 
 /// `n` jobs that offer `load_percent` of so many GPUs on average, in order of
 /// submission. Nobody asks for more than a quarter of the GPUs.
