@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use crate::event::{ExecEnd, OperationRecord, PlanRecord, ReceiptKey};
 use crate::policy::Policy;
 use crate::registry::NodeRegistry;
-use crate::scheduler::nowhere::Nowhere;
+use crate::scheduler::IndexHandle;
 use crate::workload::WorkloadManager;
 
 pub use snapshot::{SNAPSHOT_FORMAT, SnapshotError};
@@ -214,8 +214,8 @@ pub struct Cluster {
     pub receipts: OrdMap<Arc<ReceiptKey>, Arc<ReceiptEntry>>,
     /// Receipts in order of time (index).
     pub receipts_by_time: OrdSet<(Timestamp, Arc<ReceiptKey>)>,
-    /// Shapes that fit nowhere just now (index).
-    pub nowhere: Nowhere,
+    /// What the scheduler knows of the nodes (index; shared with the copies).
+    pub scheduler: IndexHandle,
     /// Nobody is declared lost while this stands: (silent, total).
     pub mass_loss: Option<(u32, u32)>,
     /// Replacements of the certificate authority.
@@ -228,5 +228,12 @@ impl Cluster {
     /// An empty fleet.
     pub fn new(policy: Arc<Policy>) -> Self {
         Self { policy, ..Self::default() }
+    }
+
+    /// A copy that knows the same and whose scheduler remembers on its own: for what is tried
+    /// beside the fleet, so that the two do not take turns in one memory.
+    #[must_use]
+    pub fn detached(&self) -> Self {
+        Self { scheduler: IndexHandle::default(), ..self.clone() }
     }
 }

@@ -4,13 +4,11 @@
 //! the shell in debug builds.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use claw_proto::ids::GpuUuid;
-use claw_proto::validation::ValidSpec;
 use claw_tools::nodes::Schedulable;
 use claw_tools::operations::OperationState;
-use claw_tools::workloads::{PlacementReport, WorkloadReason, WorkloadState};
+use claw_tools::workloads::{WorkloadReason, WorkloadState};
 
 use crate::Cluster;
 use crate::cluster::SNAPSHOT_FORMAT;
@@ -67,12 +65,11 @@ pub fn check_indexes(cluster: &Cluster) -> Check {
     if let Some((what, _)) = same.iter().find(|(_, same)| !same) {
         return Err(broken(format!("{what} differ")));
     }
-    let still_true = |(spec, report): &(Arc<ValidSpec>, Arc<PlacementReport>)| {
-        scheduler::decide(cluster, spec) == scheduler::Decision::Wait { report: Arc::clone(report) }
-    };
-    match cluster.nowhere.iter().find(|known| !still_true(known)) {
+    match scheduler::stale(cluster) {
         None => Ok(()),
-        Some((spec, _)) => Err(broken(format!("what fits nowhere has another answer now: {:?}", spec.spec()))),
+        Some(spec) => {
+            Err(broken(format!("the scheduler knows another answer than the fleet gives: {:?}", spec.spec())))
+        }
     }
 }
 

@@ -12,9 +12,10 @@
 //! - [`scheduler`]: where a workload goes, and why not elsewhere
 //! - [`preemption`]: who makes room for more important work ([`preemption::PreemptionPolicy`], [`preemption::Victim`])
 //! - [`query`]: reads, over a snapshot
-//! - [`invariants`]: what is always true, each with a name
+//! - [`invariants`]: what is always true, each with a name; [`audit`]: decisions checked by their events alone
 
 pub mod access;
+pub mod audit;
 pub mod cluster;
 pub mod command;
 pub mod effect;

@@ -13,7 +13,7 @@ use imbl::{OrdMap, OrdSet};
 use serde::{Deserialize, Serialize};
 
 /// One node.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeEntry {
     /// Id.
     pub node_id: NodeId,
@@ -55,7 +55,7 @@ pub struct NodeEntry {
 }
 
 /// What is held on a node.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct NodeUsage {
     /// CPU, thousandths of a core.
     pub cpu_millis: u64,
@@ -134,6 +134,8 @@ pub struct NodeRegistry {
     /// Which node a GPU belongs to: the first that reported it.
     gpu_home: OrdMap<GpuUuid, NodeId>,
     removed: OrdSet<NodeId>,
+    /// Those that are being drained (index).
+    draining: OrdSet<NodeId>,
 }
 
 impl NodeRegistry {
@@ -169,6 +171,10 @@ impl NodeRegistry {
     pub(crate) fn map(&self) -> &OrdMap<NodeId, Arc<NodeEntry>> {
         &self.nodes
     }
+    /// The homes of all GPUs, for differences between two states.
+    pub(crate) fn homes(&self) -> &OrdMap<GpuUuid, NodeId> {
+        &self.gpu_home
+    }
     /// Ids of removed nodes.
     pub(crate) fn removed(&self) -> impl Iterator<Item = &NodeId> {
         self.removed.iter()
@@ -180,7 +186,23 @@ impl NodeRegistry {
     /// Changes one node in place.
     pub(crate) fn update(&mut self, id: NodeId, change: impl FnOnce(&mut NodeEntry)) {
         if let Some(entry) = self.nodes.get_mut(&id) {
+            let before = entry.schedulable;
             change(Arc::make_mut(entry));
+            let now = entry.schedulable;
+            if now != before {
+                self.note_draining(id, now);
+            }
+        }
+    }
+    /// Those that are being drained.
+    pub fn draining(&self) -> impl Iterator<Item = &Arc<NodeEntry>> {
+        self.draining.iter().filter_map(|id| self.nodes.get(id))
+    }
+    fn note_draining(&mut self, id: NodeId, now: Schedulable) {
+        if now == Schedulable::Draining {
+            self.draining.insert(id);
+        } else {
+            self.draining.remove(&id);
         }
     }
     /// Adds a node.
@@ -189,6 +211,7 @@ impl NodeRegistry {
         for gpu in entry.gpus() {
             self.gpu_home.entry(gpu.uuid.clone()).or_insert(entry.node_id);
         }
+        self.note_draining(entry.node_id, entry.schedulable);
         self.nodes.insert(entry.node_id, Arc::new(entry));
     }
     /// Takes a node out.
@@ -197,6 +220,7 @@ impl NodeRegistry {
             self.by_name.remove(&entry.name);
             self.release_gpus(id, &entry.gpus().iter().collect::<Vec<_>>());
         }
+        self.draining.remove(&id);
         self.removed.insert(id);
     }
     /// Replaces what a node has.

@@ -8,18 +8,25 @@ pub mod certificate;
 pub mod fairness;
 mod fit;
 mod gang;
+mod index;
 pub mod jobs;
-pub mod nowhere;
 pub mod packing;
 mod report;
 pub(crate) mod reserve;
+mod tournament;
+mod view;
 
 use std::sync::Arc;
+
+use self::fit::Claims;
+use self::index::Answers;
+pub use self::index::Handle as IndexHandle;
+use self::view::{Gpu, View};
 
 use claw_proto::ids::{Attempt, GpuUuid, NodeId};
 use claw_proto::spec::{PlacementStrategy, RuntimeKind};
 use claw_proto::validation::ValidSpec;
-use claw_tools::workloads::{PlacementReason, PlacementReport};
+use claw_tools::workloads::PlacementReport;
 
 use crate::Cluster;
 use crate::event::Event;
@@ -46,12 +53,10 @@ pub enum Decision {
 
 /// A node that can take the workload, or a part of it.
 #[derive(Debug, Clone)]
-struct Candidate {
-    node: Arc<NodeEntry>,
-    gpus: Vec<GpuUuid>,
-    island: Option<u32>,
-    /// Model of its GPUs.
-    model: Option<String>,
+struct Candidate<'a> {
+    view: &'a View,
+    /// GPUs, in order of their index on the node.
+    chosen: Vec<Gpu>,
     runtime: RuntimeKind,
     score: Score,
 }
@@ -75,13 +80,24 @@ struct Score {
     node_id: NodeId,
 }
 
-/// A node that cannot, with the number that is missing.
+/// Where it goes, and why there.
+pub(crate) type Placed = (Vec<Place>, Arc<PlacementReport>);
+
+/// What became of an attempt to place a workload, without the reasons of those that have to wait.
 #[derive(Debug, Clone)]
-struct Rejection {
-    name: String,
-    reason: PlacementReason,
-    detail: String,
+pub(crate) enum Trial {
+    /// It can start here.
+    Place(Placed),
+    /// It cannot start now.
+    Wait {
+        /// It may, without a change of the fleet or the spec.
+        waiting_helps: bool,
+    },
 }
+
+/// Who is not taken is named from so many nodes at most where a workload found a place; that
+/// must not take longer in a larger fleet.
+const NAMED_AMONG: usize = 1_024;
 
 /// Decides about a workload that nobody has submitted yet: it stands behind all others.
 pub fn decide(cluster: &Cluster, spec: &ValidSpec) -> Decision {
@@ -95,26 +111,63 @@ pub fn decide_for(cluster: &Cluster, entry: &WorkloadEntry) -> Decision {
 
 /// Decides about `spec`, at the place of `asker` in the queue.
 pub(crate) fn decide_as(cluster: &Cluster, spec: &ValidSpec, asker: Option<&WorkloadEntry>) -> Decision {
-    // 1. feasible: every node is a candidate or says why not
-    let mut candidates = Vec::new();
-    let mut rejections = Vec::new();
-    for node in cluster.nodes.iter() {
-        match fit::check(cluster, node, spec, asker) {
-            Ok(candidate) => candidates.push(candidate),
-            Err(rejection) => rejections.push(rejection),
+    cluster.scheduler.ask(cluster, |index| {
+        let mut answers = index.answers(spec, claims(cluster, asker));
+        match place(&mut answers, spec) {
+            Some((places, report)) => Decision::Place { places, report },
+            None => Decision::Wait { report: why_nowhere(&mut answers, spec) },
         }
-    }
-    // 2. rank: best fit
-    candidates.sort_by(|a, b| a.score.cmp(&b.score));
+    })
+}
+
+/// Whether and where a workload of the queue can start; why not is told by [`decide_for`].
+pub(crate) fn attempt(cluster: &Cluster, entry: &WorkloadEntry) -> Trial {
+    let spec = &entry.spec;
+    cluster.scheduler.ask(cluster, |index| {
+        let mut answers = index.answers(spec, claims(cluster, Some(entry)));
+        match place(&mut answers, spec) {
+            Some(placed) => Trial::Place(placed),
+            None => Trial::Wait { waiting_helps: waiting_helps(&answers, spec) },
+        }
+    })
+}
+
+fn claims<'a>(cluster: &'a Cluster, asker: Option<&'a WorkloadEntry>) -> Option<Claims<'a>> {
+    cluster.workloads.has_claims().then_some(Claims { cluster, asker })
+}
+
+/// The best place: best fit, or the nearest nodes for several.
+fn place(answers: &mut Answers<'_>, spec: &ValidSpec) -> Option<Placed> {
     if spec.nodes() > 1 {
-        return gang::decide(cluster.nodes.len(), &candidates, &rejections, spec);
+        if answers.n_candidates() < spec.nodes() as usize {
+            return None;
+        }
+        return gang::place(answers.considered, &answers.candidates(), || answers.rejected(NAMED_AMONG), spec);
     }
-    // 3. report: the same data that decided
-    let report = Arc::new(report::build(cluster.nodes.len(), &candidates, &rejections, spec));
-    match candidates.into_iter().next() {
-        Some(best) => Decision::Place { places: vec![best.into_place()], report },
-        None => Decision::Wait { report },
+    let (best, second) = answers.best_two()?;
+    let considered = (answers.considered, answers.n_candidates());
+    let report = report::placed(considered, &best, second.as_ref(), answers.rejected(NAMED_AMONG), spec);
+    Some((vec![best.place()], Arc::new(report)))
+}
+
+fn waiting_helps(answers: &Answers<'_>, spec: &ValidSpec) -> bool {
+    match spec.nodes() as usize {
+        0 | 1 => answers.n_transient() > 0,
+        n_nodes => answers.n_candidates() + answers.n_transient() >= n_nodes,
     }
+}
+
+fn why_nowhere(answers: &mut Answers<'_>, spec: &ValidSpec) -> Arc<PlacementReport> {
+    if let Some(report) = answers.told() {
+        return report;
+    }
+    let rejected = answers.rejected(usize::MAX);
+    let report = Arc::new(match spec.nodes() {
+        0 | 1 => report::waits(answers.considered, rejected),
+        _ => gang::waits(answers.considered, &answers.candidates(), rejected, spec),
+    });
+    answers.tell(&report);
+    report
 }
 
 /// The events by which a workload gets its places, in order of rank. They belong into one decision.
@@ -134,15 +187,43 @@ pub(crate) fn placements(entry: &WorkloadEntry, places: Vec<Place>, report: &Arc
     placed.collect()
 }
 
-impl Candidate {
-    fn into_place(self) -> Place {
-        Place { node_id: self.node.node_id, gpus: self.gpus, runtime: self.runtime }
+impl Candidate<'_> {
+    fn node(&self) -> &NodeEntry {
+        &self.view.node
+    }
+
+    fn gpus(&self) -> Vec<GpuUuid> {
+        self.chosen.iter().filter_map(|gpu| self.view.info(gpu)).map(|info| info.uuid.clone()).collect()
+    }
+
+    /// The NVLink island of all its GPUs, as the node numbers it.
+    fn island(&self) -> Option<u32> {
+        fit::common_island(&self.chosen)?;
+        self.chosen.first().and_then(|gpu| self.view.info(gpu)).and_then(|info| info.nvlink_island)
+    }
+
+    /// Model of its GPUs.
+    fn model(&self) -> Option<&str> {
+        self.chosen.first().and_then(|gpu| self.view.info(gpu)).map(|info| info.model.as_str())
+    }
+
+    fn place(&self) -> Place {
+        Place { node_id: self.view.node_id(), gpus: self.gpus(), runtime: self.runtime }
     }
 }
 
-/// This node alone can take it, or a part of it.
-pub(crate) fn fits_on(cluster: &Cluster, node: &Arc<NodeEntry>, entry: &WorkloadEntry) -> bool {
-    fit::check(cluster, node, &entry.spec, Some(entry)).is_ok()
+/// This node alone can take it, or a part of it: here.
+pub(crate) fn place_on(cluster: &Cluster, node: &Arc<NodeEntry>, entry: &WorkloadEntry) -> Option<Place> {
+    let view = View::of(cluster, node);
+    let fit = fit::judge(&view, &entry.spec, claims(cluster, Some(entry))).ok()?;
+    Some(fit.candidate(&view).place())
+}
+
+/// A shape whose answer is another one than that of a scheduler that knows nothing yet.
+pub(crate) fn stale(cluster: &Cluster) -> Option<Arc<ValidSpec>> {
+    let fresh = cluster.detached();
+    let known = cluster.scheduler.ask(cluster, |index| index.known());
+    known.into_iter().find(|spec| decide(cluster, spec) != decide(&fresh, spec))
 }
 
 /// Two specs of the same shape get the same answer from the same fleet.

@@ -285,6 +285,12 @@ impl WorkloadManager {
         let of_it = self.claimed_nodes.range((node_id, WorkloadId::from_bits(0))..);
         of_it.take_while(move |(n, _)| *n == node_id).filter_map(|(_, id)| self.workloads.get(id))
     }
+    /// Nodes on which room is being made.
+    pub fn claimed_nodes(&self) -> Vec<NodeId> {
+        let mut nodes: Vec<NodeId> = self.claimed_nodes.iter().map(|(node_id, _)| *node_id).collect();
+        nodes.dedup();
+        nodes
+    }
     /// Room is being made for somebody.
     pub fn has_claims(&self) -> bool {
         !self.claimed_nodes.is_empty()

@@ -5,7 +5,7 @@ use claw_proto::topology::NodeCapabilities;
 use claw_tools::outcome::Outcome;
 use claw_tools::refusal::{ErrorCode, Refusal};
 
-use super::{Process, SimGateway};
+use super::{Process, SimGateway, audited};
 use crate::agenda::{Ctx, Happening};
 use crate::net::Net;
 use crate::{Sabotage, agenda};
@@ -207,6 +207,12 @@ impl SimGateway {
                 self.fall_back(ctx, net, before, waiting);
                 self.decide(ctx, net);
                 return;
+            }
+            let mut rest = &records[..];
+            for Waiting { n_events, .. } in &waiting {
+                let (decision, later) = rest.split_at(*n_events);
+                audited(ctx, &mut self.auditor, decision);
+                rest = later;
             }
             self.journal.extend(ctx, records);
             if self.dies_at(ctx, net, CrashPoint::AfterFsync, armed) {

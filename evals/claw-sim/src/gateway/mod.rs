@@ -9,6 +9,7 @@ mod orders;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use claw_gateway::audit::Auditor;
 use claw_gateway::event::EVENT_VERSION;
 use claw_gateway::policy::Policy;
 use claw_gateway::{Caller, Cluster, Command, EventRecord};
@@ -41,6 +42,8 @@ impl IdSource for SimIds {
 #[derive(Debug)]
 pub(crate) struct SimGateway {
     pub(crate) journal: Journal,
+    /// Has looked at every decision that is on disk.
+    auditor: Auditor,
     epoch: u64,
     policy: Arc<Policy>,
     pub(crate) process: Option<Box<Process>>,
@@ -160,13 +163,23 @@ pub(crate) fn difference(a: &Cluster, b: &Cluster) -> Option<String> {
     same.iter().find(|(_, same)| !same).map(|(what, _)| format!("{what} differ"))
 }
 
+/// Takes a decision into the auditor's books.
+fn audited(ctx: &mut Ctx, auditor: &mut Auditor, decision: &[EventRecord]) {
+    if let Err(wrong) = auditor.check(decision) {
+        ctx.fail("C1_every_decision_is_accepted", wrong.to_string());
+    }
+}
+
 impl SimGateway {
     /// A gateway that is not running yet, with this much on disk.
     pub(crate) fn new(records: Vec<EventRecord>, policy: Policy, ctx: &mut Ctx) -> Self {
+        let mut auditor = Auditor::new(policy.preemption.per_day_max);
+        audited(ctx, &mut auditor, &records);
         let mut journal = Journal::default();
         journal.extend(ctx, records);
         Self {
             journal,
+            auditor,
             epoch: 0,
             policy: Arc::new(policy),
             process: None,

@@ -37,7 +37,6 @@ impl Cluster {
         self.apply_access(record);
         self.apply_secrets(record);
         self.apply_desk(record);
-        self.nowhere.heed(&record.event);
     }
 
     /// Events about the gateway and its nodes.

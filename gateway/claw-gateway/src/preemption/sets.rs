@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::free;
 use crate::Cluster;
 use crate::registry::NodeEntry;
-use crate::scheduler::{Decision, decide_for, fits_on};
+use crate::scheduler::{Decision, decide_for, place_on};
 use crate::workload::WorkloadEntry;
 
 /// Somebody who could leave, with what that costs.
@@ -53,7 +53,7 @@ pub(super) fn for_one(cluster: &Cluster, entry: &WorkloadEntry, ripe: &[Weighed]
 fn on_node(cluster: &Cluster, node: &Arc<NodeEntry>, entry: &WorkloadEntry, here: &[Weighed]) -> Option<Vec<Weighed>> {
     let fits = |victims: &[Weighed]| {
         let fork = without(cluster, victims);
-        fork.nodes.get(node.node_id).is_some_and(|node| fits_on(&fork, node, entry))
+        fork.nodes.get(node.node_id).is_some_and(|node| place_on(&fork, node, entry).is_some())
     };
     least(here, fits)
 }

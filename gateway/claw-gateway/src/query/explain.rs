@@ -24,6 +24,7 @@ const TRIED_MAX: usize = 64;
 
 /// `workload_explain`.
 pub fn explain(cluster: &Cluster, text: &str) -> Result<WorkloadExplanation, Refusal> {
+    let cluster = &cluster.detached();
     let w = cluster.resolve_workload(text)?;
     let pending = w.state == WorkloadState::Pending;
     let placement = if pending { Some(report_now(cluster, w)) } else { w.report.as_deref().cloned() };

@@ -76,7 +76,7 @@ pub fn capacity_find(
 ) -> Result<CapacityFound, Refusal> {
     let spec = Arc::new(checked_spec(cluster, p.spec.clone())?);
     let copies_max = p.copies_max.unwrap_or(COPIES_DEFAULT).max(1);
-    let mut fork = cluster.clone();
+    let mut fork = cluster.detached();
     let entry = submit(&mut fork, caller, ids, &spec);
     let decision = decide_for(&fork, &entry);
     let (Decision::Place { report, .. } | Decision::Wait { report }) = &decision;

@@ -24,7 +24,6 @@ use crate::Cluster;
 use crate::command::{Caller, Command};
 use crate::event::Event;
 use crate::registry::{NodeEntry, NodeUsage};
-use crate::scheduler::nowhere::Nowhere;
 use crate::scheduler::{Decision, decide_for};
 use crate::step::{checked_spec, lose_node, partition_lease_end, reschedule, step};
 
@@ -91,7 +90,7 @@ pub fn simulate(
 ) -> Result<ScheduleSimulation, Refusal> {
     let horizon_s = p.horizon_s.unwrap_or(HORIZON_S_DEFAULT);
     let mut world = World {
-        cluster: cluster.clone(),
+        cluster: cluster.detached(),
         caller: caller.clone(),
         from: caller.now,
         ids,
@@ -265,7 +264,6 @@ impl World<'_> {
                 why: "on_partition is keep: cut off it runs on, and is never started elsewhere".into(),
             });
         }
-        self.cluster.nowhere = Nowhere::default();
         let decision = lose_node(&self.cluster, &self.caller, self.ids, node_id);
         self.take(decision);
     }
@@ -290,7 +288,6 @@ impl World<'_> {
 
     /// Looks at the whole queue; the copy was changed in ways that no event tells.
     fn decide(&mut self) {
-        self.cluster.nowhere = Nowhere::default();
         let decision = reschedule(&self.cluster, &self.caller, self.ids);
         self.take(decision);
     }

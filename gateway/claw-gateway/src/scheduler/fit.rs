@@ -1,54 +1,97 @@
 //! Does one node fit, and with which GPUs?
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::collections::BTreeMap;
 
 use claw_proto::spec::RuntimeKind;
-use claw_proto::topology::{GpuHealth, GpuInfo, NodeCapabilities};
+use claw_proto::topology::NodeCapabilities;
 use claw_proto::validation::{Demand, ValidSpec};
 use claw_tools::nodes::{NodeLink, Schedulable};
 use claw_tools::workloads::PlacementReason as R;
 
-use super::{Candidate, Rejection, Score, runtime_for, spreads};
+use super::view::{Gpu, View};
+use super::{Candidate, Score, runtime_for, spreads};
 use crate::Cluster;
 use crate::registry::NodeEntry;
 use crate::workload::WorkloadEntry;
 
-type Check = Result<(), (R, String)>;
+/// Why a node does not fit, with the number that is missing. The words are made when they are
+/// asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Miss {
+    pub(super) reason: R,
+    /// What there is.
+    has: u64,
+    /// Of how much, or what else the reason counts.
+    of: u64,
+}
 
-/// The node as a candidate, or the most severe reason why not.
-pub(super) fn check(
-    cluster: &Cluster,
-    node: &Arc<NodeEntry>,
-    spec: &ValidSpec,
-    asker: Option<&WorkloadEntry>,
-) -> Result<Candidate, Rejection> {
-    let reject = |(reason, detail): (R, String)| Rejection { name: node.name.clone(), reason, detail };
-    let Some(capabilities) = node.capabilities.as_ref() else {
-        return Err(reject((R::NodeUnreachable, "enrolled, never connected".into())));
+type Check = Result<(), Miss>;
+
+/// Room that is being made for others, as far as it concerns who asks.
+#[derive(Clone, Copy)]
+pub(super) struct Claims<'a> {
+    pub(super) cluster: &'a Cluster,
+    pub(super) asker: Option<&'a WorkloadEntry>,
+}
+
+/// How a node would take it.
+#[derive(Debug, Clone)]
+pub(super) struct Fit {
+    /// GPUs, in order of their index on the node.
+    chosen: Vec<Gpu>,
+    runtime: RuntimeKind,
+    pub(super) score: Score,
+}
+
+impl Fit {
+    /// On this node.
+    pub(super) fn candidate(self, view: &View) -> Candidate<'_> {
+        Candidate { view, chosen: self.chosen, runtime: self.runtime, score: self.score }
+    }
+}
+
+fn miss(reason: R, has: u64, of: u64) -> Miss {
+    Miss { reason, has, of }
+}
+
+fn count(n: usize) -> u64 {
+    n as u64
+}
+
+/// How the node would take it, or the most severe reason why not. What will never fit comes
+/// before what only waits. Without `claims`, room that is being made keeps nobody out.
+pub(super) fn judge(view: &View, spec: &ValidSpec, claims: Option<Claims<'_>>) -> Result<Fit, Miss> {
+    let Some(capabilities) = view.capabilities() else {
+        return Err(miss(R::NodeUnreachable, 0, 0));
     };
-    // What will never fit comes before what only waits.
-    selected(node, spec).map_err(reject)?;
-    let Some(runtime) = runtime_for(node, spec) else {
-        return Err(reject((R::RuntimeMissing, runtime_detail(capabilities, spec))));
-    };
+    let node = &*view.node;
+    selected(node, spec)?;
+    let runtime = runtime_for(node, spec).ok_or_else(|| miss(R::RuntimeMissing, 0, 0))?;
     let demand = spec.node_demand();
-    let fitting: Vec<&GpuInfo> = fitting_gpus(cluster, node, capabilities, demand).map_err(reject)?;
-    host_size(capabilities, demand).map_err(reject)?;
+    size(view, demand)?;
+    let short = |total: u64, wanted: u64, reason| {
+        if total < wanted { Err(miss(reason, total, 0)) } else { Ok(()) }
+    };
+    short(capabilities.cpu_millis, demand.cpu_millis, R::CpuTooSmall)?;
+    short(capabilities.memory_mib, demand.memory_mib, R::MemoryTooSmall)?;
+    short(capabilities.disk_mib, demand.disk_mib, R::DiskTooSmall)?;
     if node.link != NodeLink::Online {
-        return Err(reject((R::NodeUnreachable, node.link.to_string())));
+        return Err(miss(R::NodeUnreachable, 0, 0));
     }
     if node.schedulable != Schedulable::Active {
-        return Err(reject((R::NodeUnschedulable, node.schedulable.to_string())));
+        return Err(miss(R::NodeUnschedulable, 0, 0));
     }
-    let free = free_gpus(cluster, node, &fitting, demand, asker).map_err(reject)?;
-    host_free(cluster, node, capabilities, demand, asker).map_err(reject)?;
-    let chosen = choose(&free, demand).map_err(reject)?;
-    let score = score(node, capabilities, spec, runtime, &free, &chosen);
-    let island = common_island(&chosen);
-    let gpus = chosen.iter().map(|g| g.uuid.clone()).collect();
-    let model = chosen.first().map(|g| g.model.clone());
-    Ok(Candidate { node: Arc::clone(node), gpus, island, model, runtime, score })
+    room(view, demand)?;
+    let free: Vec<Gpu> = free(view, demand, claims)?;
+    short(capabilities.cpu_millis.saturating_sub(node.usage.cpu_millis), demand.cpu_millis, R::CpuBusy)?;
+    short(capabilities.memory_mib.saturating_sub(node.usage.memory_mib), demand.memory_mib, R::MemoryBusy)?;
+    short(capabilities.disk_mib.saturating_sub(node.usage.disk_mib), demand.disk_mib, R::DiskBusy)?;
+    if let Some(claims) = claims {
+        host_unclaimed(view, demand, claims)?;
+    }
+    let chosen = choose(&free, view.n_islands, demand.gpus as usize);
+    let score = score(view, capabilities, spec, runtime, (&free, &chosen));
+    Ok(Fit { chosen, runtime, score })
 }
 
 fn selected(node: &NodeEntry, spec: &ValidSpec) -> Check {
@@ -56,256 +99,202 @@ fn selected(node: &NodeEntry, spec: &ValidSpec) -> Check {
         return Ok(());
     };
     let is = |text: &String| *text == node.name || *text == node.node_id.to_string();
-    if let Some(wanted) = &placement.node
-        && !is(wanted)
-    {
-        return Err((R::NodeNotNamed, format!("wanted {wanted}")));
+    if placement.node.as_ref().is_some_and(|wanted| !is(wanted)) {
+        return Err(miss(R::NodeNotNamed, 0, 0));
     }
     if placement.exclude_nodes.iter().any(is) {
-        return Err((R::NodeExcluded, "excluded by the spec".into()));
+        return Err(miss(R::NodeExcluded, 0, 0));
     }
-    if let Some(zone) = &placement.zone
-        && node.labels.get("zone") != Some(zone)
-    {
-        return Err((
-            R::ZoneMismatch,
-            format!("wanted zone {zone}, is in {}", node.labels.get("zone").map_or("none", String::as_str)),
-        ));
+    if placement.zone.is_some() && node.labels.get("zone") != placement.zone.as_ref() {
+        return Err(miss(R::ZoneMismatch, 0, 0));
     }
-    for (key, value) in &placement.labels {
-        if node.labels.get(key) != Some(value) {
-            return Err((
-                R::LabelMismatch,
-                format!("wanted {key}={value}, has {}", node.labels.get(key).map_or("none", String::as_str)),
-            ));
-        }
-    }
-    Ok(())
+    let unlike = placement.labels.iter().position(|(key, value)| node.labels.get(key) != Some(value));
+    unlike.map_or(Ok(()), |at| Err(miss(R::LabelMismatch, count(at), 0)))
 }
 
-fn runtime_detail(capabilities: &NodeCapabilities, spec: &ValidSpec) -> String {
-    let has: Vec<&str> = capabilities.runtimes.iter().map(|r| r.as_str()).collect();
-    let wants = match spec.spec().runtime {
-        Some(kind) => kind.as_str(),
-        None if spec.spec().image.is_some() => "docker",
-        None if spec.spec().model.is_some() => "a simulated node (the model has no image)",
-        None => "process",
-    };
-    format!("wants {wants}, has {}", if has.is_empty() { "none".to_owned() } else { has.join(", ") })
+/// It is of the right model, vendor and memory.
+fn is_wanted(view: &View, gpu: &Gpu, demand: &Demand) -> bool {
+    gpu.memory_mib >= demand.gpu_memory_mib_min && is_of_model(view, gpu, demand)
 }
 
-/// GPUs of the right model, vendor and memory, whoever holds them.
-fn fitting_gpus<'a>(
-    cluster: &Cluster,
-    node: &NodeEntry,
-    capabilities: &'a NodeCapabilities,
-    demand: &Demand,
-) -> Result<Vec<&'a GpuInfo>, (R, String)> {
-    if demand.gpus == 0 {
-        return Ok(Vec::new());
-    }
-    // A GPU that another node reported first is not this node's to give; one that is listed twice is one.
-    let mut seen = BTreeSet::new();
-    let all: Vec<&GpuInfo> = capabilities
-        .whole_gpus()
-        .filter(|g| cluster.nodes.home_of(&g.uuid) == Some(node.node_id) && seen.insert(&g.uuid))
-        .collect();
-    let of_vendor: Vec<&GpuInfo> =
-        all.iter().copied().filter(|g| demand.gpu_vendor.is_none_or(|v| v == g.vendor)).collect();
-    if of_vendor.is_empty() && !all.is_empty() {
-        return Err((R::GpuVendorMismatch, format!("wanted {}", demand.gpu_vendor.map_or("any", |v| v.as_str()))));
-    }
-    let of_model: Vec<&GpuInfo> = of_vendor
-        .iter()
-        .copied()
-        .filter(|g| demand.gpu_model.as_deref().is_none_or(|m| m.eq_ignore_ascii_case(&g.model)))
-        .collect();
-    if of_model.is_empty() && !all.is_empty() {
-        let has = all.first().map_or("none", |g| g.model.as_str());
-        return Err((
-            R::GpuModelMismatch,
-            format!("wanted {}, has {has}", demand.gpu_model.as_deref().unwrap_or("any")),
-        ));
-    }
-    let large: Vec<&GpuInfo> = of_model.iter().copied().filter(|g| g.memory_mib >= demand.gpu_memory_mib_min).collect();
-    if large.is_empty() && !of_model.is_empty() {
-        let most = of_model.iter().map(|g| g.memory_mib).max().unwrap_or(0);
-        return Err((R::GpuMemoryTooSmall, format!("wanted {} MiB per GPU, has {most}", demand.gpu_memory_mib_min)));
-    }
-    if large.len() < demand.gpus as usize {
-        return Err((R::GpuCountTooSmall, format!("wanted {}, has {}", demand.gpus, large.len())));
-    }
-    if demand.nvlink && demand.gpus > 1 {
-        let largest = islands(&large).values().map(Vec::len).max().unwrap_or(0);
-        if largest < demand.gpus as usize {
-            return Err((
-                R::NvlinkIslandTooSmall,
-                format!("wanted {} in one island, the largest has {largest}", demand.gpus),
-            ));
-        }
-    }
-    Ok(large)
+fn is_of_vendor(view: &View, gpu: &Gpu, demand: &Demand) -> bool {
+    demand.gpu_vendor.is_none_or(|vendor| view.info(gpu).is_some_and(|info| info.vendor == vendor))
 }
 
-fn host_size(capabilities: &NodeCapabilities, demand: &Demand) -> Check {
-    if capabilities.cpu_millis < demand.cpu_millis {
-        return Err((
-            R::CpuTooSmall,
-            format!("wanted {} millicores, has {}", demand.cpu_millis, capabilities.cpu_millis),
-        ));
-    }
-    if capabilities.memory_mib < demand.memory_mib {
-        return Err((R::MemoryTooSmall, format!("wanted {} MiB, has {}", demand.memory_mib, capabilities.memory_mib)));
-    }
-    if capabilities.disk_mib < demand.disk_mib {
-        return Err((R::DiskTooSmall, format!("wanted {} MiB, has {}", demand.disk_mib, capabilities.disk_mib)));
-    }
-    Ok(())
+fn is_of_model(view: &View, gpu: &Gpu, demand: &Demand) -> bool {
+    let is = |model: &str| view.info(gpu).is_some_and(|info| info.model.eq_ignore_ascii_case(model));
+    is_of_vendor(view, gpu, demand) && demand.gpu_model.as_deref().is_none_or(is)
 }
 
-fn free_gpus<'a>(
-    cluster: &Cluster,
-    node: &NodeEntry,
-    fitting: &[&'a GpuInfo],
-    demand: &Demand,
-    asker: Option<&WorkloadEntry>,
-) -> Result<Vec<&'a GpuInfo>, (R, String)> {
+/// Enough GPUs of the right model, vendor and memory, whoever holds them.
+fn size(view: &View, demand: &Demand) -> Check {
     let wanted = demand.gpus as usize;
-    let healthy: Vec<&GpuInfo> = fitting.iter().copied().filter(|g| g.health == GpuHealth::Healthy).collect();
-    if healthy.len() < wanted {
-        return Err((R::GpuUnhealthy, format!("wanted {wanted}, healthy {}", healthy.len())));
+    if wanted == 0 {
+        return Ok(());
     }
-    let free: Vec<&GpuInfo> = healthy.into_iter().filter(|g| cluster.workloads.holder(&g.uuid).is_none()).collect();
-    if free.len() < wanted {
-        return Err((R::GpuBusy, format!("wanted {wanted}, free {} of {}", free.len(), node.whole_gpus().count())));
-    }
-    let n_free = free.len();
-    let is_mine = |g: &&GpuInfo| !cluster.workloads.claimants(&g.uuid).any(|claimant| binds(claimant, asker));
-    let free: Vec<&GpuInfo> =
-        if cluster.workloads.has_claims() { free.into_iter().filter(is_mine).collect() } else { free };
-    if free.len() < wanted {
-        let claimed = n_free - free.len();
-        return Err((
-            R::RoomClaimed,
-            format!("wanted {wanted}, free {n_free}, of which {claimed} wait for work before it"),
-        ));
+    let is_large = |gpu: &&Gpu| is_wanted(view, gpu, demand);
+    let n_large = view.gpus.iter().filter(is_large).count();
+    if n_large < wanted {
+        return Err(too_small(view, demand, n_large));
     }
     if demand.nvlink && wanted > 1 {
-        let largest = islands(&free).values().map(Vec::len).max().unwrap_or(0);
+        let largest = largest_island(view, view.gpus.iter().filter(is_large));
         if largest < wanted {
-            return Err((
-                R::NvlinkIslandBusy,
-                format!("wanted {wanted} free in one island, the largest has {largest}"),
-            ));
+            return Err(miss(R::NvlinkIslandTooSmall, count(largest), 0));
+        }
+    }
+    Ok(())
+}
+
+/// What it is that its GPUs lack.
+fn too_small(view: &View, demand: &Demand, n_large: usize) -> Miss {
+    let any = |has: &dyn Fn(&Gpu) -> bool| view.gpus.iter().any(has);
+    if !view.gpus.is_empty() && !any(&|gpu| is_of_vendor(view, gpu, demand)) {
+        return miss(R::GpuVendorMismatch, 0, 0);
+    }
+    if !view.gpus.is_empty() && !any(&|gpu| is_of_model(view, gpu, demand)) {
+        return miss(R::GpuModelMismatch, 0, 0);
+    }
+    let most = view.gpus.iter().filter(|gpu| is_of_model(view, gpu, demand)).map(|gpu| gpu.memory_mib).max();
+    match most {
+        Some(most) if n_large == 0 => miss(R::GpuMemoryTooSmall, most, 0),
+        _ => miss(R::GpuCountTooSmall, count(n_large), 0),
+    }
+}
+
+/// Enough of them are healthy and free.
+fn room(view: &View, demand: &Demand) -> Check {
+    let wanted = demand.gpus as usize;
+    let (mut n_healthy, mut n_free) = (0, 0);
+    for gpu in view.gpus.iter().filter(|gpu| wanted > 0 && gpu.is_healthy && is_wanted(view, gpu, demand)) {
+        n_healthy += 1;
+        n_free += usize::from(gpu.is_free);
+    }
+    if n_healthy < wanted {
+        return Err(miss(R::GpuUnhealthy, count(n_healthy), 0));
+    }
+    if n_free < wanted {
+        return Err(miss(R::GpuBusy, count(n_free), count(view.n_whole)));
+    }
+    Ok(())
+}
+
+/// Those that it can have.
+fn free(view: &View, demand: &Demand, claims: Option<Claims<'_>>) -> Result<Vec<Gpu>, Miss> {
+    let wanted = demand.gpus as usize;
+    if wanted == 0 {
+        return Ok(Vec::new());
+    }
+    let is_free = |gpu: &&Gpu| gpu.is_healthy && gpu.is_free && is_wanted(view, gpu, demand);
+    let mut free: Vec<Gpu> = view.gpus.iter().filter(is_free).copied().collect();
+    if let Some(claims) = claims {
+        let n_free = free.len();
+        free.retain(|gpu| view.info(gpu).is_some_and(|info| !claims.holds_gpu(&info.uuid)));
+        if free.len() < wanted {
+            return Err(miss(R::RoomClaimed, count(n_free), count(n_free - free.len())));
+        }
+    }
+    if demand.nvlink && wanted > 1 {
+        let largest = largest_island(view, free.iter());
+        if largest < wanted {
+            return Err(miss(R::NvlinkIslandBusy, count(largest), 0));
         }
     }
     Ok(free)
 }
 
-/// A claim keeps out whoever stands behind it in the queue.
-fn binds(claimant: &WorkloadEntry, asker: Option<&WorkloadEntry>) -> bool {
-    asker.is_none_or(|asker| claimant.workload_id != asker.workload_id && claimant.outranks(asker))
+impl Claims<'_> {
+    /// A claim keeps out whoever stands behind it in the queue.
+    fn binds(&self, claimant: &WorkloadEntry) -> bool {
+        self.asker.is_none_or(|asker| claimant.workload_id != asker.workload_id && claimant.outranks(asker))
+    }
+
+    fn holds_gpu(&self, gpu: &claw_proto::ids::GpuUuid) -> bool {
+        self.cluster.workloads.claimants(gpu).any(|claimant| self.binds(claimant))
+    }
 }
 
-fn host_free(
-    cluster: &Cluster,
-    node: &NodeEntry,
-    capabilities: &NodeCapabilities,
-    demand: &Demand,
-    asker: Option<&WorkloadEntry>,
-) -> Check {
-    let claims: Vec<&Demand> = cluster
-        .workloads
-        .claimants_on(node.node_id)
-        .filter(|claimant| binds(claimant, asker))
-        .map(|claimant| claimant.spec.node_demand())
-        .collect();
-    host_room(node, capabilities, demand)?;
-    // What is being made free is still in use, so a claim counts only against what is free beyond it.
+/// What is being made free is still in use, so a claim counts only against what is free beyond it.
+fn host_unclaimed(view: &View, demand: &Demand, claims: Claims<'_>) -> Check {
+    let claimants = claims.cluster.workloads.claimants_on(view.node_id()).filter(|claimant| claims.binds(claimant));
+    let claimed: Vec<&Demand> = claimants.map(|claimant| claimant.spec.node_demand()).collect();
+    let Some(capabilities) = view.capabilities() else { return Ok(()) };
+    let usage = &view.node.usage;
     let short = |total: u64, used: u64, of: fn(&Demand) -> u64| {
-        let claimed: u64 = claims.iter().map(|claim| of(claim)).sum();
+        let claimed: u64 = claimed.iter().map(|claim| of(claim)).sum();
         claimed > 0 && total.saturating_sub(used) < claimed + of(demand)
     };
-    if short(capabilities.cpu_millis, node.usage.cpu_millis, |d| d.cpu_millis)
-        || short(capabilities.memory_mib, node.usage.memory_mib, |d| d.memory_mib)
-        || short(capabilities.disk_mib, node.usage.disk_mib, |d| d.disk_mib)
+    if short(capabilities.cpu_millis, usage.cpu_millis, |d| d.cpu_millis)
+        || short(capabilities.memory_mib, usage.memory_mib, |d| d.memory_mib)
+        || short(capabilities.disk_mib, usage.disk_mib, |d| d.disk_mib)
     {
-        return Err((R::RoomClaimed, format!("{} workload(s) before it wait for room there", claims.len())));
+        return Err(miss(R::RoomClaimed, 0, count(claimed.len())));
     }
     Ok(())
 }
 
-fn host_room(node: &NodeEntry, capabilities: &NodeCapabilities, demand: &Demand) -> Check {
-    let cpu = capabilities.cpu_millis.saturating_sub(node.usage.cpu_millis);
-    if cpu < demand.cpu_millis {
-        return Err((R::CpuBusy, format!("wanted {} millicores, free {cpu}", demand.cpu_millis)));
+/// How many of these each island has.
+fn by_island<'a>(n_islands: usize, gpus: impl Iterator<Item = &'a Gpu>) -> Vec<usize> {
+    let mut counts = vec![0; n_islands];
+    for island in gpus.filter_map(|gpu| gpu.island) {
+        counts[usize::from(island)] += 1;
     }
-    let memory = capabilities.memory_mib.saturating_sub(node.usage.memory_mib);
-    if memory < demand.memory_mib {
-        return Err((R::MemoryBusy, format!("wanted {} MiB, free {memory}", demand.memory_mib)));
-    }
-    let disk = capabilities.disk_mib.saturating_sub(node.usage.disk_mib);
-    if disk < demand.disk_mib {
-        return Err((R::DiskBusy, format!("wanted {} MiB, free {disk}", demand.disk_mib)));
-    }
-    Ok(())
+    counts
 }
 
-/// Islands of these GPUs; a GPU without NVLink is in none.
-fn islands<'a>(gpus: &[&'a GpuInfo]) -> BTreeMap<u32, Vec<&'a GpuInfo>> {
-    let mut islands: BTreeMap<u32, Vec<&GpuInfo>> = BTreeMap::new();
-    for gpu in gpus {
-        if let Some(island) = gpu.nvlink_island {
-            islands.entry(island).or_default().push(gpu);
+fn largest_island<'a>(view: &View, gpus: impl Iterator<Item = &'a Gpu>) -> usize {
+    by_island(view.n_islands, gpus).into_iter().max().unwrap_or(0)
+}
+
+/// The smallest island that is large enough; else, where NVLink is not demanded, the fewest
+/// and fullest islands; smallest GPUs first.
+fn choose(free: &[Gpu], n_islands: usize, wanted: usize) -> Vec<Gpu> {
+    if wanted == 0 {
+        return Vec::new();
+    }
+    let counts = by_island(n_islands, free.iter());
+    let size = |island: u16| counts[usize::from(island)];
+    // Of equally large ones, that with the lowest index on the node.
+    let mut first: BTreeMap<u16, u32> = BTreeMap::new();
+    for gpu in free {
+        if let Some(island) = gpu.island {
+            first.entry(island).or_insert(gpu.index);
         }
     }
-    islands
-}
-
-/// The smallest island that is large enough; else, where NVLink is not
-/// demanded, the fewest and fullest islands; smallest GPUs first.
-fn choose<'a>(free: &[&'a GpuInfo], demand: &Demand) -> Result<Vec<&'a GpuInfo>, (R, String)> {
-    let wanted = demand.gpus as usize;
-    if wanted == 0 {
-        return Ok(Vec::new());
+    let order = |island: u16| (size(island), first.get(&island).copied().unwrap_or(u32::MAX));
+    let enough = first.keys().copied().filter(|island| size(*island) >= wanted).min_by_key(|island| order(*island));
+    if let Some(island) = enough {
+        return take(free.iter().filter(|gpu| gpu.island == Some(island)).copied().collect(), wanted);
     }
-    let mut islands: Vec<Vec<&GpuInfo>> = islands(free).into_values().collect();
-    islands.sort_by_key(|gpus| (gpus.len(), gpus[0].index));
-    if let Some(island) = islands.iter().find(|gpus| gpus.len() >= wanted) {
-        return Ok(take(island.clone(), wanted));
-    }
-    if demand.nvlink && wanted > 1 {
-        return Err((R::NvlinkIslandBusy, format!("wanted {wanted} free in one island")));
-    }
-    let mut pool: Vec<&GpuInfo> = islands.into_iter().rev().flatten().collect();
-    pool.extend(free.iter().copied().filter(|g| g.nvlink_island.is_none()));
+    let mut pool = free.to_vec();
+    pool.sort_by_key(|gpu| std::cmp::Reverse(gpu.island.map(order)));
     pool.truncate(wanted);
-    Ok(take(pool, wanted))
+    take(pool, wanted)
 }
 
-fn take(mut gpus: Vec<&GpuInfo>, wanted: usize) -> Vec<&GpuInfo> {
+fn take(mut gpus: Vec<Gpu>, wanted: usize) -> Vec<Gpu> {
     gpus.sort_by_key(|g| (g.memory_mib, g.index));
     gpus.truncate(wanted);
     gpus.sort_by_key(|g| g.index);
     gpus
 }
 
-fn common_island(chosen: &[&GpuInfo]) -> Option<u32> {
-    let first = chosen.first()?.nvlink_island?;
-    chosen.iter().all(|g| g.nvlink_island == Some(first)).then_some(first)
+/// The island that all of them belong to.
+pub(super) fn common_island(chosen: &[Gpu]) -> Option<u16> {
+    let first = chosen.first()?.island?;
+    chosen.iter().all(|g| g.island == Some(first)).then_some(first)
 }
 
 fn score(
-    node: &NodeEntry,
+    view: &View,
     capabilities: &NodeCapabilities,
     spec: &ValidSpec,
     runtime: RuntimeKind,
-    free: &[&GpuInfo],
-    chosen: &[&GpuInfo],
+    (free, chosen): (&[Gpu], &[Gpu]),
 ) -> Score {
-    let demand = spec.node_demand();
+    let (demand, node) = (spec.node_demand(), &*view.node);
     let n_free = u32::try_from(free.len()).unwrap_or(u32::MAX);
-    let touched = free.iter().filter(|g| chosen.iter().any(|c| c.nvlink_island == g.nvlink_island)).count();
+    let touched = free.iter().filter(|g| chosen.iter().any(|c| c.island == g.island)).count();
     let left = |total: u64, used: u64, wanted: u64| total.saturating_sub(used + wanted) * 1000 / total.max(1);
     let host_left = left(capabilities.cpu_millis, node.usage.cpu_millis, demand.cpu_millis)
         + left(capabilities.memory_mib, node.usage.memory_mib, demand.memory_mib);
@@ -327,4 +316,58 @@ fn score(
         host_left_permille,
         node_id: node.node_id,
     }
+}
+
+/// What is missing, in words.
+pub(super) fn detail(miss: Miss, view: &View, spec: &ValidSpec) -> String {
+    let demand = spec.node_demand();
+    let node = &*view.node;
+    let (wanted, has) = (demand.gpus, miss.has);
+    let label = |key: &str| node.labels.get(key).map_or("none", String::as_str);
+    let placement = spec.spec().placement.clone().unwrap_or_default();
+    match miss.reason {
+        R::NodeNotNamed => format!("wanted {}", placement.node.unwrap_or_default()),
+        R::NodeExcluded => "excluded by the spec".into(),
+        R::ZoneMismatch => format!("wanted zone {}, is in {}", placement.zone.unwrap_or_default(), label("zone")),
+        R::LabelMismatch => {
+            let at = usize::try_from(has).unwrap_or(usize::MAX);
+            let unlike = placement.labels.iter().nth(at);
+            unlike.map_or_else(String::new, |(key, value)| format!("wanted {key}={value}, has {}", label(key)))
+        }
+        R::RuntimeMissing => runtime_detail(view, spec),
+        R::GpuVendorMismatch => format!("wanted {}", demand.gpu_vendor.map_or("any", |v| v.as_str())),
+        R::GpuModelMismatch => {
+            let model = view.gpus.first().and_then(|gpu| view.info(gpu)).map_or("none", |info| info.model.as_str());
+            format!("wanted {}, has {model}", demand.gpu_model.as_deref().unwrap_or("any"))
+        }
+        R::GpuMemoryTooSmall => format!("wanted {} MiB per GPU, has {has}", demand.gpu_memory_mib_min),
+        R::GpuCountTooSmall => format!("wanted {wanted}, has {has}"),
+        R::NvlinkIslandTooSmall => format!("wanted {wanted} in one island, the largest has {has}"),
+        R::CpuTooSmall => format!("wanted {} millicores, has {has}", demand.cpu_millis),
+        R::MemoryTooSmall => format!("wanted {} MiB, has {has}", demand.memory_mib),
+        R::DiskTooSmall => format!("wanted {} MiB, has {has}", demand.disk_mib),
+        R::NodeUnreachable if node.capabilities.is_none() => "enrolled, never connected".into(),
+        R::NodeUnreachable => node.link.to_string(),
+        R::NodeUnschedulable => node.schedulable.to_string(),
+        R::GpuUnhealthy => format!("wanted {wanted}, healthy {has}"),
+        R::GpuBusy => format!("wanted {wanted}, free {has} of {}", miss.of),
+        R::RoomClaimed if has == 0 => format!("{} workload(s) before it wait for room there", miss.of),
+        R::RoomClaimed => format!("wanted {wanted}, free {has}, of which {} wait for work before it", miss.of),
+        R::NvlinkIslandBusy => format!("wanted {wanted} free in one island, the largest has {has}"),
+        R::CpuBusy => format!("wanted {} millicores, free {has}", demand.cpu_millis),
+        R::MemoryBusy => format!("wanted {} MiB, free {has}", demand.memory_mib),
+        R::DiskBusy => format!("wanted {} MiB, free {has}", demand.disk_mib),
+    }
+}
+
+fn runtime_detail(view: &View, spec: &ValidSpec) -> String {
+    let runtimes = view.capabilities().map_or(&[][..], |capabilities| &capabilities.runtimes);
+    let has: Vec<&str> = runtimes.iter().map(|r| r.as_str()).collect();
+    let wants = match spec.spec().runtime {
+        Some(kind) => kind.as_str(),
+        None if spec.spec().image.is_some() => "docker",
+        None if spec.spec().model.is_some() => "a simulated node (the model has no image)",
+        None => "process",
+    };
+    format!("wants {wants}, has {}", if has.is_empty() { "none".to_owned() } else { has.join(", ") })
 }

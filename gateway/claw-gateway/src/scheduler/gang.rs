@@ -11,10 +11,10 @@ use std::sync::Arc;
 
 use claw_proto::spec::RuntimeKind;
 use claw_proto::validation::ValidSpec;
-use claw_tools::workloads::{PlacedPart, PlacementReport, RunnerUp};
+use claw_tools::workloads::{PlacedPart, PlacementReport, RejectedNodes, RunnerUp};
 
 use super::report;
-use super::{Candidate, Decision, Rejection};
+use super::{Candidate, Placed};
 
 /// Sets of so many zones are tried one by one; of more, the largest are taken.
 const ZONES_TRIED_MAX: usize = 10;
@@ -34,57 +34,77 @@ pub(super) struct Spread {
 
 /// Parts that could be placed together.
 struct Choice<'a> {
-    parts: Vec<&'a Candidate>,
+    parts: Vec<&'a Candidate<'a>>,
     spread: Spread,
     /// Candidates of the domain that are left over: a tight fit leaves few.
     left: usize,
 }
 
-/// Decides about a workload of several nodes. `candidates` are in order of their scores.
-pub(super) fn decide(
+/// Places for a workload of several nodes. `candidates` are in order of their scores; why the
+/// others are none is asked for if there is a place.
+pub(super) fn place(
     considered: usize,
-    candidates: &[Candidate],
-    rejections: &[Rejection],
+    candidates: &[Candidate<'_>],
+    rejected: impl FnOnce() -> Vec<RejectedNodes>,
     spec: &ValidSpec,
-) -> Decision {
+) -> Option<Placed> {
     let n_nodes = spec.nodes() as usize;
-    let mut classes: BTreeMap<Class<'_>, Vec<&Candidate>> = BTreeMap::new();
-    for candidate in candidates {
-        let class = (candidate.score.simulated, candidate.runtime, candidate.model.as_deref());
-        classes.entry(class).or_default().push(candidate);
-    }
+    let classes = classes(candidates);
     let mut choices: Vec<Choice<'_>> = classes.values().flat_map(|class| choices(class, n_nodes)).collect();
     choices.sort_by_key(|c| (c.parts[0].score.simulated, c.spread, c.left, c.parts[0].score.clone()));
-    let rejected = report::group(rejections);
-    let transient = rejections.iter().filter(|r| r.reason.is_transient()).count();
-    let waiting_helps = candidates.len() + transient >= n_nodes;
+    let best = choices.first()?;
+    let why = why(best, candidates.len(), spec);
+    let summary = format!("goes to {}: {why}", names(&best.parts));
+    let mut chosen = report::chosen(best.parts[0], why);
+    chosen.others = (1..).zip(&best.parts[1..]).map(|(rank, part)| placed(rank, part)).collect();
+    let report = PlacementReport {
+        summary,
+        considered: u32::try_from(considered).unwrap_or(u32::MAX),
+        chosen: Some(chosen),
+        rejected: rejected(),
+        runner_up: choices.get(1).map(|second| RunnerUp { node: names(&second.parts), why_not: why_not(best, second) }),
+        waiting_helps: true,
+    };
+    let places = best.parts.iter().map(|&part| part.place()).collect();
+    Some((places, Arc::new(report)))
+}
+
+/// Why a workload of several nodes finds no place.
+pub(super) fn waits(
+    considered: usize,
+    candidates: &[Candidate<'_>],
+    rejected: Vec<RejectedNodes>,
+    spec: &ValidSpec,
+) -> PlacementReport {
+    let n_nodes = spec.nodes() as usize;
+    let transient: u32 = rejected.iter().filter(|r| r.reason.is_transient()).map(|r| r.count).sum();
     let mut report = PlacementReport {
         summary: String::new(),
         considered: u32::try_from(considered).unwrap_or(u32::MAX),
         chosen: None,
         rejected,
         runner_up: None,
-        waiting_helps,
+        waiting_helps: candidates.len() + transient as usize >= n_nodes,
     };
-    let Some(best) = choices.first() else {
-        report.summary = nowhere(&report, classes.values().map(Vec::len).max().unwrap_or(0), n_nodes);
-        return Decision::Wait { report: Arc::new(report) };
-    };
-    let why = why(best, candidates.len(), spec);
-    report.summary = format!("goes to {}: {why}", names(&best.parts));
-    let mut chosen = report::chosen(best.parts[0], why);
-    chosen.others = (1..).zip(&best.parts[1..]).map(|(rank, part)| placed(rank, part)).collect();
-    report.chosen = Some(chosen);
-    report.runner_up =
-        choices.get(1).map(|second| RunnerUp { node: names(&second.parts), why_not: why_not(best, second) });
-    let places = best.parts.iter().map(|&part| part.clone().into_place()).collect();
-    Decision::Place { places, report: Arc::new(report) }
+    let most = classes(candidates).values().map(Vec::len).max().unwrap_or(0);
+    report.summary = nowhere(&report, most, n_nodes);
+    report
+}
+
+/// Candidates that could stand together, by what they have in common.
+fn classes<'a>(candidates: &'a [Candidate<'a>]) -> BTreeMap<Class<'a>, Vec<&'a Candidate<'a>>> {
+    let mut classes: BTreeMap<Class<'_>, Vec<&Candidate<'_>>> = BTreeMap::new();
+    for candidate in candidates {
+        let class = (candidate.score.simulated, candidate.runtime, candidate.model());
+        classes.entry(class).or_default().push(candidate);
+    }
+    classes
 }
 
 /// The best choice within each domain that is large enough: racks, zones, all.
-fn choices<'a>(class: &[&'a Candidate], n_nodes: usize) -> Vec<Choice<'a>> {
-    let mut racks: BTreeMap<(&str, &str), Vec<&Candidate>> = BTreeMap::new();
-    let mut zones: BTreeMap<&str, Vec<&Candidate>> = BTreeMap::new();
+fn choices<'a>(class: &[&'a Candidate<'a>], n_nodes: usize) -> Vec<Choice<'a>> {
+    let mut racks: BTreeMap<(&str, &str), Vec<&Candidate<'_>>> = BTreeMap::new();
+    let mut zones: BTreeMap<&str, Vec<&Candidate<'_>>> = BTreeMap::new();
     for candidate in class {
         let (zone, rack) = stands(candidate);
         // Without a label nobody knows how near it is: no domain but the fleet.
@@ -101,14 +121,15 @@ fn choices<'a>(class: &[&'a Candidate], n_nodes: usize) -> Vec<Choice<'a>> {
 
 /// As few zones, then as few racks as possible. Which zones is tried out, where
 /// there are not too many.
-fn choose<'a>(domain: &[&'a Candidate], n_nodes: usize) -> Choice<'a> {
-    let mut zones: BTreeMap<&str, BTreeMap<&str, Vec<&Candidate>>> = BTreeMap::new();
+fn choose<'a>(domain: &[&'a Candidate<'a>], n_nodes: usize) -> Choice<'a> {
+    let mut zones: BTreeMap<&str, BTreeMap<&str, Vec<&Candidate<'_>>>> = BTreeMap::new();
     for candidate in domain {
         let (zone, rack) = stands(candidate);
         zones.entry(zone).or_default().entry(rack).or_default().push(candidate);
     }
-    let mut zones: Vec<Vec<Vec<&Candidate>>> = zones.into_values().map(|racks| racks.into_values().collect()).collect();
-    let size = |racks: &Vec<Vec<&Candidate>>| racks.iter().map(Vec::len).sum::<usize>();
+    let mut zones: Vec<Vec<Vec<&Candidate<'_>>>> =
+        zones.into_values().map(|racks| racks.into_values().collect()).collect();
+    let size = |racks: &Vec<Vec<&Candidate<'_>>>| racks.iter().map(Vec::len).sum::<usize>();
     zones.sort_by_key(|racks| Reverse(size(racks)));
     let mut n_zones = 0;
     let mut held = 0;
@@ -116,7 +137,7 @@ fn choose<'a>(domain: &[&'a Candidate], n_nodes: usize) -> Choice<'a> {
         held += size(&zones[n_zones]);
         n_zones += 1;
     }
-    let of_set = |set: &[usize]| -> Vec<Vec<&Candidate>> { set.iter().flat_map(|at| zones[*at].clone()).collect() };
+    let of_set = |set: &[usize]| -> Vec<Vec<&Candidate<'_>>> { set.iter().flat_map(|at| zones[*at].clone()).collect() };
     let parts = zone_sets(zones.len(), n_zones)
         .iter()
         .map(|set| of_set(set))
@@ -139,7 +160,7 @@ fn zone_sets(n_zones: usize, wanted: usize) -> Vec<Vec<usize>> {
 }
 
 /// From as few racks as possible: the fullest whole, the rest from the smallest that is large enough.
-fn from_racks(mut racks: Vec<Vec<&Candidate>>, n_nodes: usize) -> Vec<&Candidate> {
+fn from_racks<'a>(mut racks: Vec<Vec<&'a Candidate<'a>>>, n_nodes: usize) -> Vec<&'a Candidate<'a>> {
     let mut parts = Vec::with_capacity(n_nodes);
     while parts.len() < n_nodes && !racks.is_empty() {
         let missing = n_nodes - parts.len();
@@ -151,14 +172,14 @@ fn from_racks(mut racks: Vec<Vec<&Candidate>>, n_nodes: usize) -> Vec<&Candidate
 }
 
 /// Index of the smallest that holds `wanted`, or of the largest if none does.
-fn fitting(groups: &[Vec<&Candidate>], wanted: usize) -> usize {
+fn fitting(groups: &[Vec<&Candidate<'_>>], wanted: usize) -> usize {
     let enough = groups.iter().enumerate().filter(|(_, g)| g.len() >= wanted).min_by_key(|(at, g)| (g.len(), *at));
     let largest = || groups.iter().enumerate().min_by_key(|(at, g)| (Reverse(g.len()), *at));
     enough.or_else(largest).map_or(0, |(at, _)| at)
 }
 
 /// How far apart these are. What has no label stands alone.
-pub(super) fn spread(parts: &[&Candidate]) -> Spread {
+pub(super) fn spread(parts: &[&Candidate<'_>]) -> Spread {
     let zones: BTreeSet<&str> = parts.iter().map(|part| stands(part).0).collect();
     let named = parts.iter().map(|part| stands(part)).filter(|(_, rack)| !rack.is_empty());
     let unnamed = parts.iter().filter(|part| stands(part).1.is_empty()).count();
@@ -166,19 +187,19 @@ pub(super) fn spread(parts: &[&Candidate]) -> Spread {
 }
 
 /// Its zone and rack.
-fn stands(candidate: &Candidate) -> (&str, &str) {
-    let label = |key: &str| candidate.node.labels.get(key).map_or("", String::as_str);
+fn stands<'a>(candidate: &'a Candidate<'_>) -> (&'a str, &'a str) {
+    let label = |key: &str| candidate.node().labels.get(key).map_or("", String::as_str);
     (label("zone"), label("rack"))
 }
 
-fn placed(node_rank: u32, part: &Candidate) -> PlacedPart {
-    PlacedPart { node_rank, node_id: part.node.node_id, node: part.node.name.clone(), gpus: part.gpus.clone() }
+fn placed(node_rank: u32, part: &Candidate<'_>) -> PlacedPart {
+    PlacedPart { node_rank, node_id: part.node().node_id, node: part.node().name.clone(), gpus: part.gpus() }
 }
 
 /// The nodes, by name; of many the first.
-fn names(parts: &[&Candidate]) -> String {
+fn names(parts: &[&Candidate<'_>]) -> String {
     const SHOWN: usize = 8;
-    let mut names: Vec<&str> = parts.iter().take(SHOWN).map(|part| part.node.name.as_str()).collect();
+    let mut names: Vec<&str> = parts.iter().take(SHOWN).map(|part| part.node().name.as_str()).collect();
     let more = format!("and {} more", parts.len().saturating_sub(SHOWN));
     if parts.len() > SHOWN {
         names.push(&more);

@@ -12,7 +12,6 @@
 //! Descent", USENIX ATC 2023.
 
 mod fragmentation;
-mod index;
 mod machine;
 mod packer;
 mod policy;

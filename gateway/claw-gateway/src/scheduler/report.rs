@@ -1,48 +1,51 @@
 //! The decision in words and numbers.
 
-use std::collections::BTreeMap;
-
 use claw_proto::validation::ValidSpec;
 use claw_tools::workloads::{ChosenPlace, PlacementReason, PlacementReport, RejectedNodes, RunnerUp};
 
-use super::{Candidate, Rejection};
+use super::Candidate;
 
 /// How many node names one reason lists.
 const NAMES_SHOWN: usize = 5;
 
-pub(super) fn build(
-    considered: usize,
-    candidates: &[Candidate],
-    rejections: &[Rejection],
+/// Of a workload that goes to `best`, one of so many nodes that fit.
+pub(super) fn placed(
+    (considered, n_candidates): (usize, usize),
+    best: &Candidate<'_>,
+    second: Option<&Candidate<'_>>,
+    rejected: Vec<RejectedNodes>,
     spec: &ValidSpec,
 ) -> PlacementReport {
-    let rejected = group(rejections);
-    let waiting_helps = rejections.iter().any(|r| r.reason.is_transient());
-    let chosen = candidates.first().map(|best| chosen(best, why(best, candidates.len(), spec)));
-    let runner_up = match candidates {
-        [best, second, ..] => Some(RunnerUp { node: second.node.name.clone(), why_not: why_not(best, second) }),
-        _ => None,
-    };
-    let summary = match &chosen {
-        Some(place) => format!("goes to {}: {}", place.node, place.why),
-        None => nowhere(considered, &rejected, waiting_helps),
-    };
+    let chosen = chosen(best, why(best, n_candidates, spec));
     PlacementReport {
-        summary,
+        summary: format!("goes to {}: {}", chosen.node, chosen.why),
         considered: u32::try_from(considered).unwrap_or(u32::MAX),
-        chosen,
+        chosen: Some(chosen),
+        waiting_helps: rejected.iter().any(|r| r.reason.is_transient()),
         rejected,
-        runner_up,
+        runner_up: second.map(|second| RunnerUp { node: second.node().name.clone(), why_not: why_not(best, second) }),
+    }
+}
+
+/// Of a workload that fits on no node.
+pub(super) fn waits(considered: usize, rejected: Vec<RejectedNodes>) -> PlacementReport {
+    let waiting_helps = rejected.iter().any(|r| r.reason.is_transient());
+    PlacementReport {
+        summary: nowhere(considered, &rejected, waiting_helps),
+        considered: u32::try_from(considered).unwrap_or(u32::MAX),
+        chosen: None,
+        rejected,
+        runner_up: None,
         waiting_helps,
     }
 }
 
-pub(super) fn chosen(best: &Candidate, why: String) -> ChosenPlace {
+pub(super) fn chosen(best: &Candidate<'_>, why: String) -> ChosenPlace {
     ChosenPlace {
-        node_id: best.node.node_id,
-        node: best.node.name.clone(),
-        gpus: best.gpus.clone(),
-        nvlink_island: best.island,
+        node_id: best.node().node_id,
+        node: best.node().name.clone(),
+        gpus: best.gpus(),
+        nvlink_island: best.island(),
         others: Vec::new(),
         why,
     }
@@ -57,9 +60,8 @@ fn nowhere(considered: usize, rejected: &[RejectedNodes], waiting_helps: bool) -
 
 /// Why nodes were not taken, and on how many.
 pub(super) fn reasons(rejected: &[RejectedNodes]) -> String {
-    let why: Vec<String> =
-        rejected.iter().map(|r| format!("{} on {} ({})", r.reason, count(r.count), r.detail)).collect();
-    why.join("; ")
+    let why = |r: &RejectedNodes| format!("{} on {} ({})", r.reason, count(r.count), r.detail);
+    rejected.iter().map(why).collect::<Vec<_>>().join("; ")
 }
 
 /// Whether waiting helps, in words.
@@ -71,24 +73,17 @@ pub(super) fn count(n: u32) -> String {
     if n == 1 { "1 node".into() } else { format!("{n} nodes") }
 }
 
-pub(super) fn group(rejections: &[Rejection]) -> Vec<RejectedNodes> {
-    let mut groups: BTreeMap<PlacementReason, RejectedNodes> = BTreeMap::new();
-    for r in rejections {
-        let entry = groups.entry(r.reason).or_insert_with(|| RejectedNodes {
-            reason: r.reason,
-            count: 0,
-            nodes: Vec::new(),
-            detail: r.detail.clone(),
-        });
-        entry.count += 1;
-        if entry.nodes.len() < NAMES_SHOWN {
-            entry.nodes.push(r.name.clone());
-        }
-    }
-    groups.into_values().collect()
+/// So many nodes that are not named so far.
+pub(super) const fn unnamed(reason: PlacementReason, count: u32) -> RejectedNodes {
+    RejectedNodes { reason, count, nodes: Vec::new(), detail: String::new() }
 }
 
-fn why(best: &Candidate, n_candidates: usize, spec: &ValidSpec) -> String {
+/// How many of them are still to be named.
+pub(super) fn n_unnamed(rejected: &RejectedNodes) -> usize {
+    (rejected.count as usize).min(NAMES_SHOWN).saturating_sub(rejected.nodes.len())
+}
+
+fn why(best: &Candidate<'_>, n_candidates: usize, spec: &ValidSpec) -> String {
     let demand = spec.demand();
     let mut parts = Vec::new();
     if n_candidates == 1 {
@@ -97,7 +92,7 @@ fn why(best: &Candidate, n_candidates: usize, spec: &ValidSpec) -> String {
         parts.push(format!("best fit of {n_candidates} nodes"));
     }
     if demand.gpus > 1 {
-        match best.island {
+        match best.island() {
             Some(island) => parts.push(format!("{} GPUs in NVLink island {island}", demand.gpus)),
             None => parts.push(format!("{} GPUs without a common NVLink island", demand.gpus)),
         }
@@ -112,7 +107,7 @@ fn why(best: &Candidate, n_candidates: usize, spec: &ValidSpec) -> String {
     parts.join(", ")
 }
 
-fn why_not(best: &Candidate, second: &Candidate) -> String {
+fn why_not(best: &Candidate<'_>, second: &Candidate<'_>) -> String {
     let (a, b) = (&best.score, &second.score);
     if a.simulated != b.simulated {
         "it is simulated".into()

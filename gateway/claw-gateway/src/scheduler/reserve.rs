@@ -10,7 +10,7 @@ use std::sync::Arc;
 use claw_proto::time::Timestamp;
 use claw_tools::nodes::{NodeLink, Schedulable};
 
-use super::{Decision, decide_for};
+use super::{Decision, Place, decide_for, place_on};
 use crate::Cluster;
 use crate::preemption::free;
 use crate::registry::NodeEntry;
@@ -29,11 +29,22 @@ pub(crate) fn plan(cluster: &Cluster, entry: &WorkloadEntry, now: Timestamp) -> 
         for id in &node.usage.workloads {
             free(&mut fork, *id);
         }
-        if let Decision::Place { places, .. } = decide_for(&fork, entry) {
+        if let Some(places) = places(&fork, node, entry) {
             return Some(Claim { places, victims: Vec::new() });
         }
     }
     None
+}
+
+/// Where it fits once this node is free: there, if it is to stand on one.
+fn places(fork: &Cluster, node: &NodeEntry, entry: &WorkloadEntry) -> Option<Vec<Place>> {
+    if entry.spec.nodes() == 1 {
+        return place_on(fork, fork.nodes.get(node.node_id)?, entry).map(|place| vec![place]);
+    }
+    match decide_for(fork, entry) {
+        Decision::Place { places, .. } => Some(places),
+        Decision::Wait { .. } => None,
+    }
 }
 
 /// The nodes of a claim still take work.

@@ -23,7 +23,7 @@ use crate::effect::Effect;
 use crate::event::{Event, Goal};
 use crate::preemption;
 use crate::registry::NodeEntry;
-use crate::scheduler::{self, Decision as Placing, Place};
+use crate::scheduler::{self, Decision as Placing, Place, Trial};
 use crate::workload::{AttemptEntry, Desired, WorkloadEntry};
 
 /// How often an infrastructure loss may start a workload again.
@@ -78,8 +78,8 @@ pub(super) fn tick(work: &mut Work<'_>) -> Report {
 
 /// Tries the queue in order; the same shape is tried once.
 fn schedule(work: &mut Work<'_>, queue: Vec<WorkloadId>) {
-    // With the highest priority for which no room could be made.
-    let mut hopeless: Vec<(Arc<ValidSpec>, Placing, Option<u32>)> = Vec::new();
+    // Whether waiting helps them, and the highest priority for which no room could be made.
+    let mut hopeless: Vec<(Arc<ValidSpec>, bool, u32)> = Vec::new();
     for id in queue {
         let Some(entry) = work.state.workloads.get(id).cloned() else {
             continue;
@@ -88,44 +88,28 @@ fn schedule(work: &mut Work<'_>, queue: Vec<WorkloadId>) {
             continue;
         }
         if entry.not_before.is_some_and(|t| t > work.now()) {
-            wait(work, &entry, WorkloadReason::NotBefore, None);
+            wait(work, &entry, WorkloadReason::NotBefore);
             continue;
         }
-        let same = |(spec, ..): &&(Arc<ValidSpec>, Placing, Option<u32>)| scheduler::same_shape(spec, &entry.spec);
-        let known = hopeless.iter().find(same).map(|(_, d, priority)| (d.clone(), *priority));
-        let (decision, in_vain) = known.unwrap_or_else(|| (decide(work, &entry), None));
-        match decision {
-            Placing::Place { places, report } => place(work, &entry, places, &report),
-            Placing::Wait { ref report } => {
-                let why = if report.waiting_helps || work.state.nodes.is_empty() {
-                    WorkloadReason::NoRoom
-                } else {
-                    WorkloadReason::NoSuitableNode
-                };
-                let priority = entry.spec.priority().value();
-                if in_vain.is_some_and(|tried| tried >= priority) || !make_room(work, &entry) {
-                    wait(work, &entry, why, Some(Arc::clone(report)));
-                    hopeless.push((Arc::clone(&entry.spec), decision, Some(priority)));
+        let priority = entry.spec.priority().value();
+        let known = hopeless.iter().find(|(spec, ..)| scheduler::same_shape(spec, &entry.spec));
+        let in_vain = known.is_some_and(|(.., tried)| *tried >= priority);
+        let trial = match known {
+            Some((_, waiting_helps, _)) => Trial::Wait { waiting_helps: *waiting_helps },
+            None => scheduler::attempt(&work.state, &entry),
+        };
+        match trial {
+            Trial::Place((places, report)) => place(work, &entry, places, &report),
+            Trial::Wait { waiting_helps } => {
+                if in_vain || !make_room(work, &entry) {
+                    let may_help = waiting_helps || work.state.nodes.is_empty();
+                    let why = if may_help { WorkloadReason::NoRoom } else { WorkloadReason::NoSuitableNode };
+                    wait(work, &entry, why);
+                    hopeless.push((Arc::clone(&entry.spec), waiting_helps, priority));
                 }
             }
         }
     }
-}
-
-/// The scheduler's decision; where it is known that nothing fits, without asking every node.
-/// While room is being made, the answer depends on who asks, and is not remembered.
-fn decide(work: &mut Work<'_>, entry: &WorkloadEntry) -> Placing {
-    if work.state.workloads.has_claims() {
-        return scheduler::decide_for(&work.state, entry);
-    }
-    if let Some(report) = work.state.nowhere.report(&entry.spec) {
-        return Placing::Wait { report };
-    }
-    let decision = scheduler::decide(&work.state, &entry.spec);
-    if let Placing::Wait { report } = &decision {
-        work.state.nowhere.note(&entry.spec, report);
-    }
-    decision
 }
 
 /// Stops less important work for it, if that makes all of its place; or keeps
@@ -198,21 +182,22 @@ fn place(work: &mut Work<'_>, entry: &WorkloadEntry, places: Vec<Place>, report:
     }
 }
 
-fn wait(work: &mut Work<'_>, entry: &WorkloadEntry, why: WorkloadReason, report: Option<Arc<PlacementReport>>) {
+fn wait(work: &mut Work<'_>, entry: &WorkloadEntry, why: WorkloadReason) {
     // Only a change of reason is an event: the numbers are asked for with `workload_explain`.
     if entry.reason != why {
+        let report = match why {
+            WorkloadReason::NotBefore => None,
+            _ => match scheduler::decide_for(&work.state, entry) {
+                Placing::Place { report, .. } | Placing::Wait { report } => Some(report),
+            },
+        };
         work.emit(Event::WorkloadWaits { workload_id: entry.workload_id, why, report });
     }
 }
 
 fn notice_drained(work: &mut Work<'_>) {
-    let drained: Vec<NodeId> = work
-        .state
-        .nodes
-        .iter()
-        .filter(|n| n.schedulable == Schedulable::Draining && n.usage.workloads.is_empty())
-        .map(|n| n.node_id)
-        .collect();
+    let drained: Vec<NodeId> =
+        work.state.nodes.draining().filter(|n| n.usage.workloads.is_empty()).map(|n| n.node_id).collect();
     for node_id in drained {
         work.emit(Event::NodeSchedulableChanged { node_id, to: Schedulable::Drained });
     }

@@ -2,11 +2,13 @@
 
 mod ahead;
 mod annotations;
+mod audited;
 mod explained;
 mod fleet;
 mod gang;
 mod inside;
 mod preempt;
 mod properties;
+mod remembered;
 mod review;
 mod stories;

@@ -11,11 +11,12 @@ use claw_proto::validation::ValidSpec;
 use claw_tools::nodes::{NodeLink, Schedulable};
 use proptest::prelude::*;
 
-use super::{Candidate, Spread, decide, spread};
+use super::{Candidate, Spread, place, spread};
 use crate::registry::{NodeEntry, NodeUsage};
-use crate::scheduler::{Decision, Score};
+use crate::scheduler::Score;
+use crate::scheduler::view::View;
 
-fn candidate(n: u32, zone: u8, rack: u8) -> Candidate {
+fn view(n: u32, zone: u8, rack: u8) -> View {
     let labels = BTreeMap::from([("zone".to_owned(), format!("z{zone}")), ("rack".to_owned(), format!("r{rack}"))]);
     let node_id = NodeId::from_bits(u128::from(n) + 1);
     let node = NodeEntry {
@@ -37,6 +38,10 @@ fn candidate(n: u32, zone: u8, rack: u8) -> Candidate {
         revision: 0,
         usage: NodeUsage::default(),
     };
+    View { node: Arc::new(node), gpus: Vec::new(), n_whole: 0, n_islands: 0 }
+}
+
+fn candidate(view: &View) -> Candidate<'_> {
     let score = Score {
         simulated: false,
         broken_island: false,
@@ -44,9 +49,9 @@ fn candidate(n: u32, zone: u8, rack: u8) -> Candidate {
         gpus_left: 0,
         gpu_memory_over_mib: 0,
         host_left_permille: 0,
-        node_id,
+        node_id: view.node_id(),
     };
-    Candidate { node: Arc::new(node), gpus: Vec::new(), island: None, model: None, runtime: RuntimeKind::Docker, score }
+    Candidate { view, chosen: Vec::new(), runtime: RuntimeKind::Docker, score }
 }
 
 fn gang(n_nodes: u32) -> ValidSpec {
@@ -60,10 +65,10 @@ fn gang(n_nodes: u32) -> ValidSpec {
 }
 
 /// The nearest that any choice of so many can be.
-fn optimum(candidates: &[Candidate], n_nodes: usize) -> Spread {
+fn optimum(candidates: &[Candidate<'_>], n_nodes: usize) -> Spread {
     let subsets = 0_u32..1 << candidates.len();
     let of_size = subsets.filter(|set| set.count_ones() as usize == n_nodes);
-    let parts = |set: u32| -> Vec<&Candidate> {
+    let parts = |set: u32| -> Vec<&Candidate<'_>> {
         candidates.iter().enumerate().filter(|(at, _)| set & (1 << at) != 0).map(|(_, c)| c).collect()
     };
     of_size.map(|set| spread(&parts(set))).min().unwrap()
@@ -75,14 +80,13 @@ proptest! {
     /// Zones, then racks: as few as any choice could do with.
     #[test]
     fn no_choice_is_nearer(places in prop::collection::vec((0_u8..3, 0_u8..4), 2..13), n in 2_u32..7) {
-        let candidates: Vec<Candidate> = (0..).zip(&places).map(|(at, (zone, rack))| candidate(at, *zone, *rack)).collect();
+        let views: Vec<View> = (0..).zip(&places).map(|(at, (zone, rack))| view(at, *zone, *rack)).collect();
+        let candidates: Vec<Candidate<'_>> = views.iter().map(candidate).collect();
         prop_assume!(n as usize <= candidates.len());
-        let Decision::Place { places, .. } = decide(candidates.len(), &candidates, &[], &gang(n)) else {
-            panic!("there are enough");
-        };
-        let taken: Vec<&Candidate> = places
+        let (places, _) = place(candidates.len(), &candidates, Vec::new, &gang(n)).expect("there are enough");
+        let taken: Vec<&Candidate<'_>> = places
             .iter()
-            .map(|place| candidates.iter().find(|c| c.node.node_id == place.node_id).unwrap())
+            .map(|place| candidates.iter().find(|c| c.node().node_id == place.node_id).unwrap())
             .collect();
         prop_assert_eq!(taken.len(), n as usize);
         prop_assert_eq!(spread(&taken), optimum(&candidates, n as usize));

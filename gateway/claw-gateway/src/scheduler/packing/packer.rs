@@ -4,11 +4,11 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
 
-use super::index::Tournament;
 use super::machine::{Machine, Request};
 use super::policy::Policy;
 use super::score::{Scored, score};
 use super::typical::Typical;
+use crate::scheduler::tournament::{Tournament, Worth};
 
 /// Hash maps that are the same in every run.
 type Map<K, V> = HashMap<K, V, BuildHasherDefault<DefaultHasher>>;
@@ -28,7 +28,9 @@ pub struct Place {
 #[derive(Debug, Clone)]
 struct Class {
     request: Request,
-    tournament: Tournament,
+    tournament: Tournament<i32>,
+    /// The GPU that goes with each machine's score.
+    gpus: Vec<u8>,
     /// Changes of machines that it has seen.
     seen: usize,
     /// Scores of states that it met.
@@ -71,12 +73,12 @@ impl Packer {
         self.catch_up(class);
         let tournament = &self.classes[class].tournament;
         let best = if self.policy == Policy::Random {
-            let feasible: Vec<(usize, u8)> = tournament.feasible().collect();
+            let feasible: Vec<usize> = tournament.present().collect();
             (!feasible.is_empty()).then(|| feasible[draw(feasible.len())])
         } else {
             tournament.best()
         };
-        best.map(|(machine, gpu)| Place { machine, gpu })
+        best.map(|machine| Place { machine, gpu: self.classes[class].gpus[machine] })
     }
 
     /// Takes the place. Nothing happens and `false` comes back if it is not free.
@@ -101,12 +103,14 @@ impl Packer {
         let mut class = Class {
             request: *request,
             tournament: Tournament::new(self.machines.len()),
+            gpus: vec![0; self.machines.len()],
             seen: self.changes.len(),
             known: Map::default(),
         };
         for (at, machine) in self.machines.iter().enumerate() {
             let scored = class.scored(self.policy, machine, &self.typical);
-            class.tournament.fill(at, scored);
+            class.gpus[at] = scored.map_or(0, |scored| scored.gpu);
+            class.tournament.fill(at, scored.map_or(i32::NONE, |scored| scored.score));
         }
         class.tournament.build();
         self.classes.push(class);
@@ -124,7 +128,8 @@ impl Packer {
             }
             let machine = *changed as usize;
             let scored = class.scored(self.policy, &self.machines[machine], &self.typical);
-            class.tournament.set(machine, scored);
+            class.gpus[machine] = scored.map_or(0, |scored| scored.gpu);
+            class.tournament.set(machine, scored.map_or(i32::NONE, |scored| scored.score));
         }
         class.seen = self.changes.len();
     }

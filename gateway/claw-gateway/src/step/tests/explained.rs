@@ -170,7 +170,7 @@ proptest! {
         let offered = query::explain(&f.cluster, &id.to_string()).unwrap().would_start_if;
         if alone && f.workload(id).claim.is_none() {
             for remedy in offered {
-                let fork = Fleet { cluster: f.cluster.clone(), ids: f.ids.clone(), now: f.now, journal: Vec::new(), effects: Vec::new() };
+                let fork = Fleet { cluster: f.cluster.clone(), ids: f.ids.clone(), now: f.now, journal: Vec::new(), effects: Vec::new(), auditor: f.auditor.clone() };
                 prop_assert!(follow(fork, id, &remedy), "{} did not help {:?}", remedy.change, wish);
             }
         }

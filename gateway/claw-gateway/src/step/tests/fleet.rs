@@ -13,6 +13,7 @@ use claw_tools::approvals::ApprovalDecision;
 use claw_tools::outcome::{Mode, Mutation, Outcome};
 use claw_tools::refusal::Refusal;
 
+use crate::audit::Auditor;
 use crate::event::EventRecord;
 use crate::policy::Policy;
 use crate::{Caller, Cluster, Command, Effect, Operation, Report, invariants, step};
@@ -25,6 +26,7 @@ pub(super) struct Fleet {
     pub(super) now: Timestamp,
     pub(super) journal: Vec<EventRecord>,
     pub(super) effects: Vec<Effect>,
+    pub(super) auditor: Auditor,
 }
 
 pub(super) fn who(principal: &str, role: Role, kind: PrincipalKind, now: Timestamp) -> Caller {
@@ -90,6 +92,7 @@ impl Fleet {
             now: Timestamp::from_unix_ms(T0),
             journal: Vec::new(),
             effects: Vec::new(),
+            auditor: Auditor::new(Policy::default().preemption.per_day_max),
         }
     }
 
@@ -103,7 +106,7 @@ impl Fleet {
         fleet
     }
 
-    /// Decides, checks every invariant, keeps the journal.
+    /// Decides, checks every invariant and the decision itself, keeps the journal.
     pub(super) fn run(&mut self, command: Command, caller: &Caller) -> Result<Report, Refusal> {
         let decision = step(&self.cluster, command, caller, &mut self.ids)?;
         let mut replayed = self.cluster.clone();
@@ -115,6 +118,7 @@ impl Fleet {
         assert_eq!(replayed.to_snapshot(), decision.after.to_snapshot(), "applying the events gives the state after");
         self.cluster = decision.after;
         invariants::check(&self.cluster).unwrap();
+        self.auditor.check(&decision.events).unwrap();
         self.journal.extend(decision.events);
         self.effects.extend(decision.effects);
         Ok(decision.report)
@@ -173,6 +177,10 @@ impl Fleet {
     }
 
     pub(super) fn join(&mut self, name: &str) -> NodeId {
+        self.join_as(name, h100x8(name))
+    }
+
+    pub(super) fn join_as(&mut self, name: &str, machine: NodeCapabilities) -> NodeId {
         let token = self
             .operate(
                 "root",
@@ -187,7 +195,7 @@ impl Fleet {
         else {
             panic!("not enrolled")
         };
-        self.connect(node_id, h100x8(name), &[], 7);
+        self.connect(node_id, machine, &[], 7);
         node_id
     }
 

@@ -9,7 +9,6 @@ use claw_tools::workloads::WorkloadState;
 use proptest::prelude::*;
 
 use super::fleet::{Fleet, h100x8, nvlink, run_of, spec};
-use crate::scheduler::nowhere::Nowhere;
 use crate::scheduler::{Decision, decide_for};
 use crate::{Command, Operation, invariants, step};
 
@@ -213,20 +212,6 @@ proptest! {
         a.system(Command::Tick);
         let quiet = step(&a.cluster, Command::Tick, &crate::Caller::system(a.now), &mut a.ids.clone()).unwrap();
         prop_assert!(quiet.events.is_empty(), "{:?}", quiet.events);
-    }
-
-    /// What is remembered of shapes that fit nowhere saves time and decides nothing.
-    #[test]
-    fn decisions_do_not_hang_on_what_is_remembered(history in prop::collection::vec(moves(), 1..40)) {
-        let mut a = Fleet::with_nodes(2);
-        let mut b = Fleet::with_nodes(2);
-        for m in &history {
-            play(&mut a, m);
-            play(&mut b, m);
-            b.cluster.nowhere = Nowhere::default();
-            prop_assert_eq!(invariants::check_indexes(&a.cluster), Ok(()));
-        }
-        prop_assert_eq!(&a.journal, &b.journal);
     }
 
     /// A record that comes again, or of an attempt that is not live, changes nothing.

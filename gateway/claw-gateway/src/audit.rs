@@ -1,0 +1,321 @@
+//! Decisions of the gateway, checked by their events alone: the events are the certificate.
+//!
+//! [`Auditor`] keeps books of its own, of nodes, GPUs, claims and what runs, and
+//! shares no code with whoever decided. It accepts a decision only if each gang is
+//! placed whole, where its specification allows, on GPUs that are there, healthy and
+//! free, within the node's cores, memory and disk; if nothing takes room that is kept for
+//! work before it; and if nobody is stopped for others who did not agree to it, is not
+//! less important, or was stopped too often. The seeded simulation and the property
+//! tests run it on every decision.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use claw_proto::ids::{Attempt, GpuUuid, NodeId, WorkloadId};
+use claw_proto::time::Timestamp;
+use claw_proto::topology::{GpuHealth, GpuInfo, NodeCapabilities};
+use claw_proto::validation::{Demand, ValidSpec};
+use claw_tools::nodes::{NodeLink, Schedulable};
+use claw_tools::workloads::WorkloadReason;
+
+use crate::event::{Event, EventRecord};
+use crate::workload::Part;
+
+/// A day, milliseconds.
+const DAY_MS: i64 = 86_400_000;
+
+/// Why a decision is not accepted.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+pub enum Wrong {
+    /// Nobody submitted it, or it has ended.
+    #[error("{0} is placed and does not wait")]
+    DoesNotWait(WorkloadId),
+    /// The node is unknown, not heard from, or takes no work.
+    #[error("{0} goes to {1}, which takes no work")]
+    NoSuchNode(WorkloadId, NodeId),
+    /// The specification names another node, zone or label.
+    #[error("{0} goes to {1}, where its specification does not let it")]
+    NotAllowed(WorkloadId, NodeId),
+    /// The node has no such GPU to give, or it is not healthy.
+    #[error("{0} gets {1}, which is not there to give")]
+    NoSuchGpu(WorkloadId, GpuUuid),
+    /// More or fewer GPUs than it asks for, one of them twice, or others than it asks for.
+    #[error("{0} gets other GPUs than it asks for")]
+    OtherGpus(WorkloadId),
+    /// The GPU has a user already.
+    #[error("{0} gets {1}, which has a user")]
+    DoubleBooked(WorkloadId, GpuUuid),
+    /// Its cores, memory or disk do not suffice.
+    #[error("{0} goes to {1}, which has no room for it")]
+    Overcommitted(WorkloadId, NodeId),
+    /// Parts are missing, stand on one node, or are counted wrongly.
+    #[error("{0} is not placed as a whole")]
+    GangIncomplete(WorkloadId),
+    /// The room is kept for work that comes before it.
+    #[error("{0} takes room that is kept for {1}")]
+    RoomTaken(WorkloadId, WorkloadId),
+    /// Nobody needs its room, or it did not agree, or it is not less important.
+    #[error("{0} is stopped for others without right")]
+    StoppedWithoutRight(WorkloadId),
+    /// It was stopped for others too often within a day.
+    #[error("{0} is stopped for others too often")]
+    StoppedTooOften(WorkloadId),
+    /// Something runs there.
+    #[error("{0} is removed while work runs there")]
+    NodeInUse(NodeId),
+}
+
+#[derive(Debug, Clone, Default)]
+struct Node {
+    name: String,
+    labels: BTreeMap<String, String>,
+    capabilities: Option<Arc<NodeCapabilities>>,
+    is_online: bool,
+    is_active: bool,
+    /// Cores in thousandths, memory and disk in MiB.
+    used: [u64; 3],
+    n_parts: usize,
+}
+
+#[derive(Debug, Clone)]
+struct Work {
+    spec: Arc<ValidSpec>,
+    order: usize,
+    parts: BTreeMap<Attempt, (NodeId, Vec<GpuUuid>)>,
+    claimed: BTreeSet<GpuUuid>,
+    stopped_at: Vec<Timestamp>,
+}
+
+impl Work {
+    fn comes_before(&self, other: &Self) -> bool {
+        let place = |work: &Self| (std::cmp::Reverse(work.spec.priority().value()), work.order);
+        place(self) < place(other)
+    }
+}
+
+/// The books. After a decision that is wrong they are of no more use.
+#[derive(Debug, Clone, Default)]
+pub struct Auditor {
+    nodes: BTreeMap<NodeId, Node>,
+    works: BTreeMap<WorkloadId, Work>,
+    holders: BTreeMap<GpuUuid, WorkloadId>,
+    n_submitted: usize,
+    /// Nobody is stopped for others more often in a day.
+    per_day_max: usize,
+}
+
+/// What one decision places, and for whom it stops others.
+#[derive(Debug, Default)]
+struct Decided {
+    placed: BTreeMap<WorkloadId, Vec<(NodeId, Option<Part>)>>,
+    /// Victims, with the priority of those that they leave for.
+    victims: BTreeMap<WorkloadId, u32>,
+}
+
+fn three(demand: &Demand) -> [u64; 3] {
+    [demand.cpu_millis, demand.memory_mib, demand.disk_mib]
+}
+
+impl Auditor {
+    /// Empty books of a fleet where nobody is stopped for others more often than so in a day.
+    pub fn new(per_day_max: usize) -> Self {
+        Self { per_day_max, ..Self::default() }
+    }
+
+    /// Takes the events of one decision into the books.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn check(&mut self, decision: &[EventRecord]) -> Result<(), Wrong> {
+        let mut decided = Decided::default();
+        for record in decision {
+            self.node_event(&record.event)?;
+            self.work_event(record, &mut decided)?;
+        }
+        decided.placed.iter().try_for_each(|(id, parts)| self.whole(*id, parts))
+    }
+
+    fn node_event(&mut self, event: &Event) -> Result<(), Wrong> {
+        match event {
+            Event::NodeEnrolled { node_id, name, labels, .. } => {
+                let node = Node { name: name.clone(), labels: labels.clone(), is_active: true, ..Node::default() };
+                self.nodes.insert(*node_id, node);
+            }
+            Event::NodeCapabilitiesReported { node_id, capabilities, .. } => {
+                let Some(node) = self.nodes.get_mut(node_id) else { return Ok(()) };
+                let before = node.capabilities.replace(Arc::clone(capabilities));
+                for (key, value) in &capabilities.labels {
+                    // What was said before may have been changed here since.
+                    if before.as_ref().is_none_or(|before| !before.labels.contains_key(key)) {
+                        node.labels.entry(key.clone()).or_insert_with(|| value.clone());
+                    }
+                }
+            }
+            Event::NodeLinkChanged { node_id, link, .. } => {
+                if let Some(node) = self.nodes.get_mut(node_id) {
+                    node.is_online = *link == NodeLink::Online;
+                }
+            }
+            Event::NodeSchedulableChanged { node_id, to } => {
+                if let Some(node) = self.nodes.get_mut(node_id) {
+                    node.is_active = *to == Schedulable::Active;
+                }
+            }
+            Event::NodeLabeled { node_id, labels } => {
+                let Some(node) = self.nodes.get_mut(node_id) else { return Ok(()) };
+                for (key, value) in labels {
+                    match value {
+                        Some(value) => node.labels.insert(key.clone(), value.clone()),
+                        None => node.labels.remove(key),
+                    };
+                }
+            }
+            Event::NodeRemoved { node_id } => {
+                let gone = self.nodes.remove(node_id);
+                if gone.is_some_and(|node| node.n_parts > 0) {
+                    return Err(Wrong::NodeInUse(*node_id));
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn work_event(&mut self, record: &EventRecord, decided: &mut Decided) -> Result<(), Wrong> {
+        match &record.event {
+            Event::WorkloadSubmitted { workload_id, spec, .. } => {
+                let (parts, claimed, stopped_at) = (BTreeMap::new(), BTreeSet::new(), Vec::new());
+                let work = Work { spec: Arc::clone(spec), order: self.n_submitted, parts, claimed, stopped_at };
+                self.n_submitted += 1;
+                self.works.insert(*workload_id, work);
+            }
+            Event::WorkloadPlaced { workload_id, attempt, node_id, gpus, part, .. } => {
+                let earlier = decided.placed.entry(*workload_id).or_default();
+                self.place(*workload_id, *attempt, (*node_id, gpus), earlier.is_empty())?;
+                earlier.push((*node_id, *part));
+            }
+            Event::AttemptEnded { workload_id, attempt, .. } => self.end(*workload_id, *attempt),
+            Event::WorkloadEnded { workload_id, .. } => {
+                self.works.remove(workload_id);
+            }
+            Event::RoomClaimed { workload_id, claim, .. } => {
+                let Some(work) = self.works.get_mut(workload_id) else { return Ok(()) };
+                let places = claim.iter().flat_map(|claim| &claim.places);
+                work.claimed = places.flat_map(|place| place.gpus.iter().cloned()).collect();
+                let priority = work.spec.priority().value();
+                decided.victims.extend(claim.iter().flat_map(|claim| &claim.victims).map(|victim| (*victim, priority)));
+            }
+            Event::WorkloadStopping { workload_id, why: WorkloadReason::Preempted, .. } => {
+                self.preempted(*workload_id, decided.victims.get(workload_id), record.at)?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn place(&mut self, id: WorkloadId, attempt: Attempt, at: (NodeId, &[GpuUuid]), first: bool) -> Result<(), Wrong> {
+        let (node_id, gpus) = at;
+        let waits = |work: &&Work| !first || work.parts.is_empty();
+        let work = self.works.get(&id).filter(waits).ok_or(Wrong::DoesNotWait(id))?;
+        let takes = |node: &&Node| node.is_online && node.is_active;
+        let node = self.nodes.get(&node_id).filter(takes).ok_or(Wrong::NoSuchNode(id, node_id))?;
+        if !is_allowed(&work.spec, node_id, node) {
+            return Err(Wrong::NotAllowed(id, node_id));
+        }
+        let capabilities = node.capabilities.as_deref().ok_or(Wrong::NoSuchNode(id, node_id))?;
+        let mut taken: Vec<&GpuInfo> = Vec::new();
+        for gpu in gpus {
+            let is_it = |listed: &&GpuInfo| listed.uuid == *gpu && listed.health == GpuHealth::Healthy;
+            taken.push(capabilities.whole_gpus().find(is_it).ok_or_else(|| Wrong::NoSuchGpu(id, gpu.clone()))?);
+            if self.holders.contains_key(gpu) {
+                return Err(Wrong::DoubleBooked(id, gpu.clone()));
+            }
+            let keeps = |(other, kept): &(&WorkloadId, &Work)| {
+                **other != id && kept.claimed.contains(gpu) && kept.comes_before(work)
+            };
+            if let Some((other, _)) = self.works.iter().find(keeps) {
+                return Err(Wrong::RoomTaken(id, *other));
+            }
+        }
+        let demand = work.spec.node_demand();
+        if !are_asked_for(demand, &taken) {
+            return Err(Wrong::OtherGpus(id));
+        }
+        let used: Vec<u64> = node.used.iter().zip(three(demand)).map(|(used, more)| used + more).collect();
+        let has = [capabilities.cpu_millis, capabilities.memory_mib, capabilities.disk_mib];
+        if used.iter().zip(has).any(|(used, has)| *used > has) {
+            return Err(Wrong::Overcommitted(id, node_id));
+        }
+        self.count(node_id, &three(demand), true);
+        self.holders.extend(gpus.iter().map(|gpu| (gpu.clone(), id)));
+        if let Some(work) = self.works.get_mut(&id) {
+            work.claimed.clear();
+            work.parts.insert(attempt, (node_id, gpus.to_vec()));
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, node_id: NodeId, demand: &[u64; 3], more: bool) {
+        let Some(node) = self.nodes.get_mut(&node_id) else { return };
+        for (used, demand) in node.used.iter_mut().zip(demand) {
+            *used = if more { *used + demand } else { used.saturating_sub(*demand) };
+        }
+        node.n_parts = if more { node.n_parts + 1 } else { node.n_parts.saturating_sub(1) };
+    }
+
+    fn end(&mut self, id: WorkloadId, attempt: Attempt) {
+        // How one that was given up really ended is told, too: it holds nothing any more.
+        let Some(work) = self.works.get_mut(&id) else { return };
+        let Some((node_id, gpus)) = work.parts.remove(&attempt) else { return };
+        let demand = three(work.spec.node_demand());
+        self.count(node_id, &demand, false);
+        for gpu in gpus {
+            self.holders.remove(&gpu);
+        }
+    }
+
+    fn whole(&self, id: WorkloadId, parts: &[(NodeId, Option<Part>)]) -> Result<(), Wrong> {
+        let n_nodes = self.works.get(&id).map_or(0, |work| work.spec.nodes());
+        let nodes: BTreeSet<NodeId> = parts.iter().map(|(node_id, _)| *node_id).collect();
+        let is_whole = nodes.len() == parts.len() && parts.len() == n_nodes as usize;
+        let is_in_order = (0..).zip(parts).all(|(rank, (_, part))| match part {
+            Some(part) => n_nodes > 1 && (part.node_rank, part.n_nodes) == (rank, n_nodes),
+            None => n_nodes == 1,
+        });
+        if is_whole && is_in_order { Ok(()) } else { Err(Wrong::GangIncomplete(id)) }
+    }
+
+    fn preempted(&mut self, id: WorkloadId, stopped_for: Option<&u32>, at: Timestamp) -> Result<(), Wrong> {
+        let Some(work) = self.works.get_mut(&id) else { return Err(Wrong::StoppedWithoutRight(id)) };
+        let agreed = work.spec.spec().preemptible == Some(true);
+        if !agreed || stopped_for.is_none_or(|priority| work.spec.priority().value() >= *priority) {
+            return Err(Wrong::StoppedWithoutRight(id));
+        }
+        work.stopped_at.retain(|earlier| at.ms_since(*earlier) < DAY_MS);
+        work.stopped_at.push(at);
+        if work.stopped_at.len() > self.per_day_max { Err(Wrong::StoppedTooOften(id)) } else { Ok(()) }
+    }
+}
+
+/// The specification lets it go there.
+fn is_allowed(spec: &ValidSpec, node_id: NodeId, node: &Node) -> bool {
+    let Some(placement) = &spec.spec().placement else { return true };
+    let is_named = |text: &String| *text == node.name || *text == node_id.to_string();
+    placement.node.as_ref().is_none_or(is_named)
+        && !placement.exclude_nodes.iter().any(is_named)
+        && placement.zone.as_ref().is_none_or(|zone| node.labels.get("zone") == Some(zone))
+        && placement.labels.iter().all(|(key, value)| node.labels.get(key) == Some(value))
+}
+
+/// So many, each once, of the right kind, and linked if they have to be.
+fn are_asked_for(demand: &Demand, gpus: &[&GpuInfo]) -> bool {
+    let different: BTreeSet<&GpuUuid> = gpus.iter().map(|gpu| &gpu.uuid).collect();
+    let is_right = |gpu: &&GpuInfo| {
+        gpu.memory_mib >= demand.gpu_memory_mib_min
+            && demand.gpu_model.as_ref().is_none_or(|model| model.eq_ignore_ascii_case(&gpu.model))
+            && demand.gpu_vendor.is_none_or(|vendor| vendor == gpu.vendor)
+    };
+    let islands: BTreeSet<Option<u32>> = gpus.iter().map(|gpu| gpu.nvlink_island).collect();
+    let is_linked = !demand.nvlink || (islands.len() == 1 && !islands.contains(&None));
+    different.len() == gpus.len() && gpus.len() == demand.gpus as usize && gpus.iter().all(is_right) && is_linked
+}

@@ -1,0 +1,513 @@
+//! What the scheduler knows of the fleet for each shape of work: which nodes take
+//! it, how well, and why the others do not. It follows the fleet a changed node at
+//! a time, so a decision costs what has changed, not what there is.
+//!
+//! It decides nothing by itself: every answer is the one that asking all nodes
+//! would give, and an empty index gives the same. Copies of a fleet share one;
+//! they share most of their nodes as well, and the index finds out by comparing the
+//! trees that hold them which nodes are others.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::{Arc, Mutex, TryLockError};
+
+use claw_proto::ids::{GpuUuid, NodeId};
+use claw_proto::validation::ValidSpec;
+use claw_tools::workloads::{PlacementReason, PlacementReport, RejectedNodes};
+use imbl::OrdMap;
+use imbl::ordmap::DiffItem;
+
+use super::fit::{self, Claims, Fit, Miss};
+use super::report::{n_unnamed, unnamed};
+use super::tournament::{Tournament, Worth};
+use super::view::View;
+use super::{Candidate, Score, same_shape};
+use crate::Cluster;
+use crate::registry::NodeEntry;
+
+/// Nodes times shapes at most: what is known takes some 50 bytes each.
+const KNOWN_MAX: usize = 2_000_000;
+/// Shapes at most, however small the fleet.
+const SHAPES_MAX: usize = 1_024;
+/// What stands where no node is any more.
+const GONE: u8 = u8::MAX;
+/// What stands where a node would take it; reasons are counted from 1.
+const TAKES: u8 = 0;
+/// Reasons, and the place for those that would take it.
+const REASONS: usize = PlacementReason::ALL.len() + 1;
+
+/// A score as a number: more is better, ties go to the lower node id by the order of the slots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank(u128);
+
+impl Worth for Rank {
+    const NONE: Self = Self(0);
+}
+
+impl Rank {
+    /// The fields of a score one below the other: 1, 1, 32, 32, 44 and 12 bits.
+    fn of(score: &Score) -> Self {
+        let fields = [
+            (u128::from(score.simulated), 1),
+            (u128::from(score.broken_island), 1),
+            (u128::from(score.island_left), 32),
+            (u128::from(score.gpus_left), 32),
+            (u128::from(score.gpu_memory_over_mib), 44),
+            (u128::from(score.host_left_permille), 12),
+        ];
+        let packed = fields.iter().fold(0, |packed, (field, bits)| packed << bits | (*field).min((1 << bits) - 1));
+        Self(u128::MAX - packed)
+    }
+}
+
+/// A place in the order of node ids. What a removed node leaves stays empty.
+#[derive(Debug)]
+struct Slot {
+    node_id: NodeId,
+    view: Option<View>,
+}
+
+/// What is known about one shape.
+#[derive(Debug)]
+struct Shape {
+    spec: Arc<ValidSpec>,
+    ranks: Tournament<Rank>,
+    /// For each slot.
+    verdicts: Vec<u8>,
+    counts: [u32; REASONS],
+    /// Changes of slots that it has seen.
+    seen: u64,
+    /// Why it fits nowhere, and after which changes that was told.
+    told: Option<(u64, Arc<PlacementReport>)>,
+    /// When it was last asked for.
+    asked: u64,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Index {
+    nodes: OrdMap<NodeId, Arc<NodeEntry>>,
+    homes: OrdMap<GpuUuid, NodeId>,
+    slots: Vec<Slot>,
+    /// Slots that changed, in order; the first is change number `forgotten`.
+    changes: VecDeque<u32>,
+    forgotten: u64,
+    shapes: Vec<Shape>,
+    by_hash: HashMap<u64, Vec<usize>>,
+    asked: u64,
+}
+
+/// The index of a fleet and its copies.
+#[derive(Clone, Default)]
+pub struct Handle(Arc<Mutex<Index>>);
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Handle(..)")
+    }
+}
+
+impl Handle {
+    /// Asks the index about this fleet. Somebody else asks just now: an index of one's own answers.
+    pub(super) fn ask<T>(&self, cluster: &Cluster, question: impl FnOnce(&mut Index) -> T) -> T {
+        let mut own;
+        let mut held;
+        let index = match self.0.try_lock() {
+            Ok(guard) => {
+                held = guard;
+                &mut *held
+            }
+            Err(TryLockError::Poisoned(poisoned)) => {
+                // Whoever died may have left it half changed.
+                held = poisoned.into_inner();
+                *held = Index::default();
+                self.0.clear_poison();
+                &mut *held
+            }
+            Err(TryLockError::WouldBlock) => {
+                own = Index::default();
+                &mut own
+            }
+        };
+        index.follow(cluster);
+        question(index)
+    }
+}
+
+impl Index {
+    /// Brings the views up to this fleet.
+    fn follow(&mut self, cluster: &Cluster) {
+        let (nodes, homes) = (cluster.nodes.map().clone(), cluster.nodes.homes().clone());
+        let mut changed: Vec<NodeId> = Vec::new();
+        if !self.homes.ptr_eq(&homes) {
+            for item in self.homes.diff(&homes) {
+                match item {
+                    DiffItem::Add(_, id) | DiffItem::Remove(_, id) => changed.push(*id),
+                    DiffItem::Update { old: (_, old), new: (_, new) } => changed.extend([*old, *new]),
+                }
+            }
+        }
+        let homes_changed = !changed.is_empty();
+        if !self.nodes.ptr_eq(&nodes) {
+            for item in self.nodes.diff(&nodes) {
+                match item {
+                    DiffItem::Add(id, _) | DiffItem::Remove(id, _) | DiffItem::Update { new: (id, _), .. } => {
+                        changed.push(*id);
+                    }
+                }
+            }
+        }
+        (self.nodes, self.homes) = (nodes, homes);
+        changed.sort_unstable();
+        changed.dedup();
+        let is_new_between =
+            |id: &NodeId| cluster.nodes.get(*id).is_some() && self.slot(*id).is_err_and(|at| at < self.slots.len());
+        let mostly_gone = self.slots.len() > 2 * self.nodes.len() + 64;
+        if mostly_gone || changed.iter().any(is_new_between) {
+            return self.start_over(cluster);
+        }
+        for id in changed {
+            self.look_at(cluster, id, homes_changed);
+        }
+        self.forget_changes();
+    }
+
+    fn slot(&self, id: NodeId) -> Result<usize, usize> {
+        self.slots.binary_search_by_key(&id, |slot| slot.node_id)
+    }
+
+    fn start_over(&mut self, cluster: &Cluster) {
+        let (nodes, homes) = (std::mem::take(&mut self.nodes), std::mem::take(&mut self.homes));
+        *self = Self { nodes, homes, ..Self::default() };
+        let slot = |node: &Arc<NodeEntry>| Slot { node_id: node.node_id, view: Some(View::of(cluster, node)) };
+        self.slots = cluster.nodes.iter().map(slot).collect();
+    }
+
+    fn look_at(&mut self, cluster: &Cluster, id: NodeId, anew: bool) {
+        let node = cluster.nodes.get(id);
+        let at = match (self.slot(id), node) {
+            (Ok(at), _) => at,
+            (Err(_), None) => return,
+            (Err(at), Some(_)) => {
+                self.slots.push(Slot { node_id: id, view: None });
+                at
+            }
+        };
+        let before = self.slots[at].view.take();
+        self.slots[at].view = node.map(|node| match before {
+            Some(view) if !anew => view.refreshed(cluster, node),
+            _ => View::of(cluster, node),
+        });
+        self.changes.push_back(u32::try_from(at).unwrap_or(u32::MAX));
+    }
+
+    /// A shape that is further behind than there are nodes does better to look at all of them.
+    fn forget_changes(&mut self) {
+        let kept = self.slots.len() + 256;
+        while self.changes.len() > kept {
+            self.changes.pop_front();
+            self.forgotten += 1;
+        }
+    }
+
+    fn n_changes(&self) -> u64 {
+        self.forgotten + self.changes.len() as u64
+    }
+
+    /// The number of this shape, up to date.
+    fn shape(&mut self, spec: &ValidSpec) -> usize {
+        self.asked += 1;
+        let hash = hash_of(spec);
+        let known = self
+            .by_hash
+            .get(&hash)
+            .and_then(|same| same.iter().copied().find(|at| same_shape(&self.shapes[*at].spec, spec)));
+        let at = known.unwrap_or_else(|| self.learn(spec, hash));
+        let (n_changes, n_slots) = (self.n_changes(), self.slots.len());
+        let shape = &mut self.shapes[at];
+        shape.asked = self.asked;
+        if shape.seen < self.forgotten || shape.ranks.width() < n_slots {
+            shape.look_at_all(&self.slots);
+        } else if shape.seen < n_changes {
+            let behind = usize::try_from(shape.seen - self.forgotten).unwrap_or(usize::MAX);
+            shape.catch_up(&self.slots, self.changes.iter().skip(behind));
+        }
+        shape.seen = n_changes;
+        at
+    }
+
+    fn learn(&mut self, spec: &ValidSpec, hash: u64) -> usize {
+        let most = (KNOWN_MAX / self.slots.len().max(1)).clamp(8, SHAPES_MAX);
+        if self.shapes.len() >= most {
+            // The one that nobody asked for longest, and a few with it, so that this is rare.
+            let mut asked: Vec<u64> = self.shapes.iter().map(|shape| shape.asked).collect();
+            asked.sort_unstable();
+            let until = asked[self.shapes.len() / 4];
+            self.shapes.retain(|shape| shape.asked > until);
+            self.by_hash.clear();
+            for (at, shape) in self.shapes.iter().enumerate() {
+                self.by_hash.entry(hash_of(&shape.spec)).or_default().push(at);
+            }
+        }
+        let mut shape = Shape {
+            spec: Arc::new(spec.clone()),
+            ranks: Tournament::new(0),
+            verdicts: Vec::new(),
+            counts: [0; REASONS],
+            seen: self.n_changes(),
+            told: None,
+            asked: self.asked,
+        };
+        shape.look_at_all(&self.slots);
+        self.shapes.push(shape);
+        self.by_hash.entry(hash).or_default().push(self.shapes.len() - 1);
+        self.shapes.len() - 1
+    }
+
+    /// How nodes answer to this specification.
+    pub(super) fn answers<'a>(&'a mut self, spec: &'a ValidSpec, claims: Option<Claims<'a>>) -> Answers<'a> {
+        let at = self.shape(spec);
+        let n_changes = self.n_changes();
+        let (slots, shape) = (&self.slots[..], &mut self.shapes[at]);
+        let mut answers =
+            Answers { slots, shape, spec, claims, n_changes, claimed: Vec::new(), considered: self.nodes.len() };
+        if claims.is_some() {
+            answers.judge_claimed();
+        }
+        answers
+    }
+
+    /// The shapes that are known, for a check of what is known about them.
+    pub(super) fn known(&self) -> Vec<Arc<ValidSpec>> {
+        self.shapes.iter().map(|shape| Arc::clone(&shape.spec)).collect()
+    }
+}
+
+fn hash_of(spec: &ValidSpec) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    let demand = spec.demand();
+    (demand.gpus, demand.cpu_millis, demand.memory_mib, demand.disk_mib, demand.gpu_memory_mib_min).hash(&mut hasher);
+    (&demand.gpu_model, demand.nvlink, spec.nodes(), super::needs(spec)).hash(&mut hasher);
+    hasher.finish()
+}
+
+fn byte(verdict: &Result<Fit, Miss>) -> u8 {
+    match verdict {
+        Ok(_) => TAKES,
+        Err(miss) => miss.reason as u8 + 1,
+    }
+}
+
+fn rank(verdict: &Result<Fit, Miss>) -> Rank {
+    verdict.as_ref().map_or(Rank::NONE, |fit| Rank::of(&fit.score))
+}
+
+impl Shape {
+    fn look_at_all(&mut self, slots: &[Slot]) {
+        self.ranks = Tournament::new(slots.len());
+        self.verdicts = vec![GONE; slots.len()];
+        self.counts = [0; REASONS];
+        for (at, slot) in slots.iter().enumerate() {
+            let Some(view) = &slot.view else { continue };
+            let verdict = fit::judge(view, &self.spec, None);
+            self.verdicts[at] = byte(&verdict);
+            self.counts[usize::from(byte(&verdict))] += 1;
+            self.ranks.fill(at, rank(&verdict));
+        }
+        self.ranks.build();
+    }
+
+    fn catch_up<'a>(&mut self, slots: &[Slot], changes: impl Iterator<Item = &'a u32> + Clone) {
+        let mut rest = changes;
+        while let Some(changed) = rest.next() {
+            // Only how it is now counts, and one look is enough.
+            if rest.clone().take(16).any(|later| later == changed) {
+                continue;
+            }
+            let at = *changed as usize;
+            if self.verdicts.len() <= at {
+                self.verdicts.resize(slots.len(), GONE);
+            }
+            if let Some(count) = self.counts.get_mut(usize::from(self.verdicts[at])) {
+                *count -= 1;
+            }
+            let Some(view) = &slots[at].view else {
+                self.verdicts[at] = GONE;
+                self.ranks.set(at, Rank::NONE);
+                continue;
+            };
+            let verdict = fit::judge(view, &self.spec, None);
+            self.verdicts[at] = byte(&verdict);
+            self.counts[usize::from(byte(&verdict))] += 1;
+            self.ranks.set(at, rank(&verdict));
+        }
+    }
+}
+
+/// A node on which room is being made, and what it answers to who asks now.
+struct Claimed {
+    at: usize,
+    verdict: Result<Fit, Miss>,
+    /// What the shape says of it for those whom no claim keeps out.
+    unclaimed: (u8, Rank),
+}
+
+/// The answers of all nodes to one specification.
+pub(super) struct Answers<'a> {
+    slots: &'a [Slot],
+    shape: &'a mut Shape,
+    spec: &'a ValidSpec,
+    claims: Option<Claims<'a>>,
+    n_changes: u64,
+    claimed: Vec<Claimed>,
+    /// Nodes.
+    pub(super) considered: usize,
+}
+
+impl Drop for Answers<'_> {
+    /// What holds for one asker is not kept.
+    fn drop(&mut self) {
+        for Claimed { at, verdict, unclaimed } in std::mem::take(&mut self.claimed) {
+            self.recount(byte(&verdict), unclaimed.0);
+            self.shape.verdicts[at] = unclaimed.0;
+            self.shape.ranks.set(at, unclaimed.1);
+        }
+    }
+}
+
+impl<'a> Answers<'a> {
+    fn judge_claimed(&mut self) {
+        let Some(claims) = self.claims else { return };
+        for node_id in claims.cluster.workloads.claimed_nodes() {
+            let Ok(at) = self.slots.binary_search_by_key(&node_id, |slot| slot.node_id) else { continue };
+            let Some(view) = &self.slots[at].view else { continue };
+            let verdict = fit::judge(view, self.spec, Some(claims));
+            let unclaimed = (self.shape.verdicts[at], self.shape.ranks.worth(at));
+            self.recount(unclaimed.0, byte(&verdict));
+            self.shape.verdicts[at] = byte(&verdict);
+            self.shape.ranks.set(at, rank(&verdict));
+            self.claimed.push(Claimed { at, verdict, unclaimed });
+        }
+    }
+
+    fn recount(&mut self, before: u8, now: u8) {
+        for (verdict, change) in [(before, -1), (now, 1)] {
+            if let Some(count) = self.shape.counts.get_mut(usize::from(verdict)) {
+                *count = count.saturating_add_signed(change);
+            }
+        }
+    }
+
+    /// Nodes that would take it, or a part of it.
+    pub(super) fn n_candidates(&self) -> usize {
+        self.shape.counts[usize::from(TAKES)] as usize
+    }
+
+    /// Nodes that might take it later, as they are.
+    pub(super) fn n_transient(&self) -> usize {
+        self.reasons().filter(|(reason, _)| reason.is_transient()).map(|(_, n)| n as usize).sum()
+    }
+
+    /// Why the others do not, with how many.
+    fn reasons(&self) -> impl Iterator<Item = (PlacementReason, u32)> {
+        let counts = self.shape.counts[1..].iter();
+        PlacementReason::ALL.iter().copied().zip(counts.copied()).filter(|(_, n)| *n > 0)
+    }
+
+    fn verdict(&self, at: usize) -> Option<Result<Candidate<'a>, Miss>> {
+        let slots: &'a [Slot] = self.slots;
+        let view = slots.get(at)?.view.as_ref()?;
+        let known = self.claimed.iter().find(|claimed| claimed.at == at).map(|claimed| claimed.verdict.clone());
+        let verdict = known.unwrap_or_else(|| fit::judge(view, self.spec, None));
+        Some(verdict.map(|fit| fit.candidate(view)))
+    }
+
+    fn candidate(&self, at: usize) -> Option<Candidate<'a>> {
+        self.verdict(at)?.ok()
+    }
+
+    /// The best, and the next best.
+    pub(super) fn best_two(&mut self) -> Option<(Candidate<'a>, Option<Candidate<'a>>)> {
+        let best = self.shape.ranks.best()?;
+        let worth = self.shape.ranks.worth(best);
+        self.shape.ranks.set(best, Rank::NONE);
+        let second = self.shape.ranks.best();
+        self.shape.ranks.set(best, worth);
+        Some((self.candidate(best)?, second.and_then(|second| self.candidate(second))))
+    }
+
+    /// All that would take it, the best first.
+    pub(super) fn candidates(&self) -> Vec<Candidate<'a>> {
+        let mut all: Vec<Candidate<'a>> = self.shape.ranks.present().filter_map(|at| self.candidate(at)).collect();
+        all.sort_by(|a, b| a.score.cmp(&b.score));
+        all
+    }
+
+    /// Why the others do not: their number, and the first of each kind among the first so many nodes.
+    pub(super) fn rejected(&self, among: usize) -> Vec<RejectedNodes> {
+        let mut groups: Vec<RejectedNodes> = self.reasons().map(|(reason, count)| unnamed(reason, count)).collect();
+        let mut missing: usize = groups.iter().map(n_unnamed).sum();
+        for (at, verdict) in self.shape.verdicts.iter().take(among).enumerate() {
+            if missing == 0 {
+                break;
+            }
+            if *verdict == TAKES || *verdict == GONE {
+                continue;
+            }
+            let is_its = |group: &&mut RejectedNodes| group.reason as u8 + 1 == *verdict && n_unnamed(group) > 0;
+            let (Some(group), Some(view)) = (groups.iter_mut().find(is_its), &self.slots[at].view) else { continue };
+            let is_first = group.nodes.is_empty();
+            group.nodes.push(view.node.name.clone());
+            missing -= 1;
+            if let (true, Some(Err(miss))) = (is_first, self.verdict(at)) {
+                group.detail = fit::detail(miss, view, self.spec);
+            }
+        }
+        groups
+    }
+
+    /// What was told of this shape since anything changed.
+    pub(super) fn told(&self) -> Option<Arc<PlacementReport>> {
+        let told = self.shape.told.as_ref().filter(|(at, _)| *at == self.n_changes && self.claims.is_none());
+        told.map(|(_, report)| Arc::clone(report))
+    }
+
+    /// Remembers what is told of it.
+    pub(super) fn tell(&mut self, report: &Arc<PlacementReport>) {
+        if self.claims.is_none() {
+            self.shape.told = Some((self.n_changes, Arc::clone(report)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn scores() -> impl Strategy<Value = Score> {
+        let near = prop_oneof![0_u32..3, (u32::MAX - 3)..=u32::MAX];
+        (any::<bool>(), any::<bool>(), near.clone(), near, 0_u64..1 << 43, 0_u64..=2_000).prop_map(
+            |(simulated, broken_island, island_left, gpus_left, gpu_memory_over_mib, host_left_permille)| Score {
+                simulated,
+                broken_island,
+                island_left,
+                gpus_left,
+                gpu_memory_over_mib,
+                host_left_permille,
+                node_id: NodeId::from_bits(1),
+            },
+        )
+    }
+
+    proptest! {
+        /// The number stands for the score, field by field.
+        #[test]
+        fn a_rank_orders_as_its_score(a in scores(), b in scores()) {
+            prop_assert_eq!(Rank::of(&a).cmp(&Rank::of(&b)), b.cmp(&a));
+            prop_assert!(Rank::of(&a) > Rank::NONE);
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! What a node has and what of it is free, in numbers: made once for each change
+//! of the node, read by every decision.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use claw_proto::ids::NodeId;
+use claw_proto::topology::{GpuHealth, GpuInfo, NodeCapabilities};
+
+use crate::Cluster;
+use crate::registry::NodeEntry;
+
+/// A whole GPU that is this node's to give.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Gpu {
+    /// Where it stands in the node's list.
+    pub(super) at: u16,
+    /// Index on the node.
+    pub(super) index: u32,
+    /// Memory, MiB.
+    pub(super) memory_mib: u64,
+    /// Its NVLink island: islands of a node are counted from 0.
+    pub(super) island: Option<u16>,
+    /// Healthy.
+    pub(super) is_healthy: bool,
+    /// Nobody holds it.
+    pub(super) is_free: bool,
+}
+
+/// A node, as decisions see it.
+#[derive(Debug, Clone)]
+pub(super) struct View {
+    /// The node.
+    pub(super) node: Arc<NodeEntry>,
+    /// Its GPUs that can be given as a whole, in the order of its list.
+    pub(super) gpus: Vec<Gpu>,
+    /// Those and the ones that another node reported first.
+    pub(super) n_whole: usize,
+    /// NVLink islands.
+    pub(super) n_islands: usize,
+}
+
+impl View {
+    /// The node as it is now. A GPU that another node reported first is not this node's to
+    /// give; one that is listed twice is one.
+    pub(super) fn of(cluster: &Cluster, node: &Arc<NodeEntry>) -> Self {
+        let all = node.gpus();
+        let mut seen = BTreeSet::new();
+        let mut islands: Vec<u32> = Vec::new();
+        let is_given = |gpu: &&GpuInfo| cluster.nodes.home_of(&gpu.uuid) == Some(node.node_id);
+        let mut n_whole = 0;
+        let whole = node.whole_gpus().inspect(|_| n_whole += 1);
+        let mine: Vec<&GpuInfo> = whole.filter(is_given).filter(|gpu| seen.insert(&gpu.uuid)).collect();
+        let mut gpus = Vec::with_capacity(mine.len());
+        for gpu in mine {
+            let at = all.iter().position(|listed| std::ptr::eq(listed, gpu)).and_then(|at| u16::try_from(at).ok());
+            gpus.push(Gpu {
+                at: at.unwrap_or(u16::MAX),
+                index: gpu.index,
+                memory_mib: gpu.memory_mib,
+                island: gpu.nvlink_island.map(|island| number(&mut islands, island)),
+                is_healthy: gpu.health == GpuHealth::Healthy,
+                is_free: cluster.workloads.holder(&gpu.uuid).is_none(),
+            });
+        }
+        Self { node: Arc::clone(node), gpus, n_whole, n_islands: islands.len() }
+    }
+
+    /// The node as it is now, where it has the same GPUs as before.
+    pub(super) fn refreshed(mut self, cluster: &Cluster, node: &Arc<NodeEntry>) -> Self {
+        let unchanged = match (&self.node.capabilities, &node.capabilities) {
+            (Some(before), Some(now)) => Arc::ptr_eq(before, now),
+            _ => false,
+        };
+        if !unchanged {
+            return Self::of(cluster, node);
+        }
+        for gpu in &mut self.gpus {
+            let uuid = node.gpus().get(usize::from(gpu.at)).map(|listed| &listed.uuid);
+            gpu.is_free = uuid.is_some_and(|uuid| cluster.workloads.holder(uuid).is_none());
+        }
+        self.node = Arc::clone(node);
+        self
+    }
+
+    /// Its id.
+    pub(super) fn node_id(&self) -> NodeId {
+        self.node.node_id
+    }
+
+    /// What it reported; absent until it first connected.
+    pub(super) fn capabilities(&self) -> Option<&NodeCapabilities> {
+        self.node.capabilities.as_deref()
+    }
+
+    /// All that it said about this GPU.
+    pub(super) fn info(&self, gpu: &Gpu) -> Option<&GpuInfo> {
+        self.node.gpus().get(usize::from(gpu.at))
+    }
+}
+
+/// The number of an island: a new one gets the next.
+fn number(islands: &mut Vec<u32>, island: u32) -> u16 {
+    let at = islands.iter().position(|known| *known == island).unwrap_or_else(|| {
+        islands.push(island);
+        islands.len() - 1
+    });
+    u16::try_from(at).unwrap_or(u16::MAX)
+}

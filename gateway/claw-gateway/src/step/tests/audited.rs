@@ -1,0 +1,220 @@
+//! Faults that are planted into true histories are found where they stand and for what they
+//! are. That true histories are accepted is looked at by [`Fleet`] after every command.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use claw_proto::ids::{GpuUuid, NodeId, WorkloadId};
+use claw_proto::message::{NodeWorkloadState, StatusCause};
+use claw_proto::spec::{Priority, WorkloadSpec};
+use claw_tools::nodes::{NodeLink, Schedulable};
+use claw_tools::workloads::WorkloadReason;
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::{Config, TestRunner};
+
+use super::fleet::{Fleet, spec, with_priority};
+use super::properties::{moves, play};
+use crate::audit::{Auditor, Wrong};
+use crate::event::{Event, EventRecord};
+use crate::workload::Claim;
+
+/// What is planted: each changes the events of one decision that places something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Plant {
+    GpuMissing,
+    GpuTwice,
+    GpuOfAnother,
+    GpuUnknown,
+    GpuTaken,
+    NodeUnknown,
+    NodeSilent,
+    NodeCordoned,
+    NodeRemoved,
+    PartMissing,
+    PartMisnumbered,
+    PlacedTwice,
+    NeverSubmitted,
+    RoomKept,
+    StoppedInVain,
+    StoppedForLess,
+}
+
+const ALL: [Plant; 16] = [
+    Plant::GpuMissing,
+    Plant::GpuTwice,
+    Plant::GpuOfAnother,
+    Plant::GpuUnknown,
+    Plant::GpuTaken,
+    Plant::NodeUnknown,
+    Plant::NodeSilent,
+    Plant::NodeCordoned,
+    Plant::NodeRemoved,
+    Plant::PartMissing,
+    Plant::PartMisnumbered,
+    Plant::PlacedTwice,
+    Plant::NeverSubmitted,
+    Plant::RoomKept,
+    Plant::StoppedInVain,
+    Plant::StoppedForLess,
+];
+
+const NOBODY: u128 = u128::MAX;
+
+fn like(record: &EventRecord, event: Event) -> EventRecord {
+    EventRecord { event, ..record.clone() }
+}
+
+/// The decision with the fault, if it can stand there.
+fn planted(plant: Plant, decision: &[EventRecord], before: &[EventRecord]) -> Option<Vec<EventRecord>> {
+    let at = decision.iter().position(|r| matches!(r.event, Event::WorkloadPlaced { .. }))?;
+    let mut bad = decision.to_vec();
+    let first = decision[at].clone();
+    let Event::WorkloadPlaced { workload_id: id, node_id: home, gpus: held, .. } = &first.event else { return None };
+    let Event::WorkloadPlaced { workload_id, node_id, gpus, part, .. } = &mut bad[at].event else { return None };
+    match plant {
+        Plant::GpuMissing => drop(gpus.pop()?),
+        Plant::GpuTwice => gpus.push(gpus.first()?.clone()),
+        Plant::GpuOfAnother => {
+            let other = if held.first()?.0.contains("-n0-") { "n1" } else { "n0" };
+            *gpus.first_mut()? = GpuUuid(format!("GPU-{other}-0"));
+        }
+        Plant::GpuUnknown => *gpus.first_mut()? = GpuUuid("GPU-none".into()),
+        Plant::GpuTaken => {
+            let mut twin = first.clone();
+            let other = WorkloadId::from_bits(NOBODY);
+            let Event::WorkloadPlaced { workload_id, gpus, .. } = &mut twin.event else { return None };
+            gpus.first()?;
+            *workload_id = other;
+            let submitted = before.iter().chain(decision).find_map(|r| match &r.event {
+                Event::WorkloadSubmitted { workload_id, name, spec, env_handle } if workload_id == id => {
+                    let (name, spec, env_handle) = (name.clone(), Arc::clone(spec), env_handle.clone());
+                    Some(like(&first, Event::WorkloadSubmitted { workload_id: other, name, spec, env_handle }))
+                }
+                _ => None,
+            })?;
+            bad.extend([submitted, twin]);
+        }
+        Plant::NodeUnknown => *node_id = NodeId::from_bits(NOBODY),
+        Plant::NodeSilent => {
+            let event = Event::NodeLinkChanged { node_id: *home, link: NodeLink::Unreachable, last_heard: first.at };
+            bad.insert(at, like(&first, event));
+        }
+        Plant::NodeCordoned => {
+            let event = Event::NodeSchedulableChanged { node_id: *home, to: Schedulable::Cordoned };
+            bad.insert(at, like(&first, event));
+        }
+        Plant::NodeRemoved => bad.push(like(&first, Event::NodeRemoved { node_id: *home })),
+        Plant::PartMissing => {
+            part.as_ref()?;
+            bad.remove(at);
+        }
+        Plant::PartMisnumbered => part.as_mut()?.node_rank += 1,
+        Plant::PlacedTwice => return Some([decision, std::slice::from_ref(&first)].concat()),
+        Plant::NeverSubmitted => *workload_id = WorkloadId::from_bits(NOBODY),
+        Plant::RoomKept => {
+            held.first()?;
+            let place = crate::scheduler::Place { node_id: *home, gpus: held.clone(), runtime: runtime(&first)? };
+            let claim = Claim { places: vec![place], victims: Vec::new() };
+            let keeper = more_important(&[before, &decision[..at]].concat(), *id)?;
+            let event =
+                Event::RoomClaimed { workload_id: keeper, claim: Some(Arc::new(claim)), lost_gpu_ms: Vec::new() };
+            bad.insert(at, like(&first, event));
+        }
+        Plant::StoppedInVain | Plant::StoppedForLess => {
+            let (why, grace_s, requeue, regroup) = (WorkloadReason::Preempted, 30, true, false);
+            if plant == Plant::StoppedForLess {
+                let claim = Claim { places: Vec::new(), victims: vec![*id] };
+                let event =
+                    Event::RoomClaimed { workload_id: *id, claim: Some(Arc::new(claim)), lost_gpu_ms: Vec::new() };
+                bad.push(like(&first, event));
+            }
+            bad.push(like(&first, Event::WorkloadStopping { workload_id: *id, why, grace_s, requeue, regroup }));
+        }
+    }
+    Some(bad)
+}
+
+fn runtime(record: &EventRecord) -> Option<claw_proto::spec::RuntimeKind> {
+    if let Event::WorkloadPlaced { runtime, .. } = &record.event { Some(*runtime) } else { None }
+}
+
+/// Somebody who stands before it in the queue.
+fn more_important(before: &[EventRecord], id: WorkloadId) -> Option<WorkloadId> {
+    let mut open: BTreeMap<WorkloadId, u32> = BTreeMap::new();
+    for record in before {
+        match &record.event {
+            Event::WorkloadSubmitted { workload_id, spec, .. } => {
+                open.insert(*workload_id, spec.priority().value());
+            }
+            Event::WorkloadEnded { workload_id, .. } => drop(open.remove(workload_id)),
+            _ => {}
+        }
+    }
+    let own = open.get(&id).copied();
+    open.into_iter().find(|(other, priority)| *other != id && own.is_some_and(|own| *priority > own)).map(|(id, _)| id)
+}
+
+fn is_right(plant: Plant, wrong: &Wrong) -> bool {
+    match plant {
+        Plant::GpuMissing | Plant::GpuTwice => matches!(wrong, Wrong::OtherGpus(_)),
+        Plant::GpuOfAnother | Plant::GpuUnknown => matches!(wrong, Wrong::NoSuchGpu(..)),
+        Plant::GpuTaken => matches!(wrong, Wrong::DoubleBooked(..)),
+        Plant::NodeUnknown | Plant::NodeSilent | Plant::NodeCordoned => matches!(wrong, Wrong::NoSuchNode(..)),
+        Plant::NodeRemoved => matches!(wrong, Wrong::NodeInUse(_)),
+        Plant::PartMissing | Plant::PartMisnumbered => matches!(wrong, Wrong::GangIncomplete(_)),
+        // The same GPUs again; without GPUs it is one part too many.
+        Plant::PlacedTwice => matches!(wrong, Wrong::DoubleBooked(..) | Wrong::GangIncomplete(_)),
+        Plant::NeverSubmitted => matches!(wrong, Wrong::DoesNotWait(_)),
+        Plant::RoomKept => matches!(wrong, Wrong::RoomTaken(..)),
+        Plant::StoppedInVain | Plant::StoppedForLess => matches!(wrong, Wrong::StoppedWithoutRight(_)),
+    }
+}
+
+#[test]
+fn sixteen_kinds_of_planted_faults_are_all_found() {
+    let mut runner = TestRunner::new_with_rng(
+        Config::default(),
+        proptest::test_runner::TestRng::deterministic_rng(proptest::test_runner::RngAlgorithm::ChaCha),
+    );
+    let mut n_found: BTreeMap<Plant, u32> = BTreeMap::new();
+    for _ in 0..60 {
+        let history = prop::collection::vec(moves(), 30..50).new_tree(&mut runner).unwrap().current();
+        let mut f = Fleet::with_nodes(2);
+        let mut auditor = f.auditor.clone();
+        for m in &history {
+            let n_before = f.journal.len();
+            play(&mut f, m);
+            let (before, news) = f.journal.split_at(n_before);
+            // A move may be several decisions; only those that are one are planted into.
+            if auditor.clone().check(news).is_ok() {
+                for plant in ALL {
+                    let Some(bad) = planted(plant, news, before) else { continue };
+                    let wrong = auditor.clone().check(&bad).expect_err(&format!("{plant:?} in {news:?}"));
+                    assert!(is_right(plant, &wrong), "{plant:?} is taken for {wrong}");
+                    *n_found.entry(plant).or_default() += 1;
+                }
+            }
+            auditor = f.auditor.clone();
+        }
+    }
+    assert!(ALL.iter().all(|plant| n_found.get(plant).is_some_and(|n| *n >= 5)), "{n_found:?}");
+}
+
+/// Where nobody may be stopped more often than never, the first stop is one too many.
+#[test]
+fn a_stop_too_many_is_found() {
+    let mut f = Fleet::with_nodes(1);
+    let cheap = WorkloadSpec { preemptible: Some(true), priority: Some(Priority::Low), ..spec(8) };
+    let id = f.submit(cheap).workload_id.unwrap();
+    f.report(id, NodeWorkloadState::Running, StatusCause::Progress, None);
+    f.pass(61);
+    let n_before = f.journal.len();
+    f.submit(with_priority(8, Priority::Critical));
+    let (before, news) = f.journal.split_at(n_before);
+    let judged = |per_day_max| {
+        let mut auditor = Auditor::new(per_day_max);
+        auditor.check(before).and_then(|()| auditor.check(news))
+    };
+    assert_eq!((judged(1), judged(0)), (Ok(()), Err(Wrong::StoppedTooOften(id))));
+}
