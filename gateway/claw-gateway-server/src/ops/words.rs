@@ -210,13 +210,13 @@ pub(super) fn call_of(text: &str, intent: &Intent, now: Timestamp) -> Option<(&'
     })
 }
 
-/// The read that comes nearest to a diagnosis.
+/// The diagnosis of a workload or a node, of a GPU by its node; the whole cluster has only its status.
 fn diagnosis(target: &Target) -> Option<(&'static str, Value)> {
     let id = target.id.as_ref();
     match target.kind {
         TargetKind::Cluster => Some(("cluster_status", json!({}))),
-        TargetKind::Node | TargetKind::Gpu => id.map(|node| ("node_get", json!({ "node": node }))),
-        TargetKind::Workload => id.map(|workload| ("workload_get", json!({ "workload": workload }))),
+        TargetKind::Node | TargetKind::Gpu => id.map(|node| ("diagnose", json!({ "node": node }))),
+        TargetKind::Workload => id.map(|workload| ("diagnose", json!({ "workload": workload }))),
         TargetKind::Deployment => None,
     }
 }
@@ -301,6 +301,10 @@ mod tests {
             "list the nodes with H100s",
             "show running workloads",
             "show the logs of trainer",
+            "why is job wl_00000000000000000000000001 slow",
+            "why is node gpu-07 unreachable",
+            "why is GPU 3 on node gpu-07 overheating",
+            "why is deployment chat slow",
             "how much did we spend",
             "Run Qwen on 2 H100",
             "Run Llama 405B on 1 A100",

@@ -38,10 +38,16 @@ impl Topic {
     }
 }
 
+/// The phrases that are orders in a request that speaks of what it does.
+pub(super) fn real(items: &Items<'_, '_>, found: &[Found]) -> Vec<Found> {
+    let topic = Topic::of(items);
+    found.iter().copied().filter(|f| holds(items, *f, &topic)).collect()
+}
+
 /// The order that a request gives.
 pub(super) fn order(items: &Items<'_, '_>, found: &[Found]) -> Option<Found> {
     let topic = Topic::of(items);
-    let real: Vec<Found> = found.iter().copied().filter(|f| holds(items, *f, &topic)).collect();
+    let real = real(items, found);
     if let Some(at) = crate::read::refs::modal_subject(items)
         && act::best(&real).is_none_or(|best| best.strength < 3 || matches!(best.act, Act::Query))
         && (setting(items) || says(items, "noun.replica") || topic.model)
@@ -109,12 +115,14 @@ fn holds(items: &Items<'_, '_>, f: Found, topic: &Topic) -> bool {
     }
 }
 
+/// Words that ask for something to read only where it is named.
+pub(super) const VAGUE: &[&str] = &[
+    "get", "give me", "any", "see", "check", "find", "report", "when", "count", "where", "search", "read", "what",
+    "which", "describe", "who",
+];
+
 /// A word such as "get" or "report" is a query only where something to read is named.
 fn query_holds(items: &Items<'_, '_>, f: Found, topic: &Topic) -> bool {
-    const VAGUE: &[&str] = &[
-        "get", "give me", "any", "see", "check", "find", "report", "when", "count", "where", "search", "read", "what",
-        "which", "describe", "who",
-    ];
     let text = items.list[f.at].text.as_str();
     if f.strength < 3 && (topic.model || topic.image || text == "when") {
         return false;

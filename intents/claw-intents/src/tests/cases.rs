@@ -92,3 +92,16 @@ fn an_answer_in_full() {
         workload.kind from {"kind":"default"}
     "#]].assert_eq(&text);
 }
+
+/// An order that names nothing of its own is left out, and that is said.
+#[test]
+fn a_second_order_is_not_left_out_in_silence() {
+    let got = answer("alert me if gpu temperature is above 85C and drain gpu-1", &Context::default());
+    assert_eq!(got["intent"]["action"], "alert", "{got}");
+    assert!(at(&got, "intent.filter").is_null(), "the node is the other order's: {got}");
+    let said = got["assumptions"].as_array().unwrap().iter().any(|a| {
+        a["field"] == "action"
+            && a["why"].as_str().is_some_and(|why| why.contains("\"drain gpu-1\" is a further order"))
+    });
+    assert!(said, "{got}");
+}
