@@ -73,10 +73,10 @@ fn answer(items: &Items<'_, '_>, context: &Context, catalog: &Catalog, order: Fo
         Act::Rollback => control::rollback(&mut draft, order),
         Act::Drain => control::drain(&mut draft, order, "drain"),
         Act::Undrain => control::drain(&mut draft, order, "undrain"),
-        Act::Diagnose => observe::diagnose(&mut draft),
+        Act::Diagnose => observe::diagnose(&mut draft, order),
         Act::Query => observe::query(&mut draft, order),
-        Act::Alert => observe::alert(&mut draft),
-        Act::Bid => trade::bid(&mut draft),
+        Act::Alert => observe::alert(&mut draft, order),
+        Act::Bid => trade::bid(&mut draft, order),
         Act::Offer => trade::offer(&mut draft, order),
         Act::Unsupported => {
             let word = items.raw(order.at);

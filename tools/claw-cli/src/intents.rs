@@ -78,9 +78,7 @@ pub(crate) fn eval_of(matches: &ArgMatches) -> Result<IntentCommand, CliError> {
 pub(crate) fn run(command: &IntentCommand, screen: &Screen) -> Result<Exit, CliError> {
     match command {
         IntentCommand::ParseLines => {
-            let mut text = String::new();
-            let read = std::io::stdin().lock().take(INPUT_BYTES_MAX).read_to_string(&mut text);
-            read.map_err(|error| bad(&error.to_string()))?;
+            let text = all_of(std::io::stdin().lock()).map_err(|error| bad(&error))?;
             for case in eval::cases(&text).map_err(|error| bad(&error.to_string()))? {
                 let line = Value::Object(eval::answer(&case, Catalog::builtin()));
                 screen.print(&format!("{line}\n"))?;
@@ -112,9 +110,35 @@ fn score(cases: &Path, answers: Option<&Path>, fail_under: f64, screen: &Screen)
 }
 
 fn read(path: &Path) -> Result<String, CliError> {
-    std::fs::read_to_string(path).map_err(|error| bad(&format!("{}: {error}", path.display())))
+    let named = |error: String| bad(&format!("{}: {error}", path.display()));
+    all_of(std::fs::File::open(path).map_err(|error| named(error.to_string()))?).map_err(named)
+}
+
+/// All that there is to read; what is too much is refused, not cut.
+fn all_of(from: impl Read) -> Result<String, String> {
+    let mut bytes = Vec::new();
+    from.take(INPUT_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    if u64::try_from(bytes.len()).is_ok_and(|len| len > INPUT_BYTES_MAX) {
+        return Err(format!("it has more than {} MiB, which is the most; part it", INPUT_BYTES_MAX >> 20));
+    }
+    String::from_utf8(bytes).map_err(|error| error.to_string())
 }
 
 fn bad(why: &str) -> CliError {
     CliError::Setting { what: "the input", why: why.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn too_much_input_is_refused_and_not_cut() {
+        let text = |bytes: u64| std::io::repeat(b'a').take(bytes);
+        let most = all_of(text(INPUT_BYTES_MAX)).map(|text| text.len());
+        assert_eq!(most, Ok(usize::try_from(INPUT_BYTES_MAX).unwrap()));
+        let error = all_of(text(INPUT_BYTES_MAX + 1)).unwrap_err();
+        assert_eq!(error, "it has more than 64 MiB, which is the most; part it");
+        assert!(all_of([0xff_u8].as_slice()).is_err());
+    }
 }
