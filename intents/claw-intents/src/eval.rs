@@ -12,8 +12,10 @@ use serde_json::{Map, Value, json};
 use crate::{Catalog, Context, RefusalCode, parse};
 
 mod judge;
+mod noise;
 
 pub use judge::{Verdict as CaseVerdict, judge};
+pub use noise::{Noise, check};
 
 /// A case: a request and what is expected of it.
 #[derive(Debug, Clone, PartialEq)]

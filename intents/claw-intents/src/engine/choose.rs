@@ -195,7 +195,7 @@ fn amend(items: &Items<'_, '_>, best: Found, all: &[Found], topic: &Topic) -> Fo
             Found { act: Act::Rollback, ..best }
         }
         Act::Query if has(Act::Diagnose).is_some() => has(Act::Diagnose).unwrap_or(best),
-        Act::Update if replicas && !setting(items) && says_any(items, "noun.replica") => {
+        Act::Update if replicas && !setting(items) && !changes_more(items) && says_any(items, "noun.replica") => {
             Found { act: Act::Scale, ..best }
         }
         Act::Bid | Act::Offer
@@ -296,6 +296,29 @@ fn setting(items: &Items<'_, '_>) -> bool {
                 || items.is(i, "noun.port")
                 || items.at(i).is_some_and(|n| matches!(n.kind, Kind::Pair(..) | Kind::Image | Kind::Gpu { .. }))
         })
+}
+
+/// Whether a change is of more than the number of replicas.
+fn changes_more(items: &Items<'_, '_>) -> bool {
+    const MORE: &[&str] = &[
+        "noun.image",
+        "noun.model",
+        "noun.command",
+        "noun.env",
+        "noun.volume",
+        "noun.checkpoint",
+        "noun.zone",
+        "noun.label",
+        "noun.tenant",
+        "noun.name",
+        "limit.time",
+        "budget",
+        "except",
+    ];
+    MORE.iter().any(|sense| says(items, sense))
+        || says_any(items, "kind.")
+        || items.list.iter().any(|n| matches!(n.kind, Kind::Instant(_) | Kind::Mig))
+        || (0..items.len()).any(|i| items.num(i).is_some() && items.is(i + 1, "noun.node"))
 }
 
 fn named(items: &Items<'_, '_>) -> bool {
