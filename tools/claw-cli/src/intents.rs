@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 
 use crate::error::CliError;
 use crate::exit::Exit;
+use crate::intents_random;
 use crate::output::Screen;
 
 /// Most of what is read from standard input or a file, bytes.
@@ -31,6 +32,15 @@ pub enum IntentCommand {
         /// Least share of exact cases, 0 to 1, for a good exit code.
         fail_under: f64,
     },
+    /// Try made-up requests.
+    Random {
+        /// Cases that they are made from.
+        cases: PathBuf,
+        /// How many.
+        count: u32,
+        /// The same seed makes the same requests.
+        seed: u64,
+    },
 }
 
 /// The commands of this file.
@@ -47,6 +57,22 @@ pub(crate) fn commands() -> Vec<Command> {
                 .default_value("0")
                 .value_parser(value_parser!(f64))
                 .help("End with 6 if the share of exact cases is less"),
+        )
+        .arg(
+            Arg::new("random")
+                .long("random")
+                .value_name("N")
+                .value_parser(value_parser!(u32).range(1..))
+                .conflicts_with_all(["answers", "fail-under"])
+                .help("Try N requests made from the cases by cutting and splicing: panics, answers, times"),
+        )
+        .arg(
+            Arg::new("seed")
+                .long("seed")
+                .value_name("S")
+                .default_value("1")
+                .value_parser(value_parser!(u64))
+                .help("The same seed makes the same requests"),
         );
     let parent = |name: &'static str, about: &'static str, child: Command| {
         Command::new(name).about(about).subcommand_required(true).arg_required_else_help(true).subcommand(child)
@@ -68,8 +94,13 @@ pub(crate) fn with_lines(leaf: Command) -> Command {
 /// What `claw eval …` asks for.
 pub(crate) fn eval_of(matches: &ArgMatches) -> Result<IntentCommand, CliError> {
     let inner = matches.subcommand_matches("intents").ok_or(CliError::Usage("say what to score"))?;
+    let cases = inner.get_one::<PathBuf>("cases").cloned().unwrap_or_default();
+    if let Some(count) = inner.get_one::<u32>("random").copied() {
+        let seed = inner.get_one::<u64>("seed").copied().unwrap_or_default();
+        return Ok(IntentCommand::Random { cases, count, seed });
+    }
     Ok(IntentCommand::Eval {
-        cases: inner.get_one::<PathBuf>("cases").cloned().unwrap_or_default(),
+        cases,
         answers: inner.get_one::<PathBuf>("answers").cloned(),
         fail_under: inner.get_one::<f64>("fail-under").copied().unwrap_or_default(),
     })
@@ -84,6 +115,10 @@ pub(crate) fn run(command: &IntentCommand, screen: &Screen) -> Result<Exit, CliE
                 screen.print(&format!("{line}\n"))?;
             }
             Ok(Exit::Ok)
+        }
+        IntentCommand::Random { cases, count, seed } => {
+            let read = eval::cases(&read(cases)?).map_err(|error| bad(&format!("{}: {error}", cases.display())))?;
+            intents_random::run(&read, *count, *seed, screen)
         }
         IntentCommand::Eval { cases, answers, fail_under } => score(cases, answers.as_deref(), *fail_under, screen),
     }
