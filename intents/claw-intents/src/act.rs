@@ -184,7 +184,7 @@ fn stands(items: &Items<'_, '_>, i: usize, item: &Item<'_>, act: Act) -> bool {
     match act {
         // "ship it", "end", "spot": one short word that is more often a noun.
         // "restart on failure" is a setting; "restart the api deployment" is an order.
-        Act::Unsupported if item.senses.has("noun.restart") => {
+        Act::Unsupported if item.senses.has("verb.thing") => {
             let first = starts_clause(items, i) || follows_request(items, i) || items.list[i - 1].text == "also";
             first && restarts_a_thing(items, i + 1)
         }

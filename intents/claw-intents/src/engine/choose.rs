@@ -55,7 +55,7 @@ pub(super) fn order(items: &Items<'_, '_>, found: &[Found]) -> Option<Found> {
         let act = if says(items, "noun.replica") { Act::Scale } else { Act::Update };
         return Some(Found { act, at, strength: 2 });
     }
-    match act::best(&real) {
+    match act::best(&real).map(|best| corrected(items, best, &real)) {
         Some(best)
             if says(items, "noun.unsupported")
                 && !topic.workload()
@@ -68,6 +68,12 @@ pub(super) fn order(items: &Items<'_, '_>, found: &[Found]) -> Option<Found> {
         Some(best) => Some(amend(items, best, &real, &topic)),
         None => fallback(items, &topic, found),
     }
+}
+
+/// "scale search to 2, no wait, scale chat to 2": the order that a correction put in place of one of its sort.
+fn corrected(items: &Items<'_, '_>, best: Found, real: &[Found]) -> Found {
+    let later = |f: &&Found| f.act == best.act && f.at > best.at && f.strength == best.strength;
+    real.iter().rfind(|f| later(f) && items.corrects_between(best.at, f.at)).copied().unwrap_or(best)
 }
 
 /// Whether a phrase is an order in a request that speaks of this.

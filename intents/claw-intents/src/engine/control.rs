@@ -216,13 +216,20 @@ fn stop_target(draft: &mut Draft<'_, '_, '_>, order: Found) {
         });
         (deployments, workloads)
     };
-    if let Some(k) = refs::beside_noun(draft, Thing::Deployment) {
-        set_deployment(draft, k);
-        return;
-    }
-    if let Some(k) = refs::beside_noun(draft, Thing::Workload) {
-        set_workload(draft, k);
-        return;
+    // Of two things the one in the order's own sentence is meant.
+    let own = |k: usize| (order.at.min(k)..order.at.max(k)).all(|m| !items.ends_sentence(m));
+    let deployment = refs::beside_noun(draft, Thing::Deployment);
+    let workload = refs::beside_noun(draft, Thing::Workload);
+    match (deployment, workload) {
+        (Some(k), other) if own(k) || !other.is_some_and(own) => {
+            set_deployment(draft, k);
+            return;
+        }
+        (_, Some(k)) => {
+            set_workload(draft, k);
+            return;
+        }
+        _ => {}
     }
     if let (Some(k), None) =
         (refs::beside_noun(draft, Thing::Node), (0..items.len()).find(|i| items.is(*i, "noun.workload")))

@@ -48,7 +48,8 @@ pub(super) fn others(items: &Items<'_, '_>, found: &[Found], order: Found) -> Ve
         .into_iter()
         .filter(|f| items.at(f.at).is_some() && f.at != order.at)
         .filter(|f| f.act != Act::Unsupported || has_object(items, f.at, end(items, &[order], f.at), f.act))
-        .filter(|f| !same(f.act, order.act) && !part_of(items, *f, order))
+        .filter(|f| !same(f.act, order.act) || other_name(items, *f, order))
+        .filter(|f| !part_of(items, *f, order))
         .filter(|f| f.strength >= 3 && begins(items, f.at) || f.strength == 2 && NAMING.contains(&f.act))
         .filter(|f| apart(items, f.at.min(order.at), f.at.max(order.at)))
         .filter(|f| f.strength >= 3 || has_object(items, f.at, end(items, &[order], f.at), f.act))
@@ -64,7 +65,8 @@ fn begins(items: &Items<'_, '_>, at: usize) -> bool {
 
 /// Words that join one order to the next.
 fn joins(items: &Items<'_, '_>, k: usize) -> bool {
-    items.is(k, "and") || items.at(k).is_some_and(|n| matches!(n.text.as_str(), "then" | "also" | "afterwards"))
+    let then = |text: &str| matches!(text.rsplit(' ').next(), Some("then" | "also" | "afterwards"));
+    items.is(k, "and") || items.at(k).is_some_and(|n| n.kind == Kind::Word && then(&n.text))
 }
 
 /// Whether two places stand in clauses of their own, and the second does not correct the first.
@@ -81,7 +83,11 @@ fn part_of(items: &Items<'_, '_>, f: Found, order: Found) -> bool {
         Act::Autoscale | Act::Scale | Act::Bid => {
             same(order.act, Act::Run) && !has_object(items, f.at, end(items, &[order], f.at), f.act)
         }
-        Act::Update => matches!(order.act, Act::Drain | Act::Undrain) && text == "move",
+        Act::Update => {
+            matches!(order.act, Act::Drain | Act::Undrain)
+                && text == "move"
+                && (f.at + 1..end(items, &[order], f.at)).all(|k| !is_name(items, k))
+        }
         _ => false,
     }
 }
@@ -120,6 +126,30 @@ fn has_object(items: &Items<'_, '_>, from: usize, to: usize, act: Act) -> bool {
     })
 }
 
+/// "update chat to 4 replicas, scale search to 2": orders of the same sort to things of two names.
+fn other_name(items: &Items<'_, '_>, f: Found, order: Found) -> bool {
+    let name = |f: Found, other: Found| {
+        let end = end(items, &[other], f.at);
+        (f.at + 1..end).find_map(|k| {
+            // Words such as "search" and "chat" are names too where a name stands.
+            let plain = items.at(k)?.kind == Kind::Word
+                && items.at(k)?.senses.iter().all(|s| matches!(s, "n" | "act.query" | "act.unsupported"));
+            let named =
+                is_name(items, k) || plain && (f.at + 1..k).all(|m| items.any(m, &["det.the", "noun.deployment"]));
+            named.then(|| refs::name_of(items, k))
+        })
+    };
+    let changes = |act: Act| matches!(act, Act::Update | Act::Scale | Act::Autoscale);
+    changes(f.act)
+        && changes(order.act)
+        && matches!((name(f, order), name(order, f)), (Some(a), Some(b)) if !a.eq_ignore_ascii_case(&b))
+}
+
+/// What is known by name, or looks like a name.
+fn is_name(items: &Items<'_, '_>, k: usize) -> bool {
+    items.at(k).is_some_and(|n| n.known || n.kind == Kind::Word && crate::items::is_name_like(&n.text))
+}
+
 /// A word that means nothing else: a name, where a noun of what it names follows.
 fn plain_name(items: &Items<'_, '_>, k: usize) -> bool {
     items.at(k).is_some_and(|n| n.kind == Kind::Word && n.senses.is_empty())
@@ -128,7 +158,7 @@ fn plain_name(items: &Items<'_, '_>, k: usize) -> bool {
 /// The question that two orders in one request are.
 pub(super) fn question(items: &Items<'_, '_>, others: &[Found], order: Found) -> Option<Answer> {
     let all: Vec<Found> = others.iter().copied().chain([order]).collect();
-    let object = |f: &Found| has_object(items, f.at, end(items, &all, f.at), f.act);
+    let object = |f: &Found| has_object(items, f.at, end(items, &all, f.at), f.act) || other_name(items, *f, order);
     let other = others.iter().copied().filter(|f| object(f) && !conditional(items, &all, f.at)).min_by_key(|f| f.at)?;
     let said = |f: Found| items.span(&(f.at..end(items, &all, f.at))).text;
     let (first, second) = if order.at < other.at { (order, other) } else { (other, order) };
@@ -156,12 +186,13 @@ pub(super) fn two_names(items: &Items<'_, '_>, order: Found) -> Option<Answer> {
     };
     let skipped = |k: usize| {
         joins(items, k)
+            || items.is(k, "or")
             || items.any(k, &["noun.node", "noun.deployment", "noun.workload", "det.the", "act.stop", "act.drain"])
     };
     let (first, second) = (order.at + 1..items.len()).find_map(|k| {
         let first = name(k)?;
         let mut next = k + 1;
-        if !(items.punct(next, ',') || joins(items, next)) {
+        if !(items.punct(next, ',') || joins(items, next) || items.is(next, "or")) {
             return None;
         }
         next += usize::from(items.punct(next, ','));
