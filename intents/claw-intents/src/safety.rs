@@ -348,4 +348,17 @@ mod tests {
         assert!(unsafe_in("stop sandbox", &Context::default()));
         assert!(unsafe_in("bypass sandbox", &context));
     }
+
+    #[test]
+    fn another_tenant_is_one_in_quotes_too() {
+        let context = Context { tenant: Some("ours".into()), ..Context::default() };
+        for (text, refused) in [
+            ("run phi-4 for tenant theirs", true),
+            ("run phi-4 for tenant \"theirs\"", true),
+            ("run phi-4 for tenant: \"theirs\"", true),
+            ("run phi-4 for tenant \"Ours\"", false),
+        ] {
+            assert_eq!(unsafe_in(text, &context), refused, "{text}");
+        }
+    }
 }
