@@ -183,10 +183,29 @@ fn is_emoji(item: &Item<'_>) -> bool {
 fn stands(items: &Items<'_, '_>, i: usize, item: &Item<'_>, act: Act) -> bool {
     match act {
         // "ship it", "end", "spot": one short word that is more often a noun.
+        // "restart on failure" is a setting; "restart the api deployment" is an order.
+        Act::Unsupported if item.senses.has("verb.thing") => {
+            let first = starts_clause(items, i) || follows_request(items, i) || items.list[i - 1].text == "also";
+            first && restarts_a_thing(items, i + 1)
+        }
         Act::Unsupported => starts_clause(items, i) || follows_request(items, i) || i <= 3,
         Act::Query | Act::Run => !item.text.contains('?'),
         _ => true,
     }
+}
+
+/// Whether the name of a thing, or the noun of one, stands here.
+fn restarts_a_thing(items: &Items<'_, '_>, i: usize) -> bool {
+    let i = if items.is(i, "det.the") { i + 1 } else { i };
+    let named = |k: usize| {
+        items.at(k).is_some_and(|n| {
+            n.known
+                || n.kind == Kind::Word
+                    && n.senses.is_empty()
+                    && n.text.chars().all(|c| c.is_alphanumeric() || c == '-')
+        })
+    };
+    items.any(i, &["noun.deployment", "noun.workload", "noun.node"]) || named(i)
 }
 
 fn negated(items: &Items<'_, '_>, i: usize) -> bool {

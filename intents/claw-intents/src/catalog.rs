@@ -1,6 +1,6 @@
 //! The model catalogue: models, GPUs and the servers that serve models.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::OnceLock;
 
 use claw_proto::spec::{GpuVendor, Quantization};
@@ -23,6 +23,22 @@ pub struct Catalog {
     gpus: Vec<GpuModel>,
     #[serde(rename = "server")]
     servers: Vec<Server>,
+    #[serde(skip)]
+    names: Names,
+}
+
+/// Names, made ready to be looked up at each word of a request.
+#[derive(Debug, Clone, PartialEq, Default)]
+struct Names {
+    /// GPUs by their squeezed names, in the catalogue's order.
+    gpus: HashMap<String, Vec<usize>>,
+    /// Names of families, in order.
+    families: Vec<String>,
+}
+
+/// A GPU's name without spaces, dashes and underscores.
+pub(crate) fn squeeze(name: &str) -> String {
+    name.chars().filter(|c| !matches!(c, ' ' | '-' | '_')).collect()
 }
 
 /// A model of the catalogue.
@@ -156,7 +172,8 @@ impl Catalog {
 
     /// Reads a catalogue and checks that it is consistent.
     pub fn from_toml(text: &str) -> Result<Self, CatalogError> {
-        let catalog: Self = toml::from_str(text)?;
+        let mut catalog: Self = toml::from_str(text)?;
+        catalog.names = Names::of(&catalog);
         let mut ids = BTreeSet::new();
         let all = catalog
             .models
@@ -195,6 +212,16 @@ impl Catalog {
         self.models.iter().find(|model| model.id == id)
     }
 
+    /// The GPU models with this squeezed name, in the catalogue's order.
+    pub(crate) fn gpus_called(&self, squeezed: &str) -> impl Iterator<Item = &GpuModel> {
+        self.names.gpus.get(squeezed).into_iter().flatten().filter_map(|i| self.gpus.get(*i))
+    }
+
+    /// Names of families and further full names, in order.
+    pub(crate) fn family_names(&self) -> &[String] {
+        &self.names.families
+    }
+
     /// The GPU model with this id or name, in any case.
     pub fn gpu(&self, name: &str) -> Option<&GpuModel> {
         self.gpus
@@ -206,6 +233,24 @@ impl Catalog {
     pub fn server_of(&self, model: &Model) -> Option<&Server> {
         let id = model.server.as_ref()?;
         self.servers.iter().find(|server| server.id == *id)
+    }
+}
+
+impl Names {
+    fn of(catalog: &Catalog) -> Self {
+        let mut names = Self::default();
+        for (i, gpu) in catalog.gpus.iter().enumerate() {
+            for name in &gpu.names {
+                let known = names.gpus.entry(squeeze(name)).or_default();
+                if known.last() != Some(&i) {
+                    known.push(i);
+                }
+            }
+        }
+        names.families = catalog.models.iter().flat_map(|m| m.family.iter().cloned()).collect();
+        names.families.sort_unstable();
+        names.families.dedup();
+        names
     }
 }
 

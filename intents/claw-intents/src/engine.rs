@@ -17,6 +17,7 @@ mod choose;
 mod control;
 mod launch;
 mod observe;
+mod several;
 mod trade;
 
 /// What can be asked for in words.
@@ -44,7 +45,17 @@ pub(crate) fn parse(text: &str, context: &Context, catalog: &Catalog) -> Answer 
     let from_is_old =
         matches!(order.act, Act::Update | Act::Scale | Act::Run) && !choose::says(&items, "act.autoscale");
     read::mask::mask(&mut items, from_is_old);
-    answer(&items, context, catalog, order)
+    let others = several::others(&items, &found, order);
+    if let Some(question) = several::question(&items, &others, order).or_else(|| several::two_names(&items, order)) {
+        return question;
+    }
+    let left_out = several::left_out(&items, &others, order);
+    several::mask(&mut items, &others, order);
+    let mut answer = answer(&items, context, catalog, order);
+    if let Answer::Intent(understood) = &mut answer {
+        understood.assumptions.extend(left_out);
+    }
+    answer
 }
 
 fn answer(items: &Items<'_, '_>, context: &Context, catalog: &Catalog, order: Found) -> Answer {
@@ -62,10 +73,10 @@ fn answer(items: &Items<'_, '_>, context: &Context, catalog: &Catalog, order: Fo
         Act::Rollback => control::rollback(&mut draft, order),
         Act::Drain => control::drain(&mut draft, order, "drain"),
         Act::Undrain => control::drain(&mut draft, order, "undrain"),
-        Act::Diagnose => observe::diagnose(&mut draft),
+        Act::Diagnose => observe::diagnose(&mut draft, order),
         Act::Query => observe::query(&mut draft, order),
-        Act::Alert => observe::alert(&mut draft),
-        Act::Bid => trade::bid(&mut draft),
+        Act::Alert => observe::alert(&mut draft, order),
+        Act::Bid => trade::bid(&mut draft, order),
         Act::Offer => trade::offer(&mut draft, order),
         Act::Unsupported => {
             let word = items.raw(order.at);

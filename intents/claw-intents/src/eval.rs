@@ -9,11 +9,13 @@ use claw_proto::time::Timestamp;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::{Catalog, Context, parse};
+use crate::{Catalog, Context, RefusalCode, parse};
 
 mod judge;
+mod noise;
 
 pub use judge::{Verdict as CaseVerdict, judge};
+pub use noise::{Noise, check};
 
 /// A case: a request and what is expected of it.
 #[derive(Debug, Clone, PartialEq)]
@@ -54,8 +56,22 @@ pub enum EvalError {
 /// Objects of a JSON-lines file, each with its id.
 pub type Lines = Vec<(String, Map<String, Value>)>;
 
-/// The objects of a JSON-lines file by their ids, in the order of the file.
+/// What a case or an answer may come out as.
+const OUTCOMES: &[&str] = &["intent", "question", "refusal"];
+
+/// The objects of a JSON-lines file of cases or answers by their ids, in the order of the file.
+///
+/// # Errors
+/// A line that is no JSON object with an id and a known outcome, or an id that occurs twice.
 pub fn lines(text: &str) -> Result<Lines, EvalError> {
+    Ok(numbered(text)?.into_iter().map(|(_, id, object)| (id, object)).collect())
+}
+
+/// An object of a file, its id, and the number of its line.
+type Numbered = (usize, String, Map<String, Value>);
+
+/// The objects with the numbers of their lines.
+fn numbered(text: &str) -> Result<Vec<Numbered>, EvalError> {
     let mut seen = BTreeSet::new();
     let mut found = Vec::new();
     for (n, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
@@ -67,30 +83,55 @@ pub fn lines(text: &str) -> Result<Lines, EvalError> {
         let Some(id) = object.get("id").and_then(Value::as_str).map(str::to_owned) else {
             return Err(line_error("no id".into()));
         };
+        if !object.get("outcome").and_then(Value::as_str).is_some_and(|outcome| OUTCOMES.contains(&outcome)) {
+            return Err(line_error(format!("the outcome is none of {}", OUTCOMES.join(", "))));
+        }
         if !seen.insert(id.clone()) {
             return Err(EvalError::Twice { line: n + 1, id });
         }
-        found.push((id, object));
+        found.push((n + 1, id, object));
     }
     Ok(found)
 }
 
 /// Reads a case file.
+///
+/// # Errors
+/// What [`lines`] refuses, and a case without a text, a category, a context of the right form, or
+/// what its outcome needs: a question's `question.field`, a refusal's `refusal` code.
 pub fn cases(text: &str) -> Result<Vec<Case>, EvalError> {
     let mut found = Vec::new();
-    for (n, (id, line)) in lines(text)?.into_iter().enumerate() {
-        let why = |why: &str| EvalError::Line { line: n + 1, why: why.into() };
-        let text_of = |key: &str| line.get(key).and_then(Value::as_str).map(str::to_owned);
+    for (line_number, id, line) in numbered(text)? {
+        let why = |why: String| EvalError::Line { line: line_number, why };
+        let text_of = |key: &str| {
+            let value = line.get(key).and_then(Value::as_str).map(str::to_owned);
+            value.ok_or_else(|| why(format!("no {key}")))
+        };
+        if let Some(missing) = missing_field(&line) {
+            return Err(why(format!("no {missing}")));
+        }
         let context = line.get("context").cloned().unwrap_or_else(|| json!({}));
         found.push(Case {
-            category: text_of("category").unwrap_or_default(),
-            text: text_of("text").ok_or_else(|| why("no text"))?,
-            context: serde_json::from_value(context).map_err(|error| why(&format!("context: {error}")))?,
+            category: text_of("category")?,
+            text: text_of("text")?,
+            context: serde_json::from_value(context).map_err(|error| why(format!("context: {error}")))?,
             id,
             line,
         });
     }
     Ok(found)
+}
+
+/// The field that a case's outcome needs and that is not there.
+fn missing_field(case: &Map<String, Value>) -> Option<&'static str> {
+    match case.get("outcome").and_then(Value::as_str)? {
+        "question" => case.get("question").and_then(|q| q.get("field")?.as_str()).is_none().then_some("question.field"),
+        "refusal" => {
+            let code = case.get("refusal").and_then(Value::as_str);
+            code.and_then(RefusalCode::from_text).is_none().then_some("refusal code")
+        }
+        _ => None,
+    }
 }
 
 /// The engine's answer to a case, as one line of an answer file.
@@ -155,13 +196,17 @@ pub struct Report {
     pub wrong_outcomes: u32,
     /// Cases without an answer.
     pub unanswered: u32,
+    /// Answers to no case.
+    pub unknown_answers: u32,
     /// The failing cases and why, in the order of the file.
     pub failing: Vec<(String, String)>,
 }
 
 /// Scores answers against cases.
 pub fn score(cases: &[(String, Map<String, Value>)], answers: &BTreeMap<String, Map<String, Value>>) -> Report {
-    let mut report = Report::default();
+    let known: BTreeSet<&str> = cases.iter().map(|(id, _)| id.as_str()).collect();
+    let unknown = answers.keys().filter(|id| !known.contains(id.as_str())).count();
+    let mut report = Report { unknown_answers: u32::try_from(unknown).unwrap_or(u32::MAX), ..Report::default() };
     for (id, case) in cases {
         let given = answers.get(id);
         let verdict = judge(case, given);
@@ -190,7 +235,9 @@ impl Report {
             writeln!(out, "{name:<20}{:>6}{:>7}{rate:>7.1}%{f1}{:>5}", s.cases, s.exact, s.inventions).unwrap_or(());
         }
         let (wrong, open, invented) = (self.wrong_outcomes, self.unanswered, self.all.inventions);
-        writeln!(out, "wrong outcomes {wrong}, unanswered {open}, inventions {invented}").unwrap_or(());
+        let unknown = self.unknown_answers;
+        writeln!(out, "wrong outcomes {wrong}, unanswered {open}, inventions {invented}, unknown answer ids {unknown}")
+            .unwrap_or(());
         for (id, why) in &self.failing {
             writeln!(out, "FAIL {id}: {why}").unwrap_or(());
         }
@@ -200,8 +247,21 @@ impl Report {
 
 /// Whether two texts are the same point in time; texts that are none must be equal.
 fn same_instant(a: &str, b: &str) -> bool {
-    match (a.parse::<Timestamp>(), b.parse::<Timestamp>()) {
-        (Ok(a), Ok(b)) => a == b,
+    match (instant(a), instant(b)) {
+        (Some(a), Some(b)) => a == b,
         _ => a == b,
     }
 }
+
+/// RFC 3339 in any case, with or without seconds.
+fn instant(text: &str) -> Option<Timestamp> {
+    let upper = text.to_uppercase();
+    let with_seconds = || {
+        let (head, zone) = upper.split_at_checked(16)?;
+        format!("{head}:00{zone}").parse().ok()
+    };
+    upper.parse().ok().or_else(with_seconds)
+}
+
+#[cfg(test)]
+mod tests;

@@ -37,11 +37,31 @@ const TYPO_LETTERS_MIN: usize = 5;
 pub(crate) struct Senses {
     english: &'static [&'static str],
     other: &'static [&'static str],
+    /// A bit for each meaning, so that most of what a phrase does not mean is seen at once.
+    bits: u64,
+}
+
+/// The bit of a meaning; several meanings may share one.
+#[inline]
+const fn bit(sense: &str) -> u64 {
+    let bytes = sense.as_bytes();
+    let len = bytes.len();
+    if len == 0 {
+        return 1;
+    }
+    let (mid, last) = (bytes[len / 2] as usize, bytes[len - 1] as usize);
+    1 << ((len * 7 + mid * 3 + last) & 63)
 }
 
 impl Senses {
     /// Whether this is one of the meanings.
+    #[inline]
     pub(crate) fn has(self, sense: &str) -> bool {
+        // No meaning at all is the most frequent case, and needs no bits.
+        !self.is_empty() && self.bits & bit(sense) != 0 && self.contains(sense)
+    }
+
+    fn contains(self, sense: &str) -> bool {
         self.english.contains(&sense) || self.other.contains(&sense)
     }
 
@@ -65,6 +85,7 @@ impl Senses {
 struct Entry {
     words: Vec<String>,
     senses: [Vec<&'static str>; LANGS],
+    bits: [u64; LANGS],
 }
 
 /// All phrases by their first word.
@@ -117,9 +138,10 @@ impl Lexicon {
         let at = if let Some(at) = entries.iter().position(|entry| entry.words == words) {
             at
         } else {
-            entries.push(Entry { words, senses: Default::default() });
+            entries.push(Entry { words, senses: Default::default(), bits: Default::default() });
             entries.len() - 1
         };
+        entries[at].bits[lang as usize] |= bit(sense);
         let senses = &mut entries[at].senses[lang as usize];
         if !senses.contains(&sense) {
             senses.push(sense);
@@ -191,7 +213,8 @@ impl Lexicon {
 impl Entry {
     fn senses(&'static self, lang: Lang) -> Option<Senses> {
         let other: &'static [&'static str] = if lang == Lang::English { &[] } else { &self.senses[lang as usize] };
-        let senses = Senses { english: &self.senses[0], other };
+        let bits = self.bits[0] | if lang == Lang::English { 0 } else { self.bits[lang as usize] };
+        let senses = Senses { english: &self.senses[0], other, bits };
         (!senses.is_empty()).then_some(senses)
     }
 }

@@ -7,6 +7,7 @@ use super::*;
 mod cases;
 mod catalogue;
 mod properties;
+mod said;
 
 fn answer(text: &str, context: &Context) -> Value {
     serde_json::to_value(parse(text, context, Catalog::builtin())).unwrap()

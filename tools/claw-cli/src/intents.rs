@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 
 use crate::error::CliError;
 use crate::exit::Exit;
+use crate::intents_random;
 use crate::output::Screen;
 
 /// Most of what is read from standard input or a file, bytes.
@@ -31,6 +32,15 @@ pub enum IntentCommand {
         /// Least share of exact cases, 0 to 1, for a good exit code.
         fail_under: f64,
     },
+    /// Try made-up requests.
+    Random {
+        /// Cases that they are made from.
+        cases: PathBuf,
+        /// How many.
+        count: u32,
+        /// The same seed makes the same requests.
+        seed: u64,
+    },
 }
 
 /// The commands of this file.
@@ -47,6 +57,22 @@ pub(crate) fn commands() -> Vec<Command> {
                 .default_value("0")
                 .value_parser(value_parser!(f64))
                 .help("End with 6 if the share of exact cases is less"),
+        )
+        .arg(
+            Arg::new("random")
+                .long("random")
+                .value_name("N")
+                .value_parser(value_parser!(u32).range(1..))
+                .conflicts_with_all(["answers", "fail-under"])
+                .help("Try N requests made from the cases by cutting and splicing: panics, answers, times"),
+        )
+        .arg(
+            Arg::new("seed")
+                .long("seed")
+                .value_name("S")
+                .default_value("1")
+                .value_parser(value_parser!(u64))
+                .help("The same seed makes the same requests"),
         );
     let parent = |name: &'static str, about: &'static str, child: Command| {
         Command::new(name).about(about).subcommand_required(true).arg_required_else_help(true).subcommand(child)
@@ -68,8 +94,13 @@ pub(crate) fn with_lines(leaf: Command) -> Command {
 /// What `claw eval …` asks for.
 pub(crate) fn eval_of(matches: &ArgMatches) -> Result<IntentCommand, CliError> {
     let inner = matches.subcommand_matches("intents").ok_or(CliError::Usage("say what to score"))?;
+    let cases = inner.get_one::<PathBuf>("cases").cloned().unwrap_or_default();
+    if let Some(count) = inner.get_one::<u32>("random").copied() {
+        let seed = inner.get_one::<u64>("seed").copied().unwrap_or_default();
+        return Ok(IntentCommand::Random { cases, count, seed });
+    }
     Ok(IntentCommand::Eval {
-        cases: inner.get_one::<PathBuf>("cases").cloned().unwrap_or_default(),
+        cases,
         answers: inner.get_one::<PathBuf>("answers").cloned(),
         fail_under: inner.get_one::<f64>("fail-under").copied().unwrap_or_default(),
     })
@@ -78,14 +109,16 @@ pub(crate) fn eval_of(matches: &ArgMatches) -> Result<IntentCommand, CliError> {
 pub(crate) fn run(command: &IntentCommand, screen: &Screen) -> Result<Exit, CliError> {
     match command {
         IntentCommand::ParseLines => {
-            let mut text = String::new();
-            let read = std::io::stdin().lock().take(INPUT_BYTES_MAX).read_to_string(&mut text);
-            read.map_err(|error| bad(&error.to_string()))?;
+            let text = all_of(std::io::stdin().lock()).map_err(|error| bad(&error))?;
             for case in eval::cases(&text).map_err(|error| bad(&error.to_string()))? {
                 let line = Value::Object(eval::answer(&case, Catalog::builtin()));
                 screen.print(&format!("{line}\n"))?;
             }
             Ok(Exit::Ok)
+        }
+        IntentCommand::Random { cases, count, seed } => {
+            let read = eval::cases(&read(cases)?).map_err(|error| bad(&format!("{}: {error}", cases.display())))?;
+            intents_random::run(&read, *count, *seed, screen)
         }
         IntentCommand::Eval { cases, answers, fail_under } => score(cases, answers.as_deref(), *fail_under, screen),
     }
@@ -112,9 +145,35 @@ fn score(cases: &Path, answers: Option<&Path>, fail_under: f64, screen: &Screen)
 }
 
 fn read(path: &Path) -> Result<String, CliError> {
-    std::fs::read_to_string(path).map_err(|error| bad(&format!("{}: {error}", path.display())))
+    let named = |error: String| bad(&format!("{}: {error}", path.display()));
+    all_of(std::fs::File::open(path).map_err(|error| named(error.to_string()))?).map_err(named)
+}
+
+/// All that there is to read; what is too much is refused, not cut.
+fn all_of(from: impl Read) -> Result<String, String> {
+    let mut bytes = Vec::new();
+    from.take(INPUT_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    if u64::try_from(bytes.len()).is_ok_and(|len| len > INPUT_BYTES_MAX) {
+        return Err(format!("it has more than {} MiB, which is the most; part it", INPUT_BYTES_MAX >> 20));
+    }
+    String::from_utf8(bytes).map_err(|error| error.to_string())
 }
 
 fn bad(why: &str) -> CliError {
     CliError::Setting { what: "the input", why: why.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn too_much_input_is_refused_and_not_cut() {
+        let text = |bytes: u64| std::io::repeat(b'a').take(bytes);
+        let most = all_of(text(INPUT_BYTES_MAX)).map(|text| text.len());
+        assert_eq!(most, Ok(usize::try_from(INPUT_BYTES_MAX).unwrap()));
+        let error = all_of(text(INPUT_BYTES_MAX + 1)).unwrap_err();
+        assert_eq!(error, "it has more than 64 MiB, which is the most; part it");
+        assert!(all_of([0xff_u8].as_slice()).is_err());
+    }
 }

@@ -20,6 +20,7 @@ mod fields;
 mod follow;
 mod generate;
 mod intents;
+mod intents_random;
 mod json_input;
 mod models;
 mod output;

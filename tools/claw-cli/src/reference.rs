@@ -112,7 +112,7 @@ const LOCAL: &str = "
 | `claw bench jct` | replays a trace of gang jobs with a policy of the queue |
 | `claw bench backfill` | measures promised starts and backfill on a seeded trace and checks each decision |
 | `claw intent parse --jsonl` | answers intent cases from standard input, without a gateway |
-| `claw eval intents CASES` | scores the intent engine, or an answer file, against cases |
+| `claw eval intents CASES` | scores the intent engine, or an answer file, against cases; with `--random N`, tries N made-up requests and tells panics and times |
 | `claw model list` | lists the catalogue of models |
 | `claw model fit MODEL` | says whether a model fits GPUs, with its context, and which would do |
 | `claw doctor` | looks for what is missing on this machine and says how to mend it |

@@ -76,6 +76,10 @@ pub struct IntentParsed {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<serde_json::Map<String, Value>>")]
     pub intent: Option<Value>,
+    /// The intent in one English sentence, for a person to approve: it is read as the same intent. Absent where no
+    /// words say every field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub said_back: Option<String>,
     /// What was assumed because the words do not say it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub assumptions: Vec<Assumption>,

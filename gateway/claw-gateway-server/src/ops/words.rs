@@ -31,13 +31,14 @@ pub(super) fn to_spec(ops: &OpsContext, text: &str) -> Result<(WorkloadSpec, Vec
 pub(super) fn understand(ops: &OpsContext, text: &str) -> IntentParsed {
     let now = ops.control.now();
     let context = context::of(&ops.control.snapshot(), now);
-    parsed(text, claw_intents::parse(text, &context, Catalog::builtin()), now)
+    parsed(text, claw_intents::parse(text, &context, Catalog::builtin()), &context, now)
 }
 
-fn parsed(text: &str, answer: Answer, now: Timestamp) -> IntentParsed {
+fn parsed(text: &str, answer: Answer, context: &Context, now: Timestamp) -> IntentParsed {
     let empty = IntentParsed {
         outcome: IntentOutcome::Intent,
         intent: None,
+        said_back: None,
         assumptions: Vec::new(),
         provenance: Vec::new(),
         costs: Vec::new(),
@@ -51,7 +52,8 @@ fn parsed(text: &str, answer: Answer, now: Timestamp) -> IntentParsed {
             let next = call_of(text, &understood.intent, now);
             let intent = serde_json::to_value(&understood.intent).expect("an intent is plain data with string keys");
             IntentParsed {
-                costs: COSTS.iter().filter(|path| pointer(&intent, path)).map(|path| (*path).to_owned()).collect(),
+                said_back: claw_intents::say(&understood.intent, context, Catalog::builtin()),
+                costs: costs(&intent),
                 assumptions: assumptions(understood.assumptions),
                 provenance: understood.provenance.into_iter().map(source).collect(),
                 next: next.map(|(tool, args)| SuggestedCall::new(tool, without_nulls(args))).into_iter().collect(),
@@ -76,30 +78,38 @@ fn parsed(text: &str, answer: Answer, now: Timestamp) -> IntentParsed {
     }
 }
 
-/// Fields that cost money or hold capacity.
+/// Fields of a workload that cost money or hold capacity: which GPUs and how many, the host's
+/// share, how many copies and how long, and what may be bought. Those of them that a scaling, a
+/// bid or an offer has by itself are the same.
 const COSTS: &[&str] = &[
-    "workload.gpu.count",
-    "workload.gpu.model",
-    "workload.nodes",
-    "workload.replicas",
-    "workload.autoscale.max",
-    "workload.max_duration_s",
-    "workload.market",
-    "workload.budget",
-    "changes.gpu",
-    "changes.replicas",
-    "changes.market",
-    "changes.budget",
+    "gpu.count",
+    "gpu.model",
+    "gpu.vendor",
+    "gpu.memory_gib_min",
+    "gpu.interconnect",
+    "gpu.fraction",
+    "gpu.mig_profile",
+    "nodes",
+    "cpu_cores",
+    "memory_gib",
+    "disk_gib",
+    "shm_gib",
     "replicas",
     "autoscale",
-    "gpu",
-    "duration_s",
+    "max_duration_s",
+    "max_restarts",
+    "market",
     "budget",
+    "duration_s",
 ];
 
-/// Whether a dotted path is there.
-fn pointer(value: &Value, path: &str) -> bool {
-    value.pointer(&format!("/{}", path.replace('.', "/"))).is_some_and(|v| !v.is_null())
+/// Dotted paths of what costs in an intent.
+fn costs(intent: &Value) -> Vec<String> {
+    ["workload.", "changes.", ""]
+        .iter()
+        .flat_map(|base| COSTS.iter().map(move |path| format!("{base}{path}")))
+        .filter(|path| intent.pointer(&format!("/{}", path.replace('.', "/"))).is_some_and(|v| !v.is_null()))
+        .collect()
 }
 
 fn assumptions(all: Vec<claw_intents::Assumption>) -> Vec<Assumption> {
@@ -188,7 +198,7 @@ fn other_operation(text: &str, intent: &Intent, now: Timestamp) -> Refusal {
 pub(super) fn call_of(text: &str, intent: &Intent, now: Timestamp) -> Option<(&'static str, Value)> {
     let grace = |s: &Option<u64>| s.map(|s| s.min(u64::from(GRACE_S_MAX)));
     Some(match intent {
-        Intent::Run { .. } => ("workload_run", json!({ "request": text })),
+        Intent::Run { .. } => ("workload_run", json!({ "request": text, "mode": "plan" })),
         Intent::Stop { workload_id: Some(workload), graceful, grace_s, .. } => {
             let grace_s = grace(grace_s).or((*graceful == Some(false)).then_some(0));
             ("workload_stop", json!({ "workload": workload, "grace_s": grace_s }))
@@ -210,13 +220,13 @@ pub(super) fn call_of(text: &str, intent: &Intent, now: Timestamp) -> Option<(&'
     })
 }
 
-/// The read that comes nearest to a diagnosis.
+/// The diagnosis of a workload or a node, of a GPU by its node; the whole cluster has only its status.
 fn diagnosis(target: &Target) -> Option<(&'static str, Value)> {
     let id = target.id.as_ref();
     match target.kind {
         TargetKind::Cluster => Some(("cluster_status", json!({}))),
-        TargetKind::Node | TargetKind::Gpu => id.map(|node| ("node_get", json!({ "node": node }))),
-        TargetKind::Workload => id.map(|workload| ("workload_get", json!({ "workload": workload }))),
+        TargetKind::Node | TargetKind::Gpu => id.map(|node| ("diagnose", json!({ "node": node }))),
+        TargetKind::Workload => id.map(|workload| ("diagnose", json!({ "workload": workload }))),
         TargetKind::Deployment => None,
     }
 }
@@ -292,6 +302,36 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_was_understood_is_said_back_and_what_costs_is_listed() {
+        let now = Timestamp::from_unix_ms(0);
+        let context = Context::default();
+        let understand =
+            |text: &str| parsed(text, claw_intents::parse(text, &context, Catalog::builtin()), &context, now);
+        let text = "serve llama 70b for my team on a pair of 80 gig A100s, 64 GB RAM, up to $3 per gpu hour, restart it if it dies";
+        let got = understand(text);
+        let said = got.said_back.unwrap();
+        assert_eq!(
+            said,
+            "Run llama-3.1-70b-instruct for inference, 2 x A100, at least 80 GiB of GPU memory, 64 GiB of host memory, \
+             restart on failure, budget of 3 USD per GPU hour."
+        );
+        assert_eq!(understand(&said).intent, got.intent);
+        assert_eq!(
+            got.costs,
+            [
+                "workload.gpu.count",
+                "workload.gpu.model",
+                "workload.gpu.memory_gib_min",
+                "workload.memory_gib",
+                "workload.budget",
+            ]
+        );
+        let scaled = understand("scale deployment chat to 5 replicas");
+        assert_eq!(scaled.costs, ["replicas"]);
+        assert_eq!(understand("run llama").said_back, None);
+    }
+
+    #[test]
     fn words_that_run_nothing_name_the_call_to_make() {
         let mut said = String::new();
         for text in [
@@ -301,6 +341,10 @@ mod tests {
             "list the nodes with H100s",
             "show running workloads",
             "show the logs of trainer",
+            "why is job wl_00000000000000000000000001 slow",
+            "why is node gpu-07 unreachable",
+            "why is GPU 3 on node gpu-07 overheating",
+            "why is deployment chat slow",
             "how much did we spend",
             "Run Qwen on 2 H100",
             "Run Llama 405B on 1 A100",

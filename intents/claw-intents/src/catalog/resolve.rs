@@ -98,12 +98,17 @@ impl Catalog {
     /// same word that follow it, how many words it takes, and its correction.
     fn family_at(&self, words: &[&str], misspelled: bool) -> Option<(String, Vec<String>, usize, Option<String>)> {
         let mut best: Option<(String, Vec<String>, usize)> = None;
+        let head = atoms(words.first()?).into_iter().next();
         for name in self.family_names() {
+            // Most families differ in their first word.
+            if head.as_deref().is_some_and(|head| name.split(' ').next() != Some(head)) {
+                continue;
+            }
             let wanted: Vec<&str> = name.split(' ').collect();
             if let Some((rest, taken)) = starts_with(words, &wanted) {
                 let longer = best.as_ref().is_none_or(|(old, ..)| old.len() < name.len());
                 if longer {
-                    best = Some((name.to_owned(), rest, taken));
+                    best = Some((name.clone(), rest, taken));
                 }
             }
         }
@@ -118,18 +123,9 @@ impl Catalog {
             return None;
         }
         let head = typed.remove(0);
-        let known = self.family_names();
-        let single = known.into_iter().filter(|name| !name.contains(' '));
+        let single = self.family_names().iter().map(String::as_str).filter(|name| !name.contains(' '));
         let right = near(&head, single)?;
         Some((right.to_owned(), typed, 1, Some(right.to_owned())))
-    }
-
-    /// Names of families and further full names, for corrections.
-    pub(crate) fn family_names(&self) -> Vec<&str> {
-        let mut names: Vec<&str> = self.models.iter().flat_map(|m| m.family.iter().map(String::as_str)).collect();
-        names.sort_unstable();
-        names.dedup();
-        names
     }
 }
 

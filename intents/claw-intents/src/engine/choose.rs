@@ -38,10 +38,16 @@ impl Topic {
     }
 }
 
+/// The phrases that are orders in a request that speaks of what it does.
+pub(super) fn real(items: &Items<'_, '_>, found: &[Found]) -> Vec<Found> {
+    let topic = Topic::of(items);
+    found.iter().copied().filter(|f| holds(items, *f, &topic)).collect()
+}
+
 /// The order that a request gives.
 pub(super) fn order(items: &Items<'_, '_>, found: &[Found]) -> Option<Found> {
     let topic = Topic::of(items);
-    let real: Vec<Found> = found.iter().copied().filter(|f| holds(items, *f, &topic)).collect();
+    let real = real(items, found);
     if let Some(at) = crate::read::refs::modal_subject(items)
         && act::best(&real).is_none_or(|best| best.strength < 3 || matches!(best.act, Act::Query))
         && (setting(items) || says(items, "noun.replica") || topic.model)
@@ -49,7 +55,7 @@ pub(super) fn order(items: &Items<'_, '_>, found: &[Found]) -> Option<Found> {
         let act = if says(items, "noun.replica") { Act::Scale } else { Act::Update };
         return Some(Found { act, at, strength: 2 });
     }
-    match act::best(&real) {
+    match act::best(&real).map(|best| corrected(items, best, &real)) {
         Some(best)
             if says(items, "noun.unsupported")
                 && !topic.workload()
@@ -62,6 +68,12 @@ pub(super) fn order(items: &Items<'_, '_>, found: &[Found]) -> Option<Found> {
         Some(best) => Some(amend(items, best, &real, &topic)),
         None => fallback(items, &topic, found),
     }
+}
+
+/// "scale search to 2, no wait, scale chat to 2": the order that a correction put in place of one of its sort.
+fn corrected(items: &Items<'_, '_>, best: Found, real: &[Found]) -> Found {
+    let later = |f: &&Found| f.act == best.act && f.at > best.at && f.strength == best.strength;
+    real.iter().rfind(|f| later(f) && items.corrects_between(best.at, f.at)).copied().unwrap_or(best)
 }
 
 /// Whether a phrase is an order in a request that speaks of this.
@@ -109,12 +121,14 @@ fn holds(items: &Items<'_, '_>, f: Found, topic: &Topic) -> bool {
     }
 }
 
+/// Words that ask for something to read only where it is named.
+pub(super) const VAGUE: &[&str] = &[
+    "get", "give me", "any", "see", "check", "find", "report", "when", "count", "where", "search", "read", "what",
+    "which", "describe", "who",
+];
+
 /// A word such as "get" or "report" is a query only where something to read is named.
 fn query_holds(items: &Items<'_, '_>, f: Found, topic: &Topic) -> bool {
-    const VAGUE: &[&str] = &[
-        "get", "give me", "any", "see", "check", "find", "report", "when", "count", "where", "search", "read", "what",
-        "which", "describe", "who",
-    ];
     let text = items.list[f.at].text.as_str();
     if f.strength < 3 && (topic.model || topic.image || text == "when") {
         return false;
@@ -187,7 +201,7 @@ fn amend(items: &Items<'_, '_>, best: Found, all: &[Found], topic: &Topic) -> Fo
             Found { act: Act::Rollback, ..best }
         }
         Act::Query if has(Act::Diagnose).is_some() => has(Act::Diagnose).unwrap_or(best),
-        Act::Update if replicas && !setting(items) && says_any(items, "noun.replica") => {
+        Act::Update if replicas && !setting(items) && !changes_more(items) && says_any(items, "noun.replica") => {
             Found { act: Act::Scale, ..best }
         }
         Act::Bid | Act::Offer
@@ -288,6 +302,29 @@ fn setting(items: &Items<'_, '_>) -> bool {
                 || items.is(i, "noun.port")
                 || items.at(i).is_some_and(|n| matches!(n.kind, Kind::Pair(..) | Kind::Image | Kind::Gpu { .. }))
         })
+}
+
+/// Whether a change is of more than the number of replicas.
+fn changes_more(items: &Items<'_, '_>) -> bool {
+    const MORE: &[&str] = &[
+        "noun.image",
+        "noun.model",
+        "noun.command",
+        "noun.env",
+        "noun.volume",
+        "noun.checkpoint",
+        "noun.zone",
+        "noun.label",
+        "noun.tenant",
+        "noun.name",
+        "limit.time",
+        "budget",
+        "except",
+    ];
+    MORE.iter().any(|sense| says(items, sense))
+        || says_any(items, "kind.")
+        || items.list.iter().any(|n| matches!(n.kind, Kind::Instant(_) | Kind::Mig))
+        || (0..items.len()).any(|i| items.num(i).is_some() && items.is(i + 1, "noun.node"))
 }
 
 fn named(items: &Items<'_, '_>) -> bool {

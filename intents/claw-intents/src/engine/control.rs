@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::act::{Act, Found};
-use crate::answer::RefusalCode;
+use crate::answer::{RefusalCode, Source};
 use crate::draft::Draft;
 use crate::items::Kind;
 use crate::read;
@@ -26,8 +26,7 @@ pub(super) fn deployment_target(draft: &mut Draft<'_, '_, '_>, order: Found) {
     }
     if !draft.context.deployments.is_empty() {
         if let Some(name) = refs::described(draft, Thing::Deployment, "deployment") {
-            let at = order.at..order.at + 1;
-            draft.set_at("deployment", json!(name), at);
+            draft.derive("deployment", json!(name), Source::Context);
         } else if draft.questions.is_empty() {
             draft.ask("deployment", "Which deployment is meant?", names(draft));
         }
@@ -217,13 +216,20 @@ fn stop_target(draft: &mut Draft<'_, '_, '_>, order: Found) {
         });
         (deployments, workloads)
     };
-    if let Some(k) = refs::beside_noun(draft, Thing::Deployment) {
-        set_deployment(draft, k);
-        return;
-    }
-    if let Some(k) = refs::beside_noun(draft, Thing::Workload) {
-        set_workload(draft, k);
-        return;
+    // Of two things the one in the order's own sentence is meant.
+    let own = |k: usize| (order.at.min(k)..order.at.max(k)).all(|m| !items.ends_sentence(m));
+    let deployment = refs::beside_noun(draft, Thing::Deployment);
+    let workload = refs::beside_noun(draft, Thing::Workload);
+    match (deployment, workload) {
+        (Some(k), other) if own(k) || !other.is_some_and(own) => {
+            set_deployment(draft, k);
+            return;
+        }
+        (_, Some(k)) => {
+            set_workload(draft, k);
+            return;
+        }
+        _ => {}
     }
     if let (Some(k), None) =
         (refs::beside_noun(draft, Thing::Node), (0..items.len()).find(|i| items.is(*i, "noun.workload")))
@@ -238,7 +244,7 @@ fn stop_target(draft: &mut Draft<'_, '_, '_>, order: Found) {
     });
     if placed && !draft.context.workloads.is_empty() {
         if let Some(name) = refs::described(draft, Thing::Workload, "workload_id") {
-            draft.set_at("workload_id", json!(name), order.at..order.at + 1);
+            draft.derive("workload_id", json!(name), Source::Context);
         }
         return;
     }
@@ -258,13 +264,13 @@ fn stop_target(draft: &mut Draft<'_, '_, '_>, order: Found) {
     let deployments = !draft.context.deployments.is_empty() && !says_workload;
     if says_deployment || deployments && draft.context.workloads.is_empty() {
         match refs::described(draft, Thing::Deployment, "deployment") {
-            Some(name) => draft.set_at("deployment", json!(name), order.at..order.at + 1),
+            Some(name) => draft.derive("deployment", json!(name), Source::Context),
             None => draft.ask("deployment", "Which deployment is meant?", Vec::new()),
         }
         return;
     }
     match refs::described(draft, Thing::Workload, "workload_id") {
-        Some(name) => draft.set_at("workload_id", json!(name), order.at..order.at + 1),
+        Some(name) => draft.derive("workload_id", json!(name), Source::Context),
         None => draft.ask("workload_id", "Which workload is meant?", Vec::new()),
     }
 }
@@ -391,9 +397,9 @@ pub(super) fn node_target(draft: &mut Draft<'_, '_, '_>, order: Found, path: &st
         if order.act == Act::Undrain
             && let Some(name) = only_drained(draft)
         {
-            draft.set_at(path, json!(name), order.at..order.at + 1);
+            draft.derive(path, json!(name), Source::Context);
         } else if let Some(name) = refs::described(draft, Thing::Node, path) {
-            draft.set_at(path, json!(name), order.at..order.at + 1);
+            draft.derive(path, json!(name), Source::Context);
         } else if draft.questions.is_empty() {
             draft.ask(path, "Which node is meant?", Vec::new());
         }

@@ -43,11 +43,12 @@ fn has_program(draft: &Draft<'_, '_, '_>) -> bool {
 fn state_defaults(draft: &mut Draft<'_, '_, '_>) {
     let path = draft.path("gpu.count");
     if !draft.has("gpu.count") && !draft.has("gpu.fraction") && !draft.has("gpu.mig_profile") {
-        draft.assume(
-            &path,
-            Value::Null,
-            "the request does not say how many GPUs; the fewest that fit are proposed when it is placed",
-        );
+        let why = if draft.has("gpu") {
+            "the request does not say how many GPUs; it cannot run before that is said"
+        } else {
+            "the request asks for no GPU; it gets none unless a number is said"
+        };
+        draft.assume(&path, Value::Null, why);
     }
     if let (Some(model), None) = (draft.field("model").and_then(Value::as_str), draft.field("quantization"))
         && let Some(model) = draft.catalog.model(model)
@@ -151,10 +152,9 @@ pub(super) fn update(draft: &mut Draft<'_, '_, '_>, order: Found) {
 fn as_scale(draft: &mut Draft<'_, '_, '_>, changes: &[String]) {
     for change in changes {
         let path = format!("changes.{change}");
-        let Some(value) = draft.get(&path).cloned() else {
+        let (Some(value), Some(at)) = (draft.get(&path).cloned(), draft.given_by(&path)) else {
             continue;
         };
-        let at = draft.given_by(&path).unwrap_or(0..0);
         draft.forget(&path);
         draft.replace(change, value, at);
     }

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use crate::act::Found;
+use crate::answer::Source;
 use crate::draft::Draft;
 use crate::read::refs::{self, Thing};
 
@@ -13,8 +14,8 @@ mod filter;
 /// Symptoms, the most telling first.
 const SYMPTOMS: &[&str] = &["oom", "overheating", "unreachable", "pending", "idle", "crash", "slow", "error"];
 
-pub(super) fn diagnose(draft: &mut Draft<'_, '_, '_>) {
-    draft.set_at("action", json!("diagnose"), 0..0);
+pub(super) fn diagnose(draft: &mut Draft<'_, '_, '_>, order: Found) {
+    action(draft, "diagnose", order);
     target(draft);
     let items = draft.items;
     for symptom in SYMPTOMS {
@@ -81,7 +82,12 @@ fn described_target(draft: &mut Draft<'_, '_, '_>) {
     if says("noun.cluster").is_none() && says("pron.one").is_some() && described_one(draft) {
         return;
     }
-    draft.set_at("target.kind", json!("cluster"), 0..0);
+    if let Some(at) = says("noun.cluster") {
+        draft.set_unmarked("target.kind", json!("cluster"), at..at + 1);
+    } else {
+        draft.derive("target.kind", json!("cluster"), Source::Default);
+        draft.assume("target.kind", json!("cluster"), "nothing in particular is named: the whole cluster is meant");
+    }
 }
 
 /// "the failed one": of the lists that are known, the one in which it is found.
@@ -90,8 +96,8 @@ fn described_one(draft: &mut Draft<'_, '_, '_>) -> bool {
         let asked = draft.questions.len();
         if let Some(name) = refs::described(draft, thing, "target.id") {
             draft.questions.truncate(asked);
-            draft.set_at("target.kind", json!(kind), 0..0);
-            draft.set_at("target.id", json!(name), 0..0);
+            draft.derive("target.kind", json!(kind), Source::Context);
+            draft.derive("target.id", json!(name), Source::Context);
             return true;
         }
     }
@@ -189,8 +195,8 @@ pub(super) fn query(draft: &mut Draft<'_, '_, '_>, order: Found) {
     filter::read_metric(draft);
 }
 
-pub(super) fn alert(draft: &mut Draft<'_, '_, '_>) {
-    draft.set_at("action", json!("alert"), 0..0);
+pub(super) fn alert(draft: &mut Draft<'_, '_, '_>, order: Found) {
+    action(draft, "alert", order);
     filter::read_names(draft, "filter");
     let items = draft.items;
     let found = refs::metric(items, 0).filter(|(at, _)| !draft.is_used(*at)).or_else(|| metric_by_unit(draft));

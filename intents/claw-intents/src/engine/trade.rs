@@ -9,8 +9,8 @@ use crate::items::Kind;
 use crate::read;
 use crate::read::refs;
 
-pub(super) fn bid(draft: &mut Draft<'_, '_, '_>) {
-    draft.set_at("action", json!("bid"), 0..0);
+pub(super) fn bid(draft: &mut Draft<'_, '_, '_>, order: Found) {
+    super::action(draft, "bid", order);
     read::money::read_budget_at(draft, "budget");
     duration(draft);
     read::gpu::read(draft);
@@ -28,7 +28,7 @@ pub(super) fn bid(draft: &mut Draft<'_, '_, '_>) {
 }
 
 pub(super) fn offer(draft: &mut Draft<'_, '_, '_>, order: Found) {
-    draft.set_at("action", json!("offer"), order.at..order.at + 1);
+    super::action(draft, "offer", order);
     read::money::read_budget_at(draft, "budget");
     duration(draft);
     let candidate = refs::beside_noun(draft, refs::Thing::Node).or_else(|| refs::name_like(draft));

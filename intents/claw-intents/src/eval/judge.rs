@@ -124,6 +124,7 @@ fn get(value: &Value, path: &Path) -> Option<Value> {
             (Step::Key(key), Value::Object(fields)) => fields.get(key)?,
             (Step::Index(i), Value::Array(items)) => items.get(*i)?,
             (Step::Length, Value::Array(items)) => return Some(Value::from(items.len())),
+            (Step::Key(key), Value::Array(items)) if key == "#" => return Some(Value::from(items.len())),
             _ => return None,
         };
     }
@@ -160,10 +161,15 @@ fn equal(want: &Value, got: &Value, path: &Path) -> bool {
             if ["image", "command", "env"].iter().any(|name| in_path(path, name)) {
                 return a == b;
             }
-            a.to_lowercase() == b.to_lowercase()
+            folded(a) == folded(b)
         }
         _ => want == got,
     }
+}
+
+/// Without regard to case; letters that have no capital of their own fold as the public scorer does.
+fn folded(text: &str) -> String {
+    text.to_lowercase().replace('ß', "ss").replace('ς', "σ").replace('ſ', "s")
 }
 
 /// A plain value as text, in the public scorer's spelling.

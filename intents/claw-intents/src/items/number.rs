@@ -9,9 +9,10 @@ pub(super) fn digits(word: &str) -> Option<f64> {
         return None;
     }
     let (whole, fraction) = plain.split_once('.').unwrap_or((&plain, "0"));
-    let ok = |s: &str| !s.is_empty() && s.len() <= 12 && s.bytes().all(|b| b.is_ascii_digit());
-    let whole_or_none = whole.is_empty() || ok(whole);
-    (whole_or_none && ok(fraction)).then(|| format!("0{plain}").parse().ok()).flatten()
+    // A double has up to 17 digits behind its leading zeros.
+    let ok = |s: &str, most: usize| !s.is_empty() && s.len() <= most && s.bytes().all(|b| b.is_ascii_digit());
+    let whole_or_none = whole.is_empty() || ok(whole, 12);
+    (whole_or_none && ok(fraction, 24)).then(|| format!("0{plain}").parse().ok()).flatten()
 }
 
 /// The number that a phrase says.

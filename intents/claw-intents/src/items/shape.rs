@@ -3,7 +3,7 @@
 use claw_proto::spec::GpuVendor;
 use claw_proto::time::Timestamp;
 
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, squeeze};
 
 use super::Kind;
 
@@ -31,12 +31,7 @@ fn exact_gpu<'c>(catalog: &'c Catalog, squeezed: &str) -> Option<(&'c str, bool)
     let (plain, maker) = strip_maker(squeezed);
     let find = |name: &str| {
         let of_maker = |g: &&crate::catalog::GpuModel| maker.is_none_or(|maker| g.vendor == maker);
-        catalog
-            .gpus()
-            .iter()
-            .filter(of_maker)
-            .find(|g| g.names.iter().any(|n| squeeze(n) == name))
-            .map(|g| g.id.as_str())
+        catalog.gpus_called(name).find(of_maker).map(|g| g.id.as_str())
     };
     if let Some(id) = find(plain) {
         return Some((id, false));
@@ -64,11 +59,6 @@ fn strip_maker(name: &str) -> (&str, Option<GpuVendor>) {
             name.strip_prefix(maker).filter(|rest| !rest.is_empty()).map(|rest| (rest, Some(*vendor)))
         })
         .unwrap_or((name, None))
-}
-
-/// Without spaces, dashes and underscores.
-fn squeeze(name: &str) -> String {
-    name.chars().filter(|c| !matches!(c, ' ' | '-' | '_')).collect()
 }
 
 /// A MIG profile such as 3g.40gb.

@@ -62,7 +62,10 @@ fn read_settings(draft: &mut Draft<'_, '_, '_>) {
                 }
                 _ => false,
             };
-            let alone = vendor == "apple" || item.text.contains("rocm") || item.text.contains("cuda");
+            let alone = vendor == "apple"
+                || item.text.contains("rocm")
+                || item.text.contains("cuda")
+                || item.text.starts_with("made by");
             if (near_gpu || alone || only_vendor(draft, i)) && !named {
                 draft.set("gpu.vendor", vendor, i..i + 1);
             }
@@ -522,8 +525,9 @@ fn multiply(draft: &mut Draft<'_, '_, '_>) {
     };
     let path = draft.path("gpu.count");
     let all = nodes.saturating_mul(count);
-    if nodes > 1 {
-        let at = draft.given_by(&path).unwrap_or(0..0);
+    if nodes > 1
+        && let Some(at) = draft.given_by(&path)
+    {
         draft.replace(&path, json!(all), at);
         draft.assume(
             &path,

@@ -32,7 +32,8 @@ fn is_part_of_name(draft: &Draft<'_, '_, '_>, i: usize) -> bool {
 /// The kind that the operation or the model implies, stated as an assumption.
 pub(crate) fn assume(draft: &mut Draft<'_, '_, '_>, act: Act) {
     let path = draft.path("kind");
-    if draft.get(&path).is_some() {
+    let unstated = (0..draft.items.len()).any(|i| draft.items.is(i, "nokind"));
+    if draft.get(&path).is_some() || unstated {
         return;
     }
     let (kind, why) = match act {

@@ -1,7 +1,10 @@
 //! Where it may run: node, nodes to avoid, zone, labels, packing, tenant.
 
+use std::collections::BTreeMap;
+
 use crate::draft::Draft;
 use crate::items::{Items, Kind};
+use crate::text::Quote;
 
 use super::refs;
 
@@ -30,6 +33,14 @@ fn read_labels(draft: &mut Draft<'_, '_, '_>) {
             continue;
         }
         let mut k = i + 1;
+        if items.punct(k, '{') {
+            if let Some((map, end)) = super::program::json_at::<BTreeMap<String, String>>(items, k) {
+                for (key, value) in map {
+                    draft.entry("placement.labels", &key, &value, i..end);
+                }
+            }
+            continue;
+        }
         while k < items.len() {
             if let Some(Kind::Pair(key, value)) = items.at(k).map(|item| item.kind.clone()) {
                 draft.entry("placement.labels", &key, &value, k..k + 1);
@@ -161,10 +172,11 @@ fn read_excluded(draft: &mut Draft<'_, '_, '_>) {
                 || items.punct(k, ',')
                 || items.punct(k, '&');
             let Some(item) = items.at(k) else { break };
-            let named = item.kind == Kind::Word
-                && (item.known
-                    || refs::is_name_like(&item.text)
-                    || items.is(k - 1, "noun.node") && item.senses.is_empty());
+            let named = matches!(item.kind, Kind::Quote(Quote::Marks)) && refs::can_name(items, k)
+                || item.kind == Kind::Word
+                    && (item.known
+                        || refs::is_name_like(&item.text)
+                        || items.is(k - 1, "noun.node") && item.senses.is_empty());
             if named {
                 found = true;
                 match refs::node(draft, k, "placement.exclude_nodes") {
@@ -189,10 +201,11 @@ fn read_node(draft: &mut Draft<'_, '_, '_>) {
         let Some(item) = items.at(i) else {
             continue;
         };
-        if draft.is_used(i) || item.kind != Kind::Word {
+        let behind_noun = i > 0 && items.is(i - 1, "noun.node") && !draft.is_used(i - 1);
+        let quoted = behind_noun && matches!(item.kind, Kind::Quote(Quote::Marks)) && refs::can_name(items, i);
+        if draft.is_used(i) || item.kind != Kind::Word && !quoted {
             continue;
         }
-        let behind_noun = i > 0 && items.is(i - 1, "noun.node") && !draft.is_used(i - 1);
         let placed = i > 0 && items.any(i - 1, &["on", "to"]) && !items.any(i - 1, &["per.hour"]);
         let in_context = draft.context.nodes.iter().any(|n| {
             n.name.eq_ignore_ascii_case(&item.text)
@@ -201,14 +214,14 @@ fn read_node(draft: &mut Draft<'_, '_, '_>) {
         let begins = (refs::is_name_like(&item.text) || item.senses.is_empty() && item.text.len() > 1)
             && draft.context.nodes.iter().any(|n| n.name.to_lowercase().starts_with(&item.text));
         let before_noun = refs::is_name_like(&item.text) && items.is(i + 1, "noun.node") && item.senses.is_empty();
-        let named =
-            behind_noun && (item.senses.is_empty() || refs::is_name_like(&item.text)) && !plural_before(items, i)
-                || placed && (in_context || begins)
-                || before_noun
-                || placed
-                    && refs::is_name_like(&item.text)
-                    && item.senses.is_empty()
-                    && !behind_preposition_of_name(draft, i);
+        let named = quoted
+            || behind_noun && (item.senses.is_empty() || refs::is_name_like(&item.text)) && !plural_before(items, i)
+            || placed && (in_context || begins)
+            || before_noun
+            || placed
+                && refs::is_name_like(&item.text)
+                && item.senses.is_empty()
+                && !behind_preposition_of_name(draft, i);
         if named && let Some(name) = refs::node(draft, i, "placement.node") {
             draft.set("placement.node", name, i..i + 1);
         }

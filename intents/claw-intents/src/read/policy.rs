@@ -111,7 +111,8 @@ fn read_max_restarts(draft: &mut Draft<'_, '_, '_>) {
         });
         if (times || worded || left) && near && !other_unit {
             draft.set("max_restarts", json!(n), i..i + 1);
-            if !draft.has("restart") {
+            let unstated = (0..items.len()).any(|k| items.is(k, "nopolicy"));
+            if !draft.has("restart") && !unstated {
                 let path = draft.path("restart");
                 draft.derive(&path, json!("on_failure"), crate::answer::Source::Default);
                 draft.assume(&path, json!("on_failure"), "a number of restarts means that failures are retried");

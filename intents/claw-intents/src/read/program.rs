@@ -1,5 +1,8 @@
 //! What runs: image, command, environment, ports, volumes, name.
 
+use std::collections::BTreeMap;
+
+use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use crate::draft::Draft;
@@ -13,6 +16,7 @@ mod docker;
 
 pub(crate) fn read(draft: &mut Draft<'_, '_, '_>) {
     read_commands(draft);
+    read_own_names(draft);
     read_name(draft);
     read_noun_name(draft);
     read_images(draft);
@@ -136,14 +140,19 @@ fn read_plain(draft: &mut Draft<'_, '_, '_>, i: usize) {
 
 /// `["dock", "--all"]`: a list of arguments as JSON.
 fn read_json(draft: &mut Draft<'_, '_, '_>, from: usize, k: usize) {
-    let items = draft.items;
-    let rest = &items.source[items.list[k].span.start..];
-    let mut parsed = serde_json::Deserializer::from_str(rest).into_iter::<Vec<String>>();
-    if let Some(Ok(argv)) = parsed.next() {
-        let end_byte = items.list[k].span.start + parsed.byte_offset();
-        let end = (k..items.len()).find(|m| items.list[*m].span.start >= end_byte).unwrap_or(items.len());
+    if let Some((argv, end)) = json_at::<Vec<String>>(draft.items, k) {
         draft.set("command", json!(argv), from..end);
     }
+}
+
+/// The JSON value that begins at an item, and the item behind it.
+pub(super) fn json_at<T: DeserializeOwned>(items: &Items<'_, '_>, k: usize) -> Option<(T, usize)> {
+    let start = items.at(k)?.span.start;
+    let mut parsed = serde_json::Deserializer::from_str(&items.source[start..]).into_iter::<T>();
+    let value = parsed.next()?.ok()?;
+    let end_byte = start + parsed.byte_offset();
+    let end = (k..items.len()).find(|m| items.list[*m].span.start >= end_byte).unwrap_or(items.len());
+    Some((value, end))
 }
 
 fn quoted_flag(items: &Items<'_, '_>, k: usize) -> bool {
@@ -174,6 +183,24 @@ fn ends_command(items: &Items<'_, '_>, k: usize, at: usize) -> bool {
                 "restart.never",
             ],
         )
+}
+
+/// `workload name "bob"`: the workload's own, beside a deployment's; `working directory "/src"`.
+fn read_own_names(draft: &mut Draft<'_, '_, '_>) {
+    const QUOTED: &[(&str, &str)] = &[("noun.workdir", "working_dir"), ("noun.user", "user")];
+    for i in 0..draft.items.len() {
+        let quote = draft.items.at(i + 1).filter(|n| n.kind == Kind::Quote(Quote::Marks)).map(|n| n.text.clone());
+        if let Some((_, field)) = QUOTED.iter().find(|(sense, _)| draft.items.is(i, sense))
+            && let Some(text) = quote
+        {
+            draft.set(field, text, i..i + 2);
+            continue;
+        }
+        let named = draft.items.is(i, "noun.name") && !draft.is_used(i);
+        if named && refs::can_name(draft.items, i + 1) {
+            draft.set("name", refs::name_of(draft.items, i + 1), i..i + 2);
+        }
+    }
 }
 
 /// "call it bob", "named bob", "as bob".
@@ -321,6 +348,13 @@ fn read_env(draft: &mut Draft<'_, '_, '_>) {
             let quoted = matches!(items.list[i + 2].kind, Kind::Quote(_));
             let value = if quoted { items.list[i + 2].text.clone() } else { items.raw(i + 2).to_owned() };
             draft.entry("env", items.raw(i), &value, i..i + 3);
+        } else if items.is(i, "noun.env") && items.punct(i + 1, '{') {
+            let Some((map, end)) = json_at::<BTreeMap<String, String>>(items, i + 1) else {
+                continue;
+            };
+            for (key, value) in map {
+                draft.entry("env", &key, &value, i..end);
+            }
         } else if items.is(i, "noun.env") {
             read_worded_env(draft, i);
         }
@@ -420,17 +454,22 @@ fn read_volumes(draft: &mut Draft<'_, '_, '_>) {
     let items = draft.items;
     for i in 0..items.len() {
         let raw = items.raw(i);
-        if items.at(i).is_some() && raw.contains(":/") && !raw.contains("://") && !draft.is_used(i) {
+        let bare = items.at(i).is_some_and(|n| !matches!(n.kind, Kind::Quote(_)));
+        if bare && raw.contains(":/") && !raw.contains("://") && !draft.is_used(i) {
             if let Some(volume) = mapping(raw) {
                 draft.add("volumes", volume, i..i + 1);
             }
             continue;
         }
-        let path = items.at(i).is_some_and(|n| n.kind == Kind::Path && raw.starts_with('/')) && !draft.is_used(i);
-        if !path || i == 0 {
+        let quoted_path = items.at(i).is_some_and(|n| n.kind == Kind::Quote(Quote::Marks) && n.text.starts_with('/'));
+        let path = quoted_path || items.at(i).is_some_and(|n| n.kind == Kind::Path && raw.starts_with('/'));
+        if !path || draft.is_used(i) || i == 0 {
             continue;
         }
-        let placed = items.any(i - 1, &["on", "to", "as", "noun.volume"]) || items.punct(i - 1, '→');
+        let placed = items.any(i - 1, &["on", "to", "as"])
+            || !quoted_path && items.is(i - 1, "noun.volume")
+            || items.punct(i - 1, '→');
+        let raw = if quoted_path { items.list[i].text.as_str() } else { raw };
         let about = (i.saturating_sub(8)..(i + 4).min(items.len())).any(|k| items.is(k, "noun.volume"));
         if !placed || !about {
             continue;

@@ -306,7 +306,8 @@ pub(crate) fn tenant(items: &Items<'_, '_>) -> Option<(String, usize)> {
         while items.punct(k, ':') || items.punct(k, '=') || items.at(k).is_some_and(|n| n.text == "id") {
             k += 1;
         }
-        let named = |k: usize| can_name(items, k) && !NO_NAMES.contains(&items.list[k].text.as_str());
+        let quoted = |k: usize| matches!(items.list[k].kind, Kind::Quote(_));
+        let named = |k: usize| can_name(items, k) && (quoted(k) || !NO_NAMES.contains(&items.list[k].text.as_str()));
         if named(k) {
             return Some((name_of(items, k), k));
         }

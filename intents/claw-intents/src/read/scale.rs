@@ -183,6 +183,11 @@ fn bound_of(items: &Items<'_, '_>, k: usize) -> Option<&'static str> {
 fn read_target(draft: &mut Draft<'_, '_, '_>) {
     let items = draft.items;
     let Some((at, metric)) = super::refs::metric(items, 0) else {
+        // "at a target of 70": of a metric that is not said.
+        let target = (0..items.len()).find(|k| items.is(*k, "noun.target"));
+        if let Some((k, n)) = target.and_then(|k| Some((k, items.num(k + 1)?))) {
+            draft.set("autoscale.target", json!(n), k..k + 2);
+        }
         return;
     };
     draft.set("autoscale.metric", metric, at..at + 1);

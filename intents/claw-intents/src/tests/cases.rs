@@ -58,13 +58,59 @@ fn lower(value: &Value) -> String {
     value.to_string().to_lowercase()
 }
 
-/// A question names one field, or one level above or below it.
+/// Every case at hand: our own, and the published ones where they are.
+pub(super) fn all_cases() -> Vec<eval::Case> {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/intents/public.jsonl");
+    let public = std::fs::read_to_string(&path).unwrap_or_else(|_| {
+        eprintln!("SKIPPED: the public intent cases are not here ({})", path.display());
+        String::new()
+    });
+    [TUNING, VALIDATION, public.as_str()].iter().flat_map(|text| eval::cases(text).unwrap()).collect()
+}
+
+/// A question names one field or two, of which one is the wanted one, or one level above or below it.
 #[test]
 fn questions_are_few_and_near() {
-    for case in eval::cases(TUNING).unwrap().into_iter().chain(eval::cases(VALIDATION).unwrap()) {
-        if let Answer::Question(questions) = parse(&case.text, &case.context, Catalog::builtin()) {
-            assert!((1..=2).contains(&questions.len()), "{}", case.text);
+    let mut judged = 0;
+    for case in all_cases() {
+        let Answer::Question(questions) = parse(&case.text, &case.context, Catalog::builtin()) else { continue };
+        assert!((1..=2).contains(&questions.len()), "{}", case.text);
+        let Some(wanted) = case.line.get("question").and_then(|q| q["field"].as_str()) else { continue };
+        let depth = |path: &str| path.split('.').count();
+        let near = |asked: &str| {
+            let under = |a: &str, b: &str| a.strip_prefix(b).is_some_and(|rest| rest.starts_with('.'));
+            asked == wanted
+                || (under(asked, wanted) || under(wanted, asked)) && depth(asked).abs_diff(depth(wanted)) == 1
+        };
+        judged += 1;
+        assert!(questions.iter().any(|q| near(&q.field)), "{}: {wanted} and not {questions:?}", case.text);
+    }
+    assert!(judged >= 40, "{judged}");
+}
+
+/// What is said to come from the words does.
+#[test]
+fn provenance_names_words_of_the_request() {
+    for case in all_cases() {
+        let Answer::Intent(understood) = parse(&case.text, &case.context, Catalog::builtin()) else { continue };
+        for provenance in understood.provenance {
+            if let Source::Text(span) = provenance.source {
+                assert!(span.start < span.end, "{}: {} is from nothing", case.text, provenance.field);
+                assert_eq!(case.text[span.start..span.end], span.text, "{}", case.text);
+            }
         }
+    }
+}
+
+/// Of any text: an answer of the schema. `claw eval intents --random` tries as many as one likes.
+#[test]
+fn made_up_requests_get_proper_answers() {
+    let texts = all_cases().into_iter().map(|case| case.text).collect();
+    let mut noise = eval::Noise::new(11, texts);
+    for _ in 0..1_500 {
+        let text = noise.request();
+        let answer = parse(&text, &Context::default(), Catalog::builtin());
+        assert_eq!(eval::check(&text, &answer), Ok(()), "{text:?}");
     }
 }
 
@@ -91,4 +137,17 @@ fn an_answer_in_full() {
         workload.model from {"kind":"catalogue"}
         workload.kind from {"kind":"default"}
     "#]].assert_eq(&text);
+}
+
+/// An order that names nothing of its own is left out, and that is said.
+#[test]
+fn a_second_order_is_not_left_out_in_silence() {
+    let got = answer("alert me if gpu temperature is above 85C and drain gpu-1", &Context::default());
+    assert_eq!(got["intent"]["action"], "alert", "{got}");
+    assert!(at(&got, "intent.filter").is_null(), "the node is the other order's: {got}");
+    let said = got["assumptions"].as_array().unwrap().iter().any(|a| {
+        a["field"] == "action"
+            && a["why"].as_str().is_some_and(|why| why.contains("\"drain gpu-1\" is a further order"))
+    });
+    assert!(said, "{got}");
 }

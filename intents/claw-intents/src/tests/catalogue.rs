@@ -23,6 +23,15 @@ fn weights_at_the_published_precision() {
     expect_test::expect_file!["weights.txt"].assert_eq(&table);
 }
 
+/// The figures that the documents name.
+#[test]
+fn the_catalogue_is_as_large_as_it_is_said_to_be() {
+    const CHANGELOG: &str = include_str!("../../../../CHANGELOG.md");
+    let (models, gpus) = (Catalog::builtin().models().len(), Catalog::builtin().gpus().len());
+    let said = format!("The catalogue has {models} models and {gpus} GPUs");
+    assert!(CHANGELOG.contains(&said), "{said:?} is not in the changelog");
+}
+
 #[test]
 fn every_model_is_found_by_its_id_and_its_repository() {
     for model in Catalog::builtin().models() {

@@ -101,34 +101,48 @@ fn numbers_given(text: &str) -> Vec<f64> {
     digits.chain(words).collect()
 }
 
+/// Fields of a workload, a scaling, a bid or an offer whose number holds capacity or spends money.
+const NUMBERS_THAT_COST: &[&str] = &[
+    "replicas",
+    "nodes",
+    "gpu.memory_gib_min",
+    "gpu.fraction",
+    "autoscale.min",
+    "autoscale.max",
+    "budget.amount",
+    "cpu_cores",
+    "memory_gib",
+    "disk_gib",
+    "shm_gib",
+];
+
 /// What costs is in an intent only if the words give it.
 fn check_nothing_invented(text: &str) -> Result<(), TestCaseError> {
     let got = answer(text, &Context::default());
     let given = numbers_given(text);
     let root = &got["intent"];
-    for base in ["workload", "changes"] {
-        for path in [
-            "replicas",
-            "gpu.memory_gib_min",
-            "gpu.fraction",
-            "autoscale.min",
-            "autoscale.max",
-            "budget.amount",
-            "nodes",
-        ] {
-            if let Some(n) = at(&root[base], path).as_f64() {
-                prop_assert!(given.contains(&n), "{base}.{path} = {n} is not in {text:?}: {got}");
+    // Of a workload, of a change, and of a scaling, a bid or an offer itself.
+    for base in [&root["workload"], &root["changes"], root] {
+        for path in NUMBERS_THAT_COST {
+            if let Some(n) = at(base, path).as_f64() {
+                prop_assert!(given.contains(&n), "{path} = {n} is not in {text:?}: {got}");
+            }
+        }
+        for path in ["max_duration_s", "duration_s"] {
+            if let Some(n) = at(base, path).as_f64() {
+                let said = [1.0, 60.0, 3_600.0, 86_400.0].iter().any(|unit| given.contains(&(n / unit)));
+                prop_assert!(said, "{path} = {n} is not in {text:?}: {got}");
             }
         }
         // All GPUs of a replica: each node's times the nodes.
-        if let Some(n) = at(&root[base], "gpu.count").as_f64() {
+        if let Some(n) = at(base, "gpu.count").as_f64() {
             let product = given.iter().any(|a| given.iter().any(|b| (a * b - n).abs() < 1e-9));
             prop_assert!(given.contains(&n) || product, "{n} GPUs are not in {text:?}: {got}");
         }
-        if let Some(model) = at(&root[base], "gpu.model").as_str() {
+        if let Some(model) = at(base, "gpu.model").as_str() {
             prop_assert!(text.contains(model), "{model} is not in {text:?}");
         }
-        if let Some(market) = at(&root[base], "market").as_str() {
+        if let Some(market) = at(base, "market").as_str() {
             prop_assert!(text.contains("market"), "market {market} is not in {text:?}");
         }
     }
@@ -151,6 +165,7 @@ proptest! {
                 Answer::Intent(understood) => {
                     for provenance in understood.provenance {
                         if let Source::Text(span) = provenance.source {
+                            prop_assert!(span.start < span.end, "{} of {text:?} is from nothing", provenance.field);
                             prop_assert_eq!(&text[span.start..span.end], span.text);
                         }
                     }

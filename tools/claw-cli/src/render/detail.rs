@@ -9,8 +9,9 @@ use super::style::{Style, tone_of};
 use super::{inside, next_calls, safe, table};
 
 /// Names that come first; the others follow by the alphabet.
-const FIRST: [&str; 18] = [
+const FIRST: [&str; 19] = [
     "reached",
+    "said_back",
     "name",
     "node_id",
     "workload_id",

@@ -68,6 +68,19 @@ fn plan_view() -> PlanView {
     }
 }
 
+/// What was understood comes first, in the one sentence that a person approves.
+#[test]
+fn a_request_that_was_understood() {
+    let content = json!({
+        "outcome": "intent",
+        "intent": { "action": "drain", "node": "gpu-1", "force": false },
+        "said_back": "Drain node \"gpu-1\", without force.",
+        "provenance": [{ "field": "node", "source": "text", "words": "gpu-1" }],
+        "next": [{ "tool": "node_drain", "args": { "node": "gpu-1", "mode": "plan" } }],
+    });
+    check("intent_parse", &content, expect_file!["../golden/intent_parse.txt"]);
+}
+
 #[test]
 fn an_accepted_run() {
     let mut outcome = Outcome::new(EffectKind::Accepted, "Runs llama-70b on dgx-1 with 4×H100");

@@ -201,7 +201,8 @@ pub(super) fn read_text(draft: &mut Draft<'_, '_, '_>) {
         let item = &draft.items.list[i];
         if let Kind::Quote(Quote::Marks | Quote::Code) = item.kind {
             let text = item.text.trim().to_owned();
-            let names = i > 0 && draft.items.any(i - 1, &["noun.node", "noun.workload", "noun.deployment"]);
+            let names =
+                i > 0 && draft.items.any(i - 1, &["noun.node", "noun.workload", "noun.deployment", "noun.tenant"]);
             if !names && !text.is_empty() {
                 draft.set_at("filter.text", json!(text), i..i + 1);
             }
