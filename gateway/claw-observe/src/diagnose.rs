@@ -22,6 +22,7 @@ mod nvidia;
 mod nvlink5;
 pub mod observe;
 pub mod policy;
+pub mod reported;
 pub mod rules;
 pub mod series;
 mod traceback;

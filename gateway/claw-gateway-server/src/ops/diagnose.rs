@@ -4,16 +4,16 @@ use std::sync::Arc;
 
 use claw_gateway::Cluster;
 use claw_gateway::registry::NodeEntry;
-use claw_gateway::workload::WorkloadEntry;
+use claw_gateway::workload::{AttemptEntry, WorkloadEntry};
 use claw_observe::diagnose::analyze::fleet::{self, NodeFault};
-use claw_observe::diagnose::code::Code;
 use claw_observe::diagnose::insight::Target;
 use claw_observe::diagnose::observe::Reported;
 use claw_observe::diagnose::policy::Policy;
+use claw_observe::diagnose::reported::{self, EVENTS_MS};
 use claw_observe::diagnose::rules::Rules;
 use claw_observe::{Analyzer, Insight, Observer};
-use claw_proto::ids::{GpuUuid, NodeId};
-use claw_proto::message::{GpuEvent, GpuEventKind, GpuMetrics, ThrottleReason};
+use claw_proto::ids::NodeId;
+use claw_proto::message::GpuEvent;
 use claw_proto::time::Timestamp;
 use claw_tools::diagnosis::{DiagnoseParams, DiagnosedTarget, Diagnoses, FaultAction, FaultInCommon, FaultPolicy};
 use claw_tools::refusal::{ErrorCode, Refusal};
@@ -25,6 +25,8 @@ use crate::control::LogRead;
 const LINES_MAX: usize = 10_000;
 /// Targets in one answer.
 const TARGETS_MAX: usize = 10;
+/// Milliseconds after an attempt's end within which an event of its GPUs is still its own.
+const AFTER_MS: i64 = 60_000;
 /// The node's label that names its rack.
 const RACK_LABEL: &str = "rack";
 
@@ -117,8 +119,9 @@ impl Desk<'_> {
         }
         if let Some(attempt) = workload.attempts.last() {
             observer.next_source("GPU events");
-            let since = attempt.started_at.unwrap_or(Timestamp::from_unix_ms(0));
-            self.events(&mut observer, attempt.node_id, Some((&attempt.gpus, since)));
+            let (from, to) = span(attempt, self.ops.control.now());
+            let its = |event: &GpuEvent| attempt.gpus.contains(&event.uuid) && (from..=to).contains(&event.at);
+            self.events(&mut observer, attempt.node_id, its);
         }
         let node = workload.attempts.last().map(|attempt| attempt.node_id.to_string());
         let target = Target { node, workload: Some(workload.workload_id.to_string()) };
@@ -128,10 +131,11 @@ impl Desk<'_> {
     /// What happened to a node's GPUs, and what their latest numbers say.
     fn node(&self, node: &NodeEntry, faults: &mut Vec<NodeFault>) -> DiagnosedTarget {
         let mut observer = Observer::new(Rules::built_in(), "GPU events");
-        let events = self.events(&mut observer, node.node_id, None);
+        let now = self.ops.control.now();
+        let events = self.events(&mut observer, node.node_id, |event| reported::is_recent(event.at, now));
         let simulated = events.iter().any(|event| event.simulated);
         for event in &events {
-            faults.extend(code(event).map(|code| NodeFault {
+            faults.extend(reported::code(event).map(|code| NodeFault {
                 node: node.name.clone(),
                 rack: node.labels.get(RACK_LABEL).cloned(),
                 unit: Some(event.uuid.to_string()),
@@ -139,21 +143,28 @@ impl Desk<'_> {
                 at_s: seconds(event.at),
             }));
         }
-        if let Some(latest) = self.ops.control.metrics().get(node.node_id) {
+        let latest = self.ops.control.metrics().get(node.node_id);
+        let fresh = |at| reported::is_fresh(at, now, node.settings.metrics_interval_ms);
+        if let Some(latest) = latest.filter(|latest| fresh(latest.at)) {
             observer.next_source("latest metrics");
             for gpu in &latest.gpus {
-                for (name, words) in numbers(gpu) {
-                    let code = Code::Named(name.into());
+                for sampled in reported::numbers(gpu) {
                     faults.push(NodeFault {
                         node: node.name.clone(),
                         rack: node.labels.get(RACK_LABEL).cloned(),
                         unit: Some(gpu.uuid.to_string()),
-                        code: code.clone(),
+                        code: sampled.code.clone(),
                         at_s: seconds(latest.at),
                     });
                     let uuid = gpu.uuid.to_string();
-                    let rule = "metrics.latest";
-                    observer.event(&Reported { code, uuid: &uuid, at_s: seconds(latest.at), rule, words });
+                    observer.event(&Reported {
+                        code: sampled.code,
+                        uuid: &uuid,
+                        at_s: seconds(latest.at),
+                        rule: "metrics.latest",
+                        words: sampled.words,
+                        asks: Some(sampled.asks),
+                    });
                 }
             }
         }
@@ -161,47 +172,28 @@ impl Desk<'_> {
         self.verdict(format!("node:{}", node.name), observer, &target, simulated)
     }
 
-    /// Feeds events, oldest first: all of a node, or those of some GPUs since an instant.
-    fn events(&self, observer: &mut Observer, node: NodeId, of: Option<(&[GpuUuid], Timestamp)>) -> Vec<GpuEvent> {
+    /// Feeds the events of a node that count, oldest first.
+    fn events(&self, observer: &mut Observer, node: NodeId, counts: impl Fn(&GpuEvent) -> bool) -> Vec<GpuEvent> {
         let mut events = self.ops.control.metrics().gpu_events(node);
         events.reverse();
-        events.retain(|event| of.is_none_or(|(gpus, since)| gpus.contains(&event.uuid) && event.at >= since));
+        events.retain(|event| counts(event));
         for event in &events {
-            let Some(code) = code(event) else { continue };
+            let Some(code) = reported::code(event) else { continue };
             let (uuid, words) = (event.uuid.to_string(), event.detail.as_str());
-            observer.event(&Reported { code, uuid: &uuid, at_s: seconds(event.at), rule: "event.driver", words });
+            let (at_s, rule) = (seconds(event.at), "event.driver");
+            observer.event(&Reported { code, uuid: &uuid, at_s, rule, words, asks: None });
         }
         events
     }
 }
 
+/// When events of an attempt's GPUs speak of the attempt: while it held them, at most a day back.
+fn span(attempt: &AttemptEntry, now: Timestamp) -> (Timestamp, Timestamp) {
+    let to = attempt.ended_at.unwrap_or(now).plus_ms(AFTER_MS);
+    let a_day = Timestamp::from_unix_ms(to.unix_ms().saturating_sub_unsigned(EVENTS_MS));
+    (attempt.started_at.map_or(a_day, |started| started.max(a_day)), to)
+}
+
 fn seconds(at: Timestamp) -> f64 {
     at.unix_ms() as f64 / 1e3
-}
-
-/// What a driver's event is among the codes; none for changes of state.
-fn code(event: &GpuEvent) -> Option<Code> {
-    match event.kind {
-        GpuEventKind::Xid => event.code.map(Code::Xid),
-        GpuEventKind::EccDoubleBit => Some(Code::Xid(48)),
-        GpuEventKind::Lost => Some(Code::Xid(79)),
-        GpuEventKind::EccSingleBit => Some(Code::Xid(92)),
-        GpuEventKind::PowerState | GpuEventKind::Clock => None,
-    }
-}
-
-/// What the latest numbers of a GPU say by themselves; a power cap is normal.
-fn numbers(gpu: &GpuMetrics) -> Vec<(&'static str, &'static str)> {
-    let Some(details) = &gpu.details else { return Vec::new() };
-    let mut found = Vec::new();
-    if details.throttle_reasons.contains(&ThrottleReason::HwPowerBrake) {
-        found.push(("power_brake", "throttle reason hw_power_brake"));
-    }
-    if details.throttle_reasons.iter().any(|r| matches!(r, ThrottleReason::HwThermal | ThrottleReason::SwThermal)) {
-        found.push(("thermal_violation", "throttle reason hw_thermal or sw_thermal"));
-    }
-    if details.remapped_rows.as_ref().is_some_and(|rows| rows.pending || rows.failed) {
-        found.push(("row_remap_pending", "remapped rows are pending, or their replacement failed"));
-    }
-    found
 }

@@ -241,6 +241,10 @@ impl Analyzer {
                 meaning.confidence = rule.confidence;
             }
         }
+        if let Some(asks) = finding.asks {
+            (meaning.action, meaning.confidence) = (asks.action, asks.confidence);
+            meaning.why = Some(asks.why.to_owned());
+        }
         if finding.marks.iter().any(|mark| mark == "missing") {
             (meaning.class, meaning.action) = (Class::Image, Action::FixConfig);
         }

@@ -11,6 +11,7 @@ use super::guard;
 use super::memory::{self, OutOfMemory};
 use super::nvidia::{self, Detail};
 use super::nvlink5;
+use super::reported::Asks;
 use super::rules::{Compiled, Hit, Input, Role, Rules};
 use super::traceback::{Raised, Tracebacks};
 
@@ -37,6 +38,7 @@ pub(super) struct Match {
     pub(super) mark: Option<String>,
     pub(super) frame: Option<String>,
     pub(super) weak: bool,
+    pub(super) asks: Option<Asks>,
 }
 
 impl Default for Match {
@@ -50,6 +52,7 @@ impl Default for Match {
             mark: None,
             frame: None,
             weak: false,
+            asks: None,
         }
     }
 }
@@ -96,6 +99,8 @@ pub struct Finding {
     pub weak: bool,
     /// All matches say that something is over.
     pub over: bool,
+    /// What the sightings ask for, instead of their code.
+    pub asks: Option<Asks>,
 }
 
 /// What a driver reported of one GPU.
@@ -111,6 +116,8 @@ pub struct Reported<'a> {
     pub rule: &'a str,
     /// Detail for people.
     pub words: &'a str,
+    /// What it asks for by itself, instead of its code.
+    pub asks: Option<Asks>,
 }
 
 /// What an observer saw.
@@ -315,6 +322,7 @@ impl Observer {
                 finding.rules.push(found.rule);
             }
             finding.marks.extend(found.mark.filter(|mark| !finding.marks.contains(mark)));
+            finding.asks = both(finding.asks, found.asks);
             finding.memory = finding.memory.or(memory);
             finding.frame = finding.frame.take().or(found.frame);
             merge(self.rules, &found.code, &mut finding.detail, found.detail);
@@ -341,6 +349,7 @@ impl Observer {
             memory,
             weak: found.weak,
             over,
+            asks: found.asks,
         });
     }
 
@@ -357,6 +366,7 @@ impl Observer {
             code: event.code.clone(),
             unit: Some(Unit::Uuid(event.uuid.to_owned())),
             rule: event.rule.into(),
+            asks: event.asks,
             ..Match::default()
         };
         self.keep(&envelope, event.words, found);
@@ -410,6 +420,14 @@ impl Table {
 struct Seen {
     numbered: bool,
     exception: bool,
+}
+
+/// Of two sightings the more harmful speaks; the code itself speaks before a milder one.
+fn both(one: Option<Asks>, other: Option<Asks>) -> Option<Asks> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(if other.action > one.action { other } else { one }),
+        (one, other) => one.or(other).filter(|asks| asks.action.is_hardware()),
+    }
 }
 
 /// Of several verdicts the last counts, of several link errors the gravest.

@@ -8,6 +8,7 @@ mod draw;
 mod inject;
 mod limits;
 mod mutations;
+mod reported;
 mod series;
 mod tables;
 mod verdicts;
