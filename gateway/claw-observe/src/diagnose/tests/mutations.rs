@@ -5,6 +5,8 @@ use regex::Regex;
 use super::corpus::{Score, score};
 use super::draw::Draw;
 use super::tables::shared;
+use crate::diagnose::observe::Observer;
+use crate::diagnose::rules::{Input, Rules};
 
 /// Cases that must keep their root, against the untouched ones, in percent.
 const KEPT_PERCENT: f64 = 95.0;
@@ -91,4 +93,53 @@ fn public_cases_survive_other_clothes() {
         neighbors(&mut Draw(index as u64 + 99), lines)
     };
     report("all at once", &plain, &score(&corpus, all));
+}
+
+/// What may stand around a line of the kernel, and of a program.
+const KERNEL: [fn(&str) -> String; 5] = [
+    |line| format!("[ 4711.654321] {line}"),
+    |line| format!("2026-03-04T05:06:07.123456+00:00 node-17 kernel: [ 4711.654321] {line}"),
+    |line| format!("Mar  4 05:06:07 node-17 kernel: {line}"),
+    |line| format!("<3>[ 4711.654321] {line}"),
+    |line| serde_json::json!({ "MESSAGE": line, "_TRANSPORT": "kernel" }).to_string(),
+];
+const PROGRAM: [fn(&str) -> String; 4] = [
+    |line| format!("2026-03-04T05:06:07.123456789Z stderr F {line}"),
+    |line| format!("[rank3]: {line}"),
+    |line| format!("trainer-0  | {line}"),
+    |line| serde_json::json!({ "log": format!("{line}\n"), "stream": "stderr" }).to_string(),
+];
+const BOTH: [fn(&str) -> String; 3] =
+    [|line| format!("{line}\r"), |line| format!("\u{1b}[31m{line}\u{1b}[0m"), |line| readdress(line)];
+
+/// Is the code found in a text whose every line was changed?
+fn finds(code: &str, text: &str, change: fn(&str) -> String) -> bool {
+    let mut observer = Observer::new(Rules::built_in(), "example");
+    text.lines().for_each(|line| observer.line(&change(line)));
+    observer.finish().findings.iter().any(|finding| finding.code.to_string() == code)
+}
+
+#[test]
+fn every_rules_examples_survive_other_clothes_and_counter_examples_stay_empty() {
+    let (mut told, mut lost, mut wrong) = (0_usize, Vec::new(), Vec::new());
+    for compiled in &Rules::built_in().text {
+        let rule = &compiled.rule;
+        let own: &[fn(&str) -> String] = if rule.input == Input::Kernel { &KERNEL } else { &PROGRAM };
+        for (index, change) in own.iter().chain(&BOTH).enumerate() {
+            for example in &rule.examples {
+                told += 1;
+                if !finds(&rule.code, example, *change) {
+                    lost.push(format!("{} in clothes {index}: {example:?}", rule.id));
+                }
+            }
+            for counter in &rule.counter {
+                if finds(&rule.code, counter, *change) {
+                    wrong.push(format!("{} in clothes {index}: {counter:?}", rule.id));
+                }
+            }
+        }
+    }
+    println!("{told} examples in other clothes, {} lost", lost.len());
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(lost.is_empty(), "{} of {told}:\n{}", lost.len(), lost.join("\n"));
 }
