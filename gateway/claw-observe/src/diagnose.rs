@@ -21,6 +21,7 @@ pub mod memory;
 mod nvidia;
 mod nvlink5;
 pub mod observe;
+mod pattern;
 pub mod policy;
 pub mod reported;
 pub mod rules;

@@ -49,10 +49,7 @@ impl Insight {
             class: verdict.class,
             action: verdict.action,
             confidence: verdict.confidence,
-            cause: verdict
-                .root
-                .as_ref()
-                .map_or_else(|| "nothing that needs a diagnosis".to_owned(), |c| cause(rules, c)),
+            cause: verdict.root.as_ref().map_or_else(|| nothing(verdict).to_owned(), |c| cause(rules, c)),
             details: root.map(details).unwrap_or_default(),
             why: verdict.why.clone(),
             evidence: evidence(verdict),
@@ -62,6 +59,7 @@ impl Insight {
             remedies: remedies(verdict, target),
             confirm: if root.is_some() { confirm } else { String::new() },
             policy: verdict.policy.clone(),
+            chosen_by: verdict.chosen_by.clone(),
             others: verdict
                 .others
                 .iter()
@@ -75,13 +73,14 @@ impl Insight {
     pub fn text(&self) -> String {
         let told = &self.diagnosis;
         let mut text = format!(
-            "{}: {}\nclass {} · do first: {} · confidence {:.2} · policy {}\n",
+            "{}: {}\nclass {} · do first: {} · confidence {:.2} · policy {}{}\n",
             told.root,
             told.cause,
             told.class.as_str(),
             told.action.as_str(),
             told.confidence,
             told.policy,
+            if told.chosen_by == told.policy { String::new() } else { format!(" (chosen by {})", told.chosen_by) },
         );
         let mut add = |head: &str, body: &str| {
             let room = TEXT_CHARS.saturating_sub(text.chars().count() + head.len() + 3);
@@ -140,6 +139,11 @@ pub fn cause(rules: &Rules, code: &Code) -> String {
     }
 }
 
+/// No cause: because there is none, or because there was nothing to look at?
+fn nothing(verdict: &Verdict) -> &'static str {
+    if verdict.is_read { "nothing that needs a diagnosis" } else { "unknown: nothing was read" }
+}
+
 fn details(root: &Finding) -> Vec<String> {
     let mut details = Vec::new();
     if let Some(numbers) = &root.memory {
@@ -193,18 +197,39 @@ fn confirm(class: Class) -> &'static str {
     }
 }
 
+fn call(harm: u8, tool: &str, args: Value, why: &str) -> FaultRemedy {
+    FaultRemedy { harm, why: why.to_owned(), call: Some(SuggestedCall::new(tool, args)) }
+}
+
+fn hands(harm: u8, why: &str) -> FaultRemedy {
+    FaultRemedy { harm, why: why.to_owned(), call: None }
+}
+
+/// Where to look when nothing was read.
+fn looks(target: &Target) -> Vec<FaultRemedy> {
+    let mut looks = Vec::new();
+    if let Some(workload) = &target.workload {
+        let why = "why it has written nothing: its state, attempts and last words";
+        looks.push(call(0, "workload_get", json!({ "workload": workload }), why));
+        looks.push(call(0, "workload_explain", json!({ "workload": workload }), "why it waits, if it waits"));
+    }
+    if let Some(node) = &target.node {
+        let why = "is it connected, and when did it last send numbers?";
+        looks.push(call(0, "node_get", json!({ "node": node }), why));
+    }
+    looks.push(hands(0, "give the log lines themselves: the kernel log of the node and what the program wrote"));
+    looks
+}
+
 /// What can be done, the mildest first; operations only where all arguments are known.
 fn remedies(verdict: &Verdict, target: &Target) -> Vec<FaultRemedy> {
+    if !verdict.is_read {
+        return looks(target);
+    }
     if verdict.root.is_none() {
         return Vec::new();
     }
     let mut remedies = Vec::new();
-    let call = |harm, tool: &str, args: Value, why: &str| FaultRemedy {
-        harm,
-        why: why.to_owned(),
-        call: Some(SuggestedCall::new(tool, args)),
-    };
-    let hands = |harm, why: &str| FaultRemedy { harm, why: why.to_owned(), call: None };
     let reason = verdict.root.as_ref().map(ToString::to_string).unwrap_or_default();
     if let Some(workload) = &target.workload {
         remedies.push(call(0, "workload_get", json!({ "workload": workload }), "its state, attempts and last words"));

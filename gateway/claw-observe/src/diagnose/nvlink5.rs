@@ -2,9 +2,8 @@
 
 use std::sync::LazyLock;
 
-use regex::Regex;
-
 use super::code::Action;
+use super::pattern::{Pattern, regex};
 use super::rules::{Nvlink5Row, Rules};
 
 /// What a line of an `NVLink5` error says.
@@ -33,11 +32,10 @@ pub(super) struct Resolution {
     pub(super) why: String,
 }
 
-static FORM: LazyLock<Regex> = LazyLock::new(|| {
-    Regex::new(
+static FORM: LazyLock<Pattern> = LazyLock::new(|| {
+    regex(
         r"(?i)(?:^|[\s,])(?P<unit>[A-Z][A-Z0-9_]{2,30})\s+(?P<severity>link[ _-]?fatal|fatal|non-?fatal)\b(?:.{0,24}?\bLink\s+(?P<link>-?\d+))?(?:.{0,24}?\(?(?P<info>0x[0-9a-f]{1,8})(?:\s+(?P<status>0x[0-9a-f]{1,8})\b)?)?",
     )
-    .expect("a constant pattern; compiled by the tests")
 });
 
 /// Reads what stands after the number.

@@ -4,6 +4,7 @@
 //! sample tells of one moment: neither asks for hands on the hardware.
 
 use claw_proto::message::{GpuEvent, GpuEventKind, GpuMetrics, ThrottleReason};
+use claw_proto::spec::GpuVendor;
 use claw_proto::time::Timestamp;
 
 use super::code::{Action, Code};
@@ -47,14 +48,21 @@ pub fn is_fresh(at: Timestamp, now: Timestamp, interval_ms: u64) -> bool {
     now.unix_ms().abs_diff(at.unix_ms()) <= interval_ms.saturating_mul(INTERVALS).max(NUMBERS_MS)
 }
 
-/// What a driver's event is among the codes; none for changes of state.
-pub fn code(event: &GpuEvent) -> Option<Code> {
-    match event.kind {
-        GpuEventKind::Xid => event.code.map(Code::Xid),
-        GpuEventKind::EccDoubleBit => Some(Code::Xid(48)),
-        GpuEventKind::Lost => Some(Code::Xid(79)),
-        GpuEventKind::EccSingleBit => Some(Code::Xid(92)),
-        GpuEventKind::PowerState | GpuEventKind::Clock => None,
+/// What a driver's event is among the codes, in the words of the GPU's vendor; none for changes of state.
+pub fn code(event: &GpuEvent, vendor: GpuVendor) -> Option<Code> {
+    let named = |name: &str| Some(Code::Named(name.into()));
+    match (event.kind, vendor) {
+        (GpuEventKind::Xid, _) => event.code.map(Code::Xid),
+        (GpuEventKind::EccDoubleBit, GpuVendor::Nvidia) => Some(Code::Xid(48)),
+        (GpuEventKind::EccDoubleBit, GpuVendor::Amd) => named("amdgpu_ras_ue"),
+        (GpuEventKind::EccDoubleBit, _) => named("gpu_memory_uncorrected"),
+        (GpuEventKind::EccSingleBit, GpuVendor::Nvidia) => Some(Code::Xid(92)),
+        (GpuEventKind::EccSingleBit, GpuVendor::Amd) => named("amdgpu_ras_ce"),
+        (GpuEventKind::EccSingleBit, _) => named("gpu_memory_corrected"),
+        (GpuEventKind::Lost, GpuVendor::Nvidia) => Some(Code::Xid(79)),
+        (GpuEventKind::Lost, GpuVendor::Amd) => named("amdgpu_bus_lost"),
+        (GpuEventKind::Lost, _) => named("gpu_lost"),
+        (GpuEventKind::PowerState | GpuEventKind::Clock, _) => None,
     }
 }
 

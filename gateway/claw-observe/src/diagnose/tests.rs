@@ -12,6 +12,7 @@ mod reported;
 mod series;
 mod tables;
 mod verdicts;
+mod work;
 
 #[test]
 fn rules_are_sound_and_find_their_examples() {

@@ -1,15 +1,16 @@
 //! Events and numbers of drivers: how old they may be, and what they ask for.
 
 use claw_proto::ids::GpuUuid;
-use claw_proto::message::{GpuDetails, GpuMetrics, RemappedRows, ThrottleReason};
+use claw_proto::message::{GpuDetails, GpuEvent, GpuEventKind, GpuMetrics, RemappedRows, ThrottleReason};
+use claw_proto::spec::GpuVendor;
 use claw_proto::time::Timestamp;
 
 use crate::diagnose::analyze::{Analyzer, Verdict};
-use crate::diagnose::code::Action;
+use crate::diagnose::code::{Action, Class};
 use crate::diagnose::insight::{Insight, Target};
 use crate::diagnose::observe::{Observer, Reported};
 use crate::diagnose::policy::all;
-use crate::diagnose::reported::{EVENTS_MS, Sampled, is_fresh, is_recent, numbers};
+use crate::diagnose::reported::{EVENTS_MS, Sampled, code, is_fresh, is_recent, numbers};
 use crate::diagnose::rules::Rules;
 
 fn gpu(details: GpuDetails) -> GpuMetrics {
@@ -73,4 +74,26 @@ fn what_is_old_is_not_the_latest() {
     assert!(is_recent(ago(EVENTS_MS), now) && !is_recent(ago(EVENTS_MS + 1), now));
     assert!(is_fresh(ago(60_000), now, 10_000) && !is_fresh(ago(60_001), now, 10_000));
     assert!(is_fresh(ago(300_000), now, 60_000) && !is_fresh(ago(300_001), now, 60_000));
+}
+
+#[test]
+fn an_event_is_told_in_the_words_of_its_gpus_vendor() {
+    let kinds = [GpuEventKind::EccDoubleBit, GpuEventKind::EccSingleBit, GpuEventKind::Lost];
+    let rules = Rules::built_in();
+    for vendor in [GpuVendor::Nvidia, GpuVendor::Amd, GpuVendor::Apple, GpuVendor::Intel, GpuVendor::Other] {
+        for kind in kinds {
+            let (uuid, at) = (GpuUuid("GPU-1".into()), Timestamp::from_unix_ms(0));
+            let event = GpuEvent { uuid, kind, code: None, detail: String::new(), at, simulated: false };
+            let code = code(&event, vendor).unwrap();
+            let name = code.to_string();
+            assert_eq!(name.starts_with("xid_"), vendor == GpuVendor::Nvidia, "{vendor:?} {kind:?}: {name}");
+            assert_eq!(name.starts_with("amdgpu_"), vendor == GpuVendor::Amd, "{vendor:?} {kind:?}: {name}");
+            let mut observer = Observer::new(rules, "GPU events");
+            observer.event(&Reported { code, uuid: "GPU-1", at_s: 0.0, rule: "event.driver", words: "", asks: None });
+            let verdict = Analyzer::new(rules, &all()[0]).judge(&observer.finish());
+            let class = if kind == GpuEventKind::Lost { Class::Bus } else { Class::Memory };
+            assert_eq!(verdict.class, class, "{name} is known to the rules");
+            assert!(kind != GpuEventKind::EccSingleBit || !verdict.action.is_hardware(), "{name}");
+        }
+    }
 }
