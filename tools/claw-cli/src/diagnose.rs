@@ -196,7 +196,8 @@ fn of_code(rules: &Rules, code: &Code) -> Option<String> {
         Code::Xid(number) => {
             let row = rules.xids.get(number)?;
             let [now, then] = &row.catalog;
-            (row.class, row.action, format!("catalog: {now}, then {then}\nsource: {}", row.source))
+            let follows = if row.after == "no" { String::new() } else { format!("only follows: {}\n", row.after) };
+            (row.class, row.action, format!("catalog: {now}, then {then}\n{follows}source: {}", row.source))
         }
         Code::Sxid(number) => {
             let row = rules.sxids.get(number)?;

@@ -122,6 +122,9 @@ impl Analyzer {
         // What one device shows for sure is sure of the code.
         let confidence = of_code().map(|(_, meaning)| meaning.confidence).fold(0.0, f64::max);
         let mut why = ruling.why;
+        if observation.dropped > 0 {
+            why.push(format!("{} more matches found no room and were only counted", observation.dropped));
+        }
         let asked = super::policy::Asked {
             root: &code,
             ours: ruling.action,

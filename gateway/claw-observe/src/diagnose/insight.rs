@@ -54,7 +54,8 @@ impl Insight {
             why: verdict.why.clone(),
             evidence: evidence(verdict),
             units: verdict.units.iter().map(ToString::to_string).collect(),
-            blast_radius: blast_radius(verdict.class, verdict.action).to_owned(),
+            blast_radius: if verdict.is_read { blast_radius(verdict.class, verdict.action) } else { "unknown" }
+                .to_owned(),
             follows,
             remedies: remedies(verdict, target),
             confirm: if root.is_some() { confirm } else { String::new() },
@@ -151,6 +152,11 @@ fn details(root: &Finding) -> Vec<String> {
         details.push(numbers.fix().to_owned());
     } else if matches!(root.code.name(), Some("cuda_oom" | "hip_oom")) {
         details.push(memory::OutOfMemory::default().fix().to_owned());
+    }
+    if let (Some(first), Some(last)) = (root.first_s, root.last_s)
+        && last > first
+    {
+        details.push(format!("seen {} times over {:.0} s", root.count, last - first));
     }
     details.extend(root.frame.as_ref().map(|frame| format!("first frame of the user's code: {frame}")));
     details

@@ -70,16 +70,18 @@ pub(super) fn resolve(rules: &Rules, xid: u32, error: &LinkError) -> Resolution 
         if exact.is_empty() { of_unit.iter().copied().filter(bits).collect() } else { exact }
     };
     let known = error.status.is_some() || by_event;
+    let link = error.link.map_or(String::new(), |link| format!(", link {link}"));
     let worst = rows
         .iter()
         .filter(|_| known)
         .map(|row| judge(row, error))
         .max_by_key(|found| (found.action.is_hardware(), found.action));
-    worst.unwrap_or_else(|| Resolution {
+    let found = worst.unwrap_or_else(|| Resolution {
         action: Action::ContactSupport,
         rank: if error.fatal { 40 } else { 42 },
         why: format!("{} with this status is in no row of the table", error.unit),
-    })
+    });
+    Resolution { why: found.why + &link, ..found }
 }
 
 /// `TLW_RX` is written with and without its pipe, `NETIR_LINK_EVT` also by its event.

@@ -83,8 +83,6 @@ pub struct Finding {
     pub marks: Vec<String>,
     /// The first place.
     pub first: Place,
-    /// The last line, from 1, in whichever source that was.
-    pub last_line: u64,
     /// How many lines and records all sources had given when it was seen last.
     pub(super) last_order: u64,
     /// Its time, in seconds on the line's own clock.
@@ -369,7 +367,6 @@ impl Observer {
         let key = (found.code.clone(), found.unit.clone());
         if let Some(finding) = self.places.get(&key).and_then(|place| self.findings.get_mut(*place)) {
             finding.count += 1;
-            finding.last_line = found.line.unwrap_or(self.line);
             finding.last_order = self.lines + self.records;
             finding.last_s = envelope.time_s.or(finding.last_s);
             finding.weak &= found.weak;
@@ -396,7 +393,6 @@ impl Observer {
             rules: vec![found.rule],
             marks: found.mark.into_iter().collect(),
             first: Place { source: Arc::clone(&self.source), line: at },
-            last_line: at,
             last_order: self.lines + self.records,
             first_s: envelope.time_s,
             last_s: envelope.time_s,

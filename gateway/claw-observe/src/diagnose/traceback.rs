@@ -12,8 +12,6 @@ const LINES: u32 = 400;
 /// An exception that ended a program or a thread.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Raised {
-    /// Its type, without its module.
-    pub kind: String,
     /// `file:line in function` of the last frame that is not a library's.
     pub frame: Option<String>,
     /// Only passes on what another process or thread met.
@@ -200,6 +198,5 @@ fn raised(text: &str, open: &Open, traced: bool) -> Option<Raised> {
         frame: open.frame.clone(),
         chained: open.chained,
         traced,
-        kind,
     })
 }

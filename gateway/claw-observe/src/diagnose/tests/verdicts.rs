@@ -225,6 +225,7 @@ fn nothing_read_is_not_nothing_wrong() {
     let target = Target { node: Some("node_1".into()), workload: Some("wl_1".into()) };
     let unread = tell(&observe(""), &target);
     assert!(unread.confidence <= 0.1 && unread.cause.contains("nothing was read"), "{unread:?}");
+    assert_eq!(unread.blast_radius, "unknown");
     let calls: Vec<_> = unread.remedies.iter().filter_map(|remedy| remedy.call.as_ref()).collect();
     assert_eq!(
         calls.iter().map(|call| call.tool.as_str()).collect::<Vec<_>>(),
