@@ -9,7 +9,7 @@ use crate::diagnose::rules::Rules;
 /// The smaller size of a line, in bytes; four times as much is still read whole.
 const SMALL: usize = LINE_BYTES / 4;
 /// How often one byte of a line may be looked at: every text rule once, and its surroundings.
-const LOOKS: u64 = 400;
+pub(super) const LOOKS: u64 = 400;
 
 /// What is repeated until a line is full: prefixes, brackets, near matches, every literal.
 fn families() -> Vec<(String, String)> {
