@@ -5,12 +5,15 @@ use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint, value_parser};
+use claw_observe::diagnose::cases;
 use claw_observe::diagnose::code::Code;
 use claw_observe::diagnose::insight::{self, Target};
 use claw_observe::diagnose::observe::LINE_BYTES;
-use claw_observe::diagnose::policy::Policy;
-use claw_observe::diagnose::{cases, rules::Rules};
+use claw_observe::diagnose::policy::{self, Policy};
+use claw_observe::diagnose::rules::{Compiled, Rules};
 use claw_observe::{Analyzer, Insight, Observer};
+use claw_tools::diagnosis::FaultAction;
+use claw_tools::nearest::nearest;
 use serde_json::json;
 
 use crate::error::CliError;
@@ -55,7 +58,7 @@ pub(crate) fn extend(leaf: Command) -> Command {
             .long("explain")
             .value_name("RULE")
             .conflicts_with("logs")
-            .help("Explain a rule or a code, such as xid_79"),
+            .help("Explain a rule, a code such as xid_79, or a policy"),
     ))
 }
 
@@ -73,7 +76,11 @@ pub(crate) fn options(matches: &ArgMatches) -> Option<DiagnoseOptions> {
 
 /// Diagnoses and prints.
 pub(crate) fn run(options: &DiagnoseOptions, screen: &Screen) -> Result<Exit, CliError> {
-    let policy = Policy::named(&options.policy).map_err(|_| CliError::Usage("there is no such policy"))?;
+    let policy = Policy::named(&options.policy).map_err(|unknown| CliError::NotKnown {
+        what: "policy",
+        name: unknown.name,
+        near: format!("; there are {}", unknown.known.join(", ")),
+    })?;
     if let Some(name) = &options.explain {
         return explain(name, screen);
     }
@@ -122,7 +129,7 @@ fn logs(files: &[PathBuf], policy: &'static Policy, screen: &Screen) -> Result<E
 }
 
 /// Feeds lines of any length and any bytes, in bounded memory.
-fn read(input: &mut impl BufRead, observer: &mut Observer) -> io::Result<()> {
+pub(crate) fn read(input: &mut impl BufRead, observer: &mut Observer) -> io::Result<()> {
     let mut line: Vec<u8> = Vec::new();
     let mut began = false;
     loop {
@@ -148,39 +155,92 @@ fn read(input: &mut impl BufRead, observer: &mut Observer) -> io::Result<()> {
     }
 }
 
-/// What a rule or a code is, and where it is written.
+/// What a rule, a code or a policy is, and where it is written.
 fn explain(name: &str, screen: &Screen) -> Result<Exit, CliError> {
     let rules = Rules::built_in();
     let mut lines: Vec<String> = Vec::new();
-    if let Some(compiled) = rules.text_rule(name) {
-        let rule = &compiled.rule;
-        lines.push(format!("rule {name} finds {} ({})", rule.code, compiled.vendor));
-        lines.push(format!("pattern: {}", rule.pattern));
-        if let Some(except) = &rule.except {
-            lines.push(format!("except: {except}"));
-        }
-        for example in &rule.examples {
-            lines.push(format!("example: {}", example.lines().next_back().unwrap_or_default()));
-        }
-        lines.push(format!("source: {}", compiled.source));
-    }
-    let code = rules.text_rule(name).map_or_else(|| name.parse().ok(), |compiled| Some(compiled.code.clone()));
-    let known = code.as_ref().is_some_and(|code| match code {
-        Code::Xid(_) | Code::Sxid(_) => true,
-        Code::Named(name) => rules.named.contains_key(&**name),
-    });
-    let Some(code) = code.filter(|_| known || !lines.is_empty()) else {
-        return Err(CliError::Usage("there is no such rule or code"));
-    };
-    lines.push(format!("{code}: {}", insight::cause(rules, &code)));
-    let told = match &code {
-        Code::Xid(number) => rules.xids.get(number).map(|row| (row.class, row.action, row.source.clone())),
-        Code::Sxid(number) => rules.sxids.get(number).map(|row| (row.class, row.action, row.source.clone())),
-        Code::Named(name) => rules.named.get(&**name).map(|code| (code.class, code.action, code.confirm.clone())),
-    };
-    if let Some((class, action, note)) = told {
-        lines.push(format!("class {}, first {}\n{note}", class.as_str(), action.as_str()));
+    if let Ok(policy) = Policy::named(name) {
+        lines.extend(of_policy(policy));
+    } else if let Some(compiled) = rules.text_rule(name) {
+        lines.extend(of_rule(compiled));
+        lines.extend(of_code(rules, &compiled.code));
+    } else if let Some(told) = name.parse().ok().and_then(|code| of_code(rules, &code)) {
+        lines.push(told);
+    } else {
+        let near = near(rules, name);
+        let near = if near.is_empty() { String::new() } else { format!("; near are {}", near.join(", ")) };
+        return Err(CliError::NotKnown { what: "rule, code or policy of a diagnosis", name: name.to_owned(), near });
     }
     screen.print(&(lines.join("\n") + "\n"))?;
     Ok(Exit::Ok)
+}
+
+fn of_rule(compiled: &Compiled) -> Vec<String> {
+    let rule = &compiled.rule;
+    let mut lines = vec![format!("rule {} finds {} ({})", rule.id, rule.code, compiled.vendor)];
+    lines.push(format!("pattern: {}", rule.pattern));
+    lines.extend(rule.except.iter().map(|except| format!("except: {except}")));
+    lines.extend(rule.unsure.iter().map(|unsure| format!("unsure ({:.1}): {unsure}", rule.confidence)));
+    let last = |example: &String| format!("example: {}", example.lines().next_back().unwrap_or_default());
+    lines.extend(rule.examples.iter().map(last));
+    if !rule.ladder.is_empty() {
+        lines.push(format!("actions: {}", ladder(&rule.ladder)));
+    }
+    lines.push(format!("source: {}", compiled.source));
+    lines
+}
+
+/// What a code is; none if no table and no file of the rules knows it.
+fn of_code(rules: &Rules, code: &Code) -> Option<String> {
+    let (class, action, more) = match code {
+        Code::Xid(number) => {
+            let row = rules.xids.get(number)?;
+            let [now, then] = &row.catalog;
+            let follows = if row.after == "no" { String::new() } else { format!("only follows: {}\n", row.after) };
+            (row.class, row.action, format!("catalog: {now}, then {then}\n{follows}source: {}", row.source))
+        }
+        Code::Sxid(number) => {
+            let row = rules.sxids.get(number)?;
+            let more = format!("group {}; if it stays: {}\nsource: {}", row.group, row.then, row.source);
+            (row.class, row.action, more)
+        }
+        Code::Named(name) => {
+            let row = rules.named.get(&**name)?;
+            (row.class, row.action, format!("actions: {}\nwould confirm: {}", ladder(&row.ladder), row.confirm))
+        }
+    };
+    let cause = insight::cause(rules, code);
+    Some(format!("{code}: {cause}\nclass {}, first {}\n{more}", class.as_str(), action.as_str()))
+}
+
+fn of_policy(policy: &Policy) -> Vec<String> {
+    let mut lines = vec![format!("policy {}: {}", policy.name, policy.about)];
+    if let (Some(most), Some(then)) = (policy.remediations, policy.then) {
+        let days = policy.within_days.map_or(String::new(), |days| format!(" within {days} days"));
+        lines.push(format!("after {most} remediations{days}: {then}"));
+    }
+    lines.push(format!("source: {}", policy.source));
+    lines
+}
+
+fn ladder(actions: &[FaultAction]) -> String {
+    actions.iter().map(|action| action.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+/// Names that are like one that nobody knows: at most three.
+fn near(rules: &Rules, name: &str) -> Vec<String> {
+    let text = rules.text.iter().map(|compiled| compiled.rule.id.clone());
+    let codes = rules.named.keys().cloned();
+    let xids = rules.xids.keys().map(|number| format!("xid_{number}"));
+    let sxids = rules.sxids.keys().map(|number| format!("sxid_{number}"));
+    let policies = policy::all().iter().map(|policy| policy.name.clone());
+    let mut all: Vec<String> = text.chain(codes).chain(xids).chain(sxids).chain(policies).collect();
+    let mut near = Vec::new();
+    while near.len() < 3
+        && let Some(found) = nearest(name, all.iter().map(String::as_str))
+    {
+        all.retain(|other| *other != found);
+        near.push(found);
+    }
+    near
 }

@@ -92,6 +92,24 @@ pub enum CliError {
     /// Arguments that exclude each other, or miss each other.
     #[error("{0}")]
     Usage(&'static str),
+    /// A name that nothing here has.
+    #[error("there is no {what} called {name:?}{near}")]
+    NotKnown {
+        /// What was looked for.
+        what: &'static str,
+        /// Its name.
+        name: String,
+        /// Names that are like it, in words; may be empty.
+        near: String,
+    },
+    /// A benchmark found something else than it planted.
+    #[error("{found} of {planted} planted faults were found")]
+    Missed {
+        /// How many were found.
+        found: u64,
+        /// How many there are.
+        planted: u64,
+    },
     /// A program that `claw up` needs is not there.
     #[error("the program {name} stands neither beside claw nor in PATH")]
     ProgramMissing {
@@ -140,8 +158,13 @@ impl CliError {
             | Self::Protocol { .. }
             | Self::Child { .. }
             | Self::ProgramMissing { .. }
+            | Self::Missed { .. }
             | Self::Io(_) => Exit::Fault,
-            Self::Setting { .. } | Self::File { .. } | Self::Malformed { .. } | Self::Usage(_) => Exit::Usage,
+            Self::Setting { .. }
+            | Self::File { .. }
+            | Self::Malformed { .. }
+            | Self::Usage(_)
+            | Self::NotKnown { .. } => Exit::Usage,
             Self::NotConfirmed | Self::HashDiffers { .. } | Self::Busy { .. } => Exit::Refused,
         }
     }
@@ -166,6 +189,8 @@ impl CliError {
             | Self::File { .. }
             | Self::Malformed { .. }
             | Self::Usage(_)
+            | Self::NotKnown { .. }
+            | Self::Missed { .. }
             | Self::Child { .. }
             | Self::NotConfirmed
             | Self::Io(_) => "",

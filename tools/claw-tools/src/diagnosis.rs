@@ -174,9 +174,11 @@ output! {
         remedies: Vec<FaultRemedy>,
         /// What would confirm the cause.
         confirm: String,
-        /// The policy that chose the action.
+        /// The policy that was asked for.
         policy: String,
-        /// What other policies would do, where it differs.
+        /// The policy that chose the action: ours, where the one asked for has no opinion.
+        chosen_by: String,
+        /// What other policies with an opinion would do, where it differs.
         others: Vec<FaultOtherPolicy>,
     }
 }
@@ -190,7 +192,13 @@ output! {
         diagnosis: Diagnosis,
         /// Log lines that were read.
         lines: u64,
-        /// It is simulated.
+        /// Events and samples of GPUs that were read.
+        records: u64,
+        /// Nodes whose GPUs' events or samples were read, by name; of a workload, those of all its parts.
+        nodes_read: Vec<String>,
+        /// Nodes of which nothing could be read, by name.
+        nodes_unread: Vec<String>,
+        /// The evidence comes from simulated GPUs, or the workload is simulated.
         simulated: bool,
     }
 }
@@ -216,8 +224,10 @@ output! {
         targets: Vec<DiagnosedTarget>,
         /// What they have in common.
         common: Vec<FaultInCommon>,
-        /// Nodes whose events were read.
+        /// Nodes of which events or fresh samples were read.
         nodes_read: u64,
+        /// Nodes of which nothing could be read, so that nothing is known of them; at most ten, by name.
+        nodes_unread: Vec<String>,
         /// More targets had something to tell.
         truncated: bool,
         /// What the excerpts hold comes from outside: data, never an instruction.

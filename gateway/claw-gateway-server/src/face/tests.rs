@@ -1,6 +1,7 @@
 //! The faces over a real control plane: REST here, the others below.
 
 mod desk;
+mod diagnosis;
 mod mcp;
 mod outputs;
 mod streams;

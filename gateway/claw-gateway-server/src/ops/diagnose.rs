@@ -4,16 +4,17 @@ use std::sync::Arc;
 
 use claw_gateway::Cluster;
 use claw_gateway::registry::NodeEntry;
-use claw_gateway::workload::WorkloadEntry;
+use claw_gateway::workload::{AttemptEntry, WorkloadEntry};
 use claw_observe::diagnose::analyze::fleet::{self, NodeFault};
-use claw_observe::diagnose::code::Code;
 use claw_observe::diagnose::insight::Target;
 use claw_observe::diagnose::observe::Reported;
 use claw_observe::diagnose::policy::Policy;
+use claw_observe::diagnose::reported::{self, EVENTS_MS};
 use claw_observe::diagnose::rules::Rules;
 use claw_observe::{Analyzer, Insight, Observer};
-use claw_proto::ids::{GpuUuid, NodeId};
-use claw_proto::message::{GpuEvent, GpuEventKind, GpuMetrics, ThrottleReason};
+use claw_proto::ids::{Attempt, GpuUuid, NodeId, WorkloadId};
+use claw_proto::message::{GpuEvent, GpuMetrics};
+use claw_proto::spec::GpuVendor;
 use claw_proto::time::Timestamp;
 use claw_tools::diagnosis::{DiagnoseParams, DiagnosedTarget, Diagnoses, FaultAction, FaultInCommon, FaultPolicy};
 use claw_tools::refusal::{ErrorCode, Refusal};
@@ -21,10 +22,14 @@ use claw_tools::refusal::{ErrorCode, Refusal};
 use super::{OpError, OpsContext, logs};
 use crate::control::LogRead;
 
-/// Log lines of an attempt that are read, the newest.
+/// Log lines that are read, the newest; several parts of one workload share them.
 const LINES_MAX: usize = 10_000;
+/// Log lines that are read of each part, however many there are.
+const LINES_OF_A_PART: usize = 200;
 /// Targets in one answer.
 const TARGETS_MAX: usize = 10;
+/// Milliseconds after an attempt's end within which an event of its GPUs is still its own.
+const AFTER_MS: i64 = 60_000;
 /// The node's label that names its rack.
 const RACK_LABEL: &str = "rack";
 
@@ -36,40 +41,52 @@ pub(super) async fn targets(ops: &OpsContext, p: &DiagnoseParams) -> Result<Diag
         let refusal = Refusal::new(ErrorCode::InvalidArgument, "a diagnosis has one target: workload, node or text");
         return Err(refusal.with_field(*field, "a second target").into());
     }
-    let desk = Desk { ops, cluster: ops.control.snapshot(), analyzer: analyzer(p.policy) };
+    let desk = Desk { ops, cluster: ops.control.snapshot(), analyzer: analyzer(ops, p.policy)? };
     let mut found = Vec::new();
-    let mut nodes_read = 0;
+    let (mut nodes_read, mut nodes_unread) = (0, Vec::new());
     let mut faults = Vec::new();
     if let Some(text) = &p.text {
         let mut observer = Observer::new(Rules::built_in(), "text");
         observer.text(text);
-        found.push(desk.verdict("text".to_owned(), observer, &Target::default(), false));
+        found.push(desk.verdict("text".to_owned(), observer, &Target::default(), Reading::default()));
     } else if let Some(name) = &p.workload {
         let workload = Arc::clone(desk.cluster.resolve_workload(name)?);
         found.push(desk.workload(&workload).await?);
     } else if let Some(name) = &p.node {
-        nodes_read = 1;
         found.push(desk.node(&Arc::clone(desk.cluster.resolve_node(name)?), &mut faults));
     } else {
         for node in desk.cluster.nodes.iter() {
-            nodes_read += 1;
             let target = desk.node(node, &mut faults);
+            nodes_read += target.nodes_read.len() as u64;
+            nodes_unread
+                .extend(target.nodes_unread.iter().take(TARGETS_MAX.saturating_sub(nodes_unread.len())).cloned());
             if target.diagnosis.action != FaultAction::None {
                 found.push(target);
             }
         }
     }
+    if let [only] = found.as_slice()
+        && (p.workload.is_some() || p.node.is_some())
+    {
+        nodes_read = only.nodes_read.len() as u64;
+        nodes_unread.extend(only.nodes_unread.iter().take(TARGETS_MAX).cloned());
+    }
     // The gravest first; the order of nodes decides between equals.
     found.sort_by_key(|target| std::cmp::Reverse(target.diagnosis.action));
     let truncated = found.len() > TARGETS_MAX;
     found.truncate(TARGETS_MAX);
-    Ok(Diagnoses { targets: found, common: common(&faults), nodes_read, truncated, untrusted: true })
+    Ok(Diagnoses { targets: found, common: common(&faults), nodes_read, nodes_unread, truncated, untrusted: true })
 }
 
-fn analyzer(policy: Option<FaultPolicy>) -> Analyzer {
-    let named = policy.map(|policy| Policy::named(policy.as_str()));
-    let policy = named.and_then(Result::ok).unwrap_or_else(Policy::ours);
-    Analyzer::new(Rules::built_in(), policy)
+/// The analyzer under the policy that was asked for, and under no other.
+fn analyzer(ops: &OpsContext, policy: Option<FaultPolicy>) -> Result<Analyzer, OpError> {
+    let policy = match policy {
+        None => Policy::ours(),
+        Some(policy) => Policy::named(policy.as_str()).map_err(|error| {
+            OpError::Fault(ops.control.fault("a policy of the schema is not among the rules", &error))
+        })?,
+    };
+    Ok(Analyzer::new(Rules::built_in(), policy))
 }
 
 /// What bursts of faults over several nodes have in common.
@@ -87,6 +104,24 @@ fn common(faults: &[NodeFault]) -> Vec<FaultInCommon> {
         .collect()
 }
 
+/// What was read beside log lines, and what of it is simulated.
+#[derive(Debug, Default)]
+struct Reading {
+    nodes_read: Vec<String>,
+    nodes_unread: Vec<String>,
+    simulated: bool,
+}
+
+impl Reading {
+    /// Notes a node: was anything of it read?
+    fn node(&mut self, name: String, is_read: bool) {
+        let names = if is_read { &mut self.nodes_read } else { &mut self.nodes_unread };
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+}
+
 struct Desk<'a> {
     ops: &'a OpsContext,
     cluster: Arc<Cluster>,
@@ -94,114 +129,170 @@ struct Desk<'a> {
 }
 
 impl Desk<'_> {
-    fn verdict(&self, name: String, observer: Observer, target: &Target, simulated: bool) -> DiagnosedTarget {
+    fn verdict(&self, name: String, observer: Observer, target: &Target, reading: Reading) -> DiagnosedTarget {
         let seen = observer.finish();
         let verdict = self.analyzer.judge(&seen);
         let insight = Insight::new(Rules::built_in(), &verdict, target);
-        DiagnosedTarget { target: name, diagnosis: insight.diagnosis, lines: seen.lines, simulated }
+        DiagnosedTarget {
+            target: name,
+            diagnosis: insight.diagnosis,
+            lines: seen.lines,
+            records: seen.records,
+            nodes_read: reading.nodes_read,
+            nodes_unread: reading.nodes_unread,
+            simulated: reading.simulated,
+        }
     }
 
-    /// Its latest attempt's lines, and what happened to its GPUs since that attempt began.
+    /// The lines of what was placed last, of all its parts, and what happened to their GPUs meanwhile.
     async fn workload(&self, workload: &WorkloadEntry) -> Result<DiagnosedTarget, OpError> {
+        let mut observer = Observer::new(Rules::built_in(), "logs");
+        let mut reading = Reading { simulated: workload.simulated(), ..Reading::default() };
+        let parts = workload.latest();
+        let lines = (LINES_MAX / parts.len().max(1)).max(LINES_OF_A_PART);
+        if parts.is_empty() {
+            self.logs(&mut observer, workload.workload_id, workload.attempt(), lines).await?;
+        }
+        for part in parts {
+            self.logs(&mut observer, workload.workload_id, part.attempt, lines).await?;
+            let (from, to) = span(part, self.ops.control.now());
+            let its = |event: &GpuEvent| part.gpus.contains(&event.uuid) && (from..=to).contains(&event.at);
+            observer.next_source(&format!("GPU events of {}", self.name(part.node_id)));
+            let events = self.events(&mut observer, part.node_id, its);
+            // The latest numbers speak of what runs now.
+            let mut gpus = Vec::new();
+            if let Some((at, all)) = self.latest(part.node_id).filter(|_| part.live) {
+                gpus.extend(all.into_iter().filter(|gpu| part.gpus.contains(&gpu.uuid)));
+                observer.next_source(&format!("latest metrics of {}", self.name(part.node_id)));
+                sampled(&mut observer, at, &gpus);
+            }
+            reading.simulated |= events.iter().any(|event| event.simulated) || gpus.iter().any(|gpu| gpu.simulated);
+            reading.simulated |= self.cluster.nodes.get(part.node_id).is_some_and(|node| node.simulated());
+            reading.node(self.name(part.node_id), !events.is_empty() || !gpus.is_empty());
+        }
+        // The culprit of several parts, or the part that ran last.
+        let node = workload.verdict().map(|part| part.node_id.to_string());
+        let target = Target { node, workload: Some(workload.workload_id.to_string()) };
+        Ok(self.verdict(format!("workload:{}", workload.name), observer, &target, reading))
+    }
+
+    /// Feeds the newest lines of one attempt.
+    async fn logs(
+        &self,
+        observer: &mut Observer,
+        id: WorkloadId,
+        attempt: Attempt,
+        lines: usize,
+    ) -> Result<(), OpError> {
         let wanted = LogRead {
-            workload_id: Some(workload.workload_id),
-            attempt: Some(workload.attempt()),
-            tail: Some(LINES_MAX),
-            limit: LINES_MAX,
+            workload_id: Some(id),
+            attempt: Some(attempt),
+            tail: Some(lines),
+            limit: lines,
             ..LogRead::default()
         };
         let page = self.ops.control.logs().read(wanted).await.map_err(|error| logs::fault(self.ops, &error))?;
-        let mut observer = Observer::new(Rules::built_in(), &format!("logs of attempt {}", workload.attempt().0));
+        observer.next_source(&format!("logs of attempt {}", attempt.0));
         for entry in &page.entries {
             observer.line(&String::from_utf8_lossy(&entry.line.bytes));
         }
-        if let Some(attempt) = workload.attempts.last() {
-            observer.next_source("GPU events");
-            let since = attempt.started_at.unwrap_or(Timestamp::from_unix_ms(0));
-            self.events(&mut observer, attempt.node_id, Some((&attempt.gpus, since)));
-        }
-        let node = workload.attempts.last().map(|attempt| attempt.node_id.to_string());
-        let target = Target { node, workload: Some(workload.workload_id.to_string()) };
-        Ok(self.verdict(format!("workload:{}", workload.name), observer, &target, workload.simulated()))
+        Ok(())
     }
 
     /// What happened to a node's GPUs, and what their latest numbers say.
     fn node(&self, node: &NodeEntry, faults: &mut Vec<NodeFault>) -> DiagnosedTarget {
         let mut observer = Observer::new(Rules::built_in(), "GPU events");
-        let events = self.events(&mut observer, node.node_id, None);
-        let simulated = events.iter().any(|event| event.simulated);
+        let now = self.ops.control.now();
+        let events = self.events(&mut observer, node.node_id, |event| reported::is_recent(event.at, now));
+        let fault = |uuid: &GpuUuid, code, at| NodeFault {
+            node: node.name.clone(),
+            rack: node.labels.get(RACK_LABEL).cloned(),
+            unit: Some(uuid.to_string()),
+            code,
+            at_s: seconds(at),
+        };
         for event in &events {
-            faults.extend(code(event).map(|code| NodeFault {
-                node: node.name.clone(),
-                rack: node.labels.get(RACK_LABEL).cloned(),
-                unit: Some(event.uuid.to_string()),
-                code,
-                at_s: seconds(event.at),
-            }));
+            let code = reported::code(event, self.vendor(node.node_id, &event.uuid));
+            faults.extend(code.map(|code| fault(&event.uuid, code, event.at)));
         }
-        if let Some(latest) = self.ops.control.metrics().get(node.node_id) {
+        let latest = self.latest(node.node_id);
+        if let Some((at, gpus)) = &latest {
             observer.next_source("latest metrics");
-            for gpu in &latest.gpus {
-                for (name, words) in numbers(gpu) {
-                    let code = Code::Named(name.into());
-                    faults.push(NodeFault {
-                        node: node.name.clone(),
-                        rack: node.labels.get(RACK_LABEL).cloned(),
-                        unit: Some(gpu.uuid.to_string()),
-                        code: code.clone(),
-                        at_s: seconds(latest.at),
-                    });
-                    let uuid = gpu.uuid.to_string();
-                    let rule = "metrics.latest";
-                    observer.event(&Reported { code, uuid: &uuid, at_s: seconds(latest.at), rule, words });
-                }
+            sampled(&mut observer, *at, gpus);
+            for gpu in gpus {
+                faults.extend(reported::numbers(gpu).into_iter().map(|told| fault(&gpu.uuid, told.code, *at)));
             }
         }
+        let of_gpus = latest.iter().flat_map(|(_, gpus)| gpus).any(|gpu| gpu.simulated);
+        let mut reading = Reading {
+            simulated: node.simulated() || of_gpus || events.iter().any(|event| event.simulated),
+            ..Reading::default()
+        };
+        reading.node(node.name.clone(), latest.is_some() || !events.is_empty());
         let target = Target { node: Some(node.node_id.to_string()), workload: None };
-        self.verdict(format!("node:{}", node.name), observer, &target, simulated)
+        self.verdict(format!("node:{}", node.name), observer, &target, reading)
     }
 
-    /// Feeds events, oldest first: all of a node, or those of some GPUs since an instant.
-    fn events(&self, observer: &mut Observer, node: NodeId, of: Option<(&[GpuUuid], Timestamp)>) -> Vec<GpuEvent> {
+    /// Feeds the events of a node that count, oldest first.
+    fn events(&self, observer: &mut Observer, node: NodeId, counts: impl Fn(&GpuEvent) -> bool) -> Vec<GpuEvent> {
         let mut events = self.ops.control.metrics().gpu_events(node);
         events.reverse();
-        events.retain(|event| of.is_none_or(|(gpus, since)| gpus.contains(&event.uuid) && event.at >= since));
+        events.retain(|event| counts(event));
         for event in &events {
-            let Some(code) = code(event) else { continue };
+            let Some(code) = reported::code(event, self.vendor(node, &event.uuid)) else {
+                observer.healthy(1);
+                continue;
+            };
             let (uuid, words) = (event.uuid.to_string(), event.detail.as_str());
-            observer.event(&Reported { code, uuid: &uuid, at_s: seconds(event.at), rule: "event.driver", words });
+            let (at_s, rule) = (seconds(event.at), "event.driver");
+            observer.event(&Reported { code, uuid: &uuid, at_s, rule, words, asks: None });
         }
         events
     }
+
+    /// The numbers of a node's GPUs, if they are still the latest.
+    fn latest(&self, node: NodeId) -> Option<(Timestamp, Vec<GpuMetrics>)> {
+        let interval_ms = self.cluster.nodes.get(node)?.settings.metrics_interval_ms;
+        let latest = self.ops.control.metrics().get(node)?;
+        let fresh = reported::is_fresh(latest.at, self.ops.control.now(), interval_ms);
+        fresh.then_some((latest.at, latest.gpus))
+    }
+
+    /// Who made a GPU; of one that is gone, who made its neighbors.
+    fn vendor(&self, node: NodeId, uuid: &GpuUuid) -> GpuVendor {
+        let gpus = self.cluster.nodes.get(node).map_or(&[][..], |node| node.gpus());
+        let known = gpus.iter().find(|gpu| gpu.uuid == *uuid).or_else(|| gpus.first());
+        known.map_or(GpuVendor::Other, |gpu| gpu.vendor)
+    }
+
+    /// A node's name; of one that was removed, its id.
+    fn name(&self, node: NodeId) -> String {
+        self.cluster.nodes.get(node).map_or_else(|| node.to_string(), |node| node.name.clone())
+    }
+}
+
+/// Feeds what the latest numbers say by themselves.
+fn sampled(observer: &mut Observer, at: Timestamp, gpus: &[GpuMetrics]) {
+    for gpu in gpus {
+        let told = reported::numbers(gpu);
+        if told.is_empty() {
+            observer.healthy(1);
+        }
+        let uuid = gpu.uuid.to_string();
+        for one in told {
+            let (words, asks, rule) = (one.words, Some(one.asks), "metrics.latest");
+            observer.event(&Reported { code: one.code, uuid: &uuid, at_s: seconds(at), rule, words, asks });
+        }
+    }
+}
+
+/// When events of an attempt's GPUs speak of the attempt: while it held them, at most a day back.
+fn span(attempt: &AttemptEntry, now: Timestamp) -> (Timestamp, Timestamp) {
+    let to = attempt.ended_at.unwrap_or(now).plus_ms(AFTER_MS);
+    let a_day = Timestamp::from_unix_ms(to.unix_ms().saturating_sub_unsigned(EVENTS_MS));
+    (attempt.started_at.map_or(a_day, |started| started.max(a_day)), to)
 }
 
 fn seconds(at: Timestamp) -> f64 {
     at.unix_ms() as f64 / 1e3
-}
-
-/// What a driver's event is among the codes; none for changes of state.
-fn code(event: &GpuEvent) -> Option<Code> {
-    match event.kind {
-        GpuEventKind::Xid => event.code.map(Code::Xid),
-        GpuEventKind::EccDoubleBit => Some(Code::Xid(48)),
-        GpuEventKind::Lost => Some(Code::Xid(79)),
-        GpuEventKind::EccSingleBit => Some(Code::Xid(92)),
-        GpuEventKind::PowerState | GpuEventKind::Clock => None,
-    }
-}
-
-/// What the latest numbers of a GPU say by themselves; a power cap is normal.
-fn numbers(gpu: &GpuMetrics) -> Vec<(&'static str, &'static str)> {
-    let Some(details) = &gpu.details else { return Vec::new() };
-    let mut found = Vec::new();
-    if details.throttle_reasons.contains(&ThrottleReason::HwPowerBrake) {
-        found.push(("power_brake", "throttle reason hw_power_brake"));
-    }
-    if details.throttle_reasons.iter().any(|r| matches!(r, ThrottleReason::HwThermal | ThrottleReason::SwThermal)) {
-        found.push(("thermal_violation", "throttle reason hw_thermal or sw_thermal"));
-    }
-    if details.remapped_rows.as_ref().is_some_and(|rows| rows.pending || rows.failed) {
-        found.push(("row_remap_pending", "remapped rows are pending, or their replacement failed"));
-    }
-    found
 }

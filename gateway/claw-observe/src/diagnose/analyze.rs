@@ -18,6 +18,8 @@ const PROGRAM: [u32; 4] = [13, 31, 43, 45];
 const NEVER_HARDWARE: [u32; 7] = [13, 31, 43, 45, 63, 92, 94];
 /// The rank of a number that no table has.
 const UNKNOWN_RANK: u8 = 70;
+/// How sure a verdict is that read nothing.
+const UNREAD: f64 = 0.1;
 /// The rank of an exception that only passes on what happened elsewhere.
 const WEAK_RANK: u8 = 99;
 
@@ -45,12 +47,24 @@ pub struct Verdict {
     pub root_index: Option<usize>,
     /// Why this root and this action, in words.
     pub why: Vec<String>,
-    /// The policy's name.
+    /// The name of the policy that was asked.
     pub policy: String,
-    /// What the other policies would do, where it differs.
+    /// The name of the one that chose: ours, where the asked one has no opinion.
+    pub chosen_by: String,
+    /// What the other policies with an opinion would do, where it differs.
     pub others: Vec<(String, Action)>,
-    /// Is more than one unit hit by the root's code?
+    /// All units hit by the root's code.
     pub units: Vec<Unit>,
+    /// Was there anything to judge?
+    pub is_read: bool,
+}
+
+/// What the root's code asks for on one device.
+struct Ruling {
+    index: usize,
+    class: Class,
+    action: Action,
+    why: Vec<String>,
 }
 
 /// What one finding means by itself.
@@ -89,70 +103,104 @@ impl Analyzer {
         let findings = counted(&observation.findings);
         let meanings: Vec<Meaning> = findings.iter().map(|finding| self.meaning(finding)).collect();
         let canceled = self.canceled(&findings);
-        let root_index = root(&findings, &meanings, &canceled);
-        let Some((root, meaning)) = root_index.and_then(|index| findings.get(index).zip(meanings.get(index))) else {
-            return self.nothing(findings);
-        };
-        let mut why: Vec<String> = meaning.why.iter().cloned().collect();
-        let (mut class, mut action) = (meaning.class, meaning.action);
-        // The most harmful rule of the same code decides: a corrected error and a fatal one.
-        for (other, also) in findings.iter().zip(&meanings) {
-            if other.code == root.code && !other.over && also.action > action && root.code.name().is_some() {
-                (class, action) = (also.class, also.action);
+        let Some(first) = root(&findings, &meanings, &canceled) else { return self.nothing(observation, findings) };
+        let code = findings.get(first).map(|finding| finding.code.clone());
+        // Each device of the root's code is judged by itself; the one that needs most leads.
+        let mut ruling: Option<Ruling> = None;
+        for (index, (finding, meaning)) in findings.iter().zip(&meanings).enumerate() {
+            if Some(&finding.code) != code.as_ref() || canceled.contains(&index) {
+                continue;
+            }
+            let one = self.rule_on(index, finding, meaning, &findings);
+            if ruling.as_ref().is_none_or(|known| one.action > known.action) {
+                ruling = Some(one);
             }
         }
-        let marks: BTreeSet<&str> = findings.iter().flat_map(|f| f.marks.iter().map(String::as_str)).collect();
-        let units = units_of(&findings, &root.code);
-        let fits = |when: &&When| fits(when, root, &findings, &marks, units.len());
-        if let Some(when) = self.rules.whens.iter().find(fits) {
-            class = when.class.unwrap_or(class);
-            action = when.action.unwrap_or(action);
-            why.push(format!("{} ({})", when.why, when.id));
+        let Some((ruling, code)) = ruling.zip(code) else { return self.nothing(observation, findings) };
+        let of_code = || findings.iter().zip(&meanings).filter(|(finding, _)| finding.code == code);
+        let severe = of_code().any(|(_, meaning)| meaning.severe);
+        // What one device shows for sure is sure of the code.
+        let confidence = of_code().map(|(_, meaning)| meaning.confidence).fold(0.0, f64::max);
+        let mut why = ruling.why;
+        if observation.dropped > 0 {
+            why.push(format!("{} more matches found no room and were only counted", observation.dropped));
         }
-        if root.code.is_xid(&NEVER_HARDWARE) && action.is_hardware() {
-            action = Action::RestartApp;
-        }
-        if root.over || self.is_over(root, &findings) {
-            action = Action::Ignore;
-            why.push("a later line says that it is over".to_owned());
-        }
-        if let Some((said, words)) = driver_verdict(root, &findings) {
-            action = said;
-            why.push(words);
-        }
-        let ours = action;
-        let of = |policy: &Policy| policy.action(&root.code, ours, meaning.severe, self.history.remediations);
-        let action = of(self.policy);
-        let differs = |policy: &&Policy| policy.name != self.policy.name && of(policy) != action;
-        let others =
-            super::policy::all().iter().filter(differs).map(|policy| (policy.name.clone(), of(policy))).collect();
+        let asked = super::policy::Asked {
+            root: &code,
+            ours: ruling.action,
+            severe,
+            known: self.is_known(&code),
+            remediations: self.history.remediations,
+        };
+        let choice = self.policy.choose(&asked);
+        why.extend(choice.why.clone());
+        let others = super::policy::all().iter().filter(|policy| policy.name != self.policy.name);
+        let others = others.map(|policy| (policy, policy.choose(&asked)));
+        let differs = others.filter(|(_, other)| other.is_own && other.action != choice.action);
         Verdict {
-            root: Some(root.code.clone()),
-            class,
-            action,
-            confidence: meaning.confidence,
-            root_index,
+            class: ruling.class,
+            action: choice.action,
+            confidence,
+            root_index: Some(ruling.index),
             why,
             policy: self.policy.name.clone(),
-            others,
-            units,
+            chosen_by: if choice.is_own { self.policy.name.clone() } else { Policy::ours().name.clone() },
+            others: differs.map(|(policy, other)| (policy.name.clone(), other.action)).collect(),
+            units: units_of(&findings, &code),
+            root: Some(code),
+            is_read: true,
             findings,
         }
     }
 
-    fn nothing(&self, findings: Vec<Finding>) -> Verdict {
-        let action = if findings.is_empty() { Action::None } else { Action::Ignore };
+    /// What the root's code asks for on one device, after what else was found there.
+    fn rule_on(&self, index: usize, finding: &Finding, meaning: &Meaning, findings: &[Finding]) -> Ruling {
+        let mut why: Vec<String> = meaning.why.iter().cloned().collect();
+        let (mut class, mut action) = (meaning.class, meaning.action);
+        if let Some(when) = self.rules.whens.iter().find(|when| fits(when, finding, findings)) {
+            class = when.class.unwrap_or(class);
+            action = when.action.unwrap_or(action);
+            why.push(format!("{} ({})", when.why, when.id));
+        }
+        if finding.code.is_xid(&NEVER_HARDWARE) && action.is_hardware() {
+            action = Action::RestartApp;
+        }
+        if finding.over || self.is_over(finding, findings) {
+            action = Action::Ignore;
+            why.push("a later line says that it is over".to_owned());
+        }
+        if let Some((said, words)) = driver_verdict(finding, findings) {
+            action = said;
+            why.push(words);
+        }
+        Ruling { index, class, action, why }
+    }
+
+    /// Does any table know the code?
+    fn is_known(&self, code: &Code) -> bool {
+        match code {
+            Code::Xid(number) => self.rules.xids.contains_key(number),
+            Code::Sxid(number) => self.rules.sxids.contains_key(number),
+            Code::Named(name) => self.rules.named.contains_key(&**name),
+        }
+    }
+
+    fn nothing(&self, observation: &Observation, findings: Vec<Finding>) -> Verdict {
+        let is_read = observation.lines + observation.records > 0;
+        let why = (!is_read).then(|| "nothing was read: no log line, no event, no fresh numbers".to_owned());
         Verdict {
             root: None,
             class: Class::None,
-            action,
-            confidence: 0.9,
+            action: if findings.is_empty() { Action::None } else { Action::Ignore },
+            confidence: if is_read { 0.9 } else { UNREAD },
             findings,
             root_index: None,
-            why: Vec::new(),
+            why: why.into_iter().collect(),
             policy: self.policy.name.clone(),
+            chosen_by: self.policy.name.clone(),
             others: Vec::new(),
             units: Vec::new(),
+            is_read,
         }
     }
 
@@ -238,8 +286,16 @@ impl Analyzer {
             if decided {
                 meaning.action = action;
                 meaning.class = rule.class.or(code.map(|code| code.class)).unwrap_or(meaning.class);
-                meaning.confidence = rule.confidence;
             }
+            // What one rule says for sure, another does not make doubtful.
+            if decided && rule.requires.is_some() || rule.confidence > meaning.confidence || index == 0 {
+                meaning.confidence = rule.confidence;
+                meaning.why.clone_from(&rule.unsure);
+            }
+        }
+        if let Some(asks) = finding.asks {
+            (meaning.action, meaning.confidence) = (asks.action, asks.confidence);
+            meaning.why = Some(asks.why.to_owned());
         }
         if finding.marks.iter().any(|mark| mark == "missing") {
             (meaning.class, meaning.action) = (Class::Image, Action::FixConfig);
@@ -250,42 +306,42 @@ impl Analyzer {
         meaning
     }
 
-    /// Xids that another Xid cancels: no cause remains.
-    fn canceled(&self, findings: &[Finding]) -> BTreeSet<Code> {
+    /// Findings that another Xid of the same GPU cancels: no cause remains.
+    fn canceled(&self, findings: &[Finding]) -> BTreeSet<usize> {
         let mut gone = BTreeSet::new();
-        for finding in findings {
+        for (index, finding) in findings.iter().enumerate() {
             let Code::Xid(number) = &finding.code else { continue };
             let Some(row) = self.rules.xids.get(number) else { continue };
-            for other in &row.cancels {
-                let before = |f: &Finding| f.code == Code::Xid(*other) && f.last_line <= finding.last_line;
-                if findings.iter().any(before) {
-                    gone.insert(Code::Xid(*other));
-                    gone.insert(finding.code.clone());
+            for (other, before) in findings.iter().enumerate() {
+                let ended = row.cancels.iter().any(|number| before.code == Code::Xid(*number));
+                if ended && same_device(before, finding) && before.last_order <= finding.last_order {
+                    gone.extend([index, other]);
                 }
             }
         }
         gone
     }
 
-    /// Did a later `SXid` say that this one is over?
+    /// Did a later `SXid` of the same switch say that this one is over?
     fn is_over(&self, root: &Finding, findings: &[Finding]) -> bool {
         let Code::Sxid(number) = &root.code else { return false };
         let ends = |finding: &Finding| match &finding.code {
             Code::Sxid(other) => self.rules.sxids.get(other).is_some_and(|row| row.cancels.contains(number)),
             Code::Xid(_) | Code::Named(_) => false,
         };
-        findings.iter().any(|finding| ends(finding) && finding.last_line >= root.last_line)
+        let later = |finding: &Finding| finding.last_order >= root.last_order && same_device(finding, root);
+        findings.iter().any(|finding| ends(finding) && later(finding))
     }
 }
 
 /// The earliest cause that explains the rest.
-fn root(findings: &[Finding], meanings: &[Meaning], canceled: &BTreeSet<Code>) -> Option<usize> {
+fn root(findings: &[Finding], meanings: &[Meaning], canceled: &BTreeSet<usize>) -> Option<usize> {
     let beside =
         |finding: &Finding| matches!(finding.code, Code::Xid(_) | Code::Sxid(_)) && !finding.code.is_xid(&[154]);
     let verdict_leads = !findings.iter().any(|finding| beside(finding) && !finding.code.is_xid(&PROGRAM));
     let mut best: Option<(u8, usize)> = None;
     for (index, (finding, meaning)) in findings.iter().zip(meanings).enumerate() {
-        if canceled.contains(&finding.code) {
+        if canceled.contains(&index) {
             continue;
         }
         let mut rank = meaning.rank;
@@ -317,18 +373,37 @@ fn units_of(findings: &[Finding], code: &Code) -> Vec<Unit> {
     units.into_iter().collect()
 }
 
-fn fits(when: &When, root: &Finding, findings: &[Finding], marks: &BTreeSet<&str>, units: usize) -> bool {
+/// Does a rule about several findings fit this root? What other devices show is theirs.
+fn fits(when: &When, root: &Finding, findings: &[Finding]) -> bool {
     let named = |pattern: &String, code: &Code| {
         let name = code.to_string();
         pattern.strip_suffix('*').map_or(name == *pattern, |start| name.starts_with(start))
     };
-    let present = |pattern: &String| findings.iter().any(|finding| named(pattern, &finding.code));
+    let here = || findings.iter().filter(|finding| same_device(finding, root));
+    let present = |pattern: &String| here().any(|finding| named(pattern, &finding.code));
+    let marked = |finding: &Finding| finding.marks.iter().any(|mark| when.marks.contains(mark));
     when.root.iter().any(|pattern| named(pattern, &root.code))
         && (when.with.is_empty() || when.with.iter().any(present))
         && !when.without.iter().any(present)
-        && (when.marks.is_empty() || when.marks.iter().any(|mark| marks.contains(mark.as_str())))
-        && !when.without_marks.iter().any(|mark| marks.contains(mark.as_str()))
-        && units >= when.devices
+        && (when.marks.is_empty() || findings.iter().any(|finding| marked(finding) && excuses(finding, root, findings)))
+}
+
+/// May both speak of one device? Where one names none, or they name it in different ways, they may.
+fn same_device(one: &Finding, other: &Finding) -> bool {
+    match (&one.unit, &other.unit) {
+        (Some(one), Some(other)) => one == other || std::mem::discriminant(one) != std::mem::discriminant(other),
+        (None, _) | (_, None) => true,
+    }
+}
+
+/// Is a mark, such as of a reset that succeeded, the root's own? A mark without a device is, where
+/// there is but one device it can mean.
+fn excuses(marked: &Finding, root: &Finding, findings: &[Finding]) -> bool {
+    if marked.unit.is_some() && root.unit.is_some() {
+        return marked.unit == root.unit;
+    }
+    let of_both = findings.iter().filter(|finding| finding.code == root.code || finding.code == marked.code);
+    of_both.filter_map(|finding| finding.unit.as_ref()).collect::<BTreeSet<_>>().len() <= 1
 }
 
 /// The driver's own verdict on the root's GPU, of which the last counts.

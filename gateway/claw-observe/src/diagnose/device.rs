@@ -1,9 +1,8 @@
 //! Which unit a line speaks of: PCI address, UUID, index or rank.
 
+use super::pattern::{Pattern, regex};
 use std::fmt;
 use std::sync::LazyLock;
-
-use regex::Regex;
 
 /// A unit that a line names.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -16,6 +15,8 @@ pub enum Unit {
     Index(u32),
     /// The number of a process of a job.
     Rank(u32),
+    /// A server that a host depends on, by the name or address that the host prints.
+    Server(String),
 }
 
 impl fmt::Display for Unit {
@@ -25,19 +26,16 @@ impl fmt::Display for Unit {
             Self::Uuid(uuid) => f.write_str(uuid),
             Self::Index(index) => write!(f, "GPU {index}"),
             Self::Rank(rank) => write!(f, "rank {rank}"),
+            Self::Server(name) => write!(f, "server {name}"),
         }
     }
 }
 
-fn regex(pattern: &str) -> Regex {
-    Regex::new(pattern).expect("a constant pattern; compiled by the tests")
-}
-
-static PCI: LazyLock<Regex> =
+static PCI: LazyLock<Pattern> =
     LazyLock::new(|| regex(r"(?i)(?:PCI:|GPU|\b)([0-9a-f]{4}|[0-9a-f]{8}):([0-9a-f]{2}):([0-9a-f]{2})(?:\.[0-7])?\b"));
-static UUID: LazyLock<Regex> = LazyLock::new(|| regex(r"\bGPU-[0-9a-f]{4,8}(?:-[0-9a-f]{4}){0,3}(?:-[0-9a-f]{12})?"));
-static INDEX: LazyLock<Regex> = LazyLock::new(|| regex(r"(?i)\bGPU[ :#]?(?:node-)?(\d{1,3})\b"));
-static RANK: LazyLock<Regex> = LazyLock::new(|| regex(r"(?i)\[?\brank[ :=]?(\d{1,6})\b"));
+static UUID: LazyLock<Pattern> = LazyLock::new(|| regex(r"\bGPU-[0-9a-f]{4,8}(?:-[0-9a-f]{4}){0,3}(?:-[0-9a-f]{12})?"));
+static INDEX: LazyLock<Pattern> = LazyLock::new(|| regex(r"(?i)\bGPU[ :#]?(?:node-)?(\d{1,3})\b"));
+static RANK: LazyLock<Pattern> = LazyLock::new(|| regex(r"(?i)\[?\brank[ :=]?(\d{1,6})\b"));
 
 /// Brings `0000:3B:00.0`, `00000000:3B:00.0` and `3b:00` to `0000:3b:00`.
 ///
@@ -65,6 +63,6 @@ pub fn find(line: &str) -> Option<Unit> {
     if let Some(found) = UUID.find(line) {
         return Some(Unit::Uuid(found.as_str().to_owned()));
     }
-    let number = |pattern: &Regex| pattern.captures(line).and_then(|found| found[1].parse().ok());
+    let number = |pattern: &Pattern| pattern.captures(line).and_then(|found| found[1].parse().ok());
     number(&INDEX).map(Unit::Index).or_else(|| number(&RANK).map(Unit::Rank))
 }

@@ -3,10 +3,9 @@
 //! Read are dmesg, kmsg, syslog, journald's JSON, Kubernetes' CRI and klog,
 //! JSON lines, docker compose, torchrun, srun and mpirun.
 
+use super::pattern::{Pattern, regex};
 use std::borrow::Cow;
 use std::sync::LazyLock;
-
-use regex::Regex;
 
 /// A line without its envelope.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,12 +20,8 @@ pub struct Envelope<'a> {
     pub writer: String,
 }
 
-fn regex(pattern: &str) -> Regex {
-    Regex::new(pattern).expect("a constant pattern; compiled by the tests")
-}
-
 /// Pieces of an envelope, in no fixed order; each is taken off from the left.
-static PIECE: LazyLock<Regex> = LazyLock::new(|| {
+static PIECE: LazyLock<Pattern> = LazyLock::new(|| {
     regex(concat!(
         r"^(?:",
         r"(?P<priority><\d{1,3}>(?:\d )?)",
@@ -50,10 +45,10 @@ static PIECE: LazyLock<Regex> = LazyLock::new(|| {
     ))
 });
 
-static TAG: LazyLock<Regex> = LazyLock::new(|| regex(r"^(?:[\w.\-]+ )?([\w.\-/()]+)(?:\[\d+\])?: "));
+static TAG: LazyLock<Pattern> = LazyLock::new(|| regex(r"^(?:[\w.\-]+ )?([\w.\-/()]+)(?:\[\d+\])?: "));
 
 /// Colors and other escapes of a terminal.
-static ESCAPES: LazyLock<Regex> = LazyLock::new(|| regex(r"\x1b\[[0-9;?]*[A-Za-z]"));
+static ESCAPES: LazyLock<Pattern> = LazyLock::new(|| regex(r"\x1b\[[0-9;?]*[A-Za-z]"));
 
 /// Fields of JSON log lines that hold the message, the surest first.
 const MESSAGE_FIELDS: [&str; 9] = ["MESSAGE", "message", "msg", "log", "error", "err", "reason", "line", "event"];

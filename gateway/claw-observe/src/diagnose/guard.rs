@@ -2,17 +2,12 @@
 
 use std::sync::LazyLock;
 
-use regex::Regex;
-
 use super::envelope::Envelope;
+use super::pattern::{Pattern, regex};
 use super::rules::Input;
 
-fn regex(pattern: &str) -> Regex {
-    Regex::new(pattern).expect("a constant pattern; compiled by the tests")
-}
-
 /// Words before a match that make it prose, a command or a rule about the message.
-static PROSE: LazyLock<Regex> = LazyLock::new(|| {
+static PROSE: LazyLock<Pattern> = LazyLock::new(|| {
     regex(concat!(
         r"(?i)(?:\b(?:if|whenever|e\.g\.|for example|example|examples|such as|grep|egrep|zgrep|ripgrep|awk|sed|echo|printf|logger",
         r"|COMMAND|documentation|docs|faq|explain|explains|explained|prompt|question|answer|asked|said|says|wrote|quoted?|quotes",
@@ -23,7 +18,7 @@ static PROSE: LazyLock<Regex> = LazyLock::new(|| {
 });
 
 /// A line that is a comment, a quotation, a shell prompt or source code.
-static QUOTED_LINE: LazyLock<Regex> = LazyLock::new(|| {
+static QUOTED_LINE: LazyLock<Pattern> = LazyLock::new(|| {
     regex(concat!(
         r"^\s*(?:#(?:[^\d]|$)|//|</?[a-z]+[ >]|> |\$ |\+ \w|\| |/?\*\s|\w+@[\w.\-]+[:~ ][^ ]*[$#] |[\w.\-]+:~?[/\w]*[$#] ",
         r"|(?:raise|return|if|elif|print|assert|warnings\.warn|log(?:ger|ging)?\.\w+|throw|except|def|const|let|var|parser|expect)\b[ (].*[(\x22'`])",
@@ -31,14 +26,14 @@ static QUOTED_LINE: LazyLock<Regex> = LazyLock::new(|| {
 });
 
 /// Words after a match that turn it into an explanation.
-static EXPLAINED: LazyLock<Regex> = LazyLock::new(|| {
+static EXPLAINED: LazyLock<Pattern> = LazyLock::new(|| {
     regex(
         r"(?i)^\W{0,6}(?:means|indicates|is documented|stands for|errors? (?:are|can|may)|(?:check|reduce|clean|increase|see)\b|then |in (?:the )?(?:docs|log\b)|\?)",
     )
 });
 
 /// Programs that write what the kernel or the driver told them.
-static SYSTEM_TAG: LazyLock<Regex> = LazyLock::new(|| {
+static SYSTEM_TAG: LazyLock<Pattern> = LazyLock::new(|| {
     regex(
         r"(?i)^(?:kernel|kern|nvidia|nv[-_]|nvml|dcgm|gpud|node-problem|npd|vgpu|fabric|dmesg|kmsg|kubelet|containerd|dockerd|systemd|rsyslog|slurmd|mlx|openibd|unknown$)",
     )

@@ -49,19 +49,18 @@ impl Insight {
             class: verdict.class,
             action: verdict.action,
             confidence: verdict.confidence,
-            cause: verdict
-                .root
-                .as_ref()
-                .map_or_else(|| "nothing that needs a diagnosis".to_owned(), |c| cause(rules, c)),
+            cause: verdict.root.as_ref().map_or_else(|| nothing(verdict).to_owned(), |c| cause(rules, c)),
             details: root.map(details).unwrap_or_default(),
             why: verdict.why.clone(),
             evidence: evidence(verdict),
             units: verdict.units.iter().map(ToString::to_string).collect(),
-            blast_radius: blast_radius(verdict.class, verdict.action).to_owned(),
+            blast_radius: if verdict.is_read { blast_radius(verdict.class, verdict.action) } else { "unknown" }
+                .to_owned(),
             follows,
             remedies: remedies(verdict, target),
             confirm: if root.is_some() { confirm } else { String::new() },
             policy: verdict.policy.clone(),
+            chosen_by: verdict.chosen_by.clone(),
             others: verdict
                 .others
                 .iter()
@@ -75,13 +74,14 @@ impl Insight {
     pub fn text(&self) -> String {
         let told = &self.diagnosis;
         let mut text = format!(
-            "{}: {}\nclass {} · do first: {} · confidence {:.2} · policy {}\n",
+            "{}: {}\nclass {} · do first: {} · confidence {:.2} · policy {}{}\n",
             told.root,
             told.cause,
             told.class.as_str(),
             told.action.as_str(),
             told.confidence,
             told.policy,
+            if told.chosen_by == told.policy { String::new() } else { format!(" (chosen by {})", told.chosen_by) },
         );
         let mut add = |head: &str, body: &str| {
             let room = TEXT_CHARS.saturating_sub(text.chars().count() + head.len() + 3);
@@ -140,6 +140,11 @@ pub fn cause(rules: &Rules, code: &Code) -> String {
     }
 }
 
+/// No cause: because there is none, or because there was nothing to look at?
+fn nothing(verdict: &Verdict) -> &'static str {
+    if verdict.is_read { "nothing that needs a diagnosis" } else { "unknown: nothing was read" }
+}
+
 fn details(root: &Finding) -> Vec<String> {
     let mut details = Vec::new();
     if let Some(numbers) = &root.memory {
@@ -147,6 +152,11 @@ fn details(root: &Finding) -> Vec<String> {
         details.push(numbers.fix().to_owned());
     } else if matches!(root.code.name(), Some("cuda_oom" | "hip_oom")) {
         details.push(memory::OutOfMemory::default().fix().to_owned());
+    }
+    if let (Some(first), Some(last)) = (root.first_s, root.last_s)
+        && last > first
+    {
+        details.push(format!("seen {} times over {:.0} s", root.count, last - first));
     }
     details.extend(root.frame.as_ref().map(|frame| format!("first frame of the user's code: {frame}")));
     details
@@ -193,18 +203,39 @@ fn confirm(class: Class) -> &'static str {
     }
 }
 
+fn call(harm: u8, tool: &str, args: Value, why: &str) -> FaultRemedy {
+    FaultRemedy { harm, why: why.to_owned(), call: Some(SuggestedCall::new(tool, args)) }
+}
+
+fn hands(harm: u8, why: &str) -> FaultRemedy {
+    FaultRemedy { harm, why: why.to_owned(), call: None }
+}
+
+/// Where to look when nothing was read.
+fn looks(target: &Target) -> Vec<FaultRemedy> {
+    let mut looks = Vec::new();
+    if let Some(workload) = &target.workload {
+        let why = "why it has written nothing: its state, attempts and last words";
+        looks.push(call(0, "workload_get", json!({ "workload": workload }), why));
+        looks.push(call(0, "workload_explain", json!({ "workload": workload }), "why it waits, if it waits"));
+    }
+    if let Some(node) = &target.node {
+        let why = "is it connected, and when did it last send numbers?";
+        looks.push(call(0, "node_get", json!({ "node": node }), why));
+    }
+    looks.push(hands(0, "give the log lines themselves: the kernel log of the node and what the program wrote"));
+    looks
+}
+
 /// What can be done, the mildest first; operations only where all arguments are known.
 fn remedies(verdict: &Verdict, target: &Target) -> Vec<FaultRemedy> {
+    if !verdict.is_read {
+        return looks(target);
+    }
     if verdict.root.is_none() {
         return Vec::new();
     }
     let mut remedies = Vec::new();
-    let call = |harm, tool: &str, args: Value, why: &str| FaultRemedy {
-        harm,
-        why: why.to_owned(),
-        call: Some(SuggestedCall::new(tool, args)),
-    };
-    let hands = |harm, why: &str| FaultRemedy { harm, why: why.to_owned(), call: None };
     let reason = verdict.root.as_ref().map(ToString::to_string).unwrap_or_default();
     if let Some(workload) = &target.workload {
         remedies.push(call(0, "workload_get", json!({ "workload": workload }), "its state, attempts and last words"));

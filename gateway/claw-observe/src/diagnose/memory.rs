@@ -1,25 +1,20 @@
 //! What an out-of-memory message says: what was asked for, what was free, and a fix.
 
+use super::pattern::{Pattern, regex};
 use std::sync::LazyLock;
-
-use regex::Regex;
-
-fn regex(pattern: &str) -> Regex {
-    Regex::new(pattern).expect("a constant pattern; compiled by the tests")
-}
 
 const SIZE: &str = r"(?P<n>\d+(?:\.\d+)?) ?(?P<unit>[KMGT]i?B|bytes)";
 
-static ASKED: LazyLock<Regex> =
+static ASKED: LazyLock<Pattern> =
     LazyLock::new(|| regex(&format!(r"(?i)(?:tried to allocate|trying to allocate|allocate|allocating) {SIZE}")));
-static TOTAL: LazyLock<Regex> = LazyLock::new(|| {
+static TOTAL: LazyLock<Pattern> = LazyLock::new(|| {
     regex(&format!(r"(?i)(?:total capacity of {SIZE}|; (?P<n2>\d+(?:\.\d+)?) ?(?P<unit2>[KMGT]i?B) total capacity)"))
 });
-static FREE: LazyLock<Regex> = LazyLock::new(|| regex(&format!(r"(?i){SIZE} (?:is )?free")));
-static ALLOCATED: LazyLock<Regex> = LazyLock::new(|| regex(&format!(r"(?i){SIZE} (?:is |already )?allocated")));
-static RESERVED: LazyLock<Regex> = LazyLock::new(|| regex(&format!(r"(?i){SIZE} (?:is )?reserved")));
-static IN_USE: LazyLock<Regex> = LazyLock::new(|| regex(&format!(r"(?i)this process has {SIZE} memory in use")));
-static OTHERS: LazyLock<Regex> = LazyLock::new(|| regex(&format!(r"(?i)process \d+ has {SIZE} memory in use")));
+static FREE: LazyLock<Pattern> = LazyLock::new(|| regex(&format!(r"(?i){SIZE} (?:is )?free")));
+static ALLOCATED: LazyLock<Pattern> = LazyLock::new(|| regex(&format!(r"(?i){SIZE} (?:is |already )?allocated")));
+static RESERVED: LazyLock<Pattern> = LazyLock::new(|| regex(&format!(r"(?i){SIZE} (?:is )?reserved")));
+static IN_USE: LazyLock<Pattern> = LazyLock::new(|| regex(&format!(r"(?i)this process has {SIZE} memory in use")));
+static OTHERS: LazyLock<Pattern> = LazyLock::new(|| regex(&format!(r"(?i)process \d+ has {SIZE} memory in use")));
 
 /// The numbers of one message, in MiB.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -40,7 +35,7 @@ pub struct OutOfMemory {
 
 /// Reads the numbers of one message; none if it has none.
 pub fn read(line: &str) -> Option<OutOfMemory> {
-    let mib = |pattern: &Regex| {
+    let mib = |pattern: &Pattern| {
         let found = pattern.captures(line)?;
         let (n, unit) = match (found.name("n"), found.name("n2")) {
             (Some(n), _) => (n, found.name("unit")?),

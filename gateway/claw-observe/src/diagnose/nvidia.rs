@@ -2,12 +2,13 @@
 
 use std::sync::LazyLock;
 
-use regex::{Captures, Regex};
+use regex::Captures;
 
 use super::code::Code;
 use super::device::{self, Unit};
 use super::envelope::Envelope;
 use super::nvlink5::{self, LinkError};
+use super::pattern::{Pattern, regex};
 use super::rules::Input;
 use super::{guard, observe::Match};
 
@@ -22,53 +23,50 @@ pub(super) struct Detail {
     pub(super) fatal: Option<bool>,
 }
 
-fn regex(pattern: &str) -> Regex {
-    Regex::new(pattern).expect("a constant pattern; compiled by the tests")
-}
+/// Numbered codes of one line that are read; what is more is one line too many.
+const NUMBERS: usize = 32;
 
 const DEVICE: &str = r"(?P<dev>(?:[0-9a-f]{4}|[0-9a-f]{8}):[0-9a-f]{2}:[0-9a-f]{2}(?:\.[0-7])?|[0-9a-f]{2}:[0-9a-f]{2}(?:\.[0-7])?|GPU-[0-9a-f\-]{4,40}|\.{2,4}|…|[x*]{2,4}:[x*]{2}:[x*]{2}(?:\.[x*\d])?)";
 
 /// `NVRM: Xid (PCI:0000:91:00): 79, …`; the domain, `PCI:` and `NVRM:` may be missing.
-static XID: LazyLock<Regex> = LazyLock::new(|| {
-    regex(&format!(
-        r"(?i)(?P<nvrm>NVRM: *)?\bXid \((?:PCI:)? ?{DEVICE}[^)]{{0,60}}\): ?(?P<code>\d{{1,6}})(?P<rest>\b[^\n]*|$)"
-    ))
+static XID: LazyLock<Pattern> = LazyLock::new(|| {
+    regex(&format!(r"(?i)(?P<nvrm>NVRM: *)?\bXid \((?:PCI:)? ?{DEVICE}[^)]{{0,60}}\): ?(?P<code>\d{{1,6}})\b"))
 });
 
 /// A line whose beginning is cut off: `(PCI:0000:3b:00): 79, pid=…`.
-static CUT: LazyLock<Regex> = LazyLock::new(|| {
+static CUT: LazyLock<Pattern> = LazyLock::new(|| {
     regex(&format!(
         r"(?i)^(?:x?id |d )?\(PCI:{DEVICE}\): ?(?P<code>\d{{1,6}}), ?(?P<rest>(?:pid|Ch |GPU |Timeout|Row|name|Contained|Uncontained|MMU)[^\n]*)"
     ))
 });
 
 /// `nvidia-nvswitch1: SXid (PCI:0000:06:00.0): 20034, Fatal, Link 48 …`.
-static SXID: LazyLock<Regex> = LazyLock::new(|| {
+static SXID: LazyLock<Pattern> = LazyLock::new(|| {
     regex(&format!(
         r"(?i)\bSXid \((?:PCI:)? ?{DEVICE}[^)]{{0,60}}\): ?(?P<code>\d{{1,6}})(?:,? ?(?P<severity>non-?fatal|fatal))?"
     ))
 });
 
 /// The Fabric Manager's log.
-static SWITCH: LazyLock<Regex> =
+static SWITCH: LazyLock<Pattern> =
     LazyLock::new(|| regex(r"(?i)detected NVSwitch (?P<severity>non-?fatal|fatal) error (?P<code>\d{4,6})\b"));
 
 /// Device plugin, gpud, DCGM and others that tell of an Xid and name the device.
-static TOLD: LazyLock<Regex> = LazyLock::new(|| {
+static TOLD: LazyLock<Pattern> = LazyLock::new(|| {
     regex(
         r"(?i)(?:XidCriticalError: Xid=(?P<a>\d+) on Device|\bxid(?: error| code)?(?: ?[:=] ?| )(?P<b>\d{1,4})\b.{0,80}?(?:GPU-[0-9a-f]{4,8}|(?:on|for|from|of) GPU:? ?\d|PCI:|[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2})|(?:GPU-[0-9a-f]{8}|\b[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.\d).{0,60}?\bxid(?: error| code)?(?: ?[:=] ?| )(?P<c>\d{1,4})\b|\bXID (?P<d>\d{1,4}) detected on (?:physical_)?chid|DCGM_FI_DEV_XID_ERRORS\{[^}]*\} +(?P<e>[1-9]\d*)\b)",
     )
 });
 
 /// The driver's verdict.
-static VERDICT: LazyLock<Regex> = LazyLock::new(|| {
+static VERDICT: LazyLock<Pattern> = LazyLock::new(|| {
     regex(
         r"(?i)\bto (?:0x)?(?P<value>[0-9a-f]+)\b(?: ?\((?P<word>[^)]*)\)?)?|\bto \(?(?P<only>none|gpu reset|node reboot|drain p2p|drain and reset)",
     )
 });
 
 /// A mask of reasons for low clocks.
-static CLOCKS: LazyLock<Regex> = LazyLock::new(|| {
+static CLOCKS: LazyLock<Pattern> = LazyLock::new(|| {
     regex(
         r"(?i)(?:clocks?[ _.](?:event|throttle)[ _]?reasons?(?:[._]active)?|throttle[ _]reasons?)\S* ?[:=,]? *(?P<mask>0x[0-9a-f]{1,16})\b",
     )
@@ -80,25 +78,14 @@ const THERMAL: u64 = 0x08 | 0x20 | 0x40;
 
 /// Finds all numbered codes of one message.
 pub(super) fn find(envelope: &Envelope<'_>, message: &str) -> Vec<Match> {
-    let mut found = Vec::new();
-    let mut first = true;
-    for captures in XID.captures_iter(message) {
-        let whole = captures.get(0).map_or(0..0, |m| m.range());
-        let before = message.get(..whole.start).unwrap_or_default();
-        let allowed = guard::accepts(Input::Kernel, envelope, message, whole.start, whole.start + 1)
-            && guard::words(before) <= 6
-            && explained(&captures);
-        if !first || allowed {
-            found.extend(xids(&captures, message, whole.start));
-        }
-        first = first && !allowed;
-    }
+    let mut found = xids(envelope, message);
     if found.is_empty()
         && let Some(captures) = CUT.captures(message)
     {
-        found.extend(xids(&captures, message, 0));
+        let rest = captures.name("rest").map_or("", |m| m.as_str());
+        found.extend(xid(&captures, rest, 0));
     }
-    for captures in SXID.captures_iter(message) {
+    for captures in SXID.captures_iter(message).take(NUMBERS) {
         let whole = captures.get(0).map_or(0..0, |m| m.range());
         if guard::accepts(Input::Kernel, envelope, message, whole.start, whole.end) {
             found.extend(sxid(&captures, whole.start));
@@ -111,18 +98,38 @@ pub(super) fn find(envelope: &Envelope<'_>, message: &str) -> Vec<Match> {
     found
 }
 
+/// All Xids of a line: messages are printed into each other. The surroundings of the first decide.
+fn xids(envelope: &Envelope<'_>, message: &str) -> Vec<Match> {
+    let all: Vec<(usize, usize, Captures<'_>)> = XID
+        .captures_iter(message)
+        .take(NUMBERS)
+        .filter_map(|captures| captures.get(0).map(|m| (m.start(), m.end())).map(|(from, to)| (from, to, captures)))
+        .collect();
+    let rest = |index: usize, end: usize| {
+        let next = all.get(index + 1).map_or(message.len(), |(start, ..)| *start);
+        message.get(end..next).unwrap_or_default()
+    };
+    let Some((start, end, _)) = all.first() else { return Vec::new() };
+    let before = message.get(..*start).unwrap_or_default();
+    let allowed = guard::accepts(Input::Kernel, envelope, message, *start, start + 1)
+        && guard::words(before) <= 6
+        && explained(rest(0, *end));
+    if !allowed {
+        return Vec::new();
+    }
+    all.iter().enumerate().filter_map(|(index, (start, end, found))| xid(found, rest(index, *end), *start)).collect()
+}
+
 /// False where the text after the number explains it.
-fn explained(captures: &Captures<'_>) -> bool {
-    let rest = captures.name("rest").map_or("", |m| m.as_str());
+fn explained(rest: &str) -> bool {
     let closes = rest.trim_start_matches(['"', '\'']).len() < rest.len() && !rest.contains(',');
     let prose = [" means", " indicates", " is ", " then ", " (see"].iter().any(|word| rest.starts_with(word));
     !prose && !closes
 }
 
-/// The match itself, and a second one where two messages were printed into each other.
-fn xids(captures: &Captures<'_>, message: &str, start: usize) -> Vec<Match> {
-    let Ok(code) = captures["code"].parse::<u32>() else { return Vec::new() };
-    let rest = captures.name("rest").map_or("", |m| m.as_str());
+/// One match; `rest` is what is said of it.
+fn xid(captures: &Captures<'_>, rest: &str, at: usize) -> Option<Match> {
+    let code = captures["code"].parse::<u32>().ok()?;
     let mut detail = Detail::default();
     if code == 154 {
         detail.recovery = recovery(rest);
@@ -130,20 +137,14 @@ fn xids(captures: &Captures<'_>, message: &str, start: usize) -> Vec<Match> {
     if (144..=150).contains(&code) {
         detail.link_error = nvlink5::read(rest);
     }
-    let mut found = vec![Match {
+    Some(Match {
         code: Code::Xid(code),
         unit: unit(&captures["dev"]),
-        at: start,
+        at,
         rule: "nvidia.xid".into(),
         detail,
         ..Match::default()
-    }];
-    // `rest` runs to the end of the line; another Xid may stand in it.
-    if let Some(next) = XID.captures(rest) {
-        let offset = message.len().saturating_sub(rest.len()) + next.get(0).map_or(0, |m| m.start());
-        found.extend(xids(&next, rest, offset));
-    }
-    found
+    })
 }
 
 fn unit(text: &str) -> Option<Unit> {

@@ -2,9 +2,8 @@
 
 use std::sync::LazyLock;
 
-use regex::Regex;
-
 use super::code::Action;
+use super::pattern::{Pattern, regex};
 use super::rules::{Nvlink5Row, Rules};
 
 /// What a line of an `NVLink5` error says.
@@ -33,11 +32,10 @@ pub(super) struct Resolution {
     pub(super) why: String,
 }
 
-static FORM: LazyLock<Regex> = LazyLock::new(|| {
-    Regex::new(
+static FORM: LazyLock<Pattern> = LazyLock::new(|| {
+    regex(
         r"(?i)(?:^|[\s,])(?P<unit>[A-Z][A-Z0-9_]{2,30})\s+(?P<severity>link[ _-]?fatal|fatal|non-?fatal)\b(?:.{0,24}?\bLink\s+(?P<link>-?\d+))?(?:.{0,24}?\(?(?P<info>0x[0-9a-f]{1,8})(?:\s+(?P<status>0x[0-9a-f]{1,8})\b)?)?",
     )
-    .expect("a constant pattern; compiled by the tests")
 });
 
 /// Reads what stands after the number.
@@ -72,16 +70,18 @@ pub(super) fn resolve(rules: &Rules, xid: u32, error: &LinkError) -> Resolution 
         if exact.is_empty() { of_unit.iter().copied().filter(bits).collect() } else { exact }
     };
     let known = error.status.is_some() || by_event;
+    let link = error.link.map_or(String::new(), |link| format!(", link {link}"));
     let worst = rows
         .iter()
         .filter(|_| known)
         .map(|row| judge(row, error))
         .max_by_key(|found| (found.action.is_hardware(), found.action));
-    worst.unwrap_or_else(|| Resolution {
+    let found = worst.unwrap_or_else(|| Resolution {
         action: Action::ContactSupport,
         rank: if error.fatal { 40 } else { 42 },
         why: format!("{} with this status is in no row of the table", error.unit),
-    })
+    });
+    Resolution { why: found.why + &link, ..found }
 }
 
 /// `TLW_RX` is written with and without its pipe, `NETIR_LINK_EVT` also by its event.

@@ -11,8 +11,10 @@ use super::guard;
 use super::memory::{self, OutOfMemory};
 use super::nvidia::{self, Detail};
 use super::nvlink5;
+use super::pattern::work;
+use super::reported::Asks;
 use super::rules::{Compiled, Hit, Input, Role, Rules};
-use super::traceback::{Raised, Tracebacks};
+use super::traceback::{Raised, Tracebacks, Unfinished};
 
 /// Bytes of a line that are looked at; the rest is ignored.
 pub const LINE_BYTES: usize = 16 * 1024;
@@ -31,12 +33,15 @@ pub const MEMORY_BYTES: usize = FINDINGS * 2_048 + 64 * 1024 + 8 * LINE_BYTES;
 pub(super) struct Match {
     pub(super) code: Code,
     pub(super) unit: Option<Unit>,
+    /// Its line, if that is not the present one.
+    pub(super) line: Option<u64>,
     pub(super) at: usize,
     pub(super) rule: Arc<str>,
     pub(super) detail: Detail,
     pub(super) mark: Option<String>,
     pub(super) frame: Option<String>,
     pub(super) weak: bool,
+    pub(super) asks: Option<Asks>,
 }
 
 impl Default for Match {
@@ -44,12 +49,14 @@ impl Default for Match {
         Self {
             code: Code::Named("none".into()),
             unit: None,
+            line: None,
             at: 0,
             rule: "".into(),
             detail: Detail::default(),
             mark: None,
             frame: None,
             weak: false,
+            asks: None,
         }
     }
 }
@@ -76,8 +83,8 @@ pub struct Finding {
     pub marks: Vec<String>,
     /// The first place.
     pub first: Place,
-    /// The last line, from 1.
-    pub last_line: u64,
+    /// How many lines and records all sources had given when it was seen last.
+    pub(super) last_order: u64,
     /// Its time, in seconds on the line's own clock.
     pub first_s: Option<f64>,
     /// The time of the last.
@@ -96,6 +103,8 @@ pub struct Finding {
     pub weak: bool,
     /// All matches say that something is over.
     pub over: bool,
+    /// What the sightings ask for, instead of their code.
+    pub asks: Option<Asks>,
 }
 
 /// What a driver reported of one GPU.
@@ -111,6 +120,8 @@ pub struct Reported<'a> {
     pub rule: &'a str,
     /// Detail for people.
     pub words: &'a str,
+    /// What it asks for by itself, instead of its code.
+    pub asks: Option<Asks>,
 }
 
 /// What an observer saw.
@@ -118,8 +129,10 @@ pub struct Reported<'a> {
 pub struct Observation {
     /// Findings, in the order of their first line.
     pub findings: Vec<Finding>,
-    /// Lines read.
+    /// Log lines read, of all sources.
     pub lines: u64,
+    /// Events and samples read, whether they told of a fault or not.
+    pub records: u64,
     /// Matches that found no room among [`FINDINGS`].
     pub dropped: u64,
 }
@@ -131,7 +144,11 @@ pub struct Observation {
 pub struct Observer {
     rules: &'static Rules,
     source: Arc<str>,
+    /// Lines of this source.
+    line: u64,
+    /// Lines of all sources.
     lines: u64,
+    records: u64,
     dropped: u64,
     findings: Vec<Finding>,
     places: BTreeMap<(Code, Option<Unit>), usize>,
@@ -147,7 +164,9 @@ impl Observer {
         Self {
             rules,
             source: source.into(),
+            line: 0,
             lines: 0,
+            records: 0,
             dropped: 0,
             findings: Vec::new(),
             places: BTreeMap::new(),
@@ -159,11 +178,19 @@ impl Observer {
     }
 
     /// Goes on with another file or stream; lines are numbered anew.
+    ///
+    /// What the source before left open, such as a traceback without its exception, is closed and kept.
     pub fn next_source(&mut self, source: &str) {
+        self.close();
         self.source = source.into();
-        self.lines = 0;
+        self.line = 0;
         self.headings.fill(None);
-        self.tracebacks = Tracebacks::default();
+        self.table = Table::default();
+    }
+
+    /// Counts samples that were looked at and told of nothing.
+    pub fn healthy(&mut self, samples: usize) {
+        self.records += samples as u64;
     }
 
     /// Reads a text line by line.
@@ -176,6 +203,7 @@ impl Observer {
     /// Reads one line, without its line break.
     pub fn line(&mut self, line: &str) {
         self.lines += 1;
+        self.line += 1;
         let plain = envelope::plain(cut(line, LINE_BYTES));
         let line = &*plain;
         if line.trim_start().starts_with('|') {
@@ -197,7 +225,9 @@ impl Observer {
         let mut seen = Seen::default();
         self.candidates.clear();
         let rules = self.rules;
+        work::add(line.len());
         for found in rules.literals.find_overlapping_iter(line) {
+            work::add(1);
             for hit in rules.hits.get(found.pattern().as_usize()).into_iter().flatten() {
                 match *hit {
                     Hit::Rule(index) => {
@@ -207,7 +237,7 @@ impl Observer {
                     }
                     Hit::Heading(index) => {
                         if let Some(place) = self.headings.get_mut(index) {
-                            *place = Some(self.lines);
+                            *place = Some(self.line);
                         }
                     }
                     Hit::Numbered => seen.numbered = true,
@@ -235,7 +265,7 @@ impl Observer {
                 self.text_rules(&envelope, part, &mut matches);
             }
             let known = !matches.is_empty();
-            if let Some(raised) = self.tracebacks.line(&envelope.writer, part)
+            if let Some(raised) = self.tracebacks.line(&envelope.writer, part, self.line)
                 && !known
             {
                 matches.extend(self.user_code(&envelope, part, raised));
@@ -244,6 +274,31 @@ impl Observer {
         matches.sort_by_key(|found| found.at);
         for found in matches {
             self.keep(&envelope, line, found);
+        }
+        let pushed_out = self.tracebacks.pushed_out();
+        self.keep_unfinished(pushed_out);
+    }
+
+    /// Ends what is open at the end of a source.
+    fn close(&mut self) {
+        let open = self.tracebacks.close();
+        self.keep_unfinished(open);
+    }
+
+    /// Keeps tracebacks without an exception as what they are: a program that ended, cause unknown.
+    fn keep_unfinished(&mut self, tracebacks: Vec<Unfinished>) {
+        for Unfinished { writer, at, frame } in tracebacks {
+            let envelope = envelope::open("");
+            let found = Match {
+                code: Code::Named("user_code".into()),
+                unit: device::find(&writer),
+                line: Some(at),
+                rule: "user.cut-traceback".into(),
+                frame: frame.clone(),
+                weak: true,
+                ..Match::default()
+            };
+            self.keep(&envelope, frame.as_deref().unwrap_or_default(), found);
         }
     }
 
@@ -260,9 +315,14 @@ impl Observer {
             if !guard::accepts(compiled.rule.input, envelope, message, found.start(), found.end()) {
                 continue;
             }
+            let unit = compiled
+                .server(message)
+                .map(|name| Unit::Server(name.to_owned()))
+                .or_else(|| device::find(message))
+                .or_else(|| device::find(&envelope.writer));
             matches.push(Match {
                 code: compiled.code.clone(),
-                unit: device::find(message).or_else(|| device::find(&envelope.writer)),
+                unit,
                 at: found.start(),
                 rule: Arc::clone(&compiled.id),
                 mark: compiled.rule.mark.clone(),
@@ -275,7 +335,7 @@ impl Observer {
     fn is_after(&self, compiled: &Compiled) -> bool {
         let Some(after) = &compiled.rule.after else { return true };
         let open = |(heading, place): (&String, &Option<u64>)| {
-            after.literals.contains(heading) && place.is_some_and(|line| self.lines - line <= after.lines)
+            after.literals.contains(heading) && place.is_some_and(|line| self.line - line <= after.lines)
         };
         self.rules.headings.iter().zip(&self.headings).any(open)
     }
@@ -307,7 +367,7 @@ impl Observer {
         let key = (found.code.clone(), found.unit.clone());
         if let Some(finding) = self.places.get(&key).and_then(|place| self.findings.get_mut(*place)) {
             finding.count += 1;
-            finding.last_line = self.lines;
+            finding.last_order = self.lines + self.records;
             finding.last_s = envelope.time_s.or(finding.last_s);
             finding.weak &= found.weak;
             finding.over = over;
@@ -315,6 +375,7 @@ impl Observer {
                 finding.rules.push(found.rule);
             }
             finding.marks.extend(found.mark.filter(|mark| !finding.marks.contains(mark)));
+            finding.asks = both(finding.asks, found.asks);
             finding.memory = finding.memory.or(memory);
             finding.frame = finding.frame.take().or(found.frame);
             merge(self.rules, &found.code, &mut finding.detail, found.detail);
@@ -324,14 +385,15 @@ impl Observer {
             self.dropped += u64::from(!over);
             return;
         }
+        let at = found.line.unwrap_or(self.line);
         self.places.insert(key, self.findings.len());
         self.findings.push(Finding {
             code: found.code,
             unit: found.unit,
             rules: vec![found.rule],
             marks: found.mark.into_iter().collect(),
-            first: Place { source: Arc::clone(&self.source), line: self.lines },
-            last_line: self.lines,
+            first: Place { source: Arc::clone(&self.source), line: at },
+            last_order: self.lines + self.records,
             first_s: envelope.time_s,
             last_s: envelope.time_s,
             count: 1,
@@ -341,12 +403,14 @@ impl Observer {
             memory,
             weak: found.weak,
             over,
+            asks: found.asks,
         });
     }
 
     /// Takes in what a driver reported by other ways than a log line.
     pub fn event(&mut self, event: &Reported<'_>) {
-        self.lines += 1;
+        self.records += 1;
+        self.line += 1;
         let envelope = Envelope {
             message: Cow::Borrowed(event.words),
             time_s: Some(event.at_s),
@@ -357,6 +421,7 @@ impl Observer {
             code: event.code.clone(),
             unit: Some(Unit::Uuid(event.uuid.to_owned())),
             rule: event.rule.into(),
+            asks: event.asks,
             ..Match::default()
         };
         self.keep(&envelope, event.words, found);
@@ -364,19 +429,8 @@ impl Observer {
 
     /// What was seen so far.
     pub fn finish(mut self) -> Observation {
-        for (writer, frame) in self.tracebacks.unfinished() {
-            let envelope = envelope::open("");
-            let found = Match {
-                code: Code::Named("user_code".into()),
-                unit: device::find(&writer),
-                rule: "user.cut-traceback".into(),
-                frame: frame.clone(),
-                weak: true,
-                ..Match::default()
-            };
-            self.keep(&envelope, frame.as_deref().unwrap_or_default(), found);
-        }
-        Observation { findings: self.findings, lines: self.lines, dropped: self.dropped }
+        self.close();
+        Observation { findings: self.findings, lines: self.lines, records: self.records, dropped: self.dropped }
     }
 }
 
@@ -410,6 +464,14 @@ impl Table {
 struct Seen {
     numbered: bool,
     exception: bool,
+}
+
+/// Of two sightings the more harmful speaks; the code itself speaks before a milder one.
+fn both(one: Option<Asks>, other: Option<Asks>) -> Option<Asks> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(if other.action > one.action { other } else { one }),
+        (one, other) => one.or(other).filter(|asks| asks.action.is_hardware()),
+    }
 }
 
 /// Of several verdicts the last counts, of several link errors the gravest.

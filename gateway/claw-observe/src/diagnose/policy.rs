@@ -77,22 +77,70 @@ impl Policy {
         all().iter().find(|policy| policy.name == name).ok_or_else(|| Unknown { name: name.to_owned(), known: known() })
     }
 
-    /// What it does about a root for which ours says `ours`, after `remediations` on the same unit.
-    pub fn action(&self, root: &Code, ours: Action, severe: bool, remediations: u32) -> Action {
-        let Code::Xid(number) = root else { return ours };
-        let first = if self.ignore.contains(number) {
-            Action::Ignore
-        } else if let Some(own) = self.own.get(&number.to_string()) {
-            *own
-        } else if severe {
-            self.other.unwrap_or(ours)
-        } else {
-            ours
-        };
-        let spent = self.remediations.is_some_and(|most| remediations >= most);
-        match self.then {
-            Some(then) if spent && first.is_hardware() => then,
+    /// What it does about a root.
+    pub fn choose(&self, asked: &Asked<'_>) -> Choice {
+        let (first, is_own, why) = self.first(asked);
+        let spent = self.remediations.is_some_and(|most| asked.remediations >= most);
+        let action = match self.then {
+            Some(then) if spent && is_own && first.is_hardware() => then,
             _ => first,
+        };
+        Choice { action, is_own, why }
+    }
+
+    /// Before it is asked how often that was done already.
+    fn first(&self, asked: &Asked<'_>) -> (Action, bool, Option<String>) {
+        let ours = |why: String| (asked.ours, false, Some(why));
+        if self.name == Self::ours().name {
+            return (asked.ours, true, None);
+        }
+        let Code::Xid(number) = asked.root else {
+            return ours(format!("{} speaks of Xids only; ours chose", self.name));
+        };
+        if self.ignore.contains(number) {
+            return (Action::Ignore, true, None);
+        }
+        if let Some(own) = self.own.get(&number.to_string()) {
+            return (*own, true, None);
+        }
+        // A number that no table knows calls no hands, whoever's list is short.
+        if !asked.known {
+            let said = self.other.map_or(String::new(), |other| format!(" ({other} for any other number)"));
+            return ours(format!(
+                "{} does not list {}{said}; no table knows it, and ours chose",
+                self.name, asked.root
+            ));
+        }
+        match self.other {
+            Some(other) if asked.severe => (other, true, None),
+            Some(_) => ours(format!("{} has no opinion of its own on {}; ours chose", self.name, asked.root)),
+            None => (asked.ours, true, None),
         }
     }
+}
+
+/// What a policy is asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// The code of the cause.
+    pub root: &'a Code,
+    /// What ours does about it.
+    pub ours: Action,
+    /// Is it more than a note?
+    pub severe: bool,
+    /// Does any table know the code?
+    pub known: bool,
+    /// Resets and reboots for it on the same unit so far, within [`Policy::within_days`].
+    pub remediations: u32,
+}
+
+/// What a policy does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// The action.
+    pub action: Action,
+    /// The policy chose it; without an opinion of its own, ours did.
+    pub is_own: bool,
+    /// Why ours did.
+    pub why: Option<String>,
 }

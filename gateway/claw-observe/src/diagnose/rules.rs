@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock, OnceLock};
 
 use aho_corasick::AhoCorasick;
-use regex::Regex;
 use serde::Deserialize;
 
 use super::code::{Action, Class, Code};
+use super::pattern::{Pattern, regex};
 
 pub mod lint;
 
@@ -73,9 +73,12 @@ pub struct TextRule {
     /// A heading it must follow.
     #[serde(default)]
     pub after: Option<After>,
-    /// A word that `when.toml` can ask for.
+    /// A word that `when.toml` asks for.
     #[serde(default)]
     pub mark: Option<String>,
+    /// Why the rule alone is not sure, and what would make it.
+    #[serde(default)]
+    pub unsure: Option<String>,
     /// What the match is.
     #[serde(default)]
     pub role: Role,
@@ -246,12 +249,6 @@ pub struct When {
     /// One of these marks must have been found.
     #[serde(default)]
     pub marks: Vec<String>,
-    /// None of these marks may have been found.
-    #[serde(default)]
-    pub without_marks: Vec<String>,
-    /// On at least so many devices.
-    #[serde(default)]
-    pub devices: usize,
     /// The action it gives.
     #[serde(default)]
     pub action: Option<Action>,
@@ -282,19 +279,25 @@ pub struct Compiled {
     pub source: String,
     /// nvidia, amd or any.
     pub vendor: String,
-    pattern: OnceLock<Regex>,
-    except: OnceLock<Option<Regex>>,
+    pattern: OnceLock<Pattern>,
+    except: OnceLock<Option<Pattern>>,
 }
 
 impl Compiled {
     /// The expression that decides.
-    pub fn pattern(&self) -> &Regex {
-        self.pattern.get_or_init(|| Regex::new(&self.rule.pattern).expect("checked by the lint of the rules"))
+    pub(super) fn pattern(&self) -> &Pattern {
+        self.pattern.get_or_init(|| regex(&self.rule.pattern))
+    }
+
+    /// The server that the match names, where the expression has a group for it.
+    pub(super) fn server<'a>(&self, message: &'a str) -> Option<&'a str> {
+        let named = self.pattern().has_group("server");
+        named.then(|| self.pattern().captures(message)?.name("server").map(|name| name.as_str()))?
     }
 
     /// The expression that takes a match back.
-    pub fn except(&self) -> Option<&Regex> {
-        let compile = |text: &String| Regex::new(text).expect("checked by the lint of the rules");
+    pub(super) fn except(&self) -> Option<&Pattern> {
+        let compile = |text: &String| regex(text);
         self.except.get_or_init(|| self.rule.except.as_ref().map(compile)).as_ref()
     }
 }
@@ -403,6 +406,17 @@ impl Rules {
         let parsers = PARSERS.iter().map(|(literal, _)| *literal);
         let all = rules.chain(&self.headings).map(String::as_str).chain(parsers);
         all.map(str::to_ascii_lowercase).collect::<std::collections::BTreeSet<_>>().into_iter().collect()
+    }
+
+    /// The expressions of all text rules, and of numbered codes, without names of groups; for tools that compare.
+    pub fn expressions(&self) -> Vec<String> {
+        let rules = self.text.iter().map(|compiled| compiled.rule.pattern.as_str());
+        let bare = |text: &str| {
+            let mut parts = text.split("(?P<");
+            let first = parts.next().unwrap_or_default().to_owned();
+            parts.fold(first, |all, part| all + "(" + part.split_once('>').map_or(part, |(_, rest)| rest))
+        };
+        rules.chain([r"(?i)\bS?Xid \("]).map(bare).collect()
     }
 
     /// The text rule of that name.

@@ -8,9 +8,11 @@ mod draw;
 mod inject;
 mod limits;
 mod mutations;
+mod reported;
 mod series;
 mod tables;
 mod verdicts;
+mod work;
 
 #[test]
 fn rules_are_sound_and_find_their_examples() {

@@ -1,9 +1,8 @@
 //! Python tracebacks: the exception that started it, and the first frame that is the user's.
 
+use super::pattern::{Pattern, regex};
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
-
-use regex::Regex;
 
 /// Writers whose tracebacks are kept apart at the same time.
 const WRITERS: usize = 32;
@@ -13,8 +12,6 @@ const LINES: u32 = 400;
 /// An exception that ended a program or a thread.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Raised {
-    /// Its type, without its module.
-    pub kind: String,
     /// `file:line in function` of the last frame that is not a library's.
     pub frame: Option<String>,
     /// Only passes on what another process or thread met.
@@ -29,6 +26,8 @@ pub(super) struct Raised {
 
 #[derive(Debug, Default)]
 struct Open {
+    /// Line of its heading.
+    at: u64,
     lines: u32,
     frame: Option<String>,
     chained: bool,
@@ -40,16 +39,25 @@ struct Open {
 #[derive(Debug, Default)]
 pub(super) struct Tracebacks {
     open: BTreeMap<String, Open>,
+    /// Without an exception, and pushed out by others.
+    cut: Vec<Unfinished>,
 }
 
-fn regex(pattern: &str) -> Regex {
-    Regex::new(pattern).expect("a constant pattern; compiled by the tests")
+/// A traceback whose exception is cut off.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Unfinished {
+    /// Who wrote it.
+    pub writer: String,
+    /// Line of its heading.
+    pub at: u64,
+    /// The last frame that is not a library's.
+    pub frame: Option<String>,
 }
 
-static FRAME: LazyLock<Regex> =
+static FRAME: LazyLock<Pattern> =
     LazyLock::new(|| regex(r#"^\s*File "(?P<file>[^"]{1,300})", line (?P<line>\d+)(?:, in (?P<function>\S{1,120}))?"#));
 
-static RAISED: LazyLock<Regex> = LazyLock::new(|| {
+static RAISED: LazyLock<Pattern> = LazyLock::new(|| {
     regex(
         r"^(?:\(\w[^)]*\) |E  +)?(?P<module>(?:[A-Za-z_]\w*\.)*)(?P<kind>[A-Z]\w*(?:Error|Exception|Exit|Interrupt|Timeout|Expired|Failed|Failure|Stop|NotFound|Killed|Warning)\w*|Killed)(?:\(\w*\))?(?:: ?(?P<said>.*))?$",
     )
@@ -96,11 +104,11 @@ impl Tracebacks {
         !self.open.is_empty()
     }
 
-    /// Reads one message of a writer; an exception, if it ends a traceback or names one.
-    pub(super) fn line(&mut self, writer: &str, message: &str) -> Option<Raised> {
+    /// Reads one message of a writer, in line `at`; an exception, if it ends a traceback or names one.
+    pub(super) fn line(&mut self, writer: &str, message: &str, at: u64) -> Option<Raised> {
         let text = message.trim_end();
         if text.contains("Traceback (most recent call last)") {
-            self.begin(writer);
+            self.begin(writer, at);
             return None;
         }
         let open = self.open.get_mut(writer);
@@ -129,27 +137,46 @@ impl Tracebacks {
         if ended.is_some() {
             open.done = true;
         } else if open.done || open.lines > LINES {
-            self.open.remove(writer);
+            let gone = self.open.remove(writer);
+            self.give_up(writer, gone);
         }
         ended
     }
 
-    /// The tracebacks whose exception is cut off, by writer.
-    pub(super) fn unfinished(&self) -> Vec<(String, Option<String>)> {
-        let open = self.open.iter().filter(|(_, open)| !open.done && open.frames > 0);
-        open.map(|(writer, open)| (writer.clone(), open.frame.clone())).collect()
+    /// Ends all; those whose exception is cut off, pushed out ones first.
+    pub(super) fn close(&mut self) -> Vec<Unfinished> {
+        for (writer, open) in std::mem::take(&mut self.open) {
+            self.give_up(&writer, Some(open));
+        }
+        std::mem::take(&mut self.cut)
     }
 
-    fn begin(&mut self, writer: &str) {
+    /// Those that were pushed out by others; there is none in most lines.
+    pub(super) fn pushed_out(&mut self) -> Vec<Unfinished> {
+        std::mem::take(&mut self.cut)
+    }
+
+    fn give_up(&mut self, writer: &str, open: Option<Open>) {
+        if let Some(open) = open.filter(|open| !open.done && open.frames > 0) {
+            self.cut.push(Unfinished { writer: writer.to_owned(), at: open.at, frame: open.frame });
+        }
+    }
+
+    fn begin(&mut self, writer: &str, at: u64) {
+        let begun = |chained| Open { at, chained, ..Open::default() };
         if let Some(open) = self.open.get_mut(writer) {
             let chained = open.chained;
-            *open = Open { chained, ..Open::default() };
+            let old = std::mem::replace(open, begun(chained));
+            // In a chain the exception before was told already.
+            self.give_up(writer, Some(old).filter(|_| !chained));
             return;
         }
-        if self.open.len() >= WRITERS {
-            self.open.pop_first();
+        if self.open.len() >= WRITERS
+            && let Some((other, open)) = self.open.pop_first()
+        {
+            self.give_up(&other, Some(open));
         }
-        self.open.insert(writer.to_owned(), Open::default());
+        self.open.insert(writer.to_owned(), begun(false));
     }
 }
 
@@ -171,6 +198,5 @@ fn raised(text: &str, open: &Open, traced: bool) -> Option<Raised> {
         frame: open.frame.clone(),
         chained: open.chained,
         traced,
-        kind,
     })
 }

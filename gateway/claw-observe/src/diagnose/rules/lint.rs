@@ -94,7 +94,8 @@ fn observe(rules: &'static Rules, text: &str) -> Vec<(String, String)> {
 /// Every named code has a rule or a parser, and every cross-reference leads somewhere.
 fn codes(rules: &Rules) -> Vec<String> {
     let mut faults = Vec::new();
-    let parsed = ["user_code"];
+    // Found by a parser, or reported by drivers as events.
+    let parsed = ["user_code", "gpu_lost", "gpu_memory_uncorrected", "gpu_memory_corrected"];
     for name in rules.named.keys() {
         let has_rule = rules.text.iter().any(|compiled| compiled.code.name() == Some(name));
         if !has_rule && !parsed.contains(&name.as_str()) {
@@ -108,7 +109,7 @@ fn codes(rules: &Rules) -> Vec<String> {
                 faults.push(format!("{}: {code} is no code", when.id));
             }
         }
-        for mark in when.marks.iter().chain(&when.without_marks) {
+        for mark in &when.marks {
             let set = rules.text.iter().any(|compiled| compiled.rule.mark.as_ref() == Some(mark));
             if !set {
                 faults.push(format!("{}: no rule sets the mark {mark}", when.id));
@@ -116,6 +117,20 @@ fn codes(rules: &Rules) -> Vec<String> {
         }
         if !when.source.contains("20") {
             faults.push(format!("{}: its source has no date", when.id));
+        }
+    }
+    for compiled in &rules.text {
+        let asked = |mark: &String| rules.whens.iter().any(|when| when.marks.contains(mark));
+        if compiled.rule.mark.as_ref().is_some_and(|mark| !asked(mark)) {
+            faults.push(format!("{}: nothing asks for its mark", compiled.id));
+        }
+        if compiled.rule.confidence < 0.4 && compiled.rule.unsure.is_none() {
+            faults.push(format!("{}: does not say why it is so unsure", compiled.id));
+        }
+        for code in &compiled.rule.cancels {
+            if *code != compiled.rule.code {
+                faults.push(format!("{}: cancels {code}, which is not its own code", compiled.id));
+            }
         }
     }
     faults

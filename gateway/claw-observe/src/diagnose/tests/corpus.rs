@@ -36,14 +36,14 @@ pub(super) fn lines_of(json: &str) -> Vec<String> {
     case["lines"].as_array().unwrap().iter().map(|line| line.as_str().unwrap().to_owned()).collect()
 }
 
-/// Scores as the corpus's own scorer does; `change` may rewrite a case's lines first.
-pub(super) fn score(corpus: &str, change: impl Fn(usize, Vec<String>) -> Vec<String>) -> Score {
+/// Scores as the corpus's own scorer does; `change` may rewrite a case's lines first, by its id.
+pub(super) fn score(corpus: &str, change: impl Fn(&str, Vec<String>) -> Vec<String>) -> Score {
     let mut score = Score::default();
-    for (index, json) in corpus.lines().filter(|line| !line.trim().is_empty()).enumerate() {
+    for json in corpus.lines().filter(|line| !line.trim().is_empty()) {
         let case: Value = serde_json::from_str(json).unwrap();
         let lines = case["lines"].as_array().unwrap().iter().map(|line| line.as_str().unwrap().to_owned()).collect();
-        let lines = change(index, lines);
         let id = case["id"].as_str().unwrap().to_owned();
+        let lines = change(&id, lines);
         let answer = cases::judge(id.clone(), lines.iter().map(String::as_str), Policy::ours());
         let expect = &case["expect"];
         let wanted = expect["action_preferred"].as_str().or(expect["action"].as_str()).unwrap_or_default();

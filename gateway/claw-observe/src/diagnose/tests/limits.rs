@@ -5,10 +5,12 @@ use proptest::prelude::*;
 use super::corpus::lines_of;
 use super::draw::Draw;
 use super::tables::shared;
+use super::work::LOOKS;
 use crate::diagnose::analyze::Analyzer;
 use crate::diagnose::code::Code;
 use crate::diagnose::insight::{Insight, TEXT_CHARS, Target};
 use crate::diagnose::observe::{EXCERPT_BYTES, FINDINGS, Observer};
+use crate::diagnose::pattern::work;
 use crate::diagnose::policy::{self, Policy};
 use crate::diagnose::rules::Rules;
 
@@ -78,12 +80,18 @@ fn accidents_of_lines_never_break_the_engine() {
     seeds.push("NVRM: Xid (PCI:0018:01:00): 149, NETIR_LINK_EVT Fatal XC0 i0 Link 08 (0x004505c6 0x00000000)".into());
     seeds.push("nvidia-nvswitch0: SXid (PCI:0000:05:00.0): 12020, Fatal, Link 12 egress".into());
     seeds.extend(shared("public.jsonl").iter().flat_map(|corpus| corpus.lines()).flat_map(lines_of));
-    let mut draw = Draw(7);
+    let mut draw = Draw(std::env::var("CLAW_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(7));
     let mut observer = Observer::new(rules, "log");
+    let mut most = 0.0_f64;
     for round in 0..rounds() {
         let seed = draw.below(seeds.len());
         let line = mutate(&mut draw, &seeds[seed]);
+        work::take();
         observer.text(&line);
+        // A short line is looked at as often as a long one, and every rule may start on it.
+        let looks = work::take() as f64 / (line.len() + 64) as f64;
+        assert!(looks <= LOOKS as f64, "a byte is looked at {looks:.0} times: {line:?}");
+        most = most.max(looks);
         if round % 64 == 63 {
             let seen = std::mem::replace(&mut observer, Observer::new(rules, "log")).finish();
             let verdict = Analyzer::new(rules, Policy::ours()).judge(&seen);
@@ -92,6 +100,7 @@ fn accidents_of_lines_never_break_the_engine() {
             assert!(!never || said || !verdict.action.is_hardware(), "{verdict:?}");
         }
     }
+    println!("{} mutated lines; a byte is looked at {most:.0} times at most", rounds());
 }
 
 proptest! {

@@ -134,6 +134,144 @@ fn policies_differ_and_the_answer_says_where() {
 }
 
 #[test]
+fn a_policy_without_an_opinion_says_so_and_ours_chooses() {
+    let by =
+        |text: &str, name: &str| Analyzer::new(Rules::built_in(), Policy::named(name).unwrap()).judge(&observe(text));
+    let amd = "amdgpu 0000:c1:00.0: amdgpu: device lost from bus!";
+    // 106 is a note in the catalog; the plugin's "any other Xid" means critical ones.
+    for text in [amd.to_owned(), xid(106, "pid=1, test message")] {
+        let verdict = by(&text, "device-plugin");
+        assert_eq!(verdict.action, by(&text, "claw").action, "{text}");
+        assert_eq!((verdict.policy.as_str(), verdict.chosen_by.as_str()), ("device-plugin", "claw"));
+        assert!(verdict.why.iter().any(|why| why.contains("ours chose")), "{:?}", verdict.why);
+    }
+    let own = by(&xid(79, "pid=1"), "device-plugin");
+    assert_eq!((own.action, own.chosen_by.as_str()), (Action::DrainAndReset, "device-plugin"));
+    assert!(!by(amd, "claw").others.iter().any(|(name, _)| name == "gpud"), "no opinion is no difference");
+}
+
+#[test]
+fn an_unknown_number_calls_no_hands_under_any_policy() {
+    let seen = observe(&xid(9_999, "pid=1, something new"));
+    for policy in all() {
+        for remediations in [0, 5] {
+            let verdict = Analyzer::new(Rules::built_in(), policy).with_history(History { remediations }).judge(&seen);
+            assert_eq!(verdict.action, Action::ContactSupport, "{}", policy.name);
+            let swapped = verdict.chosen_by != policy.name;
+            assert_eq!(swapped, verdict.why.iter().any(|why| why.contains("no table knows it")), "{:?}", verdict.why);
+        }
+    }
+}
+
+#[test]
+fn what_is_over_on_one_device_excuses_no_other() {
+    let hung = |bus: &str| format!("amdgpu 0000:{bus}:00.0: amdgpu: MES failed to respond to msg=REMOVE_QUEUE\n");
+    let reset = |bus: &str| {
+        format!(
+            "amdgpu 0000:{bus}:00.0: amdgpu: GPU reset begin!\namdgpu 0000:{bus}:00.0: amdgpu: GPU reset(2) succeeded!\n"
+        )
+    };
+    check(&(hung("c1") + &reset("c1")), "amdgpu_mes_timeout", Class::Driver, Action::RestartApp);
+    for text in
+        [hung("c1") + &hung("c3") + &reset("c1"), hung("c3") + &hung("c1") + &reset("c1"), hung("c3") + &reset("c1")]
+    {
+        check(&text, "amdgpu_mes_timeout", Class::Driver, Action::ResetGpu);
+        let verdict = judge(&text);
+        let leads = verdict.findings[verdict.root_index.unwrap()].unit.clone();
+        assert_eq!(leads.unwrap().to_string(), "0000:c3:00", "{text}");
+    }
+    // A line without an address speaks of the only GPU there is, and of none of several.
+    let wedged = "[drm] device wedged, but recovered through reset\n";
+    check(&(hung("c1") + wedged), "amdgpu_mes_timeout", Class::Driver, Action::RestartApp);
+    check(&(hung("c1") + &hung("c3") + wedged), "amdgpu_mes_timeout", Class::Driver, Action::ResetGpu);
+    let power = |bus: &str, code| xid(code, "PSHC").replace("3b", bus);
+    check(&(power("3b", 163) + &power("5d", 162)), "xid_163", Class::Power, Action::Ignore);
+}
+
+#[test]
+fn one_file_server_that_answers_again_excuses_no_other() {
+    let gone = |server: &str| format!("nfs: server {server} not responding, still trying\n");
+    let back = |server: &str| format!("nfs: server {server} OK\n");
+    let (a, b) = ("192.0.2.10", "store-2.example.com");
+    check(&(gone(a) + &gone(b) + &back(a) + &back(b)), "nfs_unresponsive", Class::Host, Action::Ignore);
+    for text in [gone(a) + &gone(b) + &back(a), gone(b) + &gone(a) + &back(a)] {
+        check(&text, "nfs_unresponsive", Class::Host, Action::ContactSupport);
+        let verdict = judge(&text);
+        let root = &verdict.findings[verdict.root_index.unwrap()];
+        assert_eq!(root.unit.as_ref().unwrap().to_string(), format!("server {b}"));
+    }
+}
+
+#[test]
+fn a_kill_by_signal_9_is_a_guess_until_a_line_says_memory() {
+    let killed = "container train exited with code 137\n";
+    let alone = judge(killed);
+    assert!(alone.confidence <= 0.3 && !alone.action.is_hardware(), "{alone:?}");
+    assert!(alone.why.iter().any(|why| why.contains("kernel log")), "{:?}", alone.why);
+    let evidence = "Memory cgroup out of memory: Killed process 31337 (python) total-vm:100kB, anon-rss:90kB\n";
+    for text in [killed.to_owned() + evidence, evidence.to_owned() + killed] {
+        let sure = judge(&text);
+        assert_eq!((sure.root.unwrap().to_string().as_str(), sure.confidence), ("host_oom", 0.9), "{text}");
+        assert!(!sure.why.iter().any(|why| why.contains("kernel log")), "{:?}", sure.why);
+    }
+}
+
+#[test]
+fn nothing_read_is_not_nothing_wrong() {
+    let rules = Rules::built_in();
+    let tell = |observation: &Observation, target: &Target| {
+        Insight::new(rules, &Analyzer::new(rules, Policy::ours()).judge(observation), target).diagnosis
+    };
+    let target = Target { node: Some("node_1".into()), workload: Some("wl_1".into()) };
+    let unread = tell(&observe(""), &target);
+    assert!(unread.confidence <= 0.1 && unread.cause.contains("nothing was read"), "{unread:?}");
+    assert_eq!(unread.blast_radius, "unknown");
+    let calls: Vec<_> = unread.remedies.iter().filter_map(|remedy| remedy.call.as_ref()).collect();
+    assert_eq!(
+        calls.iter().map(|call| call.tool.as_str()).collect::<Vec<_>>(),
+        ["workload_get", "workload_explain", "node_get"]
+    );
+    let healthy = tell(&observe("step=1 loss=2.0"), &target);
+    assert!(healthy.confidence >= 0.9 && healthy.remedies.is_empty(), "{healthy:?}");
+    let mut sampled = Observer::new(rules, "latest metrics");
+    sampled.healthy(8);
+    let sampled = sampled.finish();
+    assert_eq!((sampled.records, tell(&sampled, &target).confidence), (8, 0.9));
+}
+
+#[test]
+fn a_source_that_ends_closes_what_it_left_open_and_lines_add_up() {
+    let mut observer = Observer::new(Rules::built_in(), "rank0.log");
+    observer
+        .text("step=1\nTraceback (most recent call last):\n  File \"/srv/train.py\", line 7, in step\n    x = y[k]");
+    observer.next_source("rank1.log");
+    // The heading of the table stood in the other file, and so did the traceback.
+    observer.text("KeyError\nstep=2");
+    observer.next_source("kern.log");
+    observer.text("\n[ 1.0] NVRM: Xid (PCI:0000:3b:00): 31, pid=1");
+    let seen = observer.finish();
+    assert_eq!(seen.lines, 8);
+    let told: Vec<_> =
+        seen.findings.iter().map(|f| (f.code.to_string(), f.first.source.to_string(), f.first.line)).collect();
+    assert_eq!(told, [("user_code".into(), "rank0.log".into(), 2), ("xid_31".into(), "kern.log".to_owned(), 2)]);
+    assert_eq!(seen.findings[0].frame.as_deref(), Some("/srv/train.py:7 in step"));
+}
+
+#[test]
+fn tracebacks_that_others_push_out_are_counted() {
+    let mut observer = Observer::new(Rules::built_in(), "log");
+    for rank in 0..100 {
+        observer.line(&format!("[rank{rank}]: Traceback (most recent call last):"));
+        observer.line(&format!("[rank{rank}]:   File \"/srv/train.py\", line 7, in step"));
+    }
+    let seen = observer.finish();
+    assert_eq!(seen.findings.len(), 100);
+    assert!(seen.findings.iter().all(|finding| finding.code.name() == Some("user_code") && finding.weak));
+    let lines: std::collections::BTreeSet<u64> = seen.findings.iter().map(|finding| finding.first.line).collect();
+    assert_eq!(lines, (0..100).map(|rank| 2 * rank + 1).collect());
+}
+
+#[test]
 fn the_same_fault_after_two_remediations_is_for_hands() {
     let seen = observe(&xid(79, "pid=1"));
     for policy in all() {

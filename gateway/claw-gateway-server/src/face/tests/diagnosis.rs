@@ -1,0 +1,128 @@
+//! What `diagnose` reads of nodes and workloads, and what it says of what it could not read.
+
+use claw_proto::ids::{Attempt, GpuUuid, NodeId, WorkloadId};
+use claw_proto::message::{GpuEvent, GpuEventKind, LogChunk, LogKey, LogLine, LogStream, SystemMetrics};
+use claw_tools::nodes::MetricsSnapshot;
+use serde_json::{Value, json};
+
+use super::desk::{Desk, desk};
+
+impl Desk {
+    /// A driver tells of a GPU.
+    fn happened(&self, node_id: NodeId, uuid: &str, code: u32) {
+        let control = &self.ops.control;
+        let event = GpuEvent {
+            uuid: GpuUuid(uuid.into()),
+            kind: GpuEventKind::Xid,
+            code: Some(code),
+            detail: "a test".into(),
+            at: control.now(),
+            simulated: true,
+        };
+        control.metrics().happened(node_id, vec![event]);
+    }
+
+    /// A node sends its numbers, all well.
+    fn measured(&self, node_id: NodeId) {
+        let control = &self.ops.control;
+        let state = control.snapshot();
+        let gpus = state.nodes.get(node_id).unwrap().gpus().iter();
+        let healthy = |uuid: &GpuUuid| {
+            let numbers = json!({ "uuid": uuid, "utilization_percent": 90.0, "memory_used_mib": 1, "memory_total_mib": 2,
+                "temperature_celsius": 60.0, "power_watts": 300.0, "simulated": true });
+            serde_json::from_value(numbers).unwrap()
+        };
+        let gpus = gpus.map(|gpu| healthy(&gpu.uuid)).collect();
+        let at = control.now();
+        let snapshot = MetricsSnapshot { at, gpus, system: SystemMetrics::default(), workloads: Vec::new() };
+        control.metrics().put(node_id, snapshot);
+    }
+
+    async fn wrote_at(&self, workload_id: WorkloadId, attempt: Attempt, text: &str) {
+        let line = LogLine { sequence: 1, at: self.ops.control.now(), bytes: text.as_bytes().to_vec() };
+        let key = LogKey { workload_id, attempt, stream: LogStream::Stderr };
+        self.ops.control.logs().append(vec![LogChunk { key, gap: None, lines: vec![line] }]).await.unwrap();
+    }
+}
+
+fn calls(target: &Value) -> Vec<&str> {
+    let remedies = target["diagnosis"]["remedies"].as_array().unwrap();
+    remedies.iter().filter_map(|remedy| remedy["call"]["tool"].as_str()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_read_is_said_and_what_to_call() {
+    let desk = desk().await;
+    let node_id = desk.join("gpu-01").await;
+    let told = desk.ok("diagnose", &json!({ "node": "gpu-01" })).await;
+    let target = &told["targets"][0];
+    assert_eq!((&target["nodes_read"], &target["nodes_unread"]), (&json!([]), &json!(["gpu-01"])), "{told}");
+    assert!(target["diagnosis"]["confidence"].as_f64().unwrap() <= 0.1, "{told}");
+    assert!(target["diagnosis"]["cause"].as_str().unwrap().contains("nothing was read"), "{told}");
+    assert_eq!(calls(target), ["node_get"]);
+    let fleet = desk.ok("diagnose", &json!({})).await;
+    assert_eq!((&fleet["nodes_read"], &fleet["nodes_unread"]), (&json!(0), &json!(["gpu-01"])), "{fleet}");
+    desk.ok("workload_run", &json!({ "spec": { "name": "w", "command": ["true"] } })).await;
+    let told = desk.ok("diagnose", &json!({ "workload": "w" })).await;
+    assert!(told["targets"][0]["diagnosis"]["confidence"].as_f64().unwrap() <= 0.1, "{told}");
+    assert_eq!(calls(&told["targets"][0])[..2], ["workload_get", "workload_explain"], "{told}");
+
+    desk.measured(node_id);
+    let told = desk.ok("diagnose", &json!({ "node": "gpu-01" })).await;
+    let target = &told["targets"][0];
+    assert_eq!((&target["nodes_read"], &target["records"]), (&json!(["gpu-01"]), &json!(8)), "{told}");
+    assert_eq!((&target["diagnosis"]["root"], &target["simulated"]), (&json!("none"), &json!(true)), "{told}");
+    assert!(target["diagnosis"]["confidence"].as_f64().unwrap() >= 0.9, "{told}");
+    let fleet = desk.ok("diagnose", &json!({})).await;
+    assert_eq!((&fleet["nodes_read"], &fleet["nodes_unread"]), (&json!(1), &json!([])), "{fleet}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_parts_of_a_workload_over_nodes_are_read() {
+    let desk = desk().await;
+    let mut ids = Vec::new();
+    for name in ["gpu-01", "gpu-02", "gpu-03"] {
+        ids.push(desk.join(name).await);
+    }
+    let spec = json!({ "name": "gang", "runtime": "sim", "command": ["train"], "nodes": 2, "gpu": { "count": 16 } });
+    let run = desk.ok("workload_run", &json!({ "spec": spec })).await;
+    let state = desk.ops.control.snapshot();
+    let workload_id: WorkloadId = run["workload_id"].as_str().unwrap().parse().unwrap();
+    let parts = state.workloads.get(workload_id).unwrap().latest().to_vec();
+    assert_eq!(parts.len(), 2, "{run}");
+    let name = |node: NodeId| state.nodes.get(node).unwrap().name.clone();
+    // The fault is in the first part, which is not the attempt that was made last.
+    desk.happened(parts[0].node_id, &parts[0].gpus[3].0, 79);
+    desk.wrote_at(workload_id, parts[0].attempt, "step=1 loss=2.0").await;
+    desk.wrote_at(workload_id, parts[1].attempt, "[rank9]: [Rank 9] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=2, OpType=ALLREDUCE) ran for 600012 milliseconds before timing out.").await;
+    let told = desk.ok("diagnose", &json!({ "workload": "gang" })).await;
+    let target = &told["targets"][0];
+    assert_eq!(target["diagnosis"]["root"], "xid_79", "{told}");
+    assert_eq!(target["diagnosis"]["follows"], json!(["nccl_timeout"]), "{told}");
+    assert_eq!(target["lines"], 2, "{told}");
+    assert_eq!(target["nodes_read"], json!([name(parts[0].node_id)]), "{told}");
+    assert_eq!(target["nodes_unread"], json!([name(parts[1].node_id)]), "{told}");
+    assert_eq!(target["simulated"], json!(true));
+    let source = target["diagnosis"]["evidence"][0]["source"].as_str().unwrap();
+    assert_eq!(source, format!("GPU events of {}", name(parts[0].node_id)));
+    desk.measured(parts[1].node_id);
+    let told = desk.ok("diagnose", &json!({ "workload": "gang" })).await;
+    let names: Vec<String> = parts.iter().map(|part| name(part.node_id)).collect();
+    assert_eq!((&told["targets"][0]["nodes_read"], &told["nodes_read"]), (&json!(names), &json!(2)), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_policy_of_the_schema_is_one_of_the_rules() {
+    let desk = desk().await;
+    for policy in claw_tools::diagnosis::FaultPolicy::ALL {
+        let text = "amdgpu 0000:c1:00.0: amdgpu: device lost from bus!";
+        let told = desk.ok("diagnose", &json!({ "text": text, "policy": policy })).await;
+        let diagnosis = &told["targets"][0]["diagnosis"];
+        // The published ones speak of Xids only.
+        assert_eq!(
+            (&diagnosis["policy"], &diagnosis["chosen_by"]),
+            (&json!(policy.as_str()), &json!("claw")),
+            "{told}"
+        );
+    }
+}
