@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use bytes::Bytes;
 use claw_e2e_tests::gateway::Gateway;
 use serde_json::json;
@@ -18,33 +18,67 @@ use crate::stats::{ratio, spread};
 
 /// Nodes of the fleet that is full.
 const N_NODES: u32 = 10;
-/// Clients of a sample.
-const CLIENTS: [usize; 3] = [1, 64, 512];
 /// Settings of a gateway that limits no bench.
 pub const UNLIMITED: [&str; 3] =
     ["limits.requests_per_s=1000000", "limits.requests_burst=1000000", "node.enrollments_per_minute=1000000"];
 
+/// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Side {
+pub enum Side {
+    /// Through `step` and the journal.
     Core,
+    /// Through a gateway of its own, over MCP.
     Mcp,
+    /// Puts of etcd.
     Etcd,
+}
+
+impl Side {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Core, Self::Mcp, Self::Etcd];
+
+    /// Reads a name.
+    ///
+    /// # Errors
+    /// If it is none.
+    pub fn parse(name: &str) -> Result<Self> {
+        match name {
+            "core" => Ok(Self::Core),
+            "mcp" => Ok(Self::Mcp),
+            "etcd" => Ok(Self::Etcd),
+            other => bail!("{other} is none of core, mcp, etcd"),
+        }
+    }
+}
+
+/// How it is measured.
+#[derive(Debug)]
+pub struct Load<'a> {
+    /// Rounds, of two samples of each side.
+    pub rounds: usize,
+    /// How long a sample takes.
+    pub time: Duration,
+    /// Clients at once.
+    pub clients: &'a [usize],
+    /// Sides.
+    pub sides: &'a [Side],
 }
 
 /// Takes all samples and returns the figure's lines.
 ///
 /// # Errors
 /// If a program does not start, or a call is not answered as it should be.
-pub async fn figure(dir: &Path, anchors: &Anchors, rounds: usize, time: Duration) -> Result<Vec<String>> {
+pub async fn figure(dir: &Path, anchors: &Anchors, load: &Load<'_>) -> Result<Vec<String>> {
+    let Load { rounds, time, .. } = *load;
     let mut lines = vec![format!(
         "(a) durable writes in a second; {} samples each, median [min, max]; ratios of medians [95 % interval]",
         2 * rounds
     )];
-    let sides: &[Side] =
-        if anchors.etcd.is_some() { &[Side::Core, Side::Mcp, Side::Etcd] } else { &[Side::Core, Side::Mcp] };
-    for n in CLIENTS {
+    let can = |side: &Side| *side != Side::Etcd || anchors.etcd.is_some();
+    let sides: Vec<Side> = load.sides.iter().copied().filter(can).collect();
+    for &n in load.clients {
         let mut samples: [Vec<Sample>; 3] = Default::default();
-        for side in abba(sides, rounds) {
+        for side in abba(&sides, rounds) {
             let root = tempfile::tempdir_in(dir)?;
             let sample = match side {
                 Side::Core => core(root.path(), n, time).await?,
@@ -61,7 +95,7 @@ pub async fn figure(dir: &Path, anchors: &Anchors, rounds: usize, time: Duration
                 lines.push(format!("{n:>4} clients  {name:<5} {:<24} p99 {} ms", spread(rates, 0), spread(p99, 2)));
             }
         }
-        if anchors.etcd.is_some() {
+        if rates.iter().all(|some| !some.is_empty()) {
             let [core, mcp, etcd] = &rates;
             lines.push(format!("{n:>4} clients  core/etcd {}   MCP/etcd {}", ratio(core, etcd), ratio(mcp, etcd)));
         }

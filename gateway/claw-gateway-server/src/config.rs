@@ -245,8 +245,9 @@ impl Default for LogsConfig {
 pub struct JournalConfig {
     /// Disk space that the journal keeps for itself against a full disk, bytes.
     pub reserve_bytes: u64,
-    /// Events after which the state is written as a whole, for a quick start; more where the
-    /// state is larger than they are.
+    /// Events after which the state is written as a whole, for a quick start, in a second
+    /// without commands; at ten times as many in any case. More where the state is larger
+    /// than they are.
     pub snapshot_every: u64,
     /// Newest events that stay in the database when older ones move to the archive.
     pub keep_events: u64,

@@ -14,6 +14,7 @@ mod janitor;
 mod logs;
 mod metrics;
 mod seal;
+mod snapshots;
 mod start;
 mod writer;
 

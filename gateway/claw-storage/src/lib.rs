@@ -23,6 +23,7 @@ mod segments;
 mod sqlite;
 #[cfg(test)]
 mod test_disk;
+mod ticket;
 
 pub use journal::{
     BLOB_BYTES_MAX, Batch, Blob, CompactReport, Damage, DamageKind, FaultHook, FaultPoint, HANDLE_BYTES_MAX, Head,
@@ -35,3 +36,4 @@ pub use segments::{
     LogQuery, LogSegments, RetentionReport, Stream,
 };
 pub use sqlite::{ArchiveCheck, JournalOptions, OpenError, OpenReport, SqliteJournal};
+pub use ticket::{SnapshotTicket, WrittenSnapshot};

@@ -8,6 +8,7 @@ use crate::journal::{
     Batch, ChainWalk, CompactReport, FaultHook, FaultPoint, GENESIS, Head, Journal, JournalError, NoFaults, Snapshot,
     Stored, VerifyReport, admit, admit_compaction, admit_snapshot, distinct_blobs, extend_chain, next_epoch,
 };
+use crate::ticket::{Kept, SnapshotTicket, WrittenSnapshot};
 
 /// A [`Journal`] that forgets everything when dropped.
 #[derive(Debug)]
@@ -89,10 +90,20 @@ impl Journal for MemoryJournal {
         Ok(self.events.iter().skip(skip).take(limit).cloned().collect())
     }
 
-    fn put_snapshot(&mut self, seq: u64, format: u16, state: &[u8]) -> Result<(), JournalError> {
+    fn begin_snapshot(&mut self, seq: u64) -> Result<SnapshotTicket, JournalError> {
         admit_snapshot(&self.head, self.snapshot.as_ref().map(|s| s.seq), seq)?;
-        self.snapshot = Some(Snapshot { seq, format, state: state.to_vec(), hash: self.hash_at(seq) });
-        Ok(())
+        Ok(SnapshotTicket { seq, hash: self.hash_at(seq), file: None })
+    }
+
+    fn finish_snapshot(&mut self, written: WrittenSnapshot) -> Result<(), JournalError> {
+        admit_snapshot(&self.head, self.snapshot.as_ref().map(|s| s.seq), written.seq)?;
+        match written.kept {
+            Kept::Memory(snapshot) if written.hash == self.hash_at(written.seq) => {
+                self.snapshot = Some(snapshot);
+                Ok(())
+            }
+            _ => Err(JournalError::SequenceConflict { expected: written.seq, actual: self.head.seq }),
+        }
     }
 
     fn latest_snapshot(&mut self) -> Result<Option<Snapshot>, JournalError> {

@@ -1,4 +1,5 @@
-//! `claw-anchors [a|b|c|d|e]... [--rounds N] [--seconds N] [--nodes N,N]`: the figures beside their anchors.
+//! `claw-anchors [a|b|c|d|e]... [--rounds N] [--seconds N] [--nodes N,N] [--clients N,N] [--sides core,mcp,etcd]`:
+//! the figures beside their anchors.
 //! Data lies in the build folder, so that every side writes to the same disk.
 
 use std::io::Write as _;
@@ -7,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use claw_bench::anchors::Anchors;
+use claw_bench::submits::{Load, Side};
 use claw_bench::{links, reads, starts, submits};
 use claw_e2e_tests::process::bin_dir;
 
@@ -19,11 +21,19 @@ struct Wanted {
     rounds: usize,
     time: Duration,
     sizes: Vec<usize>,
+    clients: Vec<usize>,
+    sides: Vec<Side>,
 }
 
 fn wanted(mut args: impl Iterator<Item = String>) -> Result<Wanted> {
-    let mut wanted =
-        Wanted { figures: String::new(), rounds: 4, time: Duration::from_secs(3), sizes: vec![1_000, 10_000] };
+    let mut wanted = Wanted {
+        figures: String::new(),
+        rounds: 4,
+        time: Duration::from_secs(3),
+        sizes: vec![1_000, 10_000],
+        clients: vec![1, 64, 512],
+        sides: Side::ALL.to_vec(),
+    };
     while let Some(arg) = args.next() {
         let mut value = || args.next().with_context(|| format!("{arg} needs a value"));
         match arg.as_str() {
@@ -31,7 +41,9 @@ fn wanted(mut args: impl Iterator<Item = String>) -> Result<Wanted> {
             "--rounds" => wanted.rounds = value()?.parse()?,
             "--seconds" => wanted.time = Duration::from_secs(value()?.parse()?),
             "--nodes" => wanted.sizes = value()?.split(',').map(str::parse).collect::<Result<_, _>>()?,
-            other => bail!("{other} is none of a, b, c, d, e, --rounds, --seconds, --nodes"),
+            "--clients" => wanted.clients = value()?.split(',').map(str::parse).collect::<Result<_, _>>()?,
+            "--sides" => wanted.sides = value()?.split(',').map(Side::parse).collect::<Result<_>>()?,
+            other => bail!("{other} is none of a, b, c, d, e, --rounds, --seconds, --nodes, --clients, --sides"),
         }
     }
     if wanted.figures.is_empty() {
@@ -42,7 +54,11 @@ fn wanted(mut args: impl Iterator<Item = String>) -> Result<Wanted> {
 
 async fn figure(name: char, wanted: &Wanted, dir: &Path, anchors: &Anchors) -> Result<Vec<String>> {
     match name {
-        'a' => submits::figure(dir, anchors, wanted.rounds, wanted.time).await,
+        'a' => {
+            let load =
+                Load { rounds: wanted.rounds, time: wanted.time, clients: &wanted.clients, sides: &wanted.sides };
+            submits::figure(dir, anchors, &load).await
+        }
         'b' => reads::figure(dir, anchors, wanted.rounds, wanted.time).await,
         'c' => links::figure(dir, &wanted.sizes).await,
         'd' => starts::submit_to_running(dir).await,

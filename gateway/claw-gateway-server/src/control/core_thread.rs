@@ -13,6 +13,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use super::clock::{Clock, RandomIds};
 use super::crash::{CrashPlan, CrashPoint};
 use super::seal::Seal;
+use super::snapshots::Underway;
 use super::writer::{Entry, Job, SharedJournal, Writer, WriterGone, Written, lock, write};
 use super::{Chain, CoreMessage, Numbered, SubmitError};
 
@@ -28,7 +29,8 @@ const EVENTS_READ_MAX: usize = 1_000;
 /// Events that one archiving step moves at most.
 const ARCHIVE_STEP_EVENTS: u64 = 10_000;
 /// A snapshot or an archiving step that is due waits for a second without commands, for
-/// this thread decides, too; but no longer than until so many of them are due.
+/// they take of the processors and of the disk what decisions need; but no longer than
+/// until so many of them are due.
 const OVERDUE: u64 = 10;
 /// Ticks (seconds) between tries to write to a journal that could not be written.
 const PROBE_EVERY_TICKS: u32 = 3;
@@ -60,6 +62,8 @@ pub(super) struct Core {
     pub(super) snapshot_bytes: u64,
     /// Payload of the events since, bytes.
     pub(super) bytes_since_snapshot: u64,
+    /// A snapshot that is being written.
+    pub(super) underway: Option<Underway>,
     /// Events up to here are archived, as far as this process knows.
     pub(super) archived_seq: u64,
 }
@@ -361,21 +365,57 @@ impl Core {
             }
             return;
         }
+        if self.underway.as_ref().is_some_and(Underway::is_over) {
+            self.finish_snapshot("due");
+        }
         // A snapshot writes the whole state. Where that is larger than what was journaled
-        // since the last, this thread would soon do nothing else; folding as many bytes
+        // since the last, the machine would soon do nothing else; folding as many bytes
         // at a start takes no longer than reading the snapshot.
         let is_worth_it = self.bytes_since_snapshot >= self.snapshot_bytes;
         let n_events = self.live.seq.saturating_sub(self.snapshot_seq);
         let may_snapshot = is_idle || n_events >= self.snapshot_every.saturating_mul(OVERDUE);
         let n_archivable = self.snapshot_seq.saturating_sub(self.keep_events.saturating_add(self.archived_seq));
-        if n_events >= self.snapshot_every && is_worth_it && may_snapshot {
-            self.snapshot("due");
+        if n_events >= self.snapshot_every && is_worth_it && may_snapshot && self.underway.is_none() {
+            self.begin_snapshot();
         } else if is_idle || n_archivable >= ARCHIVE_STEP_EVENTS * OVERDUE {
             self.archive();
         }
     }
 
+    /// Writes one beside what goes on. All that is decided is on the disk: a tick is committed alone.
+    fn begin_snapshot(&mut self) {
+        let ticket = lock(&self.journal).begin_snapshot(self.live.seq);
+        let begun = ticket.map(|ticket| Underway::begin(self.live.clone(), ticket, self.bytes_since_snapshot));
+        match begun {
+            Ok(Ok(underway)) => self.underway = Some(underway),
+            Ok(Err(error)) => tracing::warn!(%error, "no thread for a snapshot; it is tried again"),
+            Err(error) => tracing::warn!(error = %Chain(&error), "no snapshot can be begun; it is tried again"),
+        }
+    }
+
+    fn finish_snapshot(&mut self, why: &str) {
+        let Some(underway) = self.underway.take() else { return };
+        let (seq, bytes_before) = (underway.seq, underway.bytes_before);
+        let made = underway.end();
+        let named = made
+            .map(|made| made.and_then(|(written, bytes)| lock(&self.journal).finish_snapshot(written).map(|()| bytes)));
+        match named {
+            Some(Ok(bytes)) => {
+                self.snapshot_seq = seq;
+                self.snapshot_bytes = bytes;
+                self.bytes_since_snapshot = self.bytes_since_snapshot.saturating_sub(bytes_before);
+                tracing::info!(seq, bytes, why, "snapshot written");
+            }
+            Some(Err(error)) => {
+                tracing::warn!(error = %Chain(&error), "snapshot failed; events are folded at the next start");
+            }
+            None => tracing::error!("the thread that wrote a snapshot panicked; events are folded at the next start"),
+        }
+    }
+
+    /// Writes one here and now.
     fn snapshot(&mut self, why: &str) {
+        self.finish_snapshot(why);
         if self.live.seq == self.snapshot_seq {
             return;
         }

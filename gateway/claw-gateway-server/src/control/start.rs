@@ -159,6 +159,7 @@ pub async fn start(options: ControlOptions) -> Result<(ControlPlane, EffectQueue
         snapshot_seq,
         snapshot_bytes: 0,
         bytes_since_snapshot: 0,
+        underway: None,
         archived_seq: 0,
     };
     let core =

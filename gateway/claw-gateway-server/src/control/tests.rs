@@ -12,13 +12,17 @@ use claw_tools::outcome::{Mode, Mutation, Outcome};
 use super::{ControlOptions, ControlPlane, ControlTask, CrashPlan, SubmitError, SystemClock, start};
 
 fn options(dir: &std::path::Path) -> ControlOptions {
+    options_with(dir, 1_000)
+}
+
+fn options_with(dir: &std::path::Path, snapshot_every: u64) -> ControlOptions {
     ControlOptions {
         data_dir: dir.to_path_buf(),
         policy: Policy::default(),
         clock: Arc::new(SystemClock::default()),
         log_limits: LogLimits::default(),
         reserve_bytes: 0,
-        snapshot_every: 1_000,
+        snapshot_every,
         keep_events: 1_000,
         epoch_above: 0,
         crash: Arc::new(CrashPlan::none()),
@@ -121,5 +125,31 @@ async fn a_snapshot_at_stop_and_a_fold_give_the_same_state() {
     let after = control.snapshot();
     assert_eq!(after.workloads, before.workloads);
     assert_eq!(after.operations.len(), before.operations.len());
+    task.stop().await;
+}
+
+/// Snapshots are due at ten events, and come at a hundred while commands never pause: what was
+/// decided while one was written is there after a start without an orderly stop.
+#[tokio::test(flavor = "multi_thread")]
+async fn snapshots_are_written_while_commands_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let (control, mut effects, task) = start(options_with(dir.path(), 10)).await.unwrap();
+    tokio::spawn(async move { while effects.recv().await.is_some() {} });
+    let saved = || std::fs::read_dir(dir.path().join("journal/snapshot")).map_or(0, Iterator::count);
+    let mut n = 0;
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while saved() == 0 || n < 120 {
+        assert!(std::time::Instant::now() < until, "no snapshot after {n} commands");
+        run(&control, &format!("w{n}"), &format!("r{n}")).await.unwrap();
+        n += 1;
+        if n % 40 == 0 {
+            // A second has passed, in which there were commands.
+            control.submit(Command::Tick, Caller::system(control.now())).await.unwrap();
+        }
+    }
+    let before = control.snapshot();
+    drop((control, task));
+    let (control, task) = poll_open(dir.path()).await;
+    assert_eq!(control.snapshot().workloads, before.workloads);
     task.stop().await;
 }

@@ -19,6 +19,8 @@ mod fault;
 use std::collections::BTreeMap;
 use std::fmt;
 
+use crate::ticket::{SnapshotTicket, WrittenSnapshot};
+
 pub use chain::chain_hash;
 pub(crate) use chain::{ChainWalk, GENESIS, from_hex, sha256, to_hex};
 pub use error::{Damage, DamageKind, IoCause, JournalError};
@@ -205,8 +207,19 @@ pub trait Journal: Send {
     /// included; each is checked against the chain on its way out.
     fn read(&mut self, after_seq: u64, limit: usize) -> Result<Vec<Stored>, JournalError>;
 
+    /// A place for the state after event `seq`; it is written without the journal, which goes
+    /// on meanwhile, and counts once it is finished.
+    fn begin_snapshot(&mut self, seq: u64) -> Result<SnapshotTicket, JournalError>;
+
+    /// Names a written snapshot as the latest, durably; the previous one goes. One of another
+    /// journal is [`JournalError::SequenceConflict`].
+    fn finish_snapshot(&mut self, written: WrittenSnapshot) -> Result<(), JournalError>;
+
     /// Saves the state after event `seq`, durably; the previous snapshot goes.
-    fn put_snapshot(&mut self, seq: u64, format: u16, state: &[u8]) -> Result<(), JournalError>;
+    fn put_snapshot(&mut self, seq: u64, format: u16, state: &[u8]) -> Result<(), JournalError> {
+        let written = self.begin_snapshot(seq)?.write(format, state.to_vec())?;
+        self.finish_snapshot(written)
+    }
 
     /// The latest snapshot, its checksum verified.
     fn latest_snapshot(&mut self) -> Result<Option<Snapshot>, JournalError>;

@@ -38,12 +38,15 @@ use crate::journal::{
     Batch, ChainWalk, CompactReport, Damage, FaultHook, Head, Journal, JournalError, NoFaults, Snapshot, Space, Stored,
     VerifyReport, admit, next_epoch,
 };
+use crate::ticket::{SnapshotTicket, WrittenSnapshot};
 
 use anchor::Anchor;
 use archive::ArchiveRow;
 use db::{DB_FILE, column, sql};
 use meta::Meta;
+pub(crate) use meta::SnapshotMeta;
 use reserve::Reserve;
+pub(crate) use snapshot::write as write_snapshot;
 use write::Unsettled;
 
 /// How much of the archive an open reads.
@@ -266,8 +269,12 @@ impl Journal for SqliteJournal {
         Ok(events)
     }
 
-    fn put_snapshot(&mut self, seq: u64, format: u16, state: &[u8]) -> Result<(), JournalError> {
-        self.save_snapshot(seq, format, state)
+    fn begin_snapshot(&mut self, seq: u64) -> Result<SnapshotTicket, JournalError> {
+        self.place_snapshot(seq)
+    }
+
+    fn finish_snapshot(&mut self, written: WrittenSnapshot) -> Result<(), JournalError> {
+        self.name_snapshot(written)
     }
 
     fn latest_snapshot(&mut self) -> Result<Option<Snapshot>, JournalError> {

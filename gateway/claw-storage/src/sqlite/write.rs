@@ -5,9 +5,10 @@ use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
 
 use crate::durable;
 use crate::journal::{
-    Batch, CompactReport, Damage, DamageKind, FaultPoint, Head, JournalError, Snapshot, Stored, admit_compaction,
-    admit_snapshot, distinct_blobs, extend_chain,
+    Batch, CompactReport, Damage, DamageKind, FaultPoint, Head, JournalError, Stored, admit_compaction, admit_snapshot,
+    distinct_blobs, extend_chain,
 };
+use crate::ticket::{Kept, SnapshotTicket, WrittenSnapshot};
 
 use super::anchor::Anchored;
 use super::archive::{self, ARCHIVE_DIR, ArchiveRow};
@@ -155,15 +156,24 @@ impl SqliteJournal {
         Ok(true)
     }
 
-    pub(super) fn save_snapshot(&mut self, seq: u64, format: u16, state: &[u8]) -> Result<(), JournalError> {
+    pub(super) fn place_snapshot(&mut self, seq: u64) -> Result<SnapshotTicket, JournalError> {
         // Whoever stands on the reserve appends little: a snapshot has to notice that there is room again.
         self.reserve.regain();
         self.settle()?;
         admit_snapshot(&self.meta.head(), self.meta.snapshot_seq(), seq)?;
         let hash = self.hash_at(seq)?;
-        let snapshot = Snapshot { seq, format, state: state.to_vec(), hash };
         durable::private_dir(&self.dir.join(SNAPSHOT_DIR)).map_err(file("make a folder"))?;
-        let saved = snapshot::write(&self.dir, self.meta.generation + 1, &snapshot)?;
+        Ok(SnapshotTicket { seq, hash, file: Some((self.dir.clone(), self.meta.generation + 1)) })
+    }
+
+    pub(super) fn name_snapshot(&mut self, written: WrittenSnapshot) -> Result<(), JournalError> {
+        self.settle()?;
+        // One that was overtaken is a file that nothing names, and the next open removes it.
+        admit_snapshot(&self.meta.head(), self.meta.snapshot_seq(), written.seq)?;
+        let saved = match written.kept {
+            Kept::File(saved) if written.hash == self.hash_at(written.seq)? => saved,
+            _ => return Err(JournalError::SequenceConflict { expected: written.seq, actual: self.meta.seq }),
+        };
         let mut next = self.meta.clone();
         let previous = next.snapshot.replace(saved);
         self.commit(next, Unsettled::KeepCommitted, |_| Ok(()))?;

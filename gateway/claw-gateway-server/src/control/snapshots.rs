@@ -1,0 +1,56 @@
+//! A snapshot is made of a copy of the state, which shares its structure, and written
+//! on a thread of its own: the core decides and journals on meanwhile.
+
+use std::sync::mpsc::{self, TryRecvError};
+use std::thread::JoinHandle;
+
+use claw_gateway::Cluster;
+use claw_gateway::cluster::SNAPSHOT_FORMAT;
+use claw_storage::{JournalError, SnapshotTicket, WrittenSnapshot};
+
+/// What came of it: the snapshot, and the size of the state in bytes.
+type Made = Result<(WrittenSnapshot, u64), JournalError>;
+
+/// A snapshot under way.
+#[derive(Debug)]
+pub(super) struct Underway {
+    /// Number of the last event in it.
+    pub(super) seq: u64,
+    /// Payload of the events since the one before it, bytes, when it was begun.
+    pub(super) bytes_before: u64,
+    made: mpsc::Receiver<Made>,
+    thread: JoinHandle<()>,
+}
+
+impl Underway {
+    /// Begins one.
+    ///
+    /// # Errors
+    /// If the system has no room for a thread.
+    pub(super) fn begin(state: Cluster, ticket: SnapshotTicket, bytes_before: u64) -> std::io::Result<Self> {
+        let seq = state.seq;
+        let (tell, made) = mpsc::sync_channel(1);
+        let thread = std::thread::Builder::new().name("snapshot".into()).spawn(move || {
+            let bytes = state.to_snapshot();
+            drop(state);
+            let n_bytes = bytes.len() as u64;
+            // Nobody listens: the core is gone, and a file that nothing names goes at the next open.
+            drop(tell.send(ticket.write(SNAPSHOT_FORMAT, bytes).map(|written| (written, n_bytes))));
+        })?;
+        Ok(Self { seq, bytes_before, made, thread })
+    }
+
+    /// It has come to its end.
+    pub(super) fn is_over(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    /// Waits for its end. Nothing came of it if the thread panicked.
+    pub(super) fn end(self) -> Option<Made> {
+        let joined = self.thread.join();
+        match self.made.try_recv() {
+            Ok(made) if joined.is_ok() => Some(made),
+            Ok(_) | Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
+        }
+    }
+}
