@@ -96,9 +96,16 @@ impl Bench {
     }
 
     fn submit(&mut self, gpus: u32) {
-        let gpu = GpuRequest { count: Some(gpus), interconnect: Some(Interconnect::Nvlink), ..GpuRequest::default() };
-        let spec = WorkloadSpec { command: Some(vec!["train".into()]), gpu: Some(gpu), ..WorkloadSpec::default() };
+        self.submit_spec(linked(gpus));
+    }
+
+    fn submit_spec(&mut self, spec: WorkloadSpec) {
         self.operate(Operation::WorkloadRun { spec: Box::new(spec), env_handle: None, assumptions: Vec::new() });
+    }
+
+    /// The same fleet, to go on apart.
+    fn fork(&self) -> Self {
+        Self { cluster: self.cluster.clone(), ids: self.ids.clone(), events: Vec::new() }
     }
 
     fn complete_all(&mut self) {
@@ -126,6 +133,12 @@ impl Bench {
     }
 }
 
+/// Work on GPUs that reach each other by NVLink.
+fn linked(gpus: u32) -> WorkloadSpec {
+    let gpu = GpuRequest { count: Some(gpus), interconnect: Some(Interconnect::Nvlink), ..GpuRequest::default() };
+    WorkloadSpec { command: Some(vec!["train".into()]), gpu: Some(gpu), ..WorkloadSpec::default() }
+}
+
 /// Time of one of `n` things, microseconds: minimum, median, maximum over the
 /// rounds, and how many that is in a second at the median.
 fn measure(name: &str, n: u32, mut round: impl FnMut() -> Duration) -> String {
@@ -144,7 +157,7 @@ fn timed(work: impl FnOnce()) -> Duration {
 fn core_rows(n_nodes: u32) -> Vec<String> {
     let empty = Bench::fleet(n_nodes);
     let n = 500_u32.min(n_nodes * 2);
-    let fork = || Bench { cluster: empty.cluster.clone(), ids: empty.ids.clone(), events: Vec::new() };
+    let fork = || empty.fork();
     let mut rows = vec![
         measure(&format!("{n_nodes} nodes: submit and place 4 GPUs"), n, || {
             let mut bench = fork();
@@ -182,6 +195,50 @@ fn core_rows(n_nodes: u32) -> Vec<String> {
     rows
 }
 
+/// Eight shapes in turn, one decision each, on a fleet whose size should not matter.
+fn shapes_row(n_nodes: u32) -> String {
+    let empty = Bench::fleet(n_nodes);
+    let shapes = [1, 2, 4, 8]
+        .into_iter()
+        .flat_map(|gpus| [1.0, 4.0].map(|cpu_cores| WorkloadSpec { cpu_cores: Some(cpu_cores), ..linked(gpus) }));
+    let shapes: Vec<WorkloadSpec> = shapes.collect();
+    // Known before: a shape that nobody asked for yet asks every node once.
+    let mut known = empty.fork();
+    for shape in &shapes {
+        known.submit_spec(shape.clone());
+    }
+    measure(&format!("{n_nodes} nodes: submit and place, 8 shapes in turn"), 1_000, || {
+        let mut bench = known.fork();
+        timed(|| shapes.iter().cycle().take(1_000).for_each(|shape| bench.submit_spec(shape.clone())))
+    })
+}
+
+/// Gangs of four whole nodes in one rack: 10,000 GPUs, racks of eight nodes, ten zones. Median
+/// and 99th percentile of single decisions, microseconds.
+fn gang_row() -> String {
+    let mut fleet = Bench::fleet(1_250);
+    let names: Vec<String> = fleet.cluster.nodes.iter().map(|node| node.name.clone()).collect();
+    for (at, node) in names.into_iter().enumerate() {
+        let (rack, zone) = (format!("r{}", at / 8), format!("z{}", at / 125));
+        let set = BTreeMap::from([("rack".to_owned(), rack), ("zone".to_owned(), zone)]);
+        fleet.operate(Operation::NodeLabel { node, set, remove: Vec::new() });
+    }
+    let gang = WorkloadSpec { nodes: Some(4), ..linked(32) };
+    let mut each: Vec<f64> = Vec::new();
+    let mut bench = fleet.fork();
+    for n in 0..2_400 {
+        if n % 300 == 0 {
+            bench = fleet.fork();
+            bench.submit_spec(gang.clone());
+        }
+        each.push(timed(|| bench.submit_spec(gang.clone())).as_secs_f64() * 1e6);
+    }
+    each.sort_by(f64::total_cmp);
+    let at = |percent: usize| each[(each.len() - 1) * percent / 100];
+    let name = "1250 nodes: a gang of 4 nodes, p50 and p99";
+    format!("{name:<46} {:>10.2} {:>10.2} {:>10.2} {:>12.0}", at(0), at(50), at(99), 1e6 / at(50))
+}
+
 fn main() -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
     let (min, median, max, rate) = ("min us", "median us", "max us", "per second");
@@ -191,5 +248,9 @@ fn main() -> std::io::Result<()> {
             writeln!(out, "{row}")?;
         }
     }
+    for n_nodes in [1_213, 100_000] {
+        writeln!(out, "{}", shapes_row(n_nodes))?;
+    }
+    writeln!(out, "{} (max us: p99)", gang_row())?;
     Ok(())
 }

@@ -3,6 +3,7 @@
 mod ahead;
 mod annotations;
 mod audited;
+mod contention;
 mod explained;
 mod fleet;
 mod gang;

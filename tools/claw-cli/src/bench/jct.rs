@@ -198,13 +198,15 @@ mod tests {
             eprintln!("SKIPPED: no trace at {}", path.display());
             return;
         }
-        let fleet = Fleet { nodes: Nodes::new(416, 8), restart_s: 60, quotas: Vec::new() };
-        let jobs = jobs(&path, &fleet).unwrap();
-        assert_eq!(jobs.len(), 82_247);
-        let figures = |policy| replay(&jobs, &fleet, policy, None).summary(&jobs).unwrap();
-        let (ours, las) = (figures(Policy::Ours), figures(Policy::Las));
-        assert!(ours.mean_jct_s <= 0.9 * las.mean_jct_s, "{ours:?} {las:?}");
-        assert!(ours.max_stretch_s <= 8 * 86_400, "{ours:?}");
+        for gpus in [480, 416] {
+            let fleet = Fleet { nodes: Nodes::new(gpus, 8), restart_s: 60, quotas: Vec::new() };
+            let jobs = jobs(&path, &fleet).unwrap();
+            assert_eq!(jobs.len(), 82_247);
+            let figures = |policy| replay(&jobs, &fleet, policy, None).summary(&jobs).unwrap();
+            let (ours, las) = (figures(Policy::Ours), figures(Policy::Las));
+            assert!(ours.mean_jct_s <= 0.9 * las.mean_jct_s, "{ours:?} {las:?}");
+            assert!(ours.max_stretch_s <= 8 * 86_400, "{ours:?}");
+        }
     }
 
     #[test]

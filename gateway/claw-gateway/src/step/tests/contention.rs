@@ -1,0 +1,105 @@
+//! What preemption loses on full fleets of simulated trainers, beside stopping the newest first.
+
+use claw_proto::ids::WorkloadId;
+use claw_proto::message::{NodeWorkloadState as N, StatusCause as C};
+use claw_proto::spec::{Priority, WorkloadSpec};
+use claw_proto::time::Timestamp;
+use claw_proto::validation::ValidSpec;
+use claw_tools::outcome::Mode;
+use claw_tools::workloads::{WorkloadReason, WorkloadState};
+
+use super::fleet::{Fleet, with_priority};
+use crate::effect::Effect;
+use crate::preemption::free;
+use crate::scheduler::packing::replay::Draws;
+use crate::scheduler::{Decision, decide};
+use crate::workload::WorkloadEntry;
+use crate::{Cluster, Operation};
+
+const CONTENTIONS: u64 = 200;
+
+/// GPU milliseconds since a trainer's last checkpoint; all of them for one that writes none.
+fn lost(w: &WorkloadEntry, now: Timestamp) -> i64 {
+    let ran_ms = w.live().and_then(|a| a.started_at).map_or(0, |at| now.ms_since(at));
+    let interval_ms = w.spec.spec().checkpoint_interval_s.map(|s| i64::try_from(s).unwrap() * 1_000);
+    interval_ms.map_or(ran_ms, |interval_ms| ran_ms % interval_ms) * i64::from(w.spec.demand().gpus)
+}
+
+/// Four nodes full of trainers that began at different times.
+fn full(draws: &mut Draws) -> Fleet {
+    let mut f = Fleet::with_nodes(4);
+    loop {
+        let gpus = [1, 2, 4, 8][draws.below(4)];
+        let checkpoint_interval_s = [None, Some(300), Some(900), Some(1_800)][draws.below(4)];
+        let spec =
+            WorkloadSpec { preemptible: Some(true), checkpoint_interval_s, ..with_priority(gpus, Priority::Low) };
+        let Some(id) = f.submit(spec).workload_id else { return f };
+        if f.workload(id).live().is_none() {
+            let stop = Operation::WorkloadStop { workload: id.to_string(), grace_s: None };
+            f.operate("alice", stop, Mode::Apply, None).unwrap();
+            if gpus == 1 {
+                return f;
+            }
+            continue;
+        }
+        f.report(id, N::Running, C::Progress, None);
+        f.pass(60 + i64::try_from(draws.below(1_200)).unwrap());
+    }
+}
+
+/// The newest of one node leave until it fits there; on the node where the fewest have to.
+fn newest_first(cluster: &Cluster, spec: &ValidSpec, now: Timestamp) -> i64 {
+    let of_node = |node_id| {
+        let mut here: Vec<_> = cluster.workloads.iter().filter(|w| w.live_on(node_id).is_some()).cloned().collect();
+        here.sort_by_key(|w| std::cmp::Reverse(w.live().and_then(|a| a.started_at)));
+        let mut fork = cluster.detached();
+        let mut gone = Vec::new();
+        for w in here {
+            free(&mut fork, w.workload_id);
+            gone.push(w);
+            if matches!(decide(&fork, spec), Decision::Place { .. }) {
+                break;
+            }
+        }
+        gone
+    };
+    let sets = cluster.nodes.iter().map(|node| of_node(node.node_id));
+    let fewest = sets.min_by_key(Vec::len).unwrap();
+    fewest.iter().map(|w| lost(w, now)).sum()
+}
+
+/// Of 200 contentions: half of what the newest would lose, at most; nobody is killed before
+/// its grace, and whoever asked gets the room.
+#[test]
+fn preemption_loses_at_most_half_of_what_the_newest_would() {
+    let (mut ours, mut newest) = (0, 0);
+    for seed in 0..CONTENTIONS {
+        let mut draws = Draws::new(seed);
+        let mut f = full(&mut draws);
+        f.pass(61 + i64::try_from(draws.below(900)).unwrap());
+        let (before, now) = (f.cluster.clone(), f.now);
+        let wanted = with_priority([2, 4, 8][draws.below(3)], Priority::High);
+        let n_effects = f.effects.len();
+        let id = f.submit(wanted.clone()).workload_id.unwrap();
+        assert_eq!(f.workload(id).reason, WorkloadReason::MakingRoom, "seed {seed}");
+        let victims: Vec<WorkloadId> = f.workload(id).claim.as_ref().unwrap().victims.clone();
+        ours += victims.iter().map(|victim| lost(before.workloads.get(*victim).unwrap(), now)).sum::<i64>();
+        newest += newest_first(&before, &ValidSpec::parse(wanted).unwrap(), now);
+        let orders = f.effects[n_effects..].iter().filter_map(|effect| match effect {
+            Effect::StopWorkload { order, .. } => Some((order.workload_id, order.grace_s)),
+            _ => None,
+        });
+        let told: Vec<_> = victims.iter().map(|victim| (*victim, f.workload(*victim).spec.grace_s())).collect();
+        assert_eq!(orders.collect::<Vec<_>>(), told, "seed {seed}: each is told once, with its grace");
+        for victim in victims {
+            assert_eq!(
+                f.workload(id).state,
+                WorkloadState::Pending,
+                "seed {seed}: nothing starts before all have left"
+            );
+            f.report(victim, N::Stopped, C::StopRequested, None);
+        }
+        assert_eq!(f.workload(id).state, WorkloadState::Placed, "seed {seed}");
+    }
+    assert!(2 * ours <= newest, "{ours} of {newest} GPU milliseconds");
+}
