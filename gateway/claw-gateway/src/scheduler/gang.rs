@@ -101,22 +101,29 @@ fn classes<'a>(candidates: &'a [Candidate<'a>]) -> BTreeMap<Class<'a>, Vec<&'a C
     classes
 }
 
-/// The best choice within each domain that is large enough: racks, zones, all.
+/// The best choice within each of the smallest domains that are large enough: racks, else
+/// zones, else all. Where a rack is large enough, a zone offers nothing nearer.
 fn choices<'a>(class: &[&'a Candidate<'a>], n_nodes: usize) -> Vec<Choice<'a>> {
-    let mut racks: BTreeMap<(&str, &str), Vec<&Candidate<'_>>> = BTreeMap::new();
-    let mut zones: BTreeMap<&str, Vec<&Candidate<'_>>> = BTreeMap::new();
-    for candidate in class {
-        let (zone, rack) = stands(candidate);
-        // Without a label nobody knows how near it is: no domain but the fleet.
-        if !rack.is_empty() {
-            racks.entry((zone, rack)).or_default().push(candidate);
+    // Without a label nobody knows how near it is: no domain but the fleet.
+    let domains = |name: fn(Stands<'a>) -> Option<Stands<'a>>| {
+        let mut domains: BTreeMap<Stands<'_>, Vec<&Candidate<'_>>> = BTreeMap::new();
+        for candidate in class {
+            if let Some(name) = name(stands(candidate)) {
+                domains.entry(name).or_default().push(candidate);
+            }
         }
-        if !zone.is_empty() {
-            zones.entry(zone).or_default().push(candidate);
-        }
+        let enough = domains.into_values().filter(|domain| domain.len() >= n_nodes);
+        enough.map(|domain| choose(&domain, n_nodes)).collect::<Vec<_>>()
+    };
+    let racks = domains(|(zone, rack)| (!rack.is_empty()).then_some((zone, rack)));
+    if !racks.is_empty() {
+        return racks;
     }
-    let domains = racks.values().chain(zones.values()).map(Vec::as_slice).chain([class]);
-    domains.filter(|domain| domain.len() >= n_nodes).map(|domain| choose(domain, n_nodes)).collect()
+    let zones = domains(|(zone, _)| (!zone.is_empty()).then_some((zone, "")));
+    if !zones.is_empty() {
+        return zones;
+    }
+    if class.len() >= n_nodes { vec![choose(class, n_nodes)] } else { Vec::new() }
 }
 
 /// As few zones, then as few racks as possible. Which zones is tried out, where
@@ -186,10 +193,12 @@ pub(super) fn spread(parts: &[&Candidate<'_>]) -> Spread {
     Spread { zones: zones.len(), racks: named.collect::<BTreeSet<_>>().len() + unnamed }
 }
 
-/// Its zone and rack.
-fn stands<'a>(candidate: &'a Candidate<'_>) -> (&'a str, &'a str) {
-    let label = |key: &str| candidate.node().labels.get(key).map_or("", String::as_str);
-    (label("zone"), label("rack"))
+/// Zone and rack.
+type Stands<'a> = (&'a str, &'a str);
+
+fn stands<'a>(candidate: &'a Candidate<'_>) -> Stands<'a> {
+    let [zone, rack] = &candidate.view.stands;
+    (zone, rack)
 }
 
 fn placed(node_rank: u32, part: &Candidate<'_>) -> PlacedPart {

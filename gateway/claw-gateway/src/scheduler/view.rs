@@ -38,6 +38,15 @@ pub(super) struct View {
     pub(super) n_whole: usize,
     /// NVLink islands.
     pub(super) n_islands: usize,
+    /// Its labels `zone` and `rack`; empty without one.
+    pub(super) stands: [Box<str>; 2],
+}
+
+/// Labels that tell where a node stands.
+const STANDS: [&str; 2] = ["zone", "rack"];
+
+fn label<'a>(node: &'a NodeEntry, key: &str) -> &'a str {
+    node.labels.get(key).map_or("", String::as_str)
 }
 
 impl View {
@@ -63,7 +72,13 @@ impl View {
                 is_free: cluster.workloads.holder(&gpu.uuid).is_none(),
             });
         }
-        Self { node: Arc::clone(node), gpus, n_whole, n_islands: islands.len() }
+        Self {
+            node: Arc::clone(node),
+            gpus,
+            n_whole,
+            n_islands: islands.len(),
+            stands: STANDS.map(|key| label(node, key).into()),
+        }
     }
 
     /// The node as it is now, where it has the same GPUs as before.
@@ -78,6 +93,11 @@ impl View {
         for gpu in &mut self.gpus {
             let uuid = node.gpus().get(usize::from(gpu.at)).map(|listed| &listed.uuid);
             gpu.is_free = uuid.is_some_and(|uuid| cluster.workloads.holder(uuid).is_none());
+        }
+        for (known, key) in self.stands.iter_mut().zip(STANDS) {
+            if **known != *label(node, key) {
+                *known = label(node, key).into();
+            }
         }
         self.node = Arc::clone(node);
         self

@@ -38,7 +38,8 @@ fn view(n: u32, zone: u8, rack: u8) -> View {
         revision: 0,
         usage: NodeUsage::default(),
     };
-    View { node: Arc::new(node), gpus: Vec::new(), n_whole: 0, n_islands: 0 }
+    let stands = [format!("z{zone}").into(), format!("r{rack}").into()];
+    View { node: Arc::new(node), gpus: Vec::new(), n_whole: 0, n_islands: 0, stands }
 }
 
 fn candidate(view: &View) -> Candidate<'_> {
