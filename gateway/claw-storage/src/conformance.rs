@@ -17,6 +17,8 @@ pub fn run<J: Journal>(mut make: impl FnMut() -> J) {
     raises_the_epoch_above_what_was_seen(&mut make());
     reads_pages_without_holes(&mut make());
     keeps_the_latest_snapshot(&mut make());
+    writes_a_snapshot_beside_appends(&mut make());
+    refuses_a_snapshot_of_another_chain(&mut make(), &mut make());
     compacts_without_losing_an_event(&mut make());
     keeps_and_erases_blobs(&mut make());
     refuses_sizes_out_of_bounds(&mut make());
@@ -162,6 +164,36 @@ fn keeps_the_latest_snapshot<J: Journal>(journal: &mut J) {
         other => panic!("a snapshot beyond the head must be refused, got {other:?}"),
     }
     assert_eq!(journal.verify().expect("sound").snapshot_seq, Some(4));
+}
+
+fn writes_a_snapshot_beside_appends<J: Journal>(journal: &mut J) {
+    append_n(journal, 4);
+    let (early, late) = (journal.begin_snapshot(2).expect("a place"), journal.begin_snapshot(4).expect("a place"));
+    append_n(journal, 3);
+    assert_eq!(journal.latest_snapshot().expect("readable"), None, "it counts once it is finished");
+    let (early, late) = (early.write(1, b"two".to_vec()).expect("written"), late.write(1, b"four".to_vec()));
+    append_n(journal, 1);
+    journal.finish_snapshot(late.expect("written")).expect("named");
+    let hash = read_all(journal)[3].hash;
+    let latest = journal.latest_snapshot().expect("readable").expect("there");
+    assert_eq!((latest.seq, &latest.state[..], latest.hash), (4, &b"four"[..], hash));
+    match journal.finish_snapshot(early) {
+        Err(JournalError::StaleSnapshot { seq: 2, latest_seq: 4 }) => {}
+        other => panic!("one that was overtaken must be refused, got {other:?}"),
+    }
+    assert_eq!(journal.verify().expect("sound").snapshot_seq, Some(4));
+    assert_eq!(journal.head().seq, 8);
+}
+
+fn refuses_a_snapshot_of_another_chain<J: Journal>(journal: &mut J, other: &mut J) {
+    append_n(journal, 3);
+    append_at_head(other, 7, &[one("other", b"1"), one("other", b"2"), one("other", b"3")]);
+    let foreign = other.begin_snapshot(3).expect("a place").write(1, b"theirs".to_vec()).expect("written");
+    match journal.finish_snapshot(foreign) {
+        Err(JournalError::SequenceConflict { expected: 3, actual: 3 }) => {}
+        other => panic!("a snapshot of another journal must be refused, got {other:?}"),
+    }
+    assert_eq!(journal.latest_snapshot().expect("readable"), None);
 }
 
 fn compacts_without_losing_an_event<J: Journal>(journal: &mut J) {
