@@ -18,6 +18,7 @@ pub fn run<J: Journal>(mut make: impl FnMut() -> J) {
     reads_pages_without_holes(&mut make());
     keeps_the_latest_snapshot(&mut make());
     writes_a_snapshot_beside_appends(&mut make());
+    keeps_two_snapshots_of_one_place_apart(&mut make());
     refuses_a_snapshot_of_another_chain(&mut make(), &mut make());
     compacts_without_losing_an_event(&mut make());
     keeps_and_erases_blobs(&mut make());
@@ -183,6 +184,18 @@ fn writes_a_snapshot_beside_appends<J: Journal>(journal: &mut J) {
     }
     assert_eq!(journal.verify().expect("sound").snapshot_seq, Some(4));
     assert_eq!(journal.head().seq, 8);
+}
+
+/// One that is begun while another of the same event is on its way has a file of its own.
+fn keeps_two_snapshots_of_one_place_apart<J: Journal>(journal: &mut J) {
+    append_n(journal, 4);
+    let slow = journal.begin_snapshot(4).expect("a place");
+    journal.put_snapshot(4, 1, b"quick").expect("saved");
+    let slow = slow.write(1, b"slow".to_vec()).expect("written");
+    let state = |journal: &mut J| journal.latest_snapshot().expect("readable").map(|latest| latest.state);
+    assert_eq!(state(journal), Some(b"quick".to_vec()), "what is written and not finished changes nothing");
+    journal.finish_snapshot(slow).expect("named");
+    assert_eq!(state(journal), Some(b"slow".to_vec()));
 }
 
 fn refuses_a_snapshot_of_another_chain<J: Journal>(journal: &mut J, other: &mut J) {

@@ -25,8 +25,8 @@ pub(crate) fn name_of(meta: &SnapshotMeta) -> String {
     format!("{SNAPSHOT_DIR}/{}", meta.file)
 }
 
-/// Writes the file, durably. `generation` makes its name unique.
-pub(crate) fn write(dir: &Path, generation: u64, snapshot: &Snapshot) -> Result<SnapshotMeta, JournalError> {
+/// Writes the file, durably. `number` makes its name unique.
+pub(crate) fn write(dir: &Path, number: u64, snapshot: &Snapshot) -> Result<SnapshotMeta, JournalError> {
     let mut header = Vec::with_capacity(HEADER_BYTES);
     header.extend_from_slice(MAGIC);
     header.extend_from_slice(&snapshot.format.to_be_bytes());
@@ -36,7 +36,7 @@ pub(crate) fn write(dir: &Path, generation: u64, snapshot: &Snapshot) -> Result<
     let meta = SnapshotMeta {
         seq: snapshot.seq,
         format: snapshot.format,
-        file: format!("{:012}-{generation:012}.{SNAPSHOT_EXTENSION}", snapshot.seq),
+        file: format!("{:012}-{number:012}.{SNAPSHOT_EXTENSION}", snapshot.seq),
         bytes: parts.iter().map(|part| part.len() as u64).sum(),
         sha256: sha256(&parts),
     };

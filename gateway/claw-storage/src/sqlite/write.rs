@@ -13,7 +13,7 @@ use crate::ticket::{Kept, SnapshotTicket, WrittenSnapshot};
 use super::anchor::Anchored;
 use super::archive::{self, ARCHIVE_DIR, ArchiveRow};
 use super::db::{self, DB_FILE, column, file, sql};
-use super::meta::Meta;
+use super::meta::{Meta, SnapshotMeta};
 use super::snapshot::{self, SNAPSHOT_DIR};
 use super::{SqliteJournal, verify};
 
@@ -163,27 +163,38 @@ impl SqliteJournal {
         admit_snapshot(&self.meta.head(), self.meta.snapshot_seq(), seq)?;
         let hash = self.hash_at(seq)?;
         durable::private_dir(&self.dir.join(SNAPSHOT_DIR)).map_err(file("make a folder"))?;
-        Ok(SnapshotTicket { seq, hash, file: Some((self.dir.clone(), self.meta.generation + 1)) })
+        // Takes a number that no other file has: several may be on their way at once, of one event, too.
+        self.commit(self.meta.clone(), Unsettled::KeepCommitted, |_| Ok(()))?;
+        Ok(SnapshotTicket { seq, hash, file: Some((self.dir.clone(), self.meta.generation)) })
     }
 
     pub(super) fn name_snapshot(&mut self, written: WrittenSnapshot) -> Result<(), JournalError> {
         self.settle()?;
-        // One that was overtaken is a file that nothing names, and the next open removes it.
-        admit_snapshot(&self.meta.head(), self.meta.snapshot_seq(), written.seq)?;
-        let saved = match written.kept {
-            Kept::File(saved) if written.hash == self.hash_at(written.seq)? => saved,
-            _ => return Err(JournalError::SequenceConflict { expected: written.seq, actual: self.meta.seq }),
+        let WrittenSnapshot { seq, hash, kept } = written;
+        let head = self.meta.head();
+        let saved = match kept {
+            Kept::File(saved) if seq <= head.seq && hash == self.hash_at(seq)? => saved,
+            _ => return Err(JournalError::SequenceConflict { expected: seq, actual: head.seq }),
         };
+        if let Err(overtaken) = admit_snapshot(&head, self.meta.snapshot_seq(), seq) {
+            self.remove_snapshot(&saved);
+            return Err(overtaken);
+        }
         let mut next = self.meta.clone();
         let previous = next.snapshot.replace(saved);
         self.commit(next, Unsettled::KeepCommitted, |_| Ok(()))?;
         if let Some(previous) = previous {
-            let removed = durable::remove_if_there(&self.dir.join(snapshot::name_of(&previous)));
-            if let Err(error) = removed {
-                tracing::warn!(%error, file = previous.file, "previous snapshot goes at the next open");
-            }
+            self.remove_snapshot(&previous);
         }
         Ok(())
+    }
+
+    /// Removes the file of a snapshot that nothing names any more.
+    fn remove_snapshot(&self, unnamed: &SnapshotMeta) {
+        let removed = durable::remove_if_there(&self.dir.join(snapshot::name_of(unnamed)));
+        if let Err(error) = removed {
+            tracing::warn!(%error, file = unnamed.file, "a snapshot that nothing names goes at the next open");
+        }
     }
 
     pub(super) fn archive_through(&mut self, up_to_seq: u64) -> Result<CompactReport, JournalError> {

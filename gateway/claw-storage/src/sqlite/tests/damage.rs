@@ -240,13 +240,13 @@ killed archive/000003.jsonl: file missing in archive/000003.jsonl
 killed journal.db: file missing in journal.db
 killed journal.db-wal: acknowledged tail lost in journal.db-wal
 killed journal.head: file missing in journal.head
-killed snapshot/000000000300-000000000264.snap: file missing in snapshot/000000000300-000000000264.snap
+killed snapshot/000000000300-000000000265.snap: file missing in snapshot/000000000300-000000000265.snap
 closed archive/000001.jsonl: file missing in archive/000001.jsonl
 closed archive/000002.jsonl: file missing in archive/000002.jsonl
 closed archive/000003.jsonl: file missing in archive/000003.jsonl
 closed journal.db: file missing in journal.db
 closed journal.head: file missing in journal.head
-closed snapshot/000000000300-000000000264.snap: file missing in snapshot/000000000300-000000000264.snap
+closed snapshot/000000000300-000000000265.snap: file missing in snapshot/000000000300-000000000265.snap
 ";
     assert_eq!(verdicts, expected);
 }

@@ -123,6 +123,22 @@ fn only_the_owner_may_read_the_journal() {
 }
 
 #[test]
+fn an_overtaken_snapshot_leaves_no_file() {
+    let root = scratch();
+    let mut journal = open(root.path());
+    fill(&mut journal, 20);
+    let slow = journal.begin_snapshot(10).unwrap().write(1, vec![1; 50_000]).unwrap();
+    journal.put_snapshot(20, 1, b"quick").unwrap();
+    assert!(matches!(
+        journal.finish_snapshot(slow),
+        Err(crate::JournalError::StaleSnapshot { seq: 10, latest_seq: 20 })
+    ));
+    assert_eq!(fs::read_dir(root.path().join("snapshot")).unwrap().count(), 1);
+    drop(journal);
+    assert_eq!(open(root.path()).latest_snapshot().unwrap().unwrap().state, b"quick");
+}
+
+#[test]
 fn an_erased_value_is_gone_from_the_disk() {
     let root = scratch();
     let mut journal = open(root.path());
