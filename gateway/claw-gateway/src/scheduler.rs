@@ -120,7 +120,7 @@ pub(crate) fn decide_as(cluster: &Cluster, spec: &ValidSpec, asker: Option<&Work
     })
 }
 
-/// Whether and where a workload of the queue can start; why not is told by [`decide_for`].
+/// Whether and where a workload of the queue can start; why not is told by [`why_it_waits`].
 pub(crate) fn attempt(cluster: &Cluster, entry: &WorkloadEntry) -> Trial {
     let spec = &entry.spec;
     cluster.scheduler.ask(cluster, |index| {
@@ -130,6 +130,12 @@ pub(crate) fn attempt(cluster: &Cluster, entry: &WorkloadEntry) -> Trial {
             None => Trial::Wait { waiting_helps: waiting_helps(&answers, spec) },
         }
     })
+}
+
+/// Why no node takes a workload of the queue.
+pub(crate) fn why_it_waits(cluster: &Cluster, entry: &WorkloadEntry) -> Arc<PlacementReport> {
+    let claims = claims(cluster, Some(entry));
+    cluster.scheduler.ask(cluster, |index| why_nowhere(&mut index.answers(&entry.spec, claims), &entry.spec))
 }
 
 fn claims<'a>(cluster: &'a Cluster, asker: Option<&'a WorkloadEntry>) -> Option<Claims<'a>> {

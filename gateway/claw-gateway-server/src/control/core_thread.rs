@@ -382,7 +382,8 @@ impl Core {
         }
     }
 
-    /// Writes one beside what goes on. All that is decided is on the disk: a tick is committed alone.
+    /// Writes one beside what goes on. All that is decided is on the disk: a round with a tick is
+    /// written before anything is decided on top of it.
     fn begin_snapshot(&mut self) {
         let ticket = lock(&self.journal).begin_snapshot(self.live.seq);
         let begun = ticket.map(|ticket| Underway::begin(self.live.clone(), ticket, self.bytes_since_snapshot));

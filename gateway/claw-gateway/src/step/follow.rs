@@ -23,7 +23,7 @@ use crate::effect::Effect;
 use crate::event::{Event, Goal};
 use crate::preemption;
 use crate::registry::NodeEntry;
-use crate::scheduler::{self, Decision as Placing, Place, Trial};
+use crate::scheduler::{self, Place, Trial};
 use crate::workload::{AttemptEntry, Desired, WorkloadEntry};
 
 /// How often an infrastructure loss may start a workload again.
@@ -185,12 +185,7 @@ fn place(work: &mut Work<'_>, entry: &WorkloadEntry, places: Vec<Place>, report:
 fn wait(work: &mut Work<'_>, entry: &WorkloadEntry, why: WorkloadReason) {
     // Only a change of reason is an event: the numbers are asked for with `workload_explain`.
     if entry.reason != why {
-        let report = match why {
-            WorkloadReason::NotBefore => None,
-            _ => match scheduler::decide_for(&work.state, entry) {
-                Placing::Place { report, .. } | Placing::Wait { report } => Some(report),
-            },
-        };
+        let report = (why != WorkloadReason::NotBefore).then(|| scheduler::why_it_waits(&work.state, entry));
         work.emit(Event::WorkloadWaits { workload_id: entry.workload_id, why, report });
     }
 }

@@ -68,8 +68,8 @@ fn newest_first(cluster: &Cluster, spec: &ValidSpec, now: Timestamp) -> i64 {
     fewest.iter().map(|w| lost(w, now)).sum()
 }
 
-/// Of 200 contentions: half of what the newest would lose, at most; nobody is killed before
-/// its grace, and whoever asked gets the room.
+/// Of 200 contentions: half of what the newest would lose, at most. Each victim is told once,
+/// with its grace, and whoever asked gets the room once all have left.
 #[test]
 fn preemption_loses_at_most_half_of_what_the_newest_would() {
     let (mut ours, mut newest) = (0, 0);
@@ -101,5 +101,6 @@ fn preemption_loses_at_most_half_of_what_the_newest_would() {
         }
         assert_eq!(f.workload(id).state, WorkloadState::Placed, "seed {seed}");
     }
+    println!("lost: {} % of what the newest would lose", 100 * ours / newest);
     assert!(2 * ours <= newest, "{ours} of {newest} GPU milliseconds");
 }
