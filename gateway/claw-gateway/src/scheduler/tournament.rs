@@ -80,3 +80,36 @@ impl<W: Worth> Tournament<W> {
         self.worth[self.width..].iter().enumerate().filter(|(_, worth)| **worth != W::NONE).map(|(at, _)| at)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// After any changes the best is the first of the largest, as a list of all would tell.
+        #[test]
+        fn the_best_is_the_first_of_the_largest(
+            begun in prop::collection::vec(prop::option::of(-3..3_i32), 1..40),
+            changes in prop::collection::vec((any::<usize>(), prop::option::of(-3..3_i32)), 0..60),
+        ) {
+            let worth = |worth: Option<i32>| worth.unwrap_or(i32::NONE);
+            let mut list = begun;
+            let mut tournament = Tournament::new(list.len());
+            for (at, one) in list.iter().enumerate() {
+                tournament.fill(at, worth(*one));
+            }
+            tournament.build();
+            for (at, one) in changes {
+                let at = at % list.len();
+                list[at] = one;
+                tournament.set(at, worth(one));
+                let best = list.iter().flatten().max();
+                prop_assert_eq!(tournament.best(), best.and_then(|best| list.iter().position(|one| one.as_ref() == Some(best))));
+                let present: Vec<usize> = (0..list.len()).filter(|at| list[*at].is_some()).collect();
+                prop_assert_eq!(tournament.present().collect::<Vec<_>>(), present);
+            }
+        }
+    }
+}
