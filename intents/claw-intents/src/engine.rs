@@ -83,7 +83,20 @@ fn answer(items: &Items<'_, '_>, context: &Context, catalog: &Catalog, order: Fo
             draft.refuse(RefusalCode::Unsupported, format!("{word:?} is no operation of this system; {CAN}"));
         }
     }
+    foreign_tenant(&mut draft);
     finish(draft)
+}
+
+/// However a tenant is named, it is the caller's own.
+fn foreign_tenant(draft: &mut Draft<'_, '_, '_>) {
+    let Some(own) = draft.context.tenant.as_deref() else {
+        return;
+    };
+    let named = ["workload.tenant", "changes.tenant", "filter.tenant"].into_iter().find_map(|path| draft.get(path));
+    if let Some(other) = named.and_then(Value::as_str).filter(|name| !name.eq_ignore_ascii_case(own)) {
+        let message = format!("{other:?} is another tenant than your own");
+        draft.refuse(RefusalCode::Unsafe, message);
+    }
 }
 
 fn finish(draft: Draft<'_, '_, '_>) -> Answer {
