@@ -18,6 +18,7 @@ mod control;
 mod launch;
 mod observe;
 mod several;
+mod target;
 mod trade;
 
 /// What can be asked for in words.
@@ -46,7 +47,7 @@ pub(crate) fn parse(text: &str, context: &Context, catalog: &Catalog) -> Answer 
         matches!(order.act, Act::Update | Act::Scale | Act::Run) && !choose::says(&items, "act.autoscale");
     read::mask::mask(&mut items, from_is_old);
     let others = several::others(&items, &found, order);
-    if let Some(question) = several::question(&items, &others, order).or_else(|| several::two_names(&items, order)) {
+    if let Some(question) = several::question(&items, &others, order) {
         return question;
     }
     let left_out = several::left_out(&items, &others, order);

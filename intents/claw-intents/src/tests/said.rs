@@ -1,6 +1,6 @@
 //! An intent, its sentence, and the same intent.
 
-use serde_json::{Map, json};
+use serde_json::Map;
 
 use super::*;
 

@@ -1,0 +1,111 @@
+//! What an order is about, what is no order now, and further orders.
+
+use super::*;
+
+fn context(value: Value) -> Context {
+    serde_json::from_value(value).unwrap()
+}
+
+/// Each text is an intent whose field is this; none = it must be a question on the field.
+fn hold(cases: &[(&str, &str, Option<&str>)], context: &Context) {
+    let mut wrong = Vec::new();
+    for (text, field, wanted) in cases {
+        let got = answer(text, context);
+        let right = match wanted {
+            Some(value) => at(&got, &format!("intent.{field}")) == *value,
+            None => got["questions"][0]["field"] == *field,
+        };
+        if !right {
+            wrong.push(format!("{text}: wanted {field} {wanted:?}, got {got}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_thing_in_the_orders_own_clause_is_meant() {
+    let cases = [
+        ("keep job x-1 running, stop x-2", "workload_id", Some("x-2")),
+        ("keep x-1 and stop x-2", "workload_id", Some("x-2")),
+        ("job x-1 is fine. stop job x-2", "workload_id", Some("x-2")),
+        ("stop x-2. job x-1 is fine", "workload_id", Some("x-2")),
+        ("stop x-2, job x-1 is fine", "workload_id", Some("x-2")),
+        ("stop x-2 and keep x-1", "workload_id", Some("x-2")),
+        ("job a-7 looks good; cancel job b-3", "workload_id", Some("b-3")),
+        ("node gpu-1 is fine. drain node gpu-2", "node", Some("gpu-2")),
+        ("do not touch gpu-1. drain gpu-2", "node", Some("gpu-2")),
+        ("leave gpu-1 alone and drain gpu-2", "node", Some("gpu-2")),
+        ("drain gpu-2 but leave gpu-1 alone", "node", Some("gpu-2")),
+        ("gpu-4 was repaired. cordon gpu-5", "node", Some("gpu-5")),
+        ("drain gpu-2, fan-3 is broken", "node", Some("gpu-2")),
+        ("deployment api is fine. roll back deployment chat to revision 3", "deployment", Some("chat")),
+        ("api-1 is fine. scale chat-2 to 3", "deployment", Some("chat-2")),
+        ("deployment api is fine. scale chat to 3", "deployment", Some("chat")),
+        ("cancel job train-7 on node gpu-3", "workload_id", Some("train-7")),
+        ("job x-1 hangs. kill it", "workload_id", Some("x-1")),
+        ("stop job x-1 — no, x-2", "workload_id", Some("x-2")),
+        ("stop job x-1 no wait x-2", "workload_id", Some("x-2")),
+        ("stop job x-1, I mean x-2", "workload_id", Some("x-2")),
+        ("drain node gpu-1, sorry, gpu-2", "node", Some("gpu-2")),
+    ];
+    hold(&cases, &Context::default());
+    let known = context(json!({
+        "workloads": [{ "id": "wl-1", "name": "trainer" }, { "id": "wl-2", "name": "other" }],
+        "deployments": [{ "name": "chat" }, { "name": "search" }]
+    }));
+    hold(
+        &[
+            ("other is fine. stop trainer", "workload_id", Some("wl-1")),
+            ("stop job trainer (wl-1)", "workload_id", Some("wl-1")),
+            ("stop trainer and other", "workload_id", None),
+            ("chat is fine, scale search to 3", "deployment", Some("search")),
+            ("roll back chat and search", "deployment", None),
+        ],
+        &known,
+    );
+}
+
+#[test]
+fn several_things_are_a_question() {
+    let cases = [
+        ("stop job x-1. stop job x-2", "workload_id", None),
+        ("stop job x-1; stop job x-2", "workload_id", None),
+        ("stop job x-1\nstop job x-2", "workload_id", None),
+        ("stop job alpha and job beta", "workload_id", None),
+        ("stop alpha and beta", "workload_id", None),
+        ("stop job \"a-1\" and job \"b-2\"", "workload_id", None),
+        ("stop job x-1 and deployment chat", "workload_id", None),
+        ("stop a-1 b-2", "workload_id", None),
+        ("stop jobs x-1 through x-9", "workload_id", None),
+        ("stop jobs x-1 to x-9", "workload_id", None),
+        ("stop job x-1 (and x-2)", "workload_id", None),
+        ("job x-1 and job x-2 hang, kill them", "workload_id", None),
+        ("stop deployments chat and search", "deployment", None),
+        ("drain gpu-1. drain gpu-2", "node", None),
+        ("drain node alpha and node beta", "node", None),
+        ("undrain gpu-1, gpu-2 and gpu-3", "node", None),
+        ("roll back deployment api; roll back deployment chat", "deployment", None),
+        ("scale deployment chat to 2 and deployment search to 3", "deployment", None),
+        ("scale chat and search to 3", "deployment", None),
+        ("update deployment chat and deployment search to image nginx:2", "deployment", None),
+    ];
+    hold(&cases, &Context::default());
+    let got = answer("stop job x-1 and x-2", &Context::default());
+    assert_eq!(got["questions"][0]["options"], json!(["x-1", "x-2"]), "{got}");
+}
+
+#[test]
+fn an_exception_is_never_the_target() {
+    let cases = [
+        ("drain all nodes except gpu-1", "node", None),
+        ("drain everything but gpu-1", "node", None),
+        ("stop all jobs except x-1", "workload_id", None),
+        ("stop every job other than x-1", "workload_id", None),
+        ("delete all deployments except chat", "deployment", None),
+        ("leere alle nodes außer gpu-1", "node", None),
+        ("stop all jobs on gpu-1", "workload_id", None),
+        ("stop the job on gpu-1", "workload_id", None),
+        ("stop the job on node gpu-1", "workload_id", None),
+    ];
+    hold(&cases, &Context::default());
+}
