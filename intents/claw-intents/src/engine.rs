@@ -13,6 +13,7 @@ use crate::read;
 use crate::safety;
 use crate::text::Words;
 
+mod asked;
 mod choose;
 mod control;
 mod launch;
@@ -46,6 +47,9 @@ pub(crate) fn parse(text: &str, context: &Context, catalog: &Catalog) -> Answer 
     let from_is_old =
         matches!(order.act, Act::Update | Act::Scale | Act::Run) && !choose::says(&items, "act.autoscale");
     read::mask::mask(&mut items, from_is_old);
+    if let Some(question) = asked::question(&items, order) {
+        return question;
+    }
     let others = several::others(&items, &found, order);
     if let Some(question) = several::question(&items, &others, order) {
         return question;

@@ -206,13 +206,19 @@ fn own(
     orders: &[Found],
     order: Found,
 ) -> Vec<Name> {
-    let mut found = Vec::new();
+    let mut found: Vec<Name> = Vec::new();
     let mut from = order.at + 1;
     // A word of the language is a name as the object of the order, or in a list.
     let mut object = true;
     loop {
         let (to, next) = part(items, used, named, orders, order, from);
-        let sure: Vec<Name> = named.iter().copied().filter(|n| (from..to).contains(&n.at)).collect();
+        let mut sure: Vec<Name> = named.iter().copied().filter(|n| (from..to).contains(&n.at)).collect();
+        // "on gpu-1 and gpu-2": what is joined to a place is one too.
+        if let (Some(last), Some(first)) = (found.last(), sure.first_mut())
+            && first.at == from
+        {
+            first.aside |= last.aside && first.thing.is_none();
+        }
         if !sure.is_empty() {
             found.extend(sure);
         } else if object && let Some(at) = first_word(items, from, to).filter(|k| plain(items, *k, order) && !used(*k))
@@ -288,6 +294,11 @@ fn listed(
         VERBS.contains(&n.text.as_str()) || n.senses.iter().any(|s| s.starts_with("sym.") || s.starts_with("state."))
     });
     let sure = named.iter().any(|n| n.at == k);
+    // "chat, search": a word of the language behind another one, not behind a name or a number.
+    let joined = joined
+        || from.checked_sub(1).is_some_and(|k| {
+            plain(items, k, order) && named.iter().all(|n| n.at != k || !refs::is_name_like(&items.list[k].text))
+        }) && items.punct(from, ',');
     let word = joined && plain(items, k, order) && !used(k);
     ((sure || word) && !says).then_some(k)
 }
@@ -302,7 +313,7 @@ fn plain(items: &Items<'_, '_>, k: usize, order: Found) -> bool {
     let Some(item) = items.at(k).filter(|n| n.kind == Kind::Word && !n.text.contains(' ')) else {
         return false;
     };
-    let letters = item.text.chars().any(char::is_alphabetic);
+    let letters = item.text.chars().any(char::is_alphabetic) && !item.text.contains('\'');
     // "search" and "chat" are names of deployments; "and report" is none.
     let deployment = matches!(order.act, Act::Scale | Act::Update | Act::Autoscale | Act::Rollback)
         || items.is(k.saturating_sub(1), "noun.deployment")

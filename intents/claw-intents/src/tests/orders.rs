@@ -109,3 +109,48 @@ fn an_exception_is_never_the_target() {
     ];
     hold(&cases, &Context::default());
 }
+
+#[test]
+fn what_is_no_order_now_is_asked() {
+    let cases = [
+        "stoppe nicht job x-1",
+        "n'arrête pas le job x-1",
+        "不要停止任务 x-1",
+        "don't stop job x-1",
+        "should I drain gpu-1?",
+        "should we roll back deployment chat",
+        "what happens if I stop job x-1?",
+        "how do I drain gpu-1?",
+        "how can we stop job x-1",
+        "is it safe to drain gpu-1?",
+        "soll ich gpu-1 leeren?",
+        "drain gpu-1 unless job x-1 runs there",
+        "drain gpu-1 when job x-1 is done",
+        "stop job x-1 if it hangs",
+        "if it hangs, stop job x-1",
+        "roll back deployment chat if errors go up",
+        "revert the stop of job x-1",
+    ];
+    hold(&cases.map(|text| (text, "action", None)), &Context::default());
+    for text in ["leere gpu-1 nicht", "ne vide pas gpu-1", "no pares el job x-1"] {
+        let got = answer(text, &Context::default());
+        let action = at(&got, "intent.action");
+        assert!(action.is_null() || action == "query", "{text}: {got}");
+    }
+}
+
+#[test]
+fn a_wish_and_a_limit_are_orders() {
+    let cases = [
+        ("can you drain gpu-1?", "node", Some("gpu-1")),
+        ("could you please drain gpu-1 now?", "node", Some("gpu-1")),
+        ("drain gpu-1, force it if needed", "node", Some("gpu-1")),
+        ("stop job x-1 if you can", "workload_id", Some("x-1")),
+        ("don't stop job x-1, stop job x-2", "workload_id", Some("x-2")),
+        ("undo the drain of gpu-1", "node", Some("gpu-1")),
+        ("undo the last drain on gpu-1", "node", Some("gpu-1")),
+        ("undo the last update of chat-1", "deployment", Some("chat-1")),
+    ];
+    hold(&cases, &Context::default());
+    assert_eq!(at(&answer("undo the drain of gpu-1", &Context::default()), "intent.action"), "undrain");
+}
