@@ -196,6 +196,7 @@ fn stands(items: &Items<'_, '_>, i: usize, item: &Item<'_>, act: Act) -> bool {
 
 /// Whether the name of a thing, or the noun of one, stands here.
 fn restarts_a_thing(items: &Items<'_, '_>, i: usize) -> bool {
+    const NOUNS: &[&str] = &["noun.deployment", "noun.workload", "noun.node"];
     let i = if items.is(i, "det.the") { i + 1 } else { i };
     let named = |k: usize| {
         items.at(k).is_some_and(|n| {
@@ -205,7 +206,7 @@ fn restarts_a_thing(items: &Items<'_, '_>, i: usize) -> bool {
                     && n.text.chars().all(|c| c.is_alphanumeric() || c == '-')
         })
     };
-    items.any(i, &["noun.deployment", "noun.workload", "noun.node"]) || named(i)
+    items.any(i, NOUNS) || named(i) || items.at(i).is_some_and(|n| n.kind == Kind::Word) && items.any(i + 1, NOUNS)
 }
 
 /// Whether an order is one not to do what it says.

@@ -49,7 +49,12 @@ fn condition(items: &Items<'_, '_>, order: Found) -> Option<(usize, usize)> {
     }
     let from = (0..order.at).rev().find(|k| items.ends_sentence(*k)).map_or(0, |k| k + 1);
     let to = (order.at..items.len()).find(|k| items.ends_sentence(*k)).unwrap_or(items.len());
-    (from..to).filter(|k| *k != order.at && items.is(*k, "cond") && items.list[*k].text != "should").find_map(|at| {
+    // In the order's own clause, or at the head of one: "it hangs when it starts" tells why.
+    let here =
+        |k: usize| (order.at.min(k)..order.at.max(k)).all(|m| !items.ends_clause(m)) || act::starts_clause(items, k);
+    let conditions =
+        (from..to).filter(|k| *k != order.at && items.is(*k, "cond") && items.list[*k].text != "should" && here(*k));
+    conditions.into_iter().find_map(|at| {
         let end = (at + 1..to).find(|k| items.ends_clause(*k) || *k == order.at).unwrap_or(to);
         let orders = (at + 1..end).any(|k| items.any(k, &["act.stop", "act.drain", "force", "grace.no"]));
         (!orders && (at + 1..end).any(|k| subject(items, k))).then_some((at, end))

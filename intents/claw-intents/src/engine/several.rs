@@ -44,16 +44,35 @@ fn same(a: Act, b: Act) -> bool {
 
 /// The other orders of a request that stand in a clause of their own.
 pub(super) fn others(items: &Items<'_, '_>, found: &[Found], order: Found) -> Vec<Found> {
-    choose::real(items, found)
-        .into_iter()
+    let real = choose::real(items, found);
+    let clause_end = |f: &Found| end(items, &[order], f.at);
+    found
+        .iter()
+        .copied()
+        .filter(|f| real.contains(f) || stops_another(items, *f, clause_end(f)))
         .filter(|f| items.at(f.at).is_some() && f.at != order.at)
-        .filter(|f| f.act != Act::Unsupported || has_object(items, f.at, end(items, &[order], f.at), f.act))
+        .filter(|f| {
+            f.act != Act::Unsupported || items.is(f.at, "verb.thing") || has_object(items, f.at, clause_end(f), f.act)
+        })
         .filter(|f| !same(f.act, order.act) || other_name(items, *f, order))
         .filter(|f| !part_of(items, *f, order))
         .filter(|f| f.strength >= 3 && begins(items, f.at) || f.strength == 2 && NAMING.contains(&f.act))
         .filter(|f| apart(items, f.at.min(order.at), f.at.max(order.at)))
         .filter(|f| f.strength >= 3 || has_object(items, f.at, end(items, &[order], f.at), f.act))
         .collect()
+}
+
+/// "run X and stop the rest": to stop something else than what is started. "Stop it after 6h" and
+/// "kill the job after 6h" are limits of that.
+fn stops_another(items: &Items<'_, '_>, f: Found, end: usize) -> bool {
+    if f.act != Act::Stop || f.strength < 3 || (f.at + 1..end).any(|k| items.seconds(k).is_some()) {
+        return false;
+    }
+    let article = items.is(f.at + 1, "det.the");
+    let thing = f.at + 1 + usize::from(article);
+    let word = items.at(thing).is_some_and(|n| n.kind == Kind::Word);
+    items.any(f.at + 1, &["det.all", "noun.cluster"])
+        || thing < end && article && word && !items.any(thing, &["noun.workload", "det.that", "pron.one"])
 }
 
 /// Orders that say what they are about.

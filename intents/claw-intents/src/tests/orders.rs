@@ -154,3 +154,52 @@ fn a_wish_and_a_limit_are_orders() {
     hold(&cases, &Context::default());
     assert_eq!(at(&answer("undo the drain of gpu-1", &Context::default()), "intent.action"), "undrain");
 }
+
+/// A question on the action, or an assumption on it that names the order that is left out.
+fn tells_of(got: &Value, further: &str) -> bool {
+    let said = |why: &Value| why.as_str().is_some_and(|why| why.contains(further));
+    let assumed = got["assumptions"].as_array().into_iter().flatten();
+    got["questions"][0]["field"] == "action" || assumed.into_iter().any(|a| a["field"] == "action" && said(&a["why"]))
+}
+
+#[test]
+fn no_further_order_is_dropped_in_silence() {
+    let first = ["run phi-4 on 1 H100", "deploy phi-4 on 1 H100", "drain gpu-1", "scale deployment chat to 3"];
+    let further = ["stop the rest", "stop everything", "stop the trainer task", "kill all other jobs", "stop the chat"];
+    let mut silent = Vec::new();
+    for first in first {
+        for further in further {
+            for joint in [" and ", ", then ", ". "] {
+                let text = format!("{first}{joint}{further}");
+                let got = answer(&text, &Context::default());
+                if !tells_of(&got, further) {
+                    silent.push(format!("{text}: {got}"));
+                }
+            }
+        }
+    }
+    for (text, further) in [
+        ("stop the chat and run phi-4 on 1 H100", "stop the chat"),
+        ("drain gpu-1, pause the audit task", "pause the audit task"),
+        ("drain gpu-1 and delete everything else", "delete everything else"),
+    ] {
+        let got = answer(text, &Context::default());
+        if !tells_of(&got, further) {
+            silent.push(format!("{text}: {got}"));
+        }
+    }
+    assert!(silent.is_empty(), "{}", silent.join("\n"));
+}
+
+#[test]
+fn a_limit_of_what_is_started_is_no_further_order() {
+    for text in [
+        "run phi-4 on 1 H100 and stop it after 6h",
+        "run phi-4 on 1 H100 and kill the job after 6h",
+        "run phi-4 on 1 H100 and then stop the job after 6h",
+    ] {
+        let got = answer(text, &Context::default());
+        assert_eq!(at(&got, "intent.workload.max_duration_s"), 21_600, "{text}: {got}");
+        assert!(!tells_of(&got, "is a further order"), "{text}: {got}");
+    }
+}
