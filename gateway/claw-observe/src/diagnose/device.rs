@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 pub enum Unit {
     /// `dddd:bb:dd`, in lower case, without the function.
     Pci(String),
-    /// `GPU-…`, as NVIDIA prints it.
+    /// `GPU-…` or `MIG-…`, as NVIDIA prints it.
     Uuid(String),
     /// The number of a GPU on its host.
     Index(u32),
@@ -33,7 +33,8 @@ impl fmt::Display for Unit {
 
 static PCI: LazyLock<Pattern> =
     LazyLock::new(|| regex(r"(?i)(?:PCI:|GPU|\b)([0-9a-f]{4}|[0-9a-f]{8}):([0-9a-f]{2}):([0-9a-f]{2})(?:\.[0-7])?\b"));
-static UUID: LazyLock<Pattern> = LazyLock::new(|| regex(r"\bGPU-[0-9a-f]{4,8}(?:-[0-9a-f]{4}){0,3}(?:-[0-9a-f]{12})?"));
+static UUID: LazyLock<Pattern> =
+    LazyLock::new(|| regex(r"\b(?:GPU|MIG)-[0-9a-f]{4,8}(?:-[0-9a-f]{4}){0,3}(?:-[0-9a-f]{12})?"));
 static INDEX: LazyLock<Pattern> = LazyLock::new(|| regex(r"(?i)\bGPU[ :#]?(?:node-)?(\d{1,3})\b"));
 static RANK: LazyLock<Pattern> = LazyLock::new(|| regex(r"(?i)\[?\brank[ :=]?(\d{1,6})\b"));
 

@@ -54,7 +54,7 @@ static SWITCH: LazyLock<Pattern> =
 /// Device plugin, gpud, DCGM and others that tell of an Xid and name the device.
 static TOLD: LazyLock<Pattern> = LazyLock::new(|| {
     regex(
-        r"(?i)(?:XidCriticalError: Xid=(?P<a>\d+) on Device|\bxid(?: error| code)?(?: ?[:=] ?| )(?P<b>\d{1,4})\b.{0,80}?(?:GPU-[0-9a-f]{4,8}|(?:on|for|from|of) GPU:? ?\d|PCI:|[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2})|(?:GPU-[0-9a-f]{8}|\b[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.\d).{0,60}?\bxid(?: error| code)?(?: ?[:=] ?| )(?P<c>\d{1,4})\b|\bXID (?P<d>\d{1,4}) detected on (?:physical_)?chid|DCGM_FI_DEV_XID_ERRORS\{[^}]*\} +(?P<e>[1-9]\d*)\b)",
+        r"(?i)(?:XidCriticalError: Xid=(?P<a>\d+) on Device(?:=(?P<dev>[\w.:\-]{1,64}))?|\bxid(?: error| code)?(?: ?[:=] ?| )(?P<b>\d{1,4})\b.{0,80}?(?:GPU-[0-9a-f]{4,8}|(?:on|for|from|of) GPU:? ?\d|PCI:|[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2})|(?:GPU-[0-9a-f]{8}|\b[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.\d).{0,60}?\bxid(?: error| code)?(?: ?[:=] ?| )(?P<c>\d{1,4})\b|\bXID (?P<d>\d{1,4}) detected on (?:physical_)?chid|DCGM_FI_DEV_XID_ERRORS\{[^}]*\} +(?P<e>[1-9]\d*)\b)",
     )
 });
 
@@ -200,9 +200,12 @@ fn told(envelope: &Envelope<'_>, message: &str) -> Option<Match> {
     let start = captures.get(0)?.start();
     let number = ["a", "b", "c", "d", "e"].iter().find_map(|name| captures.name(name))?;
     let allowed = guard::accepts(Input::Any, envelope, message, start, number.end());
+    // The plugin's name of a device is one, whatever it looks like.
+    let named = captures.name("dev").map(|name| name.as_str().trim_end_matches(['.', ':']));
+    let named = named.and_then(|name| unit(name).or_else(|| Some(Unit::Uuid(name.to_owned()))));
     allowed.then_some(Match {
         code: Code::Xid(number.as_str().parse().ok()?),
-        unit: device::find(message),
+        unit: named.or_else(|| device::find(message)),
         at: start,
         rule: "nvidia.xid.told".into(),
         ..Match::default()

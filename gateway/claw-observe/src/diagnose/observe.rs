@@ -79,12 +79,14 @@ pub struct Finding {
     pub unit: Option<Unit>,
     /// The rules that found it.
     pub rules: Vec<Arc<str>>,
-    /// What `when.toml` may ask for.
-    pub marks: Vec<String>,
+    /// What `when.toml` may ask for, and how many lines and records had been given when it was seen last.
+    pub marks: BTreeMap<String, u64>,
     /// The first place.
     pub first: Place,
     /// How many lines and records all sources had given when it was seen last.
     pub(super) last_order: u64,
+    /// The same for the last verdict of the driver in `detail`.
+    pub(super) recovery_order: u64,
     /// Its time, in seconds on the line's own clock.
     pub first_s: Option<f64>,
     /// The time of the last.
@@ -365,16 +367,20 @@ impl Observer {
         let out_of_memory = matches!(found.code.name(), Some("cuda_oom" | "hip_oom"));
         let memory = if out_of_memory { memory::read(line) } else { None };
         let key = (found.code.clone(), found.unit.clone());
+        let order = self.lines + self.records;
         if let Some(finding) = self.places.get(&key).and_then(|place| self.findings.get_mut(*place)) {
             finding.count += 1;
-            finding.last_order = self.lines + self.records;
+            finding.last_order = order;
             finding.last_s = envelope.time_s.or(finding.last_s);
             finding.weak &= found.weak;
             finding.over = over;
             if !finding.rules.contains(&found.rule) {
                 finding.rules.push(found.rule);
             }
-            finding.marks.extend(found.mark.filter(|mark| !finding.marks.contains(mark)));
+            finding.marks.extend(found.mark.map(|mark| (mark, order)));
+            if found.detail.recovery.is_some() {
+                finding.recovery_order = order;
+            }
             finding.asks = both(finding.asks, found.asks);
             finding.memory = finding.memory.or(memory);
             finding.frame = finding.frame.take().or(found.frame);
@@ -391,9 +397,10 @@ impl Observer {
             code: found.code,
             unit: found.unit,
             rules: vec![found.rule],
-            marks: found.mark.into_iter().collect(),
+            marks: found.mark.into_iter().map(|mark| (mark, order)).collect(),
             first: Place { source: Arc::clone(&self.source), line: at },
-            last_order: self.lines + self.records,
+            last_order: order,
+            recovery_order: order,
             first_s: envelope.time_s,
             last_s: envelope.time_s,
             count: 1,

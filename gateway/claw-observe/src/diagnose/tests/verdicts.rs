@@ -189,6 +189,77 @@ fn what_is_over_on_one_device_excuses_no_other() {
 }
 
 #[test]
+fn what_was_well_before_a_fault_excuses_it_not() {
+    let none = "[   10.000000] NVRM: Xid (PCI:0000:3b:00): 154, GPU recovery action changed from 0x1 (GPU Reset Required) to 0x0 (None)\n";
+    let lost = "[99999.000000] NVRM: Xid (PCI:0000:3b:00): 79, pid=1, GPU has fallen off the bus.\n";
+    check(&(none.to_owned() + lost), "xid_79", Class::Bus, Action::RebootNode);
+    check(&(lost.to_owned() + none), "xid_79", Class::Bus, Action::Ignore);
+    let reset = none.replace("to 0x0 (None)", "to 0x1 (GPU Reset Required)");
+    check(&(reset.clone() + lost), "xid_79", Class::Bus, Action::RebootNode);
+    check(&(lost.to_owned() + &reset), "xid_79", Class::Bus, Action::ResetGpu);
+    // Messages printed into one line are of one moment.
+    check(&(lost.trim_end().to_owned() + none), "xid_79", Class::Bus, Action::Ignore);
+    let hung = "amdgpu 0000:c1:00.0: amdgpu: MES failed to respond to msg=REMOVE_QUEUE\n";
+    let reset = "amdgpu 0000:c1:00.0: amdgpu: GPU reset(2) succeeded!\n";
+    check(&(reset.to_owned() + hung), "amdgpu_mes_timeout", Class::Driver, Action::ResetGpu);
+    check(&(hung.to_owned() + reset), "amdgpu_mes_timeout", Class::Driver, Action::RestartApp);
+    check(&(hung.to_owned() + reset + hung), "amdgpu_mes_timeout", Class::Driver, Action::ResetGpu);
+    check(&(xid(162, "PSHC re-engaged") + &xid(163, "PSHC disengaged")), "xid_163", Class::Power, Action::Ignore);
+}
+
+#[test]
+fn a_fault_that_is_over_leads_over_none_that_is_not() {
+    let none = xid(154, "GPU recovery action changed from 0x2 (Node Reboot Required) to 0x0 (None)");
+    let over = xid(79, "pid=1") + &none;
+    check(&(over.clone() + &xid(48, "pid=1, DBE")), "xid_48", Class::Memory, Action::DrainAndReset);
+    let other = xid(48, "pid=1, DBE").replace("3b", "5d");
+    check(&(over.clone() + &other), "xid_48", Class::Memory, Action::DrainAndReset);
+    check(&(other + &over), "xid_48", Class::Memory, Action::DrainAndReset);
+    check(&(over.clone() + &xid(31, "pid=1, MMU Fault")), "xid_79", Class::Bus, Action::Ignore);
+    let ring = "amdgpu 0000:c1:00.0: amdgpu: ring sdma0 timeout, signaled seq=88, emitted seq=90\n";
+    let reset = "amdgpu 0000:c1:00.0: amdgpu: GPU reset(2) succeeded!\n";
+    let hung = "amdgpu 0000:c1:00.0: amdgpu: MES failed to respond to msg=REMOVE_QUEUE\n";
+    check(&(ring.to_owned() + reset), "amdgpu_ring_timeout", Class::App, Action::RestartApp);
+    check(&(ring.to_owned() + reset + hung), "amdgpu_mes_timeout", Class::Driver, Action::ResetGpu);
+}
+
+#[test]
+fn what_names_no_device_excuses_where_there_is_but_one() {
+    let of = |bus: &str, code: u32, rest: &str| format!("NVRM: Xid (PCI:{bus}): {code}, {rest}\n");
+    let (a, b, bare) = ("0000:3b:00", "0000:5d:00", "....");
+    let none = "GPU recovery action changed from 0x2 (Node Reboot Required) to 0x0 (None)";
+    let reboot = "GPU recovery action changed from 0x0 (None) to 0x2 (Node Reboot Required)";
+    check(&(of(a, 79, "pid=1") + &of(bare, 154, none)), "xid_79", Class::Bus, Action::Ignore);
+    check(&(of(a, 79, "pid=1") + &of(b, 79, "pid=1") + &of(bare, 154, none)), "xid_79", Class::Bus, Action::RebootNode);
+    let power = of(a, 163, "PSHC disengaged") + &of(b, 163, "PSHC disengaged");
+    let verdict = judge(&(power + &of(bare, 162, "PSHC re-engaged")));
+    assert_eq!((verdict.root, verdict.units.len()), (Some(Code::Xid(163)), 2));
+    let told = "XidCriticalError: Xid=79 on Device=some-mig-uuid; marking device as unhealthy.\n";
+    check(&(told.to_owned() + &of(b, 154, none)), "xid_79", Class::Bus, Action::RebootNode);
+    check(&(told.to_owned() + &of(bare, 154, none)), "xid_79", Class::Bus, Action::Ignore);
+    let text = of(a, 154, reboot) + &of(bare, 154, none) + &of(a, 154, reboot);
+    check(&text, "xid_154", Class::Driver, Action::RebootNode);
+    let text = "amdgpu 0000:c1:00.0: amdgpu: MES failed to respond to msg=REMOVE_QUEUE
+amdgpu 0000:c3:00.0: amdgpu: ring sdma0 timeout, signaled seq=88, emitted seq=90
+[drm] device wedged, but recovered through reset";
+    check(text, "amdgpu_mes_timeout", Class::Driver, Action::ResetGpu);
+}
+
+#[test]
+fn of_two_sightings_that_ask_for_the_same_the_surer_speaks() {
+    let weak = "[rank3]: exitcode  : -9 (pid: 4242)\n";
+    let sure = "Memory cgroup out of memory: Killed process 31337 (python) total-vm:100kB, anon-rss:90kB\n";
+    let guess = judge(weak);
+    assert!(guess.confidence <= 0.3 && guess.root == Some(Code::Named("host_oom".into())), "{guess:?}");
+    for text in [weak.to_owned() + sure, sure.to_owned() + weak] {
+        let verdict = judge(&text);
+        assert_eq!((verdict.confidence, verdict.findings.len()), (0.9, 2), "{text}");
+        assert!(!verdict.why.iter().any(|why| why.contains("kernel log")), "{:?}", verdict.why);
+        assert_eq!(verdict.findings[verdict.root_index.unwrap()].unit, None, "{text}");
+    }
+}
+
+#[test]
 fn one_file_server_that_answers_again_excuses_no_other() {
     let gone = |server: &str| format!("nfs: server {server} not responding, still trying\n");
     let back = |server: &str| format!("nfs: server {server} OK\n");
