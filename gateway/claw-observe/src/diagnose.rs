@@ -17,6 +17,7 @@ pub mod device;
 pub mod envelope;
 mod guard;
 pub mod insight;
+mod legible;
 pub mod memory;
 mod nvidia;
 mod nvlink5;

@@ -1,5 +1,6 @@
 //! `diagnose`: what logs, events and the latest numbers say about a fault.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use claw_gateway::Cluster;
@@ -30,6 +31,8 @@ const LINES_OF_A_PART: usize = 200;
 const TARGETS_MAX: usize = 10;
 /// Milliseconds after an attempt's end within which an event of its GPUs is still its own.
 const AFTER_MS: i64 = 60_000;
+/// GPUs without numbers that are named; more are counted.
+const GPUS_NAMED: usize = 8;
 /// The node's label that names its rack.
 const RACK_LABEL: &str = "rack";
 
@@ -60,7 +63,9 @@ pub(super) async fn targets(ops: &OpsContext, p: &DiagnoseParams) -> Result<Diag
             nodes_read += target.nodes_read.len() as u64;
             nodes_unread
                 .extend(target.nodes_unread.iter().take(TARGETS_MAX.saturating_sub(nodes_unread.len())).cloned());
-            if target.diagnosis.action != FaultAction::None {
+            // A node of which only a part was read has that to tell.
+            let partly = !target.nodes_read.is_empty() && !target.diagnosis.why.is_empty();
+            if target.diagnosis.action != FaultAction::None || partly {
                 found.push(target);
             }
         }
@@ -155,20 +160,22 @@ impl Desk<'_> {
         }
         for part in parts {
             self.logs(&mut observer, workload.workload_id, part.attempt, lines).await?;
+            let before = observer.records();
             let (from, to) = span(part, self.ops.control.now());
             let its = |event: &GpuEvent| part.gpus.contains(&event.uuid) && (from..=to).contains(&event.at);
             observer.next_source(&format!("GPU events of {}", self.name(part.node_id)));
             let events = self.events(&mut observer, part.node_id, its);
             // The latest numbers speak of what runs now.
             let mut gpus = Vec::new();
-            if let Some((at, all)) = self.latest(part.node_id).filter(|_| part.live) {
+            if part.live {
+                let (at, all) = self.latest(part.node_id).unwrap_or((self.ops.control.now(), Vec::new()));
                 gpus.extend(all.into_iter().filter(|gpu| part.gpus.contains(&gpu.uuid)));
                 observer.next_source(&format!("latest metrics of {}", self.name(part.node_id)));
-                sampled(&mut observer, at, &gpus);
+                sampled(&mut observer, at, &gpus, part.gpus.iter());
             }
             reading.simulated |= events.iter().any(|event| event.simulated) || gpus.iter().any(|gpu| gpu.simulated);
             reading.simulated |= self.cluster.nodes.get(part.node_id).is_some_and(|node| node.simulated());
-            reading.node(self.name(part.node_id), !events.is_empty() || !gpus.is_empty());
+            reading.node(self.name(part.node_id), observer.records() > before);
         }
         // The culprit of several parts, or the part that ran last.
         let node = workload.verdict().map(|part| part.node_id.to_string());
@@ -196,6 +203,16 @@ impl Desk<'_> {
         for entry in &page.entries {
             observer.line(&String::from_utf8_lossy(&entry.line.bytes));
         }
+        if observer.source_lines() == 0 {
+            observer.unread(format!("attempt {} has written no line that can be read", attempt.0));
+        }
+        if page.truncated {
+            observer.unread(format!("of attempt {} only the newest {lines} lines were read", attempt.0));
+        }
+        let lost: u64 = page.gaps.iter().map(|gap| gap.n_lost).sum();
+        if lost > 0 {
+            observer.unread(format!("{lost} lines of attempt {} are lost", attempt.0));
+        }
         Ok(())
     }
 
@@ -216,19 +233,19 @@ impl Desk<'_> {
             faults.extend(code.map(|code| fault(&event.uuid, code, event.at)));
         }
         let latest = self.latest(node.node_id);
-        if let Some((at, gpus)) = &latest {
-            observer.next_source("latest metrics");
-            sampled(&mut observer, *at, gpus);
-            for gpu in gpus {
-                faults.extend(reported::numbers(gpu).into_iter().map(|told| fault(&gpu.uuid, told.code, *at)));
-            }
+        observer.next_source("latest metrics");
+        let (at, gpus) = latest.as_ref().map_or((now, &[][..]), |(at, gpus)| (*at, gpus.as_slice()));
+        sampled(&mut observer, at, gpus, node.gpus().iter().map(|gpu| &gpu.uuid));
+        for gpu in gpus {
+            let told = reported::numbers(gpu).unwrap_or_default();
+            faults.extend(told.into_iter().map(|told| fault(&gpu.uuid, told.code, at)));
         }
-        let of_gpus = latest.iter().flat_map(|(_, gpus)| gpus).any(|gpu| gpu.simulated);
+        let of_gpus = gpus.iter().any(|gpu| gpu.simulated);
         let mut reading = Reading {
             simulated: node.simulated() || of_gpus || events.iter().any(|event| event.simulated),
             ..Reading::default()
         };
-        reading.node(node.name.clone(), latest.is_some() || !events.is_empty());
+        reading.node(node.name.clone(), observer.records() > 0);
         let target = Target { node: Some(node.node_id.to_string()), workload: None };
         self.verdict(format!("node:{}", node.name), observer, &target, reading)
     }
@@ -239,6 +256,10 @@ impl Desk<'_> {
         events.reverse();
         events.retain(|event| counts(event));
         for event in &events {
+            if reported::is_nameless(event) {
+                observer.unread(format!("an Xid of {} came without its number", event.uuid));
+                continue;
+            }
             let Some(code) = reported::code(event, self.vendor(node, &event.uuid)) else {
                 observer.healthy(1);
                 continue;
@@ -271,10 +292,12 @@ impl Desk<'_> {
     }
 }
 
-/// Feeds what the latest numbers say by themselves.
-fn sampled(observer: &mut Observer, at: Timestamp, gpus: &[GpuMetrics]) {
+/// Feeds what the latest numbers say by themselves, and notes of which of the `wanted` GPUs there are none.
+fn sampled<'a>(observer: &mut Observer, at: Timestamp, gpus: &[GpuMetrics], wanted: impl Iterator<Item = &'a GpuUuid>) {
+    let mut read = BTreeSet::new();
     for gpu in gpus {
-        let told = reported::numbers(gpu);
+        let Some(told) = reported::numbers(gpu) else { continue };
+        read.insert(&gpu.uuid);
         if told.is_empty() {
             observer.healthy(1);
         }
@@ -283,6 +306,15 @@ fn sampled(observer: &mut Observer, at: Timestamp, gpus: &[GpuMetrics]) {
             let (words, asks, rule) = (one.words, Some(one.asks), "metrics.latest");
             observer.event(&Reported { code: one.code, uuid: &uuid, at_s: seconds(at), rule, words, asks });
         }
+    }
+    let unread: Vec<String> = wanted.filter(|uuid| !read.contains(uuid)).map(ToString::to_string).collect();
+    if let [first, rest @ ..] = unread.as_slice() {
+        let named = rest.iter().take(GPUS_NAMED - 1).fold(first.clone(), |all, uuid| all + ", " + uuid);
+        let more = match unread.len().saturating_sub(GPUS_NAMED) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        observer.unread(format!("no fresh numbers of health of {named}{more}"));
     }
 }
 

@@ -22,6 +22,8 @@ const NEVER_HARDWARE: [u32; 7] = [13, 31, 43, 45, 63, 92, 94];
 const UNKNOWN_RANK: u8 = 70;
 /// How sure a verdict is that read nothing.
 const UNREAD: f64 = 0.1;
+/// How sure it is at most that nothing is wrong, if it could not read all.
+const PARTLY: f64 = 0.5;
 /// The rank of an exception that only passes on what happened elsewhere.
 const WEAK_RANK: u8 = 99;
 
@@ -59,6 +61,8 @@ pub struct Verdict {
     pub units: Vec<Unit>,
     /// Was there anything to judge?
     pub is_read: bool,
+    /// Could all of it be read that should have been?
+    pub is_whole: bool,
 }
 
 /// What the root's code asks for on one device.
@@ -120,6 +124,7 @@ impl Analyzer {
         if observation.dropped > 0 {
             why.push(format!("{} more matches found no room and were only counted", observation.dropped));
         }
+        why.extend(observation.unread.iter().cloned());
         let asked = super::policy::Asked {
             root: &code,
             ours: ruling.action,
@@ -144,6 +149,7 @@ impl Analyzer {
             units: units_of(&findings, &code),
             root: Some(code),
             is_read: true,
+            is_whole: observation.unread.is_empty(),
             findings,
         }
     }
@@ -223,20 +229,23 @@ impl Analyzer {
 
     fn nothing(&self, observation: &Observation, findings: Vec<Finding>) -> Verdict {
         let is_read = observation.lines + observation.records > 0;
-        let why = (!is_read).then(|| "nothing was read: no log line, no event, no fresh numbers".to_owned());
+        let is_whole = observation.unread.is_empty();
+        let nothing = (!is_read).then(|| "nothing was read: no log line, no event, no fresh numbers".to_owned());
+        let sure = if is_whole { 0.9 } else { PARTLY };
         Verdict {
             root: None,
             class: Class::None,
             action: if findings.is_empty() { Action::None } else { Action::Ignore },
-            confidence: if is_read { 0.9 } else { UNREAD },
+            confidence: if is_read { sure } else { UNREAD },
             findings,
             root_index: None,
-            why: why.into_iter().collect(),
+            why: nothing.into_iter().chain(observation.unread.iter().cloned()).collect(),
             policy: self.policy.name.clone(),
             chosen_by: self.policy.name.clone(),
             others: Vec::new(),
             units: Vec::new(),
             is_read,
+            is_whole,
         }
     }
 

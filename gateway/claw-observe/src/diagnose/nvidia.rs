@@ -23,9 +23,6 @@ pub(super) struct Detail {
     pub(super) fatal: Option<bool>,
 }
 
-/// Numbered codes of one line that are read; what is more is one line too many.
-const NUMBERS: usize = 32;
-
 const DEVICE: &str = r"(?P<dev>(?:[0-9a-f]{4}|[0-9a-f]{8}):[0-9a-f]{2}:[0-9a-f]{2}(?:\.[0-7])?|[0-9a-f]{2}:[0-9a-f]{2}(?:\.[0-7])?|GPU-[0-9a-f\-]{4,40}|\.{2,4}|…|[x*]{2,4}:[x*]{2}:[x*]{2}(?:\.[x*\d])?)";
 
 /// `NVRM: Xid (PCI:0000:91:00): 79, …`; the domain, `PCI:` and `NVRM:` may be missing.
@@ -85,12 +82,7 @@ pub(super) fn find(envelope: &Envelope<'_>, message: &str) -> Vec<Match> {
         let rest = captures.name("rest").map_or("", |m| m.as_str());
         found.extend(xid(&captures, rest, 0));
     }
-    for captures in SXID.captures_iter(message).take(NUMBERS) {
-        let whole = captures.get(0).map_or(0..0, |m| m.range());
-        if guard::accepts(Input::Kernel, envelope, message, whole.start, whole.end) {
-            found.extend(sxid(&captures, whole.start));
-        }
-    }
+    found.extend(sxids(envelope, message));
     if found.is_empty() {
         found.extend(told(envelope, message));
         found.extend(clocks(envelope, message));
@@ -100,24 +92,37 @@ pub(super) fn find(envelope: &Envelope<'_>, message: &str) -> Vec<Match> {
 
 /// All Xids of a line: messages are printed into each other. The surroundings of the first decide.
 fn xids(envelope: &Envelope<'_>, message: &str) -> Vec<Match> {
-    let all: Vec<(usize, usize, Captures<'_>)> = XID
-        .captures_iter(message)
-        .take(NUMBERS)
-        .filter_map(|captures| captures.get(0).map(|m| (m.start(), m.end())).map(|(from, to)| (from, to, captures)))
-        .collect();
-    let rest = |index: usize, end: usize| {
-        let next = all.get(index + 1).map_or(message.len(), |(start, ..)| *start);
-        message.get(end..next).unwrap_or_default()
-    };
-    let Some((start, end, _)) = all.first() else { return Vec::new() };
-    let before = message.get(..*start).unwrap_or_default();
-    let allowed = guard::accepts(Input::Kernel, envelope, message, *start, start + 1)
-        && guard::words(before) <= 6
-        && explained(rest(0, *end));
-    if !allowed {
+    let mut all =
+        XID.captures_iter(message).filter_map(|captures| Some((captures.get(0)?.range(), captures))).peekable();
+    let mut found = Vec::new();
+    let mut is_first = true;
+    while let Some((at, captures)) = all.next() {
+        // What is said of one ends where the next begins, so that no byte is looked at for each of them.
+        let next = all.peek().map_or(message.len(), |(next, _)| next.start);
+        let rest = message.get(at.end..next).unwrap_or_default();
+        if std::mem::take(&mut is_first) {
+            let before = message.get(..at.start).unwrap_or_default();
+            let allowed = guard::accepts(Input::Kernel, envelope, message, at.start, at.start + 1)
+                && guard::words(before) <= 6
+                && explained(rest);
+            if !allowed {
+                return Vec::new();
+            }
+        }
+        found.extend(xid(&captures, rest, at.start));
+    }
+    found
+}
+
+/// All `SXids` of a line; here, too, the surroundings of the first decide.
+fn sxids(envelope: &Envelope<'_>, message: &str) -> Vec<Match> {
+    let mut all =
+        SXID.captures_iter(message).filter_map(|captures| Some((captures.get(0)?.range(), captures))).peekable();
+    let Some((first, _)) = all.peek() else { return Vec::new() };
+    if !guard::accepts(Input::Kernel, envelope, message, first.start, first.end) {
         return Vec::new();
     }
-    all.iter().enumerate().filter_map(|(index, (start, end, found))| xid(found, rest(index, *end), *start)).collect()
+    all.filter_map(|(at, captures)| sxid(&captures, at.start)).collect()
 }
 
 /// False where the text after the number explains it.

@@ -8,6 +8,7 @@ use super::code::Code;
 use super::device::{self, Unit};
 use super::envelope::{self, Envelope};
 use super::guard;
+use super::legible::Legible;
 use super::memory::{self, OutOfMemory};
 use super::nvidia::{self, Detail};
 use super::nvlink5;
@@ -22,11 +23,13 @@ pub const LINE_BYTES: usize = 16 * 1024;
 pub const FINDINGS: usize = 1024;
 /// Bytes of a line that a finding keeps as evidence.
 pub const EXCERPT_BYTES: usize = 240;
+/// Notes that an observer keeps of what it could not read.
+pub const NOTES: usize = 16;
 /// Bytes of a table's cell that are put together.
 const CELL_BYTES: usize = 2 * 1024;
 /// What an observer holds at most, in bytes, whatever it is fed: findings with their
-/// excerpts and names, open tracebacks, and one line in work.
-pub const MEMORY_BYTES: usize = FINDINGS * 2_048 + 64 * 1024 + 8 * LINE_BYTES;
+/// excerpts and names, open tracebacks, and one line in work with all its numbered codes.
+pub const MEMORY_BYTES: usize = FINDINGS * 2_048 + 64 * 1024 + 48 * LINE_BYTES;
 
 /// One match in one line.
 #[derive(Clone, Debug)]
@@ -131,12 +134,14 @@ pub struct Reported<'a> {
 pub struct Observation {
     /// Findings, in the order of their first line.
     pub findings: Vec<Finding>,
-    /// Log lines read, of all sources.
+    /// Lines of text read, of all sources; blank ones and what is no text are not.
     pub lines: u64,
     /// Events and samples read, whether they told of a fault or not.
     pub records: u64,
     /// Matches that found no room among [`FINDINGS`].
     pub dropped: u64,
+    /// What should have been read and could not be, in words; at most [`NOTES`].
+    pub unread: Vec<String>,
 }
 
 /// Reads log lines of one source and keeps what the rules find.
@@ -148,9 +153,14 @@ pub struct Observer {
     source: Arc<str>,
     /// Lines of this source.
     line: u64,
-    /// Lines of all sources.
+    /// What could be read of this source.
+    legible: Legible,
+    /// Lines of text of the sources before.
     lines: u64,
+    /// Lines and records given, of all sources, whatever they hold.
+    given: u64,
     records: u64,
+    unread: Vec<String>,
     dropped: u64,
     findings: Vec<Finding>,
     places: BTreeMap<(Code, Option<Unit>), usize>,
@@ -167,8 +177,11 @@ impl Observer {
             rules,
             source: source.into(),
             line: 0,
+            legible: Legible::default(),
             lines: 0,
+            given: 0,
             records: 0,
+            unread: Vec::new(),
             dropped: 0,
             findings: Vec::new(),
             places: BTreeMap::new(),
@@ -190,9 +203,27 @@ impl Observer {
         self.table = Table::default();
     }
 
+    /// Notes what should have been read and could not be, in words; a verdict tells it, and is less sure that all is well.
+    pub fn unread(&mut self, note: String) {
+        if self.unread.len() < NOTES && !self.unread.contains(&note) {
+            self.unread.push(note);
+        }
+    }
+
+    /// Lines of text of this source so far.
+    pub fn source_lines(&self) -> u64 {
+        self.legible.lines()
+    }
+
+    /// Events and samples read so far, of all sources.
+    pub fn records(&self) -> u64 {
+        self.records
+    }
+
     /// Counts samples that were looked at and told of nothing.
     pub fn healthy(&mut self, samples: usize) {
         self.records += samples as u64;
+        self.given += samples as u64;
     }
 
     /// Reads a text line by line.
@@ -204,8 +235,9 @@ impl Observer {
 
     /// Reads one line, without its line break.
     pub fn line(&mut self, line: &str) {
-        self.lines += 1;
+        self.given += 1;
         self.line += 1;
+        self.legible.line(line);
         let plain = envelope::plain(cut(line, LINE_BYTES));
         let line = &*plain;
         if line.trim_start().starts_with('|') {
@@ -285,6 +317,11 @@ impl Observer {
     fn close(&mut self) {
         let open = self.tracebacks.close();
         self.keep_unfinished(open);
+        let legible = std::mem::take(&mut self.legible);
+        self.lines += legible.lines();
+        for note in legible.notes(&self.source) {
+            self.unread(note);
+        }
     }
 
     /// Keeps tracebacks without an exception as what they are: a program that ended, cause unknown.
@@ -367,7 +404,7 @@ impl Observer {
         let out_of_memory = matches!(found.code.name(), Some("cuda_oom" | "hip_oom"));
         let memory = if out_of_memory { memory::read(line) } else { None };
         let key = (found.code.clone(), found.unit.clone());
-        let order = self.lines + self.records;
+        let order = self.given;
         if let Some(finding) = self.places.get(&key).and_then(|place| self.findings.get_mut(*place)) {
             finding.count += 1;
             finding.last_order = order;
@@ -417,6 +454,7 @@ impl Observer {
     /// Takes in what a driver reported by other ways than a log line.
     pub fn event(&mut self, event: &Reported<'_>) {
         self.records += 1;
+        self.given += 1;
         self.line += 1;
         let envelope = Envelope {
             message: Cow::Borrowed(event.words),
@@ -437,7 +475,8 @@ impl Observer {
     /// What was seen so far.
     pub fn finish(mut self) -> Observation {
         self.close();
-        Observation { findings: self.findings, lines: self.lines, records: self.records, dropped: self.dropped }
+        let Self { findings, lines, records, dropped, unread, .. } = self;
+        Observation { findings, lines, records, dropped, unread }
     }
 }
 

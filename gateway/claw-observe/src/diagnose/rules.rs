@@ -82,9 +82,6 @@ pub struct TextRule {
     /// What the match is.
     #[serde(default)]
     pub role: Role,
-    /// Codes that are over with it.
-    #[serde(default)]
-    pub cancels: Vec<String>,
     /// The class, where it differs from the code's.
     #[serde(default)]
     pub class: Option<Class>,

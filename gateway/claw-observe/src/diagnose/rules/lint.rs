@@ -127,11 +127,6 @@ fn codes(rules: &Rules) -> Vec<String> {
         if compiled.rule.confidence < 0.4 && compiled.rule.unsure.is_none() {
             faults.push(format!("{}: does not say why it is so unsure", compiled.id));
         }
-        for code in &compiled.rule.cancels {
-            if *code != compiled.rule.code {
-                faults.push(format!("{}: cancels {code}, which is not its own code", compiled.id));
-            }
-        }
     }
     faults
 }
