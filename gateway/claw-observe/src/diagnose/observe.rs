@@ -365,6 +365,7 @@ impl Observer {
                 at: found.start(),
                 rule: Arc::clone(&compiled.id),
                 mark: compiled.rule.mark.clone(),
+                weak: compiled.rule.role == Role::Sympathetic,
                 ..Match::default()
             });
         }

@@ -5,6 +5,7 @@ use super::rules::{Rules, lint};
 mod corpus;
 mod decoys;
 mod draw;
+mod forms;
 mod inject;
 mod limits;
 mod mutations;
