@@ -69,6 +69,13 @@ fn what_follows_from_something_else_leads_only_alone() {
 }
 
 #[test]
+fn a_host_of_the_name_example_is_no_example() {
+    let line = "gpu-7.example.com kernel: NVRM: Xid (PCI:0000:3b:00): 31, pid=4242, name=python3";
+    assert_eq!(root(line), "xid_31");
+    assert_eq!(root("An example: NVRM: Xid (PCI:0000:3b:00): 31, pid=4242, name=python3"), "none");
+}
+
+#[test]
 fn sentences_about_faults_are_none() {
     for text in [
         "The code 48 indicates an uncorrectable ECC error on the device",
@@ -80,6 +87,7 @@ fn sentences_about_faults_are_none() {
         "INFO checkpoint saved; no CUDA out of memory in the last 1000 steps",
         "tests/test_parse.py::test_line[NVRM: Xid (PCI:0000:3b:00): 79, GPU has fallen off the bus] PASSED",
         "NCCL watchdog timeout set to 600000 ms",
+        "How to solve CUDA out of memory on one card",
     ] {
         assert_eq!(root(text), "none", "{text}");
     }
