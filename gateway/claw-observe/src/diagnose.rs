@@ -11,6 +11,7 @@
 //! `contact_support`, never a guess.
 
 pub mod analyze;
+pub mod architecture;
 pub mod cases;
 pub mod code;
 pub mod device;

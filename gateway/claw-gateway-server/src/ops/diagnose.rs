@@ -7,6 +7,7 @@ use claw_gateway::Cluster;
 use claw_gateway::registry::NodeEntry;
 use claw_gateway::workload::{AttemptEntry, WorkloadEntry};
 use claw_observe::diagnose::analyze::fleet::{self, NodeFault};
+use claw_observe::diagnose::device::{self, Unit};
 use claw_observe::diagnose::insight::Target;
 use claw_observe::diagnose::observe::Reported;
 use claw_observe::diagnose::policy::Policy;
@@ -17,6 +18,7 @@ use claw_proto::ids::{Attempt, GpuUuid, NodeId, WorkloadId};
 use claw_proto::message::{GpuEvent, GpuMetrics};
 use claw_proto::spec::GpuVendor;
 use claw_proto::time::Timestamp;
+use claw_proto::topology::GpuInfo;
 use claw_tools::diagnosis::{DiagnoseParams, DiagnosedTarget, Diagnoses, FaultAction, FaultInCommon, FaultPolicy};
 use claw_tools::refusal::{ErrorCode, Refusal};
 
@@ -160,6 +162,12 @@ impl Desk<'_> {
         }
         for part in parts {
             self.logs(&mut observer, workload.workload_id, part.attempt, lines).await?;
+            // Addresses and numbers of several nodes are the same; a UUID is one GPU's.
+            let its = |gpu: &&GpuInfo| part.gpus.contains(&gpu.uuid);
+            let node = self.cluster.nodes.get(part.node_id);
+            for gpu in node.iter().flat_map(|node| node.gpus()).filter(its) {
+                inventory(&mut observer, gpu, [Unit::Uuid(gpu.uuid.to_string())]);
+            }
             let before = observer.records();
             let (from, to) = span(part, self.ops.control.now());
             let its = |event: &GpuEvent| part.gpus.contains(&event.uuid) && (from..=to).contains(&event.at);
@@ -220,6 +228,11 @@ impl Desk<'_> {
     fn node(&self, node: &NodeEntry, faults: &mut Vec<NodeFault>) -> DiagnosedTarget {
         let mut observer = Observer::new(Rules::built_in(), "GPU events");
         let now = self.ops.control.now();
+        for gpu in node.gpus() {
+            let address = gpu.pci_address.as_deref().and_then(device::pci).map(Unit::Pci);
+            let names = [Unit::Uuid(gpu.uuid.to_string()), Unit::Index(gpu.index)].into_iter().chain(address);
+            inventory(&mut observer, gpu, names);
+        }
         let events = self.events(&mut observer, node.node_id, |event| reported::is_recent(event.at, now));
         let fault = |uuid: &GpuUuid, code, at| NodeFault {
             node: node.name.clone(),
@@ -289,6 +302,16 @@ impl Desk<'_> {
     /// A node's name; of one that was removed, its id.
     fn name(&self, node: NodeId) -> String {
         self.cluster.nodes.get(node).map_or_else(|| node.to_string(), |node| node.name.clone())
+    }
+}
+
+/// Tells of which architecture a GPU is, if its driver or its model tells it, and how it is called.
+fn inventory(observer: &mut Observer, gpu: &GpuInfo, names: impl IntoIterator<Item = Unit>) {
+    let known = &Rules::built_in().architectures;
+    let by_capability = gpu.compute_capability.as_deref().and_then(|capability| known.of_capability(capability));
+    let architecture = by_capability.or_else(|| known.of_model(&gpu.model));
+    if let Some(architecture) = architecture.filter(|_| gpu.vendor == GpuVendor::Nvidia) {
+        observer.gpu(architecture, names);
     }
 }
 

@@ -3,12 +3,13 @@
 
 use std::collections::BTreeSet;
 
+use super::architecture::Architecture;
 use super::code::{Action, Class, Code};
 use super::device::Unit;
 use super::nvlink5;
 use super::observe::{Finding, Observation};
 use super::policy::Policy;
-use super::rules::{Rules, When};
+use super::rules::{Rules, TextRule, When};
 use excuse::{belongs, driver_verdict, may_belong, recovery_action};
 
 mod excuse;
@@ -110,7 +111,7 @@ impl Analyzer {
     /// The verdict over one observation.
     pub fn judge(&self, observation: &Observation) -> Verdict {
         let findings = counted(&observation.findings);
-        let meanings: Vec<Meaning> = findings.iter().map(|finding| self.meaning(finding)).collect();
+        let meanings: Vec<Meaning> = findings.iter().map(|finding| self.meaning(finding, observation)).collect();
         let canceled = excuse::canceled(self.rules, &findings);
         let Some(ruling) = self.lead(&findings, &meanings, canceled) else {
             return self.nothing(observation, findings);
@@ -250,11 +251,40 @@ impl Analyzer {
     }
 
     /// What a finding means by itself, before the others are looked at.
-    fn meaning(&self, finding: &Finding) -> Meaning {
-        match &finding.code {
+    fn meaning(&self, finding: &Finding, observation: &Observation) -> Meaning {
+        let mut meaning = match &finding.code {
             Code::Xid(number) => self.xid(*number, finding),
             Code::Sxid(number) => self.sxid(*number, finding),
             Code::Named(name) => self.named(name, finding),
+        };
+        if let Some(architecture) = observation.known.of(finding.unit.as_ref()) {
+            self.bind(&mut meaning, finding, architecture);
+        }
+        meaning
+    }
+
+    /// Where tables or rules are bound to other architectures than the GPU's, they do not speak of it.
+    fn bind(&self, meaning: &mut Meaning, finding: &Finding, architecture: Architecture) {
+        let mut elsewhere = None;
+        for bound in &self.rules.architectures.bounds {
+            if !finding.code.is_xid(&bound.xids) {
+                continue;
+            }
+            if !bound.architectures.contains(&architecture) {
+                elsewhere = bound.elsewhere.clone().or(elsewhere);
+            } else if let Some(here) = &bound.here {
+                let why = meaning.why.take().filter(|why| !why.is_empty());
+                meaning.why = Some(why.map_or_else(|| here.clone(), |why| format!("{why}; {here}")));
+            }
+        }
+        let mut rules = finding.rules.iter().filter_map(|id| self.rules.text_rule(id)).peekable();
+        let speaks = |rule: &TextRule| rule.architectures.is_empty() || rule.architectures.contains(&architecture);
+        if rules.peek().is_some() && !rules.any(|compiled| speaks(&compiled.rule)) {
+            elsewhere = Some("the rule speaks of other architectures: collect a report".to_owned());
+        }
+        if let Some(why) = elsewhere {
+            (meaning.action, meaning.confidence) = (Action::ContactSupport, 0.3);
+            meaning.why = Some(format!("the GPU is of {architecture}: {why}"));
         }
     }
 

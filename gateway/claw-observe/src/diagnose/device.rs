@@ -55,6 +55,14 @@ pub fn pci(text: &str) -> Option<String> {
     }
 }
 
+/// All names by which a line calls one GPU: address, UUID, index.
+pub(super) fn all(line: &str) -> Vec<Unit> {
+    let address = PCI.captures(line).and_then(|found| pci(&format!("{}:{}:{}", &found[1], &found[2], &found[3])));
+    let uuid = UUID.find(line).map(|found| Unit::Uuid(found.as_str().to_owned()));
+    let index = INDEX.captures(line).and_then(|found| found[1].parse().ok()).map(Unit::Index);
+    address.map(Unit::Pci).into_iter().chain(uuid).chain(index).collect()
+}
+
 /// The unit a line names, the surest kind first.
 pub fn find(line: &str) -> Option<Unit> {
     if let Some(found) = PCI.captures(line) {

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::architecture::{Architecture, Known};
 use super::code::Code;
 use super::device::{self, Unit};
 use super::envelope::{self, Envelope};
@@ -142,6 +143,8 @@ pub struct Observation {
     pub dropped: u64,
     /// What should have been read and could not be, in words; at most [`NOTES`].
     pub unread: Vec<String>,
+    /// What was told of GPUs' architectures.
+    pub known: Known,
 }
 
 /// Reads log lines of one source and keeps what the rules find.
@@ -161,6 +164,7 @@ pub struct Observer {
     given: u64,
     records: u64,
     unread: Vec<String>,
+    known: Known,
     dropped: u64,
     findings: Vec<Finding>,
     places: BTreeMap<(Code, Option<Unit>), usize>,
@@ -182,6 +186,7 @@ impl Observer {
             given: 0,
             records: 0,
             unread: Vec::new(),
+            known: Known::default(),
             dropped: 0,
             findings: Vec::new(),
             places: BTreeMap::new(),
@@ -241,6 +246,7 @@ impl Observer {
         let plain = envelope::plain(cut(line, LINE_BYTES));
         let line = &*plain;
         if line.trim_start().starts_with('|') {
+            self.model(line);
             // Tools break long words over the cells of a table: read the cell as one.
             if self.table.join(line) {
                 let cell = std::mem::take(&mut self.table.cell);
@@ -276,8 +282,12 @@ impl Observer {
                     }
                     Hit::Numbered => seen.numbered = true,
                     Hit::Exception => seen.exception = true,
+                    Hit::Model => seen.model = true,
                 }
             }
+        }
+        if seen.model {
+            self.model(line);
         }
         let idle = self.candidates.is_empty() && !seen.numbered && !seen.exception && !self.tracebacks.is_open();
         if idle {
@@ -285,6 +295,18 @@ impl Observer {
         }
         self.candidates.sort_unstable();
         self.examine(line, &seen);
+    }
+
+    /// Keeps which architecture a line tells.
+    fn model(&mut self, line: &str) {
+        if let Some((architecture, units)) = self.rules.architectures.of_line(line) {
+            self.known.tell(architecture, units);
+        }
+    }
+
+    /// Takes in what an inventory says of a GPU: of which architecture it is, by all its names.
+    pub fn gpu(&mut self, architecture: Architecture, units: impl IntoIterator<Item = Unit>) {
+        self.known.tell(architecture, units);
     }
 
     fn examine(&mut self, line: &str, seen: &Seen) {
@@ -476,8 +498,8 @@ impl Observer {
     /// What was seen so far.
     pub fn finish(mut self) -> Observation {
         self.close();
-        let Self { findings, lines, records, dropped, unread, .. } = self;
-        Observation { findings, lines, records, dropped, unread }
+        let Self { findings, lines, records, dropped, unread, known, .. } = self;
+        Observation { findings, lines, records, dropped, unread, known }
     }
 }
 
@@ -511,6 +533,7 @@ impl Table {
 struct Seen {
     numbered: bool,
     exception: bool,
+    model: bool,
 }
 
 /// Of two sightings the more harmful speaks; the code itself speaks before a milder one.

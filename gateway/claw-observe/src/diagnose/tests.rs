@@ -2,6 +2,7 @@
 
 use super::rules::{Rules, lint};
 
+mod architecture;
 mod corpus;
 mod decoys;
 mod draw;

@@ -205,3 +205,18 @@ async fn every_policy_of_the_schema_is_one_of_the_rules() {
         );
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_inventory_tells_what_a_code_means_on_this_gpu() {
+    let desk = desk().await;
+    let node_id = desk.join("gpu-01").await;
+    let uuid = desk.ops.control.snapshot().nodes.get(node_id).unwrap().gpus()[2].uuid.to_string();
+    desk.measured(node_id);
+    // Codes of NVLink5 on a GPU of NVLink4.
+    desk.happened(node_id, &uuid, 149);
+    let told = desk.ok("diagnose", &json!({ "node": "gpu-01" })).await;
+    let diagnosis = &told["targets"][0]["diagnosis"];
+    assert_eq!((&diagnosis["root"], &diagnosis["action"]), (&json!("xid_149"), &json!("contact_support")), "{told}");
+    assert!(diagnosis["why"][0].as_str().unwrap().starts_with("the GPU is of Hopper: "), "{told}");
+    assert!(diagnosis["confidence"].as_f64().unwrap() <= 0.3, "{told}");
+}
