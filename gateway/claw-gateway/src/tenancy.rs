@@ -10,7 +10,7 @@
 mod assign;
 mod turns;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use claw_proto::time::Timestamp;
@@ -204,33 +204,30 @@ impl Board {
         let mut books = vec![(nobodys.held, Decayed::new(half_life_s)), (nobodys.held, nobodys.had)];
         let mut names = vec![String::new(), UNTENANTED.to_owned()];
         let mut index: BTreeMap<String, usize> = BTreeMap::new();
+        let mut parts: BTreeMap<Option<&str>, Vec<&Arc<Tenant>>> = BTreeMap::new();
+        for entry in cluster.tenants.iter() {
+            parts.entry(entry.quota.parent.as_deref()).or_default().push(entry);
+        }
         // Those on top first, so that each stands behind its parent.
-        let mut level: Vec<&Arc<Tenant>> =
-            cluster.tenants.iter().filter(|entry| entry.quota.parent.is_none()).collect();
-        while !level.is_empty() {
-            for entry in &level {
+        let mut open_parts = VecDeque::from([(ROOT, None)]);
+        while let Some((parent, of)) = open_parts.pop_front() {
+            for entry in parts.remove(&of).unwrap_or_default() {
                 let quota = &entry.quota;
-                let parent = quota.parent.as_ref().and_then(|name| index.get(name)).copied();
-                if parent.is_none() {
+                if parent == ROOT {
                     books[ROOT].0 = books[ROOT].0.plus(entry.books.held);
                 }
-                let most = amounts(&quota.most, u64::MAX);
                 groups.push(Group {
-                    parent: Some(parent.unwrap_or(ROOT)),
+                    parent: Some(parent),
                     guaranteed: amounts(&quota.guaranteed, 0),
-                    most: Some(most),
+                    most: Some(amounts(&quota.most, u64::MAX)),
                     lends: quota.lends,
                     weight: quota.weight.max(1),
                 });
                 books.push((entry.books.held, entry.books.had));
+                open_parts.push_back((names.len(), Some(entry.name.as_str())));
                 index.insert(entry.name.clone(), names.len());
                 names.push(entry.name.clone());
             }
-            let is_next = |entry: &&Arc<Tenant>| {
-                let parent = entry.quota.parent.as_ref();
-                parent.is_some_and(|parent| level.iter().any(|above| above.name == *parent))
-            };
-            level = cluster.tenants.iter().filter(is_next).collect();
         }
         Self { shares: Shares::with_books(groups, fleet, books), groups: index, names }
     }

@@ -145,7 +145,8 @@ fn of_model(cluster: &Cluster, model: &str, kinds: &[(Kind, u32)]) -> Fragmented
     }
     let kinds: Vec<&(Kind, u32)> = kinds.iter().filter(|(kind, _)| kind.takes(model)).collect();
     let mut worst: Vec<FragmentedNode> = frees.iter().map(|free| of_node(free, &kinds)).collect();
-    let lost: f64 = worst.iter().map(|node| node.lost).sum();
+    // A sum of nothing is -0 for floats.
+    let lost = worst.iter().map(|node| node.lost).fold(0.0, |sum, lost| sum + lost);
     worst.retain(|node| node.lost > 0.0);
     worst.sort_by(|a, b| b.lost.total_cmp(&a.lost).then_with(|| a.node.cmp(&b.node)));
     worst.truncate(WORST_MAX);
@@ -176,7 +177,7 @@ fn of_model(cluster: &Cluster, model: &str, kinds: &[(Kind, u32)]) -> Fragmented
 fn of_node(free: &Free<'_>, kinds: &[&(Kind, u32)]) -> FragmentedNode {
     let all: f64 = kinds.iter().map(|(_, n)| f64::from(*n)).sum();
     let shut_out = || kinds.iter().filter(|(kind, _)| kind.fits(free) == 0);
-    let share: f64 = shut_out().map(|(_, n)| f64::from(*n)).sum::<f64>() / all.max(1.0);
+    let share = f64::from(shut_out().map(|(_, n)| n).sum::<u32>()) / all.max(1.0);
     let for_host = shut_out().any(|(kind, _)| kind.gpus <= free.gpus);
     let smallest = shut_out().map(|(kind, _)| kind.gpus).min().unwrap_or(0);
     let why = match (shut_out().next().is_some(), for_host) {

@@ -120,6 +120,8 @@ pub struct Shares {
     /// Of those right below each group.
     kept_below: Vec<Amounts>,
     had: Vec<Decayed>,
+    /// Whoever asks has no other judge of whether there is enough.
+    is_whole_binding: bool,
 }
 
 /// Why a tree of groups is none.
@@ -154,17 +156,19 @@ impl Shares {
             }
         }
         let books = vec![(Amounts::default(), Decayed::new(half_life_s)); groups.len()];
-        Ok(Self::with_books(groups, whole, books))
+        Ok(Self { is_whole_binding: true, ..Self::with_books(groups, whole, books) })
     }
 
     /// Goes on with books that were kept elsewhere: what each group with those below it holds
     /// and has had. Each group stands behind its parent; more may be promised than there is,
-    /// as when nodes have left.
+    /// as when nodes have left. Whether there is room is somebody else's to say, who may make
+    /// some: here only what is kept for others is denied.
     pub fn with_books(groups: Vec<Group>, whole: Amounts, books: Vec<(Amounts, Decayed)>) -> Self {
         let nothing = vec![Amounts::default(); groups.len()];
         let (held, had) = books.into_iter().unzip();
         let (held_below, kept, kept_below) = (nothing.clone(), nothing.clone(), nothing);
-        let mut shares = Self { groups, whole, held, held_below, kept, kept_below, had };
+        let is_whole_binding = false;
+        let mut shares = Self { groups, whole, held, held_below, kept, kept_below, had, is_whole_binding };
         for at in (0..shares.groups.len()).rev() {
             let kept = shares.kept_of(at, shares.held[at].minus(shares.held_below[at]), shares.kept_below[at]);
             shares.kept[at] = kept;
@@ -229,7 +233,11 @@ impl Shares {
             }
         }
         let (before, needed) = (self.kept[0], self.needed(group, more));
-        let is_short = |at: &usize| needed.0[*at] > self.whole.0[*at] && needed.0[*at] > before.0[*at];
+        let taken = self.held[0].plus(more);
+        let is_short = |at: &usize| {
+            let is_kept = taken.0[*at] <= self.whole.0[*at];
+            needed.0[*at] > self.whole.0[*at] && needed.0[*at] > before.0[*at] && (is_kept || self.is_whole_binding)
+        };
         (0..RESOURCES).find(is_short).map_or(Ok(()), |resource| Err(Shortage::Capacity { resource }))
     }
 

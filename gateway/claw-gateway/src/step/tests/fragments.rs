@@ -44,7 +44,7 @@ fn what_is_lost_is_weighed_by_what_is_typical_and_says_why() {
     let mut f = Fleet::with_nodes(2);
     let report = |f: &Fleet| query::fragmentation(&f.cluster, &FragmentationReportParams::default()).unwrap();
     let empty = report(&f);
-    assert!(empty.assumed && empty.models[0].lost.abs() < 1e-9, "{empty:?}");
+    assert!(empty.assumed && empty.models[0].lost.to_bits() == 0, "{empty:?}");
     // Three of eight are left on n0, all eight on n1; half of the work asks for eight at once.
     let large = f.submit(spec(8)).workload_id.unwrap();
     f.submit(spec(5));

@@ -181,6 +181,22 @@ fn what_is_not_lent_is_kept_and_what_is_lent_is_not() {
 }
 
 #[test]
+fn want_of_room_is_no_quota_and_room_is_made_as_without_tenants() {
+    let mut f = shared();
+    let cheap = WorkloadSpec { preemptible: Some(true), priority: Some(Priority::Low), ..spec(8) };
+    let low = id_of(&run(&mut f, "zoe", cheap).unwrap());
+    run(&mut f, "zoe", spec(8)).unwrap();
+    f.report(low, N::Running, C::Progress, None);
+    let waits = id_of(&run(&mut f, "zoe", with_priority(2, Priority::Low)).unwrap());
+    assert_eq!(f.workload(waits).reason, WorkloadReason::NoRoom, "nothing is kept from it");
+    f.pass(61);
+    let high = id_of(&run(&mut f, "walt", WorkloadSpec { priority: Some(Priority::High), ..of("web", 4) }).unwrap());
+    assert_eq!(f.workload(high).reason, WorkloadReason::MakingRoom);
+    f.report(low, N::Stopped, C::StopRequested, None);
+    assert_eq!(f.workload(high).state, WorkloadState::Placed);
+}
+
+#[test]
 fn who_has_waited_long_for_the_quota_is_not_passed_by_smaller_work_of_the_same_tenant() {
     let mut f = shared();
     let held = id_of(&run(&mut f, "vera", of("vision", 4)).unwrap());
