@@ -15,6 +15,7 @@ use crate::text::Words;
 
 mod choose;
 mod control;
+pub(crate) mod held;
 mod launch;
 mod observe;
 mod several;
@@ -51,14 +52,20 @@ pub(crate) fn parse(text: &str, context: &Context, catalog: &Catalog) -> Answer 
     }
     let left_out = several::left_out(&items, &others, order);
     several::mask(&mut items, &others, order);
-    let mut answer = answer(&items, context, catalog, order);
+    let mut answer = finish(draft(&items, context, catalog, order));
     if let Answer::Intent(understood) = &mut answer {
         understood.assumptions.extend(left_out);
     }
     answer
 }
 
-fn answer(items: &Items<'_, '_>, context: &Context, catalog: &Catalog, order: Found) -> Answer {
+/// Reads the fields of an order.
+fn draft<'a, 't, 'c>(
+    items: &'a Items<'t, 'c>,
+    context: &'a Context,
+    catalog: &'c Catalog,
+    order: Found,
+) -> Draft<'a, 't, 'c> {
     let root = match order.act {
         Act::Update => "changes",
         Act::Run | Act::Train | Act::Serve | Act::Deploy => "workload",
@@ -83,7 +90,7 @@ fn answer(items: &Items<'_, '_>, context: &Context, catalog: &Catalog, order: Fo
             draft.refuse(RefusalCode::Unsupported, format!("{word:?} is no operation of this system; {CAN}"));
         }
     }
-    finish(draft)
+    draft
 }
 
 fn finish(draft: Draft<'_, '_, '_>) -> Answer {
