@@ -1,0 +1,43 @@
+// A small local model behind the OpenAI-compatible path that claw-llm calls. It proves the wire;
+// what a model of this size says is no measure of anything.
+// Usage: node serve.mjs FOLDER  (a folder with node_modules/node-llama-cpp and one *.gguf file)
+import { createServer } from "node:http";
+import { createRequire } from "node:module";
+import { readdirSync } from "node:fs";
+import { join } from "node:path";
+import { pathToFileURL } from "node:url";
+
+const folder = process.argv[2];
+const entry = createRequire(join(folder, "package.json")).resolve("node-llama-cpp");
+const { getLlama, LlamaChatSession } = await import(pathToFileURL(entry));
+const file = readdirSync(folder).find((name) => name.endsWith(".gguf"));
+const llama = await getLlama({ gpu: false, build: "never", logLevel: "error" });
+const model = await llama.loadModel({ modelPath: join(folder, file) });
+const context = await model.createContext({ contextSize: 4096 });
+const grammar = await llama.getGrammarFor("json");
+
+async function complete(request) {
+  const system = request.messages.filter((m) => m.role === "system").map((m) => m.content).join("\n");
+  const rest = request.messages.filter((m) => m.role !== "system").map((m) => m.content).join("\n");
+  const session = new LlamaChatSession({ contextSequence: context.getSequence(), systemPrompt: system });
+  try {
+    return await session.prompt(rest.slice(-3000), { grammar, maxTokens: 48 });
+  } finally {
+    session.dispose({ disposeSequence: true });
+  }
+}
+
+const server = createServer((request, response) => {
+  let body = "";
+  request.on("data", (chunk) => (body += chunk));
+  request.on("end", async () => {
+    try {
+      const content = await complete(JSON.parse(body));
+      response.writeHead(200, { "content-type": "application/json" });
+      response.end(JSON.stringify({ model: file, choices: [{ index: 0, message: { role: "assistant", content } }] }));
+    } catch (error) {
+      response.writeHead(500).end(JSON.stringify({ error: { message: String(error) } }));
+    }
+  });
+});
+server.listen(0, "127.0.0.1", () => console.log(`http://127.0.0.1:${server.address().port}/v1`));
