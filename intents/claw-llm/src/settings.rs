@@ -36,7 +36,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             call: Duration::from_secs(30),
-            all: Duration::from_secs(60),
+            all: Duration::from_mins(1),
             calls: 5,
             request_bytes: 256 << 10,
             answer_bytes: 64 << 10,

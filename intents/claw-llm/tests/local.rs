@@ -49,8 +49,8 @@ async fn a_small_local_model_is_asked_over_the_real_wire() {
     settings.limits.call = Duration::from_mins(4);
     settings.limits.all = Duration::from_mins(5);
     let llm = Llm::new(settings).expect("settings");
-    let context = Context::default();
-    for text in ["zap node gpu-1", "run phi-4 on four A100 behind the bastion"] {
+    let context: Context = serde_json::from_str(r#"{"deployments":[{"name":"chat"}]}"#).expect("a context");
+    for text in ["put chat to sleep", "run phi-4 on four A100 behind the bastion"] {
         let parsed = llm.parse(text, &context, Catalog::builtin()).await;
         say(&format!("{text}: {:?} after {} calls", parsed.failure, parsed.transcript.calls));
         say(parsed.transcript.line().trim());

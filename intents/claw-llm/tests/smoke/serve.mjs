@@ -11,17 +11,26 @@ const folder = process.argv[2];
 const entry = createRequire(join(folder, "package.json")).resolve("node-llama-cpp");
 const { getLlama, LlamaChatSession } = await import(pathToFileURL(entry));
 const file = readdirSync(folder).find((name) => name.endsWith(".gguf"));
-const llama = await getLlama({ gpu: false, build: "never", logLevel: "error" });
+// One thread: several wait for each other in a loop, which on a busy machine takes for ever.
+const llama = await getLlama({ gpu: false, build: "never", logLevel: "error", maxThreads: 1 });
 const model = await llama.loadModel({ modelPath: join(folder, file) });
 const context = await model.createContext({ contextSize: 4096 });
-const grammar = await llama.getGrammarFor("json");
+
+// The schema of the request, in the words of this program.
+function schemaOf(value) {
+  if (Array.isArray(value)) return value.map(schemaOf);
+  if (value === null || typeof value !== "object") return value;
+  const entries = Object.entries(value).filter(([key]) => key !== "description" && key !== "required");
+  return Object.fromEntries(entries.map(([key, inner]) => [key === "anyOf" ? "oneOf" : key, schemaOf(inner)]));
+}
 
 async function complete(request) {
+  const grammar = await llama.createGrammarForJsonSchema(schemaOf(request.response_format.json_schema.schema));
   const system = request.messages.filter((m) => m.role === "system").map((m) => m.content).join("\n");
   const rest = request.messages.filter((m) => m.role !== "system").map((m) => m.content).join("\n");
   const session = new LlamaChatSession({ contextSequence: context.getSequence(), systemPrompt: system });
   try {
-    return await session.prompt(rest.slice(-3000), { grammar, maxTokens: 48 });
+    return await session.prompt(rest.slice(-3000), { grammar, maxTokens: 200 });
   } finally {
     session.dispose({ disposeSequence: true });
   }

@@ -108,23 +108,18 @@ fn cases_are_answered_in_the_same_form_and_the_model_is_named_as_the_source() {
 
 #[test]
 fn one_request_is_parsed_here_and_an_endpoint_that_is_away_is_told() {
-    let endpoint =
-        Endpoint::start(json!({ "outcome": "intent", "intent": { "action": "stop", "workload_id": "train-7" } }));
+    let run = json!({ "action": "run", "workload": { "model": "deepseek-r1", "gpu": { "count": 8 } } });
+    let endpoint = Endpoint::start(json!({ "outcome": "intent", "intent": run }));
     let variables = [("CLAW_LLM_URL", &*endpoint.url), ("CLAW_LLM_MODEL", "small-1"), ("CLAW_LLM_KEY", KEY)];
-    let text = "zap train-7 on gpu-1";
+    let text = "run that deapsek r1 thing on 8 H200";
     let output = claw(&[text, "--llm", "--json"], &variables, "");
     let answer: Value = serde_json::from_str(&out(&output)).expect("JSON");
-    let from_grammar = claw(
-        &["--jsonl"],
-        &[],
-        &format!("{{\"id\":\"a\",\"category\":\"x\",\"text\":\"{text}\",\"outcome\":\"intent\"}}"),
-    );
-    let own: Value = serde_json::from_str(&out(&from_grammar)).expect("JSON");
-    if own["outcome"] == "question" {
-        assert_eq!(answer["provenance"][0], json!({ "field": "action", "source": "model" }));
-    } else {
-        assert_eq!(answer["outcome"], own["outcome"], "{own}");
-    }
+    assert_eq!(answer["intent"]["workload"], json!({ "model": "deepseek-r1", "gpu": { "count": 8, "model": "H200" } }));
+    let provenance = answer["provenance"].as_array().expect("a list");
+    assert!(provenance.contains(&json!({ "field": "workload.model", "source": "model" })), "{answer}");
+    assert_eq!(err(&output), "");
+    let people = out(&claw(&[text, "--llm"], &variables, ""));
+    assert!(people.contains("workload.model") && people.contains("a language model proposes it"), "{people}");
     let closed = TcpListener::bind("127.0.0.1:0").expect("a port");
     let url = format!("http://{}/v1", closed.local_addr().expect("its address"));
     drop(closed);
