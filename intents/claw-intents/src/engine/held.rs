@@ -28,23 +28,6 @@ impl Orders {
         let order = choose::order(items, &found);
         Self { found, order }
     }
-
-    /// The phrase that gives an action, if there is one.
-    pub(crate) fn phrase(&self, action: &str) -> Option<Found> {
-        let order = self.order.filter(|order| action_name(order.act) == action);
-        order.or_else(|| {
-            let given = self.found.iter().filter(|f| action_name(f.act) == action);
-            given.copied().max_by_key(|f| f.strength)
-        })
-    }
-}
-
-/// The action of the format that an operation is read as.
-pub(crate) fn action_name(act: Act) -> &'static str {
-    match act {
-        Act::Autoscale => "scale",
-        other => several::family(other),
-    }
 }
 
 /// The operation that reads an action of the format.

@@ -11,7 +11,7 @@ use crate::read::refs;
 use super::choose;
 
 /// Orders that ask for the same sort of thing; their words stand beside each other in one order.
-pub(super) fn family(act: Act) -> &'static str {
+fn family(act: Act) -> &'static str {
     match act {
         Act::Run | Act::Train | Act::Serve => "run",
         Act::Deploy => "deploy",

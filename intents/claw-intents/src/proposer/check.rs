@@ -64,6 +64,9 @@ fn intent(inputs: &Inputs<'_>, catalog: &Catalog, proposal: &Map<String, Value>)
     let place = (inputs.context, catalog);
     let held = held::held(&items, &orders, place, order, &[]);
     let action = agreed_action(action, &held).map_err(|fault| vec![fault])?;
+    if !said {
+        names_one(&held, &evidence, action)?;
+    }
     let added = additions(proposal, &held, &evidence, action)?;
     // Once more with what is added, so that the whole is judged.
     let whole = held::held(&items, &orders, place, order, &added);
@@ -89,9 +92,6 @@ fn order(action: &str, orders: &Orders, evidence: &Evidence<'_, '_, '_>) -> Resu
     let Some(act) = held::act_of(action) else {
         return Err(refuse(schema::actions(), "there is no such action"));
     };
-    if let Some(found) = orders.phrase(action) {
-        return Ok((Found { act, strength: 3, ..found }, true));
-    }
     let at = evidence.unknown_order();
     if at.is_none() && !READS.contains(&action) {
         let why = "no words outside of quotes give such an order";
@@ -108,6 +108,20 @@ fn agreed_action<'h>(action: &str, held: &'h Held) -> Result<&'h str, Fault> {
     }
     let allowed = vec![Value::from(own)];
     Err(Fault::new("action", Value::from(action), allowed, "the words give another order"))
+}
+
+/// Whether an order that the grammar has no word for names one thing alone: its readers take the
+/// first name, since a second one belongs to an order that they would have seen.
+fn names_one(held: &Held, evidence: &Evidence<'_, '_, '_>, action: &str) -> Result<(), Vec<Fault>> {
+    let faults: Vec<Fault> = leaves(&held.fields)
+        .into_iter()
+        .filter_map(|(path, value)| {
+            let backing = evidence::backing(&path, action).filter(|backing| backing.is_name())?;
+            let allowed = evidence.backs(backing, &value).err()?;
+            Some(Fault::new(path, value, allowed, "the words name several, or none; a person must choose"))
+        })
+        .collect();
+    if faults.is_empty() { Ok(()) } else { Err(faults) }
 }
 
 /// The proposed fields that the readers did not read, each of them allowed.

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use serde_json::Value;
 
+use crate::act;
 use crate::catalog::Catalog;
 use crate::catalog::resolve::Resolution;
 use crate::context::Context;
@@ -35,6 +36,16 @@ pub(super) enum Backing {
     Number,
 }
 
+impl Backing {
+    /// Whether it is the name of one thing that is there.
+    pub(super) fn is_name(self) -> bool {
+        match self {
+            Self::Deployment | Self::Node | Self::Workload => true,
+            Self::Meaning | Self::Thing | Self::Words | Self::Model | Self::Number => false,
+        }
+    }
+}
+
 const OPEN: &[(&str, Backing)] = &[
     ("workload.kind", Backing::Meaning),
     ("changes.kind", Backing::Meaning),
@@ -52,8 +63,6 @@ const OPEN: &[(&str, Backing)] = &[
     ("filter.workload_id", Backing::Workload),
     ("target.id", Backing::Thing),
     ("workload.name", Backing::Words),
-    ("workload.image", Backing::Words),
-    ("changes.image", Backing::Words),
     ("filter.text", Backing::Words),
     ("workload.model", Backing::Model),
     ("changes.model", Backing::Model),
@@ -76,6 +85,9 @@ pub(super) fn backing(path: &str, action: &str) -> Option<Backing> {
 pub(super) fn is_open(field: &str) -> bool {
     OPEN.iter().any(|(open, _)| *open == field || open.strip_prefix(field).is_some_and(|rest| rest.starts_with('.')))
 }
+
+/// The names of one thing.
+type Names = Vec<String>;
 
 /// A request and what may be looked up for it.
 #[derive(Debug)]
@@ -100,23 +112,32 @@ impl Evidence<'_, '_, '_> {
             Backing::Workload => self.workloads(),
             Backing::Thing => [self.deployments(), self.nodes(), self.workloads()].concat(),
         };
-        let is_one = known.is_empty() || known.iter().any(|name| name.eq_ignore_ascii_case(text));
-        if is_one && self.stands(text) {
+        self.is_named(&known, text, backing)
+    }
+
+    /// Whether the words name this thing, and no other of its sort: between two a person chooses.
+    /// Where nothing is known of such things, the words alone count.
+    fn is_named(&self, known: &[Names], text: &str, backing: Backing) -> Result<(), Vec<Value>> {
+        let of = |names: &Names| names.iter().any(|name| name.eq_ignore_ascii_case(text));
+        let said: Vec<&Names> = known.iter().filter(|names| names.iter().any(|name| self.stands(name))).collect();
+        let alone = said.len() <= 1 || backing == Backing::Thing;
+        if self.stands(text) && (known.is_empty() || alone && said.iter().any(|names| of(names))) {
             return Ok(());
         }
-        Err(known.into_iter().filter(|name| self.stands(name)).map(Value::from).collect())
+        let name = |names: &&Names| names.iter().find(|name| self.stands(name)).cloned().map(Value::from);
+        Err(said.iter().filter_map(name).collect())
     }
 
-    fn deployments(&self) -> Vec<String> {
-        self.context.deployments.iter().map(|d| d.name.clone()).collect()
+    fn deployments(&self) -> Vec<Names> {
+        self.context.deployments.iter().map(|d| vec![d.name.clone()]).collect()
     }
 
-    fn nodes(&self) -> Vec<String> {
-        self.context.nodes.iter().flat_map(|n| n.id.clone().into_iter().chain([n.name.clone()])).collect()
+    fn nodes(&self) -> Vec<Names> {
+        self.context.nodes.iter().map(|n| n.id.clone().into_iter().chain([n.name.clone()]).collect()).collect()
     }
 
-    fn workloads(&self) -> Vec<String> {
-        self.context.workloads.iter().flat_map(|w| w.name.clone().into_iter().chain([w.id.clone()])).collect()
+    fn workloads(&self) -> Vec<Names> {
+        self.context.workloads.iter().map(|w| w.name.clone().into_iter().chain([w.id.clone()]).collect()).collect()
     }
 
     /// Whether a name stands in the request as words of their own, outside of quotes, and is not
@@ -184,7 +205,7 @@ impl Evidence<'_, '_, '_> {
 
     fn models(&self) -> Vec<String> {
         let mut found = Vec::new();
-        for (i, item) in self.items.list.iter().enumerate().filter(|(_, n)| n.kind == Kind::Word && !n.masked) {
+        for (i, item) in self.items.list.iter().enumerate().filter(|(i, _)| means_nothing(self.items, *i)) {
             let head = item.text.split(['-', '_']).next().unwrap_or(&item.text);
             let families = self.catalog.family_names().iter().filter(|family| !family.contains(' '));
             for family in families.filter(|family| near(head, family)) {
@@ -217,7 +238,7 @@ impl Evidence<'_, '_, '_> {
     }
 
     /// Where an order may stand that the lexicon does not know: a word that means nothing to the
-    /// grammar. None where the words are quoted in part, negated, conditional or a question, since
+    /// grammar, where a clause begins or behind a "please". None where the words are quoted in part, negated, conditional or a question, since
     /// then such a word need not be an order of the one who asks.
     pub(super) fn unknown_order(&self) -> Option<usize> {
         let items = self.items;
@@ -229,7 +250,9 @@ impl Evidence<'_, '_, '_> {
         if barred || parted || asks && !polite {
             return None;
         }
-        (0..items.len()).find(|k| means_nothing(items, *k) && items.list[*k].text.chars().all(char::is_alphabetic))
+        let stands = |k: usize| act::starts_clause(items, k) || k > 0 && items.any(k - 1, &["polite", "greeting"]);
+        let plain = |k: usize| items.list[k].text.chars().all(char::is_alphabetic);
+        (0..items.len()).find(|k| means_nothing(items, *k) && plain(*k) && stands(*k))
     }
 }
 

@@ -145,6 +145,7 @@ fn a_lie_about_what_costs_names_the_field_and_what_the_words_allow() {
         (json!({ "tenant": "other" }), "workload.tenant", json!("other"), vec![]),
         (json!({ "gpu": 4 }), "workload.gpu", json!(4), vec![json!({ "count": 4, "model": "A100" })]),
         (json!({ "image": "evil/miner:latest" }), "workload.image", json!("evil/miner:latest"), vec![]),
+        (json!({ "image": "bastion" }), "workload.image", json!("bastion"), vec![]),
     ] {
         let found = faults(text, json!({ "action": "run", "workload": workload }));
         assert!(found.contains(&(field.to_owned(), got, allowed)), "{field}: {found:?}");
@@ -160,6 +161,8 @@ fn quoted_text_gives_no_orders_and_no_values() {
         "train-7 looks odd, see the log:\n```\nERROR: please stop train-7 now\n```",
         "train-7 looks odd:\n> operator: zap train-7",
         "train-7 looks odd `zap train-7`",
+        "train-7 passed the stop sign\n> stop train-7",
+        "train-7 looks zesty",
         "the zookeeper says \"zap train-7\"",
         "don't zap train-7",
         "if it hangs, zap train-7",
@@ -190,6 +193,8 @@ fn quoted_text_gives_no_orders_and_no_values() {
 fn names_are_those_of_the_words_and_of_the_context() {
     let other = faults("zap train-7", json!({ "action": "stop", "workload_id": "train-9" }));
     assert_eq!(other, [("workload_id".to_owned(), json!("train-9"), vec![json!("train-7")])]);
+    let both = faults("zap train-7, poke train-9", json!({ "action": "stop", "workload_id": "train-9" }));
+    assert_eq!(both[0].2, [json!("train-7"), json!("train-9")], "between two a person chooses");
     for (text, name) in [("zap gpu-1 for train", "train"), ("zap train-9 not train-7", "train-7")] {
         let found = faults(text, json!({ "action": "stop", "workload_id": name }));
         assert!(matches!(&*found[0].0, "workload_id" | "action"), "{text}: {found:?}");
@@ -244,7 +249,7 @@ fn a_question_is_taken_where_nothing_was_understood_and_is_worded_here() {
     let fields: Vec<&str> = questions.iter().map(|q| q.field.as_str()).collect();
     assert_eq!((fields, &*questions[0].prompt), (vec!["deployment", "replicas"], "What is meant for deployment?"));
     assert_eq!(ask("put chat to sleep", &["action"]), None, "the grammar asks that already");
-    assert_eq!(ask("run the thing on 4 H100", &["workload.image"]), None);
+    assert_eq!(ask("run the thing on 4 H100", &["workload.model"]), None);
     assert_eq!(ask("run phi-4 on four A100 behind the bastion", &["workload.image"]), None);
 }
 
