@@ -26,7 +26,7 @@ use claw_intents::proposer::{Ended, parse_with};
 use claw_intents::{Answer, Catalog, Context};
 
 pub use failure::{Failure, FailureCode};
-pub use settings::{KEY_BYTES_MAX, Limits, Settings, SettingsError, key_from};
+pub use settings::{KEY_BYTES_MAX, Limits, Settings, SettingsError, key_from, key_of};
 pub use transcript::{PromptUsed, Transcript};
 
 use session::Session;

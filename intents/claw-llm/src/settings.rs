@@ -141,11 +141,18 @@ pub fn key_from(path: &Path) -> Result<SecretString, SettingsError> {
     let mut text = String::with_capacity(KEY_BYTES_MAX + 2);
     let file = File::open(path).map_err(failed)?;
     let read = file.take(KEY_BYTES_MAX as u64 + 1).read_to_string(&mut text);
-    let key = read.map(|_| SecretString::from(text.trim()));
+    let key = key_of(text);
+    read.map_err(failed)?;
+    key
+}
+
+/// A key from a text, which is overwritten; white space around it is no part of it.
+///
+/// # Errors
+/// A text that holds no key.
+pub fn key_of(mut text: String) -> Result<SecretString, SettingsError> {
+    let key = SecretString::from(text.trim());
     text.zeroize();
-    let key = key.map_err(failed)?;
-    if key.expose_secret().is_empty() || key.expose_secret().len() > KEY_BYTES_MAX {
-        return Err(SettingsError::Key);
-    }
-    Ok(key)
+    let fits = (1..=KEY_BYTES_MAX).contains(&key.expose_secret().len());
+    if fits { Ok(key) } else { Err(SettingsError::Key) }
 }

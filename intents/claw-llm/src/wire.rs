@@ -12,6 +12,7 @@ use async_openai::middleware::HttpRequestFactory;
 use futures_util::StreamExt as _;
 use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
 use reqwest::{Response, StatusCode};
+use secrecy::zeroize::Zeroize as _;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::settings::{Settings, SettingsError, is_loopback};
@@ -64,12 +65,15 @@ impl Config for Endpoint {
     fn headers(&self) -> HeaderMap {
         let mut headers = HeaderMap::new();
         let key = self.key.expose_secret();
-        if !key.is_empty()
-            && let Ok(mut value) = HeaderValue::from_str(&format!("Bearer {key}"))
-        {
+        if key.is_empty() {
+            return headers;
+        }
+        let mut text = format!("Bearer {key}");
+        if let Ok(mut value) = HeaderValue::from_str(&text) {
             value.set_sensitive(true);
             headers.insert(AUTHORIZATION, value);
         }
+        text.zeroize();
         headers
     }
 

@@ -8,10 +8,9 @@ use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint, value_parser};
 use claw_intents::{Answer, Catalog, Context, Now, Provenance, Source};
-use claw_llm::{Llm, Parsed, Settings, key_from};
+use claw_llm::{Llm, Parsed, Settings, key_from, key_of};
 use serde_json::{Map, Value, json};
 
-use crate::credentials::Secret;
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::output::Screen;
@@ -27,8 +26,6 @@ pub struct LlmOptions {
     url: String,
     /// Name of the model.
     model: String,
-    /// Key, given by a variable.
-    key: Option<Secret>,
     /// File that holds the key.
     key_file: Option<PathBuf>,
     /// Time for one request in all.
@@ -95,7 +92,6 @@ pub(crate) fn options(matches: &ArgMatches) -> Result<Option<LlmOptions>, CliErr
     Ok(Some(LlmOptions {
         url,
         model,
-        key: std::env::var(KEY_VARIABLE).ok().filter(|key| !key.is_empty()).map(Secret::new),
         key_file: path("llm-key-file"),
         timeout: Duration::from_secs(matches.get_one::<u64>("llm-timeout-s").copied().unwrap_or(60)),
         plain_http: matches.get_flag("llm-plain-http"),
@@ -118,11 +114,12 @@ impl Asked {
         settings.plain_http = options.plain_http;
         settings.limits.all = options.timeout;
         settings.limits.call = options.timeout;
-        settings.key = match (&options.key_file, &options.key) {
-            (Some(path), _) => Some(key_from(path).map_err(|error| bad(error.to_string()))?),
-            (None, Some(key)) => Some(key.expose().trim().into()),
-            (None, None) => None,
+        let from_variable = || std::env::var(KEY_VARIABLE).ok().filter(|key| !key.trim().is_empty());
+        let key = match &options.key_file {
+            Some(path) => Some(key_from(path)),
+            None => from_variable().map(key_of),
         };
+        settings.key = key.transpose().map_err(|error| bad(error.to_string()))?;
         let llm = Llm::new(settings).map_err(|error| bad(error.to_string()))?;
         let transcript = match &options.transcript {
             Some(path) => Some((path.clone(), appended(path).map_err(|error| CliError::file(path, error))?)),
