@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::answer::{Source, Understood};
 
+mod liars;
 mod properties;
 
 /// A small cluster.
