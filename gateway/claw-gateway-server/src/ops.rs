@@ -144,6 +144,7 @@ async fn perform(ops: &OpsContext, caller: Caller, call: Call) -> Result<OpReply
         Call::WorkloadExplain(p) => reply(&reads.workload_explain(&p)?),
         Call::QueueList(p) => reads.queue_list(p)?,
         Call::CapacityFind(p) => reply(&reads.capacity_find(&p, &caller)?),
+        Call::FragmentationReport(p) => reply(&query::fragmentation(&ops.control.snapshot(), &p)?),
         Call::ScheduleSimulate(p) => reply(&reads.simulate(&p, &caller)?),
         Call::WorkloadWait(p) => reply(&reads.workload_wait(&p).await?),
         // Cuts its lines itself: the newest are the ones wanted.
@@ -159,6 +160,7 @@ async fn perform(ops: &OpsContext, caller: Caller, call: Call) -> Result<OpReply
         Call::OperationWait(p) => reply(&reads.operation_wait(&p).await?),
         Call::PlanGet(p) => reply(&reads.plan(p.plan_id, &caller)?),
         Call::ApprovalList(p) => reads.approvals(p)?,
+        Call::QuotaGet(p) => reply(&query::quota_list(&ops.control.snapshot(), &p, ops.control.now())?),
         Call::SecretList(p) => reply(&query::secret_list(&ops.control.snapshot(), &p)),
         Call::ApiKeyList(p) => reply(&reads.keys(&p)),
         call @ (Call::WorkloadRun(_)
@@ -178,6 +180,8 @@ async fn perform(ops: &OpsContext, caller: Caller, call: Call) -> Result<OpReply
         | Call::PlanApply(_)
         | Call::ApprovalDecide(_)
         | Call::Undo(_)
+        | Call::QuotaSet(_)
+        | Call::QuotaDelete(_)
         | Call::SecretSet(_)
         | Call::SecretDelete(_)
         | Call::ApiKeyCreate(_)

@@ -3,10 +3,13 @@
 //! [`Auditor`] keeps books of its own, of nodes, GPUs, claims and what runs, and
 //! shares no code with whoever decided. It accepts a decision only if each gang is
 //! placed whole, where its specification allows, on GPUs that are there, healthy and
-//! free, within the node's cores, memory and disk; if nothing takes room that is kept for
+//! free, within the node's cores, memory and disk and within what its tenant and those
+//! above may hold; if nothing takes room that is kept for
 //! work before it; and if nobody is stopped for others who did not agree to it, is not
 //! less important, or was stopped too often. The seeded simulation and the property
 //! tests run it on every decision.
+
+mod quotas;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,6 +21,7 @@ use claw_proto::validation::{Demand, ValidSpec};
 use claw_tools::nodes::{NodeLink, Schedulable};
 use claw_tools::workloads::WorkloadReason;
 
+use self::quotas::Quotas;
 use crate::event::{Event, EventRecord};
 use crate::workload::Part;
 
@@ -48,6 +52,9 @@ pub enum Wrong {
     /// Its cores, memory or disk do not suffice.
     #[error("{0} goes to {1}, which has no room for it")]
     Overcommitted(WorkloadId, NodeId),
+    /// Its tenant, or one that this is a part of, has what it may have.
+    #[error("{0} is placed beyond what {1} may hold")]
+    OverQuota(WorkloadId, String),
     /// Parts are missing, stand on one node, or are counted wrongly.
     #[error("{0} is not placed as a whole")]
     GangIncomplete(WorkloadId),
@@ -100,6 +107,7 @@ pub struct Auditor {
     works: BTreeMap<WorkloadId, Work>,
     holders: BTreeMap<GpuUuid, WorkloadId>,
     n_submitted: usize,
+    quotas: Quotas,
     /// Nobody is stopped for others more often in a day.
     per_day_max: usize,
 }
@@ -130,6 +138,7 @@ impl Auditor {
         let mut decided = Decided::default();
         for record in decision {
             self.node_event(&record.event)?;
+            self.quotas.event(&record.event);
             self.work_event(record, &mut decided)?;
         }
         decided.placed.iter().try_for_each(|(id, parts)| self.whole(*id, parts))
@@ -246,6 +255,10 @@ impl Auditor {
         if used.iter().zip(has).any(|(used, has)| *used > has) {
             return Err(Wrong::Overcommitted(id, node_id));
         }
+        let tenant = work.spec.spec().tenant.clone();
+        if let Some(over) = self.quotas.take(tenant.as_deref(), demand) {
+            return Err(Wrong::OverQuota(id, over));
+        }
         self.count(node_id, &three(demand), true);
         self.holders.extend(gpus.iter().map(|gpu| (gpu.clone(), id)));
         if let Some(work) = self.works.get_mut(&id) {
@@ -268,6 +281,7 @@ impl Auditor {
         let Some(work) = self.works.get_mut(&id) else { return };
         let Some((node_id, gpus)) = work.parts.remove(&attempt) else { return };
         let demand = three(work.spec.node_demand());
+        self.quotas.give(work.spec.spec().tenant.as_deref(), work.spec.node_demand());
         self.count(node_id, &demand, false);
         for gpu in gpus {
             self.holders.remove(&gpu);

@@ -24,6 +24,7 @@ use crate::event::{ExecEnd, OperationRecord, PlanRecord, ReceiptKey};
 use crate::policy::Policy;
 use crate::registry::NodeRegistry;
 use crate::scheduler::IndexHandle;
+use crate::tenancy::Tenants;
 use crate::workload::WorkloadManager;
 
 pub use snapshot::{SNAPSHOT_FORMAT, SnapshotError};
@@ -204,6 +205,8 @@ pub struct Cluster {
     pub plans: OrdMap<PlanId, Arc<PlanEntry>>,
     /// Approvals.
     pub approvals: OrdMap<ApprovalId, Arc<ApprovalEntry>>,
+    /// Tenants, with what they hold.
+    pub tenants: Tenants,
     /// Secrets, by handle.
     pub secrets: OrdMap<String, Arc<SecretEntry>>,
     /// API keys.

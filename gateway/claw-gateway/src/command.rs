@@ -10,6 +10,7 @@ use claw_proto::topology::NodeCapabilities;
 use claw_tools::access::{PrincipalKind, Role};
 use claw_tools::approvals::ApprovalDecision;
 use claw_tools::outcome::{Assumption, Mutation};
+use claw_tools::quotas::QuotaAmounts;
 use serde::{Deserialize, Serialize};
 
 use crate::event::ExecEnd;
@@ -158,6 +159,28 @@ pub enum Operation {
         /// Which.
         operation_id: OperationId,
     },
+    /// `quota_set`: what is absent stays.
+    QuotaSet {
+        /// Name.
+        tenant: String,
+        /// The tenant that a new one is a part of.
+        parent: Option<String>,
+        /// What it has before others.
+        guaranteed: Option<QuotaAmounts>,
+        /// What it can hold at most.
+        most: Option<QuotaAmounts>,
+        /// Others may use what it leaves.
+        lends: Option<bool>,
+        /// Its weight beside its siblings.
+        weight: Option<u32>,
+        /// Principals whose workloads count here.
+        members: Option<BTreeSet<String>>,
+    },
+    /// `quota_delete`.
+    QuotaDelete {
+        /// Name.
+        tenant: String,
+    },
     /// `secret_set`.
     SecretSet {
         /// Handle.
@@ -213,6 +236,8 @@ impl Operation {
             Self::NodeTokenCreate { .. } => "node_token_create",
             Self::OperationCancel { .. } => "operation_cancel",
             Self::Undo { .. } => "undo",
+            Self::QuotaSet { .. } => "quota_set",
+            Self::QuotaDelete { .. } => "quota_delete",
             Self::SecretSet { .. } => "secret_set",
             Self::SecretDelete { .. } => "secret_delete",
             Self::ApiKeyCreate { .. } => "api_key_create",

@@ -20,6 +20,7 @@ use claw_tools::approvals::ApprovalDecision;
 use claw_tools::nodes::{NodeLink, Schedulable};
 use claw_tools::operations::OperationState;
 use claw_tools::outcome::Outcome;
+use claw_tools::quotas::Quota;
 use claw_tools::workloads::{PlacementReport, WorkloadReason, WorkloadState};
 use serde::{Deserialize, Serialize};
 
@@ -393,6 +394,18 @@ events! {
         end: ExecEnd,
         /// Handle of what it wrote.
         output: Option<String>,
+    }
+    /// A tenant is made, or has another quota.
+    QuotaSet {
+        /// Name.
+        tenant: String,
+        /// What it is guaranteed and may have.
+        quota: Quota,
+    }
+    /// A tenant is gone.
+    QuotaDeleted {
+        /// Name.
+        tenant: String,
     }
     /// A secret has a value, or a new one.
     SecretSet {

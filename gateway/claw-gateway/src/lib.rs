@@ -11,6 +11,7 @@
 //! - [`registry`]: nodes ([`registry::NodeRegistry`]); [`workload`]: workloads ([`workload::WorkloadManager`])
 //! - [`scheduler`]: where a workload goes, and why not elsewhere
 //! - [`preemption`]: who makes room for more important work ([`preemption::PreemptionPolicy`], [`preemption::Victim`])
+//! - [`tenancy`]: what tenants are guaranteed, may have at most and hold ([`tenancy::Tenants`], [`tenancy::Board`])
 //! - [`query`]: reads, over a snapshot
 //! - [`invariants`]: what is always true, each with a name; [`audit`]: decisions checked by their events alone
 
@@ -27,6 +28,7 @@ pub mod query;
 pub mod registry;
 pub mod scheduler;
 pub mod step;
+pub mod tenancy;
 pub mod workload;
 
 pub use cluster::Cluster;

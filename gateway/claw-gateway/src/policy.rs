@@ -30,6 +30,8 @@ pub struct Policy {
     pub ended_workloads_max: usize,
     /// What has waited for room so long keeps what becomes free, milliseconds.
     pub reserve_after_ms: i64,
+    /// After so long half of what a tenant has had is forgotten, seconds.
+    pub fair_share_half_life_s: u32,
     /// Whom more important work may stop.
     pub preemption: PreemptionPolicy,
 }
@@ -46,12 +48,18 @@ impl Default for Policy {
             heartbeat_interval_ms: claw_proto::limits::HEARTBEAT_INTERVAL_MS,
             ended_workloads_max: 50_000,
             reserve_after_ms: 10 * 60 * 1000,
+            fair_share_half_life_s: 24 * 60 * 60,
             preemption: PreemptionPolicy::default(),
         }
     }
 }
 
 impl Policy {
+    /// [`Self::fair_share_half_life_s`], as means over time take it.
+    pub fn half_life_s(&self) -> f64 {
+        f64::from(self.fair_share_half_life_s)
+    }
+
     /// Shortest `stop_after` that does not run out while its node is connected, seconds.
     pub fn stop_after_s_min(&self) -> u32 {
         let lease_ms = self.heartbeat_interval_ms.saturating_mul(HEARTBEATS_PER_LEASE_MIN);

@@ -17,6 +17,7 @@ use claw_proto::time::Timestamp;
 
 use crate::Cluster;
 use crate::scheduler::{Decision, decide_for};
+use crate::tenancy;
 use crate::workload::{Claim, WorkloadEntry};
 
 use self::sets::{Weighed, for_gang, for_one, without};
@@ -111,6 +112,9 @@ pub(crate) fn free(fork: &mut Cluster, id: WorkloadId) {
     };
     for live in w.lives() {
         fork.nodes.update(live.node_id, |node| node.usage.give_back(id, w.spec.node_demand(), live.gpus.len()));
+        let less = tenancy::part_amounts(&w.spec);
+        let give = |books: &mut tenancy::Books| books.held = books.held.minus(less);
+        fork.tenants.change(w.spec.spec().tenant.as_deref(), &give, fork.policy.half_life_s());
     }
     fork.workloads.forget(id);
 }

@@ -4,8 +4,10 @@ mod desk;
 mod events;
 mod explain;
 mod fleet;
+mod fragmentation;
 mod page;
 mod queue;
+mod quotas;
 mod simulate;
 mod works;
 
@@ -20,7 +22,9 @@ pub use desk::{approval_list, exec_view, key_list, operation_list, operation_vie
 pub use events::{describe_event, event_subjects};
 pub use explain::explain;
 pub use fleet::{NodeLive, gpu_list, node_detail, node_list, node_row, status};
+pub use fragmentation::fragmentation;
 pub use queue::{capacity_find, queue_list};
+pub use quotas::quota_list;
 pub use simulate::simulate;
 pub use works::{workload_detail, workload_list, workload_row};
 

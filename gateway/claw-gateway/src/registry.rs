@@ -12,6 +12,8 @@ use claw_tools::nodes::{NodeLink, Schedulable};
 use imbl::{OrdMap, OrdSet};
 use serde::{Deserialize, Serialize};
 
+use crate::scheduler::fairness::Amounts;
+
 /// One node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeEntry {
@@ -136,6 +138,8 @@ pub struct NodeRegistry {
     removed: OrdSet<NodeId>,
     /// Those that are being drained (index).
     draining: OrdSet<NodeId>,
+    /// What all nodes have: GPU and CPU thousandths, memory in MiB (index).
+    capacity: Amounts,
 }
 
 impl NodeRegistry {
@@ -186,13 +190,21 @@ impl NodeRegistry {
     /// Changes one node in place.
     pub(crate) fn update(&mut self, id: NodeId, change: impl FnOnce(&mut NodeEntry)) {
         if let Some(entry) = self.nodes.get_mut(&id) {
-            let before = entry.schedulable;
+            let (before, had) = (entry.schedulable, entry.capabilities.clone());
             change(Arc::make_mut(entry));
-            let now = entry.schedulable;
+            let (now, has) = (entry.schedulable, entry.capabilities.clone());
             if now != before {
                 self.note_draining(id, now);
             }
+            if had.as_ref().map(Arc::as_ptr) != has.as_ref().map(Arc::as_ptr) {
+                self.capacity = self.capacity.minus(capacity(had.as_deref())).plus(capacity(has.as_deref()));
+            }
         }
+    }
+    /// What all nodes have, whether they answer or not: GPUs that can be given as a whole and CPU
+    /// in thousandths, memory in MiB.
+    pub fn capacity(&self) -> Amounts {
+        self.capacity
     }
     /// Those that are being drained.
     pub fn draining(&self) -> impl Iterator<Item = &Arc<NodeEntry>> {
@@ -212,12 +224,14 @@ impl NodeRegistry {
             self.gpu_home.entry(gpu.uuid.clone()).or_insert(entry.node_id);
         }
         self.note_draining(entry.node_id, entry.schedulable);
+        self.capacity = self.capacity.plus(capacity(entry.capabilities.as_deref()));
         self.nodes.insert(entry.node_id, Arc::new(entry));
     }
     /// Takes a node out.
     pub(crate) fn remove(&mut self, id: NodeId) {
         if let Some(entry) = self.nodes.remove(&id) {
             self.by_name.remove(&entry.name);
+            self.capacity = self.capacity.minus(capacity(entry.capabilities.as_deref()));
             self.release_gpus(id, &entry.gpus().iter().collect::<Vec<_>>());
         }
         self.draining.remove(&id);
@@ -259,4 +273,13 @@ impl NodeRegistry {
             };
         }
     }
+}
+
+/// What a node has, as quotas count.
+fn capacity(has: Option<&NodeCapabilities>) -> Amounts {
+    let of = |has: &NodeCapabilities| {
+        let gpus = u64::try_from(has.whole_gpus().count()).unwrap_or(u64::MAX).saturating_mul(1_000);
+        Amounts([gpus, has.cpu_millis, has.memory_mib])
+    };
+    has.map_or_else(Amounts::default, of)
 }

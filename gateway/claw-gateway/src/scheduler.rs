@@ -31,6 +31,7 @@ use claw_tools::workloads::PlacementReport;
 use crate::Cluster;
 use crate::event::Event;
 use crate::registry::NodeEntry;
+use crate::tenancy;
 pub use crate::workload::Place;
 use crate::workload::{Part, WorkloadEntry};
 
@@ -100,6 +101,7 @@ pub(crate) enum Trial {
 const NAMED_AMONG: usize = 1_024;
 
 /// Decides about a workload that nobody has submitted yet: it stands behind all others.
+/// Quotas are looked at first: what its tenant may not have has no place.
 pub fn decide(cluster: &Cluster, spec: &ValidSpec) -> Decision {
     decide_as(cluster, spec, None)
 }
@@ -111,6 +113,9 @@ pub fn decide_for(cluster: &Cluster, entry: &WorkloadEntry) -> Decision {
 
 /// Decides about `spec`, at the place of `asker` in the queue.
 pub(crate) fn decide_as(cluster: &Cluster, spec: &ValidSpec, asker: Option<&WorkloadEntry>) -> Decision {
+    if let Some(report) = tenancy::blocked(cluster, spec) {
+        return Decision::Wait { report: Arc::new(report) };
+    }
     cluster.scheduler.ask(cluster, |index| {
         let mut answers = index.answers(spec, claims(cluster, asker));
         match place(&mut answers, spec) {

@@ -35,6 +35,7 @@ use crate::Cluster;
 use crate::command::{Caller, Command};
 use crate::effect::Effect;
 use crate::event::{Event, EventRecord};
+use crate::tenancy;
 
 /// A value that must not stand in the journal, stored beside it in the same transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -128,7 +129,8 @@ pub fn step(cluster: &Cluster, command: Command, caller: &Caller, ids: &mut dyn 
 }
 
 /// A specification that this core can honor, as `workload_run` would take it.
-pub(crate) fn checked_spec(cluster: &Cluster, spec: WorkloadSpec) -> Result<ValidSpec, Refusal> {
+pub(crate) fn checked_spec(cluster: &Cluster, caller: &Caller, mut spec: WorkloadSpec) -> Result<ValidSpec, Refusal> {
+    tenancy::assign(cluster, caller, &mut spec, &mut Vec::new())?;
     perform::checked(cluster, spec, &mut Vec::new())
 }
 

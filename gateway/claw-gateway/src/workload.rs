@@ -207,6 +207,12 @@ impl WorkloadEntry {
     pub fn outranks(&self, other: &Self) -> bool {
         self.queue_key() < other.queue_key()
     }
+    /// Its place among those that wait for a quota, if it does.
+    fn quota_key(&self) -> Option<(Arc<str>, Timestamp, WorkloadId)> {
+        let waits = self.state == WorkloadState::Pending && self.reason == WorkloadReason::QuotaExceeded;
+        let tenant = self.spec.spec().tenant.as_deref().filter(|_| waits)?;
+        Some((Arc::from(tenant), self.since, self.workload_id))
+    }
     fn queue_key(&self) -> QueueKey {
         (Reverse(self.spec.priority().value()), self.order, self.workload_id)
     }
@@ -230,6 +236,8 @@ pub struct WorkloadManager {
     claimed_nodes: OrdSet<(NodeId, WorkloadId)>,
     /// Those that may be stopped for others, by their priority.
     preemptible: OrdSet<(u32, WorkloadId)>,
+    /// Those that wait for their tenant's quota, by tenant and since when.
+    quota_waiters: OrdSet<(Arc<str>, Timestamp, WorkloadId)>,
     /// Names of those that have not ended.
     names: OrdMap<Arc<str>, WorkloadId>,
     /// Ended ones, in order of their end.
@@ -310,6 +318,13 @@ impl WorkloadManager {
         let below = self.preemptible.iter().take_while(move |(p, _)| *p < priority);
         below.filter_map(|(_, id)| self.workloads.get(id))
     }
+    /// Those of a tenant that wait for its quota, who has waited longest first.
+    pub fn quota_waiters(&self, tenant: &str) -> impl Iterator<Item = &Arc<WorkloadEntry>> {
+        let from = (Arc::<str>::from(tenant), Timestamp::from_unix_ms(i64::MIN), WorkloadId::from_bits(0));
+        let tenant = Arc::clone(&from.0);
+        let of_it = self.quota_waiters.range(from..).take_while(move |(t, ..)| *t == tenant);
+        of_it.filter_map(|(_, _, id)| self.workloads.get(id))
+    }
     /// All held GPUs.
     pub fn held(&self) -> impl Iterator<Item = (&GpuUuid, &WorkloadId)> {
         self.held.iter().map(|(gpu, id)| (&**gpu, id))
@@ -367,6 +382,9 @@ impl WorkloadManager {
         if entry.state == WorkloadState::Pending {
             self.queue.insert(entry.queue_key());
         }
+        if let Some(key) = entry.quota_key() {
+            self.quota_waiters.insert(key);
+        }
         for place in entry.claim.iter().flat_map(|claim| &claim.places) {
             self.claimed_nodes.insert((place.node_id, entry.workload_id));
             self.claimed.extend(place.gpus.iter().map(|gpu| (Arc::new(gpu.clone()), entry.workload_id)));
@@ -392,6 +410,9 @@ impl WorkloadManager {
             }
         }
         self.queue.remove(&entry.queue_key());
+        if let Some(key) = entry.quota_key() {
+            self.quota_waiters.remove(&key);
+        }
         for place in entry.claim.iter().flat_map(|claim| &claim.places) {
             self.claimed_nodes.remove(&(place.node_id, entry.workload_id));
             for gpu in &place.gpus {

@@ -11,12 +11,14 @@
 //! `contact_support`, never a guess.
 
 pub mod analyze;
+pub mod architecture;
 pub mod cases;
 pub mod code;
 pub mod device;
 pub mod envelope;
 mod guard;
 pub mod insight;
+mod legible;
 pub mod memory;
 mod nvidia;
 mod nvlink5;

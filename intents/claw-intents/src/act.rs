@@ -196,6 +196,7 @@ fn stands(items: &Items<'_, '_>, i: usize, item: &Item<'_>, act: Act) -> bool {
 
 /// Whether the name of a thing, or the noun of one, stands here.
 fn restarts_a_thing(items: &Items<'_, '_>, i: usize) -> bool {
+    const NOUNS: &[&str] = &["noun.deployment", "noun.workload", "noun.node"];
     let i = if items.is(i, "det.the") { i + 1 } else { i };
     let named = |k: usize| {
         items.at(k).is_some_and(|n| {
@@ -205,15 +206,28 @@ fn restarts_a_thing(items: &Items<'_, '_>, i: usize) -> bool {
                     && n.text.chars().all(|c| c.is_alphanumeric() || c == '-')
         })
     };
-    items.any(i, &["noun.deployment", "noun.workload", "noun.node"]) || named(i)
+    items.any(i, NOUNS) || named(i) || items.at(i).is_some_and(|n| n.kind == Kind::Word) && items.any(i + 1, NOUNS)
 }
 
-fn negated(items: &Items<'_, '_>, i: usize) -> bool {
+/// Whether an order is one not to do what it says.
+pub(crate) fn negated(items: &Items<'_, '_>, i: usize) -> bool {
     (1..=2).any(|back| {
         i.checked_sub(back).is_some_and(|k| {
             items.is(k, "not") && (k + 1..i).all(|between| !items.ends_clause(between) && !items.is(between, "correct"))
         })
     }) && !items.is(i, "act.diagnose")
+        || negated_behind(items, i)
+}
+
+/// "stoppe nicht job x-1", "leere gpu-1 nicht", "n'arrête pas": behind the verb, or last in its clause.
+fn negated_behind(items: &Items<'_, '_>, i: usize) -> bool {
+    let not = |k: usize| {
+        items.at(k).is_some_and(|n| {
+            matches!(n.text.as_str(), "nicht" | "nie" | "niemals" | "pas" | "jamais") && n.senses.has("not")
+        })
+    };
+    let end = (i + 1..items.len()).find(|k| items.ends_clause(*k)).unwrap_or(items.len());
+    not(i + 1) || end > i + 1 && not(end - 1)
 }
 
 /// Whether a word of request stands before an item: "please", "can you", "and".

@@ -13,12 +13,14 @@ use crate::read;
 use crate::safety;
 use crate::text::Words;
 
+mod asked;
 mod choose;
 mod control;
 pub(crate) mod held;
 mod launch;
 mod observe;
 mod several;
+mod target;
 mod trade;
 
 /// What can be asked for in words.
@@ -46,8 +48,11 @@ pub(crate) fn parse(text: &str, context: &Context, catalog: &Catalog) -> Answer 
     let from_is_old =
         matches!(order.act, Act::Update | Act::Scale | Act::Run) && !choose::says(&items, "act.autoscale");
     read::mask::mask(&mut items, from_is_old);
+    if let Some(question) = asked::question(&items, order) {
+        return question;
+    }
     let others = several::others(&items, &found, order);
-    if let Some(question) = several::question(&items, &others, order).or_else(|| several::two_names(&items, order)) {
+    if let Some(question) = several::question(&items, &others, order) {
         return question;
     }
     let left_out = several::left_out(&items, &others, order);
@@ -90,7 +95,20 @@ fn draft<'a, 't, 'c>(
             draft.refuse(RefusalCode::Unsupported, format!("{word:?} is no operation of this system; {CAN}"));
         }
     }
+    foreign_tenant(&mut draft);
     draft
+}
+
+/// However a tenant is named, it is the caller's own.
+fn foreign_tenant(draft: &mut Draft<'_, '_, '_>) {
+    let Some(own) = draft.context.tenant.as_deref() else {
+        return;
+    };
+    let named = ["workload.tenant", "changes.tenant", "filter.tenant"].into_iter().find_map(|path| draft.get(path));
+    if let Some(other) = named.and_then(Value::as_str).filter(|name| !name.eq_ignore_ascii_case(own)) {
+        let message = format!("{other:?} is another tenant than your own");
+        draft.refuse(RefusalCode::Unsafe, message);
+    }
 }
 
 fn finish(draft: Draft<'_, '_, '_>) -> Answer {

@@ -15,7 +15,7 @@ mod judge;
 mod noise;
 
 pub use judge::{Verdict as CaseVerdict, judge};
-pub use noise::{Noise, check};
+pub use noise::{Draws, Noise, check};
 
 /// A case: a request and what is expected of it.
 #[derive(Debug, Clone, PartialEq)]

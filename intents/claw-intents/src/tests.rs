@@ -1,11 +1,12 @@
 //! Own cases, properties, and the catalogue's consistency.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::*;
 
 mod cases;
 mod catalogue;
+mod orders;
 mod properties;
 mod said;
 

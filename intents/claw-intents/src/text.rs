@@ -133,11 +133,6 @@ impl<'t> Words<'t> {
         phrases.iter().filter_map(|p| self.phrase(i, p)).max()
     }
 
-    /// The place after a symbol that stands here, or the same place.
-    pub(crate) fn skip_symbol(&self, i: usize, symbol: char) -> usize {
-        if self.is_symbol(i, symbol) { i + 1 } else { i }
-    }
-
     /// The part of the request that these tokens take.
     pub(crate) fn span(&self, tokens: Range<usize>) -> Span {
         let start = self.tokens.get(tokens.start).map_or(self.source.len(), |t| t.span.start);

@@ -5,25 +5,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
-use claw_intents::eval;
+use claw_intents::eval::{self, Draws};
 use serde_json::{Map, Value, json};
 
 /// Cases whose expected answers are mutated.
 const TUNING: &str = include_str!("../../../evals/cases/intents/tuning.jsonl");
-
-/// A small generator of numbers; the same seed gives the same answers.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: usize) -> usize {
-        // SplitMix64.
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        usize::try_from((z ^ (z >> 31)) % u64::try_from(n.max(1)).unwrap()).unwrap()
-    }
-}
 
 /// The answer that a case wants.
 fn wanted(case: &Map<String, Value>) -> Map<String, Value> {
@@ -56,7 +42,7 @@ fn leaves(value: &Value, path: &str, found: &mut Vec<String>) {
 }
 
 /// Another value in place of one.
-fn other(value: &Value, random: &mut Random) -> Value {
+fn other(value: &Value, random: &mut Draws) -> Value {
     match (value, random.below(6)) {
         (_, 0) => Value::Null,
         (Value::Number(n), 1) => json!(n.to_string()),
@@ -79,7 +65,7 @@ fn other(value: &Value, random: &mut Random) -> Value {
     }
 }
 
-fn mutate_leaf(answer: &mut Value, random: &mut Random) {
+fn mutate_leaf(answer: &mut Value, random: &mut Draws) {
     let mut paths = Vec::new();
     leaves(&answer["intent"], "/intent", &mut paths);
     if let Some(place) = paths.get(random.below(paths.len())).and_then(|path| answer.pointer_mut(path)) {
@@ -87,7 +73,7 @@ fn mutate_leaf(answer: &mut Value, random: &mut Random) {
     }
 }
 
-fn drop_leaf(answer: &mut Value, random: &mut Random) {
+fn drop_leaf(answer: &mut Value, random: &mut Draws) {
     let mut paths = Vec::new();
     leaves(&answer["intent"], "/intent", &mut paths);
     let Some((parent, key)) = paths.get(random.below(paths.len())).and_then(|path| path.rsplit_once('/')) else {
@@ -99,7 +85,7 @@ fn drop_leaf(answer: &mut Value, random: &mut Random) {
 }
 
 /// Sets what the case says must be absent, or a field that nobody asked for.
-fn invent(answer: &mut Value, case: &Map<String, Value>, random: &mut Random) {
+fn invent(answer: &mut Value, case: &Map<String, Value>, random: &mut Draws) {
     let absent: Vec<&str> =
         case.get("absent").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
     let path = absent.get(random.below(absent.len())).copied().unwrap_or("workload.replicas");
@@ -118,7 +104,7 @@ fn invent(answer: &mut Value, case: &Map<String, Value>, random: &mut Random) {
 }
 
 /// Another question, or no proper one.
-fn ask_otherwise(answer: &mut Value, random: &mut Random) {
+fn ask_otherwise(answer: &mut Value, random: &mut Draws) {
     let field = answer["questions"][0]["field"].as_str().unwrap_or_default().to_owned();
     let parent = field.rsplit_once('.').map_or("", |(parent, _)| parent);
     answer["questions"] = match random.below(7) {
@@ -133,7 +119,7 @@ fn ask_otherwise(answer: &mut Value, random: &mut Random) {
 }
 
 /// One mutated answer; none = not answered.
-fn mutated(case: &Map<String, Value>, random: &mut Random) -> Option<Map<String, Value>> {
+fn mutated(case: &Map<String, Value>, random: &mut Draws) -> Option<Map<String, Value>> {
     let mut answer = Value::Object(wanted(case));
     for _ in 0..=random.below(3) {
         match random.below(12) {
@@ -188,7 +174,7 @@ fn both_scorers_agree_on_made_up_answers() {
     std::fs::write(&cases_file, TUNING).unwrap();
     let (mut compared, mut failing, mut inventions) = (0, 0, 0);
     for seed in 1..=4 {
-        let mut random = Random(seed);
+        let mut random = Draws::new(seed);
         let mut answers: BTreeMap<String, Map<String, Value>> =
             cases.iter().filter_map(|(id, case)| Some((id.clone(), mutated(case, &mut random)?))).collect();
         answers.insert("nobody".into(), wanted(&cases[0].1));

@@ -1,14 +1,16 @@
 //! `claw bench scan`: how fast log lines are read for faults, beside ripgrep where there is one.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Instant;
 
 use claw_observe::Observer;
 use claw_observe::diagnose::observe::{LINE_BYTES, Observation};
 use claw_observe::diagnose::rules::Rules;
+use claw_observe::diagnose::series::median;
 use serde_json::{Value, json};
 
 use crate::diagnose;
@@ -25,15 +27,23 @@ const HEALTHY: [&str; 6] = [
     "192.0.2.17 - - [02/Jan/2026:03:04:05 +0000] \"POST /v1/chat/completions HTTP/1.1\" 200 1834",
     "I0102 03:04:05.678901    1234 kubelet.go:2456] \"SyncLoop (PLEG): event for pod\" pod=\"ml/train-7\"",
 ];
-/// Faults of several rules; every thousandth line is one of them, in turn.
-const FAULTS: [&str; 5] = [
-    "[ 4711.654321] NVRM: Xid (PCI:0000:3b:00): 31, pid=4242, name=python3, Ch 00000008, intr 00000000",
-    "[ 4021.110000] amdgpu 0000:0a:00.0: amdgpu: ring sdma0 timeout, signaled seq=88, emitted seq=90",
-    "[ 8000.000001] Memory cgroup out of memory: Killed process 31337 (python) total-vm:100kB, anon-rss:90kB",
-    "[rank3]: RuntimeError: CUDA error: device-side assert triggered",
-    "[  931.120000] mlx5_core 0000:5e:00.0: Port module event: module 0, Cable unplugged",
+/// Faults of several rules with their codes; every thousandth line is one of them, in turn.
+const FAULTS: [(&str, &str); 5] = [
+    ("xid_31", "[ 4711.654321] NVRM: Xid (PCI:0000:3b:00): 31, pid=4242, name=python3, Ch 00000008, intr 00000000"),
+    (
+        "amdgpu_ring_timeout",
+        "[ 4021.110000] amdgpu 0000:0a:00.0: amdgpu: ring sdma0 timeout, signaled seq=88, emitted seq=90",
+    ),
+    (
+        "host_oom",
+        "[ 8000.000001] Memory cgroup out of memory: Killed process 31337 (python) total-vm:100kB, anon-rss:90kB",
+    ),
+    ("cuda_device_assert", "[rank3]: RuntimeError: CUDA error: device-side assert triggered"),
+    ("ib_port_error", "[  931.120000] mlx5_core 0000:5e:00.0: Port module event: module 0, Cable unplugged"),
 ];
 const EVERY: usize = 1_000;
+/// Lines that hold each fault once; fewer would plant not all of them.
+pub(crate) const LEAST_LINES: u64 = (EVERY * FAULTS.len()) as u64;
 /// Rounds; in each, all are measured twice, there and back.
 const ROUNDS: usize = 5;
 /// Repeated to fill lines that nobody meant: prefixes, brackets, near matches.
@@ -48,13 +58,26 @@ const HOSTILE: [(&str, &str); 6] = [
 /// Bytes of all hostile lines of one kind.
 const HOSTILE_BYTES: usize = 4 << 20;
 
-/// What is measured beside each other.
-enum Contender {
-    Ours,
-    /// `rg` with the texts of the one pass.
-    Literals(PathBuf),
-    /// `rg` with the expressions of all rules.
-    Expressions(PathBuf),
+/// One way of `rg` to search the same file, and what came of it.
+struct Search {
+    mode: &'static [&'static str],
+    patterns: PathBuf,
+    seconds: Vec<f64>,
+    /// Lines that it counted.
+    lines: u64,
+    /// Why it could not be measured.
+    failed: Option<String>,
+}
+
+/// What one run of `rg` came to.
+#[derive(Debug, PartialEq)]
+enum Ran {
+    /// There is no such program.
+    Absent,
+    /// It did not search, for this reason.
+    Failed(String),
+    /// It took these seconds, start and compilation included, and counted these lines.
+    Counted(f64, u64),
 }
 
 /// Scans `lines` generated lines, and prints what it took.
@@ -80,26 +103,27 @@ fn measure(lines: usize, folder: &Path, screen: &Screen) -> Result<Exit, CliErro
     ] {
         fs::write(path, content).map_err(|source| CliError::File { path: path.clone(), source })?;
     }
-    let contenders = [Contender::Ours, Contender::Literals(literals), Contender::Expressions(expressions)];
-    let mut took: [Vec<f64>; 3] = Default::default();
+    let mut searches = [
+        Search::new(&["-i", "-F"], literals),
+        Search::new(&["--regex-size-limit=1G", "--dfa-size-limit=1G"], expressions),
+    ];
+    let mut own = Vec::new();
+    let planted = planted(lines);
+    let n_planted: u64 = planted.values().sum();
     let mut seen = ours(&log)?.1; // The rules are compiled, and the file is in memory.
     for _ in 0..ROUNDS {
-        for index in [0, 1, 2, 2, 1, 0] {
-            let (Some(contender), Some(times)) = (contenders.get(index), took.get_mut(index)) else { continue };
-            match contender {
-                Contender::Ours => {
-                    let (seconds, observation) = ours(&log)?;
-                    times.push(seconds);
-                    seen = observation;
-                }
-                Contender::Literals(_) | Contender::Expressions(_) => times.extend(ripgrep(contender, &log)),
+        for place in [None, Some(0), Some(1), Some(1), Some(0), None] {
+            if let Some(search) = place.and_then(|place: usize| searches.get_mut(place)) {
+                search.run(&log, n_planted);
+            } else {
+                let (seconds, observation) = ours(&log)?;
+                own.push(seconds);
+                seen = observation;
             }
         }
     }
-    let found: u64 = seen.findings.iter().map(|finding| finding.count).sum();
-    let planted = (lines / EVERY) as u64;
-    let [own, by_literals, by_expressions] = took;
-    let [_, with_literals, with_expressions] = &contenders;
+    let found = found(&seen);
+    let [by_literals, by_expressions] = searches;
     let line = json!({
         "lines": seen.lines,
         "bytes": text.len(),
@@ -107,25 +131,59 @@ fn measure(lines: usize, folder: &Path, screen: &Screen) -> Result<Exit, CliErro
         "found": found,
         "literals": rules.literals().len(),
         "expressions": rules.expressions().len(),
-        "ms_per_10000_lines": median(&own).map(|seconds| rounded(seconds * 1e7 / lines.max(1) as f64)),
+        "ms_per_10000_lines": middle(&own).map(|seconds| rounded(seconds * 1e7 / lines.max(1) as f64)),
         "lines_per_second": rate(&own, lines),
-        "ripgrep_literals": beside(&by_literals, &own, lines, ripgrep(with_literals, &empty)),
-        "ripgrep_expressions": beside(&by_expressions, &own, lines, ripgrep(with_expressions, &empty)),
+        "ripgrep_literals": by_literals.beside(&own, lines, &empty),
+        "ripgrep_expressions": by_expressions.beside(&own, lines, &empty),
         "hostile_ns_per_byte": hostile(),
     });
     screen.print(&format!("{line}\n"))?;
-    if found == planted { Ok(Exit::Ok) } else { Err(CliError::Missed { found, planted }) }
+    if found == planted { Ok(Exit::Ok) } else { Err(missed(&found, &planted)) }
 }
 
 fn generated(lines: usize) -> String {
     let mut text = String::with_capacity(lines * 110);
     for index in 0..lines {
-        let (from, turn) =
-            if index % EVERY == EVERY - 1 { (&FAULTS[..], index / EVERY) } else { (&HEALTHY[..], index) };
-        text.push_str(from.get(turn % from.len()).copied().unwrap_or_default());
+        let line = match fault(index) {
+            Some((_, line)) => line,
+            None => HEALTHY[index % HEALTHY.len()],
+        };
+        text.push_str(line);
         text.push('\n');
     }
     text
+}
+
+/// The fault that stands at that line, from 0.
+fn fault(index: usize) -> Option<(&'static str, &'static str)> {
+    (index % EVERY == EVERY - 1).then(|| FAULTS[index / EVERY % FAULTS.len()])
+}
+
+/// How often each code is planted.
+fn planted(lines: usize) -> BTreeMap<String, u64> {
+    let mut planted = BTreeMap::new();
+    for (code, _) in (0..lines).filter_map(fault) {
+        *planted.entry(code.to_owned()).or_default() += 1;
+    }
+    planted
+}
+
+/// How often each code was found.
+fn found(seen: &Observation) -> BTreeMap<String, u64> {
+    let mut found = BTreeMap::new();
+    for finding in &seen.findings {
+        *found.entry(finding.code.to_string()).or_default() += finding.count;
+    }
+    found
+}
+
+fn missed(found: &BTreeMap<String, u64>, planted: &BTreeMap<String, u64>) -> CliError {
+    let codes: std::collections::BTreeSet<&String> = found.keys().chain(planted.keys()).collect();
+    let of = |counts: &BTreeMap<String, u64>, code: &String| counts.get(code).copied().unwrap_or_default();
+    let differs = codes.into_iter().filter(|code| of(found, code) != of(planted, code));
+    let what: Vec<String> =
+        differs.map(|code| format!("{code} {} of {}", of(found, code), of(planted, code))).collect();
+    CliError::Missed { what: what.join(", ") }
 }
 
 /// Reads a file as `claw diagnose --logs` does.
@@ -139,26 +197,73 @@ fn ours(log: &Path) -> Result<(f64, Observation), CliError> {
     Ok((seconds, observer.finish()))
 }
 
-/// Seconds that `rg` takes to count the lines that match, start and compilation included; none without `rg`.
-fn ripgrep(how: &Contender, log: &Path) -> Option<f64> {
-    let (mode, patterns): (&[&str], _) = match how {
-        Contender::Ours => return None,
-        Contender::Literals(patterns) => (&["-i", "-F"], patterns),
-        Contender::Expressions(patterns) => (&["--regex-size-limit=1G", "--dfa-size-limit=1G"], patterns),
-    };
+impl Search {
+    fn new(mode: &'static [&'static str], patterns: PathBuf) -> Self {
+        Self { mode, patterns, seconds: Vec::new(), lines: 0, failed: None }
+    }
+
+    /// Searches once more. Who counts fewer lines than were planted did not do the same work.
+    fn run(&mut self, log: &Path, n_planted: u64) {
+        match ripgrep("rg", self.mode, &self.patterns, log) {
+            Ran::Absent => {}
+            Ran::Failed(why) => self.failed = Some(why),
+            Ran::Counted(_, lines) if lines < n_planted => {
+                self.failed = Some(format!("{lines} lines match, of {n_planted} planted"));
+            }
+            Ran::Counted(seconds, lines) => {
+                self.seconds.push(seconds);
+                self.lines = lines;
+            }
+        }
+    }
+
+    /// Its rate, ours against it, and how long it takes to start; null without `rg`.
+    fn beside(&self, own: &[f64], lines: usize, empty: &Path) -> Value {
+        if let Some(why) = &self.failed {
+            return json!({ "failed": why });
+        }
+        let (Some(theirs), Some(ours)) = (middle(&self.seconds), middle(own)) else { return Value::Null };
+        let start = match ripgrep("rg", self.mode, &self.patterns, empty) {
+            Ran::Counted(seconds, _) => Some(rounded(seconds * 1e3)),
+            Ran::Absent | Ran::Failed(_) => None,
+        };
+        // Pairs of one round, in their order.
+        let ratios: Vec<f64> = self.seconds.iter().zip(own).map(|(theirs, own)| theirs / own).collect();
+        json!({
+            "lines_per_second": rate(&self.seconds, lines),
+            "lines_that_match": self.lines,
+            "start_ms": start,
+            "ours_against_it": { "median": rounded(theirs / ours), "min": rounded(least(&ratios)), "max": rounded(most(&ratios)) },
+        })
+    }
+}
+
+/// Lets `rg` count the lines that match, in one thread.
+fn ripgrep(program: &str, mode: &[&str], patterns: &Path, log: &Path) -> Ran {
     let begun = Instant::now();
-    let ran = Command::new("rg")
+    let ran = Command::new(program)
         .args(["--no-config", "--threads=1", "-c"])
         .args(mode)
         .arg("-f")
         .arg(patterns)
         .arg(log)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
+        .output();
     let took = begun.elapsed().as_secs_f64();
-    // 1 is no match, which is no failure.
-    ran.ok().filter(|status| matches!(status.code(), Some(0 | 1))).map(|_| took)
+    let out = match ran {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ran::Absent,
+        Err(error) => return Ran::Failed(error.to_string()),
+        Ok(out) => out,
+    };
+    let counted = String::from_utf8_lossy(&out.stdout).trim().parse();
+    match (out.status.code(), counted) {
+        (Some(0), Ok(lines)) => Ran::Counted(took, lines),
+        // No match is no failure; of that nothing is said.
+        (Some(1), _) if out.stderr.is_empty() => Ran::Counted(took, 0),
+        _ => {
+            let said = String::from_utf8_lossy(&out.stderr);
+            Ran::Failed(format!("{}: {}", out.status, said.lines().next().unwrap_or_default()))
+        }
+    }
 }
 
 /// Nanoseconds a byte over lines of a quarter of the bound and of the whole: equal, if time is linear.
@@ -174,7 +279,7 @@ fn hostile() -> Value {
             drop(observer.finish());
             times.push(begun.elapsed().as_secs_f64() * 1e9 / (n * line.len()) as f64);
         }
-        median(&times).map_or(0.0, rounded)
+        middle(&times).map_or(0.0, rounded)
     };
     let row = |(name, piece): &(&str, &str)| {
         let (short, long) = (of(piece, LINE_BYTES / 4), of(piece, LINE_BYTES));
@@ -183,28 +288,13 @@ fn hostile() -> Value {
     HOSTILE.iter().map(row).collect::<serde_json::Map<_, _>>().into()
 }
 
-/// A contender's rate, ours against it, and how long it takes to start.
-fn beside(times: &[f64], own: &[f64], lines: usize, start: Option<f64>) -> Value {
-    let (Some(theirs), Some(ours)) = (median(times), median(own)) else { return Value::Null };
-    // Pairs of one round, in their order.
-    let ratios: Vec<f64> = times.iter().zip(own).map(|(theirs, own)| theirs / own).collect();
-    json!({
-        "lines_per_second": rate(times, lines),
-        "start_ms": start.map(|seconds| rounded(seconds * 1e3)),
-        "ours_against_it": { "median": rounded(theirs / ours), "min": rounded(least(&ratios)), "max": rounded(most(&ratios)) },
-    })
-}
-
 fn rate(times: &[f64], lines: usize) -> Value {
     let per_second = |seconds: f64| (lines as f64 / seconds.max(1e-9)).round();
-    json!({ "median": median(times).map(per_second), "min": per_second(most(times)), "max": per_second(least(times)) })
+    json!({ "median": middle(times).map(per_second), "min": per_second(most(times)), "max": per_second(least(times)) })
 }
 
-fn median(times: &[f64]) -> Option<f64> {
-    let mut sorted = times.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let (low, high) = (sorted.get(sorted.len().checked_sub(1)? / 2)?, sorted.get(sorted.len() / 2)?);
-    Some(f64::midpoint(*low, *high))
+fn middle(times: &[f64]) -> Option<f64> {
+    median(times.iter().copied())
 }
 
 fn least(times: &[f64]) -> f64 {
@@ -228,17 +318,34 @@ mod tests {
         let mut observer = Observer::new(Rules::built_in(), "generated");
         observer.text(&generated(10_500));
         let seen = observer.finish();
-        let counts: Vec<u64> = seen.findings.iter().map(|finding| finding.count).collect();
-        assert_eq!(counts, [2, 2, 2, 2, 2], "{:?}", seen.findings);
+        assert_eq!(found(&seen).into_values().collect::<Vec<_>>(), [2; FAULTS.len()], "{:?}", seen.findings);
+        assert_eq!(found(&seen), planted(10_500));
     }
 
     #[test]
-    fn what_is_planted_and_not_found_is_a_fault() {
-        assert_eq!(CliError::Missed { found: 0, planted: 5 }.exit(), Exit::Fault);
+    fn the_fewest_lines_plant_every_fault() {
+        let least = usize::try_from(LEAST_LINES).unwrap();
+        assert_eq!(planted(least).into_values().collect::<Vec<_>>(), [1; FAULTS.len()]);
+        assert_eq!(planted(least - 1).len(), FAULTS.len() - 1);
+        let mut observer = Observer::new(Rules::built_in(), "generated");
+        observer.text(&generated(least));
+        assert_eq!(found(&observer.finish()), planted(least));
     }
 
     #[test]
-    fn the_middle_of_an_even_number_is_between_two() {
-        assert_eq!((median(&[]), median(&[3.0, 1.0, 2.0]), median(&[1.0, 2.0])), (None, Some(2.0), Some(1.5)));
+    fn another_fault_than_was_planted_is_no_hit() {
+        let counts = |codes: &[(&str, u64)]| codes.iter().map(|(code, n)| ((*code).to_owned(), *n)).collect();
+        let error = missed(&counts(&[("xid_31", 1), ("xid_79", 1)]), &counts(&[("xid_31", 1), ("host_oom", 1)]));
+        assert_eq!(error.exit(), Exit::Fault);
+        assert!(error.to_string().ends_with("host_oom 0 of 1, xid_79 1 of 0"), "{error}");
+    }
+
+    #[test]
+    fn a_program_that_is_not_there_is_not_one_that_fails() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        assert_eq!(ripgrep("there-is-no-such-program", &[], file.path(), file.path()), Ran::Absent);
+        // It does not know these arguments.
+        let Ran::Failed(why) = ripgrep("cargo", &[], file.path(), file.path()) else { panic!("it failed") };
+        assert!(why.contains("exit status") && why.contains("--no-config"), "{why}");
     }
 }

@@ -480,8 +480,8 @@ fn bench_command() -> Command {
         .arg(
             value("lines", "N")
                 .default_value("1000000")
-                .value_parser(value_parser!(u64).range(1..=20_000_000))
-                .help("Lines; every thousandth is a fault"),
+                .value_parser(value_parser!(u64).range(crate::bench_scan::LEAST_LINES..=20_000_000))
+                .help("Lines; every thousandth is one of five faults"),
         );
     let policies: Vec<&str> = QueuePolicy::ALL.iter().map(|policy| policy.as_str()).collect();
     let jct = Command::new("jct")

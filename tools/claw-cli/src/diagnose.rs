@@ -8,7 +8,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint, value_parser};
 use claw_observe::diagnose::cases;
 use claw_observe::diagnose::code::Code;
 use claw_observe::diagnose::insight::{self, Target};
-use claw_observe::diagnose::observe::LINE_BYTES;
+use claw_observe::diagnose::observe::{LINE_BYTES, Observation};
 use claw_observe::diagnose::policy::{self, Policy};
 use claw_observe::diagnose::rules::{Compiled, Rules};
 use claw_observe::{Analyzer, Insight, Observer};
@@ -106,8 +106,19 @@ fn answers(policy: &'static Policy, screen: &Screen) -> Result<Exit, CliError> {
 }
 
 fn logs(files: &[PathBuf], policy: &'static Policy, screen: &Screen) -> Result<Exit, CliError> {
-    let rules = Rules::built_in();
-    let mut observer = Observer::new(rules, "");
+    let verdict = Analyzer::new(Rules::built_in(), policy).judge(&observed(files)?);
+    let insight = Insight::new(Rules::built_in(), &verdict, &Target::default());
+    if screen.is_json() {
+        screen.json(&json!(insight.diagnosis))?;
+    } else {
+        screen.print(&insight.text())?;
+    }
+    Ok(Exit::Ok)
+}
+
+/// What stands in files of one incident, and which of them could not be read.
+fn observed(files: &[PathBuf]) -> Result<Observation, CliError> {
+    let mut observer = Observer::new(Rules::built_in(), "");
     for path in files {
         observer.next_source(&path.display().to_string());
         let failed = |source| CliError::File { path: path.clone(), source };
@@ -117,15 +128,11 @@ fn logs(files: &[PathBuf], policy: &'static Policy, screen: &Screen) -> Result<E
             let file = File::open(path).map_err(failed)?;
             read(&mut BufReader::with_capacity(1 << 16, file), &mut observer).map_err(failed)?;
         }
+        if observer.source_lines() == 0 {
+            observer.unread(format!("{}: no line of text", path.display()));
+        }
     }
-    let verdict = Analyzer::new(rules, policy).judge(&observer.finish());
-    let insight = Insight::new(rules, &verdict, &Target::default());
-    if screen.is_json() {
-        screen.json(&json!(insight.diagnosis))?;
-    } else {
-        screen.print(&insight.text())?;
-    }
-    Ok(Exit::Ok)
+    Ok(observer.finish())
 }
 
 /// Feeds lines of any length and any bytes, in bounded memory.
@@ -142,7 +149,8 @@ pub(crate) fn read(input: &mut impl BufRead, observer: &mut Observer) -> io::Res
         }
         let end = buffer.iter().position(|byte| *byte == b'\n');
         let part = buffer.get(..end.unwrap_or(buffer.len())).unwrap_or_default();
-        let room = LINE_BYTES.saturating_sub(line.len()).min(part.len());
+        // A little more than is looked at, so that the observer sees that it is not all.
+        let room = (LINE_BYTES + 1).saturating_sub(line.len()).min(part.len());
         line.extend_from_slice(part.get(..room).unwrap_or_default());
         began = true;
         let used = end.map_or(buffer.len(), |end| end + 1);
@@ -243,4 +251,63 @@ fn near(rules: &Rules, name: &str) -> Vec<String> {
         near.push(found);
     }
     near
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEALTHY: &str = "step=1 loss=2.0\nstep=2 loss=1.9\n";
+    const LOST: &str = "[ 1.0] NVRM: Xid (PCI:0000:3b:00): 79, pid=1, GPU has fallen off the bus.\n";
+
+    /// Root, confidence and reasons over files with these contents.
+    fn told(contents: &[&[u8]]) -> (Option<Code>, f64, String) {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |(index, content): (usize, &&[u8])| {
+            let path = folder.path().join(format!("log-{index}"));
+            std::fs::write(&path, content).unwrap();
+            path
+        };
+        let files: Vec<PathBuf> = contents.iter().enumerate().map(file).collect();
+        let verdict = Analyzer::new(Rules::built_in(), Policy::ours()).judge(&observed(&files).unwrap());
+        (verdict.root, verdict.confidence, verdict.why.join("; "))
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_not_one_without_faults() {
+        let utf16: Vec<u8> = LOST.repeat(9).encode_utf16().flat_map(u16::to_le_bytes).collect();
+        // What `gzip` made of 50 lines of a log, or of anything else: bytes in no order.
+        let mut state = 7_u32;
+        let mut byte = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            state.to_le_bytes()[3]
+        };
+        let packed: Vec<u8> = [0x1f, 0x8b, 8].into_iter().chain((0..20_000).map(|_| byte())).collect();
+        for (content, says) in [
+            (b"\n  \n\n".as_slice(), "no line of text"),
+            (b"".as_slice(), "no line of text"),
+            (&utf16, "is not text"),
+            (&packed, "is not text"),
+        ] {
+            let (root, confidence, why) = told(&[content]);
+            assert!(root.is_none() && confidence <= 0.1 && why.contains(says), "{root:?} {confidence} {why}");
+            // Beside a file that can be read, it makes unsure.
+            let (root, confidence, why) = told(&[HEALTHY.as_bytes(), content]);
+            assert!(root.is_none() && confidence <= 0.5 && why.contains(says), "{root:?} {confidence} {why}");
+            let (root, confidence, why) = told(&[content, LOST.as_bytes()]);
+            assert_eq!((root, confidence), (Some(Code::Xid(79)), 0.9), "{why}");
+            assert!(why.contains(says), "{why}");
+        }
+        assert_eq!(told(&[HEALTHY.as_bytes(), HEALTHY.as_bytes()]), (None, 0.9, String::new()));
+    }
+
+    #[test]
+    fn what_stands_behind_the_cut_of_a_line_is_not_nothing() {
+        let of = |bytes: usize| format!("{HEALTHY}{}{LOST}{HEALTHY}", " x".repeat(bytes / 2));
+        let (root, confidence, why) = told(&[of(LINE_BYTES).as_bytes()]);
+        assert!(root.is_none() && confidence <= 0.5 && why.contains("1 line of") && why.contains("cut"), "{why}");
+        assert_eq!(told(&[of(LINE_BYTES / 2).as_bytes()]).0, Some(Code::Xid(79)));
+        let whole = "x".repeat(LINE_BYTES);
+        assert_eq!(told(&[whole.as_bytes()]), (None, 0.9, String::new()));
+    }
 }

@@ -103,12 +103,10 @@ pub enum CliError {
         near: String,
     },
     /// A benchmark found something else than it planted.
-    #[error("{found} of {planted} planted faults were found")]
+    #[error("found and planted differ: {what}")]
     Missed {
-        /// How many were found.
-        found: u64,
-        /// How many there are.
-        planted: u64,
+        /// The codes that differ, each with how often it was found and planted.
+        what: String,
     },
     /// A program that `claw up` needs is not there.
     #[error("the program {name} stands neither beside claw nor in PATH")]

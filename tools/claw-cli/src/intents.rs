@@ -160,14 +160,16 @@ async fn lines(llm: Option<&LlmOptions>, screen: &Screen) -> Result<Exit, CliErr
 
 fn score(cases: &Path, answers: Option<&Path>, fail_under: f64, screen: &Screen) -> Result<Exit, CliError> {
     let text = read(cases)?;
-    let lines = eval::lines(&text).map_err(|error| bad(&format!("{}: {error}", cases.display())))?;
+    let in_file = |error: eval::EvalError| bad(&format!("{}: {error}", cases.display()));
+    // Whoever answered: a case that cannot be judged is refused.
+    let checked = eval::cases(&text).map_err(in_file)?;
+    let lines = eval::lines(&text).map_err(in_file)?;
     let answers: BTreeMap<String, Map<String, Value>> = if let Some(path) = answers {
         let text = read(path)?;
         let lines = eval::lines(&text).map_err(|error| bad(&format!("{}: {error}", path.display())))?;
         lines.into_iter().collect()
     } else {
-        let cases = eval::cases(&text).map_err(|error| bad(&format!("{}: {error}", cases.display())))?;
-        cases.iter().map(|case| (case.id.clone(), eval::answer(case, Catalog::builtin()))).collect()
+        checked.iter().map(|case| (case.id.clone(), eval::answer(case, Catalog::builtin()))).collect()
     };
     let report = eval::score(&lines, &answers);
     if screen.is_json() {

@@ -33,6 +33,8 @@ closed_enum! {
         NodeAdmin = "node_admin",
         /// Store, replace and delete secrets of one's own.
         SecretWrite = "secret_write",
+        /// Make tenants and set their quotas.
+        QuotaAdmin = "quota_admin",
         /// Make and revoke credentials.
         AccessAdmin = "access_admin",
         /// Decide on somebody's plan.
@@ -67,7 +69,7 @@ impl Role {
             (Self::Admin, _) => true,
             (Self::Operator | Self::Viewer, P::Read | P::Logs | P::EventsRead) => true,
             (Self::Operator, P::WorkloadWrite | P::WorkloadExec | P::NodeWrite | P::SecretWrite) => true,
-            (Self::Operator, P::NodeAdmin | P::AccessAdmin | P::Approve) => false,
+            (Self::Operator, P::NodeAdmin | P::QuotaAdmin | P::AccessAdmin | P::Approve) => false,
             (
                 Self::Viewer,
                 P::WorkloadWrite
@@ -75,6 +77,7 @@ impl Role {
                 | P::NodeWrite
                 | P::NodeAdmin
                 | P::SecretWrite
+                | P::QuotaAdmin
                 | P::AccessAdmin
                 | P::Approve,
             ) => false,

@@ -190,13 +190,13 @@ output! {
         target: String,
         /// The verdict.
         diagnosis: Diagnosis,
-        /// Log lines that were read.
+        /// Log lines that were read; blank ones and what is no text are not counted.
         lines: u64,
         /// Events and samples of GPUs that were read.
         records: u64,
         /// Nodes whose GPUs' events or samples were read, by name; of a workload, those of all its parts.
         nodes_read: Vec<String>,
-        /// Nodes of which nothing could be read, by name.
+        /// Nodes of which no event and no sample could be read, by name; their logs may have been.
         nodes_unread: Vec<String>,
         /// The evidence comes from simulated GPUs, or the workload is simulated.
         simulated: bool,
@@ -226,7 +226,7 @@ output! {
         common: Vec<FaultInCommon>,
         /// Nodes of which events or fresh samples were read.
         nodes_read: u64,
-        /// Nodes of which nothing could be read, so that nothing is known of them; at most ten, by name.
+        /// Nodes of which no event and no sample could be read; at most ten, by name. Logs may have been.
         nodes_unread: Vec<String>,
         /// More targets had something to tell.
         truncated: bool,

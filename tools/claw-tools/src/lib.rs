@@ -21,6 +21,7 @@ pub mod nodes;
 pub mod operations;
 pub mod outcome;
 pub mod plans;
+pub mod quotas;
 pub mod refusal;
 pub mod registry;
 pub mod scheduling;

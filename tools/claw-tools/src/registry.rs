@@ -7,8 +7,8 @@ use crate::def::{OpDef, Toolset as T, UndoClass as U};
 use crate::refusal::{ErrorCode, Refusal};
 use crate::schema::{LazyChecker, advertised, parse};
 use crate::{
-    approvals, cluster, diagnosis, events, inside, intents, keys, nodes, operations, outcome, plans, scheduling,
-    secrets, workloads,
+    approvals, cluster, diagnosis, events, inside, intents, keys, nodes, operations, outcome, plans, quotas,
+    scheduling, secrets, workloads,
 };
 
 /// Traits of an operation that faces show as annotations.
@@ -119,9 +119,11 @@ operations! {
     WorkloadExplain = "workload_explain", "Explain a workload", workloads::WorkloadGetParams => workloads::WorkloadExplanation, Reads, P::Read, Tier::Read, T::Workloads, true, U::None,
         "Why does it wait, or why is it there? Reasons per node, who holds what it needs, and changes that would make it start, each tried on a copy of the fleet.";
     QueueList = "queue_list", "List the queue", scheduling::QueueListParams => scheduling::QueueList, Reads, P::Read, Tier::Read, T::Workloads, false, U::None,
-        "What waits, in the order in which it is tried, and why. One of them in depth: workload_explain.";
+        "What waits, by priority and age, and why. Between tenants fair share decides whose turn it is (quota_get). One of them in depth: workload_explain.";
     CapacityFind = "capacity_find", "Find capacity", scheduling::CapacityFindParams => scheduling::CapacityFound, Reads, P::Read, Tier::Read, T::Workloads, false, U::None,
         "Where a spec would go now, how many copies would fit, or why none does and who would be told to end for it. Changes nothing.";
+    FragmentationReport = "fragmentation_report", "Report fragmentation", scheduling::FragmentationReportParams => scheduling::FragmentationReport, Reads, P::Read, Tier::Read, T::Fleet, false, U::None,
+        "How much of what is free is of use: free GPUs by node, how many more workloads of each size would fit, and what typical work cannot use where it is. Changes nothing.";
     ScheduleSimulate = "schedule_simulate", "Simulate the schedule", scheduling::ScheduleSimulateParams => scheduling::ScheduleSimulation, Reads, P::Read, Tier::Read, T::Workloads, false, U::None,
         "What would start, end and make room, and when, if workloads were added or stopped and nodes came or were lost: the fleet's own decisions on a copy of it, run ahead. Changes nothing.";
     WorkloadExec = "workload_exec", "Run a command in a workload", inside::WorkloadExecParams => outcome::Outcome, Destroys, P::WorkloadExec, Tier::Disruptive, T::Workloads, false, U::None,
@@ -150,6 +152,12 @@ operations! {
         "Approve or reject one plan, bound to its hash. For persons; never for one's own tier 3 plan.";
     Undo = "undo", "Undo an operation", operations::UndoParams => outcome::Outcome, Destroys, P::WorkloadWrite, Tier::Reversible, T::Workloads, true, U::None,
         "Undo an operation by its inverse; says what is not restored, and refuses if later operations stand in the way.";
+    QuotaSet = "quota_set", "Set a tenant's quota", quotas::QuotaSetParams => outcome::Outcome, Destroys, P::QuotaAdmin, Tier::Disruptive, T::Admin, false, U::Compensating,
+        "Make a tenant or change what it is guaranteed, may hold at most, lends, and who its members are. What runs goes on: a lower bound holds for what starts next. Tier 2: plan first.";
+    QuotaGet = "quota_get", "Show quotas", quotas::QuotaGetParams => quotas::QuotaList, Reads, P::Read, Tier::Read, T::Workloads, false, U::None,
+        "What tenants are guaranteed, hold, borrow and wait for. Why one workload waits: workload_explain.";
+    QuotaDelete = "quota_delete", "Remove a tenant", quotas::QuotaDeleteParams => outcome::Outcome, Destroys, P::QuotaAdmin, Tier::Disruptive, T::Admin, false, U::Compensating,
+        "Take a tenant away that nothing runs or waits for. Tier 2: plan first.";
     SecretSet = "secret_set", "Store a secret", secrets::SecretSetParams => outcome::Outcome, Destroys, P::SecretWrite, Tier::Disruptive, T::Security, false, U::None,
         "Store a value that workloads name by its handle, as files (`secrets`) or for an image's registry (`pull_secret`). Replaces a former value. Tier 2: plan first. Prefer `claw secret set`, which reads the value from a file: what you write here passes through your context.";
     SecretList = "secret_list", "List secrets", secrets::SecretListParams => secrets::SecretList, Reads, P::Read, Tier::Read, T::Security, false, U::None,

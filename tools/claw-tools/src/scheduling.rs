@@ -57,7 +57,7 @@ output! {
     }
 }
 output! {
-    /// A page of the queue, in the order in which it is tried.
+    /// A page of the queue, by priority and age.
     QueueList {
         /// Rows; only the asked fields if `fields` was given.
         #[schemars(with = "Vec<serde_json::Map<String, serde_json::Value>>")]
@@ -73,6 +73,104 @@ output! {
         next_cursor: Option<String>,
         /// Revision of the snapshot.
         revision: u64,
+    }
+}
+
+read_params! {
+    /// Of which GPUs.
+    FragmentationReportParams {
+        /// Only of this model.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        model: Option<String>,
+    }
+}
+output! {
+    /// One kind of work among those that the report takes as typical.
+    TypicalWork {
+        /// GPUs on one node.
+        gpus: u32,
+        /// Their model, if it asks for one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        model: Option<String>,
+        /// Cores on one node.
+        cpu_cores: f64,
+        /// Memory on one node, GiB.
+        memory_gib: f64,
+        /// How much of the work that is known is of this kind, percent.
+        percent: f64,
+    }
+}
+output! {
+    /// How many nodes have so many GPUs free.
+    FreeOnNodes {
+        /// Free GPUs of the model on each.
+        free: u32,
+        /// Nodes.
+        nodes: u32,
+    }
+}
+output! {
+    /// How many more would fit of one size.
+    MoreWouldFit {
+        /// GPUs on one node.
+        gpus: u32,
+        /// Workloads of that size with default cores and memory that would fit now.
+        workloads: u32,
+    }
+}
+output! {
+    /// A node whose free GPUs are of little use.
+    FragmentedNode {
+        /// Node.
+        node: String,
+        /// Free GPUs of the model.
+        free: u32,
+        /// Of those, how many typical work cannot use, in the mean.
+        lost: f64,
+        /// Why.
+        why: String,
+    }
+}
+output! {
+    /// One model of GPUs.
+    FragmentedModel {
+        /// Model.
+        model: String,
+        /// GPUs that are healthy, on nodes that answer and take work.
+        gpus: u32,
+        /// Of those, how many nobody holds.
+        free: u32,
+        /// Of the free ones, how many typical work cannot use where they are, in the mean (FGD, USENIX ATC'23).
+        lost: f64,
+        /// The same, percent of the free ones.
+        lost_percent: f64,
+        /// Most free GPUs on one node.
+        largest: u32,
+        /// Nodes by how many GPUs are free on them.
+        by_free: Vec<FreeOnNodes>,
+        /// How many more would fit of the sizes 1, 2, 4 and 8, each by itself.
+        more: Vec<MoreWouldFit>,
+        /// Nodes that lose most, at most ten.
+        worst: Vec<FragmentedNode>,
+        /// GPUs that are not counted: on nodes that take no work or do not answer, or not healthy.
+        left_out: u32,
+    }
+}
+output! {
+    /// How much of what is free is of use.
+    FragmentationReport {
+        /// One sentence.
+        summary: String,
+        /// By model.
+        models: Vec<FragmentedModel>,
+        /// What is taken as typical: the shapes of the workloads that are known, most frequent first.
+        typical: Vec<TypicalWork>,
+        /// No workload is known: sizes 1, 2, 4 and 8 are taken as equally frequent.
+        assumed: bool,
+        /// Revision of the snapshot.
+        revision: u64,
+        /// What to call next.
+        next: Vec<SuggestedCall>,
     }
 }
 

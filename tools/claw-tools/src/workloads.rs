@@ -1,5 +1,7 @@
 //! Operations on workloads.
 
+mod logs;
+
 use std::collections::BTreeMap;
 
 use claw_proto::closed_enum;
@@ -9,6 +11,8 @@ use claw_proto::spec::{OnPartition, Priority, RuntimeKind, WorkloadSpec};
 use claw_proto::time::Timestamp;
 
 use crate::refusal::SuggestedCall;
+
+pub use logs::{LogGapView, LogLineView};
 
 closed_enum! {
     /// Life of a workload.
@@ -56,6 +60,8 @@ closed_enum! {
         MakingRoom = "making_room",
         /// It has waited long: what becomes free where it fits is kept for it.
         Reserved = "reserved",
+        /// Its tenant has what it may have.
+        QuotaExceeded = "quota_exceeded",
         /// Its time has not come.
         NotBefore = "not_before",
         /// Placed by the scheduler.
@@ -559,32 +565,6 @@ output! {
         simulated: bool,
         /// State of the workload at this moment.
         state: WorkloadState,
-    }
-}
-output! {
-    /// One line.
-    LogLineView {
-        /// Stream.
-        stream: LogStream,
-        /// Number in its stream.
-        sequence: u64,
-        /// Node's clock.
-        at: Timestamp,
-        /// Text; control characters are neutralized.
-        text: String,
-    }
-}
-output! {
-    /// Lines that are gone.
-    LogGapView {
-        /// Stream.
-        stream: LogStream,
-        /// First lost line.
-        first_sequence: u64,
-        /// How many.
-        n_lost: u64,
-        /// Why.
-        why: String,
     }
 }
 output! {

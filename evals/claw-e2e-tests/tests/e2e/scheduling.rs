@@ -126,3 +126,41 @@ async fn important_work_takes_the_room_of_what_offered_it_and_gives_it_back() ->
     })
     .await
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_quota_binds_says_so_and_gives_way_when_it_is_raised_even_after_a_crash() -> Result<()> {
+    on_fleet(120, SETTINGS, async |fleet| {
+        fleet.add_node("n1", H100_NODE).await?;
+        let agent = fleet.operator("agent").await?;
+        let quota =
+            json!({ "tenant": "lab", "guaranteed": { "gpus": 2 }, "most": { "gpus": 4 }, "members": ["agent"] });
+        let refused = agent.refused("quota_set", quota.clone()).await?;
+        ensure!(refused.code.as_str() == "FORBIDDEN", "{refused:?}");
+        fleet.admin.plan_and_apply("quota_set", quota, &fleet.admin).await?;
+
+        let first = started(&agent, training("first", 1, 3, &json!({}))).await?;
+        let waits = agent.call("workload_run", run_of(training("second", 1, 2, &json!({})))).await?;
+        ensure!(text(&waits, "/effect") == "queued", "{waits}");
+        let second = text(&waits, "/workload_id").to_owned();
+        let told = agent.call("quota_get", json!({ "tenant": "lab" })).await?;
+        let row = &told["tenants"][0];
+        ensure!(row["held"]["gpus"] == 3 && row["borrows"] == true && row["waiting_for_quota"] == 1, "{told}");
+
+        // What was had and who waits stand in the journal: a killed gateway knows them again.
+        fleet.gateway.kill9().await?;
+        fleet.gateway.launch(&[]).await?;
+        fleet.until_node("n1", "online", PATIENCE).await?;
+        let why = agent.call("workload_explain", json!({ "workload": second })).await?;
+        ensure!(text(&why, "/workload/reason") == "quota_exceeded", "{why}");
+        ensure!(text(&why, "/summary").contains("lab may hold 4 GPUs at most and holds 3"), "{why}");
+        ensure!(text(&why, "/blockers/0/workload_id") == first, "{why}");
+        let remedies = why["would_start_if"].as_array().context("remedies")?;
+        let raise = remedies.iter().find(|r| text(r, "/call/tool") == "quota_set").context("not offered")?;
+        let mut args = raise["call"]["args"].clone();
+        args.as_object_mut().context("arguments")?.remove("mode");
+        fleet.admin.plan_and_apply("quota_set", args, &fleet.admin).await?;
+        agent.until(&second, &["running"], PATIENCE).await?;
+        Ok(())
+    })
+    .await
+}

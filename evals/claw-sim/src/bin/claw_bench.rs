@@ -16,10 +16,15 @@ use claw_proto::message::{NodeWorkloadState, StatusCause, StatusRecord};
 use claw_proto::spec::{GpuRequest, GpuVendor, Interconnect, RuntimeKind, WorkloadSpec};
 use claw_proto::time::Timestamp;
 use claw_proto::topology::{GpuDriver, GpuInfo, NodeCapabilities};
+use claw_tools::access::PrincipalKind;
+use claw_tools::approvals::ApprovalDecision;
 use claw_tools::outcome::{Mode, Mutation};
+use claw_tools::quotas::QuotaAmounts;
 
 /// Rounds of each figure.
 const ROUNDS: usize = 5;
+/// Those of [`Bench::with_tenants`] that work is submitted for.
+const TENANTS: [&str; 5] = ["t0a", "t3b", "t7a", "t11b", "t15a"];
 /// Instant of all decisions.
 const NOW: Timestamp = Timestamp::from_unix_ms(1_772_366_400_000);
 
@@ -82,8 +87,12 @@ impl Bench {
     }
 
     fn run(&mut self, command: Command) -> Report {
-        let decision = step(&self.cluster, command, &Caller::system(NOW), &mut self.ids)
-            .expect("the bench asks for what is possible");
+        self.run_as(command, &Caller::system(NOW))
+    }
+
+    fn run_as(&mut self, command: Command, caller: &Caller) -> Report {
+        let decision =
+            step(&self.cluster, command, caller, &mut self.ids).expect("the bench asks for what is possible");
         self.cluster = decision.after;
         self.events.extend(decision.events);
         decision.report
@@ -93,6 +102,44 @@ impl Bench {
         let mutation = Mutation { mode: Mode::Apply, request_id: None, reason: None, wait_s: 0 };
         let secret_hash = Some("ab".repeat(32));
         self.run(Command::Operate { operation, mutation, args_hash: String::new(), secret_hash })
+    }
+
+    /// An operation of tier 2, by way of its plan and a person's approval.
+    fn plan_and_apply(&mut self, operation: Operation) {
+        let mutation = |mode| Mutation { mode, request_id: None, reason: None, wait_s: 0 };
+        let (args_hash, secret_hash) = (String::new(), None);
+        let plan = Command::Operate { operation, mutation: mutation(Mode::Plan), args_hash, secret_hash };
+        let Report::Outcome { outcome, .. } = self.run(plan) else { return };
+        let Some(plan) = outcome.plan else { return };
+        let person = Caller { principal: "person".into(), kind: PrincipalKind::Person, ..Caller::system(NOW) };
+        let (mutation, args_hash) = (mutation(Mode::Apply), String::new());
+        if let Some(approval_id) = plan.approval_id {
+            let (decision, diff_hash) = (ApprovalDecision::Approve, plan.diff_hash);
+            let (mutation, args_hash) = (mutation.clone(), args_hash.clone());
+            self.run_as(Command::ApprovalDecide { approval_id, decision, diff_hash, mutation, args_hash }, &person);
+        }
+        self.run_as(Command::PlanApply { plan_id: plan.plan_id, mutation, args_hash, secret_hash: None }, &person);
+    }
+
+    /// Sixteen tenants, each with two parts, all guaranteed something and bounded.
+    fn with_tenants(mut self) -> Self {
+        let gpus = |gpus| Some(QuotaAmounts { gpus: Some(gpus), ..QuotaAmounts::default() });
+        let set = |tenant: String, parent: Option<String>, guaranteed| Operation::QuotaSet {
+            tenant,
+            parent,
+            guaranteed: gpus(guaranteed),
+            most: gpus(100_000),
+            lends: None,
+            weight: None,
+            members: None,
+        };
+        for n in 0..16 {
+            self.plan_and_apply(set(format!("t{n}"), None, 64));
+            for part in ["a", "b"] {
+                self.plan_and_apply(set(format!("t{n}{part}"), Some(format!("t{n}")), 32));
+            }
+        }
+        self
     }
 
     fn submit(&mut self, gpus: u32) {
@@ -196,26 +243,30 @@ fn core_rows(n_nodes: u32) -> Vec<String> {
 }
 
 /// Eight shapes in turn, one decision each, on a fleet whose size should not matter.
-fn shapes_row(n_nodes: u32) -> String {
-    let empty = Bench::fleet(n_nodes);
+fn shapes_row(empty: &Bench, name: &str, tenants: &[&str]) -> String {
     let shapes = [1, 2, 4, 8]
         .into_iter()
         .flat_map(|gpus| [1.0, 4.0].map(|cpu_cores| WorkloadSpec { cpu_cores: Some(cpu_cores), ..linked(gpus) }));
-    let shapes: Vec<WorkloadSpec> = shapes.collect();
+    let of = |(at, spec): (usize, WorkloadSpec)| WorkloadSpec { tenant: tenant(tenants, at), ..spec };
+    let shapes: Vec<WorkloadSpec> = shapes.enumerate().map(of).collect();
     // Known before: a shape that nobody asked for yet asks every node once.
     let mut known = empty.fork();
     for shape in &shapes {
         known.submit_spec(shape.clone());
     }
-    measure(&format!("{n_nodes} nodes: submit and place, 8 shapes in turn"), 1_000, || {
+    measure(name, 1_000, || {
         let mut bench = known.fork();
         timed(|| shapes.iter().cycle().take(1_000).for_each(|shape| bench.submit_spec(shape.clone())))
     })
 }
 
+fn tenant(tenants: &[&str], at: usize) -> Option<String> {
+    (!tenants.is_empty()).then(|| tenants[at % tenants.len()].to_owned())
+}
+
 /// Gangs of four whole nodes in one rack: 10,000 GPUs, racks of eight nodes, ten zones. Median
 /// and 99th percentile of single decisions, microseconds.
-fn gang_row() -> String {
+fn gang_row(name: &str, tenants: &[&str]) -> String {
     let mut fleet = Bench::fleet(1_250);
     let names: Vec<String> = fleet.cluster.nodes.iter().map(|node| node.name.clone()).collect();
     for (at, node) in names.into_iter().enumerate() {
@@ -223,19 +274,22 @@ fn gang_row() -> String {
         let set = BTreeMap::from([("rack".to_owned(), rack), ("zone".to_owned(), zone)]);
         fleet.operate(Operation::NodeLabel { node, set, remove: Vec::new() });
     }
-    let gang = WorkloadSpec { nodes: Some(4), ..linked(32) };
+    if !tenants.is_empty() {
+        fleet = fleet.with_tenants();
+    }
+    let gang = |at: usize| WorkloadSpec { nodes: Some(4), tenant: tenant(tenants, at), ..linked(32) };
     let mut each: Vec<f64> = Vec::new();
     let mut bench = fleet.fork();
     for n in 0..2_400 {
         if n % 300 == 0 {
             bench = fleet.fork();
-            bench.submit_spec(gang.clone());
+            bench.submit_spec(gang(n));
         }
-        each.push(timed(|| bench.submit_spec(gang.clone())).as_secs_f64() * 1e6);
+        let spec = gang(n);
+        each.push(timed(|| bench.submit_spec(spec)).as_secs_f64() * 1e6);
     }
     each.sort_by(f64::total_cmp);
     let at = |percent: usize| each[(each.len() - 1) * percent / 100];
-    let name = "1250 nodes: a gang of 4 nodes, p50 and p99";
     format!("{name:<46} {:>10.2} {:>10.2} {:>10.2} {:>12.0}", at(0), at(50), at(99), 1e6 / at(50))
 }
 
@@ -249,8 +303,12 @@ fn main() -> std::io::Result<()> {
         }
     }
     for n_nodes in [1_213, 100_000] {
-        writeln!(out, "{}", shapes_row(n_nodes))?;
+        let fleet = Bench::fleet(n_nodes);
+        writeln!(out, "{}", shapes_row(&fleet, &format!("{n_nodes} nodes: submit and place, 8 shapes in turn"), &[]))?;
+        let fleet = fleet.with_tenants();
+        writeln!(out, "{}", shapes_row(&fleet, &format!("{n_nodes} nodes: the same, with 48 tenants"), &TENANTS))?;
     }
-    writeln!(out, "{} (max us: p99)", gang_row())?;
+    writeln!(out, "{} (max us: p99)", gang_row("1250 nodes: a gang of 4 nodes, p50 and p99", &[]))?;
+    writeln!(out, "{} (max us: p99)", gang_row("1250 nodes: the same, with 48 tenants", &TENANTS))?;
     Ok(())
 }

@@ -44,7 +44,7 @@ const fn key(path: &'static str, kind: Kind) -> Key {
 }
 
 /// Every key, in the order of the file.
-pub const KEYS: [Key; 30] = [
+pub const KEYS: [Key; 31] = [
     key("data_dir", Kind::Text),
     key("cluster_name", Kind::Text),
     key("http.listen", Kind::Text),
@@ -66,6 +66,7 @@ pub const KEYS: [Key; 30] = [
     key("approval.tier3_self_confirm", Kind::Switch),
     key("workloads.default_stop_after_s", Kind::Number),
     key("workloads.reserve_after_s", Kind::Number),
+    key("workloads.fair_share_half_life_s", Kind::Number),
     key("preemption.min_run_s", Kind::Number),
     key("preemption.per_day_max", Kind::Number),
     key("logs.total_bytes", Kind::Number),

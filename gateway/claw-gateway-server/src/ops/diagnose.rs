@@ -1,11 +1,13 @@
 //! `diagnose`: what logs, events and the latest numbers say about a fault.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use claw_gateway::Cluster;
 use claw_gateway::registry::NodeEntry;
 use claw_gateway::workload::{AttemptEntry, WorkloadEntry};
 use claw_observe::diagnose::analyze::fleet::{self, NodeFault};
+use claw_observe::diagnose::device::{self, Unit};
 use claw_observe::diagnose::insight::Target;
 use claw_observe::diagnose::observe::Reported;
 use claw_observe::diagnose::policy::Policy;
@@ -16,6 +18,7 @@ use claw_proto::ids::{Attempt, GpuUuid, NodeId, WorkloadId};
 use claw_proto::message::{GpuEvent, GpuMetrics};
 use claw_proto::spec::GpuVendor;
 use claw_proto::time::Timestamp;
+use claw_proto::topology::GpuInfo;
 use claw_tools::diagnosis::{DiagnoseParams, DiagnosedTarget, Diagnoses, FaultAction, FaultInCommon, FaultPolicy};
 use claw_tools::refusal::{ErrorCode, Refusal};
 
@@ -30,6 +33,8 @@ const LINES_OF_A_PART: usize = 200;
 const TARGETS_MAX: usize = 10;
 /// Milliseconds after an attempt's end within which an event of its GPUs is still its own.
 const AFTER_MS: i64 = 60_000;
+/// GPUs without numbers that are named; more are counted.
+const GPUS_NAMED: usize = 8;
 /// The node's label that names its rack.
 const RACK_LABEL: &str = "rack";
 
@@ -60,7 +65,9 @@ pub(super) async fn targets(ops: &OpsContext, p: &DiagnoseParams) -> Result<Diag
             nodes_read += target.nodes_read.len() as u64;
             nodes_unread
                 .extend(target.nodes_unread.iter().take(TARGETS_MAX.saturating_sub(nodes_unread.len())).cloned());
-            if target.diagnosis.action != FaultAction::None {
+            // A node of which only a part was read has that to tell.
+            let partly = !target.nodes_read.is_empty() && !target.diagnosis.why.is_empty();
+            if target.diagnosis.action != FaultAction::None || partly {
                 found.push(target);
             }
         }
@@ -155,20 +162,28 @@ impl Desk<'_> {
         }
         for part in parts {
             self.logs(&mut observer, workload.workload_id, part.attempt, lines).await?;
+            // Addresses and numbers of several nodes are the same; a UUID is one GPU's.
+            let its = |gpu: &&GpuInfo| part.gpus.contains(&gpu.uuid);
+            let node = self.cluster.nodes.get(part.node_id);
+            for gpu in node.iter().flat_map(|node| node.gpus()).filter(its) {
+                inventory(&mut observer, gpu, [Unit::Uuid(gpu.uuid.to_string())]);
+            }
+            let before = observer.records();
             let (from, to) = span(part, self.ops.control.now());
             let its = |event: &GpuEvent| part.gpus.contains(&event.uuid) && (from..=to).contains(&event.at);
             observer.next_source(&format!("GPU events of {}", self.name(part.node_id)));
             let events = self.events(&mut observer, part.node_id, its);
             // The latest numbers speak of what runs now.
             let mut gpus = Vec::new();
-            if let Some((at, all)) = self.latest(part.node_id).filter(|_| part.live) {
+            if part.live {
+                let (at, all) = self.latest(part.node_id).unwrap_or((self.ops.control.now(), Vec::new()));
                 gpus.extend(all.into_iter().filter(|gpu| part.gpus.contains(&gpu.uuid)));
                 observer.next_source(&format!("latest metrics of {}", self.name(part.node_id)));
-                sampled(&mut observer, at, &gpus);
+                sampled(&mut observer, at, &gpus, part.gpus.iter());
             }
             reading.simulated |= events.iter().any(|event| event.simulated) || gpus.iter().any(|gpu| gpu.simulated);
             reading.simulated |= self.cluster.nodes.get(part.node_id).is_some_and(|node| node.simulated());
-            reading.node(self.name(part.node_id), !events.is_empty() || !gpus.is_empty());
+            reading.node(self.name(part.node_id), observer.records() > before);
         }
         // The culprit of several parts, or the part that ran last.
         let node = workload.verdict().map(|part| part.node_id.to_string());
@@ -196,6 +211,16 @@ impl Desk<'_> {
         for entry in &page.entries {
             observer.line(&String::from_utf8_lossy(&entry.line.bytes));
         }
+        if observer.source_lines() == 0 {
+            observer.unread(format!("attempt {} has written no line that can be read", attempt.0));
+        }
+        if page.truncated {
+            observer.unread(format!("of attempt {} only the newest {lines} lines were read", attempt.0));
+        }
+        let lost: u64 = page.gaps.iter().map(|gap| gap.n_lost).sum();
+        if lost > 0 {
+            observer.unread(format!("{lost} lines of attempt {} are lost", attempt.0));
+        }
         Ok(())
     }
 
@@ -203,6 +228,11 @@ impl Desk<'_> {
     fn node(&self, node: &NodeEntry, faults: &mut Vec<NodeFault>) -> DiagnosedTarget {
         let mut observer = Observer::new(Rules::built_in(), "GPU events");
         let now = self.ops.control.now();
+        for gpu in node.gpus() {
+            let address = gpu.pci_address.as_deref().and_then(device::pci).map(Unit::Pci);
+            let names = [Unit::Uuid(gpu.uuid.to_string()), Unit::Index(gpu.index)].into_iter().chain(address);
+            inventory(&mut observer, gpu, names);
+        }
         let events = self.events(&mut observer, node.node_id, |event| reported::is_recent(event.at, now));
         let fault = |uuid: &GpuUuid, code, at| NodeFault {
             node: node.name.clone(),
@@ -216,19 +246,19 @@ impl Desk<'_> {
             faults.extend(code.map(|code| fault(&event.uuid, code, event.at)));
         }
         let latest = self.latest(node.node_id);
-        if let Some((at, gpus)) = &latest {
-            observer.next_source("latest metrics");
-            sampled(&mut observer, *at, gpus);
-            for gpu in gpus {
-                faults.extend(reported::numbers(gpu).into_iter().map(|told| fault(&gpu.uuid, told.code, *at)));
-            }
+        observer.next_source("latest metrics");
+        let (at, gpus) = latest.as_ref().map_or((now, &[][..]), |(at, gpus)| (*at, gpus.as_slice()));
+        sampled(&mut observer, at, gpus, node.gpus().iter().map(|gpu| &gpu.uuid));
+        for gpu in gpus {
+            let told = reported::numbers(gpu).unwrap_or_default();
+            faults.extend(told.into_iter().map(|told| fault(&gpu.uuid, told.code, at)));
         }
-        let of_gpus = latest.iter().flat_map(|(_, gpus)| gpus).any(|gpu| gpu.simulated);
+        let of_gpus = gpus.iter().any(|gpu| gpu.simulated);
         let mut reading = Reading {
             simulated: node.simulated() || of_gpus || events.iter().any(|event| event.simulated),
             ..Reading::default()
         };
-        reading.node(node.name.clone(), latest.is_some() || !events.is_empty());
+        reading.node(node.name.clone(), observer.records() > 0);
         let target = Target { node: Some(node.node_id.to_string()), workload: None };
         self.verdict(format!("node:{}", node.name), observer, &target, reading)
     }
@@ -239,6 +269,10 @@ impl Desk<'_> {
         events.reverse();
         events.retain(|event| counts(event));
         for event in &events {
+            if reported::is_nameless(event) {
+                observer.unread(format!("an Xid of {} came without its number", event.uuid));
+                continue;
+            }
             let Some(code) = reported::code(event, self.vendor(node, &event.uuid)) else {
                 observer.healthy(1);
                 continue;
@@ -271,10 +305,22 @@ impl Desk<'_> {
     }
 }
 
-/// Feeds what the latest numbers say by themselves.
-fn sampled(observer: &mut Observer, at: Timestamp, gpus: &[GpuMetrics]) {
+/// Tells of which architecture a GPU is, if its driver or its model tells it, and how it is called.
+fn inventory(observer: &mut Observer, gpu: &GpuInfo, names: impl IntoIterator<Item = Unit>) {
+    let known = &Rules::built_in().architectures;
+    let by_capability = gpu.compute_capability.as_deref().and_then(|capability| known.of_capability(capability));
+    let architecture = by_capability.or_else(|| known.of_model(&gpu.model));
+    if let Some(architecture) = architecture.filter(|_| gpu.vendor == GpuVendor::Nvidia) {
+        observer.gpu(architecture, names);
+    }
+}
+
+/// Feeds what the latest numbers say by themselves, and notes of which of the `wanted` GPUs there are none.
+fn sampled<'a>(observer: &mut Observer, at: Timestamp, gpus: &[GpuMetrics], wanted: impl Iterator<Item = &'a GpuUuid>) {
+    let mut read = BTreeSet::new();
     for gpu in gpus {
-        let told = reported::numbers(gpu);
+        let Some(told) = reported::numbers(gpu) else { continue };
+        read.insert(&gpu.uuid);
         if told.is_empty() {
             observer.healthy(1);
         }
@@ -283,6 +329,15 @@ fn sampled(observer: &mut Observer, at: Timestamp, gpus: &[GpuMetrics]) {
             let (words, asks, rule) = (one.words, Some(one.asks), "metrics.latest");
             observer.event(&Reported { code: one.code, uuid: &uuid, at_s: seconds(at), rule, words, asks });
         }
+    }
+    let unread: Vec<String> = wanted.filter(|uuid| !read.contains(uuid)).map(ToString::to_string).collect();
+    if let [first, rest @ ..] = unread.as_slice() {
+        let named = rest.iter().take(GPUS_NAMED - 1).fold(first.clone(), |all, uuid| all + ", " + uuid);
+        let more = match unread.len().saturating_sub(GPUS_NAMED) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        observer.unread(format!("no fresh numbers of health of {named}{more}"));
     }
 }
 

@@ -185,7 +185,8 @@ fn with_answer(text: &str, answer: &str, context: &Context) -> Option<String> {
 /// The words ask for something else than to run: the right call, ready to be made.
 fn other_operation(text: &str, intent: &Intent, now: Timestamp) -> Refusal {
     let Some((tool, args)) = call_of(text, intent, now) else {
-        let what = format!("this asks for {}, which is not built", named(intent));
+        let asked = beyond(intent).unwrap_or_else(|| named(intent));
+        let what = format!("this asks for {asked}, which is not built");
         return Refusal::new(ErrorCode::NotBuilt, what)
             .with_field("request", text)
             .with_next("cluster_status", json!({}));
@@ -195,17 +196,20 @@ fn other_operation(text: &str, intent: &Intent, now: Timestamp) -> Refusal {
         .with_next(tool, without_nulls(args))
 }
 
-/// The call that carries an intent out; none if no operation does.
+/// The call that carries an intent out; none if no operation does, or none does all of it: an order
+/// is never made a smaller one.
 pub(super) fn call_of(text: &str, intent: &Intent, now: Timestamp) -> Option<(&'static str, Value)> {
-    let grace = |s: &Option<u64>| s.map(|s| s.min(u64::from(GRACE_S_MAX)));
+    if beyond(intent).is_some() {
+        return None;
+    }
     Some(match intent {
         Intent::Run { .. } => ("workload_run", json!({ "request": text, "mode": "plan" })),
         Intent::Stop { workload_id: Some(workload), graceful, grace_s, .. } => {
-            let grace_s = grace(grace_s).or((*graceful == Some(false)).then_some(0));
+            let grace_s = grace_s.or((*graceful == Some(false)).then_some(0));
             ("workload_stop", json!({ "workload": workload, "grace_s": grace_s }))
         }
         Intent::Drain { node, deadline_s, .. } => {
-            ("node_drain", json!({ "node": node, "grace_s": grace(deadline_s), "mode": "plan" }))
+            ("node_drain", json!({ "node": node, "grace_s": deadline_s, "mode": "plan" }))
         }
         Intent::Undrain { node } => ("node_undrain", json!({ "node": node })),
         Intent::Query { subject, filter, limit } => return query(*subject, filter, *limit, now),
@@ -219,6 +223,19 @@ pub(super) fn call_of(text: &str, intent: &Intent, now: Timestamp) -> Option<(&'
         | Intent::Bid { .. }
         | Intent::Offer { .. } => return None,
     })
+}
+
+/// What an intent asks for that the operation for it does not do.
+fn beyond(intent: &Intent) -> Option<String> {
+    let long = |s: &Option<u64>| s.is_some_and(|s| s > u64::from(GRACE_S_MAX));
+    match intent {
+        Intent::Drain { force: Some(true), .. } => Some("a drain by force".into()),
+        Intent::Drain { deadline_s, .. } if long(deadline_s) => Some(format!("a drain of more than {GRACE_S_MAX} s")),
+        Intent::Stop { workload_id: Some(_), grace_s, .. } if long(grace_s) => {
+            Some(format!("a stop with more than {GRACE_S_MAX} s of grace"))
+        }
+        _ => None,
+    }
 }
 
 /// The diagnosis of a workload or a node, of a GPU by its node; the whole cluster has only its status.
@@ -338,6 +355,10 @@ mod tests {
         for text in [
             "stop wl_00000000000000000000000001 at once",
             "drain gpu-07",
+            "drain gpu-07 within 30 minutes",
+            "drain gpu-07 by force",
+            "drain gpu-07 within 3 hours",
+            "stop wl_00000000000000000000000001 with 2 hours of grace",
             "put gpu-07 back into service",
             "list the nodes with H100s",
             "show running workloads",

@@ -9,9 +9,11 @@ use claw_proto::spec::WorkloadSpec;
 use claw_security::secrets::SealError;
 use claw_tools::access::PrincipalKind;
 use claw_tools::inside::EXEC_TIMEOUT_S;
+use claw_tools::keys::ApiKeyCreateParams;
 use claw_tools::nodes::NodeConfigSetParams;
 use claw_tools::operations::OperationState;
 use claw_tools::outcome::{EffectKind, Mode, Mutation, Observed, Outcome, clip};
+use claw_tools::quotas::QuotaSetParams;
 use claw_tools::refusal::{ErrorCode, Refusal};
 use claw_tools::registry::Call;
 use claw_tools::secrets::{SecretEncoding, SecretSetParams};
@@ -145,12 +147,11 @@ fn operation(ops: &OpsContext, caller: &Caller, call: Call) -> Result<(Operation
         }
         Call::OperationCancel(p) => (Operation::OperationCancel { operation_id: p.operation_id }, p.mutation()),
         Call::Undo(p) => (Operation::Undo { operation_id: p.operation_id }, p.mutation()),
+        Call::QuotaSet(p) => quota_set(p),
+        Call::QuotaDelete(p) => (Operation::QuotaDelete { tenant: p.tenant.clone() }, p.mutation()),
         Call::SecretSet(p) => (sealed(ops, &p)?, p.mutation()),
         Call::SecretDelete(p) => (Operation::SecretDelete { handle: p.handle.clone() }, p.mutation()),
-        Call::ApiKeyCreate(p) => {
-            let (mutation, kind) = (p.mutation(), p.kind.unwrap_or(PrincipalKind::Agent));
-            (Operation::ApiKeyCreate { principal: p.principal, role: p.role, kind, ttl_s: p.ttl_s }, mutation)
-        }
+        Call::ApiKeyCreate(p) => key_create(p),
         Call::ApiKeyRevoke(p) => (Operation::ApiKeyRevoke { key_id: p.key_id }, p.mutation()),
         Call::PlanApply(_)
         | Call::ApprovalDecide(_)
@@ -167,6 +168,7 @@ fn operation(ops: &OpsContext, caller: &Caller, call: Call) -> Result<(Operation
         | Call::WorkloadExplain(_)
         | Call::QueueList(_)
         | Call::CapacityFind(_)
+        | Call::FragmentationReport(_)
         | Call::ScheduleSimulate(_)
         | Call::IntentParse(_)
         | Call::EventsList(_)
@@ -175,11 +177,23 @@ fn operation(ops: &OpsContext, caller: &Caller, call: Call) -> Result<(Operation
         | Call::OperationWait(_)
         | Call::PlanGet(_)
         | Call::ApprovalList(_)
+        | Call::QuotaGet(_)
         | Call::SecretList(_)
         | Call::ApiKeyList(_) => {
             return Err(Refusal::new(ErrorCode::InvalidState, "this is not a mutation").into());
         }
     })
+}
+
+fn quota_set(p: QuotaSetParams) -> (Operation, Mutation) {
+    let mutation = p.mutation();
+    let QuotaSetParams { tenant, parent, guaranteed, most, lends, weight, members, .. } = p;
+    (Operation::QuotaSet { tenant, parent, guaranteed, most, lends, weight, members }, mutation)
+}
+
+fn key_create(p: ApiKeyCreateParams) -> (Operation, Mutation) {
+    let (mutation, kind) = (p.mutation(), p.kind.unwrap_or(PrincipalKind::Agent));
+    (Operation::ApiKeyCreate { principal: p.principal, role: p.role, kind, ttl_s: p.ttl_s }, mutation)
 }
 
 fn config_set(p: &NodeConfigSetParams) -> Operation {

@@ -36,6 +36,7 @@ impl Cluster {
         self.apply_workload(record);
         self.apply_access(record);
         self.apply_secrets(record);
+        self.apply_tenants(record);
         self.apply_desk(record);
     }
 
@@ -157,6 +158,15 @@ impl Cluster {
             Event::SecretDeleted { handle } => {
                 self.secrets.remove(handle);
             }
+            _ => {}
+        }
+    }
+
+    /// Events about tenants.
+    fn apply_tenants(&mut self, record: &EventRecord) {
+        match &record.event {
+            Event::QuotaSet { tenant, quota } => self.tenants.set(tenant, quota.clone(), self.policy.half_life_s()),
+            Event::QuotaDeleted { tenant } => self.tenants.remove(tenant),
             _ => {}
         }
     }

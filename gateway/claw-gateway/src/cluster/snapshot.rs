@@ -14,6 +14,7 @@ use super::{
 use crate::event::{Goal, ReceiptKey};
 use crate::policy::Policy;
 use crate::registry::NodeEntry;
+use crate::tenancy::{Books, Tenant, Tenants, part_amounts};
 use crate::workload::WorkloadEntry;
 
 /// Version of the snapshot's form.
@@ -49,6 +50,10 @@ struct Document {
     plans: Vec<Arc<PlanEntry>>,
     approvals: Vec<Arc<ApprovalEntry>>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    tenants: Vec<Arc<Tenant>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    untenanted: Option<Books>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     secrets: Vec<Arc<SecretEntry>>,
     keys: Vec<Arc<KeyEntry>>,
     tokens: Vec<Arc<TokenEntry>>,
@@ -81,6 +86,8 @@ impl Cluster {
             execs: share_all(self.execs.values()),
             plans: share_all(self.plans.values()),
             approvals: share_all(self.approvals.values()),
+            tenants: share_all(self.tenants.iter()),
+            untenanted: self.tenants.untenanted(),
             secrets: share_all(self.secrets.values()),
             keys: share_all(self.keys.values()),
             tokens: share_all(self.tokens.values()),
@@ -116,6 +123,7 @@ impl Cluster {
         for id in d.removed_nodes {
             cluster.nodes.restore_removed(id);
         }
+        cluster.tenants = Tenants::restored(d.tenants, d.untenanted);
         for workload in d.workloads {
             cluster.count_usage(&workload);
             cluster.workloads.insert(Arc::unwrap_or_clone(workload));
@@ -140,8 +148,12 @@ impl Cluster {
 
     fn count_usage(&mut self, workload: &WorkloadEntry) {
         let (id, demand) = (workload.workload_id, workload.spec.node_demand());
+        let (tenant, half_life_s) = (workload.spec.spec().tenant.as_deref(), self.policy.half_life_s());
         for live in workload.lives() {
             self.nodes.update(live.node_id, |n| n.usage.take(id, demand, live.gpus.len()));
+            // What was had lately stands in the snapshot itself.
+            let more = part_amounts(&workload.spec);
+            self.tenants.change(tenant, &|books| books.held = books.held.plus(more), half_life_s);
         }
     }
 

@@ -9,6 +9,7 @@ use claw_tools::access::PrincipalKind;
 use claw_tools::def::UndoClass;
 use claw_tools::nodes::Schedulable;
 use claw_tools::outcome::PlanView;
+use claw_tools::quotas::Quota;
 use serde::{Deserialize, Serialize};
 
 use crate::command::Operation;
@@ -62,6 +63,15 @@ pub enum Inverse {
         expect: NodeSettings,
         /// What was before.
         restore: NodeSettings,
+    },
+    /// Put a tenant's quota back.
+    SetQuota {
+        /// Which tenant.
+        tenant: String,
+        /// What the operation left; nothing if it took the tenant away.
+        expect: Option<Quota>,
+        /// What was before; nothing if the operation made the tenant.
+        restore: Option<Quota>,
     },
     /// Revoke the key that it made.
     RevokeKey {

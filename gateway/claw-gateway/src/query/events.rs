@@ -76,6 +76,8 @@ pub fn describe_event(event: &Event) -> String {
             format!("{command:?} is run inside attempt {}, for at most {timeout_s} s", attempt.0)
         }
         Event::ExecEnded { end, .. } => format!("the command ended: {}", end.words()),
+        Event::QuotaSet { tenant, .. } => format!("the quota of tenant {tenant} was set"),
+        Event::QuotaDeleted { tenant } => format!("the tenant {tenant} was removed"),
         Event::SecretSet { handle, owner, .. } => format!("the secret {handle} of {owner} has a new value"),
         Event::SecretDeleted { handle } => format!("the secret {handle} was erased"),
         Event::OperationAccepted { operation } => format!("accepted: {}", operation.summary),

@@ -7,6 +7,7 @@ use claw_proto::ids::{NodeId, WorkloadId};
 use claw_proto::spec::WorkloadSpec;
 use claw_proto::validation::ValidSpec;
 use claw_tools::nodes::{NodeLink, Schedulable};
+use claw_tools::quotas::Quota;
 use claw_tools::refusal::{Refusal, SuggestedCall};
 use claw_tools::workloads::{Blocker, Remedy, WorkloadExplanation, WorkloadState};
 use serde_json::json;
@@ -15,6 +16,7 @@ use super::works::workload_row;
 use crate::Cluster;
 use crate::preemption;
 use crate::scheduler::{Decision, decide_as, decide_for};
+use crate::tenancy;
 use crate::workload::WorkloadEntry;
 
 /// Most remedies that are offered.
@@ -112,6 +114,9 @@ fn line(cluster: &Cluster, a: &crate::workload::AttemptEntry) -> String {
 
 /// Who holds GPUs on nodes that would do if they were free.
 fn blockers(cluster: &Cluster, w: &WorkloadEntry) -> Vec<Blocker> {
+    if let Some((bound, _)) = tenancy::bound_in_the_way(cluster, &w.spec) {
+        return holders_of(cluster, &bound.name);
+    }
     let demand = w.spec.demand();
     if demand.gpus == 0 {
         return Vec::new();
@@ -141,6 +146,24 @@ fn blockers(cluster: &Cluster, w: &WorkloadEntry) -> Vec<Blocker> {
     blockers
 }
 
+/// Who holds what a tenant and its parts may hold.
+fn holders_of(cluster: &Cluster, tenant: &str) -> Vec<Blocker> {
+    let is_its = |w: &WorkloadEntry| {
+        let own = w.spec.spec().tenant.as_deref();
+        own.is_some_and(|own| cluster.tenants.line(own).any(|above| above.name == tenant))
+    };
+    let held = cluster.workloads.iter().filter_map(|w| {
+        let node = cluster.nodes.get(w.live()?.node_id).filter(|_| is_its(w))?.name.clone();
+        let gpus = u32::try_from(w.lives().map(|a| a.gpus.len()).sum::<usize>()).unwrap_or(u32::MAX);
+        let (name, owner) = (w.name.clone(), w.submitted_by.clone());
+        Some(Blocker { workload_id: w.workload_id, name, owner, gpus, node })
+    });
+    let mut holders: Vec<Blocker> = held.collect();
+    holders.sort_by_key(|b| (std::cmp::Reverse(b.gpus), b.workload_id));
+    holders.truncate(20);
+    holders
+}
+
 fn starts(cluster: &Cluster, spec: &ValidSpec, w: &WorkloadEntry) -> bool {
     matches!(decide_as(cluster, spec, Some(w)), Decision::Place { .. })
 }
@@ -159,6 +182,16 @@ fn remedies(cluster: &Cluster, w: &WorkloadEntry, blockers: &[Blocker]) -> Vec<R
         if starts(&fork, &w.spec, w) {
             let tool = if n.schedulable == Schedulable::Cordoned { "node_uncordon" } else { "node_undrain" };
             offer(format!("{} takes work again", n.name), tool, json!({ "node": n.name }));
+        }
+    }
+    // Its tenant could have more.
+    if let Some((bound, most)) = tenancy::bound_in_the_way(cluster, &w.spec) {
+        let mut fork = cluster.clone();
+        let quota = Quota { most, ..bound.quota.clone() };
+        fork.tenants.set(&bound.name, quota, fork.policy.half_life_s());
+        if starts(&fork, &w.spec, w) {
+            let args = json!({ "tenant": bound.name, "most": most, "mode": "plan" });
+            offer(format!("{} might hold more", bound.name), "quota_set", args);
         }
     }
     // It could ask for less.

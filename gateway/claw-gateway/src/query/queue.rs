@@ -74,7 +74,7 @@ pub fn capacity_find(
     caller: &Caller,
     ids: &mut dyn IdSource,
 ) -> Result<CapacityFound, Refusal> {
-    let spec = Arc::new(checked_spec(cluster, p.spec.clone())?);
+    let spec = Arc::new(checked_spec(cluster, caller, p.spec.clone())?);
     let copies_max = p.copies_max.unwrap_or(COPIES_DEFAULT).max(1);
     let mut fork = cluster.detached();
     let entry = submit(&mut fork, caller, ids, &spec);

@@ -208,7 +208,7 @@ impl World<'_> {
     }
 
     fn imagine(&mut self, wish: &ImaginedWorkload) -> Result<(), Refusal> {
-        let spec = Arc::new(checked_spec(&self.cluster, wish.spec.clone())?);
+        let spec = Arc::new(checked_spec(&self.cluster, &self.caller, wish.spec.clone())?);
         let runs = wish.run_s.map(Runs::For).or(spec.spec().max_duration_s.map(Runs::UpTo));
         if runs.is_none() {
             self.assumptions.push(Assumption {

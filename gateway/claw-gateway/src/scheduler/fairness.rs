@@ -19,13 +19,15 @@ mod tests;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 pub use decay::Decayed;
 
 /// Resources that are shared: GPU thousandths, CPU thousandths, memory in MiB.
 pub const RESOURCES: usize = 3;
 
 /// An amount of each resource.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Amounts(pub [u64; RESOURCES]);
 
 impl Amounts {
@@ -109,7 +111,14 @@ pub struct Ask {
 pub struct Shares {
     groups: Vec<Group>,
     whole: Amounts,
+    /// Of each group and those below it.
     held: Vec<Amounts>,
+    /// Of those right below each group.
+    held_below: Vec<Amounts>,
+    /// What must stand ready for each: what is held, and what it and those below it do not lend.
+    kept: Vec<Amounts>,
+    /// Of those right below each group.
+    kept_below: Vec<Amounts>,
     had: Vec<Decayed>,
 }
 
@@ -144,8 +153,27 @@ impl Shares {
                 return Err(TreeError::Guarantee(at));
             }
         }
-        let n = groups.len();
-        Ok(Self { groups, whole, held: vec![Amounts::default(); n], had: vec![Decayed::new(half_life_s); n] })
+        let books = vec![(Amounts::default(), Decayed::new(half_life_s)); groups.len()];
+        Ok(Self::with_books(groups, whole, books))
+    }
+
+    /// Goes on with books that were kept elsewhere: what each group with those below it holds
+    /// and has had. Each group stands behind its parent; more may be promised than there is,
+    /// as when nodes have left.
+    pub fn with_books(groups: Vec<Group>, whole: Amounts, books: Vec<(Amounts, Decayed)>) -> Self {
+        let nothing = vec![Amounts::default(); groups.len()];
+        let (held, had) = books.into_iter().unzip();
+        let (held_below, kept, kept_below) = (nothing.clone(), nothing.clone(), nothing);
+        let mut shares = Self { groups, whole, held, held_below, kept, kept_below, had };
+        for at in (0..shares.groups.len()).rev() {
+            let kept = shares.kept_of(at, shares.held[at].minus(shares.held_below[at]), shares.kept_below[at]);
+            shares.kept[at] = kept;
+            if let Some(parent) = shares.groups[at].parent {
+                shares.held_below[parent] = shares.held_below[parent].plus(shares.held[at]);
+                shares.kept_below[parent] = shares.kept_below[parent].plus(kept);
+            }
+        }
+        shares
     }
 
     /// A group and those above it.
@@ -158,41 +186,73 @@ impl Shares {
         self.held[group]
     }
 
-    /// What must stand ready for a group: what is held below it, and what it does not lend.
-    fn kept(&self, group: usize, asked: &[usize], more: Amounts) -> Amounts {
-        let below: Vec<usize> =
-            (group + 1..self.groups.len()).filter(|at| self.groups[*at].parent == Some(group)).collect();
-        let own = if asked.contains(&group) { self.held[group].plus(more) } else { self.held[group] };
-        let sum = below.into_iter().fold(Amounts::default(), |sum, child| sum.plus(self.kept(child, asked, more)));
-        let used = own.or(sum);
+    /// What must stand ready for a group that itself holds so much, and those below it need so much.
+    fn kept_of(&self, group: usize, own: Amounts, below: Amounts) -> Amounts {
+        let used = own.plus(below);
         if self.groups[group].lends || group == 0 { used } else { used.or(self.groups[group].guaranteed) }
     }
 
-    /// Whether a group can have more now, or what is short.
+    /// What must stand ready in all once a group has more.
+    fn needed(&self, group: usize, more: Amounts) -> Amounts {
+        let mut own = self.held[group].minus(self.held_below[group]).plus(more);
+        let mut below = self.kept_below[group];
+        let mut at = group;
+        loop {
+            let kept = self.kept_of(at, own, below);
+            let Some(parent) = self.groups[at].parent else { return kept };
+            below = self.kept_below[parent].minus(self.kept[at]).plus(kept);
+            own = self.held[parent].minus(self.held_below[parent]);
+            at = parent;
+        }
+    }
+
+    /// What is shared.
+    pub fn whole(&self) -> Amounts {
+        self.whole
+    }
+
+    /// What a group can have at most.
+    pub fn most(&self, group: usize) -> Amounts {
+        self.groups[group].most.unwrap_or(Amounts([u64::MAX; RESOURCES]))
+    }
+
+    /// Whether a group can have more now, or what is short. What stands ready for it anyway it can
+    /// have, even if more is promised than there is.
     pub fn admits(&self, group: usize, more: Amounts) -> Result<(), Shortage> {
         for above in self.line(group) {
-            let bound = self.groups[above].most;
-            let over = bound.and_then(|most| self.held[above].plus(more).beyond(most));
-            if let Some(resource) = over {
+            let Some(most) = self.groups[above].most else { continue };
+            let with = self.held[above].plus(more);
+            // What it does not ask for it need not give back first.
+            let is_over = |at: &usize| more.0[*at] > 0 && with.0[*at] > most.0[*at];
+            if let Some(resource) = (0..RESOURCES).find(is_over) {
                 return Err(Shortage::Quota { group: above, resource });
             }
         }
-        let line: Vec<usize> = self.line(group).collect();
-        let needed = self.kept(0, &line, more);
-        needed.beyond(self.whole).map_or(Ok(()), |resource| Err(Shortage::Capacity { resource }))
+        let (before, needed) = (self.kept[0], self.needed(group, more));
+        let is_short = |at: &usize| needed.0[*at] > self.whole.0[*at] && needed.0[*at] > before.0[*at];
+        (0..RESOURCES).find(is_short).map_or(Ok(()), |resource| Err(Shortage::Capacity { resource }))
     }
 
-    /// A group with so much more would be within its guarantee, and so would those above it.
-    fn within_guarantee(&self, group: usize, more: Amounts) -> bool {
-        self.line(group)
-            .filter(|at| *at != 0)
-            .all(|at| self.held[at].plus(more).beyond(self.groups[at].guaranteed).is_none())
+    /// A group with so much more would be within its guarantee, and so would those above it. Of what
+    /// is asked for, only resources count of which something is guaranteed: who is guaranteed GPUs
+    /// alone is within it for work that needs cores, too.
+    pub fn within_guarantee(&self, group: usize, more: Amounts) -> bool {
+        self.line(group).filter(|at| *at != 0).all(|at| {
+            let (guaranteed, with) = (self.groups[at].guaranteed, self.held[at].plus(more));
+            let mut spoken = (0..RESOURCES).filter(|at| more.0[*at] > 0 && guaranteed.0[*at] > 0).peekable();
+            spoken.peek().is_some() && spoken.all(|at| with.0[at] <= guaranteed.0[at])
+        })
     }
 
     /// What a group has of its dominant resource, for its weight, lately and now.
     pub fn score(&self, group: usize, now_s: f64) -> f64 {
         let now = self.held[group].dominant_share(self.whole);
-        (now + self.had[group].mean(now_s)) / f64::from(self.groups[group].weight)
+        (now + self.lately(group, now_s)) / f64::from(self.groups[group].weight)
+    }
+
+    /// What a group has had of its dominant resource lately, as a share of the whole.
+    pub fn lately(&self, group: usize, now_s: f64) -> f64 {
+        self.had[group].dominant_share(self.whole, now_s)
     }
 
     /// The standing of a group against others: its scores from below the root down to it.
@@ -241,10 +301,16 @@ impl Shares {
     }
 
     fn change(&mut self, group: usize, now_s: f64, change: impl Fn(Amounts) -> Amounts) {
-        let line: Vec<usize> = self.line(group).collect();
-        for at in line {
-            self.held[at] = change(self.held[at]);
-            self.had[at].set(self.held[at].dominant_share(self.whole), now_s);
+        let mut at = group;
+        loop {
+            let (held, kept) = (self.held[at], self.kept[at]);
+            self.held[at] = change(held);
+            self.had[at].set(self.held[at], now_s);
+            self.kept[at] = self.kept_of(at, self.held[at].minus(self.held_below[at]), self.kept_below[at]);
+            let Some(parent) = self.groups[at].parent else { return };
+            self.held_below[parent] = self.held_below[parent].minus(held).plus(self.held[at]);
+            self.kept_below[parent] = self.kept_below[parent].minus(kept).plus(self.kept[at]);
+            at = parent;
         }
     }
 

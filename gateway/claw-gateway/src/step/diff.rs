@@ -4,12 +4,14 @@ use std::collections::BTreeSet;
 
 use claw_proto::ids::WorkloadId;
 use claw_tools::outcome::Change;
+use claw_tools::quotas::QuotaAmounts;
 use imbl::ordmap::DiffItem;
 use sha2::{Digest, Sha256};
 
 use crate::Cluster;
 use crate::cluster::{ExecEntry, SecretEntry};
 use crate::registry::NodeEntry;
+use crate::tenancy::Tenant;
 use crate::workload::{AttemptEntry, Desired, WorkloadEntry};
 
 /// Desired state before against after. Unchanged parts are shared and cost nothing.
@@ -31,6 +33,10 @@ pub(super) fn diff(before: &Cluster, after: &Cluster) -> Vec<Change> {
     for item in before.execs.diff(&after.execs) {
         let (old, new) = sides(&item);
         compare(&mut changes, "workload", old.map(|e| exec_fields(e)), new.map(|e| exec_fields(e)));
+    }
+    for item in before.tenants.map().diff(after.tenants.map()) {
+        let (old, new) = sides(&item);
+        compare(&mut changes, "tenant", old.map(|t| tenant_fields(t)), new.map(|t| tenant_fields(t)));
     }
     for item in before.secrets.diff(&after.secrets) {
         let (old, new) = sides(&item);
@@ -140,6 +146,27 @@ fn node_fields(n: &NodeEntry) -> Fields {
             ("member", "yes".to_owned()),
             ("schedulable", schedulable.to_string()),
             ("settings", settings),
+        ],
+    )
+}
+
+fn tenant_fields(t: &Tenant) -> Fields {
+    let q = &t.quota;
+    let amounts = |of: &QuotaAmounts, none: &str| {
+        let named = [(of.gpus, "GPUs"), (of.cpu_cores, "cores"), (of.memory_gib, "GiB of memory")];
+        let told: Vec<String> = named.iter().filter_map(|(n, what)| n.map(|n| format!("{n} {what}"))).collect();
+        if told.is_empty() { none.to_owned() } else { told.join(", ") }
+    };
+    let members: Vec<&str> = q.members.iter().map(String::as_str).collect();
+    (
+        t.name.clone(),
+        vec![
+            ("guaranteed", amounts(&q.guaranteed, "nothing")),
+            ("lends", q.lends.to_string()),
+            ("members", members.join(" ")),
+            ("most", amounts(&q.most, "no bound")),
+            ("part of", q.parent.clone().unwrap_or_default()),
+            ("weight", q.weight.to_string()),
         ],
     )
 }

@@ -24,6 +24,7 @@ use crate::event::{Event, Goal};
 use crate::preemption;
 use crate::registry::NodeEntry;
 use crate::scheduler::{self, Place, Trial};
+use crate::tenancy::{Turn, Turns};
 use crate::workload::{AttemptEntry, Desired, WorkloadEntry};
 
 /// How often an infrastructure loss may start a workload again.
@@ -76,11 +77,19 @@ pub(super) fn tick(work: &mut Work<'_>) -> Report {
     Report::Done
 }
 
-/// Tries the queue in order; the same shape is tried once.
+/// Tries those that wait in their turn; the same shape is tried once.
 fn schedule(work: &mut Work<'_>, queue: Vec<WorkloadId>) {
+    let mut turns = Turns::of(&work.state, queue, work.now());
     // Whether waiting helps them, and the highest priority for which no room could be made.
     let mut hopeless: Vec<(Arc<ValidSpec>, bool, u32)> = Vec::new();
-    for id in queue {
+    while let Some(turn) = turns.next(&work.state) {
+        let id = match turn {
+            Turn::Try(id) => id,
+            Turn::Blocked(id, report) => {
+                wait_for_quota(work, id, report);
+                continue;
+            }
+        };
         let Some(entry) = work.state.workloads.get(id).cloned() else {
             continue;
         };
@@ -99,7 +108,10 @@ fn schedule(work: &mut Work<'_>, queue: Vec<WorkloadId>) {
             None => scheduler::attempt(&work.state, &entry),
         };
         match trial {
-            Trial::Place((places, report)) => place(work, &entry, places, &report),
+            Trial::Place((places, report)) => {
+                place(work, &entry, places, &report);
+                turns.placed(&entry);
+            }
             Trial::Wait { waiting_helps } => {
                 if in_vain || !make_room(work, &entry) {
                     let may_help = waiting_helps || work.state.nodes.is_empty();
@@ -179,6 +191,20 @@ fn place(work: &mut Work<'_>, entry: &WorkloadEntry, places: Vec<Place>, report:
         let (node_id, attempt) = (part.node_id, part.attempt);
         let generation = work.state.nodes.get(node_id).map(|n| n.generation(work.state.epoch)).unwrap_or_default();
         work.effect(Effect::StartWorkload { node_id, workload_id: entry.workload_id, attempt, generation });
+    }
+}
+
+/// Its tenant has what it may have: it waits, and keeps no room from others.
+fn wait_for_quota(work: &mut Work<'_>, id: WorkloadId, report: Arc<PlacementReport>) {
+    let Some(entry) = work.state.workloads.get(id).cloned().filter(|w| w.state == WorkloadState::Pending) else {
+        return;
+    };
+    if entry.claim.is_some() {
+        give_up_claim(work, id);
+    }
+    let why = WorkloadReason::QuotaExceeded;
+    if entry.reason != why || entry.claim.is_some() {
+        work.emit(Event::WorkloadWaits { workload_id: id, why, report: Some(report) });
     }
 }
 

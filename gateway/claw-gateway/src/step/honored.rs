@@ -27,7 +27,6 @@ pub(super) fn check(spec: &WorkloadSpec) -> Result<(), Refusal> {
     );
     not("gpu.mig_profile", gpu.is_some_and(|g| g.mig_profile.is_some()), "MIG slices are not built; whole GPUs only");
     not("deadline", spec.deadline.is_some(), "the scheduler does not plan for deadlines yet");
-    not("tenant", spec.tenant.is_some(), "tenants are not built");
     let on_host = runs_on_the_host(spec);
     not("volumes", on_host && !spec.volumes.is_empty(), "a host process sees the host's files; volumes need an image");
     not("market", spec.market.is_some_and(|m| m != MarketUse::Never), "the market is not built");

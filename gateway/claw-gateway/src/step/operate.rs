@@ -223,7 +223,8 @@ pub(super) fn tier_of(base: Tier, before: &Cluster, after: &Cluster, caller: &Ca
         .any(|w| w.submitted_by != caller.principal);
     // Whoever changes keys changes access, by whichever operation.
     let access = !before.keys.ptr_eq(&after.keys) && before.keys != after.keys;
-    let tier = if of_others || access { base.max(Tier::Disruptive) } else { base };
+    let quotas = before.tenants.differs(&after.tenants);
+    let tier = if of_others || access || quotas { base.max(Tier::Disruptive) } else { base };
     if access && makes_approver(before, after) { tier.max(Tier::Irreversible) } else { tier }
 }
 

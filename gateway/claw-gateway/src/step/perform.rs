@@ -3,6 +3,7 @@
 mod access_ops;
 mod inside_ops;
 mod node_ops;
+mod quota_ops;
 mod secret_ops;
 mod workload_ops;
 
@@ -49,6 +50,8 @@ pub(super) fn perform(
         }
         Operation::OperationCancel { operation_id } => undo::cancel(work, *operation_id),
         Operation::Undo { operation_id } => undo::undo(work, *operation_id),
+        Operation::QuotaSet { .. } => quota_ops::set(work, operation),
+        Operation::QuotaDelete { tenant } => quota_ops::delete(work, tenant),
         Operation::SecretSet { handle, used_by, sealed: _, blob } => {
             secret_ops::set(work, handle, used_by, blob.as_deref())
         }
@@ -61,6 +64,7 @@ pub(super) fn perform(
 }
 
 pub(super) use node_ops::{drain, set_labels, set_schedulable, set_settings};
+pub(super) use quota_ops::put as put_quota;
 pub(crate) use secret_ops::handles as secret_handles;
 pub(super) use workload_ops::{checked, stop_workload};
 

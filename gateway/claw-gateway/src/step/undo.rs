@@ -46,6 +46,7 @@ fn authorize_as(work: &Work<'_>, operation: &OperationEntry) -> Result<(), Refus
         Inverse::SetSchedulable { .. } => Some("node_drain"),
         Inverse::SetLabels { .. } => Some("node_label"),
         Inverse::SetSettings { .. } => Some("node_config_set"),
+        Inverse::SetQuota { .. } => Some("quota_set"),
         Inverse::RevokeKey { .. } => Some("api_key_revoke"),
         Inverse::RevokeToken { .. } => Some("node_token_create"),
     };
@@ -64,11 +65,8 @@ fn invert(work: &mut Work<'_>, operation: &OperationEntry) -> Result<Performed, 
             if gone {
                 return Err(conflict(work, operation, "the workload has ended already; what it did is not undone"));
             }
-            let mut done = perform::perform(
-                work,
-                &crate::command::Operation::WorkloadStop { workload: workload_id.to_string(), grace_s: None },
-                None,
-            )?;
+            let stop = crate::command::Operation::WorkloadStop { workload: workload_id.to_string(), grace_s: None };
+            let mut done = perform::perform(work, &stop, None)?;
             done.not_restored = "what it did while it ran";
             Ok(done)
         }
@@ -99,6 +97,13 @@ fn invert(work: &mut Work<'_>, operation: &OperationEntry) -> Result<Performed, 
                 return Err(conflict(work, operation, &format!("the settings of {} were changed since", node.name)));
             }
             Ok(perform::set_settings(work, &node, restore))
+        }
+        Inverse::SetQuota { tenant, expect, restore } => {
+            let now = work.state.tenants.get(&tenant).map(|entry| entry.quota.clone());
+            if now != expect {
+                return Err(conflict(work, operation, &format!("the quota of {tenant} was changed since")));
+            }
+            perform::put_quota(work, &tenant, restore)
         }
         Inverse::RevokeKey { key_id } => {
             perform::perform(work, &crate::command::Operation::ApiKeyRevoke { key_id }, None)

@@ -3,13 +3,16 @@
 
 use std::collections::BTreeSet;
 
+use super::architecture::Architecture;
 use super::code::{Action, Class, Code};
 use super::device::Unit;
 use super::nvlink5;
 use super::observe::{Finding, Observation};
 use super::policy::Policy;
-use super::rules::{Rules, When};
+use super::rules::{Rules, TextRule, When};
+use excuse::{belongs, driver_verdict, may_belong, recovery_action};
 
+mod excuse;
 pub mod fleet;
 
 /// Xids of a program; beside them alone the driver's verdict leads.
@@ -20,6 +23,8 @@ const NEVER_HARDWARE: [u32; 7] = [13, 31, 43, 45, 63, 92, 94];
 const UNKNOWN_RANK: u8 = 70;
 /// How sure a verdict is that read nothing.
 const UNREAD: f64 = 0.1;
+/// How sure it is at most that nothing is wrong, if it could not read all.
+const PARTLY: f64 = 0.5;
 /// The rank of an exception that only passes on what happened elsewhere.
 const WEAK_RANK: u8 = 99;
 
@@ -57,6 +62,8 @@ pub struct Verdict {
     pub units: Vec<Unit>,
     /// Was there anything to judge?
     pub is_read: bool,
+    /// Could all of it be read that should have been?
+    pub is_whole: bool,
 }
 
 /// What the root's code asks for on one device.
@@ -64,6 +71,9 @@ struct Ruling {
     index: usize,
     class: Class,
     action: Action,
+    confidence: f64,
+    /// Does later evidence of the same device say that it is over?
+    excused: bool,
     why: Vec<String>,
 }
 
@@ -101,30 +111,21 @@ impl Analyzer {
     /// The verdict over one observation.
     pub fn judge(&self, observation: &Observation) -> Verdict {
         let findings = counted(&observation.findings);
-        let meanings: Vec<Meaning> = findings.iter().map(|finding| self.meaning(finding)).collect();
-        let canceled = self.canceled(&findings);
-        let Some(first) = root(&findings, &meanings, &canceled) else { return self.nothing(observation, findings) };
-        let code = findings.get(first).map(|finding| finding.code.clone());
-        // Each device of the root's code is judged by itself; the one that needs most leads.
-        let mut ruling: Option<Ruling> = None;
-        for (index, (finding, meaning)) in findings.iter().zip(&meanings).enumerate() {
-            if Some(&finding.code) != code.as_ref() || canceled.contains(&index) {
-                continue;
-            }
-            let one = self.rule_on(index, finding, meaning, &findings);
-            if ruling.as_ref().is_none_or(|known| one.action > known.action) {
-                ruling = Some(one);
-            }
-        }
-        let Some((ruling, code)) = ruling.zip(code) else { return self.nothing(observation, findings) };
-        let of_code = || findings.iter().zip(&meanings).filter(|(finding, _)| finding.code == code);
-        let severe = of_code().any(|(_, meaning)| meaning.severe);
-        // What one device shows for sure is sure of the code.
-        let confidence = of_code().map(|(_, meaning)| meaning.confidence).fold(0.0, f64::max);
+        let meanings: Vec<Meaning> = findings.iter().map(|finding| self.meaning(finding, observation)).collect();
+        let canceled = excuse::canceled(self.rules, &findings);
+        let Some(ruling) = self.lead(&findings, &meanings, canceled) else {
+            return self.nothing(observation, findings);
+        };
+        let Some(code) = findings.get(ruling.index).map(|finding| finding.code.clone()) else {
+            return self.nothing(observation, findings);
+        };
+        let of_code = findings.iter().zip(&meanings).filter(|(finding, _)| finding.code == code);
+        let severe = of_code.into_iter().any(|(_, meaning)| meaning.severe);
         let mut why = ruling.why;
         if observation.dropped > 0 {
             why.push(format!("{} more matches found no room and were only counted", observation.dropped));
         }
+        why.extend(observation.unread.iter().cloned());
         let asked = super::policy::Asked {
             root: &code,
             ours: ruling.action,
@@ -140,7 +141,7 @@ impl Analyzer {
         Verdict {
             class: ruling.class,
             action: choice.action,
-            confidence,
+            confidence: ruling.confidence,
             root_index: Some(ruling.index),
             why,
             policy: self.policy.name.clone(),
@@ -149,31 +150,73 @@ impl Analyzer {
             units: units_of(&findings, &code),
             root: Some(code),
             is_read: true,
+            is_whole: observation.unread.is_empty(),
             findings,
         }
+    }
+
+    /// The ruling on the root. A root that is over leads over no fault that asks for hands and is not.
+    fn lead(&self, findings: &[Finding], meanings: &[Meaning], mut gone: BTreeSet<usize>) -> Option<Ruling> {
+        let first = self.lead_of(findings, meanings, &gone)?;
+        let mut excused = first.excused.then_some(first.index);
+        while let Some(code) = excused.and_then(|index| findings.get(index)).map(|finding| &finding.code) {
+            gone.extend(
+                findings.iter().enumerate().filter(|(_, finding)| finding.code == *code).map(|(index, _)| index),
+            );
+            let Some(next) = self.lead_of(findings, meanings, &gone) else { break };
+            if next.action.is_hardware() && !next.excused {
+                return Some(next);
+            }
+            excused = Some(next.index);
+        }
+        Some(first)
+    }
+
+    /// The ruling on the root among what is not gone.
+    fn lead_of(&self, findings: &[Finding], meanings: &[Meaning], gone: &BTreeSet<usize>) -> Option<Ruling> {
+        let code = &findings.get(root(findings, meanings, gone)?)?.code;
+        // Each device of the root's code is judged by itself; the one that needs most leads, of equals the surer.
+        let mut leads: Option<Ruling> = None;
+        for (index, (finding, meaning)) in findings.iter().zip(meanings).enumerate() {
+            if finding.code != *code || gone.contains(&index) {
+                continue;
+            }
+            let one = self.rule_on(index, finding, meaning, findings);
+            let leading = |known: &Ruling| {
+                one.action > known.action || one.action == known.action && one.confidence > known.confidence
+            };
+            if leads.as_ref().is_none_or(leading) {
+                leads = Some(one);
+            }
+        }
+        leads
     }
 
     /// What the root's code asks for on one device, after what else was found there.
     fn rule_on(&self, index: usize, finding: &Finding, meaning: &Meaning, findings: &[Finding]) -> Ruling {
         let mut why: Vec<String> = meaning.why.iter().cloned().collect();
         let (mut class, mut action) = (meaning.class, meaning.action);
+        let mut excused = false;
         if let Some(when) = self.rules.whens.iter().find(|when| fits(when, finding, findings)) {
             class = when.class.unwrap_or(class);
             action = when.action.unwrap_or(action);
+            excused = !when.marks.is_empty();
             why.push(format!("{} ({})", when.why, when.id));
         }
         if finding.code.is_xid(&NEVER_HARDWARE) && action.is_hardware() {
             action = Action::RestartApp;
         }
-        if finding.over || self.is_over(finding, findings) {
+        if finding.over || excuse::is_over(self.rules, finding, findings) {
             action = Action::Ignore;
+            excused = true;
             why.push("a later line says that it is over".to_owned());
         }
-        if let Some((said, words)) = driver_verdict(finding, findings) {
+        if let Some((said, words)) = driver_verdict(finding, action, findings) {
             action = said;
+            excused = said == Action::Ignore;
             why.push(words);
         }
-        Ruling { index, class, action, why }
+        Ruling { index, class, action, confidence: meaning.confidence, excused, why }
     }
 
     /// Does any table know the code?
@@ -187,29 +230,61 @@ impl Analyzer {
 
     fn nothing(&self, observation: &Observation, findings: Vec<Finding>) -> Verdict {
         let is_read = observation.lines + observation.records > 0;
-        let why = (!is_read).then(|| "nothing was read: no log line, no event, no fresh numbers".to_owned());
+        let is_whole = observation.unread.is_empty();
+        let nothing = (!is_read).then(|| "nothing was read: no log line, no event, no fresh numbers".to_owned());
+        let sure = if is_whole { 0.9 } else { PARTLY };
         Verdict {
             root: None,
             class: Class::None,
             action: if findings.is_empty() { Action::None } else { Action::Ignore },
-            confidence: if is_read { 0.9 } else { UNREAD },
+            confidence: if is_read { sure } else { UNREAD },
             findings,
             root_index: None,
-            why: why.into_iter().collect(),
+            why: nothing.into_iter().chain(observation.unread.iter().cloned()).collect(),
             policy: self.policy.name.clone(),
             chosen_by: self.policy.name.clone(),
             others: Vec::new(),
             units: Vec::new(),
             is_read,
+            is_whole,
         }
     }
 
     /// What a finding means by itself, before the others are looked at.
-    fn meaning(&self, finding: &Finding) -> Meaning {
-        match &finding.code {
+    fn meaning(&self, finding: &Finding, observation: &Observation) -> Meaning {
+        let mut meaning = match &finding.code {
             Code::Xid(number) => self.xid(*number, finding),
             Code::Sxid(number) => self.sxid(*number, finding),
             Code::Named(name) => self.named(name, finding),
+        };
+        if let Some(architecture) = observation.known.of(finding.unit.as_ref()) {
+            self.bind(&mut meaning, finding, architecture);
+        }
+        meaning
+    }
+
+    /// Where tables or rules are bound to other architectures than the GPU's, they do not speak of it.
+    fn bind(&self, meaning: &mut Meaning, finding: &Finding, architecture: Architecture) {
+        let mut elsewhere = None;
+        for bound in &self.rules.architectures.bounds {
+            if !finding.code.is_xid(&bound.xids) {
+                continue;
+            }
+            if !bound.architectures.contains(&architecture) {
+                elsewhere = bound.elsewhere.clone().or(elsewhere);
+            } else if let Some(here) = &bound.here {
+                let why = meaning.why.take().filter(|why| !why.is_empty());
+                meaning.why = Some(why.map_or_else(|| here.clone(), |why| format!("{why}; {here}")));
+            }
+        }
+        let mut rules = finding.rules.iter().filter_map(|id| self.rules.text_rule(id)).peekable();
+        let speaks = |rule: &TextRule| rule.architectures.is_empty() || rule.architectures.contains(&architecture);
+        if rules.peek().is_some() && !rules.any(|compiled| speaks(&compiled.rule)) {
+            elsewhere = Some("the rule speaks of other architectures: collect a report".to_owned());
+        }
+        if let Some(why) = elsewhere {
+            (meaning.action, meaning.confidence) = (Action::ContactSupport, 0.3);
+            meaning.why = Some(format!("the GPU is of {architecture}: {why}"));
         }
     }
 
@@ -297,40 +372,13 @@ impl Analyzer {
             (meaning.action, meaning.confidence) = (asks.action, asks.confidence);
             meaning.why = Some(asks.why.to_owned());
         }
-        if finding.marks.iter().any(|mark| mark == "missing") {
+        if finding.marks.contains_key("missing") {
             (meaning.class, meaning.action) = (Class::Image, Action::FixConfig);
         }
         if finding.weak {
             (meaning.rank, meaning.confidence) = (WEAK_RANK, 0.4);
         }
         meaning
-    }
-
-    /// Findings that another Xid of the same GPU cancels: no cause remains.
-    fn canceled(&self, findings: &[Finding]) -> BTreeSet<usize> {
-        let mut gone = BTreeSet::new();
-        for (index, finding) in findings.iter().enumerate() {
-            let Code::Xid(number) = &finding.code else { continue };
-            let Some(row) = self.rules.xids.get(number) else { continue };
-            for (other, before) in findings.iter().enumerate() {
-                let ended = row.cancels.iter().any(|number| before.code == Code::Xid(*number));
-                if ended && same_device(before, finding) && before.last_order <= finding.last_order {
-                    gone.extend([index, other]);
-                }
-            }
-        }
-        gone
-    }
-
-    /// Did a later `SXid` of the same switch say that this one is over?
-    fn is_over(&self, root: &Finding, findings: &[Finding]) -> bool {
-        let Code::Sxid(number) = &root.code else { return false };
-        let ends = |finding: &Finding| match &finding.code {
-            Code::Sxid(other) => self.rules.sxids.get(other).is_some_and(|row| row.cancels.contains(number)),
-            Code::Xid(_) | Code::Named(_) => false,
-        };
-        let later = |finding: &Finding| finding.last_order >= root.last_order && same_device(finding, root);
-        findings.iter().any(|finding| ends(finding) && later(finding))
     }
 }
 
@@ -379,53 +427,14 @@ fn fits(when: &When, root: &Finding, findings: &[Finding]) -> bool {
         let name = code.to_string();
         pattern.strip_suffix('*').map_or(name == *pattern, |start| name.starts_with(start))
     };
-    let here = || findings.iter().filter(|finding| same_device(finding, root));
+    let here = || findings.iter().filter(|finding| may_belong(finding, root));
     let present = |pattern: &String| here().any(|finding| named(pattern, &finding.code));
-    let marked = |finding: &Finding| finding.marks.iter().any(|mark| when.marks.contains(mark));
+    let marked = |finding: &&Finding| {
+        let late = |mark: &String| finding.marks.get(mark).is_some_and(|order| *order >= root.last_order);
+        when.marks.iter().any(late)
+    };
     when.root.iter().any(|pattern| named(pattern, &root.code))
         && (when.with.is_empty() || when.with.iter().any(present))
         && !when.without.iter().any(present)
-        && (when.marks.is_empty() || findings.iter().any(|finding| marked(finding) && excuses(finding, root, findings)))
-}
-
-/// May both speak of one device? Where one names none, or they name it in different ways, they may.
-fn same_device(one: &Finding, other: &Finding) -> bool {
-    match (&one.unit, &other.unit) {
-        (Some(one), Some(other)) => one == other || std::mem::discriminant(one) != std::mem::discriminant(other),
-        (None, _) | (_, None) => true,
-    }
-}
-
-/// Is a mark, such as of a reset that succeeded, the root's own? A mark without a device is, where
-/// there is but one device it can mean.
-fn excuses(marked: &Finding, root: &Finding, findings: &[Finding]) -> bool {
-    if marked.unit.is_some() && root.unit.is_some() {
-        return marked.unit == root.unit;
-    }
-    let of_both = findings.iter().filter(|finding| finding.code == root.code || finding.code == marked.code);
-    of_both.filter_map(|finding| finding.unit.as_ref()).collect::<BTreeSet<_>>().len() <= 1
-}
-
-/// The driver's own verdict on the root's GPU, of which the last counts.
-fn driver_verdict(root: &Finding, findings: &[Finding]) -> Option<(Action, String)> {
-    if !matches!(root.code, Code::Xid(_)) {
-        return None;
-    }
-    let same = |finding: &&Finding| {
-        finding.code.is_xid(&[154]) && (finding.unit == root.unit || finding.unit.is_none() || root.unit.is_none())
-    };
-    let value = findings.iter().filter(same).filter_map(|finding| finding.detail.recovery).next_back()?;
-    let action = recovery_action(value);
-    Some((action, format!("the driver's own verdict (Xid 154) on this GPU is {value}: {}", action.as_str())))
-}
-
-/// What NVML's recovery actions ask for.
-fn recovery_action(value: u8) -> Action {
-    match value {
-        0 => Action::Ignore,
-        1 | 6 => Action::ResetGpu,
-        2 | 7 => Action::RebootNode,
-        3 | 4 => Action::DrainAndReset,
-        _ => Action::ContactSupport,
-    }
+        && (when.marks.is_empty() || findings.iter().filter(marked).any(|finding| belongs(finding, root, findings)))
 }

@@ -25,6 +25,10 @@ pub struct Answer {
     pub class: &'static str,
     /// What to do first.
     pub action: &'static str,
+    /// How sure, 0 to 1.
+    pub confidence: f64,
+    /// Why, in words; also what could not be read.
+    pub why: Vec<String>,
     /// All codes found.
     pub findings: Vec<String>,
     /// The rules that found the root.
@@ -73,6 +77,8 @@ pub fn judge<'a>(id: String, lines: impl Iterator<Item = &'a str>, policy: &'sta
         root: verdict.root.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string),
         class: verdict.class.as_str(),
         action: verdict.action.as_str(),
+        confidence: verdict.confidence,
+        why: verdict.why.clone(),
         findings,
         rules: root.map(|finding| finding.rules.iter().map(ToString::to_string).collect()).unwrap_or_default(),
         line: root.map(|finding| finding.first.line),

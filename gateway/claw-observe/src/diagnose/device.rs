@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 pub enum Unit {
     /// `dddd:bb:dd`, in lower case, without the function.
     Pci(String),
-    /// `GPU-…`, as NVIDIA prints it.
+    /// `GPU-…` or `MIG-…`, as NVIDIA prints it.
     Uuid(String),
     /// The number of a GPU on its host.
     Index(u32),
@@ -33,7 +33,8 @@ impl fmt::Display for Unit {
 
 static PCI: LazyLock<Pattern> =
     LazyLock::new(|| regex(r"(?i)(?:PCI:|GPU|\b)([0-9a-f]{4}|[0-9a-f]{8}):([0-9a-f]{2}):([0-9a-f]{2})(?:\.[0-7])?\b"));
-static UUID: LazyLock<Pattern> = LazyLock::new(|| regex(r"\bGPU-[0-9a-f]{4,8}(?:-[0-9a-f]{4}){0,3}(?:-[0-9a-f]{12})?"));
+static UUID: LazyLock<Pattern> =
+    LazyLock::new(|| regex(r"\b(?:GPU|MIG)-[0-9a-f]{4,8}(?:-[0-9a-f]{4}){0,3}(?:-[0-9a-f]{12})?"));
 static INDEX: LazyLock<Pattern> = LazyLock::new(|| regex(r"(?i)\bGPU[ :#]?(?:node-)?(\d{1,3})\b"));
 static RANK: LazyLock<Pattern> = LazyLock::new(|| regex(r"(?i)\[?\brank[ :=]?(\d{1,6})\b"));
 
@@ -52,6 +53,14 @@ pub fn pci(text: &str) -> Option<String> {
         }
         _ => None,
     }
+}
+
+/// All names by which a line calls one GPU: address, UUID, index.
+pub(super) fn all(line: &str) -> Vec<Unit> {
+    let address = PCI.captures(line).and_then(|found| pci(&format!("{}:{}:{}", &found[1], &found[2], &found[3])));
+    let uuid = UUID.find(line).map(|found| Unit::Uuid(found.as_str().to_owned()));
+    let index = INDEX.captures(line).and_then(|found| found[1].parse().ok()).map(Unit::Index);
+    address.map(Unit::Pci).into_iter().chain(uuid).chain(index).collect()
 }
 
 /// The unit a line names, the surest kind first.

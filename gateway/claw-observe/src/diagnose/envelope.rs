@@ -38,6 +38,7 @@ static PIECE: LazyLock<Pattern> = LazyLock::new(|| {
         r"|(?P<kernel>(?:[\w.\-]+ )?kernel(?:\[\d+\])?: ?)",
         r"|(?P<rank>\[(?:rank ?|default|Rank )?\d+(?:,\d+)?\](?:<std(?:out|err)>)?:? ?)",
         r"|(?P<process>\((?:\w[\w.\-]*\s+)?(?:\w+ )?pid=\d+(?:, ip=[\w.:]+)?\) ?)",
+        r"|(?P<pod>\[pod/[^\]\s]+\] ?)",
         r"|(?P<srun>\d{1,5}: )",
         r"|(?P<compose>[\w./\-]+ +\| )",
         r"|(?P<repeated>message repeated \d+ times: \[ ?)",
@@ -51,7 +52,10 @@ static TAG: LazyLock<Pattern> = LazyLock::new(|| regex(r"^(?:[\w.\-]+ )?([\w.\-/
 static ESCAPES: LazyLock<Pattern> = LazyLock::new(|| regex(r"\x1b\[[0-9;?]*[A-Za-z]"));
 
 /// Fields of JSON log lines that hold the message, the surest first.
-const MESSAGE_FIELDS: [&str; 9] = ["MESSAGE", "message", "msg", "log", "error", "err", "reason", "line", "event"];
+const MESSAGE_FIELDS: [&str; 12] =
+    ["MESSAGE", "message", "msg", "log", "error", "err", "reason", "line", "event", "body", "data", "textPayload"];
+/// An object of a JSON log line that holds such fields instead of the line.
+const PAYLOAD: &str = "jsonPayload";
 
 /// The line without the escapes of a terminal.
 pub fn plain(line: &str) -> Cow<'_, str> {
@@ -79,7 +83,7 @@ fn strip(line: &str) -> Envelope<'_> {
         } else if found.name("iso").is_some() {
             time_s = iso_seconds(&found).or(time_s);
         }
-        if found.name("rank").is_some() || found.name("process").is_some() || found.name("srun").is_some() {
+        if ["rank", "process", "srun", "pod"].iter().any(|mark| found.name(mark).is_some()) {
             writer.push_str(whole.trim());
         }
         let dated = found.name("iso").is_some() || found.name("syslog").is_some();
@@ -129,7 +133,8 @@ fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
 fn json(line: &str) -> Option<Envelope<'static>> {
     let value: serde_json::Value = serde_json::from_str(line).ok()?;
     let object = value.as_object()?;
-    let text = |name: &str| object.get(name).and_then(serde_json::Value::as_str);
+    let payload = object.get(PAYLOAD).and_then(serde_json::Value::as_object);
+    let text = |name: &str| object.get(name).or_else(|| payload?.get(name)).and_then(serde_json::Value::as_str);
     // A turn of a conversation is no log line.
     if object.contains_key("role") || object.contains_key("prompt") || object.contains_key("messages") {
         return Some(Envelope { message: Cow::Borrowed(""), time_s: None, tag: None, writer: String::new() });

@@ -9,11 +9,12 @@ use super::rules::Input;
 /// Words before a match that make it prose, a command or a rule about the message.
 static PROSE: LazyLock<Pattern> = LazyLock::new(|| {
     regex(concat!(
-        r"(?i)(?:\b(?:if|whenever|e\.g\.|for example|example|examples|such as|grep|egrep|zgrep|ripgrep|awk|sed|echo|printf|logger",
+        r"(?i)(?:\b(?:if|whenever|e\.g\.|for example|such as|grep|egrep|zgrep|ripgrep|awk|sed|echo|printf|logger",
         r"|COMMAND|documentation|docs|faq|explain|explains|explained|prompt|question|answer|asked|said|says|wrote|quoted?|quotes",
         r"|searching|pattern|patterns|regex|regexp|handler|todo|hint|tip|troubleshoot\w*|simulat\w+|inject\w*|fake|mock|sample|common (?:errors|issues|problems)|label(?: text)?",
-        r"|comment|runbook|wiki|ticket|postmortem|tutorial|readme|journalctl|describe|describes|means|mean|describing|forum|subject|title|commit|fixed|fixes|changelog|release note\w*|matching)\b",
-        r"|https?://|\busage:|--help\b|\bdmesg\b[^:]*\||\bcat \S|user(?: prompt)?:|assistant:|<\|)",
+        r"|comment|runbook|wiki|ticket|postmortem|tutorial|readme|journalctl|describe|describes|means|mean|describing|indicates?|indicating|denotes?|forum|subject|title|commit|fixed|fixes|changelog|release note\w*|matching",
+        r"|(?:we|i) (?:have|had|are|am|were|was|see|saw|get|got|hit|replaced|noticed|observed)|you (?:will|can|may|might|get|see)|following (?:error|message|log|output)|to (?:avoid|fix|prevent)|how to \w+)\b",
+        r"|^\W*(?:for|in case of|regarding|about)\b|\bexamples?(?:[\s:,]|$)|https?://|\.py::\w|=== RUN|--- (?:PASS|FAIL)|\b(?:no|without|zero) $|\busage:|--help\b|\bdmesg\b[^:]*\||\bcat \S|user(?: prompt)?:|assistant:|<\|)",
     ))
 });
 
@@ -28,7 +29,7 @@ static QUOTED_LINE: LazyLock<Pattern> = LazyLock::new(|| {
 /// Words after a match that turn it into an explanation.
 static EXPLAINED: LazyLock<Pattern> = LazyLock::new(|| {
     regex(
-        r"(?i)^\W{0,6}(?:means|indicates|is documented|stands for|errors? (?:are|can|may)|(?:check|reduce|clean|increase|see)\b|then |in (?:the )?(?:docs|log\b)|\?)",
+        r"(?i)^\W{0,6}(?:means|indicates|is documented|stands for|errors? (?:are|can|may)|(?:check|reduce|clean|increase|see)\b|(?:is|are) (?:raised|thrown|printed|logged|reported|returned) (?:when|if|by)\b|then |in (?:the )?(?:docs|log\b)|\?)",
     )
 });
 

@@ -54,8 +54,12 @@ impl Insight {
             why: verdict.why.clone(),
             evidence: evidence(verdict),
             units: verdict.units.iter().map(ToString::to_string).collect(),
-            blast_radius: if verdict.is_read { blast_radius(verdict.class, verdict.action) } else { "unknown" }
-                .to_owned(),
+            blast_radius: if verdict.is_read && (verdict.root.is_some() || verdict.is_whole) {
+                blast_radius(verdict.class, verdict.action)
+            } else {
+                "unknown"
+            }
+            .to_owned(),
             follows,
             remedies: remedies(verdict, target),
             confirm: if root.is_some() { confirm } else { String::new() },
@@ -142,7 +146,11 @@ pub fn cause(rules: &Rules, code: &Code) -> String {
 
 /// No cause: because there is none, or because there was nothing to look at?
 fn nothing(verdict: &Verdict) -> &'static str {
-    if verdict.is_read { "nothing that needs a diagnosis" } else { "unknown: nothing was read" }
+    match (verdict.is_read, verdict.is_whole) {
+        (false, _) => "unknown: nothing was read",
+        (true, false) => "nothing that needs a diagnosis in what could be read; not all could",
+        (true, true) => "nothing that needs a diagnosis",
+    }
 }
 
 fn details(root: &Finding) -> Vec<String> {

@@ -23,9 +23,6 @@ pub(super) struct Detail {
     pub(super) fatal: Option<bool>,
 }
 
-/// Numbered codes of one line that are read; what is more is one line too many.
-const NUMBERS: usize = 32;
-
 const DEVICE: &str = r"(?P<dev>(?:[0-9a-f]{4}|[0-9a-f]{8}):[0-9a-f]{2}:[0-9a-f]{2}(?:\.[0-7])?|[0-9a-f]{2}:[0-9a-f]{2}(?:\.[0-7])?|GPU-[0-9a-f\-]{4,40}|\.{2,4}|…|[x*]{2,4}:[x*]{2}:[x*]{2}(?:\.[x*\d])?)";
 
 /// `NVRM: Xid (PCI:0000:91:00): 79, …`; the domain, `PCI:` and `NVRM:` may be missing.
@@ -54,7 +51,7 @@ static SWITCH: LazyLock<Pattern> =
 /// Device plugin, gpud, DCGM and others that tell of an Xid and name the device.
 static TOLD: LazyLock<Pattern> = LazyLock::new(|| {
     regex(
-        r"(?i)(?:XidCriticalError: Xid=(?P<a>\d+) on Device|\bxid(?: error| code)?(?: ?[:=] ?| )(?P<b>\d{1,4})\b.{0,80}?(?:GPU-[0-9a-f]{4,8}|(?:on|for|from|of) GPU:? ?\d|PCI:|[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2})|(?:GPU-[0-9a-f]{8}|\b[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.\d).{0,60}?\bxid(?: error| code)?(?: ?[:=] ?| )(?P<c>\d{1,4})\b|\bXID (?P<d>\d{1,4}) detected on (?:physical_)?chid|DCGM_FI_DEV_XID_ERRORS\{[^}]*\} +(?P<e>[1-9]\d*)\b)",
+        r"(?i)(?:XidCriticalError: Xid=(?P<a>\d+) on Device(?:=(?P<dev>[\w.:\-]{1,64}))?|\bxid(?: error| code)?(?: ?[:=] ?| )(?P<b>\d{1,4})\b.{0,80}?(?:GPU-[0-9a-f]{4,8}|(?:on|for|from|of) GPU:? ?\d|PCI:|[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2})|(?:GPU-[0-9a-f]{8}|\b[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.\d).{0,60}?\bxid(?: error| code)?(?: ?[:=] ?| )(?P<c>\d{1,4})\b|\bXID (?P<d>\d{1,4}) detected on (?:physical_)?chid|DCGM_FI_DEV_XID_ERRORS\{[^}]*\} +(?P<e>[1-9]\d*)\b)",
     )
 });
 
@@ -85,12 +82,7 @@ pub(super) fn find(envelope: &Envelope<'_>, message: &str) -> Vec<Match> {
         let rest = captures.name("rest").map_or("", |m| m.as_str());
         found.extend(xid(&captures, rest, 0));
     }
-    for captures in SXID.captures_iter(message).take(NUMBERS) {
-        let whole = captures.get(0).map_or(0..0, |m| m.range());
-        if guard::accepts(Input::Kernel, envelope, message, whole.start, whole.end) {
-            found.extend(sxid(&captures, whole.start));
-        }
-    }
+    found.extend(sxids(envelope, message));
     if found.is_empty() {
         found.extend(told(envelope, message));
         found.extend(clocks(envelope, message));
@@ -100,24 +92,37 @@ pub(super) fn find(envelope: &Envelope<'_>, message: &str) -> Vec<Match> {
 
 /// All Xids of a line: messages are printed into each other. The surroundings of the first decide.
 fn xids(envelope: &Envelope<'_>, message: &str) -> Vec<Match> {
-    let all: Vec<(usize, usize, Captures<'_>)> = XID
-        .captures_iter(message)
-        .take(NUMBERS)
-        .filter_map(|captures| captures.get(0).map(|m| (m.start(), m.end())).map(|(from, to)| (from, to, captures)))
-        .collect();
-    let rest = |index: usize, end: usize| {
-        let next = all.get(index + 1).map_or(message.len(), |(start, ..)| *start);
-        message.get(end..next).unwrap_or_default()
-    };
-    let Some((start, end, _)) = all.first() else { return Vec::new() };
-    let before = message.get(..*start).unwrap_or_default();
-    let allowed = guard::accepts(Input::Kernel, envelope, message, *start, start + 1)
-        && guard::words(before) <= 6
-        && explained(rest(0, *end));
-    if !allowed {
+    let mut all =
+        XID.captures_iter(message).filter_map(|captures| Some((captures.get(0)?.range(), captures))).peekable();
+    let mut found = Vec::new();
+    let mut is_first = true;
+    while let Some((at, captures)) = all.next() {
+        // What is said of one ends where the next begins, so that no byte is looked at for each of them.
+        let next = all.peek().map_or(message.len(), |(next, _)| next.start);
+        let rest = message.get(at.end..next).unwrap_or_default();
+        if std::mem::take(&mut is_first) {
+            let before = message.get(..at.start).unwrap_or_default();
+            let allowed = guard::accepts(Input::Kernel, envelope, message, at.start, at.start + 1)
+                && guard::words(before) <= 6
+                && explained(rest);
+            if !allowed {
+                return Vec::new();
+            }
+        }
+        found.extend(xid(&captures, rest, at.start));
+    }
+    found
+}
+
+/// All `SXids` of a line; here, too, the surroundings of the first decide.
+fn sxids(envelope: &Envelope<'_>, message: &str) -> Vec<Match> {
+    let mut all =
+        SXID.captures_iter(message).filter_map(|captures| Some((captures.get(0)?.range(), captures))).peekable();
+    let Some((first, _)) = all.peek() else { return Vec::new() };
+    if !guard::accepts(Input::Kernel, envelope, message, first.start, first.end) {
         return Vec::new();
     }
-    all.iter().enumerate().filter_map(|(index, (start, end, found))| xid(found, rest(index, *end), *start)).collect()
+    all.filter_map(|(at, captures)| sxid(&captures, at.start)).collect()
 }
 
 /// False where the text after the number explains it.
@@ -200,9 +205,12 @@ fn told(envelope: &Envelope<'_>, message: &str) -> Option<Match> {
     let start = captures.get(0)?.start();
     let number = ["a", "b", "c", "d", "e"].iter().find_map(|name| captures.name(name))?;
     let allowed = guard::accepts(Input::Any, envelope, message, start, number.end());
+    // The plugin's name of a device is one, whatever it looks like.
+    let named = captures.name("dev").map(|name| name.as_str().trim_end_matches(['.', ':']));
+    let named = named.and_then(|name| unit(name).or_else(|| Some(Unit::Uuid(name.to_owned()))));
     allowed.then_some(Match {
         code: Code::Xid(number.as_str().parse().ok()?),
-        unit: device::find(message),
+        unit: named.or_else(|| device::find(message)),
         at: start,
         rule: "nvidia.xid.told".into(),
         ..Match::default()

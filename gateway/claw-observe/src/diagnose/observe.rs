@@ -4,10 +4,12 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::architecture::{Architecture, Known};
 use super::code::Code;
 use super::device::{self, Unit};
 use super::envelope::{self, Envelope};
 use super::guard;
+use super::legible::Legible;
 use super::memory::{self, OutOfMemory};
 use super::nvidia::{self, Detail};
 use super::nvlink5;
@@ -22,11 +24,13 @@ pub const LINE_BYTES: usize = 16 * 1024;
 pub const FINDINGS: usize = 1024;
 /// Bytes of a line that a finding keeps as evidence.
 pub const EXCERPT_BYTES: usize = 240;
+/// Notes that an observer keeps of what it could not read.
+pub const NOTES: usize = 16;
 /// Bytes of a table's cell that are put together.
 const CELL_BYTES: usize = 2 * 1024;
 /// What an observer holds at most, in bytes, whatever it is fed: findings with their
-/// excerpts and names, open tracebacks, and one line in work.
-pub const MEMORY_BYTES: usize = FINDINGS * 2_048 + 64 * 1024 + 8 * LINE_BYTES;
+/// excerpts and names, open tracebacks, and one line in work with all its numbered codes.
+pub const MEMORY_BYTES: usize = FINDINGS * 2_048 + 64 * 1024 + 48 * LINE_BYTES;
 
 /// One match in one line.
 #[derive(Clone, Debug)]
@@ -79,12 +83,14 @@ pub struct Finding {
     pub unit: Option<Unit>,
     /// The rules that found it.
     pub rules: Vec<Arc<str>>,
-    /// What `when.toml` may ask for.
-    pub marks: Vec<String>,
+    /// What `when.toml` may ask for, and how many lines and records had been given when it was seen last.
+    pub marks: BTreeMap<String, u64>,
     /// The first place.
     pub first: Place,
     /// How many lines and records all sources had given when it was seen last.
     pub(super) last_order: u64,
+    /// The same for the last verdict of the driver in `detail`.
+    pub(super) recovery_order: u64,
     /// Its time, in seconds on the line's own clock.
     pub first_s: Option<f64>,
     /// The time of the last.
@@ -129,12 +135,16 @@ pub struct Reported<'a> {
 pub struct Observation {
     /// Findings, in the order of their first line.
     pub findings: Vec<Finding>,
-    /// Log lines read, of all sources.
+    /// Lines of text read, of all sources; blank ones and what is no text are not.
     pub lines: u64,
     /// Events and samples read, whether they told of a fault or not.
     pub records: u64,
     /// Matches that found no room among [`FINDINGS`].
     pub dropped: u64,
+    /// What should have been read and could not be, in words; at most [`NOTES`].
+    pub unread: Vec<String>,
+    /// What was told of GPUs' architectures.
+    pub known: Known,
 }
 
 /// Reads log lines of one source and keeps what the rules find.
@@ -146,9 +156,15 @@ pub struct Observer {
     source: Arc<str>,
     /// Lines of this source.
     line: u64,
-    /// Lines of all sources.
+    /// What could be read of this source.
+    legible: Legible,
+    /// Lines of text of the sources before.
     lines: u64,
+    /// Lines and records given, of all sources, whatever they hold.
+    given: u64,
     records: u64,
+    unread: Vec<String>,
+    known: Known,
     dropped: u64,
     findings: Vec<Finding>,
     places: BTreeMap<(Code, Option<Unit>), usize>,
@@ -165,8 +181,12 @@ impl Observer {
             rules,
             source: source.into(),
             line: 0,
+            legible: Legible::default(),
             lines: 0,
+            given: 0,
             records: 0,
+            unread: Vec::new(),
+            known: Known::default(),
             dropped: 0,
             findings: Vec::new(),
             places: BTreeMap::new(),
@@ -188,9 +208,27 @@ impl Observer {
         self.table = Table::default();
     }
 
+    /// Notes what should have been read and could not be, in words; a verdict tells it, and is less sure that all is well.
+    pub fn unread(&mut self, note: String) {
+        if self.unread.len() < NOTES && !self.unread.contains(&note) {
+            self.unread.push(note);
+        }
+    }
+
+    /// Lines of text of this source so far.
+    pub fn source_lines(&self) -> u64 {
+        self.legible.lines()
+    }
+
+    /// Events and samples read so far, of all sources.
+    pub fn records(&self) -> u64 {
+        self.records
+    }
+
     /// Counts samples that were looked at and told of nothing.
     pub fn healthy(&mut self, samples: usize) {
         self.records += samples as u64;
+        self.given += samples as u64;
     }
 
     /// Reads a text line by line.
@@ -202,11 +240,13 @@ impl Observer {
 
     /// Reads one line, without its line break.
     pub fn line(&mut self, line: &str) {
-        self.lines += 1;
+        self.given += 1;
         self.line += 1;
+        self.legible.line(line);
         let plain = envelope::plain(cut(line, LINE_BYTES));
         let line = &*plain;
         if line.trim_start().starts_with('|') {
+            self.model(line);
             // Tools break long words over the cells of a table: read the cell as one.
             if self.table.join(line) {
                 let cell = std::mem::take(&mut self.table.cell);
@@ -242,8 +282,12 @@ impl Observer {
                     }
                     Hit::Numbered => seen.numbered = true,
                     Hit::Exception => seen.exception = true,
+                    Hit::Model => seen.model = true,
                 }
             }
+        }
+        if seen.model {
+            self.model(line);
         }
         let idle = self.candidates.is_empty() && !seen.numbered && !seen.exception && !self.tracebacks.is_open();
         if idle {
@@ -251,6 +295,18 @@ impl Observer {
         }
         self.candidates.sort_unstable();
         self.examine(line, &seen);
+    }
+
+    /// Keeps which architecture a line tells.
+    fn model(&mut self, line: &str) {
+        if let Some((architecture, units)) = self.rules.architectures.of_line(line) {
+            self.known.tell(architecture, units);
+        }
+    }
+
+    /// Takes in what an inventory says of a GPU: of which architecture it is, by all its names.
+    pub fn gpu(&mut self, architecture: Architecture, units: impl IntoIterator<Item = Unit>) {
+        self.known.tell(architecture, units);
     }
 
     fn examine(&mut self, line: &str, seen: &Seen) {
@@ -283,6 +339,11 @@ impl Observer {
     fn close(&mut self) {
         let open = self.tracebacks.close();
         self.keep_unfinished(open);
+        let legible = std::mem::take(&mut self.legible);
+        self.lines += legible.lines();
+        for note in legible.notes(&self.source) {
+            self.unread(note);
+        }
     }
 
     /// Keeps tracebacks without an exception as what they are: a program that ended, cause unknown.
@@ -326,6 +387,7 @@ impl Observer {
                 at: found.start(),
                 rule: Arc::clone(&compiled.id),
                 mark: compiled.rule.mark.clone(),
+                weak: compiled.rule.role == Role::Sympathetic,
                 ..Match::default()
             });
         }
@@ -365,16 +427,20 @@ impl Observer {
         let out_of_memory = matches!(found.code.name(), Some("cuda_oom" | "hip_oom"));
         let memory = if out_of_memory { memory::read(line) } else { None };
         let key = (found.code.clone(), found.unit.clone());
+        let order = self.given;
         if let Some(finding) = self.places.get(&key).and_then(|place| self.findings.get_mut(*place)) {
             finding.count += 1;
-            finding.last_order = self.lines + self.records;
+            finding.last_order = order;
             finding.last_s = envelope.time_s.or(finding.last_s);
             finding.weak &= found.weak;
             finding.over = over;
             if !finding.rules.contains(&found.rule) {
                 finding.rules.push(found.rule);
             }
-            finding.marks.extend(found.mark.filter(|mark| !finding.marks.contains(mark)));
+            finding.marks.extend(found.mark.map(|mark| (mark, order)));
+            if found.detail.recovery.is_some() {
+                finding.recovery_order = order;
+            }
             finding.asks = both(finding.asks, found.asks);
             finding.memory = finding.memory.or(memory);
             finding.frame = finding.frame.take().or(found.frame);
@@ -391,9 +457,10 @@ impl Observer {
             code: found.code,
             unit: found.unit,
             rules: vec![found.rule],
-            marks: found.mark.into_iter().collect(),
+            marks: found.mark.into_iter().map(|mark| (mark, order)).collect(),
             first: Place { source: Arc::clone(&self.source), line: at },
-            last_order: self.lines + self.records,
+            last_order: order,
+            recovery_order: order,
             first_s: envelope.time_s,
             last_s: envelope.time_s,
             count: 1,
@@ -410,6 +477,7 @@ impl Observer {
     /// Takes in what a driver reported by other ways than a log line.
     pub fn event(&mut self, event: &Reported<'_>) {
         self.records += 1;
+        self.given += 1;
         self.line += 1;
         let envelope = Envelope {
             message: Cow::Borrowed(event.words),
@@ -430,7 +498,8 @@ impl Observer {
     /// What was seen so far.
     pub fn finish(mut self) -> Observation {
         self.close();
-        Observation { findings: self.findings, lines: self.lines, records: self.records, dropped: self.dropped }
+        let Self { findings, lines, records, dropped, unread, known, .. } = self;
+        Observation { findings, lines, records, dropped, unread, known }
     }
 }
 
@@ -464,6 +533,7 @@ impl Table {
 struct Seen {
     numbered: bool,
     exception: bool,
+    model: bool,
 }
 
 /// Of two sightings the more harmful speaks; the code itself speaks before a milder one.

@@ -14,40 +14,40 @@ pub(super) fn regex(pattern: &str) -> Pattern {
 }
 
 impl Pattern {
+    /// The expression, about to search a text: that is counted.
+    fn search(&self, text: &str) -> &Regex {
+        work::add(text.len());
+        &self.0
+    }
+
     /// Is it anywhere in the text?
     pub(super) fn is_match(&self, text: &str) -> bool {
-        work::add(text.len());
-        self.0.is_match(text)
+        self.search(text).is_match(text)
     }
 
     /// The first match.
     pub(super) fn find<'t>(&self, text: &'t str) -> Option<Match<'t>> {
-        work::add(text.len());
-        self.0.find(text)
+        self.search(text).find(text)
     }
 
     /// All matches.
     pub(super) fn find_iter<'r, 't>(&'r self, text: &'t str) -> Matches<'r, 't> {
-        work::add(text.len());
-        self.0.find_iter(text)
+        self.search(text).find_iter(text)
     }
 
     /// The first match with its groups.
     pub(super) fn captures<'t>(&self, text: &'t str) -> Option<Captures<'t>> {
-        work::add(text.len());
-        self.0.captures(text)
+        self.search(text).captures(text)
     }
 
     /// All matches with their groups.
     pub(super) fn captures_iter<'r, 't>(&'r self, text: &'t str) -> CaptureMatches<'r, 't> {
-        work::add(text.len());
-        self.0.captures_iter(text)
+        self.search(text).captures_iter(text)
     }
 
     /// The text with all matches replaced.
     pub(super) fn replace_all<'t>(&self, text: &'t str, by: &str) -> Cow<'t, str> {
-        work::add(text.len());
-        self.0.replace_all(text, by)
+        self.search(text).replace_all(text, by)
     }
 
     /// Has it a group of that name?

@@ -3,7 +3,7 @@
 //! An old event tells of a machine that may have been mended since, and one
 //! sample tells of one moment: neither asks for hands on the hardware.
 
-use claw_proto::message::{GpuEvent, GpuEventKind, GpuMetrics, ThrottleReason};
+use claw_proto::message::{GpuDetails, GpuEvent, GpuEventKind, GpuMetrics, ThrottleReason};
 use claw_proto::spec::GpuVendor;
 use claw_proto::time::Timestamp;
 
@@ -48,7 +48,8 @@ pub fn is_fresh(at: Timestamp, now: Timestamp, interval_ms: u64) -> bool {
     now.unix_ms().abs_diff(at.unix_ms()) <= interval_ms.saturating_mul(INTERVALS).max(NUMBERS_MS)
 }
 
-/// What a driver's event is among the codes, in the words of the GPU's vendor; none for changes of state.
+/// What a driver's event is among the codes, in the words of the GPU's vendor; none for changes of state and for an
+/// Xid whose number is not known ([`is_nameless`]).
 pub fn code(event: &GpuEvent, vendor: GpuVendor) -> Option<Code> {
     let named = |name: &str| Some(Code::Named(name.into()));
     match (event.kind, vendor) {
@@ -66,9 +67,16 @@ pub fn code(event: &GpuEvent, vendor: GpuVendor) -> Option<Code> {
     }
 }
 
+/// Does an event tell of a fault without saying of which?
+pub fn is_nameless(event: &GpuEvent) -> bool {
+    event.kind == GpuEventKind::Xid && event.code.is_none()
+}
+
 /// What the latest numbers of a GPU say by themselves; a power cap is normal.
-pub fn numbers(gpu: &GpuMetrics) -> Vec<Sampled> {
-    let Some(details) = &gpu.details else { return Vec::new() };
+///
+/// None if its driver told none of the numbers that could show a fault: use, memory and heat alone do not.
+pub fn numbers(gpu: &GpuMetrics) -> Option<Vec<Sampled>> {
+    let details = gpu.details.as_ref().filter(|details| ***details != GpuDetails::default())?;
     let has = |reasons: &[ThrottleReason]| details.throttle_reasons.iter().any(|reason| reasons.contains(reason));
     let said = |name: &str, asks, words| Sampled { code: Code::Named(name.into()), asks, words };
     let mut found = Vec::new();
@@ -85,7 +93,7 @@ pub fn numbers(gpu: &GpuMetrics) -> Vec<Sampled> {
             found.push(said("row_remap_pending", PENDING, "remapped rows are pending"));
         }
     }
-    found
+    Some(found)
 }
 
 const ONE_SAMPLE: Asks = Asks {

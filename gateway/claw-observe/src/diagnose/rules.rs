@@ -10,6 +10,7 @@ use std::sync::{Arc, LazyLock, OnceLock};
 use aho_corasick::AhoCorasick;
 use serde::Deserialize;
 
+use super::architecture::{self, Architecture, Architectures};
 use super::code::{Action, Class, Code};
 use super::pattern::{Pattern, regex};
 
@@ -82,9 +83,6 @@ pub struct TextRule {
     /// What the match is.
     #[serde(default)]
     pub role: Role,
-    /// Codes that are over with it.
-    #[serde(default)]
-    pub cancels: Vec<String>,
     /// The class, where it differs from the code's.
     #[serde(default)]
     pub class: Option<Class>,
@@ -100,6 +98,9 @@ pub struct TextRule {
     /// Other codes that its examples hold, too.
     #[serde(default)]
     pub beside: Vec<String>,
+    /// Architectures of which it speaks; of all if none is named.
+    #[serde(default)]
+    pub architectures: Vec<Architecture>,
     /// Lines (or several, with line breaks) that it must find.
     pub examples: Vec<String>,
     /// Lines in which it must find nothing.
@@ -313,6 +314,8 @@ pub(super) enum Hit {
     Numbered,
     /// A Python traceback begins, or an exception is named.
     Exception,
+    /// The model of a GPU may be told.
+    Model,
 }
 
 /// All rules, ready.
@@ -330,6 +333,8 @@ pub struct Rules {
     pub nvlink5: Vec<Nvlink5Row>,
     /// What findings change about each other.
     pub whens: Vec<When>,
+    /// Models of GPUs, and what codes are bound to.
+    pub architectures: Architectures,
     /// Headings, in the order of [`Hit::Heading`].
     pub(super) headings: Vec<String>,
     pub(super) literals: AhoCorasick,
@@ -394,6 +399,7 @@ impl Rules {
             sxids: sxids.row.into_iter().map(|row| (row.code, row)).collect(),
             nvlink5: nvlink5.row,
             whens: whens.when,
+            architectures: read("architecture.toml", include_str!("../../rules/architecture.toml")),
             headings,
             literals,
             hits,
@@ -403,7 +409,7 @@ impl Rules {
     /// The texts that the one pass looks for, in lower case.
     pub fn literals(&self) -> Vec<String> {
         let rules = self.text.iter().flat_map(|compiled| &compiled.rule.literals);
-        let parsers = PARSERS.iter().map(|(literal, _)| *literal);
+        let parsers = PARSERS.iter().map(|(literal, _)| *literal).chain(architecture::LITERALS);
         let all = rules.chain(&self.headings).map(String::as_str).chain(parsers);
         all.map(str::to_ascii_lowercase).collect::<std::collections::BTreeSet<_>>().into_iter().collect()
     }
@@ -455,6 +461,9 @@ fn one_pass(text: &[Compiled]) -> (AhoCorasick, Vec<Vec<Hit>>, Vec<String>) {
     }
     for (literal, hit) in PARSERS {
         add(literal, hit);
+    }
+    for literal in architecture::LITERALS {
+        add(literal, Hit::Model);
     }
     let (patterns, hits): (Vec<_>, Vec<_>) = by_literal.into_iter().unzip();
     let automaton = AhoCorasick::builder()

@@ -16,6 +16,7 @@ mod memory;
 mod robust;
 mod thresholds;
 
+pub use robust::median;
 pub use thresholds::Thresholds;
 
 /// Bits of NVML's reasons for low clocks.

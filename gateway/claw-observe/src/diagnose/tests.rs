@@ -2,9 +2,11 @@
 
 use super::rules::{Rules, lint};
 
+mod architecture;
 mod corpus;
 mod decoys;
 mod draw;
+mod forms;
 mod inject;
 mod limits;
 mod mutations;

@@ -58,9 +58,13 @@ static FRAME: LazyLock<Pattern> =
     LazyLock::new(|| regex(r#"^\s*File "(?P<file>[^"]{1,300})", line (?P<line>\d+)(?:, in (?P<function>\S{1,120}))?"#));
 
 static RAISED: LazyLock<Pattern> = LazyLock::new(|| {
-    regex(
-        r"^(?:\(\w[^)]*\) |E  +)?(?P<module>(?:[A-Za-z_]\w*\.)*)(?P<kind>[A-Z]\w*(?:Error|Exception|Exit|Interrupt|Timeout|Expired|Failed|Failure|Stop|NotFound|Killed|Warning)\w*|Killed)(?:\(\w*\))?(?:: ?(?P<said>.*))?$",
-    )
+    regex(concat!(
+        r"^(?:\(\w[^)]*\) |E  +)?(?:",
+        r"(?:[A-Za-z_]\w*\.)*(?P<kind>[A-Z]\w*(?:Error|Exception|Exit|Interrupt|Timeout|Expired|Failed|Failure|Stop|NotFound|Killed|Warning)\w*|Killed)",
+        // A class whose module tells that it is one of errors.
+        r"|(?:[a-z_]\w*\.)+(?:errors?|exceptions?)\.(?P<other>[A-Z]\w*)",
+        r")(?:\(\w*\))?(?:: ?(?P<said>.*))?$",
+    ))
 });
 
 /// Frames of the interpreter and of libraries.
@@ -182,7 +186,7 @@ impl Tracebacks {
 
 fn raised(text: &str, open: &Open, traced: bool) -> Option<Raised> {
     let found = RAISED.captures(text)?;
-    let kind = found["kind"].to_owned();
+    let kind = found.name("kind").or(found.name("other")).map_or("", |kind| kind.as_str());
     let said = found.name("said").map_or("", |said| said.as_str());
     // Without a traceback, only `Type: words` is an exception and not a name in a sentence.
     if !traced && found.name("said").is_none() {
@@ -190,11 +194,11 @@ fn raised(text: &str, open: &Open, traced: bool) -> Option<Raised> {
     }
     let shared_library = said.contains("cannot open shared object file") || said.contains("undefined symbol");
     Some(Raised {
-        wrapper: WRAPPERS.contains(&kind.as_str())
+        wrapper: WRAPPERS.contains(&kind)
             || kind.ends_with("Warning")
             || said.starts_with("Engine core")
             || said.contains("NCCL error"),
-        missing: MISSING.contains(&kind.as_str()) || shared_library,
+        missing: MISSING.contains(&kind) || shared_library,
         frame: open.frame.clone(),
         chained: open.chained,
         traced,

@@ -200,6 +200,9 @@ fn amend(items: &Items<'_, '_>, best: Found, all: &[Found], topic: &Topic) -> Fo
         Act::Update | Act::Query | Act::Run | Act::Stop if says_back(items, best.at) && !topic.workload() => {
             Found { act: Act::Rollback, ..best }
         }
+        Act::Rollback if taken_back(items, best.at).is_some_and(|k| items.is(k, "act.drain")) => {
+            Found { act: Act::Undrain, ..best }
+        }
         Act::Query if has(Act::Diagnose).is_some() => has(Act::Diagnose).unwrap_or(best),
         Act::Update if replicas && !setting(items) && !changes_more(items) && says_any(items, "noun.replica") => {
             Found { act: Act::Scale, ..best }
@@ -231,6 +234,14 @@ fn prices(items: &Items<'_, '_>) -> bool {
 
 fn lists(text: &str) -> bool {
     matches!(text, "list" | "show" | "display" | "report")
+}
+
+/// "undo the drain", "revert the stop": the order that is taken back, which is no deployment's.
+pub(super) fn taken_back(items: &Items<'_, '_>, at: usize) -> Option<usize> {
+    let k = (at + 1..items.len()).find(|k| !items.any(*k, &["det.the", "noun.prev"]))?;
+    let other = items.any(k, &["act.drain", "act.undrain", "act.stop"]);
+    let noun = k > at + 1 || items.any(k + 1, &["of", "on"]);
+    (other && noun).then_some(k)
 }
 
 /// "roll chat back to 3", "bring api back to the previous revision".

@@ -10,10 +10,22 @@ use crate::read;
 use crate::read::refs::{self, Thing};
 
 use super::action;
+use super::target::{self, Target};
 
 /// Finds the deployment that an order is about and sets it, or asks.
 pub(super) fn deployment_target(draft: &mut Draft<'_, '_, '_>, order: Found) {
-    let candidate = refs::beside_noun(draft, Thing::Deployment)
+    let named = match target::of(draft, order, &[Thing::Deployment]) {
+        // A change names images, nodes and labels too: only what is surely a deployment is another one.
+        Target::Unclear(names) if order.act != Act::Update || sure_deployments(draft, &names) => {
+            target::ask(draft, "deployment", &names);
+            return;
+        }
+        Target::One(name) if order.act != Act::Update || name.thing.is_some() => Some(name),
+        Target::One(_) | Target::Unnamed | Target::Placed | Target::Unclear(_) => None,
+    };
+    let candidate = named
+        .map(|name| name.at)
+        .or_else(|| refs::beside_noun(draft, Thing::Deployment))
         .or_else(|| refs::modal_subject(draft.items))
         .or_else(|| release_of(draft))
         .or_else(|| refs::name_like(draft))
@@ -39,6 +51,15 @@ pub(super) fn deployment_target(draft: &mut Draft<'_, '_, '_>, order: Found) {
         }
         None => draft.ask("deployment", "Which deployment is meant?", Vec::new()),
     }
+}
+
+/// Whether a noun or the context says of each name that it is a deployment's.
+fn sure_deployments(draft: &Draft<'_, '_, '_>, names: &[target::Name]) -> bool {
+    let known = |at: usize| {
+        let name = refs::name_of(draft.items, at);
+        draft.context.deployments.iter().any(|d| d.name.eq_ignore_ascii_case(&name))
+    };
+    names.iter().all(|n| n.thing.is_some() || known(n.at))
 }
 
 /// "that release of search": what it is a release of.
@@ -205,30 +226,51 @@ pub(super) fn stop(draft: &mut Draft<'_, '_, '_>, order: Found) {
     }
 }
 
+/// Whether a name begins those of deployments, and those of workloads.
+fn in_list(draft: &Draft<'_, '_, '_>, k: usize) -> (bool, bool) {
+    let name = refs::name_of(draft.items, k).to_lowercase();
+    let begins = |full: &str| full.to_lowercase().starts_with(&name);
+    let deployments = draft.context.deployments.iter().any(|d| begins(&d.name));
+    let workloads = draft.context.workloads.iter().any(|w| begins(&w.id) || w.name.as_deref().is_some_and(begins));
+    (deployments, workloads)
+}
+
+/// The name of what is to be stopped, if the words give one; an error if all is said with that.
+fn stop_name(draft: &mut Draft<'_, '_, '_>, order: Found) -> Result<Option<target::Name>, ()> {
+    let items = draft.items;
+    let says = |noun: &str| (0..items.len()).any(|i| items.is(i, noun));
+    match target::of(draft, order, &[Thing::Workload, Thing::Deployment]) {
+        Target::One(name) => Ok(Some(name)),
+        Target::Unclear(names) => {
+            let deployments =
+                names.first().is_some_and(|n| n.thing == Some(Thing::Deployment) || in_list(draft, n.at).0)
+                    || says("noun.deployment") && !says("noun.workload");
+            target::ask(draft, if deployments { "deployment" } else { "workload_id" }, &names);
+            Err(())
+        }
+        Target::Unnamed if !says("noun.workload") || refs::beside_noun(draft, Thing::Node).is_none() => Ok(None),
+        // "the job on gpu-5": a place describes it.
+        Target::Placed | Target::Unnamed if draft.context.workloads.is_empty() => {
+            draft.ask("workload_id", "Which workload is meant?", Vec::new());
+            Err(())
+        }
+        Target::Placed | Target::Unnamed => {
+            if let Some(name) = refs::described(draft, Thing::Workload, "workload_id") {
+                draft.derive("workload_id", json!(name), Source::Context);
+            }
+            Err(())
+        }
+    }
+}
+
 fn stop_target(draft: &mut Draft<'_, '_, '_>, order: Found) {
     let items = draft.items;
-    let in_list = |draft: &Draft<'_, '_, '_>, k: usize| {
-        let name = refs::name_of(draft.items, k).to_lowercase();
-        let deployments = draft.context.deployments.iter().any(|d| d.name.to_lowercase().starts_with(&name));
-        let workloads = draft.context.workloads.iter().any(|w| {
-            w.id.to_lowercase().starts_with(&name)
-                || w.name.as_deref().is_some_and(|n| n.to_lowercase().starts_with(&name))
-        });
-        (deployments, workloads)
+    let Ok(named) = stop_name(draft, order) else {
+        return;
     };
-    // Of two things the one in the order's own sentence is meant.
-    let own = |k: usize| (order.at.min(k)..order.at.max(k)).all(|m| !items.ends_sentence(m));
-    let deployment = refs::beside_noun(draft, Thing::Deployment);
-    let workload = refs::beside_noun(draft, Thing::Workload);
-    match (deployment, workload) {
-        (Some(k), other) if own(k) || !other.is_some_and(own) => {
-            set_deployment(draft, k);
-            return;
-        }
-        (_, Some(k)) => {
-            set_workload(draft, k);
-            return;
-        }
+    match named.map(|name| (name.at, name.thing)) {
+        Some((k, Some(Thing::Deployment))) => return set_deployment(draft, k),
+        Some((k, Some(_))) => return set_workload(draft, k),
         _ => {}
     }
     if let (Some(k), None) =
@@ -238,19 +280,10 @@ fn stop_target(draft: &mut Draft<'_, '_, '_>, order: Found) {
         draft.refuse(RefusalCode::Unsupported, format!("{name:?} is a node: it can be drained, not stopped"));
         return;
     }
-    // "the job on gpu-5": a place describes it.
-    let placed = (1..items.len()).any(|k| {
-        items.is(k - 1, "on") && refs::is_name_like(&items.list[k].text) && k > 1 && items.is(k - 2, "noun.workload")
-    });
-    if placed && !draft.context.workloads.is_empty() {
-        if let Some(name) = refs::described(draft, Thing::Workload, "workload_id") {
-            draft.derive("workload_id", json!(name), Source::Context);
-        }
-        return;
-    }
     let says_deployment = (0..items.len()).any(|i| items.is(i, "noun.deployment"));
     let says_workload = (0..items.len()).any(|i| items.is(i, "noun.workload"));
-    if let Some(k) = refs::name_like(draft).or_else(|| known_name(draft)).or_else(|| only_object(draft, order)) {
+    let named = named.map(|name| name.at).or_else(|| refs::name_like(draft)).or_else(|| known_name(draft));
+    if let Some(k) = named.or_else(|| only_object(draft, order)) {
         match in_list(draft, k) {
             (true, false) => set_deployment(draft, k),
             (false, true) => set_workload(draft, k),
@@ -385,8 +418,18 @@ fn only_drained(draft: &Draft<'_, '_, '_>) -> Option<String> {
 
 /// Finds the node that an order is about.
 pub(super) fn node_target(draft: &mut Draft<'_, '_, '_>, order: Found, path: &str) {
-    let candidate =
-        refs::beside_noun(draft, Thing::Node).or_else(|| refs::name_like(draft)).or_else(|| known_name(draft));
+    let named = match target::of(draft, order, &[Thing::Node]) {
+        Target::Unclear(names) => {
+            target::ask(draft, path, &names);
+            return;
+        }
+        Target::One(name) => Some(name.at),
+        Target::Unnamed | Target::Placed => None,
+    };
+    let candidate = named
+        .or_else(|| refs::beside_noun(draft, Thing::Node))
+        .or_else(|| refs::name_like(draft))
+        .or_else(|| known_name(draft));
     if let Some(k) = candidate {
         if let Some(name) = refs::node(draft, k, path) {
             draft.set_at(path, json!(name), k..k + 1);

@@ -6,12 +6,12 @@ use serde_json::json;
 use crate::act::{self, Act, Found};
 use crate::answer::{Answer, Assumption};
 use crate::items::{Items, Kind};
-use crate::read::refs;
+use crate::read::refs::{self, Thing};
 
-use super::choose;
+use super::{choose, target};
 
 /// Orders that ask for the same sort of thing; their words stand beside each other in one order.
-fn family(act: Act) -> &'static str {
+pub(super) fn family(act: Act) -> &'static str {
     match act {
         Act::Run | Act::Train | Act::Serve => "run",
         Act::Deploy => "deploy",
@@ -44,16 +44,35 @@ fn same(a: Act, b: Act) -> bool {
 
 /// The other orders of a request that stand in a clause of their own.
 pub(super) fn others(items: &Items<'_, '_>, found: &[Found], order: Found) -> Vec<Found> {
-    choose::real(items, found)
-        .into_iter()
+    let real = choose::real(items, found);
+    let clause_end = |f: &Found| end(items, &[order], f.at);
+    found
+        .iter()
+        .copied()
+        .filter(|f| real.contains(f) || stops_another(items, *f, clause_end(f)))
         .filter(|f| items.at(f.at).is_some() && f.at != order.at)
-        .filter(|f| f.act != Act::Unsupported || has_object(items, f.at, end(items, &[order], f.at), f.act))
+        .filter(|f| {
+            f.act != Act::Unsupported || items.is(f.at, "verb.thing") || has_object(items, f.at, clause_end(f), f.act)
+        })
         .filter(|f| !same(f.act, order.act) || other_name(items, *f, order))
         .filter(|f| !part_of(items, *f, order))
         .filter(|f| f.strength >= 3 && begins(items, f.at) || f.strength == 2 && NAMING.contains(&f.act))
         .filter(|f| apart(items, f.at.min(order.at), f.at.max(order.at)))
         .filter(|f| f.strength >= 3 || has_object(items, f.at, end(items, &[order], f.at), f.act))
         .collect()
+}
+
+/// "run X and stop the rest": to stop something else than what is started. "Stop it after 6h" and
+/// "kill the job after 6h" are limits of that.
+fn stops_another(items: &Items<'_, '_>, f: Found, end: usize) -> bool {
+    if f.act != Act::Stop || f.strength < 3 || (f.at + 1..end).any(|k| items.seconds(k).is_some()) {
+        return false;
+    }
+    let article = items.is(f.at + 1, "det.the");
+    let thing = f.at + 1 + usize::from(article);
+    let word = items.at(thing).is_some_and(|n| n.kind == Kind::Word);
+    items.any(f.at + 1, &["det.all", "noun.cluster"])
+        || thing < end && article && word && !items.any(thing, &["noun.workload", "det.that", "pron.one"])
 }
 
 /// Orders that say what they are about.
@@ -64,7 +83,7 @@ fn begins(items: &Items<'_, '_>, at: usize) -> bool {
 }
 
 /// Words that join one order to the next.
-fn joins(items: &Items<'_, '_>, k: usize) -> bool {
+pub(super) fn joins(items: &Items<'_, '_>, k: usize) -> bool {
     let then = |text: &str| matches!(text.rsplit(' ').next(), Some("then" | "also" | "afterwards"));
     items.is(k, "and") || items.at(k).is_some_and(|n| n.kind == Kind::Word && then(&n.text))
 }
@@ -128,21 +147,14 @@ fn has_object(items: &Items<'_, '_>, from: usize, to: usize, act: Act) -> bool {
 
 /// "update chat to 4 replicas, scale search to 2": orders of the same sort to things of two names.
 fn other_name(items: &Items<'_, '_>, f: Found, order: Found) -> bool {
-    let name = |f: Found, other: Found| {
-        let end = end(items, &[other], f.at);
-        (f.at + 1..end).find_map(|k| {
-            // Words such as "search" and "chat" are names too where a name stands.
-            let plain = items.at(k)?.kind == Kind::Word
-                && items.at(k)?.senses.iter().all(|s| matches!(s, "n" | "act.query" | "act.unsupported"));
-            let named =
-                is_name(items, k) || plain && (f.at + 1..k).all(|m| items.any(m, &["det.the", "noun.deployment"]));
-            named.then(|| refs::name_of(items, k))
-        })
-    };
     let changes = |act: Act| matches!(act, Act::Update | Act::Scale | Act::Autoscale);
+    let first = |order: Found| {
+        let names = target::of_order(items, &[f, order], order, &[Thing::Deployment]);
+        names.first().map(|name| refs::name_of(items, name.at))
+    };
     changes(f.act)
         && changes(order.act)
-        && matches!((name(f, order), name(order, f)), (Some(a), Some(b)) if !a.eq_ignore_ascii_case(&b))
+        && matches!((first(f), first(order)), (Some(a), Some(b)) if !a.eq_ignore_ascii_case(&b))
 }
 
 /// What is known by name, or looks like a name.
@@ -169,41 +181,6 @@ pub(super) fn question(items: &Items<'_, '_>, others: &[Found], order: Found) ->
     );
     let options = [first, second].into_iter().filter(|f| f.act != Act::Unsupported).map(|f| family(f.act).to_owned());
     Some(Answer::ask("action", prompt, options.collect()))
-}
-
-/// "drain gpu-1 and gpu-2": one order to two things is two orders.
-pub(super) fn two_names(items: &Items<'_, '_>, order: Found) -> Option<Answer> {
-    let field = match order.act {
-        Act::Drain | Act::Undrain => "node",
-        Act::Rollback => "deployment",
-        Act::Stop if (0..items.len()).any(|k| items.is(k, "noun.deployment")) => "deployment",
-        Act::Stop => "workload_id",
-        _ => return None,
-    };
-    let name = |k: usize| {
-        items.at(k).filter(|n| n.kind == Kind::Word && (n.known || crate::items::is_name_like(&n.text)))?;
-        Some(refs::name_of(items, k))
-    };
-    let skipped = |k: usize| {
-        joins(items, k)
-            || items.is(k, "or")
-            || items.any(k, &["noun.node", "noun.deployment", "noun.workload", "det.the", "act.stop", "act.drain"])
-    };
-    let (first, second) = (order.at + 1..items.len()).find_map(|k| {
-        let first = name(k)?;
-        let mut next = k + 1;
-        if !(items.punct(next, ',') || joins(items, next) || items.is(next, "or")) {
-            return None;
-        }
-        next += usize::from(items.punct(next, ','));
-        while skipped(next) {
-            next += 1;
-        }
-        Some((first, name(next)?))
-    })?;
-    let same = first.eq_ignore_ascii_case(&second);
-    let prompt = format!("A request is one order to one thing. Which comes first: {first} or {second}?");
-    (!same).then(|| Answer::ask(field, prompt, vec![first, second]))
 }
 
 /// Takes the words of an order that is left out from the readers: what it is about is not the

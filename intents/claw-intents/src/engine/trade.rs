@@ -7,7 +7,6 @@ use crate::catalog::resolve::Resolution;
 use crate::draft::Draft;
 use crate::items::Kind;
 use crate::read;
-use crate::read::refs;
 
 pub(super) fn bid(draft: &mut Draft<'_, '_, '_>, order: Found) {
     super::action(draft, "bid", order);
@@ -31,15 +30,7 @@ pub(super) fn offer(draft: &mut Draft<'_, '_, '_>, order: Found) {
     super::action(draft, "offer", order);
     read::money::read_budget_at(draft, "budget");
     duration(draft);
-    let candidate = refs::beside_noun(draft, refs::Thing::Node).or_else(|| refs::name_like(draft));
-    match candidate {
-        Some(k) => {
-            if let Some(name) = refs::node(draft, k, "node") {
-                draft.set_at("node", json!(name), k..k + 1);
-            }
-        }
-        None => super::control::node_target(draft, order, "node"),
-    }
+    super::control::node_target(draft, order, "node");
     read::gpu::read(draft);
     // A node is one of one.
     draft.forget("nodes");

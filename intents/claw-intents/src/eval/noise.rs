@@ -87,27 +87,44 @@ const PIECES: &[&str] = &[
     "\u{1b}[0m",
 ];
 
-/// Made-up requests; the same seed and cases give the same ones.
-#[derive(Debug, Clone)]
-pub struct Noise {
+/// Draws of SplitMix64; the same seed gives the same ones.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Draws {
     state: u64,
-    texts: Vec<String>,
 }
 
-impl Noise {
-    /// A source of requests that are made from these.
-    pub fn new(seed: u64, texts: Vec<String>) -> Self {
-        Self { state: seed, texts }
+impl Draws {
+    /// Draws from a seed.
+    pub fn new(seed: u64) -> Self {
+        Self { state: seed }
     }
 
-    fn below(&mut self, n: usize) -> usize {
-        // SplitMix64.
+    /// A number below `n`, as even as a remainder is; 0 where `n` is 0.
+    pub fn below(&mut self, n: usize) -> usize {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.state;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         let n = u64::try_from(n.max(1)).unwrap_or(u64::MAX);
         usize::try_from((z ^ (z >> 31)) % n).unwrap_or(0)
+    }
+}
+
+/// Made-up requests; the same seed and cases give the same ones.
+#[derive(Debug, Clone)]
+pub struct Noise {
+    draws: Draws,
+    texts: Vec<String>,
+}
+
+impl Noise {
+    /// A source of requests that are made from these.
+    pub fn new(seed: u64, texts: Vec<String>) -> Self {
+        Self { draws: Draws::new(seed), texts }
+    }
+
+    fn below(&mut self, n: usize) -> usize {
+        self.draws.below(n)
     }
 
     /// The next request.

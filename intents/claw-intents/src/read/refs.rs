@@ -7,7 +7,7 @@ use crate::text::Quote;
 mod lookup;
 
 pub(crate) use crate::items::is_name_like;
-pub(crate) use lookup::{deployment, described, described_node, node, workload};
+pub(crate) use lookup::{deployment, described, described_node, key, node, workload};
 
 /// What sort of thing a reference is to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,8 +121,13 @@ pub(crate) fn name_of(items: &Items<'_, '_>, i: usize) -> String {
 
 /// The item that names a thing beside its noun: "node gpu-1", "the chat deployment".
 pub(crate) fn beside_noun(draft: &Draft<'_, '_, '_>, thing: Thing) -> Option<usize> {
-    let items = draft.items;
-    let mut found = None;
+    let all = beside_nouns(draft.items, &|k| draft.is_used(k), thing);
+    all.into_iter().fold(None, |found, k| Some(prefer(draft.items, found, k)))
+}
+
+/// Every item that names a thing beside its noun.
+pub(crate) fn beside_nouns(items: &Items<'_, '_>, used: &dyn Fn(usize) -> bool, thing: Thing) -> Vec<usize> {
+    let mut found = Vec::new();
     for i in 0..items.len() {
         if !items.is(i, thing.noun()) {
             continue;
@@ -156,12 +161,12 @@ pub(crate) fn beside_noun(draft: &Draft<'_, '_, '_>, thing: Thing) -> Option<usi
         let plain = items.at(k).is_some_and(|n| !n.known && n.senses.has("n") && !is_name_like(word));
         let inflected = ["ed", "ing", "s", "ly"].iter().any(|end| word.ends_with(end));
         let sure = sure && !(plain && (thing != Thing::Deployment || inflected || k != i + 1));
-        if sure && (!plural || is_name_like(word)) && !draft.is_used(k) {
-            found = Some(prefer(items, found, k));
+        if sure && (!plural || is_name_like(word)) && !used(k) {
+            found.push(k);
             continue;
         }
-        if let Some(before) = before_noun(draft, i, thing) {
-            found = Some(prefer(items, found, before));
+        if let Some(before) = before_noun(items, used, i, thing) {
+            found.push(before);
         }
     }
     found
@@ -186,11 +191,10 @@ fn prefer(items: &Items<'_, '_>, old: Option<usize>, new: usize) -> usize {
 }
 
 /// "the chat deployment": a name before its noun.
-fn before_noun(draft: &Draft<'_, '_, '_>, i: usize, thing: Thing) -> Option<usize> {
-    let items = draft.items;
+fn before_noun(items: &Items<'_, '_>, used: &dyn Fn(usize) -> bool, i: usize, thing: Thing) -> Option<usize> {
     let k = i.checked_sub(1)?;
     let item = items.at(k)?;
-    if draft.is_used(k) || item.text.contains(' ') || item.corrected {
+    if used(k) || item.text.contains(' ') || item.corrected {
         return None;
     }
     let raw_word = item.kind == Kind::Word && (item.known || is_name_like(&item.text));

@@ -58,14 +58,21 @@ fn lower(value: &Value) -> String {
     value.to_string().to_lowercase()
 }
 
-/// Every case at hand: our own, and the published ones where they are.
-pub(super) fn all_cases() -> Vec<eval::Case> {
+/// The files of cases at hand: our own, and the published ones where they are.
+pub(super) fn case_files() -> Vec<(&'static str, Vec<eval::Case>)> {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/intents/public.jsonl");
-    let public = std::fs::read_to_string(&path).unwrap_or_else(|_| {
+    let public = std::fs::read_to_string(&path).ok();
+    if public.is_none() {
         eprintln!("SKIPPED: the public intent cases are not here ({})", path.display());
-        String::new()
-    });
-    [TUNING, VALIDATION, public.as_str()].iter().flat_map(|text| eval::cases(text).unwrap()).collect()
+    }
+    let own = [("tuning", TUNING.to_owned()), ("validation", VALIDATION.to_owned())];
+    let all = own.into_iter().chain(public.map(|text| ("public", text)));
+    all.map(|(name, text)| (name, eval::cases(&text).unwrap())).collect()
+}
+
+/// Every case at hand.
+pub(super) fn all_cases() -> Vec<eval::Case> {
+    case_files().into_iter().flat_map(|(_, cases)| cases).collect()
 }
 
 /// A question names one field or two, of which one is the wanted one, or one level above or below it.

@@ -98,7 +98,9 @@ fn numbers_given(text: &str) -> Vec<f64> {
     let parts = lower.split(|c: char| !c.is_ascii_alphanumeric());
     let digits = lower.split(|c: char| !c.is_ascii_digit()).filter_map(|digits| digits.parse::<f64>().ok());
     let words = parts.filter_map(|part| WORDS.iter().find(|(word, _)| *word == part).map(|(_, n)| *n));
-    digits.chain(words).collect()
+    // "95%" of a GPU is 0.95 of it.
+    let shares = lower.split_whitespace().filter_map(|part| part.strip_suffix('%')?.parse::<f64>().ok());
+    digits.chain(words).chain(shares.map(|percent| percent / 100.0)).collect()
 }
 
 /// Fields of a workload, a scaling, a bid or an offer whose number holds capacity or spends money.

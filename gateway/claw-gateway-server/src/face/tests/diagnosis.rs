@@ -1,7 +1,7 @@
 //! What `diagnose` reads of nodes and workloads, and what it says of what it could not read.
 
 use claw_proto::ids::{Attempt, GpuUuid, NodeId, WorkloadId};
-use claw_proto::message::{GpuEvent, GpuEventKind, LogChunk, LogKey, LogLine, LogStream, SystemMetrics};
+use claw_proto::message::{GpuEvent, GpuEventKind, LogChunk, LogGap, LogKey, LogLine, LogStream, SystemMetrics};
 use claw_tools::nodes::MetricsSnapshot;
 use serde_json::{Value, json};
 
@@ -9,12 +9,12 @@ use super::desk::{Desk, desk};
 
 impl Desk {
     /// A driver tells of a GPU.
-    fn happened(&self, node_id: NodeId, uuid: &str, code: u32) {
+    fn happened(&self, node_id: NodeId, uuid: &str, code: impl Into<Option<u32>>) {
         let control = &self.ops.control;
         let event = GpuEvent {
             uuid: GpuUuid(uuid.into()),
             kind: GpuEventKind::Xid,
-            code: Some(code),
+            code: code.into(),
             detail: "a test".into(),
             at: control.now(),
             simulated: true,
@@ -24,15 +24,22 @@ impl Desk {
 
     /// A node sends its numbers, all well.
     fn measured(&self, node_id: NodeId) {
+        let details = json!({ "sm_clock_mhz": 1_980, "ecc_uncorrected_total": 0,
+            "remapped_rows": { "correctable": 0, "uncorrectable": 0, "pending": false, "failed": false } });
+        self.sent(node_id, usize::MAX, &details);
+    }
+
+    /// A node sends numbers of its first GPUs, with these details.
+    fn sent(&self, node_id: NodeId, n: usize, details: &Value) {
         let control = &self.ops.control;
         let state = control.snapshot();
-        let gpus = state.nodes.get(node_id).unwrap().gpus().iter();
-        let healthy = |uuid: &GpuUuid| {
+        let gpus = state.nodes.get(node_id).unwrap().gpus().iter().take(n);
+        let numbers = |uuid: &GpuUuid| {
             let numbers = json!({ "uuid": uuid, "utilization_percent": 90.0, "memory_used_mib": 1, "memory_total_mib": 2,
-                "temperature_celsius": 60.0, "power_watts": 300.0, "simulated": true });
+                "temperature_celsius": 60.0, "power_watts": 300.0, "simulated": true, "details": details });
             serde_json::from_value(numbers).unwrap()
         };
-        let gpus = gpus.map(|gpu| healthy(&gpu.uuid)).collect();
+        let gpus = gpus.map(|gpu| numbers(&gpu.uuid)).collect();
         let at = control.now();
         let snapshot = MetricsSnapshot { at, gpus, system: SystemMetrics::default(), workloads: Vec::new() };
         control.metrics().put(node_id, snapshot);
@@ -75,6 +82,78 @@ async fn nothing_read_is_said_and_what_to_call() {
     assert!(target["diagnosis"]["confidence"].as_f64().unwrap() >= 0.9, "{told}");
     let fleet = desk.ok("diagnose", &json!({})).await;
     assert_eq!((&fleet["nodes_read"], &fleet["nodes_unread"]), (&json!(1), &json!([])), "{fleet}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn numbers_that_are_not_there_are_not_healthy() {
+    let desk = desk().await;
+    let node_id = desk.join("gpu-01").await;
+    let nothing: (usize, Value) = (usize::MAX, json!({}));
+    for (n, details) in [(usize::MAX, Value::Null), nothing, (0, json!({ "sm_clock_mhz": 1_980 }))] {
+        desk.sent(node_id, n, &details);
+        let told = desk.ok("diagnose", &json!({ "node": "gpu-01" })).await;
+        let target = &told["targets"][0];
+        assert_eq!((&target["nodes_unread"], &target["records"]), (&json!(["gpu-01"]), &json!(0)), "{told}");
+        assert!(target["diagnosis"]["confidence"].as_f64().unwrap() <= 0.1, "{told}");
+        let fleet = desk.ok("diagnose", &json!({})).await;
+        assert_eq!((&fleet["nodes_read"], &fleet["nodes_unread"]), (&json!(0), &json!(["gpu-01"])), "{fleet}");
+    }
+    // One GPU of several did not answer: it is named, and nobody is sure.
+    desk.sent(node_id, 7, &json!({ "sm_clock_mhz": 1_980 }));
+    let last = desk.ops.control.snapshot().nodes.get(node_id).unwrap().gpus()[7].uuid.to_string();
+    for asked in [json!({ "node": "gpu-01" }), json!({})] {
+        let told = desk.ok("diagnose", &asked).await;
+        let target = &told["targets"][0];
+        assert_eq!((&target["diagnosis"]["root"], &target["records"]), (&json!("none"), &json!(7)), "{told}");
+        assert!(target["diagnosis"]["confidence"].as_f64().unwrap() <= 0.5, "{told}");
+        assert_eq!(target["diagnosis"]["why"], json!([format!("no fresh numbers of health of {last}")]), "{told}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_xid_without_its_number_is_not_health() {
+    let desk = desk().await;
+    let node_id = desk.join("gpu-01").await;
+    let uuid = desk.ops.control.snapshot().nodes.get(node_id).unwrap().gpus()[2].uuid.to_string();
+    desk.happened(node_id, &uuid, None);
+    let told = desk.ok("diagnose", &json!({ "node": "gpu-01" })).await;
+    assert_eq!(told["targets"][0]["nodes_unread"], json!(["gpu-01"]), "{told}");
+    desk.measured(node_id);
+    let told = desk.ok("diagnose", &json!({ "node": "gpu-01" })).await;
+    let diagnosis = &told["targets"][0]["diagnosis"];
+    assert_eq!((&diagnosis["root"], &diagnosis["confidence"]), (&json!("none"), &json!(0.5)), "{told}");
+    assert_eq!(diagnosis["why"], json!([format!("an Xid of {uuid} came without its number")]), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lines_that_are_missing_are_said() {
+    let desk = desk().await;
+    desk.join("gpu-01").await;
+    let spec = json!({ "name": "w", "runtime": "sim", "command": ["train"] });
+    let run = desk.ok("workload_run", &json!({ "spec": spec })).await;
+    let workload_id: WorkloadId = run["workload_id"].as_str().unwrap().parse().unwrap();
+    let attempt = desk.ops.control.snapshot().workloads.get(workload_id).unwrap().attempt();
+    let diagnosed = || async {
+        let told = desk.ok("diagnose", &json!({ "workload": "w" })).await;
+        let diagnosis = &told["targets"][0]["diagnosis"];
+        let why = diagnosis["why"].as_array().unwrap().iter().map(|why| why.as_str().unwrap()).collect::<Vec<_>>();
+        (diagnosis["confidence"].as_f64().unwrap(), why.join("; "))
+    };
+    let (confidence, why) = diagnosed().await;
+    assert!(confidence <= 0.1 && why.contains("has written no line"), "{why}");
+    desk.wrote_at(workload_id, attempt, "step=1 loss=2.0").await;
+    assert_eq!(diagnosed().await, (0.9, String::new()));
+    // Lines 2 to 4 never came.
+    let line = |sequence| LogLine { sequence, at: desk.ops.control.now(), bytes: b"step=2 loss=1.9".to_vec() };
+    let key = LogKey { workload_id, attempt, stream: LogStream::Stderr };
+    let gap = Some(LogGap { first_sequence: 2, n_lost: 3 });
+    desk.ops.control.logs().append(vec![LogChunk { key, gap, lines: vec![line(5)] }]).await.unwrap();
+    let (confidence, why) = diagnosed().await;
+    assert!(confidence <= 0.5 && why.contains("3 lines of attempt"), "{confidence} {why}");
+    let many = (6..=10_100).map(line).collect();
+    desk.ops.control.logs().append(vec![LogChunk { key, gap: None, lines: many }]).await.unwrap();
+    let (confidence, why) = diagnosed().await;
+    assert!(confidence <= 0.5 && why.contains("only the newest 10000 lines"), "{confidence} {why}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -125,4 +204,19 @@ async fn every_policy_of_the_schema_is_one_of_the_rules() {
             "{told}"
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_inventory_tells_what_a_code_means_on_this_gpu() {
+    let desk = desk().await;
+    let node_id = desk.join("gpu-01").await;
+    let uuid = desk.ops.control.snapshot().nodes.get(node_id).unwrap().gpus()[2].uuid.to_string();
+    desk.measured(node_id);
+    // Codes of NVLink5 on a GPU of NVLink4.
+    desk.happened(node_id, &uuid, 149);
+    let told = desk.ok("diagnose", &json!({ "node": "gpu-01" })).await;
+    let diagnosis = &told["targets"][0]["diagnosis"];
+    assert_eq!((&diagnosis["root"], &diagnosis["action"]), (&json!("xid_149"), &json!("contact_support")), "{told}");
+    assert!(diagnosis["why"][0].as_str().unwrap().starts_with("the GPU is of Hopper: "), "{told}");
+    assert!(diagnosis["confidence"].as_f64().unwrap() <= 0.3, "{told}");
 }

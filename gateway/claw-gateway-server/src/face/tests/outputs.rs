@@ -76,9 +76,16 @@ async fn outputs_of_all_operations_are_what_their_schema_says() {
     }
     c.words_logs_and_what_if().await;
     c.call("workload_wait", json!({ "workload": "w", "states": ["placed"], "wait_s": 0 })).await;
-    for tool in
-        ["cluster_status", "node_list", "gpu_list", "workload_list", "queue_list", "events_list", "operation_list"]
-    {
+    for tool in [
+        "cluster_status",
+        "node_list",
+        "gpu_list",
+        "workload_list",
+        "queue_list",
+        "events_list",
+        "operation_list",
+        "fragmentation_report",
+    ] {
         c.call(tool, json!({})).await;
     }
     let operation = json!({ "operation_id": run["operation_id"] });
@@ -99,6 +106,10 @@ async fn outputs_of_all_operations_are_what_their_schema_says() {
     c.planned("secret_set", json!({ "handle": "hf/token", "value": "hunter2", "used_by": ["bot"] })).await;
     assert_eq!(c.call("secret_list", json!({})).await["secrets"][0]["version"], 1);
     c.planned("secret_delete", json!({ "handle": "hf/token" })).await;
+    c.planned("quota_set", json!({ "tenant": "lab", "most": { "gpus": 4 }, "members": ["bot"] })).await;
+    let quotas = c.call("quota_get", json!({})).await;
+    assert_eq!((&quotas["tenants"][0]["tenant"], &quotas["fleet"]["gpus"]), (&json!("lab"), &json!(8)), "{quotas}");
+    c.planned("quota_delete", json!({ "tenant": "lab" })).await;
     let spec = json!({ "name": "c", "image": "registry.example/app:1", "runtime": "docker", "outputs": ["/out"] });
     c.call("workload_run", json!({ "spec": spec })).await;
     c.desk.join_with_container("gpu-04", "c").await;

@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use claw_proto::ids::WorkloadId;
 use claw_proto::time::Timestamp;
+use claw_proto::validation::ValidSpec;
 use claw_tools::workloads::{WorkloadReason, WorkloadState};
 
 use crate::Cluster;
 use crate::event::{Event, EventRecord};
 use crate::preemption::DAY_MS;
+use crate::tenancy::{Books, part_amounts};
 use crate::workload::{ATTEMPTS_KEPT, AttemptEntry, Desired, WorkloadEntry};
 
 impl Cluster {
@@ -165,6 +167,7 @@ impl Cluster {
             w.attempts.drain(..n_old.min(w.attempts.len().saturating_sub(ATTEMPTS_KEPT)));
         });
         self.nodes.update(node_id, |n| n.usage.take(id, spec.node_demand(), n_gpus));
+        self.account(&spec, &|books| books.take(part_amounts(&spec), at));
         self.bump(node_id);
     }
 
@@ -194,7 +197,13 @@ impl Cluster {
             return;
         }
         self.nodes.update(ended.node_id, |n| n.usage.give_back(id, entry.spec.node_demand(), ended.gpus.len()));
+        self.account(&entry.spec, &|books| books.give(part_amounts(&entry.spec), record.at));
         self.bump(ended.node_id);
+    }
+
+    /// The tenant of a workload holds more, or less.
+    fn account(&mut self, spec: &ValidSpec, change: &dyn Fn(&mut Books)) {
+        self.tenants.change(spec.spec().tenant.as_deref(), change, self.policy.half_life_s());
     }
 }
 

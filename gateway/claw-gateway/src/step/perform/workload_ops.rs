@@ -19,6 +19,7 @@ use crate::event::{Event, Goal, Inverse};
 use crate::step::follow::end;
 use crate::step::honored;
 use crate::step::work::Work;
+use crate::tenancy;
 use crate::workload::Desired;
 
 pub(super) fn run(
@@ -28,7 +29,9 @@ pub(super) fn run(
     assumptions: &[Assumption],
 ) -> Result<Performed, Refusal> {
     let mut assumptions = assumptions.to_vec();
-    let valid = checked(&work.state, spec.clone(), &mut assumptions)?;
+    let mut spec = spec.clone();
+    tenancy::assign(&work.state, work.caller, &mut spec, &mut assumptions)?;
+    let valid = checked(&work.state, spec, &mut assumptions)?;
     super::secret_ops::usable(work, valid.spec())?;
     let workload_id = WorkloadId::next(&mut work.ids);
     let name = name_of(work, &valid, workload_id)?;
@@ -72,6 +75,7 @@ pub(in crate::step) fn checked(
     let valid = self::valid(spec)?;
     honored::check(valid.spec())?;
     lease_lasts(cluster, valid.on_partition())?;
+    tenancy::known(cluster, valid.spec().tenant.as_deref(), tenancy::whole_amounts(&valid))?;
     Ok(valid)
 }
 

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use claw_proto::ids::{KeyId, NodeId, WorkloadId};
 use claw_tools::access::{PrincipalKind, Role};
 use claw_tools::outcome::EffectKind;
+use claw_tools::quotas::QuotaAmounts;
 use claw_tools::registry::{OPERATIONS, find};
 use proptest::prelude::*;
 
@@ -45,6 +46,16 @@ fn sample(f: &Fleet, kind: usize, pick: usize) -> Option<Operation> {
             sealed: Some("c2VhbGVk".into()),
             blob: None,
         },
+        17 => Operation::QuotaSet {
+            tenant: "lab".into(),
+            parent: None,
+            guaranteed: None,
+            most: Some(QuotaAmounts { gpus: Some(8), ..QuotaAmounts::default() }),
+            lends: None,
+            weight: None,
+            members: None,
+        },
+        18 => Operation::QuotaDelete { tenant: "lab".into() },
         15 => Operation::SecretDelete { handle: "token".into() },
         16 => Operation::WorkloadExec {
             workload: workload?.workload_id.to_string(),
@@ -54,7 +65,7 @@ fn sample(f: &Fleet, kind: usize, pick: usize) -> Option<Operation> {
         _ => Operation::ApiKeyRevoke { key_id: *f.cluster.keys.keys().next()? },
     })
 }
-const KINDS: usize = 18;
+const KINDS: usize = 20;
 
 /// What somebody could lose.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Clone)]

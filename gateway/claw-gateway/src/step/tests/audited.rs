@@ -6,8 +6,11 @@ use std::sync::Arc;
 
 use claw_proto::ids::{GpuUuid, NodeId, WorkloadId};
 use claw_proto::message::{NodeWorkloadState, StatusCause};
-use claw_proto::spec::{Priority, WorkloadSpec};
+use claw_proto::spec::{Placement, Priority, WorkloadSpec};
+use claw_proto::topology::{GpuHealth, NodeCapabilities};
+use claw_proto::validation::ValidSpec;
 use claw_tools::nodes::{NodeLink, Schedulable};
+use claw_tools::quotas::{Quota, QuotaAmounts};
 use claw_tools::workloads::WorkloadReason;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -38,9 +41,13 @@ enum Plant {
     RoomKept,
     StoppedInVain,
     StoppedForLess,
+    NotAllowed,
+    Overcommitted,
+    GpuUnhealthy,
+    OverQuota,
 }
 
-const ALL: [Plant; 16] = [
+const ALL: [Plant; 20] = [
     Plant::GpuMissing,
     Plant::GpuTwice,
     Plant::GpuOfAnother,
@@ -57,6 +64,10 @@ const ALL: [Plant; 16] = [
     Plant::RoomKept,
     Plant::StoppedInVain,
     Plant::StoppedForLess,
+    Plant::NotAllowed,
+    Plant::Overcommitted,
+    Plant::GpuUnhealthy,
+    Plant::OverQuota,
 ];
 
 const NOBODY: u128 = u128::MAX;
@@ -86,14 +97,8 @@ fn planted(plant: Plant, decision: &[EventRecord], before: &[EventRecord]) -> Op
             let Event::WorkloadPlaced { workload_id, gpus, .. } = &mut twin.event else { return None };
             gpus.first()?;
             *workload_id = other;
-            let submitted = before.iter().chain(decision).find_map(|r| match &r.event {
-                Event::WorkloadSubmitted { workload_id, name, spec, env_handle } if workload_id == id => {
-                    let (name, spec, env_handle) = (name.clone(), Arc::clone(spec), env_handle.clone());
-                    Some(like(&first, Event::WorkloadSubmitted { workload_id: other, name, spec, env_handle }))
-                }
-                _ => None,
-            })?;
-            bad.extend([submitted, twin]);
+            let submitted = submission(other, &submitted_spec(before, decision, *id)?);
+            bad.extend([like(&first, submitted), twin]);
         }
         Plant::NodeUnknown => *node_id = NodeId::from_bits(NOBODY),
         Plant::NodeSilent => {
@@ -131,8 +136,71 @@ fn planted(plant: Plant, decision: &[EventRecord], before: &[EventRecord]) -> Op
             }
             bad.push(like(&first, Event::WorkloadStopping { workload_id: *id, why, grace_s, requeue, regroup }));
         }
+        Plant::NotAllowed | Plant::Overcommitted | Plant::GpuUnhealthy | Plant::OverQuota => {
+            bad.insert(at, like(&first, told_otherwise(plant, (*id, *home, held.first()), decision, before)?));
+        }
     }
     Some(bad)
+}
+
+/// What would have to be known before the placement for it to be wrong.
+fn told_otherwise(
+    plant: Plant,
+    (id, home, held): (WorkloadId, NodeId, Option<&GpuUuid>),
+    decision: &[EventRecord],
+    before: &[EventRecord],
+) -> Option<Event> {
+    let spec = submitted_spec(before, decision, id)?;
+    match plant {
+        Plant::NotAllowed => {
+            let placement = Some(Placement { node: Some("elsewhere".into()), ..Placement::default() });
+            let wish = ValidSpec::parse(WorkloadSpec { placement, ..spec.spec().clone() }).ok()?;
+            Some(submission(id, &Arc::new(wish)))
+        }
+        Plant::Overcommitted => reported(before, home, |has| has.cpu_millis = 0),
+        Plant::GpuUnhealthy => {
+            let uuid = held?;
+            reported(before, home, |has| {
+                if let Some(gpu) = has.gpus.iter_mut().find(|gpu| gpu.uuid == *uuid) {
+                    gpu.health = GpuHealth::Failed;
+                }
+            })
+        }
+        Plant::OverQuota => {
+            held?;
+            let most = QuotaAmounts { gpus: Some(0), ..QuotaAmounts::default() };
+            Some(Event::QuotaSet { tenant: spec.spec().tenant.clone()?, quota: Quota { most, ..Quota::default() } })
+        }
+        _ => None,
+    }
+}
+
+/// What was submitted under this id.
+fn submitted_spec(before: &[EventRecord], decision: &[EventRecord], id: WorkloadId) -> Option<Arc<ValidSpec>> {
+    before.iter().chain(decision).find_map(|record| match &record.event {
+        Event::WorkloadSubmitted { workload_id, spec, .. } if *workload_id == id => Some(Arc::clone(spec)),
+        _ => None,
+    })
+}
+
+fn submission(workload_id: WorkloadId, spec: &Arc<ValidSpec>) -> Event {
+    let spec = Arc::clone(spec);
+    Event::WorkloadSubmitted { workload_id, name: "planted".into(), spec, env_handle: None }
+}
+
+/// The node reports something else than it did.
+fn reported(before: &[EventRecord], home: NodeId, change: impl FnOnce(&mut NodeCapabilities)) -> Option<Event> {
+    let last = before.iter().rev().find_map(|record| match &record.event {
+        Event::NodeCapabilitiesReported { node_id, capabilities, .. } if *node_id == home => Some(capabilities),
+        _ => None,
+    })?;
+    let mut capabilities = (**last).clone();
+    change(&mut capabilities);
+    Some(Event::NodeCapabilitiesReported {
+        node_id: home,
+        capabilities: Arc::new(capabilities),
+        store_id: String::new(),
+    })
 }
 
 fn runtime(record: &EventRecord) -> Option<claw_proto::spec::RuntimeKind> {
@@ -158,7 +226,7 @@ fn more_important(before: &[EventRecord], id: WorkloadId) -> Option<WorkloadId> 
 fn is_right(plant: Plant, wrong: &Wrong) -> bool {
     match plant {
         Plant::GpuMissing | Plant::GpuTwice => matches!(wrong, Wrong::OtherGpus(_)),
-        Plant::GpuOfAnother | Plant::GpuUnknown => matches!(wrong, Wrong::NoSuchGpu(..)),
+        Plant::GpuOfAnother | Plant::GpuUnknown | Plant::GpuUnhealthy => matches!(wrong, Wrong::NoSuchGpu(..)),
         Plant::GpuTaken => matches!(wrong, Wrong::DoubleBooked(..)),
         Plant::NodeUnknown | Plant::NodeSilent | Plant::NodeCordoned => matches!(wrong, Wrong::NoSuchNode(..)),
         Plant::NodeRemoved => matches!(wrong, Wrong::NodeInUse(_)),
@@ -168,11 +236,14 @@ fn is_right(plant: Plant, wrong: &Wrong) -> bool {
         Plant::NeverSubmitted => matches!(wrong, Wrong::DoesNotWait(_)),
         Plant::RoomKept => matches!(wrong, Wrong::RoomTaken(..)),
         Plant::StoppedInVain | Plant::StoppedForLess => matches!(wrong, Wrong::StoppedWithoutRight(_)),
+        Plant::NotAllowed => matches!(wrong, Wrong::NotAllowed(..)),
+        Plant::Overcommitted => matches!(wrong, Wrong::Overcommitted(..)),
+        Plant::OverQuota => matches!(wrong, Wrong::OverQuota(..)),
     }
 }
 
 #[test]
-fn sixteen_kinds_of_planted_faults_are_all_found() {
+fn twenty_kinds_of_planted_faults_are_all_found() {
     let mut runner = TestRunner::new_with_rng(
         Config::default(),
         proptest::test_runner::TestRng::deterministic_rng(proptest::test_runner::RngAlgorithm::ChaCha),

@@ -10,8 +10,9 @@ use claw_tools::workloads::{PlacementReason as R, Remedy, WorkloadState};
 use proptest::prelude::*;
 
 use super::fleet::{Fleet, run_of, spec};
-use super::properties::{moves, play};
+use super::properties::{TENANTS, moves, play};
 use crate::scheduler::{Decision, decide};
+use crate::tenancy::{self, Tenants};
 use crate::{Cluster, Operation, preemption, query};
 
 fn wishes() -> impl Strategy<Value = WorkloadSpec> {
@@ -123,6 +124,21 @@ fn follow(mut f: Fleet, id: WorkloadId, remedy: &Remedy) -> bool {
                 }
             }
         }
+        "quota_set" => {
+            let most = serde_json::from_value(remedy.call.args["most"].clone()).unwrap();
+            let (tenant, parent) = (arg("tenant"), None);
+            let (guaranteed, lends, weight, members) = (None, None, None, None);
+            f.plan_and_apply(Operation::QuotaSet {
+                tenant,
+                parent,
+                guaranteed,
+                most: Some(most),
+                lends,
+                weight,
+                members,
+            })
+            .unwrap();
+        }
         "workload_run" => {
             let smaller: WorkloadSpec = serde_json::from_value(remedy.call.args["spec"].clone()).unwrap();
             let out = f.operate("alice", run_of(smaller), Mode::Apply, None).unwrap();
@@ -140,13 +156,14 @@ proptest! {
     /// from every node, and without all that is named it starts; what is offered
     /// makes it start when it is done.
     #[test]
-    fn the_named_reason_binds_and_the_offered_change_helps(history in prop::collection::vec(moves(), 5..40), wish in wishes()) {
+    fn the_named_reason_binds_and_the_offered_change_helps(history in prop::collection::vec(moves(), 5..40), wish in wishes(), tenant in prop::option::weighted(0.4, 0_usize..3)) {
         let mut f = Fleet::with_nodes(3);
         for m in &history {
             play(&mut f, m);
         }
         let label = Operation::NodeLabel { node: "n0".into(), set: [("zone".to_owned(), "a".to_owned())].into(), remove: vec![] };
         drop(f.operate("root", label, Mode::Apply, None));
+        let wish = WorkloadSpec { tenant: tenant.map(|at| TENANTS[at].0.to_owned()), ..wish };
         let Ok(out) = f.operate("alice", run_of(wish.clone()), Mode::Apply, None) else { return Err(TestCaseError::reject("refused")) };
         let id = out.workload_id.unwrap();
         // Alone in the queue, so that nobody before it takes what a change makes free.
@@ -157,7 +174,13 @@ proptest! {
         for _ in 0..40 {
             let valid = ValidSpec::parse(relaxed.clone()).unwrap();
             let Decision::Wait { report } = decide(&cluster, &valid) else { break };
-            let reason = report.rejected.first().expect("who waits is told why").reason;
+            let Some(first) = report.rejected.first() else {
+                prop_assert!(tenancy::blocked(&cluster, &valid).is_some(), "who waits is told why: {report:?}");
+                cluster.tenants = Tenants::default();
+                prop_assert!(tenancy::blocked(&cluster, &valid).is_none());
+                continue;
+            };
+            let reason = first.reason;
             relax(&mut cluster, &mut relaxed, reason);
             let valid = ValidSpec::parse(relaxed.clone()).unwrap();
             let (Decision::Wait { report } | Decision::Place { report, .. }) = decide(&cluster, &valid);

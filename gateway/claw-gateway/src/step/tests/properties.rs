@@ -5,6 +5,7 @@
 use claw_proto::message::{NodeWorkloadState as N, StatusCause as C};
 use claw_proto::spec::{OnPartition, Priority, RestartPolicy, WorkloadSpec};
 use claw_tools::outcome::Mode;
+use claw_tools::quotas::QuotaAmounts;
 use claw_tools::workloads::WorkloadState;
 use proptest::prelude::*;
 
@@ -14,24 +15,64 @@ use crate::{Command, Operation, invariants, step};
 
 #[derive(Debug, Clone)]
 pub(super) enum Move {
-    Submit { gpus: u32, nvlink: bool, nodes: u32, priority: usize, keep: bool, restart: bool, apply: bool },
-    Report { pick: usize, part: usize, state: usize },
-    Stop { pick: usize },
-    Drain { node: usize },
-    Undrain { node: usize },
-    Cordon { node: usize },
-    Silence { node: usize },
-    Return { node: usize, forgot: bool },
-    Remove { node: usize },
-    Undo { pick: usize },
-    Cancel { pick: usize },
-    Pass { seconds: i64 },
+    Submit {
+        gpus: u32,
+        nvlink: bool,
+        nodes: u32,
+        priority: usize,
+        keep: bool,
+        restart: bool,
+        apply: bool,
+        tenant: Option<usize>,
+    },
+    Report {
+        pick: usize,
+        part: usize,
+        state: usize,
+    },
+    Stop {
+        pick: usize,
+    },
+    Drain {
+        node: usize,
+    },
+    Undrain {
+        node: usize,
+    },
+    Cordon {
+        node: usize,
+    },
+    Silence {
+        node: usize,
+    },
+    Return {
+        node: usize,
+        forgot: bool,
+    },
+    Remove {
+        node: usize,
+    },
+    Undo {
+        pick: usize,
+    },
+    Cancel {
+        pick: usize,
+    },
+    Pass {
+        seconds: i64,
+    },
+    Quota {
+        tenant: usize,
+        most: Option<u32>,
+        guaranteed: u32,
+        lends: bool,
+    },
 }
 
 pub(super) fn moves() -> impl Strategy<Value = Move> {
     prop_oneof![
-        6 => (0_u32..9, any::<bool>(), 1_u32..4, 0_usize..5, any::<bool>(), any::<bool>(), prop::bool::weighted(0.8))
-            .prop_map(|(gpus, nvlink, nodes, priority, keep, restart, apply)| Move::Submit { gpus: gpus * nodes, nvlink, nodes, priority, keep, restart, apply }),
+        6 => (0_u32..9, any::<bool>(), 1_u32..4, 0_usize..5, any::<bool>(), any::<bool>(), prop::bool::weighted(0.8), prop::option::of(0_usize..3))
+            .prop_map(|(gpus, nvlink, nodes, priority, keep, restart, apply, tenant)| Move::Submit { gpus: gpus * nodes, nvlink, nodes, priority, keep, restart, apply, tenant }),
         12 => (any::<usize>(), any::<usize>(), 0_usize..8).prop_map(|(pick, part, state)| Move::Report { pick, part, state }),
         1 => any::<usize>().prop_map(|pick| Move::Stop { pick }),
         1 => (0_usize..3).prop_map(|node| Move::Drain { node }),
@@ -42,9 +83,14 @@ pub(super) fn moves() -> impl Strategy<Value = Move> {
         1 => (0_usize..3).prop_map(|node| Move::Remove { node }),
         1 => any::<usize>().prop_map(|pick| Move::Undo { pick }),
         1 => any::<usize>().prop_map(|pick| Move::Cancel { pick }),
-        2 => (0_i64..90).prop_map(|seconds| Move::Pass { seconds }),
+        2 => prop_oneof![4 => 0_i64..90, 1 => 500_i64..700].prop_map(|seconds| Move::Pass { seconds }),
+        2 => (0_usize..3, prop::option::of(0_u32..20), 0_u32..12, any::<bool>())
+            .prop_map(|(tenant, most, guaranteed, lends)| Move::Quota { tenant, most, guaranteed, lends }),
     ]
 }
+
+/// Tenants that may come to be, and what each is a part of.
+pub(super) const TENANTS: [(&str, Option<&str>); 3] = [("lab", None), ("vision", Some("lab")), ("web", None)];
 
 const STATES: [(N, C, Option<i32>); 8] = [
     (N::Pulling, C::Progress, None),
@@ -69,6 +115,14 @@ fn wanted(gpus: u32, linked: bool, nodes: u32, priority: usize, keep: bool, rest
     }
 }
 
+fn set_quota(f: &mut Fleet, tenant: (&str, Option<&str>), most: Option<u32>, guaranteed: u32, lends: bool) {
+    let gpus = |gpus: Option<u32>| Some(QuotaAmounts { gpus, ..QuotaAmounts::default() });
+    let (guaranteed, most, lends) = (gpus(Some(guaranteed)), gpus(most), Some(lends));
+    let (tenant, parent) = (tenant.0.to_owned(), tenant.1.map(str::to_owned));
+    let set = Operation::QuotaSet { tenant, parent, guaranteed, most, lends, weight: None, members: None };
+    drop(f.plan_and_apply(set));
+}
+
 /// Performs one move; refusals are fine, broken invariants are not.
 pub(super) fn play(f: &mut Fleet, m: &Move) {
     let nth = |f: &Fleet, pick: usize| {
@@ -82,9 +136,11 @@ pub(super) fn play(f: &mut Fleet, m: &Move) {
     let name = |node: &usize| format!("n{node}");
     let node_id = |f: &Fleet, node: &usize| f.cluster.nodes.by_name(&format!("n{node}")).map(|n| n.node_id);
     match m {
-        Move::Submit { gpus, nvlink, nodes, priority, keep, restart, apply } => {
+        Move::Submit { gpus, nvlink, nodes, priority, keep, restart, apply, tenant } => {
             let mode = if *apply { Mode::Apply } else { Mode::Plan };
-            let _ = f.operate("alice", run_of(wanted(*gpus, *nvlink, *nodes, *priority, *keep, *restart)), mode, None);
+            let tenant = tenant.map(|at| TENANTS[at].0.to_owned());
+            let spec = WorkloadSpec { tenant, ..wanted(*gpus, *nvlink, *nodes, *priority, *keep, *restart) };
+            let _ = f.operate("alice", run_of(spec), mode, None);
         }
         Move::Report { pick, part, state } => {
             let (state, cause, exit) = STATES[*state];
@@ -133,6 +189,7 @@ pub(super) fn play(f: &mut Fleet, m: &Move) {
             }
         }
         Move::Pass { seconds } => f.pass(*seconds),
+        Move::Quota { tenant, most, guaranteed, lends } => set_quota(f, TENANTS[*tenant], *most, *guaranteed, *lends),
     }
 }
 

@@ -20,6 +20,31 @@ pub fn lint(rules: &'static Rules) -> Vec<String> {
         faults.extend(fixtures(rules, compiled));
     }
     faults.extend(codes(rules));
+    faults.extend(architectures(rules));
+    faults
+}
+
+/// A model is of one architecture, and what codes are bound to is dated and says something.
+fn architectures(rules: &Rules) -> Vec<String> {
+    let mut faults = Vec::new();
+    let mut names = BTreeSet::new();
+    for row in &rules.architectures.models {
+        let all = row.names.iter().chain(&row.capability).chain(&row.geforce);
+        faults.extend(all.filter(|name| !names.insert(name.as_str())).map(|name| format!("{name}: a second time")));
+        if !row.source.contains("20") {
+            faults.push(format!("{}: its source has no date", row.architecture));
+        }
+    }
+    for bound in &rules.architectures.bounds {
+        let unknown = bound.xids.iter().filter(|number| !rules.xids.contains_key(number));
+        faults.extend(unknown.map(|number| format!("{}: Xid {number} is in no table", bound.id)));
+        if bound.architectures.is_empty() || bound.here.is_none() && bound.elsewhere.is_none() {
+            faults.push(format!("{}: bounds nothing", bound.id));
+        }
+        if !bound.source.contains("20") {
+            faults.push(format!("{}: its source has no date", bound.id));
+        }
+    }
     faults
 }
 
@@ -126,11 +151,6 @@ fn codes(rules: &Rules) -> Vec<String> {
         }
         if compiled.rule.confidence < 0.4 && compiled.rule.unsure.is_none() {
             faults.push(format!("{}: does not say why it is so unsure", compiled.id));
-        }
-        for code in &compiled.rule.cancels {
-            if *code != compiled.rule.code {
-                faults.push(format!("{}: cancels {code}, which is not its own code", compiled.id));
-            }
         }
     }
     faults

@@ -27,3 +27,35 @@ impl Draw {
         &from[self.below(from.len())]
     }
 }
+
+/// A number of the environment, or its default; what is set and is no number is a mistake of whoever set it.
+pub(super) fn knob(name: &str, default: u64) -> u64 {
+    match std::env::var(name) {
+        Err(std::env::VarError::NotPresent) => default,
+        Ok(text) => number(name, &text),
+        Err(error) => panic!("{name}: {error}"),
+    }
+}
+
+/// The same for rounds, of which none would test nothing.
+pub(super) fn rounds(name: &str, default: u64) -> u64 {
+    let rounds = knob(name, default);
+    assert!(rounds > 0, "{name} asks for no round");
+    rounds
+}
+
+fn number(name: &str, text: &str) -> u64 {
+    text.parse().unwrap_or_else(|error| panic!("{name}={text:?}: {error}"))
+}
+
+#[test]
+#[should_panic(expected = "CLAW_SEED=\"x7\"")]
+fn a_knob_that_is_no_number_is_a_mistake() {
+    number("CLAW_SEED", "x7");
+}
+
+#[test]
+#[should_panic(expected = "asks for no round")]
+fn no_rounds_are_a_mistake() {
+    rounds("CLAW_NOBODY_SETS_THIS", 0);
+}

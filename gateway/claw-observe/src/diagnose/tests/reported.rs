@@ -27,12 +27,12 @@ fn gpu(details: GpuDetails) -> GpuMetrics {
 }
 
 fn throttled(reason: ThrottleReason) -> Vec<Sampled> {
-    numbers(&gpu(GpuDetails { throttle_reasons: vec![reason], ..GpuDetails::default() }))
+    numbers(&gpu(GpuDetails { throttle_reasons: vec![reason], ..GpuDetails::default() })).unwrap()
 }
 
 fn remapped(pending: bool, failed: bool) -> Vec<Sampled> {
     let rows = RemappedRows { correctable: 0, uncorrectable: 1, pending, failed };
-    numbers(&gpu(GpuDetails { remapped_rows: Some(rows), ..GpuDetails::default() }))
+    numbers(&gpu(GpuDetails { remapped_rows: Some(rows), ..GpuDetails::default() })).unwrap()
 }
 
 fn judge(sampled: &[Sampled], policy: usize) -> Verdict {
@@ -65,6 +65,14 @@ fn a_failed_replacement_of_a_row_is_for_hands_and_a_pending_one_for_a_reset() {
     assert_eq!(judge(&remapped(false, true), 0).action, Action::Service);
     assert_eq!(judge(&remapped(true, true), 0).action, Action::Service);
     assert_eq!(remapped(false, false), []);
+}
+
+#[test]
+fn numbers_that_no_driver_told_are_not_healthy_ones() {
+    let told = gpu(GpuDetails { sm_clock_mhz: Some(1_980), ..GpuDetails::default() });
+    assert_eq!(numbers(&told), Some(Vec::new()));
+    assert_eq!(numbers(&gpu(GpuDetails::default())), None);
+    assert_eq!(numbers(&GpuMetrics { details: None, ..told }), None);
 }
 
 #[test]

@@ -189,6 +189,94 @@ fn what_is_over_on_one_device_excuses_no_other() {
 }
 
 #[test]
+fn what_was_well_before_a_fault_excuses_it_not() {
+    let none = "[   10.000000] NVRM: Xid (PCI:0000:3b:00): 154, GPU recovery action changed from 0x1 (GPU Reset Required) to 0x0 (None)\n";
+    let lost = "[99999.000000] NVRM: Xid (PCI:0000:3b:00): 79, pid=1, GPU has fallen off the bus.\n";
+    check(&(none.to_owned() + lost), "xid_79", Class::Bus, Action::RebootNode);
+    check(&(lost.to_owned() + none), "xid_79", Class::Bus, Action::Ignore);
+    let reset = none.replace("to 0x0 (None)", "to 0x1 (GPU Reset Required)");
+    check(&(reset.clone() + lost), "xid_79", Class::Bus, Action::RebootNode);
+    check(&(lost.to_owned() + &reset), "xid_79", Class::Bus, Action::ResetGpu);
+    // Messages printed into one line are of one moment.
+    check(&(lost.trim_end().to_owned() + none), "xid_79", Class::Bus, Action::Ignore);
+    let hung = "amdgpu 0000:c1:00.0: amdgpu: MES failed to respond to msg=REMOVE_QUEUE\n";
+    let reset = "amdgpu 0000:c1:00.0: amdgpu: GPU reset(2) succeeded!\n";
+    check(&(reset.to_owned() + hung), "amdgpu_mes_timeout", Class::Driver, Action::ResetGpu);
+    check(&(hung.to_owned() + reset), "amdgpu_mes_timeout", Class::Driver, Action::RestartApp);
+    check(&(hung.to_owned() + reset + hung), "amdgpu_mes_timeout", Class::Driver, Action::ResetGpu);
+    check(&(xid(162, "PSHC re-engaged") + &xid(163, "PSHC disengaged")), "xid_163", Class::Power, Action::Ignore);
+}
+
+#[test]
+fn a_fault_that_is_over_leads_over_none_that_is_not() {
+    let none = xid(154, "GPU recovery action changed from 0x2 (Node Reboot Required) to 0x0 (None)");
+    let over = xid(79, "pid=1") + &none;
+    check(&(over.clone() + &xid(48, "pid=1, DBE")), "xid_48", Class::Memory, Action::DrainAndReset);
+    let other = xid(48, "pid=1, DBE").replace("3b", "5d");
+    check(&(over.clone() + &other), "xid_48", Class::Memory, Action::DrainAndReset);
+    check(&(other + &over), "xid_48", Class::Memory, Action::DrainAndReset);
+    check(&(over.clone() + &xid(31, "pid=1, MMU Fault")), "xid_79", Class::Bus, Action::Ignore);
+    let ring = "amdgpu 0000:c1:00.0: amdgpu: ring sdma0 timeout, signaled seq=88, emitted seq=90\n";
+    let reset = "amdgpu 0000:c1:00.0: amdgpu: GPU reset(2) succeeded!\n";
+    let hung = "amdgpu 0000:c1:00.0: amdgpu: MES failed to respond to msg=REMOVE_QUEUE\n";
+    check(&(ring.to_owned() + reset), "amdgpu_ring_timeout", Class::App, Action::RestartApp);
+    check(&(ring.to_owned() + reset + hung), "amdgpu_mes_timeout", Class::Driver, Action::ResetGpu);
+}
+
+#[test]
+fn what_names_no_device_excuses_where_there_is_but_one() {
+    let of = |bus: &str, code: u32, rest: &str| format!("NVRM: Xid (PCI:{bus}): {code}, {rest}\n");
+    let (a, b, bare) = ("0000:3b:00", "0000:5d:00", "....");
+    let none = "GPU recovery action changed from 0x2 (Node Reboot Required) to 0x0 (None)";
+    let reboot = "GPU recovery action changed from 0x0 (None) to 0x2 (Node Reboot Required)";
+    check(&(of(a, 79, "pid=1") + &of(bare, 154, none)), "xid_79", Class::Bus, Action::Ignore);
+    check(&(of(a, 79, "pid=1") + &of(b, 79, "pid=1") + &of(bare, 154, none)), "xid_79", Class::Bus, Action::RebootNode);
+    let power = of(a, 163, "PSHC disengaged") + &of(b, 163, "PSHC disengaged");
+    let verdict = judge(&(power + &of(bare, 162, "PSHC re-engaged")));
+    assert_eq!((verdict.root, verdict.units.len()), (Some(Code::Xid(163)), 2));
+    let told = "XidCriticalError: Xid=79 on Device=some-mig-uuid; marking device as unhealthy.\n";
+    check(&(told.to_owned() + &of(b, 154, none)), "xid_79", Class::Bus, Action::RebootNode);
+    check(&(told.to_owned() + &of(bare, 154, none)), "xid_79", Class::Bus, Action::Ignore);
+    let text = of(a, 154, reboot) + &of(bare, 154, none) + &of(a, 154, reboot);
+    check(&text, "xid_154", Class::Driver, Action::RebootNode);
+    let text = "amdgpu 0000:c1:00.0: amdgpu: MES failed to respond to msg=REMOVE_QUEUE
+amdgpu 0000:c3:00.0: amdgpu: ring sdma0 timeout, signaled seq=88, emitted seq=90
+[drm] device wedged, but recovered through reset";
+    check(text, "amdgpu_mes_timeout", Class::Driver, Action::ResetGpu);
+}
+
+#[test]
+fn all_codes_of_a_line_are_read() {
+    let many = |code: &str, n: usize| format!("NVRM: Xid (PCI:0000:3b:00): {code}, pid=1, name=x ").repeat(n);
+    for n in [31, 32, 40, 300] {
+        let verdict = judge(&(many("31", n) + &many("79", 1)));
+        let counts: Vec<u64> = verdict.findings.iter().map(|finding| finding.count).collect();
+        assert_eq!((verdict.root, verdict.action), (Some(Code::Xid(79)), Action::RebootNode), "{n}");
+        assert_eq!(counts, [n as u64, 1]);
+    }
+    let switch = |code: u32, n: usize| format!("SXid (PCI:0000:05:00.0): {code}, Non-fatal, Link 1 ").repeat(n);
+    let verdict = judge(&format!("nvidia-nvswitch0: {}{}", switch(20_001, 40), switch(12_020, 1)));
+    assert_eq!(verdict.findings.len(), 2);
+    // A line that quotes them tells of none.
+    let quoted = format!("runbook: \"{}{}\"", many("31", 40), many("79", 1));
+    assert_eq!(judge(&quoted).findings.len(), 0);
+}
+
+#[test]
+fn of_two_sightings_that_ask_for_the_same_the_surer_speaks() {
+    let weak = "[rank3]: exitcode  : -9 (pid: 4242)\n";
+    let sure = "Memory cgroup out of memory: Killed process 31337 (python) total-vm:100kB, anon-rss:90kB\n";
+    let guess = judge(weak);
+    assert!(guess.confidence <= 0.3 && guess.root == Some(Code::Named("host_oom".into())), "{guess:?}");
+    for text in [weak.to_owned() + sure, sure.to_owned() + weak] {
+        let verdict = judge(&text);
+        assert_eq!((verdict.confidence, verdict.findings.len()), (0.9, 2), "{text}");
+        assert!(!verdict.why.iter().any(|why| why.contains("kernel log")), "{:?}", verdict.why);
+        assert_eq!(verdict.findings[verdict.root_index.unwrap()].unit, None, "{text}");
+    }
+}
+
+#[test]
 fn one_file_server_that_answers_again_excuses_no_other() {
     let gone = |server: &str| format!("nfs: server {server} not responding, still trying\n");
     let back = |server: &str| format!("nfs: server {server} OK\n");
@@ -240,6 +328,61 @@ fn nothing_read_is_not_nothing_wrong() {
 }
 
 #[test]
+fn what_cannot_be_read_is_said_and_makes_unsure() {
+    let rules = Rules::built_in();
+    let tell = |observation: &Observation| {
+        let verdict = Analyzer::new(rules, Policy::ours()).judge(observation);
+        assert_eq!(verdict.root, None);
+        let insight = Insight::new(rules, &verdict, &Target::default());
+        (verdict.confidence, verdict.why.join("; "), insight.diagnosis.cause)
+    };
+    let utf16: String = xid(79, "pid=1").chars().flat_map(|c| [c, '\0']).collect();
+    let packed = String::from_utf8_lossy(&[0x1f, 0x8b, 8, 0, 0xf7, 0xc2, 0x99, 0xaa, 0xe1, 0xff, 0x41]).into_owned();
+    for (text, says) in [("\n   \n\t\n", ""), (utf16.as_str(), "is not text"), (packed.as_str(), "is not text")] {
+        let seen = observe(text);
+        let (confidence, why, cause) = tell(&seen);
+        assert_eq!((seen.lines, confidence), (0, 0.1), "{text:?}: {why}");
+        assert!(why.starts_with("nothing was read") && why.contains(says) && cause.contains("nothing was read"));
+    }
+    // A text with lines of something else, and a fault behind what is looked at.
+    let healthy = "step=1 loss=2.0\n".repeat(8);
+    let cut = format!("{}{}", "x".repeat(17 << 10), xid(79, "pid=1"));
+    for (text, says) in [(healthy.clone() + &packed, "1 line of kern.log: not text"), (cut, "1 line of kern.log: cut")]
+    {
+        let (confidence, why, cause) = tell(&observe(&text));
+        assert!(
+            confidence <= 0.5 && why.contains(says) && cause.contains("not all could"),
+            "{confidence} {why} {cause}"
+        );
+    }
+    assert_eq!(tell(&observe(&healthy)), (0.9, String::new(), "nothing that needs a diagnosis".to_owned()));
+    // Letters of another alphabet are text, and so is a name in an old encoding.
+    let letters = "Lastverteilung f\u{fffd}r Knoten 7 begonnen\n\u{6d4b}\u{8bd5}\u{5b8c}\u{6210}\n";
+    assert_eq!(tell(&observe(letters)), (0.9, String::new(), "nothing that needs a diagnosis".to_owned()));
+}
+
+#[test]
+fn what_should_have_been_read_is_told_beside_a_root_too() {
+    let mut observer = Observer::new(Rules::built_in(), "kern.log");
+    observer.text(&xid(79, "pid=1"));
+    (0..100).for_each(|n| observer.unread(format!("no numbers of GPU-{n}")));
+    let seen = observer.finish();
+    assert_eq!(seen.unread.len(), crate::diagnose::observe::NOTES);
+    let verdict = Analyzer::new(Rules::built_in(), Policy::ours()).judge(&seen);
+    assert_eq!((verdict.confidence, verdict.is_whole), (0.9, false));
+    assert!(verdict.why.contains(&"no numbers of GPU-0".to_owned()), "{:?}", verdict.why);
+}
+
+#[test]
+fn a_case_without_lines_is_answered_unsure() {
+    let answer = |json: &str| crate::diagnose::cases::answer(json, 1, Policy::ours()).unwrap();
+    let empty = answer(r#"{"id":"a","lines":[]}"#);
+    assert_eq!((empty.root.as_str(), empty.confidence, empty.why.len()), ("none", 0.1, 1));
+    let read = answer(r#"{"id":"a","lines":["step=1"]}"#);
+    assert_eq!((read.root.as_str(), read.confidence, read.why.len()), ("none", 0.9, 0));
+}
+
+#[test]
 fn a_source_that_ends_closes_what_it_left_open_and_lines_add_up() {
     let mut observer = Observer::new(Rules::built_in(), "rank0.log");
     observer
@@ -250,7 +393,7 @@ fn a_source_that_ends_closes_what_it_left_open_and_lines_add_up() {
     observer.next_source("kern.log");
     observer.text("\n[ 1.0] NVRM: Xid (PCI:0000:3b:00): 31, pid=1");
     let seen = observer.finish();
-    assert_eq!(seen.lines, 8);
+    assert_eq!(seen.lines, 7, "a blank one tells nothing");
     let told: Vec<_> =
         seen.findings.iter().map(|f| (f.code.to_string(), f.first.source.to_string(), f.first.line)).collect();
     assert_eq!(told, [("user_code".into(), "rank0.log".into(), 2), ("xid_31".into(), "kern.log".to_owned(), 2)]);

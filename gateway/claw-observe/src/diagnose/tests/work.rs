@@ -8,8 +8,12 @@ use crate::diagnose::rules::Rules;
 
 /// The smaller size of a line, in bytes; four times as much is still read whole.
 const SMALL: usize = LINE_BYTES / 4;
-/// How often one byte of a line may be looked at: every text rule once, and its surroundings.
-pub(super) const LOOKS: u64 = 400;
+/// How often one byte of a line may be looked at, where the line is made of what many rules look for; of all
+/// literals in one line it is 174 times.
+const LOOKS: u64 = 200;
+/// How much a line four times as long may take: what a short line holds too little of, such as half of the
+/// literals, shows only in the long one. Measured are 4.74; quadratic work is 16.
+const GROWTH: u64 = 5;
 
 /// What is repeated until a line is full: prefixes, brackets, near matches, every literal.
 fn families() -> Vec<(String, String)> {
@@ -28,6 +32,9 @@ fn families() -> Vec<(String, String)> {
         "Xid (PCI:0000:3b:00): 79, ",
         "NVRM: Xid (PCI:0000:3b:00): 154, changed to 0x",
         "SXid (PCI:0000:06:00.0): 20034, Fatal, ",
+        "nvidia-nvswitch1: SXid (PCI:0000:06:00.0): 20034, Fatal, ",
+        "NVRM: Xid (PCI:0000:3b:00): 149, NETIR_LINK_EVT Fatal XC0 i0 Link 08 (0x004505c6 0x00000000) ",
+        "Xid (3b:00): 7",
         "xid 79 on GPU",
         "GPU-",
         "GPU 0000:3b:00",
@@ -84,7 +91,7 @@ fn work_of(head: &str, piece: &str, bytes: usize) -> u64 {
 }
 
 #[test]
-fn a_line_four_times_as_long_is_at_most_four_times_the_work() {
+fn a_line_four_times_as_long_is_at_most_five_times_the_work() {
     let mut worst = (0.0, String::new());
     let mut most = (0, String::new());
     for (name, piece) in families() {
@@ -98,8 +105,10 @@ fn a_line_four_times_as_long_is_at_most_four_times_the_work() {
             if large > most.0 {
                 most = (large, format!("{head}{name}"));
             }
-            // A quarter more: what a short line holds too little of may show only in the long one.
-            assert!(large <= 5 * small, "{head:?} {name:?}: {small} for {SMALL} bytes, {large} for four times as many");
+            assert!(
+                large <= GROWTH * small,
+                "{head:?} {name:?}: {small} for {SMALL} bytes, {large} for four times as many"
+            );
             assert!(large <= LOOKS * LINE_BYTES as u64, "{head:?} {name:?}: {large} for {LINE_BYTES} bytes");
         }
     }

@@ -93,6 +93,19 @@ pub(crate) fn workload(draft: &mut Draft<'_, '_, '_>, i: usize, path: &str) -> O
     named(draft, Thing::Workload, i, path)
 }
 
+/// What tells the thing that an item names from others: the entry of the context, else the name.
+pub(crate) fn key(draft: &Draft<'_, '_, '_>, i: usize, things: &[Thing]) -> String {
+    let name = name_of(draft.items, i);
+    let entry = things.iter().find_map(|thing| {
+        let all = entries(draft, *thing);
+        match by_name(&all, &name).as_slice() {
+            [one] => Some(all[*one].answer.to_lowercase()),
+            _ => None,
+        }
+    });
+    entry.unwrap_or_else(|| name.to_lowercase())
+}
+
 fn named(draft: &mut Draft<'_, '_, '_>, thing: Thing, i: usize, path: &str) -> Option<String> {
     let name = name_of(draft.items, i);
     let all = entries(draft, thing);

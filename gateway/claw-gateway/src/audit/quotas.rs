@@ -1,0 +1,74 @@
+//! What tenants may hold and do, as their events tell it.
+
+use std::collections::BTreeMap;
+
+use claw_proto::validation::Demand;
+use claw_tools::quotas::Quota;
+
+use crate::event::Event;
+
+/// GPUs, thousandths of cores, MiB of memory.
+type Held = [u64; 3];
+
+#[derive(Debug, Clone, Default)]
+pub(super) struct Quotas {
+    tenants: BTreeMap<String, (Quota, Held)>,
+}
+
+fn most(quota: &Quota) -> [Option<u64>; 3] {
+    let most = &quota.most;
+    let times = |count: Option<u32>, unit: u64| count.map(|count| u64::from(count) * unit);
+    [times(most.gpus, 1), times(most.cpu_cores, 1_000), times(most.memory_gib, 1_024)]
+}
+
+fn asked(demand: &Demand) -> Held {
+    [u64::from(demand.gpus), demand.cpu_millis, demand.memory_mib]
+}
+
+impl Quotas {
+    pub(super) fn event(&mut self, event: &Event) {
+        match event {
+            Event::QuotaSet { tenant, quota } => {
+                let held = self.tenants.get(tenant).map_or([0; 3], |(_, held)| *held);
+                self.tenants.insert(tenant.clone(), (quota.clone(), held));
+            }
+            Event::QuotaDeleted { tenant } => drop(self.tenants.remove(tenant)),
+            _ => {}
+        }
+    }
+
+    /// Counts a part; the tenant that has more than it may have with it. Of what a part does not
+    /// ask for, a tenant may hold too much already: a bound that is lowered stops nobody.
+    pub(super) fn take(&mut self, tenant: Option<&str>, demand: &Demand) -> Option<String> {
+        let mut over = None;
+        self.along(tenant, |name, quota, held| {
+            for ((held, more), most) in held.iter_mut().zip(asked(demand)).zip(most(quota)) {
+                *held += more;
+                if more > 0 && most.is_some_and(|most| *held > most) {
+                    over.get_or_insert_with(|| name.to_owned());
+                }
+            }
+        });
+        over
+    }
+
+    /// Counts a part no more.
+    pub(super) fn give(&mut self, tenant: Option<&str>, demand: &Demand) {
+        self.along(tenant, |_, _, held| {
+            for (held, less) in held.iter_mut().zip(asked(demand)) {
+                *held = held.saturating_sub(less);
+            }
+        });
+    }
+
+    /// A tenant and those that it is a part of. Deeper than all tenants are many nobody goes.
+    fn along(&mut self, tenant: Option<&str>, mut each: impl FnMut(&str, &Quota, &mut Held)) {
+        let mut at = tenant.map(str::to_owned);
+        for _ in 0..self.tenants.len() {
+            let Some(name) = &at else { return };
+            let Some((quota, held)) = self.tenants.get_mut(name) else { return };
+            each(name, quota, held);
+            at = quota.parent.clone();
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! `fragmentation_report`: how much of what is free is of use.
+//!
+//! What is lost is measured as FGD does it (Weng et al., USENIX ATC'23): the free GPUs
+//! of a node on which a kind of work does not fit are lost to that kind, weighted by
+//! how frequent it is. Shares of a GPU are not given away here, so a free GPU is lost
+//! for want of others beside it, of cores or of memory.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+
+use claw_proto::limits;
+use claw_proto::topology::GpuHealth;
+use claw_proto::validation::Demand;
+use claw_tools::nearest::nearest;
+use claw_tools::nodes::{NodeLink, Schedulable};
+use claw_tools::refusal::{ErrorCode, Refusal, SuggestedCall};
+use claw_tools::scheduling::{
+    FragmentationReport, FragmentationReportParams, FragmentedModel, FragmentedNode, FreeOnNodes, MoreWouldFit,
+    TypicalWork,
+};
+use serde_json::json;
+
+use crate::Cluster;
+use crate::registry::NodeEntry;
+
+/// Kinds of work that are taken as typical, at most.
+const KINDS_MAX: usize = 20;
+/// Nodes that are named for a model, at most.
+const WORST_MAX: usize = 10;
+/// Sizes that are tried, GPUs on one node.
+const SIZES: [u32; 4] = [1, 2, 4, 8];
+
+/// What a kind of work takes of one node.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Kind {
+    gpus: u32,
+    model: Option<String>,
+    cpu_millis: u64,
+    memory_mib: u64,
+}
+
+/// What one node has free of one model.
+#[derive(Debug)]
+struct Free<'a> {
+    node: &'a NodeEntry,
+    gpus: u32,
+    cpu_millis: u64,
+    memory_mib: u64,
+}
+
+impl Kind {
+    fn of(demand: &Demand) -> Self {
+        let (cpu_millis, memory_mib) = (demand.cpu_millis, demand.memory_mib);
+        Self { gpus: demand.gpus, model: demand.gpu_model.clone(), cpu_millis, memory_mib }
+    }
+
+    fn of_size(gpus: u32) -> Self {
+        let (cpu_millis, memory_mib) = (limits::CPU_MILLIS_DEFAULT, limits::MEMORY_MIB_DEFAULT);
+        Self { gpus, model: None, cpu_millis, memory_mib }
+    }
+
+    /// How often it fits there.
+    fn fits(&self, free: &Free<'_>) -> u32 {
+        let of = |has: u64, each: u64| u32::try_from(has / each.max(1)).unwrap_or(u32::MAX);
+        let host = of(free.cpu_millis, self.cpu_millis).min(of(free.memory_mib, self.memory_mib));
+        host.min(free.gpus / self.gpus.max(1))
+    }
+
+    fn takes(&self, model: &str) -> bool {
+        self.model.as_deref().is_none_or(|wanted| wanted.eq_ignore_ascii_case(model))
+    }
+}
+
+/// `fragmentation_report`.
+///
+/// # Errors
+/// `NOT_FOUND` where no node has such a GPU.
+pub fn fragmentation(cluster: &Cluster, p: &FragmentationReportParams) -> Result<FragmentationReport, Refusal> {
+    let known: BTreeSet<&str> =
+        cluster.nodes.iter().flat_map(|n| n.whole_gpus()).map(|gpu| gpu.model.as_str()).collect();
+    let is_wanted = |model: &&str| p.model.as_ref().is_none_or(|wanted| wanted.eq_ignore_ascii_case(model));
+    let wanted: Vec<&str> = known.iter().copied().filter(is_wanted).collect();
+    if let Some(model) = p.model.as_ref().filter(|_| wanted.is_empty()) {
+        return Err(Refusal::new(ErrorCode::NotFound, "no node has a GPU of this model")
+            .with_field("model", model.clone())
+            .with_nearest(nearest(model, known))
+            .with_next("gpu_list", json!({})));
+    }
+    let (kinds, assumed) = typical(cluster);
+    let models: Vec<FragmentedModel> = wanted.into_iter().map(|model| of_model(cluster, model, &kinds)).collect();
+    let next = match models.iter().max_by(|a, b| a.lost.total_cmp(&b.lost)) {
+        Some(worst) if worst.lost > 0.0 => {
+            vec![SuggestedCall::new("gpu_list", json!({ "model": worst.model, "free": true }))]
+        }
+        _ => Vec::new(),
+    };
+    let all: f64 = kinds.iter().map(|(_, n)| f64::from(*n)).sum();
+    let typical = kinds.iter().map(|(kind, n)| TypicalWork {
+        gpus: kind.gpus,
+        model: kind.model.clone(),
+        cpu_cores: kind.cpu_millis as f64 / 1_000.0,
+        memory_gib: kind.memory_mib as f64 / 1_024.0,
+        percent: rounded(f64::from(*n) / all * 100.0),
+    });
+    let (summary, typical) = (summary(&models), typical.collect());
+    Ok(FragmentationReport { summary, models, typical, assumed, revision: cluster.revision, next })
+}
+
+/// The kinds of work that are known, most frequent first, with how often each is; whether they are only assumed.
+fn typical(cluster: &Cluster) -> (Vec<(Kind, u32)>, bool) {
+    let mut seen: BTreeMap<Kind, u32> = BTreeMap::new();
+    for w in cluster.workloads.iter().filter(|w| w.spec.demand().gpus > 0) {
+        *seen.entry(Kind::of(w.spec.node_demand())).or_default() += w.spec.nodes();
+    }
+    if seen.is_empty() {
+        return (SIZES.map(|size| (Kind::of_size(size), 1)).to_vec(), true);
+    }
+    let mut kinds: Vec<(Kind, u32)> = seen.into_iter().collect();
+    kinds.sort_by_key(|(kind, n)| (Reverse(*n), kind.clone()));
+    kinds.truncate(KINDS_MAX);
+    (kinds, false)
+}
+
+fn of_model(cluster: &Cluster, model: &str, kinds: &[(Kind, u32)]) -> FragmentedModel {
+    let (mut gpus, mut left_out, mut frees) = (0, 0, Vec::new());
+    for node in cluster.nodes.iter() {
+        let its: Vec<_> = node.whole_gpus().filter(|gpu| gpu.model == model).collect();
+        let takes_work = node.link == NodeLink::Online && node.schedulable == Schedulable::Active;
+        let counts = |gpu: &&&claw_proto::topology::GpuInfo| {
+            takes_work && gpu.health == GpuHealth::Healthy && cluster.nodes.home_of(&gpu.uuid) == Some(node.node_id)
+        };
+        let counted = its.iter().filter(counts).count();
+        let free = its.iter().filter(counts).filter(|gpu| cluster.workloads.holder(&gpu.uuid).is_none()).count();
+        gpus += count(counted);
+        left_out += count(its.len() - counted);
+        if free > 0 {
+            let has = node.capabilities.as_deref();
+            frees.push(Free {
+                node,
+                gpus: count(free),
+                cpu_millis: has.map_or(0, |c| c.cpu_millis.saturating_sub(node.usage.cpu_millis)),
+                memory_mib: has.map_or(0, |c| c.memory_mib.saturating_sub(node.usage.memory_mib)),
+            });
+        }
+    }
+    let kinds: Vec<&(Kind, u32)> = kinds.iter().filter(|(kind, _)| kind.takes(model)).collect();
+    let mut worst: Vec<FragmentedNode> = frees.iter().map(|free| of_node(free, &kinds)).collect();
+    let lost: f64 = worst.iter().map(|node| node.lost).sum();
+    worst.retain(|node| node.lost > 0.0);
+    worst.sort_by(|a, b| b.lost.total_cmp(&a.lost).then_with(|| a.node.cmp(&b.node)));
+    worst.truncate(WORST_MAX);
+    let mut by_free: BTreeMap<u32, u32> = BTreeMap::new();
+    for free in &frees {
+        *by_free.entry(free.gpus).or_default() += 1;
+    }
+    let free: u32 = frees.iter().map(|free| free.gpus).sum();
+    let more = |size: u32| MoreWouldFit {
+        gpus: size,
+        workloads: frees.iter().map(|free| Kind::of_size(size).fits(free)).fold(0, u32::saturating_add),
+    };
+    FragmentedModel {
+        model: model.to_owned(),
+        gpus,
+        free,
+        lost: rounded(lost),
+        lost_percent: if free == 0 { 0.0 } else { rounded(lost / f64::from(free) * 100.0) },
+        largest: frees.iter().map(|free| free.gpus).max().unwrap_or(0),
+        by_free: by_free.into_iter().map(|(free, nodes)| FreeOnNodes { free, nodes }).collect(),
+        more: SIZES.map(more).to_vec(),
+        worst,
+        left_out,
+    }
+}
+
+/// What of a node's free GPUs typical work cannot use.
+fn of_node(free: &Free<'_>, kinds: &[&(Kind, u32)]) -> FragmentedNode {
+    let all: f64 = kinds.iter().map(|(_, n)| f64::from(*n)).sum();
+    let shut_out = || kinds.iter().filter(|(kind, _)| kind.fits(free) == 0);
+    let share: f64 = shut_out().map(|(_, n)| f64::from(*n)).sum::<f64>() / all.max(1.0);
+    let for_host = shut_out().any(|(kind, _)| kind.gpus <= free.gpus);
+    let smallest = shut_out().map(|(kind, _)| kind.gpus).min().unwrap_or(0);
+    let why = match (shut_out().next().is_some(), for_host) {
+        (false, _) => String::new(),
+        (true, true) => format!(
+            "{} cores and {} MiB of memory are left beside {}",
+            free.cpu_millis as f64 / 1_000.0,
+            free.memory_mib,
+            super::gpus(free.gpus)
+        ),
+        (true, false) => {
+            format!("{} free, and work that asks for {smallest} or more does not fit", super::gpus(free.gpus))
+        }
+    };
+    FragmentedNode { node: free.node.name.clone(), free: free.gpus, lost: rounded(f64::from(free.gpus) * share), why }
+}
+
+fn summary(models: &[FragmentedModel]) -> String {
+    let told: Vec<String> = models
+        .iter()
+        .map(|m| match m.free {
+            0 => format!("{}: none of {} is free", m.model, m.gpus),
+            free => format!(
+                "{}: {free} of {} free, at most {} on one node, {} % of no use to typical work",
+                m.model, m.gpus, m.largest, m.lost_percent
+            ),
+        })
+        .collect();
+    if told.is_empty() { "the fleet has no GPUs that can be given as a whole".into() } else { told.join("; ") }
+}
+
+fn count(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}
+
+fn rounded(value: f64) -> f64 {
+    (value * 100.0).round() / 100.0
+}

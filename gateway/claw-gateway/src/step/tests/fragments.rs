@@ -1,0 +1,75 @@
+//! What the report of fragmentation counts is what the scheduler then does.
+
+use claw_proto::spec::WorkloadSpec;
+use claw_tools::refusal::ErrorCode;
+use claw_tools::scheduling::FragmentationReportParams;
+use claw_tools::workloads::WorkloadState;
+use proptest::prelude::*;
+
+use super::fleet::{Fleet, spec};
+use super::properties::{Move, moves, play};
+use crate::query;
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, .. ProptestConfig::default() })]
+
+    /// So many more of a size as are told would fit do start, and no more; nothing is lost beyond what is free.
+    #[test]
+    fn what_would_fit_does(history in prop::collection::vec(moves(), 1..40), size in 0_usize..4) {
+        let mut f = Fleet::with_nodes(3);
+        for m in history.iter().filter(|m| !matches!(m, Move::Quota { .. })) {
+            play(&mut f, m);
+        }
+        // Whoever waits, or keeps room, would take what becomes free before them.
+        prop_assume!(f.cluster.workloads.queue_len() == 0);
+        let report = query::fragmentation(&f.cluster, &FragmentationReportParams::default()).unwrap();
+        let Some(h100) = report.models.first() else { return Ok(()) };
+        prop_assert!(h100.lost <= f64::from(h100.free) && h100.free <= h100.gpus);
+        prop_assert_eq!(h100.by_free.iter().map(|row| row.free * row.nodes).sum::<u32>(), h100.free);
+        let more = &h100.more[size];
+        let mut n_started = 0;
+        loop {
+            let id = f.submit(spec(more.gpus)).workload_id.unwrap();
+            if f.workload(id).state != WorkloadState::Placed {
+                break;
+            }
+            n_started += 1;
+        }
+        prop_assert_eq!(n_started, more.workloads);
+    }
+}
+
+#[test]
+fn what_is_lost_is_weighed_by_what_is_typical_and_says_why() {
+    let mut f = Fleet::with_nodes(2);
+    let report = |f: &Fleet| query::fragmentation(&f.cluster, &FragmentationReportParams::default()).unwrap();
+    let empty = report(&f);
+    assert!(empty.assumed && empty.models[0].lost.abs() < 1e-9, "{empty:?}");
+    // Three of eight are left on n0, all eight on n1; half of the work asks for eight at once.
+    let large = f.submit(spec(8)).workload_id.unwrap();
+    f.submit(spec(5));
+    let n1 = f.workload(large).live().unwrap().node_id;
+    f.report(
+        large,
+        claw_proto::message::NodeWorkloadState::Completed,
+        claw_proto::message::StatusCause::Exited,
+        Some(0),
+    );
+    let told = report(&f);
+    let h100 = &told.models[0];
+    assert_eq!((h100.gpus, h100.free, h100.largest, told.assumed), (16, 11, 8, false));
+    // To work of five and of eight the three are lost, to nobody the eight.
+    assert!((h100.lost - 3.0).abs() < 1e-9, "{h100:?}");
+    assert_eq!(h100.more.iter().map(|row| row.workloads).collect::<Vec<_>>(), [11, 5, 2, 1]);
+    assert_eq!(h100.worst[0].why, "3 GPUs free, and work that asks for 5 or more does not fit");
+    // Cores that are all taken strand the GPUs beside them.
+    let hungry = WorkloadSpec { cpu_cores: Some(60.0), ..spec(1) };
+    let id = f.submit(hungry).workload_id.unwrap();
+    let told = report(&f);
+    let node = f.cluster.nodes.get(f.workload(id).live().unwrap().node_id).unwrap().name.clone();
+    let row = told.models[0].worst.iter().find(|row| row.node == node).unwrap();
+    assert!(row.why.contains("cores and") && row.lost > 0.0, "{row:?} {n1}");
+    let refused =
+        query::fragmentation(&f.cluster, &FragmentationReportParams { model: Some("H10".into()) }).unwrap_err();
+    assert_eq!((refused.code, refused.did_you_mean.as_deref()), (ErrorCode::NotFound, Some("H100")));
+}

@@ -1,0 +1,315 @@
+//! # claw-tenancy: tenants and their quotas
+//!
+//! What each tenant is guaranteed, may have at most, holds and has had lately.
+//!
+//! The tree of tenants stands in the state as it was set; [`Board`] puts it before
+//! [`fairness::Shares`], which decides who may have more and who is next. Work of
+//! nobody's tenant is a tenant of its own without a guarantee, so that it neither
+//! goes before those who have one nor is forgotten.
+
+mod assign;
+mod turns;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use claw_proto::time::Timestamp;
+use claw_proto::validation::{Demand, ValidSpec};
+use claw_tools::quotas::{Quota, QuotaAmounts, TENANT_LEVELS_MAX};
+use claw_tools::workloads::PlacementReport;
+use imbl::OrdMap;
+use imbl::ordmap::DiffItem;
+use serde::{Deserialize, Serialize};
+
+use crate::Cluster;
+use crate::scheduler::fairness::{Amounts, Decayed, Group, RESOURCES, Shares, Shortage};
+
+pub(crate) use assign::{assign, known, unknown};
+pub(crate) use turns::{Turn, Turns};
+
+/// What nobody's tenant is called where a name is needed.
+pub const UNTENANTED: &str = "(no tenant)";
+/// What the resources are called, in their order.
+const NAMES: [&str; RESOURCES] = ["GPUs", "CPU cores", "GiB of memory"];
+/// Of each resource so many units of [`Amounts`] are one of what people count in.
+const UNITS: [f64; RESOURCES] = [1_000.0, 1_000.0, 1_024.0];
+
+/// What is held, and was lately, by a tenant with those that are part of it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Books {
+    /// Held now (index).
+    #[serde(skip)]
+    pub held: Amounts,
+    /// Lately.
+    pub had: Decayed,
+}
+
+/// A tenant.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Tenant {
+    /// Name.
+    pub name: String,
+    /// What it is guaranteed and may have.
+    pub quota: Quota,
+    /// What it holds.
+    pub books: Books,
+}
+
+/// All tenants.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Tenants {
+    by_name: OrdMap<String, Arc<Tenant>>,
+    /// Of work that is nobody's.
+    untenanted: Option<Books>,
+}
+
+/// An amount as the scheduler counts; `absent` stands for what is not spoken of.
+pub fn amounts(of: &QuotaAmounts, absent: u64) -> Amounts {
+    let units = |count: Option<u32>, unit: u64| count.map_or(absent, |count| u64::from(count) * unit);
+    Amounts([units(of.gpus, 1_000), units(of.cpu_cores, 1_000), units(of.memory_gib, 1_024)])
+}
+
+fn taken(demand: &Demand, gpus: u32) -> Amounts {
+    Amounts([u64::from(gpus) * 1_000, demand.cpu_millis, demand.memory_mib])
+}
+
+/// What one part of a workload holds.
+pub fn part_amounts(spec: &ValidSpec) -> Amounts {
+    let demand = spec.node_demand();
+    taken(demand, demand.gpus)
+}
+
+/// What a workload holds with all its parts.
+pub fn whole_amounts(spec: &ValidSpec) -> Amounts {
+    Amounts(part_amounts(spec).0.map(|part| part.saturating_mul(u64::from(spec.nodes()))))
+}
+
+/// In what people count: GPUs, cores, GiB.
+pub fn counted(amounts: Amounts) -> [f64; RESOURCES] {
+    std::array::from_fn(|at| amounts.0[at] as f64 / UNITS[at])
+}
+
+impl Tenants {
+    /// Nobody has a quota: everybody may have what is free.
+    pub fn is_empty(&self) -> bool {
+        self.by_name.is_empty()
+    }
+    /// How many.
+    pub fn len(&self) -> usize {
+        self.by_name.len()
+    }
+    /// The tenant of this name.
+    pub fn get(&self, name: &str) -> Option<&Arc<Tenant>> {
+        self.by_name.get(name)
+    }
+    /// All, by name.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Tenant>> {
+        self.by_name.values()
+    }
+    /// A tenant and those that it is part of, from below.
+    pub fn line<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Arc<Tenant>> {
+        let parent = |entry: &&'a Arc<Tenant>| entry.quota.parent.as_deref().and_then(|name| self.get(name));
+        // A line is never longer; a broken one would go round for ever.
+        std::iter::successors(self.get(name), parent).take(TENANT_LEVELS_MAX)
+    }
+    /// The map itself, for differences between two states.
+    pub(crate) fn map(&self) -> &OrdMap<String, Arc<Tenant>> {
+        &self.by_name
+    }
+    /// What work of nobody's tenant holds and has had.
+    pub(crate) fn untenanted(&self) -> Option<Books> {
+        self.untenanted
+    }
+
+    /// Some tenant is guaranteed, or may have, something else.
+    pub(crate) fn differs(&self, other: &Self) -> bool {
+        self.by_name.diff(&other.by_name).any(|item| match item {
+            DiffItem::Update { old, new } => old.1.quota != new.1.quota,
+            DiffItem::Add(..) | DiffItem::Remove(..) => true,
+        })
+    }
+
+    /// A tenant is made, or has another quota. It keeps its place in the tree.
+    pub(crate) fn set(&mut self, name: &str, quota: Quota, half_life_s: f64) {
+        let books = self.get(name).map_or_else(|| Books::new(half_life_s), |entry| entry.books);
+        let entry = Tenant { name: name.to_owned(), quota, books };
+        self.by_name.insert(name.to_owned(), Arc::new(entry));
+    }
+    /// A tenant is gone.
+    pub(crate) fn remove(&mut self, name: &str) {
+        self.by_name.remove(name);
+    }
+    /// As they were written down (when a snapshot is read); what is held is counted after.
+    pub(crate) fn restored(entries: Vec<Arc<Tenant>>, untenanted: Option<Books>) -> Self {
+        Self { by_name: entries.into_iter().map(|entry| (entry.name.clone(), entry)).collect(), untenanted }
+    }
+
+    /// Work of a tenant has so much more, or less, from now on.
+    pub(crate) fn change(&mut self, tenant: Option<&str>, change: &dyn Fn(&mut Books), half_life_s: f64) {
+        let names: Vec<String> = tenant.into_iter().flat_map(|name| self.line(name)).map(|e| e.name.clone()).collect();
+        if names.is_empty() {
+            change(self.untenanted.get_or_insert_with(|| Books::new(half_life_s)));
+        }
+        for name in names {
+            if let Some(entry) = self.by_name.get_mut(&name) {
+                change(&mut Arc::make_mut(entry).books);
+            }
+        }
+    }
+}
+
+impl Books {
+    fn new(half_life_s: f64) -> Self {
+        Self { held: Amounts::default(), had: Decayed::new(half_life_s) }
+    }
+    /// So much more is held from now on.
+    pub(crate) fn take(&mut self, more: Amounts, now: Timestamp) {
+        self.held = self.held.plus(more);
+        self.had.set(self.held, seconds(now));
+    }
+    /// So much less is held from now on.
+    pub(crate) fn give(&mut self, less: Amounts, now: Timestamp) {
+        self.held = self.held.minus(less);
+        self.had.set(self.held, seconds(now));
+    }
+}
+
+/// An instant as seconds, for means over time.
+pub(crate) fn seconds(at: Timestamp) -> f64 {
+    at.unix_ms() as f64 / 1_000.0
+}
+
+/// The tenants as they stand, before the one who shares out.
+#[derive(Debug, Clone)]
+pub struct Board {
+    /// Who holds what, and who is next.
+    pub shares: Shares,
+    groups: BTreeMap<String, usize>,
+    names: Vec<String>,
+}
+
+/// The root of all groups.
+const ROOT: usize = 0;
+/// The group of work that is nobody's.
+const NOBODYS: usize = 1;
+
+impl Board {
+    /// The tenants of a fleet.
+    pub fn of(cluster: &Cluster) -> Self {
+        let half_life_s = cluster.policy.half_life_s();
+        let fleet = cluster.nodes.capacity();
+        let open = Group { parent: Some(ROOT), guaranteed: Amounts::default(), most: None, lends: true, weight: 1 };
+        let mut groups = vec![Group { parent: None, guaranteed: fleet, ..open }, open];
+        let nobodys = cluster.tenants.untenanted().unwrap_or_else(|| Books::new(half_life_s));
+        let mut books = vec![(nobodys.held, Decayed::new(half_life_s)), (nobodys.held, nobodys.had)];
+        let mut names = vec![String::new(), UNTENANTED.to_owned()];
+        let mut index: BTreeMap<String, usize> = BTreeMap::new();
+        // Those on top first, so that each stands behind its parent.
+        let mut level: Vec<&Arc<Tenant>> =
+            cluster.tenants.iter().filter(|entry| entry.quota.parent.is_none()).collect();
+        while !level.is_empty() {
+            for entry in &level {
+                let quota = &entry.quota;
+                let parent = quota.parent.as_ref().and_then(|name| index.get(name)).copied();
+                if parent.is_none() {
+                    books[ROOT].0 = books[ROOT].0.plus(entry.books.held);
+                }
+                let most = amounts(&quota.most, u64::MAX);
+                groups.push(Group {
+                    parent: Some(parent.unwrap_or(ROOT)),
+                    guaranteed: amounts(&quota.guaranteed, 0),
+                    most: Some(most),
+                    lends: quota.lends,
+                    weight: quota.weight.max(1),
+                });
+                books.push((entry.books.held, entry.books.had));
+                index.insert(entry.name.clone(), names.len());
+                names.push(entry.name.clone());
+            }
+            let is_next = |entry: &&Arc<Tenant>| {
+                let parent = entry.quota.parent.as_ref();
+                parent.is_some_and(|parent| level.iter().any(|above| above.name == *parent))
+            };
+            level = cluster.tenants.iter().filter(is_next).collect();
+        }
+        Self { shares: Shares::with_books(groups, fleet, books), groups: index, names }
+    }
+
+    /// The group of a workload's tenant.
+    pub fn group(&self, spec: &ValidSpec) -> usize {
+        spec.spec().tenant.as_ref().and_then(|name| self.groups.get(name)).copied().unwrap_or(NOBODYS)
+    }
+
+    /// The group of a tenant.
+    pub fn group_of(&self, tenant: &str) -> Option<usize> {
+        self.groups.get(tenant).copied()
+    }
+
+    /// What is short, in a sentence.
+    pub fn told(&self, spec: &ValidSpec, shortage: Shortage) -> String {
+        let wanted = counted(whole_amounts(spec));
+        match shortage {
+            Shortage::Quota { group, resource } => {
+                let held = counted(self.shares.held(group))[resource];
+                let most = counted(self.shares.most(group))[resource];
+                let (name, what) = (&self.names[group], NAMES[resource]);
+                format!(
+                    "{name} may hold {most} {what} at most and holds {held}; {} more are asked for",
+                    wanted[resource]
+                )
+            }
+            Shortage::Capacity { resource } => {
+                let what = NAMES[resource];
+                format!("{} {what} would be taken from what is kept for tenants that do not lend", wanted[resource])
+            }
+        }
+    }
+}
+
+/// The tenant whose bound keeps a workload of this specification from starting now, and that bound
+/// with what would have to be added to it.
+pub(crate) fn bound_in_the_way(cluster: &Cluster, spec: &ValidSpec) -> Option<(Arc<Tenant>, QuotaAmounts)> {
+    let board = Board::of(cluster);
+    let Err(Shortage::Quota { group, .. }) = board.shares.admits(board.group(spec), whole_amounts(spec)) else {
+        return None;
+    };
+    let entry = cluster.tenants.get(board.names.get(group)?)?;
+    let needed = counted(entry.books.held.plus(whole_amounts(spec)));
+    // Only what is bounded has to be more; what people count in is whole.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "bounded by the count it is compared with"
+    )]
+    let raised =
+        |bound: Option<u32>, at: usize| bound.map(|bound| bound.max(needed[at].ceil().min(f64::from(u32::MAX)) as u32));
+    let most = &entry.quota.most;
+    let most = QuotaAmounts {
+        gpus: raised(most.gpus, 0),
+        cpu_cores: raised(most.cpu_cores, 1),
+        memory_gib: raised(most.memory_gib, 2),
+    };
+    Some((Arc::clone(entry), most))
+}
+
+/// Why a workload of this specification may not start now, whatever room there is; nothing if it may.
+pub(crate) fn blocked(cluster: &Cluster, spec: &ValidSpec) -> Option<PlacementReport> {
+    if cluster.tenants.is_empty() {
+        return None;
+    }
+    let board = Board::of(cluster);
+    let shortage = board.shares.admits(board.group(spec), whole_amounts(spec)).err()?;
+    Some(report(&board, spec, shortage))
+}
+
+/// The decision that a quota makes, as a report.
+pub(crate) fn report(board: &Board, spec: &ValidSpec, shortage: Shortage) -> PlacementReport {
+    PlacementReport {
+        summary: format!("it waits for its quota and not for room: {}", board.told(spec, shortage)),
+        considered: 0,
+        chosen: None,
+        rejected: Vec::new(),
+        runner_up: None,
+        waiting_helps: true,
+    }
+}

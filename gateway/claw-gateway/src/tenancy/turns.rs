@@ -1,0 +1,173 @@
+//! In which order those that wait are tried: by the queue alone where nobody has a
+//! quota, else by [`Shares::next`](crate::scheduler::fairness::Shares::next) over the
+//! first of each tenant.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use claw_proto::ids::WorkloadId;
+use claw_proto::time::Timestamp;
+use claw_tools::workloads::PlacementReport;
+
+use super::{Board, known, report, seconds, whole_amounts};
+use crate::Cluster;
+use crate::scheduler::fairness::{Amounts, Ask, Shortage};
+use crate::workload::WorkloadEntry;
+
+/// Who is tried next.
+#[derive(Debug)]
+pub(crate) enum Turn {
+    /// This one may start, if there is room.
+    Try(WorkloadId),
+    /// This one may not, whatever room there is.
+    Blocked(WorkloadId, Arc<PlacementReport>),
+}
+
+/// The waiting, in turn.
+#[derive(Debug)]
+pub(crate) enum Turns {
+    /// In the order of the queue.
+    Queue(std::vec::IntoIter<WorkloadId>),
+    /// In the order of fair shares.
+    Fair(Box<Fair>),
+}
+
+/// One that waits.
+#[derive(Debug, Clone, Copy)]
+struct Waiting {
+    id: WorkloadId,
+    priority: u32,
+    turn: u64,
+    amounts: Amounts,
+}
+
+/// Those that wait, by tenant.
+#[derive(Debug)]
+pub(crate) struct Fair {
+    board: Board,
+    now: Timestamp,
+    /// Those whose time has not come: tried first, so that their reason is set.
+    early: VecDeque<WorkloadId>,
+    lines: BTreeMap<usize, VecDeque<Waiting>>,
+    /// Of these groups nobody passes one that has waited long for the group's quota.
+    held_back: BTreeMap<usize, Arc<PlacementReport>>,
+}
+
+impl Turns {
+    /// These of the queue, in its order.
+    pub(crate) fn of(cluster: &Cluster, queue: Vec<WorkloadId>, now: Timestamp) -> Self {
+        if cluster.tenants.is_empty() {
+            return Self::Queue(queue.into_iter());
+        }
+        Self::Fair(Box::new(Fair::of(cluster, &queue, now)))
+    }
+
+    /// The next; each comes once.
+    pub(crate) fn next(&mut self, cluster: &Cluster) -> Option<Turn> {
+        match self {
+            Self::Queue(queue) => queue.next().map(Turn::Try),
+            Self::Fair(fair) => fair.next(cluster),
+        }
+    }
+
+    /// The one that was tried has got its place.
+    pub(crate) fn placed(&mut self, entry: &WorkloadEntry) {
+        if let Self::Fair(fair) = self {
+            let group = fair.board.group(&entry.spec);
+            // It was admitted when its turn came, and nobody was since.
+            let _ = fair.board.shares.take(group, whole_amounts(&entry.spec), seconds(fair.now));
+        }
+    }
+}
+
+impl Fair {
+    fn of(cluster: &Cluster, queue: &[WorkloadId], now: Timestamp) -> Self {
+        let board = Board::of(cluster);
+        let (mut early, mut lines) = (VecDeque::new(), BTreeMap::<usize, VecDeque<Waiting>>::new());
+        for entry in queue.iter().filter_map(|id| cluster.workloads.get(*id)) {
+            if entry.not_before.is_some_and(|at| at > now) {
+                early.push_back(entry.workload_id);
+                continue;
+            }
+            let (id, turn, amounts) = (entry.workload_id, entry.order, whole_amounts(&entry.spec));
+            let waiting = Waiting { id, priority: entry.spec.priority().value(), turn, amounts };
+            lines.entry(board.group(&entry.spec)).or_default().push_back(waiting);
+        }
+        Self { board, now, early, lines, held_back: BTreeMap::new() }
+    }
+
+    fn next(&mut self, cluster: &Cluster) -> Option<Turn> {
+        if let Some(early) = self.early.pop_front() {
+            return Some(Turn::Try(early));
+        }
+        if let Some(blocked) = self.blocked(cluster) {
+            return Some(blocked);
+        }
+        let heads = self.lines.iter().filter_map(|(group, line)| Some((*group, line.front()?)));
+        let asks: Vec<Ask> =
+            heads.map(|(group, w)| Ask { group, priority: w.priority, turn: w.turn, amounts: w.amounts }).collect();
+        let next = self.board.shares.next(&asks, seconds(self.now))?;
+        self.lines.get_mut(&asks[next].group)?.pop_front().map(|waiting| Turn::Try(waiting.id))
+    }
+
+    /// The first of a tenant that its quota, or one before it, keeps from starting.
+    fn blocked(&mut self, cluster: &Cluster) -> Option<Turn> {
+        let shares = &self.board.shares;
+        let (group, id, shortage) = self.lines.iter().find_map(|(group, line)| {
+            let first = line.front()?;
+            let shortage = shares.admits(*group, first.amounts).err();
+            let is_behind = self.held_back.contains_key(group) || shortage.is_some();
+            (is_behind || self.passes(cluster, *group, first).is_some()).then_some((*group, first.id, shortage))
+        })?;
+        let entry = cluster.workloads.get(id)?;
+        let told = match (self.held_back.get(&group), shortage) {
+            (Some(told), _) => Arc::clone(told),
+            (None, Some(shortage)) => {
+                let told = Arc::new(report(&self.board, &entry.spec, shortage));
+                let waited_ms = self.now.ms_since(entry.since);
+                if waited_ms >= cluster.policy.reserve_after_ms && self.waits_for_bound(cluster, entry) {
+                    self.held_back.insert(group, Arc::new(behind(entry)));
+                }
+                told
+            }
+            (None, None) => {
+                let first = self.lines.get(&group)?.front()?;
+                Arc::new(behind(self.passes(cluster, group, first)?))
+            }
+        };
+        self.lines.get_mut(&group)?.pop_front();
+        Some(Turn::Blocked(id, told))
+    }
+
+    /// The one of the same tenant that has waited long for the quota, and that this one would pass.
+    fn passes<'a>(&self, cluster: &'a Cluster, group: usize, waiting: &Waiting) -> Option<&'a WorkloadEntry> {
+        let entry = cluster.workloads.get(waiting.id)?;
+        let tenant = entry.spec.spec().tenant.as_deref()?;
+        debug_assert_eq!(self.board.group(&entry.spec), group);
+        let before = self.now.plus_ms(-cluster.policy.reserve_after_ms);
+        let long = cluster.workloads.quota_waiters(tenant).take_while(|w| w.since <= before);
+        let is_passed = |w: &&Arc<WorkloadEntry>| {
+            w.workload_id != waiting.id && w.outranks(entry) && self.waits_for_bound(cluster, w)
+        };
+        long.into_iter().find(is_passed).map(|w| &**w)
+    }
+
+    /// It waits for a bound of its tenant, and can start once enough is given back: one that never
+    /// can, since the bound was lowered, holds nobody back.
+    fn waits_for_bound(&self, cluster: &Cluster, entry: &WorkloadEntry) -> bool {
+        let (group, wanted) = (self.board.group(&entry.spec), whole_amounts(&entry.spec));
+        let is_bound = matches!(self.board.shares.admits(group, wanted), Err(Shortage::Quota { .. }));
+        is_bound && known(cluster, entry.spec.spec().tenant.as_deref(), wanted).is_ok()
+    }
+}
+
+fn behind(first: &WorkloadEntry) -> PlacementReport {
+    PlacementReport {
+        summary: format!("it waits behind {}, which has waited long for the quota of the same tenant", first.name),
+        considered: 0,
+        chosen: None,
+        rejected: Vec::new(),
+        runner_up: None,
+        waiting_helps: true,
+    }
+}
