@@ -242,7 +242,7 @@ impl Evidence<'_, '_, '_> {
     /// then such a word need not be an order of the one who asks.
     pub(super) fn unknown_order(&self) -> Option<usize> {
         let items = self.items;
-        let bars = ["not", "no", "except", "insteadof", "cond", "unsure"];
+        let bars = ["not", "no", "except", "insteadof", "cond", "unsure", "ask.advice"];
         let barred = (0..items.len()).any(|k| items.any(k, &bars));
         let asks = items.list.iter().any(|item| item.kind == Kind::Punct('?'));
         let polite = (0..items.len()).any(|k| items.is(k, "polite"));
