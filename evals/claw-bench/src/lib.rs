@@ -8,11 +8,13 @@
 //! - [`stats`]: medians, ratios, intervals; [`load`]: clients that ask, one call at a time
 //! - [`mcp`], [`etcd`], [`core`]: what a client asks; [`fleet`]: nodes that are only a link
 //! - [`submits`], [`reads`], [`links`], [`starts`]: the figures
+//! - [`intents`]: speed and memory of the intent engine, by itself
 
 pub mod anchors;
 pub mod core;
 pub mod etcd;
 pub mod fleet;
+pub mod intents;
 pub mod links;
 pub mod load;
 pub mod mcp;

@@ -8,11 +8,20 @@ use anyhow::{Context as _, Result};
 /// If there is no such process.
 pub fn resident_kib(pid: u32) -> Result<f64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).context("the process is gone")?;
-    parse_resident_kib(&status).context("no VmRSS")
+    parse_kib(&status, "VmRSS:").context("no VmRSS")
 }
 
-fn parse_resident_kib(status: &str) -> Option<f64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+/// Memory of a process in RAM that no file backs: what it allocated, not its code; KiB.
+///
+/// # Errors
+/// If there is no such process.
+pub fn anonymous_kib(pid: u32) -> Result<f64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).context("the process is gone")?;
+    parse_kib(&status, "RssAnon:").context("no RssAnon")
+}
+
+fn parse_kib(status: &str, name: &str) -> Option<f64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     line.split_whitespace().next()?.parse().ok()
 }
 
@@ -43,11 +52,12 @@ mod tests {
 
     #[test]
     fn the_systems_words_are_read() {
-        let status = "Name:\tx\nVmPeak:\t  900 kB\nVmRSS:\t   812 kB\n";
-        assert_eq!(parse_resident_kib(status), Some(812.0));
+        let status = "Name:\tx\nVmPeak:\t  900 kB\nVmRSS:\t   812 kB\nRssAnon:\t 40 kB\n";
+        assert_eq!((parse_kib(status, "VmRSS:"), parse_kib(status, "RssAnon:")), (Some(812.0), Some(40.0)));
         assert_eq!(parse_run_seconds("2500000000 9 12\n"), Some(2.5));
         assert_eq!(parse_run_seconds(""), None);
         assert!(cpu_seconds(std::process::id()).unwrap() >= 0.0);
         assert!(resident_kib(std::process::id()).unwrap() > 500.0);
+        assert!(anonymous_kib(std::process::id()).unwrap() > 0.0);
     }
 }

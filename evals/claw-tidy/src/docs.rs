@@ -17,7 +17,7 @@ pub const MAP: &str = "ARCHITECTURE.md";
 const FOLDERS: [&str; 7] = ["proto/", "tools/", "prompts/", "intents/", "gateway/", "node/", "evals/"];
 
 /// The documents every folder of the map has, and those at the root.
-const REQUIRED: [&str; 15] = [
+const REQUIRED: [&str; 16] = [
     "README.md",
     "ARCHITECTURE.md",
     "CONTRIBUTING.md",
@@ -28,6 +28,7 @@ const REQUIRED: [&str; 15] = [
     "gateway/docs/adr/README.md",
     "proto/README.md",
     "tools/README.md",
+    "prompts/README.md",
     "intents/README.md",
     "gateway/README.md",
     "node/README.md",

@@ -326,6 +326,8 @@ pub enum Source {
     Context,
     /// A default, also stated as an assumption.
     Default,
+    /// A language model proposed it and the checker let it pass; also stated as an assumption.
+    Model,
 }
 
 /// A part of the request.

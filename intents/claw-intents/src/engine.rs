@@ -16,6 +16,7 @@ use crate::text::Words;
 mod asked;
 mod choose;
 mod control;
+pub(crate) mod held;
 mod launch;
 mod observe;
 mod several;
@@ -56,14 +57,20 @@ pub(crate) fn parse(text: &str, context: &Context, catalog: &Catalog) -> Answer 
     }
     let left_out = several::left_out(&items, &others, order);
     several::mask(&mut items, &others, order);
-    let mut answer = answer(&items, context, catalog, order);
+    let mut answer = finish(draft(&items, context, catalog, order));
     if let Answer::Intent(understood) = &mut answer {
         understood.assumptions.extend(left_out);
     }
     answer
 }
 
-fn answer(items: &Items<'_, '_>, context: &Context, catalog: &Catalog, order: Found) -> Answer {
+/// Reads the fields of an order.
+fn draft<'a, 't, 'c>(
+    items: &'a Items<'t, 'c>,
+    context: &'a Context,
+    catalog: &'c Catalog,
+    order: Found,
+) -> Draft<'a, 't, 'c> {
     let root = match order.act {
         Act::Update => "changes",
         Act::Run | Act::Train | Act::Serve | Act::Deploy => "workload",
@@ -89,7 +96,7 @@ fn answer(items: &Items<'_, '_>, context: &Context, catalog: &Catalog, order: Fo
         }
     }
     foreign_tenant(&mut draft);
-    finish(draft)
+    draft
 }
 
 /// However a tenant is named, it is the caller's own.

@@ -9,7 +9,7 @@ use claw_proto::time::Timestamp;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::{Catalog, Context, RefusalCode, parse};
+use crate::{Answer, Catalog, Context, RefusalCode, parse};
 
 mod judge;
 mod noise;
@@ -136,8 +136,12 @@ fn missing_field(case: &Map<String, Value>) -> Option<&'static str> {
 
 /// The engine's answer to a case, as one line of an answer file.
 pub fn answer(case: &Case, catalog: &Catalog) -> Map<String, Value> {
-    let answer = parse(&case.text, &case.context, catalog);
-    let mut line = match serde_json::to_value(&answer) {
+    line(case, &parse(&case.text, &case.context, catalog))
+}
+
+/// Any answer to a case, as one line of an answer file.
+pub fn line(case: &Case, answer: &Answer) -> Map<String, Value> {
+    let mut line = match serde_json::to_value(answer) {
         Ok(Value::Object(line)) => line,
         Ok(_) | Err(_) => Map::new(),
     };

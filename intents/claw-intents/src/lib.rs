@@ -27,6 +27,7 @@ mod engine;
 pub mod eval;
 mod items;
 mod lexicon;
+pub mod proposer;
 mod read;
 mod safety;
 mod say;

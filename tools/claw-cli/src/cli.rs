@@ -255,8 +255,10 @@ fn operation(noun: &str, matches: &ArgMatches) -> Result<Commands, ParseError> {
     let path = (noun.to_owned(), verb);
     let op = OPERATIONS.iter().find(|op| op.cli_path() == path);
     let op = op.ok_or(CliError::Usage("there is no such operation"))?;
-    if op.name == PARSE && inner.get_flag("jsonl") {
-        return Ok(Commands::Intents(IntentCommand::ParseLines));
+    if op.name == PARSE
+        && let Some(command) = intents::parse_of(inner)?
+    {
+        return Ok(Commands::Intents(command));
     }
     let watch_s = op.read_only.then(|| inner.get_one::<u64>("watch").copied()).flatten();
     let confirm = confirmable(op).then(|| inner.get_one::<String>("confirm").cloned()).flatten();

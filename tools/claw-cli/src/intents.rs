@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::intents_random;
+use crate::llm::{self, LlmOptions};
 use crate::output::Screen;
 
 /// Most of what is read from standard input or a file, bytes.
@@ -22,7 +23,17 @@ const INPUT_BYTES_MAX: u64 = 64 << 20;
 #[derive(Debug, Clone, PartialEq)]
 pub enum IntentCommand {
     /// Read cases from standard input and answer each with a line.
-    ParseLines,
+    ParseLines {
+        /// The model that may propose.
+        llm: Option<LlmOptions>,
+    },
+    /// Parse one request here, with a model that may propose.
+    ParseOne {
+        /// The request.
+        text: String,
+        /// The model.
+        llm: LlmOptions,
+    },
     /// Score a case file.
     Eval {
         /// The cases.
@@ -80,15 +91,27 @@ pub(crate) fn commands() -> Vec<Command> {
     vec![parent("eval", "Score something on this machine, without a gateway", eval)]
 }
 
-/// `claw intent parse` with `--jsonl`: cases from standard input instead of one request.
+/// `claw intent parse` with `--jsonl` and `--llm`: cases from standard input instead of one request,
+/// and a model where the grammar is unsure.
 pub(crate) fn with_lines(leaf: Command) -> Command {
-    leaf.arg(
+    llm::with_flags(leaf)
+    .arg(
         Arg::new("jsonl").long("jsonl").action(ArgAction::SetTrue).conflicts_with("text").help_heading("Output").help(
             "Read cases from standard input, one JSON object a line, and answer each with a line; without a gateway",
         ),
     )
     // The request, or cases instead of it.
     .mut_group("subject", |group| group.arg("jsonl"))
+}
+
+/// What `claw intent parse` asks of this machine; none if it asks the gateway.
+pub(crate) fn parse_of(matches: &ArgMatches) -> Result<Option<IntentCommand>, CliError> {
+    let llm = llm::options(matches)?;
+    if matches.get_flag("jsonl") {
+        return Ok(Some(IntentCommand::ParseLines { llm }));
+    }
+    let text = matches.get_one::<String>("text").cloned().unwrap_or_default();
+    Ok(llm.map(|llm| IntentCommand::ParseOne { text, llm }))
 }
 
 /// What `claw eval …` asks for.
@@ -106,22 +129,33 @@ pub(crate) fn eval_of(matches: &ArgMatches) -> Result<IntentCommand, CliError> {
     })
 }
 
-pub(crate) fn run(command: &IntentCommand, screen: &Screen) -> Result<Exit, CliError> {
+pub(crate) async fn run(command: &IntentCommand, screen: &Screen) -> Result<Exit, CliError> {
     match command {
-        IntentCommand::ParseLines => {
-            let text = all_of(std::io::stdin().lock()).map_err(|error| bad(&error))?;
-            for case in eval::cases(&text).map_err(|error| bad(&error.to_string()))? {
-                let line = Value::Object(eval::answer(&case, Catalog::builtin()));
-                screen.print(&format!("{line}\n"))?;
-            }
-            Ok(Exit::Ok)
-        }
+        IntentCommand::ParseLines { llm } => lines(llm.as_ref(), screen).await,
+        IntentCommand::ParseOne { text, llm } => llm::one(text, llm, screen).await,
         IntentCommand::Random { cases, count, seed } => {
             let read = eval::cases(&read(cases)?).map_err(|error| bad(&format!("{}: {error}", cases.display())))?;
             intents_random::run(&read, *count, *seed, screen)
         }
         IntentCommand::Eval { cases, answers, fail_under } => score(cases, answers.as_deref(), *fail_under, screen),
     }
+}
+
+/// Cases from standard input, each answered by a line.
+async fn lines(llm: Option<&LlmOptions>, screen: &Screen) -> Result<Exit, CliError> {
+    let mut asked = llm.map(llm::Asked::open).transpose()?;
+    let text = all_of(std::io::stdin().lock()).map_err(|error| bad(&error))?;
+    for case in eval::cases(&text).map_err(|error| bad(&error.to_string()))? {
+        let answer = match &mut asked {
+            None => eval::answer(&case, Catalog::builtin()),
+            Some(asked) => {
+                let answer = asked.parse(&case.id, &case.text, &case.context, screen).await?;
+                eval::line(&case, &answer)
+            }
+        };
+        screen.print(&format!("{}\n", Value::Object(answer)))?;
+    }
+    Ok(Exit::Ok)
 }
 
 fn score(cases: &Path, answers: Option<&Path>, fail_under: f64, screen: &Screen) -> Result<Exit, CliError> {

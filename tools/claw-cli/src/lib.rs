@@ -22,6 +22,7 @@ mod generate;
 mod intents;
 mod intents_random;
 mod json_input;
+mod llm;
 mod models;
 mod output;
 #[cfg(test)]

@@ -112,6 +112,7 @@ const LOCAL: &str = "
 | `claw bench jct` | replays a trace of gang jobs with a policy of the queue |
 | `claw bench backfill` | measures promised starts and backfill on a seeded trace and checks each decision |
 | `claw intent parse --jsonl` | answers intent cases from standard input, without a gateway |
+| `claw intent parse --llm` | lets a language model propose where the grammar of this machine is unsure; `CLAW_LLM_URL`, `CLAW_LLM_MODEL` and, if it needs a key, `CLAW_LLM_KEY_FILE` or `CLAW_LLM_KEY` name it; with `--jsonl` for each case |
 | `claw eval intents CASES` | scores the intent engine, or an answer file, against cases; with `--random N`, tries N made-up requests and tells panics and times |
 | `claw model list` | lists the catalogue of models |
 | `claw model fit MODEL` | says whether a model fits GPUs, with its context, and which would do |

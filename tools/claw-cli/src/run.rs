@@ -102,7 +102,7 @@ async fn execute(cli: &Cli, screen: &Screen) -> Result<Exit, CliError> {
         Commands::Diagnose(options) => diagnose::run(options, screen),
         Commands::BenchBackfill(options) => bench::backfill::backfill(options, screen),
         Commands::BenchJct(options) => bench::jct::jct(options, screen),
-        Commands::Intents(command) => intents::run(command, screen),
+        Commands::Intents(command) => intents::run(command, screen).await,
         Commands::Models(command) => models::run(command, screen),
         Commands::Up(options) => up::run(&cli.connection, options, screen).await,
     }

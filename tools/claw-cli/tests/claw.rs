@@ -1,5 +1,6 @@
 //! The program as it is called: exit codes, and what goes to which stream.
 
+mod llm;
 mod peer;
 mod up;
 

@@ -29,7 +29,9 @@ closed_enum! {
         /// The live fleet.
         Context = "context",
         /// A default, also stated as an assumption.
-        Default = "default"
+        Default = "default",
+        /// A language model proposed it and the checker let it pass; also stated as an assumption.
+        Model = "model"
     }
 }
 

@@ -122,6 +122,7 @@ fn source(provenance: Provenance) -> IntentSource {
         Source::Catalogue => (IntentSourceKind::Catalogue, None),
         Source::Context => (IntentSourceKind::Context, None),
         Source::Default => (IntentSourceKind::Default, None),
+        Source::Model => (IntentSourceKind::Model, None),
     };
     IntentSource { field: provenance.field, source, words }
 }

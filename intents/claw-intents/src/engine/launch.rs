@@ -34,6 +34,14 @@ pub(super) fn launch(draft: &mut Draft<'_, '_, '_>, order: Found) {
     }
 }
 
+/// Judges a workload that got fields from elsewhere than its readers, as its own are judged.
+pub(super) fn recheck(draft: &mut Draft<'_, '_, '_>) {
+    check::check(draft);
+    if draft.refusal.is_none() && draft.root == "workload" {
+        state_defaults(draft);
+    }
+}
+
 fn has_program(draft: &Draft<'_, '_, '_>) -> bool {
     ["model", "image", "command", "kind"].iter().any(|field| draft.has(field))
         || draft.questions.iter().any(|q| q.field.ends_with("model"))
