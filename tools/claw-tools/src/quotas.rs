@@ -121,6 +121,7 @@ output! {
         /// Name.
         tenant: String,
         /// What it is guaranteed and may have.
+        #[serde(flatten)]
         quota: Quota,
         /// What it and those that are part of it hold now.
         held: QuotaHeld,
