@@ -29,6 +29,10 @@ const FILES: &[(Lang, &str)] = &[
     (Lang::Chinese, include_str!("../../lexicon/zh.toml")),
 ];
 const LANGS: usize = 5;
+/// Parts the halves of a phrase that has something between them.
+const GAP: char = '…';
+/// Most words between the halves of such a phrase.
+const GAP_WORDS_MAX: usize = 9;
 /// Fewest letters of a word whose misspelling is understood.
 const TYPO_LETTERS_MIN: usize = 5;
 
@@ -88,10 +92,21 @@ struct Entry {
     bits: [u64; LANGS],
 }
 
+/// A phrase in two parts with something between them: "take … out of rotation".
+#[derive(Debug)]
+struct Gap {
+    lang: Lang,
+    sense: &'static str,
+    head: Vec<String>,
+    tail: Vec<String>,
+}
+
 /// All phrases by their first word.
 #[derive(Debug)]
 pub(crate) struct Lexicon {
     by_first: HashMap<String, Vec<Entry>>,
+    /// Phrases in two parts, by the first word of the first part.
+    gaps: HashMap<String, Vec<Gap>>,
     /// Single words of which a misspelling is understood, by first letter.
     correctable: HashMap<char, Vec<(String, Vec<char>)>>,
 }
@@ -104,7 +119,7 @@ impl Lexicon {
     }
 
     fn load() -> Self {
-        let mut lexicon = Self { by_first: HashMap::new(), correctable: HashMap::new() };
+        let mut lexicon = Self { by_first: HashMap::new(), gaps: HashMap::new(), correctable: HashMap::new() };
         for (lang, text) in FILES {
             let table: BTreeMap<String, Vec<String>> =
                 toml::from_str(text).expect("the lexicon is read by a test of every build");
@@ -123,6 +138,12 @@ impl Lexicon {
     }
 
     fn add(&mut self, lang: Lang, sense: &'static str, phrase: &str) {
+        if let Some((head, tail)) = phrase.split_once(GAP) {
+            let words = |part: &str| part.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+            let (head, tail) = (words(head), words(tail));
+            self.gaps.entry(head[0].clone()).or_default().push(Gap { lang, sense, head, tail });
+            return;
+        }
         let words: Vec<String> = Words::new(phrase).tokens.into_iter().map(|t| t.text).collect();
         let Some(first) = words.first().cloned() else {
             return;
@@ -157,6 +178,25 @@ impl Lexicon {
             let same = (1..len).all(|k| tokens.get(i + k).and_then(plain) == Some(entry.words[k].as_str()));
             same.then_some((len, senses))
         })
+    }
+
+    /// What the phrases in two parts say that begin with the first of these words, and where
+    /// among the words the second part begins. A number stands as `#`.
+    pub(crate) fn gaps_at(&'static self, words: &[&str], lang: Lang) -> Vec<(&'static str, usize)> {
+        let Some(gaps) = words.first().and_then(|first| self.gaps.get(*first)) else {
+            return Vec::new();
+        };
+        let begins = |from: usize, part: &[String]| {
+            part.iter().enumerate().all(|(k, word)| words.get(from + k).is_some_and(|w| w == word))
+        };
+        gaps.iter()
+            .filter(|gap| (gap.lang == Lang::English || gap.lang == lang) && begins(0, &gap.head))
+            .filter_map(|gap| {
+                let from = gap.head.len() + 1;
+                let to = words.len().min(from + GAP_WORDS_MAX);
+                (from..to).find(|at| begins(*at, &gap.tail)).map(|at| (gap.sense, at))
+            })
+            .collect()
     }
 
     /// What a single word may mean.
@@ -246,6 +286,20 @@ mod tests {
     use super::*;
 
     const PHRASE_WORDS_MAX: usize = 8;
+
+    #[test]
+    fn a_phrase_in_two_parts_has_both() {
+        for (_, text) in FILES {
+            let table: BTreeMap<String, Vec<String>> = toml::from_str(text).unwrap();
+            for phrase in table.into_values().flatten().filter(|p| p.contains(GAP)) {
+                let parts: Vec<&str> = phrase.split(GAP).map(str::trim).collect();
+                assert_eq!(parts.len(), 2, "{phrase:?}");
+                assert!(parts.iter().all(|part| !part.is_empty()), "{phrase:?}");
+            }
+        }
+        let words = ["take", "h100-3", "out", "of", "rotation"];
+        assert_eq!(Lexicon::get().gaps_at(&words, Lang::English), [("act.drain", 2)]);
+    }
 
     #[test]
     fn phrases_are_short_and_lower_case() {

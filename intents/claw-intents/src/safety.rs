@@ -103,6 +103,8 @@ const GUARDS: &[&[&str]] = &[
     &["rbac"],
     &["quota", "check"],
     &["safety", "checks"],
+    &["all", "checks"],
+    &["all", "the", "checks"],
     &["security", "checks"],
     &["tenant", "boundary"],
     &["tenant", "boundaries"],
@@ -137,7 +139,32 @@ const PLAIN: &[&[&str]] = &[
     &["another", "tenant"],
     &["another", "tenant's"],
     &["all", "tenants"],
+    &["approve", "my", "own"],
+    &["approve", "your", "own"],
+    &["approve", "it", "yourself"],
+    &["approve", "it", "for", "me"],
+    &["self-approve"],
+    &["auto-approve"],
+    &["pre-approve"],
 ];
+/// Who else has things that are theirs.
+const OTHERS: &[&[&str]] = &[
+    &["other", "team"],
+    &["other", "team's"],
+    &["another", "team"],
+    &["another", "team's"],
+    &["other", "customer"],
+    &["other", "customer's"],
+    &["another", "customer"],
+    &["another", "customer's"],
+    &["someone", "else's"],
+    &["somebody", "else's"],
+];
+/// What is private to them.
+const PRIVATE: &[&str] =
+    &["key", "keys", "secret", "secrets", "credential", "credentials", "password", "passwords", "token", "tokens"];
+/// So many words may stand between.
+const PRIVATE_REACH: usize = 5;
 /// Words for getting round something that are orders to things as well: a job can be stopped.
 const ENDING: &[&str] = &["stop", "kill", "pause", "remove", "delete", "drop", "clear"];
 /// Those of them that end a whole thing; "remove the job audit" takes a part off.
@@ -247,6 +274,12 @@ fn instruction(words: &Words<'_>, quoted: bool, context: &Context) -> Option<Str
     for i in 0..words.len() {
         if let Some(next) = words.any(i, PLAIN) {
             return Some(words.span(i..next).text);
+        }
+        if let Some(next) = words.any(i, OTHERS)
+            && let Some(k) =
+                (i.saturating_sub(PRIVATE_REACH)..next + PRIVATE_REACH).find(|k| PRIVATE.contains(&words.word(*k)))
+        {
+            return Some(words.span(i.min(k)..next.max(k + 1)).text);
         }
         let Some(start) = words.any(i, ROUND) else {
             continue;

@@ -73,7 +73,9 @@ impl Catalog {
             is_size(atom) || is_version(atom) || is_number(atom) || members.iter().any(|m| m.key.contains(atom))
         });
         let unkeyed = members.iter().any(|m| m.key.is_empty() && rest_atoms.iter().all(|atom| m.knows(atom)));
-        if !rest_atoms.is_empty() && !(narrows(&members, &rest_atoms, None) && (telling || unkeyed)) {
+        if !rest_atoms.is_empty()
+            && !(narrows(&members, &rest_atoms, words.get(taken).copied()) && (telling || unkeyed))
+        {
             return None;
         }
         let mut said = rest_atoms;

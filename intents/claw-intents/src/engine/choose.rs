@@ -1,7 +1,8 @@
 //! Which of the orders in a request is the one.
 
 use crate::act::{self, Act, Found};
-use crate::items::{Items, Kind};
+use crate::items::{Items, Kind, Listed};
+use crate::read::refs;
 
 /// Whether any item has a meaning.
 pub(super) fn says(items: &Items<'_, '_>, sense: &str) -> bool {
@@ -82,9 +83,10 @@ fn holds(items: &Items<'_, '_>, f: Found, topic: &Topic) -> bool {
     match f.act {
         Act::Alert => {
             let conditional = says(items, "cond") || says_any(items, "cmp.");
+            let metric = says_any(items, "metric.") || measured(items);
             let clear =
                 text.contains("alert") || text.contains("alarm") || text.contains("notif") || text.contains("warn");
-            if clear { conditional || says_any(items, "metric.") } else { conditional && says_any(items, "metric.") }
+            if clear { conditional || metric } else { conditional && metric }
         }
         Act::Query => query_holds(items, f, topic),
         Act::Diagnose => {
@@ -103,7 +105,8 @@ fn holds(items: &Items<'_, '_>, f: Found, topic: &Topic) -> bool {
             if text == "give"
                 && topic.workload()
                 && (is_person(items, f.at + 1)
-                    || matches!(items.at(f.at + 1).map(|n| &n.kind), Some(Kind::Model(_)))) =>
+                    || items.is(f.at + 1, "noun.image")
+                    || matches!(items.at(f.at + 1).map(|n| &n.kind), Some(Kind::Model(_) | Kind::Image))) =>
         {
             false
         }
@@ -113,12 +116,33 @@ fn holds(items: &Items<'_, '_>, f: Found, topic: &Topic) -> bool {
             !added && !weak
         }
         Act::Autoscale => f.strength > 0,
-        Act::Bid => !(matches!(text, "lease" | "acquire" | "hire") && f.strength < 2),
+        // "buy me a coffee": nothing that the market has.
+        Act::Bid => {
+            let sold = topic.gpu
+                || prices(items)
+                || ["market", "noun.gpu", "noun.node"].iter().any(|noun| says(items, noun))
+                || says_any(items, "unit.");
+            sold && !(matches!(text, "lease" | "acquire" | "hire") && f.strength < 2)
+        }
         Act::Offer => text != "an" || items.ends_clause(f.at + 1),
         Act::Train => !(topic.image && says(items, "act.deploy")) || f.strength == 3,
         Act::Stop => f.strength > 0 && !is_limit(items, f, topic),
+        // "which deployments do we run": a verb of a question.
+        Act::Run | Act::Serve if in_question(items, f.at) => false,
         Act::Run | Act::Serve | Act::Deploy | Act::Scale | Act::Rollback | Act::Unsupported => f.strength > 0,
     }
+}
+
+/// Whether a clause that a question word begins holds this place.
+fn in_question(items: &Items<'_, '_>, at: usize) -> bool {
+    let start = (0..at).rev().find(|k| items.ends_clause(*k)).map_or(0, |k| k + 1);
+    start < at && items.is(start, "ask.what")
+}
+
+/// Whether an amount stands in a unit that only a metric has.
+fn measured(items: &Items<'_, '_>) -> bool {
+    const UNITS: &[&str] = &["unit.celsius", "unit.fahrenheit", "unit.ms", "unit.kilowatt"];
+    (0..items.len()).any(|i| UNITS.iter().any(|unit| items.qty(i, unit).is_some()))
 }
 
 /// Words that ask for something to read only where it is named.
@@ -160,6 +184,12 @@ fn amend(items: &Items<'_, '_>, best: Found, all: &[Found], topic: &Topic) -> Fo
     let has = |act: Act| all.iter().copied().find(|f| f.act == act && f.strength >= 2);
     let text = items.list[best.at].text.as_str();
     let replicas = says(items, "noun.replica");
+    if let Some(act) = of_deployment(items, best, topic) {
+        return Found { act, ..best };
+    }
+    if let Some(found) = of_look(items, best, all, topic) {
+        return found;
+    }
     match best.act {
         // "autoscale" beside "deploy" is a setting.
         Act::Autoscale => has(Act::Deploy)
@@ -177,22 +207,6 @@ fn amend(items: &Items<'_, '_>, best: Found, all: &[Found], topic: &Topic) -> Fo
         }
         Act::Run if topic.workload() || topic.gpu || topic.code => {
             has(Act::Train).map_or(best, |f| Found { at: best.at, ..f })
-        }
-        Act::Query | Act::Run if prices(items) && says(items, "market") && topic.gpu && !topic.workload() => {
-            Found { act: Act::Bid, ..best }
-        }
-        Act::Query if prices(items) && (named(items) || topic.gpu) => {
-            Found { act: if topic.gpu && !lists(text) { Act::Bid } else { Act::Offer }, ..best }
-        }
-        Act::Query if text != "show" && (topic.gpu && !says_any(items, "subj.") && !says(items, "market")) => {
-            Found { act: Act::Run, ..best }
-        }
-        Act::Query
-            if topic.workload()
-                && [Act::Deploy, Act::Run, Act::Serve, Act::Train].iter().any(|act| has(*act).is_some())
-                && matches!(text, "get" | "see" | "give me" | "check") =>
-        {
-            [Act::Deploy, Act::Train, Act::Serve, Act::Run].into_iter().find_map(has).unwrap_or(best)
         }
         Act::Run if !topic.workload() && !topic.code && says(items, "act.diagnose") => {
             Found { act: Act::Diagnose, ..best }
@@ -223,13 +237,112 @@ fn amend(items: &Items<'_, '_>, best: Found, all: &[Found], topic: &Topic) -> Fo
         Act::Update if matches!(text, "give" | "set" | "move" | "add") && !topic.image && has(Act::Scale).is_some() => {
             has(Act::Scale).unwrap_or(best)
         }
-        Act::Unsupported => best,
         _ => best,
     }
 }
 
+/// What is wanted of what somebody asks to get or to see, where more than a look is.
+fn of_look(items: &Items<'_, '_>, best: Found, all: &[Found], topic: &Topic) -> Option<Found> {
+    let started = || {
+        let has = |act: Act| all.iter().copied().find(|f| f.act == act && f.strength >= 2);
+        [Act::Deploy, Act::Train, Act::Serve, Act::Run].into_iter().find_map(has)
+    };
+    let text = items.list[best.at].text.as_str();
+    let market = says(items, "market");
+    let act = match best.act {
+        Act::Query | Act::Run if prices(items) && market && topic.gpu && !topic.workload() => Act::Bid,
+        Act::Query if prices(items) && (named(items) || topic.gpu) => {
+            if topic.gpu && !lists(text) {
+                Act::Bid
+            } else {
+                Act::Offer
+            }
+        }
+        // "get 4 H100 from the market": what is bought has a number.
+        Act::Query if obtains(text) && market && !topic.workload() && counts_gpus(items) => Act::Bid,
+        Act::Query if obtains(text) && topic.gpu && !says_any(items, "subj.") && !market => Act::Run,
+        Act::Query if topic.workload() && matches!(text, "get" | "see" | "give me" | "check") => return started(),
+        _ => return None,
+    };
+    Some(Found { act, ..best })
+}
+
+/// What an order does to a deployment that is named, where its verb alone says something else:
+/// "run chat-eu with five replicas", "drop chat-eu's priority to low".
+fn of_deployment(items: &Items<'_, '_>, best: Found, topic: &Topic) -> Option<Act> {
+    let deployment = names_deployment(items);
+    let revision = revision(items);
+    match best.act {
+        Act::Run | Act::Serve | Act::Undrain | Act::Update | Act::Deploy | Act::Query
+            if revision && !topic.workload() && !topic.gpu && restores(items, best) =>
+        {
+            Some(Act::Rollback)
+        }
+        Act::Run if !topic.workload() && items.is(best.at + 1, "act.autoscale") => Some(Act::Autoscale),
+        Act::Run | Act::Serve if deployment && !topic.model && !topic.image && !topic.code => {
+            if says(items, "noun.replica") { Some(Act::Scale) } else { setting(items).then_some(Act::Update) }
+        }
+        Act::Stop if withdraws(items, best.at) => Some(Act::Drain),
+        Act::Undrain if says(items, "noun.prev") && !says(items, "noun.node") && items.is(best.at, "restores") => {
+            Some(Act::Rollback)
+        }
+        Act::Stop if deployment && items.list[best.at].text != "stop" && lowers(items, best.at) => Some(Act::Update),
+        Act::Scale if !says(items, "noun.replica") && lowers(items, best.at) => Some(Act::Update),
+        _ => None,
+    }
+}
+
+/// "take gpu-07 offline", "decommission node a-3": a node leaves the pool, it does not end.
+fn withdraws(items: &Items<'_, '_>, at: usize) -> bool {
+    let machine = items.list.iter().any(|n| n.node_like && !n.masked)
+        || !refs::beside_nouns(items, &|_| false, refs::Thing::Node).is_empty();
+    items.is(at, "withdraws") && machine && !says(items, "noun.workload") && !names_deployment(items)
+}
+
+/// Whether a deployment is named: by its noun, or as the context knows it.
+fn names_deployment(items: &Items<'_, '_>) -> bool {
+    let listed = |n: &crate::items::Item<'_>| n.listed == Some(Listed::Deployment) && !n.masked;
+    let named = |k: &usize| !matches!(items.list[*k].kind, Kind::Model(_) | Kind::Gpu { .. } | Kind::Image);
+    items.list.iter().any(listed) || refs::beside_nouns(items, &|_| false, refs::Thing::Deployment).iter().any(named)
+}
+
+/// Whether a numbered revision is named.
+fn revision(items: &Items<'_, '_>) -> bool {
+    (0..items.len()).any(|i| {
+        let word = items.list[i].text.rsplit(' ').next().unwrap_or_default();
+        matches!(word, "revision" | "rev" | "r" | "révision" | "revisión")
+            && (items.num(i + 1).is_some() || items.punct(i + 1, '#'))
+    })
+}
+
+/// Whether a verb puts something in place again.
+fn restores(items: &Items<'_, '_>, best: Found) -> bool {
+    best.strength >= 2 && items.is(best.at, "restores")
+}
+
+/// "… priority to low", "… memory to 32 GB": what is set to something lower is no thing that ends.
+fn lowers(items: &Items<'_, '_>, at: usize) -> bool {
+    const SET: &[&str] =
+        &["noun.priority", "noun.memory", "noun.core", "noun.gpu", "noun.gpucount", "noun.disk", "noun.shm"];
+    let end = (at..items.len()).find(|k| items.ends_sentence(*k)).unwrap_or(items.len());
+    (at..end).any(|k| items.any(k, SET)) && (at..end).any(|k| items.any(k, &["to", "from"]))
+}
+
 fn prices(items: &Items<'_, '_>) -> bool {
     items.list.iter().any(|n| matches!(n.kind, Kind::Money(_)))
+}
+
+/// Words that ask for a thing rather than for a look at it.
+fn obtains(text: &str) -> bool {
+    matches!(text, "get" | "give me" | "give us" | "fetch")
+}
+
+/// "4 A100", "two H100s".
+fn counts_gpus(items: &Items<'_, '_>) -> bool {
+    (1..items.len()).any(|i| {
+        matches!(items.at(i).map(|n| &n.kind), Some(Kind::Gpu { .. }))
+            && (items.num(i - 1).is_some() || items.is(i - 1, "times"))
+    })
 }
 
 fn lists(text: &str) -> bool {
@@ -260,7 +373,14 @@ fn says_back(items: &Items<'_, '_>, at: usize) -> bool {
 fn fallback(items: &Items<'_, '_>, topic: &Topic, found: &[Found]) -> Option<Found> {
     let at = found.first().map_or(0, |f| f.at);
     let money = items.list.iter().any(|n| matches!(n.kind, Kind::Money(_)));
-    let act = if topic.gpu && !topic.workload() && (asks(items) || says(items, "state.idle")) {
+    let changes = names_deployment(items) && !says_any(items, "env.");
+    let previous =
+        (1..items.len()).any(|i| items.is(i, "noun.revision") && items.is(i - 1, "noun.prev")) && !asks(items);
+    let act = if (revision(items) && says(items, "restores") || previous) && named(items) && !topic.workload() {
+        Act::Rollback
+    } else if changes && (topic.image || topic.model || sets_gpus(items)) {
+        Act::Update
+    } else if topic.gpu && !topic.workload() && (asks(items) || says(items, "state.idle")) {
         Act::Query
     } else if money && (says(items, "act.bid") || says(items, "market") && topic.gpu && !topic.workload()) {
         Act::Bid
@@ -282,6 +402,16 @@ fn fallback(items: &Items<'_, '_>, topic: &Topic, found: &[Found]) -> Option<Fou
         return None;
     };
     Some(Found { act, at, strength: 1 })
+}
+
+/// "gpus 4 -> 2", "only needs 2 gpus".
+fn sets_gpus(items: &Items<'_, '_>) -> bool {
+    (0..items.len()).any(|i| {
+        let behind = (i + 1..i + 5)
+            .take_while(|k| !items.ends_sentence(*k))
+            .any(|k| items.is(k, "to") && items.num(k + 1).is_some());
+        items.any(i, &["noun.gpu", "noun.gpucount"]) && (behind || i > 0 && items.num(i - 1).is_some())
+    }) && !asks(items)
 }
 
 /// Whether something is said to be wrong; "temperature" alone is a thing to read.

@@ -10,7 +10,7 @@ use crate::lexicon::{Lang, Lexicon, Senses};
 use crate::text::{Kind as TokenKind, Token};
 
 use super::split::Part;
-use super::{Item, Kind, number, shape};
+use super::{Item, Kind, Listed, number, shape, sized};
 
 /// Most words of a model's name.
 const MODEL_WORDS_MAX: usize = 8;
@@ -44,6 +44,7 @@ pub(super) fn build<'c>(
             builder.join();
         }
     }
+    sized::join(&mut builder.list, catalog);
     builder.list
 }
 
@@ -64,16 +65,27 @@ impl<'c> Builder<'_, 'c, '_> {
             _ => self.tokens[from..from + len].iter().map(|t| t.text.as_str()).collect::<Vec<_>>().join(" "),
         };
         let mut new = item(kind, text, span, senses, self.parts[from].glued);
-        new.known = self.is_known(&new.text);
+        new.listed = self.listed(&new.text);
+        new.known = new.listed.is_some();
+        new.node_like = match new.listed {
+            Some(listed) => listed == Listed::Node,
+            None => new.kind == Kind::Word && senses.is_empty() && shape::looks_like_node(self.catalog, &new.text),
+        };
         self.list.push(new);
     }
 
-    /// Whether this is the name or id of something in the context.
-    fn is_known(&self, name: &str) -> bool {
+    /// Of which list of the context this is a name or id.
+    fn listed(&self, name: &str) -> Option<Listed> {
+        let name = name.strip_suffix("'s").unwrap_or(name);
         let same = |other: &str| other.eq_ignore_ascii_case(name);
-        self.context.nodes.iter().any(|n| same(&n.name) || n.id.as_deref().is_some_and(same))
-            || self.context.deployments.iter().any(|d| same(&d.name))
-            || self.context.workloads.iter().any(|w| same(&w.id) || w.name.as_deref().is_some_and(same))
+        if self.context.nodes.iter().any(|n| same(&n.name) || n.id.as_deref().is_some_and(same)) {
+            return Some(Listed::Node);
+        }
+        if self.context.deployments.iter().any(|d| same(&d.name)) {
+            return Some(Listed::Deployment);
+        }
+        let workload = self.context.workloads.iter().any(|w| same(&w.id) || w.name.as_deref().is_some_and(same));
+        workload.then_some(Listed::Workload)
     }
 
     /// Reads the item that begins at a token and says how many tokens it takes.
@@ -100,7 +112,7 @@ impl<'c> Builder<'_, 'c, '_> {
 
     fn word(&mut self, i: usize) -> usize {
         let text = self.tokens[i].text.as_str();
-        if self.is_known(text) && shape::is_name_like(text) {
+        if self.listed(text).is_some() && shape::is_name_like(text) {
             self.push(Kind::Word, i, 1, Senses::default());
             return 1;
         }
@@ -128,6 +140,16 @@ impl<'c> Builder<'_, 'c, '_> {
         }
         if shape::is_image(text) {
             self.push(Kind::Image, i, 1, Senses::default());
+            return 1;
+        }
+        // "the deployment's p99"
+        let owner = text.strip_suffix("'s").and_then(|stem| Lexicon::get().word(stem, self.lang));
+        if let Some(senses) = owner.filter(|senses| senses.iter().any(|s| s.starts_with("noun."))) {
+            let stem = text.strip_suffix("'s").unwrap_or(text).to_owned();
+            self.push(Kind::Word, i, 1, senses);
+            if let Some(last) = self.list.last_mut() {
+                last.text = stem;
+            }
             return 1;
         }
         if let Some(senses) = self.elided(text) {
@@ -204,8 +226,11 @@ impl<'c> Builder<'_, 'c, '_> {
 
     fn model(&mut self, i: usize, misspelled: bool) -> Option<usize> {
         let end = (i + MODEL_WORDS_MAX).min(self.tokens.len());
-        let words: Vec<&str> =
-            self.tokens[i..end].iter().take_while(|t| t.kind == TokenKind::Word).map(|t| t.text.as_str()).collect();
+        let words: Vec<&str> = self.tokens[i..end]
+            .iter()
+            .take_while(|t| t.kind == TokenKind::Word)
+            .map(|t| t.text.strip_suffix("'s").unwrap_or(&t.text))
+            .collect();
         let words = &words[..self.before_count(i, words.len())];
         let found = self.catalog.name_at(words, misspelled)?;
         if let Resolution::NoSuch(_) = found.resolution
@@ -317,6 +342,12 @@ impl<'c> Builder<'_, 'c, '_> {
             (Kind::Word, Kind::Num(b)) if before.senses.has("unit.percent") && self.lang == Lang::Chinese => {
                 Some((Kind::Qty(*b), before.senses))
             }
+            // "2h30"
+            (Kind::Qty(a), Kind::Num(b))
+                if before.senses.has("unit.h") && last.glued && last.text.len() == 2 && *b < 60.0 =>
+            {
+                Some((Kind::Qty(a * 60.0 + b), Lexicon::get().word("min", Lang::English).unwrap_or_default()))
+            }
             (Kind::Qty(a), Kind::Qty(b)) => finer(before, last, *a, *b),
             (Kind::Clock(minutes), Kind::Word) => half_day(*minutes, last).map(|m| (Kind::Clock(m), Senses::default())),
             (Kind::Money(a), Kind::Word) if last.text == "k" && last.glued => {
@@ -403,7 +434,18 @@ impl<'c> Builder<'_, 'c, '_> {
 }
 
 fn item(kind: Kind<'_>, text: String, span: Range<usize>, senses: Senses, glued: bool) -> Item<'_> {
-    Item { kind, text, span, senses, corrected: false, glued, known: false, masked: false }
+    Item {
+        kind,
+        text,
+        span,
+        senses,
+        corrected: false,
+        glued,
+        known: false,
+        listed: None,
+        node_like: false,
+        masked: false,
+    }
 }
 
 /// A number and the word behind it, if that is a unit.

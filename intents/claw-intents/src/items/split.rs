@@ -169,7 +169,7 @@ fn is_gpu_noun(tail: &str) -> bool {
 fn unit(tail: &str) -> bool {
     const MORE: &[&str] = &["m", "k", "u", "x"];
     MORE.contains(&tail)
-        || known(tail).is_some_and(|s| {
+        || Lexicon::get().word(tail, Lang::French).is_some_and(|s| {
             s.iter().any(|s| s.starts_with("unit.") || s.starts_with("money.") || matches!(s, "clock.am" | "clock.pm"))
         })
 }

@@ -40,6 +40,20 @@ pub(crate) fn read(draft: &mut Draft<'_, '_, '_>) {
     }
     read_nodes(draft, per);
     read_vram(draft);
+    ask_vague(draft);
+}
+
+/// "on a few H100s": more than one, and no number.
+fn ask_vague(draft: &mut Draft<'_, '_, '_>) {
+    let items = draft.items;
+    let gpu = |i: usize| matches!(items.at(i).map(|n| &n.kind), Some(Kind::Gpu { .. })) || items.is(i, "noun.gpu");
+    if draft.has("gpu.count") || draft.has("gpu.fraction") {
+        return;
+    }
+    if let Some(i) = (1..items.len()).find(|i| gpu(*i) && items.is(i - 1, "vague.count")) {
+        let path = draft.path("gpu.count");
+        draft.ask(&path, format!("How many GPUs are {:?}?", items.span(&(i - 1..i + 1)).text), Vec::new());
+    }
 }
 
 /// Interconnect and vendor.

@@ -17,6 +17,8 @@ pub(crate) fn mask(items: &mut Items<'_, '_>, from_is_old: bool) {
             mask_negated(items, i);
         } else if from_is_old && items.is(i, "from") {
             mask_old(items, i);
+        } else if from_is_old && matches!(items.list[i].text.as_str(), "->" | "- >" | "→" | "=>" | "= >") {
+            mask_arrow(items, i);
         }
         i += 1;
     }
@@ -115,13 +117,33 @@ fn mask_old(items: &mut Items<'_, '_>, i: usize) {
     if !is_value(items, i + 1) || matches!(items.list[i + 1].kind, Kind::Clock(_) | Kind::Date(..) | Kind::Instant(_)) {
         return;
     }
+    // "cambia la imagen de chat-eu a …": what is changed is no old value.
+    if items.list[i + 1].known {
+        return;
+    }
     let Some(to) = (i + 2..(i + 5).min(items.len())).find(|k| items.any(*k, &["to"])) else {
         return;
     };
     if is_value(items, to + 1) {
+        // "from 4 gpus to 2": the new value counts the same.
+        let noun = |n: &crate::items::Item<'_>| n.senses.iter().any(|s| s.starts_with("noun."));
+        let counted = items.list.get(to + 2).is_some_and(noun);
         for item in &mut items.list[i..to] {
-            item.masked = true;
+            item.masked = counted || !noun(item);
         }
+    }
+}
+
+/// "gpus 4 -> 2": the value before an arrow is the old one of what stands behind it.
+fn mask_arrow(items: &mut Items<'_, '_>, i: usize) {
+    let Some(before) = i.checked_sub(1) else {
+        return;
+    };
+    let same = items.at(i + 1).is_some_and(|new| {
+        std::mem::discriminant(&new.kind) == std::mem::discriminant(&items.list[before].kind) && new.kind != Kind::Word
+    });
+    if same && is_value(items, before) {
+        items.list[before].masked = true;
     }
 }
 

@@ -167,7 +167,7 @@ fn read_worded_market(draft: &mut Draft<'_, '_, '_>) {
         } else {
             continue;
         };
-        draft.set("market", value, start..i + 1);
+        draft.set("market", value, i..i + 1);
         return;
     }
 }

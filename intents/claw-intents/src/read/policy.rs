@@ -130,7 +130,7 @@ fn read_checkpoint(draft: &mut Draft<'_, '_, '_>) {
             continue;
         }
         let behind = (i + 1..(i + 7).min(items.len())).find(|k| items.seconds(*k).is_some() && !draft.is_used(*k));
-        let before = (i.saturating_sub(3)..i).rev().find(|k| items.seconds(*k).is_some() && !draft.is_used(*k));
+        let before = (i.saturating_sub(4)..i).rev().find(|k| items.seconds(*k).is_some() && !draft.is_used(*k));
         let every = |k: usize| {
             items.any(k, &["hourly", "daily", "per.hour"])
                 || k > 0

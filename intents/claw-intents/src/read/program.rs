@@ -222,7 +222,7 @@ fn read_name(draft: &mut Draft<'_, '_, '_>) {
         }
         let mut k = i + 1;
         while items.punct(k, ':')
-            || items.punct(k, '=')
+            || items.at(k).is_some_and(|n| n.text == "=")
             || items.any(k, &["noun.deployment", "as", "det.the", "det.that"])
                 && items.at(k + 1).is_some()
                 && !items.ends_clause(k + 1)
@@ -497,7 +497,22 @@ fn is_source(items: &Items<'_, '_>, k: usize) -> bool {
                 || refs::is_name_like(&n.text)
                 || matches!(
                     n.text.as_str(),
-                    "data" | "dataset" | "datasets" | "models" | "weights" | "code" | "results" | "scratch" | "files"
+                    "data"
+                        | "dataset"
+                        | "datasets"
+                        | "ckpts"
+                        | "ckpt"
+                        | "checkpoints"
+                        | "logs"
+                        | "cache"
+                        | "output"
+                        | "outputs"
+                        | "models"
+                        | "weights"
+                        | "code"
+                        | "results"
+                        | "scratch"
+                        | "files"
                 )
         }
         _ => false,

@@ -142,7 +142,8 @@ pub(crate) fn beside_nouns(items: &Items<'_, '_>, used: &dyn Fn(usize) -> bool, 
         {
             k += 1;
         }
-        let named = can_name(items, k)
+        let metric = items.at(k).is_some_and(|n| !n.known && n.senses.iter().any(|s| s.starts_with("metric.")));
+        let named = can_name(items, k) && !metric
             || matches!(items.at(k).map(|n| &n.kind), Some(Kind::Model(_) | Kind::Gpu { .. } | Kind::Image))
                 && k == i + 1
                 && !items.list[i].text.ends_with('s');

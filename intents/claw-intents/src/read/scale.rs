@@ -88,7 +88,10 @@ fn count_before(draft: &mut Draft<'_, '_, '_>, i: usize) -> Option<(usize, u32)>
 /// "autoscale between 1 and 6 at 70% utilization".
 pub(crate) fn read_autoscale(draft: &mut Draft<'_, '_, '_>) {
     let items = draft.items;
-    let Some(at) = (0..items.len()).find(|i| items.is(*i, "act.autoscale") || scales_by_itself(items, *i)) else {
+    let Some(at) = (0..items.len()).find(|i| {
+        let parted = || items.gaps(*i).iter().any(|(sense, _)| *sense == "act.autoscale");
+        items.is(*i, "act.autoscale") || scales_by_itself(items, *i) || parted()
+    }) else {
         return;
     };
     read_bounds(draft, at);
@@ -163,7 +166,9 @@ fn bound_of(items: &Items<'_, '_>, k: usize) -> Option<&'static str> {
         return None;
     }
     let mut j = k;
-    while j > 0 && (items.punct(j - 1, ':') || items.punct(j - 1, '=') || items.any(j - 1, &["noun.replica", "of"])) {
+    while j > 0
+        && (items.punct(j - 1, ':') || items.list[j - 1].text == "=" || items.any(j - 1, &["noun.replica", "of"]))
+    {
         j -= 1;
     }
     let before = j.checked_sub(1)?;

@@ -38,6 +38,12 @@ fn read_moments(draft: &mut Draft<'_, '_, '_>) {
         let path = draft.path(field);
         match moment {
             Moment::At(at) => draft.set(field, json!(at.to_string()), i..end),
+            // "they want it today": no time is bound to that, and nothing waits for it.
+            Moment::Open(_) if field == "not_before" && only_today(items, i, end) => {
+                let said = items.raw(i);
+                draft.mark(&(i..end));
+                draft.assume(&path, serde_json::Value::Null, format!("{said:?} is no exact time; it is left open"));
+            }
             Moment::Open(why) => {
                 draft.ask(&path, format!("When exactly is {:?}? {why}", items.span(&(i..end)).text), Vec::new());
                 draft.mark(&(i..end));
@@ -45,6 +51,14 @@ fn read_moments(draft: &mut Draft<'_, '_, '_>) {
         }
         i = end;
     }
+}
+
+/// "today" alone, with no word before it that binds a start to it.
+fn only_today(items: &Items<'_, '_>, i: usize, end: usize) -> bool {
+    end == i + 1
+        && items.is(i, "day.today")
+        && !items.is(i, "vague")
+        && !(i > 0 && items.any(i - 1, &["notbefore", "deadline"]))
 }
 
 /// Whether a moment speaks of the workload rather than of the world: "the client
@@ -63,6 +77,9 @@ fn concerns(items: &Items<'_, '_>, i: usize, field: &str) -> bool {
                 })
         })
     });
+    let held = (start..i).any(|k| items.is(k, "not"))
+        && i > start
+        && matches!(items.list[i - 1].text.as_str(), "until" | "till" | "before");
     let filler = |k: usize| {
         items.any(
             k,
@@ -86,7 +103,7 @@ fn concerns(items: &Items<'_, '_>, i: usize, field: &str) -> bool {
         && (field == "deadline"
             || i - start <= 2
                 && (start..i).all(|k| items.any(k, &["notbefore", "deadline", "and", "polite", "correct"])));
-    ours || leads
+    ours || leads || held
 }
 
 /// Whether a moment is the latest end or the earliest start.
@@ -100,7 +117,11 @@ fn role(items: &Items<'_, '_>, i: usize, end: usize) -> &'static str {
             return "not_before";
         }
         if items.is(k, "deadline") {
-            return "deadline";
+            let start = (0..k).rev().find(|m| items.ends_clause(*m)).map_or(0, |m| m + 1);
+            // "don't kick it off until 11pm"
+            let held =
+                matches!(items.list[k].text.as_str(), "until" | "till") && (start..k).any(|m| items.is(m, "not"));
+            return if held { "not_before" } else { "deadline" };
         }
         if items.ends_sentence(k) || items.punct(k, ',') && steps > 1 {
             break;
