@@ -12,6 +12,13 @@ use crate::text::{Kind, Words};
 /// Words for getting round something.
 const ROUND: &[&[&str]] = &[
     &["skip"],
+    &["rid", "of"],
+    &["purge"],
+    &["scrub"],
+    &["rewrite"],
+    &["alter"],
+    &["edit"],
+    &["doctor"],
     &["nothing"],
     &["pretend"],
     &["fake"],

@@ -45,6 +45,13 @@ pub(super) fn real(items: &Items<'_, '_>, found: &[Found]) -> Vec<Found> {
     found.iter().copied().filter(|f| holds(items, *f, &topic)).collect()
 }
 
+/// Whether the clause around a place has a meaning.
+fn clause_says(items: &Items<'_, '_>, at: usize, sense: &str) -> bool {
+    let from = (0..at).rev().find(|k| items.ends_clause(*k)).map_or(0, |k| k + 1);
+    let to = (at..items.len()).find(|k| items.ends_clause(*k)).unwrap_or(items.len());
+    (from..to).any(|k| items.is(k, sense))
+}
+
 /// The order that a request gives.
 pub(super) fn order(items: &Items<'_, '_>, found: &[Found]) -> Option<Found> {
     let topic = Topic::of(items);
@@ -58,7 +65,7 @@ pub(super) fn order(items: &Items<'_, '_>, found: &[Found]) -> Option<Found> {
     }
     match act::best(&real).map(|best| corrected(items, best, &real)) {
         Some(best)
-            if says(items, "noun.unsupported")
+            if clause_says(items, best.at, "noun.unsupported")
                 && !topic.workload()
                 && matches!(best.act, Act::Update | Act::Run | Act::Stop | Act::Deploy | Act::Scale | Act::Serve) =>
         {
@@ -90,7 +97,7 @@ fn holds(items: &Items<'_, '_>, f: Found, topic: &Topic) -> bool {
         }
         Act::Query => query_holds(items, f, topic),
         Act::Diagnose => {
-            !(text == "what happened" || text == "examine" || text == "find out")
+            !(matches!(text, "what happened" | "examine" | "find out") || text.starts_with("any "))
                 || says_any(items, "sym.")
                 || named(items) && text != "what happened"
         }
@@ -217,7 +224,9 @@ fn amend(items: &Items<'_, '_>, best: Found, all: &[Found], topic: &Topic) -> Fo
         Act::Rollback if taken_back(items, best.at).is_some_and(|k| items.is(k, "act.drain")) => {
             Found { act: Act::Undrain, ..best }
         }
-        Act::Query if has(Act::Diagnose).is_some() => has(Act::Diagnose).unwrap_or(best),
+        Act::Query => has(Act::Diagnose)
+            .filter(|f| !(best.at.min(f.at)..best.at.max(f.at)).any(|k| items.ends_sentence(k)))
+            .unwrap_or(best),
         Act::Update if replicas && !setting(items) && !changes_more(items) && says_any(items, "noun.replica") => {
             Found { act: Act::Scale, ..best }
         }
@@ -282,6 +291,12 @@ fn of_deployment(items: &Items<'_, '_>, best: Found, topic: &Topic) -> Option<Ac
         Act::Run | Act::Serve if deployment && !topic.model && !topic.image && !topic.code => {
             if says(items, "noun.replica") { Some(Act::Scale) } else { setting(items).then_some(Act::Update) }
         }
+        // "image acme/x:1, 1 L4, set the priority to low": a setting of what is started.
+        Act::Update
+            if !deployment && (topic.image || topic.model) && topic.gpu && best.at > 0 && !names_thing(items) =>
+        {
+            Some(Act::Run)
+        }
         Act::Stop if withdraws(items, best.at) => Some(Act::Drain),
         Act::Undrain if says(items, "noun.prev") && !says(items, "noun.node") && items.is(best.at, "restores") => {
             Some(Act::Rollback)
@@ -297,6 +312,15 @@ fn withdraws(items: &Items<'_, '_>, at: usize) -> bool {
     let machine = items.list.iter().any(|n| n.node_like && !n.masked)
         || !refs::beside_nouns(items, &|_| false, refs::Thing::Node).is_empty();
     items.is(at, "withdraws") && machine && !says(items, "noun.workload") && !names_deployment(items)
+}
+
+/// Whether anything that is there can be meant: a word that looks like a name, and is no node's.
+fn names_thing(items: &Items<'_, '_>) -> bool {
+    items.list.iter().any(|n| {
+        !n.masked
+            && (n.known || n.kind == Kind::Word && n.senses.is_empty() && crate::items::is_name_like(&n.text))
+            && !n.node_like
+    })
 }
 
 /// Whether a deployment is named: by its noun, or as the context knows it.
@@ -376,7 +400,10 @@ fn fallback(items: &Items<'_, '_>, topic: &Topic, found: &[Found]) -> Option<Fou
     let changes = names_deployment(items) && !says_any(items, "env.");
     let previous =
         (1..items.len()).any(|i| items.is(i, "noun.revision") && items.is(i - 1, "noun.prev")) && !asks(items);
-    let act = if (revision(items) && says(items, "restores") || previous) && named(items) && !topic.workload() {
+    let act = if (revision(items) && says(items, "restores") || previous)
+        && named(items)
+        && (!topic.workload() || previous && says(items, "noun.deployment"))
+    {
         Act::Rollback
     } else if changes && (topic.image || topic.model || sets_gpus(items)) {
         Act::Update

@@ -238,7 +238,8 @@ pub(super) fn stop(draft: &mut Draft<'_, '_, '_>, order: Found) {
     let items = draft.items;
     for i in 0..items.len() {
         let negated = i > 0 && items.any(i - 1, &["not", "no"]);
-        if items.is(i, "grace.yes") && !items.is(i, "grace.no") {
+        let let_finish = || items.gaps(i).iter().any(|(sense, _)| *sense == "grace.yes");
+        if items.is(i, "grace.yes") && !items.is(i, "grace.no") || let_finish() {
             draft.set_at("graceful", json!(!negated), i..i + 1);
         } else if items.is(i, "grace.no")
             && (i != order.at || !items.is(i, "grace.yes") && HARD.iter().any(|word| items.list[i].text.contains(word)))

@@ -274,6 +274,11 @@ impl<'c> Builder<'_, 'c, '_> {
 
     /// A French word behind an article that has lost its vowel.
     fn elided(&self, text: &str) -> Option<Senses> {
+        // "plante-t-elle", "est-il": the verb before its pronoun.
+        let verb = ["-t-elle", "-t-il", "-t-on", "-elle", "-il"].iter().find_map(|end| text.strip_suffix(end));
+        if let Some(verb) = verb.filter(|_| self.lang == Lang::French) {
+            return Lexicon::get().word(verb, self.lang);
+        }
         let (article, rest) = text.split_once('\'')?;
         (article.len() <= 2 && self.lang == Lang::French).then(|| Lexicon::get().word(rest, self.lang)).flatten()
     }
@@ -391,6 +396,12 @@ impl<'c> Builder<'_, 'c, '_> {
             }
             (Kind::Num(x), Kind::Punct('.'), Kind::Num(_)) if mid.glued && last.glued => {
                 format!("{x}.{}", last.text).parse().ok().map(|n| (Kind::Num(n), Senses::default()))
+            }
+            // "les 30 dernières minutes"
+            (Kind::Num(n), Kind::Word, Kind::Word)
+                if mid.text.starts_with("dernièr") || mid.text.starts_with("dernier") || mid.text == "prochaines" =>
+            {
+                number::seconds_per(last.senses).map(|_| (Kind::Qty(*n), last.senses))
             }
             (Kind::Word, Kind::Word, Kind::Word)
                 if first.senses.has("det.a")

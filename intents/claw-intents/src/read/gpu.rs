@@ -6,6 +6,8 @@ use crate::answer::RefusalCode;
 use crate::draft::Draft;
 use crate::items::{Items, Kind, whole};
 
+mod vague;
+
 /// How a count of GPUs is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Per {
@@ -40,20 +42,7 @@ pub(crate) fn read(draft: &mut Draft<'_, '_, '_>) {
     }
     read_nodes(draft, per);
     read_vram(draft);
-    ask_vague(draft);
-}
-
-/// "on a few H100s": more than one, and no number.
-fn ask_vague(draft: &mut Draft<'_, '_, '_>) {
-    let items = draft.items;
-    let gpu = |i: usize| matches!(items.at(i).map(|n| &n.kind), Some(Kind::Gpu { .. })) || items.is(i, "noun.gpu");
-    if draft.has("gpu.count") || draft.has("gpu.fraction") {
-        return;
-    }
-    if let Some(i) = (1..items.len()).find(|i| gpu(*i) && items.is(i - 1, "vague.count")) {
-        let path = draft.path("gpu.count");
-        draft.ask(&path, format!("How many GPUs are {:?}?", items.span(&(i - 1..i + 1)).text), Vec::new());
-    }
+    vague::ask(draft);
 }
 
 /// Interconnect and vendor.
@@ -208,6 +197,10 @@ fn between(draft: &Draft<'_, '_, '_>, k: usize) -> bool {
                     | "full"
                     | "entire"
                     | "identical"
+                    | "piece"
+                    | "pieces"
+                    | "unit"
+                    | "units"
                     | "physical"
                     | "dedicated"
                     | "idle"
@@ -292,6 +285,9 @@ fn read_count_behind(draft: &mut Draft<'_, '_, '_>, i: usize, per: Per) -> Per {
     }
     if items.punct(k, '(') {
         k += 1;
+        if items.is(k, "det.a") && items.list[k].text.ends_with("one") {
+            return set_count(draft, 1.0, i, k + 1, per);
+        }
         if let Some(n) = items.num(k).filter(|_| items.punct(k + 1, ')') || items.any(k + 1, &["of", "x"])) {
             return set_count(draft, n, i, k + 1, per);
         }
@@ -459,7 +455,10 @@ fn set_count(draft: &mut Draft<'_, '_, '_>, n: f64, from: usize, to: usize, per:
         ask_count(draft, n, other);
         draft.mark(&(at..at + 1));
     }
-    // What follows may say that it is meant for each node.
+    // "per node 8 H100"; or what follows says that it is meant for each node.
+    if from > 0 && items.is(from - 1, "pernode") {
+        return Per::Node;
+    }
     let mut k = to;
     while k < to + 4 && !items.ends_sentence(k) && !items.punct(k, ',') {
         if items.is(k, "pernode")

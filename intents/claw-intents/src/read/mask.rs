@@ -9,7 +9,9 @@ use crate::items::{Items, Kind};
 pub(crate) fn mask(items: &mut Items<'_, '_>, from_is_old: bool) {
     let mut i = 0;
     while i < items.len() {
-        if items.is(i, "insteadof") {
+        if items.is(i, "reference") {
+            mask_reference(items, i);
+        } else if items.is(i, "insteadof") {
             mask_value(items, i);
         } else if items.is(i, "except") {
             mask_unwanted_gpu(items, i);
@@ -21,6 +23,17 @@ pub(crate) fn mask(items: &mut Items<'_, '_>, from_is_old: bool) {
             mask_arrow(items, i);
         }
         i += 1;
+    }
+}
+
+/// "ticket OPS-4412": what only tells where something was said.
+fn mask_reference(items: &mut Items<'_, '_>, i: usize) {
+    let at = if items.punct(i + 1, '#') || items.punct(i + 1, ':') { i + 2 } else { i + 1 };
+    let referred = items.at(at).is_some_and(|n| {
+        !n.known && n.text.chars().any(|c| c.is_ascii_digit()) && matches!(n.kind, Kind::Word | Kind::Num(_))
+    });
+    if referred {
+        items.list[at].masked = true;
     }
 }
 

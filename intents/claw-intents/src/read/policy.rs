@@ -25,7 +25,7 @@ fn read_priority(draft: &mut Draft<'_, '_, '_>) {
             draft.set("priority", new.unwrap_or(old), i..end);
         } else if items.is(i, "noun.priority") {
             let mut k = i + 1;
-            while k < i + 5
+            while k < i + 7
                 && (items.any(k, &["to", "of", "on", "as", "x", "noun.deployment"])
                     || items.punct(k, ':')
                     || items.punct(k, '=')

@@ -199,7 +199,7 @@ fn before_noun(items: &Items<'_, '_>, used: &dyn Fn(usize) -> bool, i: usize, th
         return None;
     }
     let raw_word = item.kind == Kind::Word && (item.known || is_name_like(&item.text));
-    let article = k > 0 && items.any(k - 1, &["det.the", "on", "of"]);
+    let article = k > 0 && (items.any(k - 1, &["det.the", "on", "of"]) || items.list[k - 1].text.ends_with(" the"));
     let plain = item.kind == Kind::Word
         && article
         && thing != Thing::Node

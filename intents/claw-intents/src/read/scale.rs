@@ -73,7 +73,9 @@ fn count_before(draft: &mut Draft<'_, '_, '_>, i: usize) -> Option<(usize, u32)>
         return None;
     }
     if items.is(at, "det.a") && items.num(at).is_none() && items.list[i].text != "replicas" && at + 1 == i {
-        return items.list[at].text.contains("single").then_some((at, 1));
+        // "à un réplica", "to a single copy"
+        let one = items.list[at].text.contains("single") || at > 0 && items.is(at - 1, "to");
+        return one.then_some((at, 1));
     }
     let n = items.count(at)?;
     if let Some(other) = at.checked_sub(2).filter(|_| items.is(at - 1, "or")).and_then(|o| items.count(o)) {

@@ -8,6 +8,9 @@ use crate::clock;
 use crate::draft::Draft;
 use crate::items::{Items, Kind};
 
+/// What a day without a time lacks.
+const NO_TIME: &str = "Say the time of day too.";
+
 /// A moment in words: the instant, or why it has none.
 enum Moment {
     At(Timestamp),
@@ -38,9 +41,9 @@ fn read_moments(draft: &mut Draft<'_, '_, '_>) {
         let path = draft.path(field);
         match moment {
             Moment::At(at) => draft.set(field, json!(at.to_string()), i..end),
-            // "they want it today": no time is bound to that, and nothing waits for it.
-            Moment::Open(_) if field == "not_before" && only_today(items, i, end) => {
-                let said = items.raw(i);
+            // "they want it today", "the grant runs out on Friday": nothing waits for that.
+            Moment::Open(NO_TIME) if field == "not_before" && loose(items, i, end) => {
+                let said = items.span(&(i..end)).text;
                 draft.mark(&(i..end));
                 draft.assume(&path, serde_json::Value::Null, format!("{said:?} is no exact time; it is left open"));
             }
@@ -53,12 +56,16 @@ fn read_moments(draft: &mut Draft<'_, '_, '_>) {
     }
 }
 
-/// "today" alone, with no word before it that binds a start to it.
-fn only_today(items: &Items<'_, '_>, i: usize, end: usize) -> bool {
-    end == i + 1
-        && items.is(i, "day.today")
-        && !items.is(i, "vague")
-        && !(i > 0 && items.any(i - 1, &["notbefore", "deadline"]))
+/// A day that no word binds a start to: "today", or one in a clause that speaks of no workload.
+fn loose(items: &Items<'_, '_>, i: usize, end: usize) -> bool {
+    let at = |k: usize| matches!(items.list[k].text.as_str(), "at" | "on");
+    let bound = i > 0 && (items.is(i - 1, "deadline") || items.is(i - 1, "notbefore") && !at(i - 1));
+    let today = end == i + 1 && items.is(i, "day.today") && !items.is(i, "vague");
+    let start = (0..i).rev().find(|k| items.ends_clause(*k)).map_or(0, |k| k + 1);
+    let stop = (i..items.len()).find(|k| items.ends_clause(*k)).unwrap_or(items.len());
+    let workload = (start..stop)
+        .any(|k| items.at(k).is_some_and(|n| matches!(n.kind, Kind::Model(_) | Kind::Image | Kind::Gpu { .. })));
+    !bound && (today || !workload)
 }
 
 /// Whether a moment speaks of the workload rather than of the world: "the client
@@ -283,7 +290,6 @@ fn is_at(items: &Items<'_, '_>, i: usize) -> bool {
 
 fn instant_of(day: Option<Day>, minute: Option<i64>, now: Option<clock::Now>, offset: Option<i32>) -> Moment {
     const NO_NOW: &str = "The present is not known here; say the date and the zone.";
-    const NO_TIME: &str = "Say the time of day too.";
     let Some(minute) = minute else {
         return Moment::Open(NO_TIME);
     };
