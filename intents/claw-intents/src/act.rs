@@ -326,6 +326,10 @@ fn strength(items: &Items<'_, '_>, i: usize, item: &Item<'_>) -> u32 {
         return 3;
     }
     let k = i - 1;
+    // "we are ready to release …": a verb; "to release 5" is said of a revision.
+    if items.list[k].text == "to" && items.num(i + 1).is_none() && k > 0 && !items.any(k - 1, &["act.rollback"]) {
+        return 2;
+    }
     if items.any(k, &["det.the", "det.a", "each", "of", "as", "with"])
         || items.any(k, &["on", "for", "no", "from", "every"])
     {

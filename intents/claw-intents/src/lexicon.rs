@@ -128,6 +128,11 @@ impl Lexicon {
                 let sense: &'static str = Box::leak(sense.into_boxed_str());
                 for phrase in phrases {
                     lexicon.add(*lang, sense, &phrase);
+                    // "dont", "whats": people leave the apostrophe out.
+                    let bare = phrase.replace("n't", "nt").replace("hat's", "hats").replace("ho's", "hos");
+                    if bare != phrase && *lang == Lang::English {
+                        lexicon.add(*lang, sense, &bare);
+                    }
                 }
             }
         }

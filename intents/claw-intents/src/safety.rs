@@ -154,6 +154,9 @@ const PLAIN: &[&[&str]] = &[
     &["auto-approve"],
     &["pre-approve"],
 ];
+/// What follows "past" where it is a time.
+const PAST_TIMES: &[&str] =
+    &["hour", "day", "week", "month", "minute", "year", "few", "couple", "two", "three", "four", "six", "twelve"];
 /// Who else has things that are theirs.
 const OTHERS: &[&[&str]] = &[
     &["other", "team"],
@@ -293,6 +296,12 @@ fn instruction(words: &Words<'_>, quoted: bool, context: &Context) -> Option<Str
         };
         let negated = (i.saturating_sub(2)..i).any(|k| NEGATIONS.contains(&words.word(k)));
         if negated && !quoted {
+            continue;
+        }
+        // "in the past 3 days"
+        let time = words.word(i) == "past"
+            && (words.word(i + 1).starts_with(|c: char| c.is_ascii_digit()) || PAST_TIMES.contains(&words.word(i + 1)));
+        if time {
             continue;
         }
         if let Some(end) = guarded(words, i, start, quoted, context) {

@@ -117,6 +117,8 @@ fn holds(items: &Items<'_, '_>, f: Found, topic: &Topic) -> bool {
         {
             false
         }
+        // "we have to swap the NIC of gpu-3": work of hands.
+        Act::Update if clause_says(items, f.at, "noun.hardware") => false,
         Act::Update => {
             let added = text == "add" && topic.workload() && f.strength < 3;
             let weak = matches!(text, "give" | "set" | "move" | "lower" | "raise" | "replace") && f.strength < 2;

@@ -6,6 +6,7 @@ use crate::answer::RefusalCode;
 use crate::draft::Draft;
 use crate::items::{Items, Kind, whole};
 
+mod nodes;
 mod vague;
 
 /// How a count of GPUs is meant.
@@ -32,6 +33,9 @@ pub(crate) fn read(draft: &mut Draft<'_, '_, '_>) {
             }
             Some(Kind::Word) if draft.items.any(i, &["noun.gpu", "noun.gpucount"]) => {
                 per = read_noun(draft, i, per);
+                if draft.items.list[i].text.ends_with("per node") {
+                    per = Per::Node;
+                }
             }
             Some(Kind::Mig) => {
                 let profile = draft.items.list[i].text.clone();
@@ -40,7 +44,7 @@ pub(crate) fn read(draft: &mut Draft<'_, '_, '_>) {
             _ => {}
         }
     }
-    read_nodes(draft, per);
+    nodes::read(draft, per);
     read_vram(draft);
     vague::ask(draft);
 }
@@ -251,6 +255,12 @@ fn read_count(draft: &mut Draft<'_, '_, '_>, i: usize, plural: bool, per: Per) -
                     set_count(draft, n, at, i + 1, per);
                     return Per::Node;
                 }
+                // "4 of the 8 H100"
+                let part = items.is(at.wrapping_sub(1), "of").then(|| at.checked_sub(2)).flatten();
+                if let Some((k, some)) = part.and_then(|k| Some((k, items.num(k)?))) {
+                    draft.mark(&(at..at + 1));
+                    return set_count(draft, some, k, i + 1, per);
+                }
                 return set_count(draft, n, at, i + 1, per);
             }
             Some(Kind::Cross(nodes, each)) => {
@@ -278,7 +288,14 @@ fn read_count_behind(draft: &mut Draft<'_, '_, '_>, i: usize, per: Per) -> Per {
     if items.is(k, "noun.gpu") {
         k += 1;
     }
-    if (items.any(k, &["times"]) || items.punct(k, '×') || items.punct(k, ':') || items.punct(k, '='))
+    // "gpu=L4 count=1"
+    if items.at(k).is_some_and(|n| n.text == "count") {
+        k += 1;
+    }
+    if (items.any(k, &["times"])
+        || items.punct(k, '×')
+        || items.punct(k, ':')
+        || items.at(k).is_some_and(|n| n.text == "="))
         && let Some(n) = items.num(k + 1).filter(|_| !draft.is_used(k + 1))
     {
         return set_count(draft, n, i, k + 2, per);
@@ -479,56 +496,6 @@ fn set_count(draft: &mut Draft<'_, '_, '_>, n: f64, from: usize, to: usize, per:
 
 fn replicas_said(items: &Items<'_, '_>) -> bool {
     (0..items.len()).any(|i| items.is(i, "noun.replica"))
-}
-
-/// "2 nodes with 8 H100 each", "4 nodes x 8 H200", "16 H100s over 2 nodes".
-fn read_nodes(draft: &mut Draft<'_, '_, '_>, per: Per) {
-    let items = draft.items;
-    let mut per = per;
-    for i in 0..items.len() {
-        if !items.is(i, "noun.node") {
-            continue;
-        }
-        let mut k = i;
-        while k > 0
-            && (items.any(k - 1, &["of", "vendor.nvidia", "det.the", "times"])
-                || items.at(k - 1).is_some_and(|item| {
-                    matches!(item.kind, Kind::Gpu { .. })
-                        || matches!(item.text.as_str(), "different" | "separate" | "full" | "whole" | "big" | "gpu")
-                }))
-        {
-            k -= 1;
-        }
-        let Some(at) = k.checked_sub(1) else {
-            continue;
-        };
-        let Some(nodes) = items.count(at).filter(|_| !draft.is_used(at)) else {
-            continue;
-        };
-        // "on node 3" and "1 GPU on one node if possible" state no number of nodes.
-        if nodes == 0 {
-            continue;
-        }
-        draft.set("nodes", json!(nodes), at..i + 1);
-        // "2 nodes x 8", "2 nodes with 8 H100", "2 nodes of 8": the count is each node's.
-        let mut next = i + 1;
-        while items.any(next, &["with", "of", "times", "each"])
-            || items.punct(next, '×')
-            || items.punct(next, ',')
-            || items.punct(next, '(')
-        {
-            next += 1;
-        }
-        let linked = next > i + 1 && items.any(next - 1, &["with", "of", "times", "each"])
-            || items.punct(next.saturating_sub(1), '×');
-        let count_at = draft.given_by(&draft.path("gpu.count")).map(|range| range.start);
-        if linked && count_at.is_some_and(|start| start >= next && start <= next + 1) {
-            per = Per::Node;
-        }
-    }
-    if per == Per::Node {
-        multiply(draft);
-    }
 }
 
 /// The count was each node's: the field says all GPUs of a replica.

@@ -21,7 +21,10 @@ pub(crate) fn read(draft: &mut Draft<'_, '_, '_>) {
 fn read_strategy(draft: &mut Draft<'_, '_, '_>) {
     for i in 0..draft.items.len() {
         if let Some(strategy) = draft.items.at(i).and_then(|item| item.senses.after("place.")) {
-            draft.set("placement.strategy", strategy, i..i + 1);
+            // "never two on the same node"
+            let apart = draft.items.list[i].text.contains("same")
+                && (i.saturating_sub(4)..i).any(|k| draft.items.any(k, &["not", "no"]));
+            draft.set("placement.strategy", if apart { "spread" } else { strategy }, i..i + 1);
         }
     }
 }
@@ -173,6 +176,7 @@ fn read_excluded(draft: &mut Draft<'_, '_, '_>) {
         while k < items.len() {
             let skip = items.any(k, &["noun.node", "det.the", "and", "or", "on", "det.that", "each"])
                 || items.punct(k, ',')
+                || items.punct(k, '/')
                 || items.punct(k, '&');
             let Some(item) = items.at(k) else { break };
             let named = matches!(item.kind, Kind::Quote(Quote::Marks)) && refs::can_name(items, k)

@@ -324,6 +324,9 @@ pub(super) fn read_limit(draft: &mut Draft<'_, '_, '_>) {
         let led = i > 0
             && (items.any(i - 1, &["noun.limit", "since"])
                 || items.punct(i - 1, ':')
+                || items.list[i - 1].text == "="
+                    && i > 1
+                    && matches!(items.list[i - 2].text.as_str(), "tail" | "limit" | "lines")
                 || matches!(items.list[i - 1].text.as_str(), "tail" | "head" | "-n" | "first" | "limit"));
         let index = i > 0 && items.any(i - 1, &["noun.gpu", "noun.node"]);
         if (counted || led) && !index {
