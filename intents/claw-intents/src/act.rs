@@ -70,7 +70,8 @@ pub(crate) fn find(items: &Items<'_, '_>) -> Vec<Found> {
         let Some(item) = items.at(i) else {
             continue;
         };
-        if item.corrected && !starts_clause(items, i) && !follows_request(items, i) {
+        let phrase = item.text.contains(' ');
+        if item.corrected && !phrase && !starts_clause(items, i) && !follows_request(items, i) {
             continue;
         }
         // Words in the middle of a number or a name are none.
@@ -232,6 +233,13 @@ fn stands(items: &Items<'_, '_>, i: usize, item: &Item<'_>, act: Act) -> bool {
         Act::Unsupported if item.senses.has("verb.thing") => {
             let first = starts_clause(items, i) || follows_request(items, i) || items.list[i - 1].text == "also";
             first && restarts_a_thing(items, i + 1)
+        }
+        // "deployment paint", "paint: 3 replicas": a name.
+        Act::Unsupported
+            if i > 0 && items.any(i - 1, &["noun.deployment", "noun.workload", "noun.node"])
+                || items.punct(i + 1, ':') =>
+        {
+            false
         }
         Act::Unsupported => starts_clause(items, i) || follows_request(items, i) || i <= 3,
         Act::Query | Act::Run => !item.text.contains('?'),

@@ -14,6 +14,7 @@ use crate::text::{Quote, Token, Words};
 
 mod build;
 mod number;
+mod respell;
 mod shape;
 mod sized;
 mod split;

@@ -109,6 +109,8 @@ pub(crate) struct Lexicon {
     gaps: HashMap<String, Vec<Gap>>,
     /// Single words of which a misspelling is understood, by first letter.
     correctable: HashMap<char, Vec<(String, Vec<char>)>>,
+    /// Words of phrases of several words, by first letter.
+    parts: HashMap<char, Vec<(String, Vec<char>)>>,
 }
 
 impl Lexicon {
@@ -119,7 +121,8 @@ impl Lexicon {
     }
 
     fn load() -> Self {
-        let mut lexicon = Self { by_first: HashMap::new(), gaps: HashMap::new(), correctable: HashMap::new() };
+        let mut lexicon =
+            Self { by_first: HashMap::new(), gaps: HashMap::new(), correctable: HashMap::new(), parts: HashMap::new() };
         for (lang, text) in FILES {
             let table: BTreeMap<String, Vec<String>> =
                 toml::from_str(text).expect("the lexicon is read by a test of every build");
@@ -158,6 +161,13 @@ impl Lexicon {
             let known = self.correctable.entry(letters[0]).or_default();
             if !known.iter().any(|(word, _)| *word == first) {
                 known.push((first.clone(), letters));
+            }
+        }
+        for word in words.iter().filter(|w| words.len() > 1 && w.chars().count() >= TYPO_LETTERS_MIN) {
+            let letters: Vec<char> = word.chars().collect();
+            let known = self.parts.entry(letters[0]).or_default();
+            if letters.iter().all(|c| c.is_alphabetic()) && !known.iter().any(|(w, _)| w == word) {
+                known.push((word.clone(), letters));
             }
         }
         let entries = self.by_first.entry(first).or_default();
@@ -209,24 +219,42 @@ impl Lexicon {
         self.by_first.get(word)?.iter().find(|entry| entry.words.len() == 1)?.senses(lang)
     }
 
-    /// The one known word that a misspelled word means.
-    pub(crate) fn corrected(&'static self, word: &str, lang: Lang) -> Option<&'static str> {
-        let letters: Vec<char> = word.chars().collect();
-        if letters.len() + 1 < TYPO_LETTERS_MIN {
+    /// The one known word that a misspelled word means; of several that mean the same, the first.
+    /// What begins with one of the expected meanings goes first: behind a number a unit is meant,
+    /// at the start of a clause an order.
+    pub(crate) fn corrected(&'static self, word: &str, lang: Lang, expected: &str) -> Option<&'static str> {
+        let found: Vec<(&'static str, Senses)> =
+            near(&self.correctable, word).filter_map(|known| Some((known, self.word(known, lang)?))).collect();
+        let fitting: Vec<_> = found
+            .iter()
+            .copied()
+            .filter(|(_, s)| !expected.is_empty() && s.iter().any(|s| s.starts_with(expected)))
+            .collect();
+        let found = if fitting.is_empty() { found } else { fitting };
+        let ((first, senses), rest) = found.split_first()?;
+        let shared = |sense: &&str| rest.iter().all(|(_, other)| other.has(sense));
+        (rest.is_empty() || senses.iter().any(|sense| shared(&sense))).then_some(*first)
+    }
+
+    /// What a token should have been that is no known word, where that makes a phrase of several
+    /// words with those around it: "best efort", "scrtch that".
+    pub(crate) fn respelled(&'static self, tokens: &[Token], i: usize, lang: Lang) -> Option<&'static str> {
+        let word = plain(tokens.get(i)?)?;
+        let exact = |(known, _): &(String, Vec<char>)| known == word;
+        let first = word.chars().next()?;
+        if self.word(word, lang).is_some() || self.parts.get(&first).is_some_and(|all| all.iter().any(exact)) {
             return None;
         }
-        let mut found: Option<&'static str> = None;
-        for (known, known_letters) in self.correctable.get(letters.first()?)? {
-            if known_letters.len().abs_diff(letters.len()) > 1 || !one_slip(&letters, known_letters) {
-                continue;
-            }
-            if self.word(known, lang).is_none() {
-                continue;
-            }
-            if found.is_some() {
+        let from = i.saturating_sub(3);
+        let mut window: Vec<Token> = tokens[from..tokens.len().min(i + 4)].to_vec();
+        let mut found = None;
+        for known in near(&self.parts, word) {
+            known.clone_into(&mut window[i - from].text);
+            let whole = (from..=i)
+                .any(|start| self.at(&window, start - from, lang).is_some_and(|(len, _)| len > 1 && start + len > i));
+            if whole && found.replace(known).is_some() {
                 return None;
             }
-            found = Some(known);
         }
         found
     }
@@ -262,6 +290,16 @@ impl Entry {
         let senses = Senses { english: &self.senses[0], other, bits };
         (!senses.is_empty()).then_some(senses)
     }
+}
+
+/// The words of a list that differ from a word by one slip at most.
+fn near<'l>(list: &'l HashMap<char, Vec<(String, Vec<char>)>>, word: &str) -> impl Iterator<Item = &'l str> + use<'l> {
+    let letters: Vec<char> = word.chars().collect();
+    let all = letters.first().filter(|_| letters.len() + 1 >= TYPO_LETTERS_MIN).and_then(|first| list.get(first));
+    all.into_iter().flatten().filter_map(move |(known, known_letters)| {
+        let alike = known_letters.len().abs_diff(letters.len()) <= 1 && one_slip(&letters, known_letters);
+        alike.then_some(known.as_str())
+    })
 }
 
 /// The text of a token that is no quote.
@@ -326,7 +364,7 @@ mod tests {
         let tokens = Words::new("roll back the deploymnt").tokens;
         let (len, senses) = lexicon.at(&tokens, 0, Lang::English).unwrap();
         assert_eq!((len, senses.has("act.rollback")), (2, true));
-        assert_eq!(lexicon.corrected("deploymnt", Lang::English), Some("deployment"));
-        assert_eq!(lexicon.corrected("xyzzy", Lang::English), None);
+        assert_eq!(lexicon.corrected("deploymnt", Lang::English, ""), Some("deployment"));
+        assert_eq!(lexicon.corrected("xyzzy", Lang::English, ""), None);
     }
 }

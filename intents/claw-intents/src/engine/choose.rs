@@ -223,6 +223,12 @@ fn amend(items: &Items<'_, '_>, best: Found, all: &[Found], topic: &Topic) -> Fo
         Act::Update | Act::Query | Act::Run | Act::Stop if says_back(items, best.at) && !topic.workload() => {
             Found { act: Act::Rollback, ..best }
         }
+        // "put chat back to the previous revision"
+        Act::Undrain
+            if has(Act::Rollback).is_some() && !says(items, "noun.node") && !items.list.iter().any(|n| n.node_like) =>
+        {
+            has(Act::Rollback).unwrap_or(best)
+        }
         Act::Rollback if taken_back(items, best.at).is_some_and(|k| items.is(k, "act.drain")) => {
             Found { act: Act::Undrain, ..best }
         }
@@ -299,6 +305,8 @@ fn of_deployment(items: &Items<'_, '_>, best: Found, topic: &Topic) -> Option<Ac
         {
             Some(Act::Run)
         }
+        // "reduce chat by half"
+        Act::Update if !setting(items) && !topic.workload() && says(items, "frac.0.5") => Some(Act::Scale),
         Act::Stop if withdraws(items, best.at) => Some(Act::Drain),
         Act::Undrain if says(items, "noun.prev") && !says(items, "noun.node") && items.is(best.at, "restores") => {
             Some(Act::Rollback)
@@ -402,11 +410,14 @@ fn fallback(items: &Items<'_, '_>, topic: &Topic, found: &[Found]) -> Option<Fou
     let changes = names_deployment(items) && !says_any(items, "env.");
     let previous =
         (1..items.len()).any(|i| items.is(i, "noun.revision") && items.is(i - 1, "noun.prev")) && !asks(items);
-    let act = if (revision(items) && says(items, "restores") || previous)
+    let version = (0..items.len()).any(|i| items.is(i, "noun.revision") && items.num(i + 1).is_some())
+        && says(items, "restores.firm");
+    let act = if (revision(items) && says(items, "restores") || version || previous)
         && named(items)
         && (!topic.workload() || previous && says(items, "noun.deployment"))
     {
-        Act::Rollback
+        let verb = (0..items.len()).find(|i| items.any(*i, &["restores.firm", "restores"]));
+        return Some(Found { act: Act::Rollback, at: verb.unwrap_or(at), strength: 1 });
     } else if changes && (topic.image || topic.model || sets_gpus(items)) {
         Act::Update
     } else if topic.gpu && !topic.workload() && (asks(items) || says(items, "state.idle")) {

@@ -9,6 +9,7 @@ use crate::context::Context;
 use crate::lexicon::{Lang, Lexicon, Senses};
 use crate::text::{Kind as TokenKind, Token};
 
+use super::respell::{NAMING, respell};
 use super::split::Part;
 use super::{Item, Kind, Listed, number, shape, sized};
 
@@ -19,6 +20,8 @@ struct Builder<'t, 'c, 'b> {
     source: &'t str,
     parts: &'b [Part],
     tokens: &'b [Token],
+    /// Tokens that are read as another word than is written.
+    respelled: Vec<bool>,
     lang: Lang,
     context: &'b Context,
     catalog: &'c Catalog,
@@ -33,7 +36,10 @@ pub(super) fn build<'c>(
     context: &Context,
     catalog: &'c Catalog,
 ) -> Vec<Item<'c>> {
-    let mut builder = Builder { source, parts, tokens, lang, context, catalog, list: Vec::with_capacity(tokens.len()) };
+    let (tokens, respelled) = respell(tokens, lang, context);
+    let tokens = tokens.as_slice();
+    let mut builder =
+        Builder { respelled, source, parts, tokens, lang, context, catalog, list: Vec::with_capacity(tokens.len()) };
     let mut i = 0;
     while i < tokens.len() {
         builder.line_break(i);
@@ -65,6 +71,7 @@ impl<'c> Builder<'_, 'c, '_> {
             _ => self.tokens[from..from + len].iter().map(|t| t.text.as_str()).collect::<Vec<_>>().join(" "),
         };
         let mut new = item(kind, text, span, senses, self.parts[from].glued);
+        new.corrected = self.respelled[from..from + len].contains(&true);
         new.listed = self.listed(&new.text);
         new.known = new.listed.is_some();
         new.node_like = match new.listed {
@@ -291,14 +298,21 @@ impl<'c> Builder<'_, 'c, '_> {
         let named = self
             .list
             .last()
-            .is_some_and(|n| ["noun.deployment", "noun.node", "noun.workload", "as"].iter().any(|s| n.senses.has(s)));
+            .is_some_and(|n| NAMING.iter().any(|s| n.senses.has(s)) && !n.text.ends_with('s') || n.senses.has("as"));
+        let mut spelled = text.clone();
         let right = if named {
             None
         } else if plain {
-            drawn_out(&text)
-                .into_iter()
-                .find_map(|word| lexicon.word(&word, self.lang))
-                .or_else(|| lexicon.corrected(&text, self.lang).and_then(|word| lexicon.word(word, self.lang)))
+            drawn_out(&text).into_iter().find_map(|word| lexicon.word(&word, self.lang)).or_else(|| {
+                let expected = match self.list.last().map(|n| &n.kind) {
+                    Some(Kind::Num(_)) => "unit.",
+                    None | Some(Kind::Punct(_)) => "act.",
+                    _ => "",
+                };
+                let word = lexicon.corrected(&text, self.lang, expected)?;
+                word.clone_into(&mut spelled);
+                lexicon.word(word, self.lang)
+            })
         } else {
             hyphened_number(&text, self.lang)
         };
@@ -307,6 +321,7 @@ impl<'c> Builder<'_, 'c, '_> {
                 self.phrase(i, 1, senses);
                 if let Some(last) = self.list.last_mut() {
                     last.corrected = plain;
+                    last.text = spelled;
                 }
                 if let (false, Some(last)) = (plain, self.list.last_mut()) {
                     last.kind = hyphened_value(&text, self.lang).map_or(Kind::Word, Kind::Num);

@@ -58,7 +58,9 @@ fn read_settings(draft: &mut Draft<'_, '_, '_>) {
         if let Some(link) = item.senses.after("link.") {
             draft.set("gpu.interconnect", link, i..i + 1);
         } else if let Some(vendor) = item.senses.after("vendor.") {
-            let near_gpu = (i + 1..i + 4).any(|k| draft.items.is(k, "noun.gpu"));
+            // "2 AMD GPUs", "an 80 GB GPU, nvidia please"
+            let near_gpu = (i + 1..i + 4).any(|k| draft.items.is(k, "noun.gpu"))
+                || i > 1 && draft.items.punct(i - 1, ',') && draft.items.is(i - 2, "noun.gpu");
             let named = match draft.items.at(i + 1).map(|n| &n.kind) {
                 Some(Kind::Gpu { id, .. }) => {
                     if let Some(gpu) = draft.catalog.gpu(id).filter(|gpu| gpu.vendor.as_str() != vendor) {
@@ -342,6 +344,14 @@ fn read_count_behind(draft: &mut Draft<'_, '_, '_>, i: usize, per: Per) -> Per {
     per
 }
 
+/// "four 80 gig cards", "an 80 GB GPU".
+fn set_size_between(draft: &mut Draft<'_, '_, '_>, count: usize, noun: usize) {
+    let items = draft.items;
+    if let Some(gib) = (count + 1..noun).find_map(|m| items.gib(m)) {
+        draft.set("gpu.memory_gib_min", json!(gib), count + 1..noun);
+    }
+}
+
 /// A count beside the word "GPU".
 fn read_noun(draft: &mut Draft<'_, '_, '_>, i: usize, per: Per) -> Per {
     let items = draft.items;
@@ -364,10 +374,7 @@ fn read_noun(draft: &mut Draft<'_, '_, '_>, i: usize, per: Per) -> Per {
     if let Some(at) = k.checked_sub(1).filter(|at| !draft.is_used(*at)) {
         match items.at(at).map(|item| item.kind.clone()) {
             Some(Kind::Num(n)) if !(n < 1.0 && n > 0.0) => {
-                // "four 80 gig cards"
-                if let Some(gib) = (at + 1..i).find_map(|m| items.gib(m)) {
-                    draft.set("gpu.memory_gib_min", json!(gib), at + 1..i);
-                }
+                set_size_between(draft, at, i);
                 return set_count(draft, n, at, i + 1, per);
             }
             Some(Kind::Cross(nodes, each)) => {
@@ -382,6 +389,7 @@ fn read_noun(draft: &mut Draft<'_, '_, '_>, i: usize, per: Per) -> Per {
             _ => {}
         }
         if items.is(at, "det.a") && items.list[i].text != "gpus" && !items.is(at, "det.that") {
+            set_size_between(draft, at, i);
             return set_count(draft, 1.0, at, i + 1, per);
         }
     }

@@ -146,7 +146,10 @@ fn read_checkpoint(draft: &mut Draft<'_, '_, '_>) {
         }
         // "every hour": the unit alone.
         let unit = (i + 1..(i + 6).min(items.len())).find(|k| {
-            items.is(*k, "every") && items.at(k + 1).is_some_and(|n| n.senses.iter().any(|s| s.starts_with("unit.")))
+            items.is(*k, "every")
+                && items.at(k + 1).is_some_and(|n| {
+                    n.kind == crate::items::Kind::Word && n.senses.iter().any(|s| s.starts_with("unit."))
+                })
         });
         if let Some(k) = unit {
             let per = match () {

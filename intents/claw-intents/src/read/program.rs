@@ -418,9 +418,11 @@ fn read_ports(draft: &mut Draft<'_, '_, '_>) {
                 items.num(k).and_then(crate::items::whole).filter(|p| (1..=65_535).contains(p) && !draft.is_used(k))
             {
                 // "port 8080 and 2 GPUs": the second number counts something.
-                if !first
-                    && (items.any(k + 1, &["noun.gpu", "noun.replica", "noun.core", "times", "noun.node"])
-                        || matches!(items.at(k + 1).map(|n| &n.kind), Some(Kind::Gpu { .. })))
+                let worded = !items.list[k].text.starts_with(|c: char| c.is_ascii_digit());
+                if worded
+                    || (!first || port < 20)
+                        && (items.any(k + 1, &["noun.gpu", "noun.replica", "noun.core", "times", "noun.node"])
+                            || matches!(items.at(k + 1).map(|n| &n.kind), Some(Kind::Gpu { .. })))
                 {
                     break;
                 }

@@ -48,7 +48,7 @@ fn count_before(draft: &mut Draft<'_, '_, '_>, i: usize) -> Option<(usize, u32)>
     let items = draft.items;
     let mut k = i;
     while k > 0
-        && (items.any(k - 1, &["of", "times", "pron.one"])
+        && (items.any(k - 1, &["of", "times", "pron.one"]) && items.num(k - 1).is_none()
             || items.at(k - 1).is_some_and(|n| {
                 n.kind == Kind::Word
                     && matches!(

@@ -110,7 +110,18 @@ fn concerns(items: &Items<'_, '_>, i: usize, field: &str) -> bool {
         && (field == "deadline"
             || i - start <= 2
                 && (start..i).all(|k| items.any(k, &["notbefore", "deadline", "and", "polite", "correct"])));
-    ours || leads || held
+    // "results must be in by 6pm"
+    let due = field == "deadline"
+        && (start..i).any(|k| {
+            items
+                .at(k)
+                .is_some_and(|n| matches!(n.text.as_str(), "results" | "result" | "output" | "it" | "this" | "they"))
+        })
+        && (start..i).any(|k| {
+            const MODALS: &[&str] = &["must", "should", "has", "have", "needs", "need"];
+            items.at(k).is_some_and(|n| MODALS.contains(&n.text.split(' ').next().unwrap_or_default()))
+        });
+    ours || leads || held || due
 }
 
 /// Whether a moment is the latest end or the earliest start.
