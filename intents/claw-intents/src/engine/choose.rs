@@ -56,7 +56,15 @@ fn clause_says(items: &Items<'_, '_>, at: usize, sense: &str) -> bool {
 pub(super) fn order(items: &Items<'_, '_>, found: &[Found]) -> Option<Found> {
     let topic = Topic::of(items);
     let real = real(items, found);
-    if let Some(at) = crate::read::refs::modal_subject(items)
+    let heading = |at: usize| {
+        // "batch-7: acme/x:1 on two L4": a heading, not a deployment that is changed.
+        items.punct(at + 1, ':')
+            && (topic.image || topic.model)
+            && topic.gpu
+            && !items.list[at].known
+            && !(at > 0 && items.is(at - 1, "noun.deployment"))
+    };
+    if let Some(at) = crate::read::refs::modal_subject(items).filter(|at| !heading(*at))
         && act::best(&real).is_none_or(|best| best.strength < 3 || matches!(best.act, Act::Query))
         && (setting(items) || says(items, "noun.replica") || topic.model)
     {
@@ -418,6 +426,13 @@ fn fallback(items: &Items<'_, '_>, topic: &Topic, found: &[Found]) -> Option<Fou
     {
         let verb = (0..items.len()).find(|i| items.any(*i, &["restores.firm", "restores"]));
         return Some(Found { act: Act::Rollback, at: verb.unwrap_or(at), strength: 1 });
+    } else if names_deployment(items)
+        && to_number(items)
+        && !topic.workload()
+        && !setting(items)
+        && !says(items, "noun.gpu")
+    {
+        Act::Scale
     } else if changes && (topic.image || topic.model || sets_gpus(items)) {
         Act::Update
     } else if topic.gpu && !topic.workload() && (asks(items) || says(items, "state.idle")) {
@@ -442,6 +457,15 @@ fn fallback(items: &Items<'_, '_>, topic: &Topic, found: &[Found]) -> Option<Fou
         return None;
     };
     Some(Found { act, at, strength: 1 })
+}
+
+/// "chat down to 1", where nothing else is said.
+fn to_number(items: &Items<'_, '_>) -> bool {
+    (1..items.len()).any(|i| {
+        matches!(items.list[i - 1].text.as_str(), "down to" | "up to" | "→" | "- >" | "->")
+            && items.count(i).is_some()
+            && (items.ends_clause(i + 1) || items.is(i + 1, "noun.replica"))
+    })
 }
 
 /// "gpus 4 -> 2", "only needs 2 gpus".
@@ -476,6 +500,7 @@ fn ours(items: &Items<'_, '_>, topic: &Topic) -> bool {
 fn setting(items: &Items<'_, '_>) -> bool {
     let prefixes = ["quant.", "prio.", "preempt.", "market.", "restart.", "link.", "place."];
     prefixes.iter().any(|p| says_any(items, p))
+        || says(items, "market")
         || (0..items.len()).any(|i| {
             items.gib(i).is_some()
                 || items.is(i, "noun.core")

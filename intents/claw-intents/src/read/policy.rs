@@ -78,7 +78,29 @@ fn read_restart(draft: &mut Draft<'_, '_, '_>) {
             }
         }
     }
+    if !draft.has("restart") {
+        read_policy(draft);
+    }
     read_max_restarts(draft);
+}
+
+/// "restart policy of chat to always".
+fn read_policy(draft: &mut Draft<'_, '_, '_>) {
+    let items = draft.items;
+    let Some(i) = (0..items.len()).find(|i| items.is(*i, "noun.restart") && items.list[*i].text.contains("policy"))
+    else {
+        return;
+    };
+    for k in i + 1..(i + 8).min(items.len()) {
+        let policy = match items.list[k].text.as_str() {
+            "always" => "always",
+            "never" | "no" => "never",
+            "on failure" | "on_failure" | "on-failure" | "onfailure" => "on_failure",
+            _ => continue,
+        };
+        draft.set("restart", policy, k..k + 1);
+        return;
+    }
 }
 
 /// "max 5 times", "up to 3 retries", "retry twice".

@@ -448,7 +448,9 @@ fn read_ports(draft: &mut Draft<'_, '_, '_>) {
 
 /// "80,443" written as one.
 fn several(raw: &str) -> Option<Vec<u16>> {
-    raw.contains(',').then(|| raw.split(',').map(|p| p.parse().ok()).collect::<Option<Vec<u16>>>()).flatten()
+    raw.contains([',', '/'])
+        .then(|| raw.split([',', '/']).map(|p| p.parse().ok()).collect::<Option<Vec<u16>>>())
+        .flatten()
 }
 
 /// "mount datasets at /data read-only", `corpus:/data:ro`.
