@@ -434,7 +434,8 @@ pub(super) fn drain(draft: &mut Draft<'_, '_, '_>, order: Found, name: &str) {
         if items.is(i, "force.no") && !items.is(i, "force") {
             draft.set_at("force", json!(false), i..i + 1);
         } else if items.is(i, "force") {
-            let negated = i > 0 && items.any(i - 1, &["not", "no"]);
+            let start = (0..i).rev().find(|k| items.ends_clause(*k)).map_or(0, |k| k + 1);
+            let negated = i > 0 && items.any(i - 1, &["not", "no"]) || (start..i).any(|k| items.is(k, "force.no"));
             draft.set_at("force", json!(!negated), i..i + 1);
         }
     }

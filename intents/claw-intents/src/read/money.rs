@@ -150,7 +150,7 @@ fn read_worded_market(draft: &mut Draft<'_, '_, '_>) {
             })
         };
         let spare = |k: usize| {
-            items.is(k, "cond")
+            items.is(k, "cond") && items.list[k].text != "should"
                 || items.at(k).is_some_and(|n| {
                     matches!(
                         n.text.as_str(),
