@@ -62,6 +62,9 @@ pub(crate) enum Kind<'c> {
     Punct(char),
 }
 
+/// Most items that a phrase in two parts takes, with what is between them.
+const GAP_ITEMS_MAX: usize = 16;
+
 /// A list of the context.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Listed {
@@ -207,13 +210,13 @@ impl<'t, 'c> Items<'t, 'c> {
     /// What the phrases in two parts say that begin at an item and end in its sentence, and the
     /// item where the second part begins.
     pub(crate) fn gaps(&self, i: usize) -> Vec<(&'static str, usize)> {
-        if !self.at(i).is_some_and(|n| n.kind == Kind::Word) {
+        let first = self.at(i).filter(|n| n.kind == Kind::Word).and_then(|n| n.text.split(' ').next());
+        if !first.is_some_and(|word| Lexicon::get().begins_gap(word)) {
             return Vec::new();
         }
-        let end = (i..self.len()).find(|k| self.ends_sentence(*k)).unwrap_or(self.len());
         let mut words: Vec<&str> = Vec::new();
         let mut of: Vec<usize> = Vec::new();
-        for k in i..end {
+        for k in (i..self.len()).take_while(|k| !self.ends_sentence(*k)).take(GAP_ITEMS_MAX) {
             let item = &self.list[k];
             match item.kind {
                 Kind::Num(_) => words.push("#"),

@@ -195,6 +195,11 @@ impl Lexicon {
         })
     }
 
+    /// Whether a phrase in two parts begins with this word.
+    pub(crate) fn begins_gap(&self, word: &str) -> bool {
+        self.gaps.contains_key(word)
+    }
+
     /// What the phrases in two parts say that begin with the first of these words, and where
     /// among the words the second part begins. A number stands as `#`.
     pub(crate) fn gaps_at(&'static self, words: &[&str], lang: Lang) -> Vec<(&'static str, usize)> {

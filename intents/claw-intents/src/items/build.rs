@@ -300,6 +300,8 @@ impl<'c> Builder<'_, 'c, '_> {
             .last()
             .is_some_and(|n| NAMING.iter().any(|s| n.senses.has(s)) && !n.text.ends_with('s') || n.senses.has("as"));
         let mut spelled = text.clone();
+        // "node ecxept gpu-3": the name comes next.
+        let named = named && !self.tokens.get(i + 1).is_some_and(|t| shape::is_name_like(&t.text));
         let right = if named {
             None
         } else if plain {

@@ -1,6 +1,7 @@
 //! Misspelled words of phrases of several words, put right before the phrases are looked for.
 
 use crate::context::Context;
+use crate::items::is_name_like;
 use crate::lexicon::{Lang, Lexicon};
 use crate::text::{Kind, Token};
 
@@ -20,6 +21,8 @@ pub(super) fn respell(tokens: &[Token], lang: Lang, context: &Context) -> (Vec<T
                 NAMING.iter().any(|noun| s.has(noun)) && !tokens[i - 1].text.ends_with('s') || s.has("as")
             });
         let listed = context.deployments.iter().any(|d| d.name.eq_ignore_ascii_case(text));
+        // "node ecxept gpu-3": the name comes next.
+        let named = named && !tokens.get(i + 1).is_some_and(|t| is_name_like(&t.text));
         if !plain || named || listed {
             continue;
         }
