@@ -313,6 +313,10 @@ fn of_deployment(items: &Items<'_, '_>, best: Found, topic: &Topic) -> Option<Ac
         {
             Some(Act::Run)
         }
+        // "can chat get 3 additional replicas?"
+        Act::Query if deployment && obtains(items.list[best.at].text.as_str()) && counts_replicas(items) => {
+            Some(Act::Scale)
+        }
         // "reduce chat by half"
         Act::Update if !setting(items) && !topic.workload() && says(items, "frac.0.5") => Some(Act::Scale),
         Act::Stop if withdraws(items, best.at) => Some(Act::Drain),
@@ -339,6 +343,11 @@ fn names_thing(items: &Items<'_, '_>) -> bool {
             && (n.known || n.kind == Kind::Word && n.senses.is_empty() && crate::items::is_name_like(&n.text))
             && !n.node_like
     })
+}
+
+/// "3 replicas", "two more replicas".
+fn counts_replicas(items: &Items<'_, '_>) -> bool {
+    (1..items.len()).any(|i| items.is(i, "noun.replica") && (i.saturating_sub(2)..i).any(|k| items.count(k).is_some()))
 }
 
 /// Whether a deployment is named: by its noun, or as the context knows it.
@@ -435,6 +444,14 @@ fn fallback(items: &Items<'_, '_>, topic: &Topic, found: &[Found]) -> Option<Fou
         Act::Scale
     } else if changes && (topic.image || topic.model || sets_gpus(items)) {
         Act::Update
+    } else if says(items, "market") && counts_gpus(items) && !topic.workload() && !asks(items) {
+        Act::Bid
+    } else if reads(items) && !topic.image && !topic.gpu {
+        Act::Query
+    } else if says(items, "noun.replica") && says(items, "noun.deployment") && !topic.image && !topic.gpu {
+        Act::Scale
+    } else if names_deployment(items) && changes_setting(items) {
+        Act::Update
     } else if topic.gpu && !topic.workload() && (asks(items) || says(items, "state.idle")) {
         Act::Query
     } else if money && (says(items, "act.bid") || says(items, "market") && topic.gpu && !topic.workload()) {
@@ -457,6 +474,19 @@ fn fallback(items: &Items<'_, '_>, topic: &Topic, found: &[Found]) -> Option<Fou
         return None;
     };
     Some(Found { act, at, strength: 1 })
+}
+
+/// "logs of the finance training": what is only ever read.
+fn reads(items: &Items<'_, '_>) -> bool {
+    ["subj.logs", "subj.costs", "subj.audit", "subj.events", "subj.alerts"].iter().any(|subject| says(items, subject))
+}
+
+/// "chat with 24 cores instead of 12", "pin deployment chat to zone b": a setting, and nothing to read.
+fn changes_setting(items: &Items<'_, '_>) -> bool {
+    let looks = items.list.iter().any(|n| {
+        !n.masked && n.senses.iter().any(|s| s.starts_with("subj.") && s != "subj.deployments" && s != "subj.workloads")
+    });
+    (setting(items) || changes_more(items)) && !says(items, "noun.replica") && !looks && !asks(items) && !symptom(items)
 }
 
 /// "chat down to 1", where nothing else is said.

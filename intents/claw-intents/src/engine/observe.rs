@@ -242,7 +242,11 @@ pub(super) fn alert(draft: &mut Draft<'_, '_, '_>, order: Found) {
         (None, None) => None,
     };
     let from = comparison.map_or(at, |(k, _)| k);
-    let value = |k: &usize| !draft.is_used(*k) && refs::threshold(items, *k, metric).is_some() && !is_for(draft, *k);
+    // "p99 over 2 seconds": what is compared, and not how long it lasts.
+    let compared = |k: usize| metric == "latency_p99_ms" && k > 0 && items.any(k - 1, &["cmp.gt", "cmp.lt"]);
+    let value = |k: &usize| {
+        !draft.is_used(*k) && refs::threshold(items, *k, metric).is_some() && (compared(*k) || !is_for(draft, *k))
+    };
     let behind = (from + 1..items.len()).find(value);
     let Some(k) = behind.or_else(|| (0..from).rev().find(value)) else {
         draft.ask("threshold", format!("At which value of {metric}?"), Vec::new());

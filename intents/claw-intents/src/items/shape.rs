@@ -36,6 +36,11 @@ fn exact_gpu<'c>(catalog: &'c Catalog, squeezed: &str) -> Option<(&'c str, bool)
     if let Some(id) = find(plain) {
         return Some((id, false));
     }
+    // "A100-SXM4", "H100 PCIe": how the card is mounted.
+    let mounted = ["sxm5", "sxm4", "sxm", "pcie", "nvl"].iter().find_map(|form| plain.strip_suffix(form));
+    if let Some(id) = mounted.and_then(find) {
+        return Some((id, false));
+    }
     let single = plain.strip_suffix("'s").or_else(|| plain.strip_suffix('s'))?;
     find(single).map(|id| (id, true))
 }

@@ -85,6 +85,13 @@ fn cuts_of(word: &str, raw: &str, catalog: &Catalog) -> Vec<usize> {
             return with_value(vec![dashes, key.len(), key.len() + 1], value, raw, catalog);
         }
     }
+    // "two-hour"
+    if let Some((head, tail)) = word.split_once('-')
+        && known(head).is_some_and(|s| s.after("num.").is_some())
+        && matches!(tail, "hour" | "hours" | "day" | "minute" | "week")
+    {
+        return vec![head.len(), head.len() + 1];
+    }
     if let Some((head, tail)) = word.split_once('-')
         && gpu(head)
         && is_gpu_noun(tail)

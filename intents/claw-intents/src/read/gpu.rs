@@ -556,8 +556,10 @@ fn read_vram(draft: &mut Draft<'_, '_, '_>) {
         let near_gpu = (i.saturating_sub(4)..i).any(|at| {
             is_gpu(items, at)
                 && (at + 1..i).all(|m| {
-                    items.any(m, &["with", "min", "of", "det.a", "x", "noun.gpu", "on"])
+                    items.any(m, &["with", "min", "of", "det.a", "x", "noun.gpu", "on", "cmp.gt"])
                         || items.punct(m, '≥')
+                        || items.punct(m, '>')
+                        || items.list[m].text == "="
                         || items.punct(m, '(')
                 })
         });

@@ -9,7 +9,9 @@ use crate::items::{Items, Kind};
 pub(crate) fn mask(items: &mut Items<'_, '_>, from_is_old: bool) {
     let mut i = 0;
     while i < items.len() {
-        if items.is(i, "reference") {
+        if items.is(i, "det.the") {
+            mask_others(items, i);
+        } else if items.is(i, "reference") {
             mask_reference(items, i);
         } else if items.is(i, "insteadof") {
             mask_value(items, i);
@@ -23,6 +25,20 @@ pub(crate) fn mask(items: &mut Items<'_, '_>, from_is_old: bool) {
             mask_arrow(items, i);
         }
         i += 1;
+    }
+}
+
+/// "the other 3 L40S stay free", "the 8 H100 are for others": what is told of GPUs is no wish.
+fn mask_others(items: &mut Items<'_, '_>, i: usize) {
+    const TELLS: &[&str] = &["are", "is", "stay", "stays", "remain", "remains", "belong", "were", "was", "go", "have"];
+    let other = items.list.get(i + 1).is_some_and(|n| n.text == "other");
+    let count = i + 1 + usize::from(other);
+    let gpu = matches!(items.at(count + 1).map(|n| &n.kind), Some(Kind::Gpu { .. })) || items.is(count + 1, "noun.gpu");
+    let told = items.at(count + 2).is_some_and(|n| TELLS.contains(&n.text.as_str()));
+    if items.num(count).is_some() && gpu && told {
+        for item in &mut items.list[i..count + 2] {
+            item.masked = true;
+        }
     }
 }
 

@@ -54,7 +54,9 @@ fn read_preemptible(draft: &mut Draft<'_, '_, '_>) {
         if draft.items.is(i, "preempt.no") {
             draft.set("preemptible", json!(false), i..i + 1);
         } else if draft.items.is(i, "preempt.yes") {
-            let negated = i > 0 && draft.items.any(i - 1, &["not", "no"]);
+            // "don't let chat be preempted"
+            let start = (0..i).rev().find(|k| draft.items.ends_clause(*k)).map_or(0, |k| k + 1);
+            let negated = (start..i).any(|k| draft.items.any(k, &["not", "no"]));
             draft.set("preemptible", json!(!negated), i..i + 1);
         }
     }

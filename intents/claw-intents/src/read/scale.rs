@@ -125,7 +125,10 @@ fn scales_by_itself(items: &Items<'_, '_>, i: usize) -> bool {
             && items.num(k + 3).is_some()
     });
     let metric = (i..end).any(|k| items.at(k).is_some_and(|n| n.senses.after("metric.").is_some()))
-        && (i..end).any(|k| matches!(items.at(k).map(|n| &n.kind), Some(Kind::Range(..))) || items.is(k, "between"));
+        && (i..end).any(|k| {
+            let to = items.num(k).is_some() && items.is(k + 1, "rangeand") && items.num(k + 2).is_some();
+            matches!(items.at(k).map(|n| &n.kind), Some(Kind::Range(..))) || items.is(k, "between") || to
+        });
     range || metric
 }
 

@@ -60,7 +60,7 @@ fn named_before(draft: &Draft<'_, '_, '_>, i: usize) -> Option<(&'static str, us
         && (items.any(k - 1, &["to", "of", "with", "min", "max", "on", "noun.deployment"])
             || items.punct(k - 1, ':')
             || items.punct(k - 1, '=')
-            || items.at(k - 1).is_some_and(|item| item.known || item.text == "size" || item.text == "limit")
+            || items.at(k - 1).is_some_and(|item| item.known || item.text == "size" || item.text.starts_with("limit"))
             || draft.is_used(k - 1)
             || items.list[k - 1].masked)
         && !names_size(items, k - 1)

@@ -11,6 +11,9 @@ use crate::items::{Items, Kind};
 /// What a day without a time lacks.
 const NO_TIME: &str = "Say the time of day too.";
 
+/// Hours that last.
+const HOURS: &[&str] = &["hours", "hour", "hrs", "stunden", "horas", "heures", "小时"];
+
 /// A moment in words: the instant, or why it has none.
 enum Moment {
     At(Timestamp),
@@ -266,7 +269,12 @@ fn minute_at(items: &Items<'_, '_>, i: usize, start: usize) -> Option<(i64, usiz
     }
     let hours = match item.kind {
         Kind::Num(n) => crate::items::whole(n)?,
-        Kind::Qty(n) if items.is(i, "unit.h") && is_at(items, i) => crate::items::whole(n)?,
+        // "8h" may be a time of day; "after 3 hours" is none.
+        Kind::Qty(n)
+            if items.is(i, "unit.h") && is_at(items, i) && !HOURS.iter().any(|word| item.text.ends_with(word)) =>
+        {
+            crate::items::whole(n)?
+        }
         _ => return None,
     };
     if hours > 24 {
