@@ -116,6 +116,13 @@ fn caused(items: &Items<'_, '_>, found: &mut Vec<Found>) {
         let Some(act) = TABLE.iter().find(|(sense, ..)| sense.strip_prefix("act.") == Some(done)).map(|t| t.1) else {
             continue;
         };
+        // "gpu-3 should be drained", "chat is to be stopped"
+        if items.list[i - 1].text == "be" || items.list[i - 1].text.ends_with(" be") {
+            if !negated(items, i - 1) && !negated(items, i) {
+                found.push(Found { act, at: i, strength: 2 });
+            }
+            continue;
+        }
         // "get the stopped jobs": a thing's state.
         let state = items.any(i - 1, &["det.the", "det.a", "det.all"])
             || items.any(i + 1, &["noun.workload", "noun.deployment", "noun.node"]);

@@ -240,6 +240,8 @@ fn amend(items: &Items<'_, '_>, best: Found, all: &[Found], topic: &Topic) -> Fo
         Act::Rollback if taken_back(items, best.at).is_some_and(|k| items.is(k, "act.drain")) => {
             Found { act: Act::Undrain, ..best }
         }
+        // "when the error rate is above 2 % notify me"
+        Act::Query if matches!(text, "when" | "if") && has(Act::Alert).is_some() => has(Act::Alert).unwrap_or(best),
         Act::Query => has(Act::Diagnose)
             .filter(|f| !(best.at.min(f.at)..best.at.max(f.at)).any(|k| items.ends_sentence(k)))
             .unwrap_or(best),
@@ -464,7 +466,7 @@ fn fallback(items: &Items<'_, '_>, topic: &Topic, found: &[Found]) -> Option<Fou
         Act::Update
     } else if symptom(items) && (named(items) || says(items, "noun.cluster")) {
         Act::Diagnose
-    } else if says(items, "noun.replica") && named(items) {
+    } else if says(items, "noun.replica") && (named(items) || counts_replicas(items)) {
         Act::Scale
     } else if says_any(items, "subj.") {
         Act::Query

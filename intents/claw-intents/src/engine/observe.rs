@@ -230,6 +230,7 @@ pub(super) fn alert(draft: &mut Draft<'_, '_, '_>, order: Found) {
     };
     draft.set_unmarked("metric", json!(metric), at..at + 1);
     if metric == "node_unreachable" {
+        name_is_node(draft);
         read_for(draft);
         return;
     }
@@ -261,6 +262,16 @@ pub(super) fn alert(draft: &mut Draft<'_, '_, '_>, order: Found) {
     }
     crate::read::mask::read_bare_corrections(draft);
     read_for(draft);
+}
+
+/// What cannot be reached is a node, whatever its name looks like.
+fn name_is_node(draft: &mut Draft<'_, '_, '_>) {
+    let noun = (0..draft.items.len()).any(|i| draft.items.is(i, "noun.workload"));
+    let named = draft.get("filter.workload_id").cloned().zip(draft.given_by("filter.workload_id"));
+    if let Some((name, at)) = named.filter(|_| !noun && draft.context.workloads.is_empty()) {
+        draft.forget("filter.workload_id");
+        draft.replace("filter.node", name, at);
+    }
 }
 
 /// A comparison right before a value counts most.

@@ -203,8 +203,8 @@ pub(crate) fn is_name_like(word: &str) -> bool {
 /// Names of nodes speak of machines and GPUs, and have a number: gpu-07, h100-02, rack2-n4.
 pub(crate) fn looks_like_node(catalog: &Catalog, name: &str) -> bool {
     const PARTS: &[&str] = &[
-        "gpu", "node", "rack", "rig", "host", "box", "worker", "server", "srv", "compute", "blade", "dgx", "hgx",
-        "edge", "machine",
+        "gpu", "node", "rack", "rig", "host", "box", "worker", "server", "srv", "compute", "blade", "hpc", "dgx",
+        "hgx", "edge", "machine",
     ];
     name.contains(|c: char| matches!(c, '-' | '_' | '.') || c.is_ascii_digit())
         && name.split(['-', '_', '.']).any(|part| {
