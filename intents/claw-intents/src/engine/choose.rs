@@ -2,7 +2,10 @@
 
 use crate::act::{self, Act, Found};
 use crate::items::{Items, Kind, Listed};
-use crate::read::refs;
+
+mod deployment;
+
+use self::deployment::{counts_replicas, names_deployment, of_deployment, revision};
 
 /// Whether any item has a meaning.
 pub(super) fn says(items: &Items<'_, '_>, sense: &str) -> bool {
@@ -45,6 +48,19 @@ pub(super) fn real(items: &Items<'_, '_>, found: &[Found]) -> Vec<Found> {
     found.iter().copied().filter(|f| holds(items, *f, &topic)).collect()
 }
 
+/// "was deployment chat rolled back?": a question about what has been done.
+fn asks_whether(items: &Items<'_, '_>, at: usize) -> bool {
+    const HEADS: &[&str] = &["is", "was", "were", "are", "has", "had", "did"];
+    let start = (0..at).rev().find(|k| items.ends_sentence(*k)).map_or(0, |k| k + 1);
+    let end = (at..items.len()).find(|k| items.ends_sentence(*k)).unwrap_or(items.len());
+    let thing = |k: usize| {
+        items.any(k, &["noun.deployment", "noun.workload", "noun.node"])
+            || items.at(k).is_some_and(|n| n.known || n.senses.is_empty() && crate::items::is_name_like(&n.text))
+    };
+    let named = thing(start + 1) || items.is(start + 1, "det.the") && (thing(start + 2) || thing(start + 3));
+    start < at && items.at(start).is_some_and(|n| HEADS.contains(&n.text.as_str())) && named && items.punct(end, '?')
+}
+
 /// Whether the clause around a place has a meaning.
 fn clause_says(items: &Items<'_, '_>, at: usize, sense: &str) -> bool {
     let from = (0..at).rev().find(|k| items.ends_clause(*k)).map_or(0, |k| k + 1);
@@ -81,7 +97,13 @@ pub(super) fn order(items: &Items<'_, '_>, found: &[Found]) -> Option<Found> {
         }
         // "what is the capital of France": nothing of this system is named.
         Some(best) if best.act == Act::Query && !ours(items, &topic) => Some(Found { act: Act::Unsupported, ..best }),
+        Some(best) if asks_whether(items, best.at) && !matches!(best.act, Act::Diagnose | Act::Alert) => {
+            Some(Found { act: Act::Query, ..best })
+        }
         Some(best) => Some(amend(items, best, &real, &topic)),
+        None if asks_whether(items, items.len().saturating_sub(2)) => {
+            Some(Found { act: Act::Query, at: 0, strength: 1 })
+        }
         None => fallback(items, &topic, found),
     }
 }
@@ -109,13 +131,14 @@ fn holds(items: &Items<'_, '_>, f: Found, topic: &Topic) -> bool {
                 || says_any(items, "sym.")
                 || named(items) && text != "what happened"
         }
+        Act::Drain if aims_elsewhere(items, f.at) => false,
         Act::Drain => {
             let weak = matches!(text, "clear" | "empty" | "for maintenance" | "draining" | "wartung" | "leer" | "nimm");
             !weak
                 || f.strength == 3 && text != "draining" && text != "for maintenance"
                 || text == "for maintenance" && !topic.workload() && !asks(items)
         }
-        Act::Undrain => true,
+        Act::Undrain => !aims_elsewhere(items, f.at),
         Act::Update
             if text == "give"
                 && topic.workload()
@@ -154,6 +177,23 @@ fn holds(items: &Items<'_, '_>, f: Found, topic: &Topic) -> bool {
 fn in_question(items: &Items<'_, '_>, at: usize) -> bool {
     let start = (0..at).rev().find(|k| items.ends_clause(*k)).map_or(0, |k| k + 1);
     start < at && items.is(start, "ask.what")
+}
+
+/// "put deployment chat back on 2 L4", "evict job x-1": what is no node is not drained, nor put back
+/// in service.
+fn aims_elsewhere(items: &Items<'_, '_>, at: usize) -> bool {
+    let from = (0..at).rev().find(|k| items.ends_sentence(*k)).map_or(0, |k| k + 1);
+    let to = (at..items.len()).find(|k| items.ends_sentence(*k)).unwrap_or(items.len());
+    let node = |k: usize| items.is(k, "noun.node") || items.at(k).is_some_and(|n| n.node_like);
+    let other = |k: usize| {
+        items.any(k, &["noun.deployment", "noun.label", "act.autoscale"])
+            || items.is(k, "noun.workload") && !items.list[k].text.ends_with('s')
+            || items.at(k).is_some_and(|n| {
+                matches!(n.kind, Kind::Model(_) | Kind::Image)
+                    || matches!(n.listed, Some(Listed::Deployment | Listed::Workload))
+            })
+    };
+    (from..to).any(other) && !(from..to).any(node)
 }
 
 /// Whether an amount stands in a unit that only a metric has.
@@ -294,93 +334,6 @@ fn of_look(items: &Items<'_, '_>, best: Found, all: &[Found], topic: &Topic) -> 
     Some(Found { act, ..best })
 }
 
-/// What an order does to a deployment that is named, where its verb alone says something else:
-/// "run chat-eu with five replicas", "drop chat-eu's priority to low".
-fn of_deployment(items: &Items<'_, '_>, best: Found, topic: &Topic) -> Option<Act> {
-    let deployment = names_deployment(items);
-    let revision = revision(items);
-    match best.act {
-        Act::Run | Act::Serve | Act::Undrain | Act::Update | Act::Deploy | Act::Query
-            if revision && !topic.workload() && !topic.gpu && restores(items, best) =>
-        {
-            Some(Act::Rollback)
-        }
-        Act::Run if !topic.workload() && items.is(best.at + 1, "act.autoscale") => Some(Act::Autoscale),
-        Act::Run | Act::Serve if deployment && !topic.model && !topic.image && !topic.code => {
-            if says(items, "noun.replica") { Some(Act::Scale) } else { setting(items).then_some(Act::Update) }
-        }
-        // "image acme/x:1, 1 L4, set the priority to low": a setting of what is started.
-        Act::Update
-            if !deployment && (topic.image || topic.model) && topic.gpu && best.at > 0 && !names_thing(items) =>
-        {
-            Some(Act::Run)
-        }
-        // "can chat get 3 additional replicas?"
-        Act::Query if deployment && obtains(items.list[best.at].text.as_str()) && counts_replicas(items) => {
-            Some(Act::Scale)
-        }
-        // "reduce chat by half"
-        Act::Update if !setting(items) && !topic.workload() && says(items, "frac.0.5") => Some(Act::Scale),
-        Act::Stop if withdraws(items, best.at) => Some(Act::Drain),
-        Act::Undrain if says(items, "noun.prev") && !says(items, "noun.node") && items.is(best.at, "restores") => {
-            Some(Act::Rollback)
-        }
-        Act::Stop if deployment && items.list[best.at].text != "stop" && lowers(items, best.at) => Some(Act::Update),
-        Act::Scale if !says(items, "noun.replica") && lowers(items, best.at) => Some(Act::Update),
-        _ => None,
-    }
-}
-
-/// "take gpu-07 offline", "decommission node a-3": a node leaves the pool, it does not end.
-fn withdraws(items: &Items<'_, '_>, at: usize) -> bool {
-    let machine = items.list.iter().any(|n| n.node_like && !n.masked)
-        || !refs::beside_nouns(items, &|_| false, refs::Thing::Node).is_empty();
-    items.is(at, "withdraws") && machine && !says(items, "noun.workload") && !names_deployment(items)
-}
-
-/// Whether anything that is there can be meant: a word that looks like a name, and is no node's.
-fn names_thing(items: &Items<'_, '_>) -> bool {
-    items.list.iter().any(|n| {
-        !n.masked
-            && (n.known || n.kind == Kind::Word && n.senses.is_empty() && crate::items::is_name_like(&n.text))
-            && !n.node_like
-    })
-}
-
-/// "3 replicas", "two more replicas".
-fn counts_replicas(items: &Items<'_, '_>) -> bool {
-    (1..items.len()).any(|i| items.is(i, "noun.replica") && (i.saturating_sub(2)..i).any(|k| items.count(k).is_some()))
-}
-
-/// Whether a deployment is named: by its noun, or as the context knows it.
-fn names_deployment(items: &Items<'_, '_>) -> bool {
-    let listed = |n: &crate::items::Item<'_>| n.listed == Some(Listed::Deployment) && !n.masked;
-    let named = |k: &usize| !matches!(items.list[*k].kind, Kind::Model(_) | Kind::Gpu { .. } | Kind::Image);
-    items.list.iter().any(listed) || refs::beside_nouns(items, &|_| false, refs::Thing::Deployment).iter().any(named)
-}
-
-/// Whether a numbered revision is named.
-fn revision(items: &Items<'_, '_>) -> bool {
-    (0..items.len()).any(|i| {
-        let word = items.list[i].text.rsplit(' ').next().unwrap_or_default();
-        matches!(word, "revision" | "rev" | "r" | "révision" | "revisión")
-            && (items.num(i + 1).is_some() || items.punct(i + 1, '#'))
-    })
-}
-
-/// Whether a verb puts something in place again.
-fn restores(items: &Items<'_, '_>, best: Found) -> bool {
-    best.strength >= 2 && items.is(best.at, "restores")
-}
-
-/// "… priority to low", "… memory to 32 GB": what is set to something lower is no thing that ends.
-fn lowers(items: &Items<'_, '_>, at: usize) -> bool {
-    const SET: &[&str] =
-        &["noun.priority", "noun.memory", "noun.core", "noun.gpu", "noun.gpucount", "noun.disk", "noun.shm"];
-    let end = (at..items.len()).find(|k| items.ends_sentence(*k)).unwrap_or(items.len());
-    (at..end).any(|k| items.any(k, SET)) && (at..end).any(|k| items.any(k, &["to", "from"]))
-}
-
 fn prices(items: &Items<'_, '_>) -> bool {
     items.list.iter().any(|n| matches!(n.kind, Kind::Money(_)))
 }
@@ -426,7 +379,7 @@ fn says_back(items: &Items<'_, '_>, at: usize) -> bool {
 fn fallback(items: &Items<'_, '_>, topic: &Topic, found: &[Found]) -> Option<Found> {
     let at = found.first().map_or(0, |f| f.at);
     let money = items.list.iter().any(|n| matches!(n.kind, Kind::Money(_)));
-    let changes = names_deployment(items) && !says_any(items, "env.");
+    let changes = names_deployment(items) && !says_any(items, "env.") && !asks(items);
     let previous =
         (1..items.len()).any(|i| items.is(i, "noun.revision") && items.is(i - 1, "noun.prev")) && !asks(items);
     let version = (0..items.len()).any(|i| items.is(i, "noun.revision") && items.num(i + 1).is_some())
