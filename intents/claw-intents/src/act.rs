@@ -70,7 +70,8 @@ pub(crate) fn find(items: &Items<'_, '_>) -> Vec<Found> {
         let Some(item) = items.at(i) else {
             continue;
         };
-        if item.corrected && !starts_clause(items, i) && !follows_request(items, i) {
+        let phrase = item.text.contains(' ');
+        if item.corrected && !phrase && !starts_clause(items, i) && !follows_request(items, i) {
             continue;
         }
         // Words in the middle of a number or a name are none.
@@ -85,7 +86,56 @@ pub(crate) fn find(items: &Items<'_, '_>) -> Vec<Found> {
         }
     }
     parted(items, &mut found);
+    in_two_parts(items, &mut found);
+    caused(items, &mut found);
     found
+}
+
+/// The operation that a meaning such as `act.stop` names.
+fn act_of(sense: &str) -> Option<Act> {
+    TABLE.iter().find(|(name, ..)| *name == sense).map(|(_, act, _)| *act)
+}
+
+/// Phrases of the lexicon in two parts: "take gpu-3 out of rotation".
+fn in_two_parts(items: &Items<'_, '_>, found: &mut Vec<Found>) {
+    for i in 0..items.len() {
+        if !(starts_clause(items, i) || follows_request(items, i)) || negated(items, i) {
+            continue;
+        }
+        let acts = items.gaps(i).into_iter().filter_map(|(sense, _)| act_of(sense));
+        found.extend(acts.map(|act| Found { act, at: i, strength: 3 }));
+    }
+}
+
+/// "get chat-eu stopped", "I want gpu-3 drained": what somebody wants to be done.
+fn caused(items: &Items<'_, '_>, found: &mut Vec<Found>) {
+    for i in 2..items.len() {
+        let Some(done) = items.at(i).and_then(|n| n.senses.after("past.")) else {
+            continue;
+        };
+        let Some(act) = TABLE.iter().find(|(sense, ..)| sense.strip_prefix("act.") == Some(done)).map(|t| t.1) else {
+            continue;
+        };
+        // "gpu-3 should be drained", "chat is to be stopped"
+        if items.list[i - 1].text == "be" || items.list[i - 1].text.ends_with(" be") {
+            if !negated(items, i - 1) && !negated(items, i) {
+                found.push(Found { act, at: i, strength: 2 });
+            }
+            continue;
+        }
+        // "get the stopped jobs": a thing's state.
+        let state = items.any(i - 1, &["det.the", "det.a", "det.all"])
+            || items.any(i + 1, &["noun.workload", "noun.deployment", "noun.node"]);
+        let start = (0..i).rev().find(|k| items.ends_clause(*k)).map_or(0, |k| k + 1);
+        let cause = (start..i - 1).rev().find(|k| items.is(*k, "cause") && !negated(items, *k));
+        let asks = |k: usize| items.any(k, &["act.query", "act.diagnose"]) && !items.is(k, "cause");
+        if let Some(cause) = cause
+            && !state
+            && !(start..i).any(asks)
+        {
+            found.push(Found { act, at: cause, strength: 3 });
+        }
+    }
 }
 
 /// Orders in two parts: "take X down", "put X on the market", "set X back to 3".
@@ -129,8 +179,11 @@ fn parted(items: &Items<'_, '_>, found: &mut Vec<Found>) {
                 }
                 "off" | "off it" | "off that"
                     if matches!(items.list[i].text.as_str(), "get" | "move" | "take" | "pull")
-                        && (i..k)
-                            .any(|m| items.any(m, &["noun.workload", "det.all"]) || items.list[m].text == "work") =>
+                        && (i..k).any(|m| {
+                            items.is(m, "noun.workload") && items.list[m].text.ends_with('s')
+                                || items.is(m, "det.all")
+                                || items.list[m].text == "work"
+                        }) =>
                 {
                     Some(Act::Drain)
                 }
@@ -188,6 +241,13 @@ fn stands(items: &Items<'_, '_>, i: usize, item: &Item<'_>, act: Act) -> bool {
             let first = starts_clause(items, i) || follows_request(items, i) || items.list[i - 1].text == "also";
             first && restarts_a_thing(items, i + 1)
         }
+        // "deployment paint", "paint: 3 replicas": a name.
+        Act::Unsupported
+            if i > 0 && items.any(i - 1, &["noun.deployment", "noun.workload", "noun.node"])
+                || items.punct(i + 1, ':') =>
+        {
+            false
+        }
         Act::Unsupported => starts_clause(items, i) || follows_request(items, i) || i <= 3,
         Act::Query | Act::Run => !item.text.contains('?'),
         _ => true,
@@ -211,12 +271,14 @@ fn restarts_a_thing(items: &Items<'_, '_>, i: usize) -> bool {
 
 /// Whether an order is one not to do what it says.
 pub(crate) fn negated(items: &Items<'_, '_>, i: usize) -> bool {
+    if items.is(i, "act.diagnose") {
+        return false;
+    }
     (1..=2).any(|back| {
         i.checked_sub(back).is_some_and(|k| {
             items.is(k, "not") && (k + 1..i).all(|between| !items.ends_clause(between) && !items.is(between, "correct"))
         })
-    }) && !items.is(i, "act.diagnose")
-        || negated_behind(items, i)
+    }) || negated_behind(items, i)
 }
 
 /// "stoppe nicht job x-1", "leere gpu-1 nicht", "n'arrête pas": behind the verb, or last in its clause.
@@ -267,6 +329,10 @@ fn is_pronoun(word: &str) -> bool {
 }
 
 fn strength(items: &Items<'_, '_>, i: usize, item: &Item<'_>) -> u32 {
+    // "search auf Revision 7": a name that the context knows is a verb only where nothing else is one.
+    if item.known && !item.text.contains(' ') {
+        return 1;
+    }
     let firm = item.senses.iter().any(|s| matches!(s, "act.drain" | "act.undrain" | "act.rollback"));
     if firm && item.text.contains(' ') && item.text != "for maintenance" {
         return 3;
@@ -275,6 +341,10 @@ fn strength(items: &Items<'_, '_>, i: usize, item: &Item<'_>) -> u32 {
         return 3;
     }
     let k = i - 1;
+    // "we are ready to release …": a verb; "to release 5" is said of a revision.
+    if items.list[k].text == "to" && items.num(i + 1).is_none() && k > 0 && !items.any(k - 1, &["act.rollback"]) {
+        return 2;
+    }
     if items.any(k, &["det.the", "det.a", "each", "of", "as", "with"])
         || items.any(k, &["on", "for", "no", "from", "every"])
     {

@@ -14,10 +14,12 @@ use crate::text::{Quote, Token, Words};
 
 mod build;
 mod number;
+mod respell;
 mod shape;
+mod sized;
 mod split;
 
-pub(crate) use shape::is_name_like;
+pub(crate) use shape::{is_name_like, looks_like_node};
 
 /// What an item is.
 #[derive(Debug, Clone, PartialEq)]
@@ -60,6 +62,20 @@ pub(crate) enum Kind<'c> {
     Punct(char),
 }
 
+/// Most items that a phrase in two parts takes, with what is between them.
+const GAP_ITEMS_MAX: usize = 16;
+
+/// A list of the context.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Listed {
+    /// Nodes.
+    Node,
+    /// Deployments.
+    Deployment,
+    /// Workloads.
+    Workload,
+}
+
 /// A piece of a request with its meaning.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Item<'c> {
@@ -77,6 +93,10 @@ pub(crate) struct Item<'c> {
     pub(crate) glued: bool,
     /// Whether it is the name of something in the context.
     pub(crate) known: bool,
+    /// Of which list of the context it is a name.
+    pub(crate) listed: Option<Listed>,
+    /// Looks like the name of a machine, such as gpu-07 or h100-2.
+    pub(crate) node_like: bool,
     /// Not to be read: what the words themselves take back.
     pub(crate) masked: bool,
 }
@@ -185,6 +205,27 @@ impl<'t, 'c> Items<'t, 'c> {
         let last = range.end.checked_sub(1).and_then(|last| self.list.get(last));
         let end = last.map_or(start, |item| item.span.end.max(start));
         Span { start, end, text: self.source[start..end].to_owned() }
+    }
+
+    /// What the phrases in two parts say that begin at an item and end in its sentence, and the
+    /// item where the second part begins.
+    pub(crate) fn gaps(&self, i: usize) -> Vec<(&'static str, usize)> {
+        let first = self.at(i).filter(|n| n.kind == Kind::Word).and_then(|n| n.text.split(' ').next());
+        if !first.is_some_and(|word| Lexicon::get().begins_gap(word)) {
+            return Vec::new();
+        }
+        let mut words: Vec<&str> = Vec::new();
+        let mut of: Vec<usize> = Vec::new();
+        for k in (i..self.len()).take_while(|k| !self.ends_sentence(*k)).take(GAP_ITEMS_MAX) {
+            let item = &self.list[k];
+            match item.kind {
+                Kind::Num(_) => words.push("#"),
+                Kind::Word if !item.masked => words.extend(item.text.split(' ')),
+                _ => words.push(""),
+            }
+            of.resize(words.len(), k);
+        }
+        Lexicon::get().gaps_at(&words, self.lang).into_iter().map(|(sense, at)| (sense, of[at])).collect()
     }
 
     /// Whether a clause ends at this item.

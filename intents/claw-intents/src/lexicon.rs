@@ -29,6 +29,10 @@ const FILES: &[(Lang, &str)] = &[
     (Lang::Chinese, include_str!("../../lexicon/zh.toml")),
 ];
 const LANGS: usize = 5;
+/// Parts the halves of a phrase that has something between them.
+const GAP: char = '…';
+/// Most words between the halves of such a phrase.
+const GAP_WORDS_MAX: usize = 9;
 /// Fewest letters of a word whose misspelling is understood.
 const TYPO_LETTERS_MIN: usize = 5;
 
@@ -88,12 +92,25 @@ struct Entry {
     bits: [u64; LANGS],
 }
 
+/// A phrase in two parts with something between them: "take … out of rotation".
+#[derive(Debug)]
+struct Gap {
+    lang: Lang,
+    sense: &'static str,
+    head: Vec<String>,
+    tail: Vec<String>,
+}
+
 /// All phrases by their first word.
 #[derive(Debug)]
 pub(crate) struct Lexicon {
     by_first: HashMap<String, Vec<Entry>>,
+    /// Phrases in two parts, by the first word of the first part.
+    gaps: HashMap<String, Vec<Gap>>,
     /// Single words of which a misspelling is understood, by first letter.
     correctable: HashMap<char, Vec<(String, Vec<char>)>>,
+    /// Words of phrases of several words, by first letter.
+    parts: HashMap<char, Vec<(String, Vec<char>)>>,
 }
 
 impl Lexicon {
@@ -104,7 +121,8 @@ impl Lexicon {
     }
 
     fn load() -> Self {
-        let mut lexicon = Self { by_first: HashMap::new(), correctable: HashMap::new() };
+        let mut lexicon =
+            Self { by_first: HashMap::new(), gaps: HashMap::new(), correctable: HashMap::new(), parts: HashMap::new() };
         for (lang, text) in FILES {
             let table: BTreeMap<String, Vec<String>> =
                 toml::from_str(text).expect("the lexicon is read by a test of every build");
@@ -113,6 +131,11 @@ impl Lexicon {
                 let sense: &'static str = Box::leak(sense.into_boxed_str());
                 for phrase in phrases {
                     lexicon.add(*lang, sense, &phrase);
+                    // "dont", "whats": people leave the apostrophe out.
+                    let bare = phrase.replace("n't", "nt").replace("hat's", "hats").replace("ho's", "hos");
+                    if bare != phrase && *lang == Lang::English {
+                        lexicon.add(*lang, sense, &bare);
+                    }
                 }
             }
         }
@@ -123,6 +146,12 @@ impl Lexicon {
     }
 
     fn add(&mut self, lang: Lang, sense: &'static str, phrase: &str) {
+        if let Some((head, tail)) = phrase.split_once(GAP) {
+            let words = |part: &str| part.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+            let (head, tail) = (words(head), words(tail));
+            self.gaps.entry(head[0].clone()).or_default().push(Gap { lang, sense, head, tail });
+            return;
+        }
         let words: Vec<String> = Words::new(phrase).tokens.into_iter().map(|t| t.text).collect();
         let Some(first) = words.first().cloned() else {
             return;
@@ -132,6 +161,13 @@ impl Lexicon {
             let known = self.correctable.entry(letters[0]).or_default();
             if !known.iter().any(|(word, _)| *word == first) {
                 known.push((first.clone(), letters));
+            }
+        }
+        for word in words.iter().filter(|w| words.len() > 1 && w.chars().count() >= TYPO_LETTERS_MIN) {
+            let letters: Vec<char> = word.chars().collect();
+            let known = self.parts.entry(letters[0]).or_default();
+            if letters.iter().all(|c| c.is_alphabetic()) && !known.iter().any(|(w, _)| w == word) {
+                known.push((word.clone(), letters));
             }
         }
         let entries = self.by_first.entry(first).or_default();
@@ -159,29 +195,71 @@ impl Lexicon {
         })
     }
 
+    /// Whether a phrase in two parts begins with this word.
+    pub(crate) fn begins_gap(&self, word: &str) -> bool {
+        self.gaps.contains_key(word)
+    }
+
+    /// What the phrases in two parts say that begin with the first of these words, and where
+    /// among the words the second part begins. A number stands as `#`.
+    pub(crate) fn gaps_at(&'static self, words: &[&str], lang: Lang) -> Vec<(&'static str, usize)> {
+        let Some(gaps) = words.first().and_then(|first| self.gaps.get(*first)) else {
+            return Vec::new();
+        };
+        let begins = |from: usize, part: &[String]| {
+            part.iter().enumerate().all(|(k, word)| words.get(from + k).is_some_and(|w| w == word))
+        };
+        gaps.iter()
+            .filter(|gap| (gap.lang == Lang::English || gap.lang == lang) && begins(0, &gap.head))
+            .filter_map(|gap| {
+                let from = gap.head.len() + 1;
+                let to = words.len().min(from + GAP_WORDS_MAX);
+                (from..to).find(|at| begins(*at, &gap.tail)).map(|at| (gap.sense, at))
+            })
+            .collect()
+    }
+
     /// What a single word may mean.
     pub(crate) fn word(&'static self, word: &str, lang: Lang) -> Option<Senses> {
         self.by_first.get(word)?.iter().find(|entry| entry.words.len() == 1)?.senses(lang)
     }
 
-    /// The one known word that a misspelled word means.
-    pub(crate) fn corrected(&'static self, word: &str, lang: Lang) -> Option<&'static str> {
-        let letters: Vec<char> = word.chars().collect();
-        if letters.len() + 1 < TYPO_LETTERS_MIN {
+    /// The one known word that a misspelled word means; of several that mean the same, the first.
+    /// What begins with one of the expected meanings goes first: behind a number a unit is meant,
+    /// at the start of a clause an order.
+    pub(crate) fn corrected(&'static self, word: &str, lang: Lang, expected: &str) -> Option<&'static str> {
+        let found: Vec<(&'static str, Senses)> =
+            near(&self.correctable, word).filter_map(|known| Some((known, self.word(known, lang)?))).collect();
+        let fitting: Vec<_> = found
+            .iter()
+            .copied()
+            .filter(|(_, s)| !expected.is_empty() && s.iter().any(|s| s.starts_with(expected)))
+            .collect();
+        let found = if fitting.is_empty() { found } else { fitting };
+        let ((first, senses), rest) = found.split_first()?;
+        let shared = |sense: &&str| rest.iter().all(|(_, other)| other.has(sense));
+        (rest.is_empty() || senses.iter().any(|sense| shared(&sense))).then_some(*first)
+    }
+
+    /// What a token should have been that is no known word, where that makes a phrase of several
+    /// words with those around it: "best efort", "scrtch that".
+    pub(crate) fn respelled(&'static self, tokens: &[Token], i: usize, lang: Lang) -> Option<&'static str> {
+        let word = plain(tokens.get(i)?)?;
+        let exact = |(known, _): &(String, Vec<char>)| known == word;
+        let first = word.chars().next()?;
+        if self.word(word, lang).is_some() || self.parts.get(&first).is_some_and(|all| all.iter().any(exact)) {
             return None;
         }
-        let mut found: Option<&'static str> = None;
-        for (known, known_letters) in self.correctable.get(letters.first()?)? {
-            if known_letters.len().abs_diff(letters.len()) > 1 || !one_slip(&letters, known_letters) {
-                continue;
-            }
-            if self.word(known, lang).is_none() {
-                continue;
-            }
-            if found.is_some() {
+        let from = i.saturating_sub(3);
+        let mut window: Vec<Token> = tokens[from..tokens.len().min(i + 4)].to_vec();
+        let mut found = None;
+        for known in near(&self.parts, word) {
+            known.clone_into(&mut window[i - from].text);
+            let whole = (from..=i)
+                .any(|start| self.at(&window, start - from, lang).is_some_and(|(len, _)| len > 1 && start + len > i));
+            if whole && found.replace(known).is_some() {
                 return None;
             }
-            found = Some(known);
         }
         found
     }
@@ -219,6 +297,16 @@ impl Entry {
     }
 }
 
+/// The words of a list that differ from a word by one slip at most.
+fn near<'l>(list: &'l HashMap<char, Vec<(String, Vec<char>)>>, word: &str) -> impl Iterator<Item = &'l str> + use<'l> {
+    let letters: Vec<char> = word.chars().collect();
+    let all = letters.first().filter(|_| letters.len() + 1 >= TYPO_LETTERS_MIN).and_then(|first| list.get(first));
+    all.into_iter().flatten().filter_map(move |(known, known_letters)| {
+        let alike = known_letters.len().abs_diff(letters.len()) <= 1 && one_slip(&letters, known_letters);
+        alike.then_some(known.as_str())
+    })
+}
+
 /// The text of a token that is no quote.
 fn plain(token: &Token) -> Option<&str> {
     match token.kind {
@@ -248,6 +336,20 @@ mod tests {
     const PHRASE_WORDS_MAX: usize = 8;
 
     #[test]
+    fn a_phrase_in_two_parts_has_both() {
+        for (_, text) in FILES {
+            let table: BTreeMap<String, Vec<String>> = toml::from_str(text).unwrap();
+            for phrase in table.into_values().flatten().filter(|p| p.contains(GAP)) {
+                let parts: Vec<&str> = phrase.split(GAP).map(str::trim).collect();
+                assert_eq!(parts.len(), 2, "{phrase:?}");
+                assert!(parts.iter().all(|part| !part.is_empty()), "{phrase:?}");
+            }
+        }
+        let words = ["take", "h100-3", "out", "of", "rotation"];
+        assert_eq!(Lexicon::get().gaps_at(&words, Lang::English), [("act.drain", 2)]);
+    }
+
+    #[test]
     fn phrases_are_short_and_lower_case() {
         for (_, text) in FILES {
             let table: BTreeMap<String, Vec<String>> = toml::from_str(text).unwrap();
@@ -267,7 +369,7 @@ mod tests {
         let tokens = Words::new("roll back the deploymnt").tokens;
         let (len, senses) = lexicon.at(&tokens, 0, Lang::English).unwrap();
         assert_eq!((len, senses.has("act.rollback")), (2, true));
-        assert_eq!(lexicon.corrected("deploymnt", Lang::English), Some("deployment"));
-        assert_eq!(lexicon.corrected("xyzzy", Lang::English), None);
+        assert_eq!(lexicon.corrected("deploymnt", Lang::English, ""), Some("deployment"));
+        assert_eq!(lexicon.corrected("xyzzy", Lang::English, ""), None);
     }
 }

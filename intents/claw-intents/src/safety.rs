@@ -12,6 +12,13 @@ use crate::text::{Kind, Words};
 /// Words for getting round something.
 const ROUND: &[&[&str]] = &[
     &["skip"],
+    &["rid", "of"],
+    &["purge"],
+    &["scrub"],
+    &["rewrite"],
+    &["alter"],
+    &["edit"],
+    &["doctor"],
     &["nothing"],
     &["pretend"],
     &["fake"],
@@ -103,6 +110,8 @@ const GUARDS: &[&[&str]] = &[
     &["rbac"],
     &["quota", "check"],
     &["safety", "checks"],
+    &["all", "checks"],
+    &["all", "the", "checks"],
     &["security", "checks"],
     &["tenant", "boundary"],
     &["tenant", "boundaries"],
@@ -137,7 +146,35 @@ const PLAIN: &[&[&str]] = &[
     &["another", "tenant"],
     &["another", "tenant's"],
     &["all", "tenants"],
+    &["approve", "my", "own"],
+    &["approve", "your", "own"],
+    &["approve", "it", "yourself"],
+    &["approve", "it", "for", "me"],
+    &["self-approve"],
+    &["auto-approve"],
+    &["pre-approve"],
 ];
+/// What follows "past" where it is a time.
+const PAST_TIMES: &[&str] =
+    &["hour", "day", "week", "month", "minute", "year", "few", "couple", "two", "three", "four", "six", "twelve"];
+/// Who else has things that are theirs.
+const OTHERS: &[&[&str]] = &[
+    &["other", "team"],
+    &["other", "team's"],
+    &["another", "team"],
+    &["another", "team's"],
+    &["other", "customer"],
+    &["other", "customer's"],
+    &["another", "customer"],
+    &["another", "customer's"],
+    &["someone", "else's"],
+    &["somebody", "else's"],
+];
+/// What is private to them.
+const PRIVATE: &[&str] =
+    &["key", "keys", "secret", "secrets", "credential", "credentials", "password", "passwords", "token", "tokens"];
+/// So many words may stand between.
+const PRIVATE_REACH: usize = 5;
 /// Words for getting round something that are orders to things as well: a job can be stopped.
 const ENDING: &[&str] = &["stop", "kill", "pause", "remove", "delete", "drop", "clear"];
 /// Those of them that end a whole thing; "remove the job audit" takes a part off.
@@ -248,11 +285,23 @@ fn instruction(words: &Words<'_>, quoted: bool, context: &Context) -> Option<Str
         if let Some(next) = words.any(i, PLAIN) {
             return Some(words.span(i..next).text);
         }
+        if let Some(next) = words.any(i, OTHERS)
+            && let Some(k) =
+                (i.saturating_sub(PRIVATE_REACH)..next + PRIVATE_REACH).find(|k| PRIVATE.contains(&words.word(*k)))
+        {
+            return Some(words.span(i.min(k)..next.max(k + 1)).text);
+        }
         let Some(start) = words.any(i, ROUND) else {
             continue;
         };
         let negated = (i.saturating_sub(2)..i).any(|k| NEGATIONS.contains(&words.word(k)));
         if negated && !quoted {
+            continue;
+        }
+        // "in the past 3 days"
+        let time = words.word(i) == "past"
+            && (words.word(i + 1).starts_with(|c: char| c.is_ascii_digit()) || PAST_TIMES.contains(&words.word(i + 1)));
+        if time {
             continue;
         }
         if let Some(end) = guarded(words, i, start, quoted, context) {

@@ -66,14 +66,18 @@ impl Catalog {
                 corrected: None,
             });
         }
-        let (family, rest_atoms, taken, corrected) = self.family_at(words, misspelled)?;
+        let Some((family, rest_atoms, taken, corrected)) = self.family_at(words, misspelled) else {
+            return if misspelled { self.sized_name_at(words) } else { None };
+        };
         let members: Vec<&Model> = self.models.iter().filter(|m| m.family.contains(&family)).collect();
         // Something else that begins with the family's name, such as the deployment llama-prod.
         let telling = rest_atoms.iter().any(|atom| {
             is_size(atom) || is_version(atom) || is_number(atom) || members.iter().any(|m| m.key.contains(atom))
         });
         let unkeyed = members.iter().any(|m| m.key.is_empty() && rest_atoms.iter().all(|atom| m.knows(atom)));
-        if !rest_atoms.is_empty() && !(narrows(&members, &rest_atoms, None) && (telling || unkeyed)) {
+        if !rest_atoms.is_empty()
+            && !(narrows(&members, &rest_atoms, words.get(taken).copied()) && (telling || unkeyed))
+        {
             return None;
         }
         let mut said = rest_atoms;
@@ -92,6 +96,26 @@ impl Catalog {
             used += width;
         }
         Some(NameMatch { words: used, resolution: choose(&members, &said), corrected })
+    }
+
+    /// "mitral 7b": a misspelled family that may be several, of which one has that size.
+    fn sized_name_at(&self, words: &[&str]) -> Option<NameMatch<'_>> {
+        let first = words.first()?;
+        let letters: Vec<char> = first.chars().collect();
+        let mut found: Option<NameMatch<'_>> = None;
+        for name in self.family_names().iter().filter(|name| alike(&letters, name)) {
+            let mut respelled = words.to_vec();
+            respelled[0] = name;
+            let sized = self.name_at(&respelled, false).filter(|m| m.words > 1);
+            let Some(mut sized) = sized.filter(|m| matches!(m.resolution, Resolution::One { .. })) else {
+                continue;
+            };
+            sized.corrected = Some(name.clone());
+            if found.replace(sized).is_some() {
+                return None;
+            }
+        }
+        found
     }
 
     /// The family's name at the start of the words: its name, the atoms of the
@@ -143,16 +167,10 @@ impl Model {
 /// The one family that a misspelled name means: one slip, the same first letter,
 /// and never if two families are as near.
 fn near<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
-    const LETTERS_MIN: usize = 4;
     let letters: Vec<char> = word.chars().collect();
     let mut found: Option<&str> = None;
     for name in known {
-        let named: Vec<char> = name.chars().collect();
-        let alike = named.len() >= LETTERS_MIN
-            && letters.len() + 1 >= LETTERS_MIN
-            && named.first() == letters.first()
-            && one_slip(&letters, &named);
-        if alike {
+        if alike(&letters, name) {
             if found.is_some() {
                 return None;
             }
@@ -160,6 +178,16 @@ fn near<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k 
         }
     }
     found
+}
+
+/// Whether a word is a name with one slip in it.
+fn alike(letters: &[char], name: &str) -> bool {
+    const LETTERS_MIN: usize = 4;
+    let named: Vec<char> = name.chars().collect();
+    named.len() >= LETTERS_MIN
+        && letters.len() + 1 >= LETTERS_MIN
+        && named.first() == letters.first()
+        && one_slip(letters, &named)
 }
 
 /// The model that all these atoms allow.

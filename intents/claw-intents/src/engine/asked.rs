@@ -57,7 +57,10 @@ fn condition(items: &Items<'_, '_>, order: Found) -> Option<(usize, usize)> {
     conditions.into_iter().find_map(|at| {
         let end = (at + 1..to).find(|k| items.ends_clause(*k) || *k == order.at).unwrap_or(to);
         let orders = (at + 1..end).any(|k| items.any(k, &["act.stop", "act.drain", "force", "grace.no"]));
-        (!orders && (at + 1..end).any(|k| subject(items, k))).then_some((at, end))
+        // "after giving it 45 seconds"
+        let grace = items.at(at + 1).is_some_and(|n| n.text.ends_with("ing"))
+            && (at + 1..end).any(|k| items.seconds(k).is_some());
+        (!orders && !grace && (at + 1..end).any(|k| subject(items, k))).then_some((at, end))
     })
 }
 

@@ -1,7 +1,11 @@
 //! Which of the orders in a request is the one.
 
 use crate::act::{self, Act, Found};
-use crate::items::{Items, Kind};
+use crate::items::{Items, Kind, Listed};
+
+mod deployment;
+
+use self::deployment::{counts_replicas, names_deployment, of_deployment, revision};
 
 /// Whether any item has a meaning.
 pub(super) fn says(items: &Items<'_, '_>, sense: &str) -> bool {
@@ -44,11 +48,39 @@ pub(super) fn real(items: &Items<'_, '_>, found: &[Found]) -> Vec<Found> {
     found.iter().copied().filter(|f| holds(items, *f, &topic)).collect()
 }
 
+/// "was deployment chat rolled back?": a question about what has been done.
+fn asks_whether(items: &Items<'_, '_>, at: usize) -> bool {
+    const HEADS: &[&str] = &["is", "was", "were", "are", "has", "had", "did"];
+    let start = (0..at).rev().find(|k| items.ends_sentence(*k)).map_or(0, |k| k + 1);
+    let end = (at..items.len()).find(|k| items.ends_sentence(*k)).unwrap_or(items.len());
+    let thing = |k: usize| {
+        items.any(k, &["noun.deployment", "noun.workload", "noun.node"])
+            || items.at(k).is_some_and(|n| n.known || n.senses.is_empty() && crate::items::is_name_like(&n.text))
+    };
+    let named = thing(start + 1) || items.is(start + 1, "det.the") && (thing(start + 2) || thing(start + 3));
+    start < at && items.at(start).is_some_and(|n| HEADS.contains(&n.text.as_str())) && named && items.punct(end, '?')
+}
+
+/// Whether the clause around a place has a meaning.
+fn clause_says(items: &Items<'_, '_>, at: usize, sense: &str) -> bool {
+    let from = (0..at).rev().find(|k| items.ends_clause(*k)).map_or(0, |k| k + 1);
+    let to = (at..items.len()).find(|k| items.ends_clause(*k)).unwrap_or(items.len());
+    (from..to).any(|k| items.is(k, sense))
+}
+
 /// The order that a request gives.
 pub(super) fn order(items: &Items<'_, '_>, found: &[Found]) -> Option<Found> {
     let topic = Topic::of(items);
     let real = real(items, found);
-    if let Some(at) = crate::read::refs::modal_subject(items)
+    let heading = |at: usize| {
+        // "batch-7: acme/x:1 on two L4": a heading, not a deployment that is changed.
+        items.punct(at + 1, ':')
+            && (topic.image || topic.model)
+            && topic.gpu
+            && !items.list[at].known
+            && !(at > 0 && items.is(at - 1, "noun.deployment"))
+    };
+    if let Some(at) = crate::read::refs::modal_subject(items).filter(|at| !heading(*at))
         && act::best(&real).is_none_or(|best| best.strength < 3 || matches!(best.act, Act::Query))
         && (setting(items) || says(items, "noun.replica") || topic.model)
     {
@@ -57,7 +89,7 @@ pub(super) fn order(items: &Items<'_, '_>, found: &[Found]) -> Option<Found> {
     }
     match act::best(&real).map(|best| corrected(items, best, &real)) {
         Some(best)
-            if says(items, "noun.unsupported")
+            if clause_says(items, best.at, "noun.unsupported")
                 && !topic.workload()
                 && matches!(best.act, Act::Update | Act::Run | Act::Stop | Act::Deploy | Act::Scale | Act::Serve) =>
         {
@@ -65,7 +97,13 @@ pub(super) fn order(items: &Items<'_, '_>, found: &[Found]) -> Option<Found> {
         }
         // "what is the capital of France": nothing of this system is named.
         Some(best) if best.act == Act::Query && !ours(items, &topic) => Some(Found { act: Act::Unsupported, ..best }),
+        Some(best) if asks_whether(items, best.at) && !matches!(best.act, Act::Diagnose | Act::Alert) => {
+            Some(Found { act: Act::Query, ..best })
+        }
         Some(best) => Some(amend(items, best, &real, &topic)),
+        None if asks_whether(items, items.len().saturating_sub(2)) => {
+            Some(Found { act: Act::Query, at: 0, strength: 1 })
+        }
         None => fallback(items, &topic, found),
     }
 }
@@ -82,43 +120,86 @@ fn holds(items: &Items<'_, '_>, f: Found, topic: &Topic) -> bool {
     match f.act {
         Act::Alert => {
             let conditional = says(items, "cond") || says_any(items, "cmp.");
+            let metric = says_any(items, "metric.") || measured(items);
             let clear =
                 text.contains("alert") || text.contains("alarm") || text.contains("notif") || text.contains("warn");
-            if clear { conditional || says_any(items, "metric.") } else { conditional && says_any(items, "metric.") }
+            if clear { conditional || metric } else { conditional && metric }
         }
         Act::Query => query_holds(items, f, topic),
         Act::Diagnose => {
-            !(text == "what happened" || text == "examine" || text == "find out")
+            !(matches!(text, "what happened" | "examine" | "find out") || text.starts_with("any "))
                 || says_any(items, "sym.")
                 || named(items) && text != "what happened"
         }
+        Act::Drain if aims_elsewhere(items, f.at) => false,
         Act::Drain => {
             let weak = matches!(text, "clear" | "empty" | "for maintenance" | "draining" | "wartung" | "leer" | "nimm");
             !weak
                 || f.strength == 3 && text != "draining" && text != "for maintenance"
                 || text == "for maintenance" && !topic.workload() && !asks(items)
         }
-        Act::Undrain => true,
+        Act::Undrain => !aims_elsewhere(items, f.at),
         Act::Update
             if text == "give"
                 && topic.workload()
                 && (is_person(items, f.at + 1)
-                    || matches!(items.at(f.at + 1).map(|n| &n.kind), Some(Kind::Model(_)))) =>
+                    || items.is(f.at + 1, "noun.image")
+                    || matches!(items.at(f.at + 1).map(|n| &n.kind), Some(Kind::Model(_) | Kind::Image))) =>
         {
             false
         }
+        // "we have to swap the NIC of gpu-3": work of hands.
+        Act::Update if clause_says(items, f.at, "noun.hardware") => false,
         Act::Update => {
             let added = text == "add" && topic.workload() && f.strength < 3;
             let weak = matches!(text, "give" | "set" | "move" | "lower" | "raise" | "replace") && f.strength < 2;
             !added && !weak
         }
         Act::Autoscale => f.strength > 0,
-        Act::Bid => !(matches!(text, "lease" | "acquire" | "hire") && f.strength < 2),
+        // "buy me a coffee": nothing that the market has.
+        Act::Bid => {
+            let sold = topic.gpu
+                || prices(items)
+                || ["market", "noun.gpu", "noun.node"].iter().any(|noun| says(items, noun))
+                || says_any(items, "unit.");
+            sold && !(matches!(text, "lease" | "acquire" | "hire") && f.strength < 2)
+        }
         Act::Offer => text != "an" || items.ends_clause(f.at + 1),
         Act::Train => !(topic.image && says(items, "act.deploy")) || f.strength == 3,
         Act::Stop => f.strength > 0 && !is_limit(items, f, topic),
+        // "which deployments do we run": a verb of a question.
+        Act::Run | Act::Serve if in_question(items, f.at) => false,
         Act::Run | Act::Serve | Act::Deploy | Act::Scale | Act::Rollback | Act::Unsupported => f.strength > 0,
     }
+}
+
+/// Whether a clause that a question word begins holds this place.
+fn in_question(items: &Items<'_, '_>, at: usize) -> bool {
+    let start = (0..at).rev().find(|k| items.ends_clause(*k)).map_or(0, |k| k + 1);
+    start < at && items.is(start, "ask.what")
+}
+
+/// "put deployment chat back on 2 L4", "evict job x-1": what is no node is not drained, nor put back
+/// in service.
+fn aims_elsewhere(items: &Items<'_, '_>, at: usize) -> bool {
+    let from = (0..at).rev().find(|k| items.ends_sentence(*k)).map_or(0, |k| k + 1);
+    let to = (at..items.len()).find(|k| items.ends_sentence(*k)).unwrap_or(items.len());
+    let node = |k: usize| items.is(k, "noun.node") || items.at(k).is_some_and(|n| n.node_like);
+    let other = |k: usize| {
+        items.any(k, &["noun.deployment", "noun.label", "act.autoscale"])
+            || items.is(k, "noun.workload") && !items.list[k].text.ends_with('s')
+            || items.at(k).is_some_and(|n| {
+                matches!(n.kind, Kind::Model(_) | Kind::Image)
+                    || matches!(n.listed, Some(Listed::Deployment | Listed::Workload))
+            })
+    };
+    (from..to).any(other) && !(from..to).any(node)
+}
+
+/// Whether an amount stands in a unit that only a metric has.
+fn measured(items: &Items<'_, '_>) -> bool {
+    const UNITS: &[&str] = &["unit.celsius", "unit.fahrenheit", "unit.ms", "unit.kilowatt"];
+    (0..items.len()).any(|i| UNITS.iter().any(|unit| items.qty(i, unit).is_some()))
 }
 
 /// Words that ask for something to read only where it is named.
@@ -160,6 +241,12 @@ fn amend(items: &Items<'_, '_>, best: Found, all: &[Found], topic: &Topic) -> Fo
     let has = |act: Act| all.iter().copied().find(|f| f.act == act && f.strength >= 2);
     let text = items.list[best.at].text.as_str();
     let replicas = says(items, "noun.replica");
+    if let Some(act) = of_deployment(items, best, topic) {
+        return Found { act, ..best };
+    }
+    if let Some(found) = of_look(items, best, all, topic) {
+        return found;
+    }
     match best.act {
         // "autoscale" beside "deploy" is a setting.
         Act::Autoscale => has(Act::Deploy)
@@ -178,32 +265,26 @@ fn amend(items: &Items<'_, '_>, best: Found, all: &[Found], topic: &Topic) -> Fo
         Act::Run if topic.workload() || topic.gpu || topic.code => {
             has(Act::Train).map_or(best, |f| Found { at: best.at, ..f })
         }
-        Act::Query | Act::Run if prices(items) && says(items, "market") && topic.gpu && !topic.workload() => {
-            Found { act: Act::Bid, ..best }
-        }
-        Act::Query if prices(items) && (named(items) || topic.gpu) => {
-            Found { act: if topic.gpu && !lists(text) { Act::Bid } else { Act::Offer }, ..best }
-        }
-        Act::Query if text != "show" && (topic.gpu && !says_any(items, "subj.") && !says(items, "market")) => {
-            Found { act: Act::Run, ..best }
-        }
-        Act::Query
-            if topic.workload()
-                && [Act::Deploy, Act::Run, Act::Serve, Act::Train].iter().any(|act| has(*act).is_some())
-                && matches!(text, "get" | "see" | "give me" | "check") =>
-        {
-            [Act::Deploy, Act::Train, Act::Serve, Act::Run].into_iter().find_map(has).unwrap_or(best)
-        }
         Act::Run if !topic.workload() && !topic.code && says(items, "act.diagnose") => {
             Found { act: Act::Diagnose, ..best }
         }
         Act::Update | Act::Query | Act::Run | Act::Stop if says_back(items, best.at) && !topic.workload() => {
             Found { act: Act::Rollback, ..best }
         }
+        // "put chat back to the previous revision"
+        Act::Undrain
+            if has(Act::Rollback).is_some() && !says(items, "noun.node") && !items.list.iter().any(|n| n.node_like) =>
+        {
+            has(Act::Rollback).unwrap_or(best)
+        }
         Act::Rollback if taken_back(items, best.at).is_some_and(|k| items.is(k, "act.drain")) => {
             Found { act: Act::Undrain, ..best }
         }
-        Act::Query if has(Act::Diagnose).is_some() => has(Act::Diagnose).unwrap_or(best),
+        // "when the error rate is above 2 % notify me"
+        Act::Query if matches!(text, "when" | "if") && has(Act::Alert).is_some() => has(Act::Alert).unwrap_or(best),
+        Act::Query => has(Act::Diagnose)
+            .filter(|f| !(best.at.min(f.at)..best.at.max(f.at)).any(|k| items.ends_sentence(k)))
+            .unwrap_or(best),
         Act::Update if replicas && !setting(items) && !changes_more(items) && says_any(items, "noun.replica") => {
             Found { act: Act::Scale, ..best }
         }
@@ -223,13 +304,51 @@ fn amend(items: &Items<'_, '_>, best: Found, all: &[Found], topic: &Topic) -> Fo
         Act::Update if matches!(text, "give" | "set" | "move" | "add") && !topic.image && has(Act::Scale).is_some() => {
             has(Act::Scale).unwrap_or(best)
         }
-        Act::Unsupported => best,
         _ => best,
     }
 }
 
+/// What is wanted of what somebody asks to get or to see, where more than a look is.
+fn of_look(items: &Items<'_, '_>, best: Found, all: &[Found], topic: &Topic) -> Option<Found> {
+    let started = || {
+        let has = |act: Act| all.iter().copied().find(|f| f.act == act && f.strength >= 2);
+        [Act::Deploy, Act::Train, Act::Serve, Act::Run].into_iter().find_map(has)
+    };
+    let text = items.list[best.at].text.as_str();
+    let market = says(items, "market");
+    let act = match best.act {
+        Act::Query | Act::Run if prices(items) && market && topic.gpu && !topic.workload() => Act::Bid,
+        Act::Query if prices(items) && (named(items) || topic.gpu) => {
+            if topic.gpu && !lists(text) {
+                Act::Bid
+            } else {
+                Act::Offer
+            }
+        }
+        // "get 4 H100 from the market": what is bought has a number.
+        Act::Query if obtains(text) && market && !topic.workload() && counts_gpus(items) => Act::Bid,
+        Act::Query if obtains(text) && topic.gpu && !says_any(items, "subj.") && !market => Act::Run,
+        Act::Query if topic.workload() && matches!(text, "get" | "see" | "give me" | "check") => return started(),
+        _ => return None,
+    };
+    Some(Found { act, ..best })
+}
+
 fn prices(items: &Items<'_, '_>) -> bool {
     items.list.iter().any(|n| matches!(n.kind, Kind::Money(_)))
+}
+
+/// Words that ask for a thing rather than for a look at it.
+fn obtains(text: &str) -> bool {
+    matches!(text, "get" | "give me" | "give us" | "fetch")
+}
+
+/// "4 A100", "two H100s".
+fn counts_gpus(items: &Items<'_, '_>) -> bool {
+    (1..items.len()).any(|i| {
+        matches!(items.at(i).map(|n| &n.kind), Some(Kind::Gpu { .. }))
+            && (items.num(i - 1).is_some() || items.is(i - 1, "times"))
+    })
 }
 
 fn lists(text: &str) -> bool {
@@ -260,7 +379,35 @@ fn says_back(items: &Items<'_, '_>, at: usize) -> bool {
 fn fallback(items: &Items<'_, '_>, topic: &Topic, found: &[Found]) -> Option<Found> {
     let at = found.first().map_or(0, |f| f.at);
     let money = items.list.iter().any(|n| matches!(n.kind, Kind::Money(_)));
-    let act = if topic.gpu && !topic.workload() && (asks(items) || says(items, "state.idle")) {
+    let changes = names_deployment(items) && !says_any(items, "env.") && !asks(items);
+    let previous =
+        (1..items.len()).any(|i| items.is(i, "noun.revision") && items.is(i - 1, "noun.prev")) && !asks(items);
+    let version = (0..items.len()).any(|i| items.is(i, "noun.revision") && items.num(i + 1).is_some())
+        && says(items, "restores.firm");
+    let act = if (revision(items) && says(items, "restores") || version || previous)
+        && named(items)
+        && (!topic.workload() || previous && says(items, "noun.deployment"))
+    {
+        let verb = (0..items.len()).find(|i| items.any(*i, &["restores.firm", "restores"]));
+        return Some(Found { act: Act::Rollback, at: verb.unwrap_or(at), strength: 1 });
+    } else if names_deployment(items)
+        && to_number(items)
+        && !topic.workload()
+        && !setting(items)
+        && !says(items, "noun.gpu")
+    {
+        Act::Scale
+    } else if changes && (topic.image || topic.model || sets_gpus(items)) {
+        Act::Update
+    } else if says(items, "market") && counts_gpus(items) && !topic.workload() && !asks(items) {
+        Act::Bid
+    } else if reads(items) && !topic.image && !topic.gpu {
+        Act::Query
+    } else if says(items, "noun.replica") && says(items, "noun.deployment") && !topic.image && !topic.gpu {
+        Act::Scale
+    } else if names_deployment(items) && changes_setting(items) {
+        Act::Update
+    } else if topic.gpu && !topic.workload() && (asks(items) || says(items, "state.idle")) {
         Act::Query
     } else if money && (says(items, "act.bid") || says(items, "market") && topic.gpu && !topic.workload()) {
         Act::Bid
@@ -272,7 +419,7 @@ fn fallback(items: &Items<'_, '_>, topic: &Topic, found: &[Found]) -> Option<Fou
         Act::Update
     } else if symptom(items) && (named(items) || says(items, "noun.cluster")) {
         Act::Diagnose
-    } else if says(items, "noun.replica") && named(items) {
+    } else if says(items, "noun.replica") && (named(items) || counts_replicas(items)) {
         Act::Scale
     } else if says_any(items, "subj.") {
         Act::Query
@@ -282,6 +429,38 @@ fn fallback(items: &Items<'_, '_>, topic: &Topic, found: &[Found]) -> Option<Fou
         return None;
     };
     Some(Found { act, at, strength: 1 })
+}
+
+/// "logs of the finance training": what is only ever read.
+fn reads(items: &Items<'_, '_>) -> bool {
+    ["subj.logs", "subj.costs", "subj.audit", "subj.events", "subj.alerts"].iter().any(|subject| says(items, subject))
+}
+
+/// "chat with 24 cores instead of 12", "pin deployment chat to zone b": a setting, and nothing to read.
+fn changes_setting(items: &Items<'_, '_>) -> bool {
+    let looks = items.list.iter().any(|n| {
+        !n.masked && n.senses.iter().any(|s| s.starts_with("subj.") && s != "subj.deployments" && s != "subj.workloads")
+    });
+    (setting(items) || changes_more(items)) && !says(items, "noun.replica") && !looks && !asks(items) && !symptom(items)
+}
+
+/// "chat down to 1", where nothing else is said.
+fn to_number(items: &Items<'_, '_>) -> bool {
+    (1..items.len()).any(|i| {
+        matches!(items.list[i - 1].text.as_str(), "down to" | "up to" | "→" | "- >" | "->")
+            && items.count(i).is_some()
+            && (items.ends_clause(i + 1) || items.is(i + 1, "noun.replica"))
+    })
+}
+
+/// "gpus 4 -> 2", "only needs 2 gpus".
+fn sets_gpus(items: &Items<'_, '_>) -> bool {
+    (0..items.len()).any(|i| {
+        let behind = (i + 1..i + 5)
+            .take_while(|k| !items.ends_sentence(*k))
+            .any(|k| items.is(k, "to") && items.num(k + 1).is_some());
+        items.any(i, &["noun.gpu", "noun.gpucount"]) && (behind || i > 0 && items.num(i - 1).is_some())
+    }) && !asks(items)
 }
 
 /// Whether something is said to be wrong; "temperature" alone is a thing to read.
@@ -306,6 +485,7 @@ fn ours(items: &Items<'_, '_>, topic: &Topic) -> bool {
 fn setting(items: &Items<'_, '_>) -> bool {
     let prefixes = ["quant.", "prio.", "preempt.", "market.", "restart.", "link.", "place."];
     prefixes.iter().any(|p| says_any(items, p))
+        || says(items, "market")
         || (0..items.len()).any(|i| {
             items.gib(i).is_some()
                 || items.is(i, "noun.core")

@@ -6,6 +6,7 @@ use crate::act::{Act, Found};
 use crate::answer::{RefusalCode, Source};
 use crate::draft::Draft;
 use crate::items::Kind;
+use crate::lexicon::Lang;
 use crate::read;
 use crate::read::refs::{self, Thing};
 
@@ -148,6 +149,10 @@ fn relative(draft: &mut Draft<'_, '_, '_>) -> bool {
     });
     let name = draft.get("deployment").and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
     let present = draft.context.deployments.iter().find(|d| d.name == name).and_then(|d| d.replicas);
+    // "double … no, put it at 5": what a correction takes back.
+    let factor = factor.filter(|(_, at)| {
+        !(at + 1..items.len()).any(|k| items.corrects(k) && (k..items.len()).any(|m| items.count(m).is_some()))
+    });
     let wanted = if let Some((f, at)) = factor {
         present.map(|n| (f64::from(n) * f, at))
     } else if let Some((sign, at)) = by.or(more).or(fewer) {
@@ -207,15 +212,39 @@ fn read_count(draft: &mut Draft<'_, '_, '_>, order: Found) {
     draft.set_at("replicas", json!(n), k..k + 1);
 }
 
+/// "drain gpu-3 and keep all its jobs running", "stop it but leave it running".
+fn refuse_kept_running(draft: &mut Draft<'_, '_, '_>, order: Found) {
+    const BETWEEN: &[&str] = &["det.the", "det.that", "det.all", "noun.workload", "noun.deployment"];
+    let items = draft.items;
+    let end = (order.at..items.len()).find(|k| items.ends_sentence(*k)).unwrap_or(items.len());
+    let kept = (order.at + 1..end).any(|i| {
+        let keeps = items.at(i).is_some_and(|n| matches!(n.text.as_str(), "keep" | "keeping" | "leave" | "leaving"));
+        let runs = (i + 1..end).find(|k| !items.any(*k, BETWEEN));
+        items.at(i).is_some_and(|n| matches!(n.text.as_str(), "keep it running" | "keep them running"))
+            || keeps && runs.is_some_and(|k| items.is(k, "state.running") && items.list[k].text.contains("run"))
+    });
+    if kept {
+        draft.refuse(RefusalCode::Contradictory, "what is stopped or drained does not keep running");
+    }
+}
+
+/// Words of an order to stop that leave no time.
+const HARD: &[&str] = &["-9", "sigkill", "hard"];
+
 pub(super) fn stop(draft: &mut Draft<'_, '_, '_>, order: Found) {
     action(draft, "stop", order);
     stop_target(draft, order);
+    refuse_kept_running(draft, order);
     let items = draft.items;
     for i in 0..items.len() {
         let negated = i > 0 && items.any(i - 1, &["not", "no"]);
-        if items.is(i, "grace.yes") && !items.is(i, "grace.no") {
+        let let_finish = || items.gaps(i).iter().any(|(sense, _)| *sense == "grace.yes");
+        if items.is(i, "grace.yes") && !items.is(i, "grace.no") || let_finish() {
             draft.set_at("graceful", json!(!negated), i..i + 1);
-        } else if items.is(i, "grace.no") && (i != order.at || items.list[i].text.contains('9')) && !negated {
+        } else if items.is(i, "grace.no")
+            && (i != order.at || !items.is(i, "grace.yes") && HARD.iter().any(|word| items.list[i].text.contains(word)))
+            && !negated
+        {
             draft.set_at("graceful", json!(false), i..i + 1);
         }
     }
@@ -223,6 +252,11 @@ pub(super) fn stop(draft: &mut Draft<'_, '_, '_>, order: Found) {
         (0..items.len()).filter(|k| !draft.is_used(*k)).find_map(|k| items.seconds(k).map(|s| (k, s)))
     {
         draft.set_at("grace_s", json!(seconds), k..k + 1);
+        // "90 secs to save": what it is for says how it stops.
+        let to_end = (0..items.len()).find(|i| items.is(*i, "noun.grace") && items.list[*i].text.starts_with("to "));
+        if let Some(i) = to_end.filter(|_| draft.get("graceful").is_none()) {
+            draft.set_at("graceful", json!(true), i..i + 1);
+        }
     }
 }
 
@@ -343,6 +377,14 @@ pub(super) fn rollback(draft: &mut Draft<'_, '_, '_>, order: Found) {
         let corrected = |i: usize| (i.saturating_sub(3)..i).any(|k| items.is(k, "correct"));
         found.retain(|(i, _)| wanted(*i) || corrected(*i));
     }
+    // "rollback search 7": a number that ends the order.
+    if found.is_empty()
+        && let Some(i) = (order.at + 1..items.len()).find(|k| items.count(*k).is_some() && items.ends_clause(k + 1))
+        && items.at(i - 1).is_some_and(|n| n.kind == Kind::Word && (n.known || n.senses.is_empty()))
+        && items.list[i].senses.is_empty()
+    {
+        found.push((i, u64::from(items.count(i).unwrap_or_default())));
+    }
     for (i, revision) in found {
         draft.set_at("to_revision", json!(revision), i..i + 1);
     }
@@ -371,8 +413,8 @@ fn revision_at(draft: &Draft<'_, '_, '_>, i: usize) -> Option<u64> {
             || items.list[before].text.contains("version")
             || items.list[before].text.contains("rev")
             || items.is(before, "act.rollback") && items.list[before].text.contains("to");
-        // Chinese puts the noun behind: 到 5 版本.
-        let behind = items.is(i + 1, "noun.revision");
+        // Chinese puts the noun behind: 到 5 版本; "back one version" counts them.
+        let behind = items.is(i + 1, "noun.revision") && items.lang == Lang::Chinese;
         return (said || behind).then_some(u64::from(n));
     }
     let text = item.text.as_str();
@@ -386,12 +428,14 @@ pub(super) fn drain(draft: &mut Draft<'_, '_, '_>, order: Found, name: &str) {
     if name == "undrain" {
         return;
     }
+    refuse_kept_running(draft, order);
     let items = draft.items;
     for i in 0..items.len() {
         if items.is(i, "force.no") && !items.is(i, "force") {
             draft.set_at("force", json!(false), i..i + 1);
         } else if items.is(i, "force") {
-            let negated = i > 0 && items.any(i - 1, &["not", "no"]);
+            let start = (0..i).rev().find(|k| items.ends_clause(*k)).map_or(0, |k| k + 1);
+            let negated = i > 0 && items.any(i - 1, &["not", "no"]) || (start..i).any(|k| items.is(k, "force.no"));
             draft.set_at("force", json!(!negated), i..i + 1);
         }
     }

@@ -5,7 +5,10 @@ use serde_json::json;
 use crate::act::Found;
 use crate::answer::Source;
 use crate::draft::Draft;
+use crate::items::{Kind, looks_like_node};
+use crate::lexicon::Lexicon;
 use crate::read::refs::{self, Thing};
+use crate::text::Words;
 
 use super::action;
 
@@ -18,12 +21,16 @@ pub(super) fn diagnose(draft: &mut Draft<'_, '_, '_>, order: Found) {
     action(draft, "diagnose", order);
     target(draft);
     let items = draft.items;
-    for symptom in SYMPTOMS {
-        let sense = format!("sym.{symptom}");
-        if let Some(i) = (0..items.len()).find(|i| items.is(*i, &sense) && !draft.is_used(*i)) {
-            draft.set_at("symptom", json!(symptom), i..i + 1);
-            return;
-        }
+    let said = SYMPTOMS.iter().find_map(|symptom| Some((*symptom, said_at(draft, symptom)?)));
+    // A log tells more than "it failed".
+    let vague = said.is_none_or(|(symptom, _)| matches!(symptom, "crash" | "error"));
+    if let Some((symptom, i)) = quoted(draft).filter(|(symptom, _)| vague && (*symptom == "oom" || said.is_none())) {
+        draft.set_at("symptom", json!(symptom), i..i + 1);
+        return;
+    }
+    if let Some((symptom, i)) = said {
+        draft.set_at("symptom", json!(symptom), i..i + 1);
+        return;
     }
     if let Some(i) = (0..items.len()).find(|i| items.qty(*i, "unit.celsius").is_some_and(|c| c >= 60.0)) {
         draft.set_at("symptom", json!("overheating"), i..i + 1);
@@ -32,6 +39,33 @@ pub(super) fn diagnose(draft: &mut Draft<'_, '_, '_>, order: Found) {
     if let Some(i) = (0..items.len()).find(|i| items.qty(*i, "unit.percent") == Some(0.0)) {
         draft.set_at("symptom", json!("idle"), i..i + 1);
     }
+}
+
+/// Where a symptom is said, in one phrase or in two parts ("won't … start").
+fn said_at(draft: &Draft<'_, '_, '_>, symptom: &str) -> Option<usize> {
+    let items = draft.items;
+    let sense = format!("sym.{symptom}");
+    let whole = (0..items.len()).find(|i| items.is(*i, &sense) && !draft.is_used(*i));
+    whole.or_else(|| (0..items.len()).find(|i| items.gaps(*i).iter().any(|(said, _)| *said == sense)))
+}
+
+/// The most telling symptom in quoted text, such as a log, and the quote's item.
+fn quoted(draft: &Draft<'_, '_, '_>) -> Option<(&'static str, usize)> {
+    let items = draft.items;
+    let lexicon = Lexicon::get();
+    let says = |text: &str, symptom: &str| {
+        let sense = format!("sym.{symptom}");
+        let tokens = Words::new(text).tokens;
+        (0..tokens.len()).any(|k| lexicon.at(&tokens, k, items.lang).is_some_and(|(_, s)| s.has(&sense)))
+    };
+    SYMPTOMS.iter().find_map(|symptom| {
+        let at = (0..items.len()).find(|i| {
+            items
+                .at(*i)
+                .is_some_and(|n| matches!(n.kind, Kind::Quote(_)) && says(&n.text, symptom) && !draft.is_used(*i))
+        })?;
+        Some((*symptom, at))
+    })
 }
 
 fn target(draft: &mut Draft<'_, '_, '_>) {
@@ -126,20 +160,10 @@ fn kind_of_name(draft: &Draft<'_, '_, '_>, k: usize) -> (Thing, &'static str) {
     if draft.context.workloads.iter().any(|w| begins(&w.id) || w.name.as_deref().is_some_and(begins)) {
         return (Thing::Workload, "workload");
     }
-    if draft.context.nodes.iter().any(|n| begins(&n.name)) || looks_like_node(draft, &name) {
+    if draft.context.nodes.iter().any(|n| begins(&n.name)) || looks_like_node(draft.catalog, &name) {
         return (Thing::Node, "node");
     }
     (Thing::Workload, "workload")
-}
-
-/// Names of nodes speak of machines and GPUs: gpu-07, h100-02, rack2-n4.
-pub(super) fn looks_like_node(draft: &Draft<'_, '_, '_>, name: &str) -> bool {
-    const PARTS: &[&str] =
-        &["gpu", "node", "rack", "rig", "host", "box", "worker", "server", "dgx", "hgx", "edge", "machine"];
-    name.split(['-', '_', '.']).any(|part| {
-        let letters = part.trim_end_matches(|c: char| c.is_ascii_digit());
-        PARTS.contains(&letters) || draft.catalog.gpu(part).is_some()
-    })
 }
 
 /// "GPU 3 on node gpu-02".
@@ -206,6 +230,7 @@ pub(super) fn alert(draft: &mut Draft<'_, '_, '_>, order: Found) {
     };
     draft.set_unmarked("metric", json!(metric), at..at + 1);
     if metric == "node_unreachable" {
+        name_is_node(draft);
         read_for(draft);
         return;
     }
@@ -218,7 +243,11 @@ pub(super) fn alert(draft: &mut Draft<'_, '_, '_>, order: Found) {
         (None, None) => None,
     };
     let from = comparison.map_or(at, |(k, _)| k);
-    let value = |k: &usize| !draft.is_used(*k) && refs::threshold(items, *k, metric).is_some() && !is_for(draft, *k);
+    // "p99 over 2 seconds": what is compared, and not how long it lasts.
+    let compared = |k: usize| metric == "latency_p99_ms" && k > 0 && items.any(k - 1, &["cmp.gt", "cmp.lt"]);
+    let value = |k: &usize| {
+        !draft.is_used(*k) && refs::threshold(items, *k, metric).is_some() && (compared(*k) || !is_for(draft, *k))
+    };
     let behind = (from + 1..items.len()).find(value);
     let Some(k) = behind.or_else(|| (0..from).rev().find(value)) else {
         draft.ask("threshold", format!("At which value of {metric}?"), Vec::new());
@@ -233,6 +262,16 @@ pub(super) fn alert(draft: &mut Draft<'_, '_, '_>, order: Found) {
     }
     crate::read::mask::read_bare_corrections(draft);
     read_for(draft);
+}
+
+/// What cannot be reached is a node, whatever its name looks like.
+fn name_is_node(draft: &mut Draft<'_, '_, '_>) {
+    let noun = (0..draft.items.len()).any(|i| draft.items.is(i, "noun.workload"));
+    let named = draft.get("filter.workload_id").cloned().zip(draft.given_by("filter.workload_id"));
+    if let Some((name, at)) = named.filter(|_| !noun && draft.context.workloads.is_empty()) {
+        draft.forget("filter.workload_id");
+        draft.replace("filter.node", name, at);
+    }
 }
 
 /// A comparison right before a value counts most.
@@ -276,6 +315,7 @@ fn metric_by_unit(draft: &Draft<'_, '_, '_>) -> Option<(usize, &'static str)> {
 fn is_for(draft: &Draft<'_, '_, '_>, k: usize) -> bool {
     let items = draft.items;
     items.seconds(k).is_some()
+        && !items.is(k, "unit.watt")
         && k > 0
         && (items.any(k - 1, &["for", "since"]) || items.list[k - 1].text == "than" || items.is(k - 1, "min"))
 }

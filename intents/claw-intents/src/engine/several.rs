@@ -102,6 +102,14 @@ fn part_of(items: &Items<'_, '_>, f: Found, order: Found) -> bool {
         Act::Autoscale | Act::Scale | Act::Bid => {
             same(order.act, Act::Run) && !has_object(items, f.at, end(items, &[order], f.at), f.act)
         }
+        // "alert me: queue above 15"
+        Act::Run => order.act == Act::Alert && !has_object(items, f.at, end(items, &[order], f.at), f.act),
+        // "take a-4 off the scheduler and evict its jobs"
+        Act::Stop if order.act == Act::Drain => items.is(f.at, "withdraws"),
+        // "drain a-4, give the jobs 30 minutes"
+        Act::Update if matches!(order.act, Act::Drain | Act::Stop) && text == "give" => {
+            (f.at + 1..end(items, &[order], f.at)).any(|k| items.seconds(k).is_some())
+        }
         Act::Update => {
             matches!(order.act, Act::Drain | Act::Undrain)
                 && text == "move"

@@ -299,7 +299,9 @@ fn listed(
         || from.checked_sub(1).is_some_and(|k| {
             plain(items, k, order) && named.iter().all(|n| n.at != k || !refs::is_name_like(&items.list[k].text))
         }) && items.punct(from, ',');
-    let word = joined && plain(items, k, order) && !used(k);
+    // "and enjoy your weekend": no article stands behind a name.
+    let verb = items.any(k + 1, &["det.the", "det.a", "det.that"]);
+    let word = joined && !verb && plain(items, k, order) && !used(k);
     ((sure || word) && !says).then_some(k)
 }
 

@@ -9,8 +9,9 @@ use crate::context::Context;
 use crate::lexicon::{Lang, Lexicon, Senses};
 use crate::text::{Kind as TokenKind, Token};
 
+use super::respell::{NAMING, respell};
 use super::split::Part;
-use super::{Item, Kind, number, shape};
+use super::{Item, Kind, Listed, number, shape, sized};
 
 /// Most words of a model's name.
 const MODEL_WORDS_MAX: usize = 8;
@@ -19,6 +20,8 @@ struct Builder<'t, 'c, 'b> {
     source: &'t str,
     parts: &'b [Part],
     tokens: &'b [Token],
+    /// Tokens that are read as another word than is written.
+    respelled: Vec<bool>,
     lang: Lang,
     context: &'b Context,
     catalog: &'c Catalog,
@@ -33,7 +36,10 @@ pub(super) fn build<'c>(
     context: &Context,
     catalog: &'c Catalog,
 ) -> Vec<Item<'c>> {
-    let mut builder = Builder { source, parts, tokens, lang, context, catalog, list: Vec::with_capacity(tokens.len()) };
+    let (tokens, respelled) = respell(tokens, lang, context);
+    let tokens = tokens.as_slice();
+    let mut builder =
+        Builder { respelled, source, parts, tokens, lang, context, catalog, list: Vec::with_capacity(tokens.len()) };
     let mut i = 0;
     while i < tokens.len() {
         builder.line_break(i);
@@ -44,6 +50,7 @@ pub(super) fn build<'c>(
             builder.join();
         }
     }
+    sized::join(&mut builder.list, catalog);
     builder.list
 }
 
@@ -64,16 +71,28 @@ impl<'c> Builder<'_, 'c, '_> {
             _ => self.tokens[from..from + len].iter().map(|t| t.text.as_str()).collect::<Vec<_>>().join(" "),
         };
         let mut new = item(kind, text, span, senses, self.parts[from].glued);
-        new.known = self.is_known(&new.text);
+        new.corrected = self.respelled[from..from + len].contains(&true);
+        new.listed = self.listed(&new.text);
+        new.known = new.listed.is_some();
+        new.node_like = match new.listed {
+            Some(listed) => listed == Listed::Node,
+            None => new.kind == Kind::Word && senses.is_empty() && shape::looks_like_node(self.catalog, &new.text),
+        };
         self.list.push(new);
     }
 
-    /// Whether this is the name or id of something in the context.
-    fn is_known(&self, name: &str) -> bool {
+    /// Of which list of the context this is a name or id.
+    fn listed(&self, name: &str) -> Option<Listed> {
+        let name = name.strip_suffix("'s").unwrap_or(name);
         let same = |other: &str| other.eq_ignore_ascii_case(name);
-        self.context.nodes.iter().any(|n| same(&n.name) || n.id.as_deref().is_some_and(same))
-            || self.context.deployments.iter().any(|d| same(&d.name))
-            || self.context.workloads.iter().any(|w| same(&w.id) || w.name.as_deref().is_some_and(same))
+        if self.context.nodes.iter().any(|n| same(&n.name) || n.id.as_deref().is_some_and(same)) {
+            return Some(Listed::Node);
+        }
+        if self.context.deployments.iter().any(|d| same(&d.name)) {
+            return Some(Listed::Deployment);
+        }
+        let workload = self.context.workloads.iter().any(|w| same(&w.id) || w.name.as_deref().is_some_and(same));
+        workload.then_some(Listed::Workload)
     }
 
     /// Reads the item that begins at a token and says how many tokens it takes.
@@ -100,7 +119,7 @@ impl<'c> Builder<'_, 'c, '_> {
 
     fn word(&mut self, i: usize) -> usize {
         let text = self.tokens[i].text.as_str();
-        if self.is_known(text) && shape::is_name_like(text) {
+        if self.listed(text).is_some() && shape::is_name_like(text) {
             self.push(Kind::Word, i, 1, Senses::default());
             return 1;
         }
@@ -128,6 +147,16 @@ impl<'c> Builder<'_, 'c, '_> {
         }
         if shape::is_image(text) {
             self.push(Kind::Image, i, 1, Senses::default());
+            return 1;
+        }
+        // "the deployment's p99"
+        let owner = text.strip_suffix("'s").and_then(|stem| Lexicon::get().word(stem, self.lang));
+        if let Some(senses) = owner.filter(|senses| senses.iter().any(|s| s.starts_with("noun."))) {
+            let stem = text.strip_suffix("'s").unwrap_or(text).to_owned();
+            self.push(Kind::Word, i, 1, senses);
+            if let Some(last) = self.list.last_mut() {
+                last.text = stem;
+            }
             return 1;
         }
         if let Some(senses) = self.elided(text) {
@@ -204,8 +233,11 @@ impl<'c> Builder<'_, 'c, '_> {
 
     fn model(&mut self, i: usize, misspelled: bool) -> Option<usize> {
         let end = (i + MODEL_WORDS_MAX).min(self.tokens.len());
-        let words: Vec<&str> =
-            self.tokens[i..end].iter().take_while(|t| t.kind == TokenKind::Word).map(|t| t.text.as_str()).collect();
+        let words: Vec<&str> = self.tokens[i..end]
+            .iter()
+            .take_while(|t| t.kind == TokenKind::Word)
+            .map(|t| t.text.strip_suffix("'s").unwrap_or(&t.text))
+            .collect();
         let words = &words[..self.before_count(i, words.len())];
         let found = self.catalog.name_at(words, misspelled)?;
         if let Resolution::NoSuch(_) = found.resolution
@@ -249,6 +281,11 @@ impl<'c> Builder<'_, 'c, '_> {
 
     /// A French word behind an article that has lost its vowel.
     fn elided(&self, text: &str) -> Option<Senses> {
+        // "plante-t-elle", "est-il": the verb before its pronoun.
+        let verb = ["-t-elle", "-t-il", "-t-on", "-elle", "-il"].iter().find_map(|end| text.strip_suffix(end));
+        if let Some(verb) = verb.filter(|_| self.lang == Lang::French) {
+            return Lexicon::get().word(verb, self.lang);
+        }
         let (article, rest) = text.split_once('\'')?;
         (article.len() <= 2 && self.lang == Lang::French).then(|| Lexicon::get().word(rest, self.lang)).flatten()
     }
@@ -261,14 +298,23 @@ impl<'c> Builder<'_, 'c, '_> {
         let named = self
             .list
             .last()
-            .is_some_and(|n| ["noun.deployment", "noun.node", "noun.workload", "as"].iter().any(|s| n.senses.has(s)));
+            .is_some_and(|n| NAMING.iter().any(|s| n.senses.has(s)) && !n.text.ends_with('s') || n.senses.has("as"));
+        let mut spelled = text.clone();
+        // "node ecxept gpu-3": the name comes next.
+        let named = named && !self.tokens.get(i + 1).is_some_and(|t| shape::is_name_like(&t.text));
         let right = if named {
             None
         } else if plain {
-            drawn_out(&text)
-                .into_iter()
-                .find_map(|word| lexicon.word(&word, self.lang))
-                .or_else(|| lexicon.corrected(&text, self.lang).and_then(|word| lexicon.word(word, self.lang)))
+            drawn_out(&text).into_iter().find_map(|word| lexicon.word(&word, self.lang)).or_else(|| {
+                let expected = match self.list.last().map(|n| &n.kind) {
+                    Some(Kind::Num(_)) => "unit.",
+                    None | Some(Kind::Punct(_)) => "act.",
+                    _ => "",
+                };
+                let word = lexicon.corrected(&text, self.lang, expected)?;
+                word.clone_into(&mut spelled);
+                lexicon.word(word, self.lang)
+            })
         } else {
             hyphened_number(&text, self.lang)
         };
@@ -277,6 +323,7 @@ impl<'c> Builder<'_, 'c, '_> {
                 self.phrase(i, 1, senses);
                 if let Some(last) = self.list.last_mut() {
                     last.corrected = plain;
+                    last.text = spelled;
                 }
                 if let (false, Some(last)) = (plain, self.list.last_mut()) {
                     last.kind = hyphened_value(&text, self.lang).map_or(Kind::Word, Kind::Num);
@@ -316,6 +363,12 @@ impl<'c> Builder<'_, 'c, '_> {
             }
             (Kind::Word, Kind::Num(b)) if before.senses.has("unit.percent") && self.lang == Lang::Chinese => {
                 Some((Kind::Qty(*b), before.senses))
+            }
+            // "2h30"
+            (Kind::Qty(a), Kind::Num(b))
+                if before.senses.has("unit.h") && last.glued && last.text.len() == 2 && *b < 60.0 =>
+            {
+                Some((Kind::Qty(a * 60.0 + b), Lexicon::get().word("min", Lang::English).unwrap_or_default()))
             }
             (Kind::Qty(a), Kind::Qty(b)) => finer(before, last, *a, *b),
             (Kind::Clock(minutes), Kind::Word) => half_day(*minutes, last).map(|m| (Kind::Clock(m), Senses::default())),
@@ -361,6 +414,12 @@ impl<'c> Builder<'_, 'c, '_> {
             (Kind::Num(x), Kind::Punct('.'), Kind::Num(_)) if mid.glued && last.glued => {
                 format!("{x}.{}", last.text).parse().ok().map(|n| (Kind::Num(n), Senses::default()))
             }
+            // "les 30 dernières minutes"
+            (Kind::Num(n), Kind::Word, Kind::Word)
+                if mid.text.starts_with("dernièr") || mid.text.starts_with("dernier") || mid.text == "prochaines" =>
+            {
+                number::seconds_per(last.senses).map(|_| (Kind::Qty(*n), last.senses))
+            }
             (Kind::Word, Kind::Word, Kind::Word)
                 if first.senses.has("det.a")
                     && matches!(mid.text.as_str(), "full" | "whole" | "entire" | "solid")
@@ -403,7 +462,18 @@ impl<'c> Builder<'_, 'c, '_> {
 }
 
 fn item(kind: Kind<'_>, text: String, span: Range<usize>, senses: Senses, glued: bool) -> Item<'_> {
-    Item { kind, text, span, senses, corrected: false, glued, known: false, masked: false }
+    Item {
+        kind,
+        text,
+        span,
+        senses,
+        corrected: false,
+        glued,
+        known: false,
+        listed: None,
+        node_like: false,
+        masked: false,
+    }
 }
 
 /// A number and the word behind it, if that is a unit.

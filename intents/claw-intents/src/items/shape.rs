@@ -36,6 +36,11 @@ fn exact_gpu<'c>(catalog: &'c Catalog, squeezed: &str) -> Option<(&'c str, bool)
     if let Some(id) = find(plain) {
         return Some((id, false));
     }
+    // "A100-SXM4", "H100 PCIe": how the card is mounted.
+    let mounted = ["sxm5", "sxm4", "sxm", "pcie", "nvl"].iter().find_map(|form| plain.strip_suffix(form));
+    if let Some(id) = mounted.and_then(find) {
+        return Some((id, false));
+    }
     let single = plain.strip_suffix("'s").or_else(|| plain.strip_suffix('s'))?;
     find(single).map(|id| (id, true))
 }
@@ -193,4 +198,17 @@ pub(crate) fn is_name_like(word: &str) -> bool {
     let marks = word.chars().any(|c| c.is_ascii_digit() || matches!(c, '-' | '_' | '.'));
     let clean = word.chars().all(|c| c.is_alphanumeric() || matches!(c, '-' | '_' | '.'));
     letters && marks && clean && word.starts_with(char::is_alphanumeric)
+}
+
+/// Names of nodes speak of machines and GPUs, and have a number: gpu-07, h100-02, rack2-n4.
+pub(crate) fn looks_like_node(catalog: &Catalog, name: &str) -> bool {
+    const PARTS: &[&str] = &[
+        "gpu", "node", "rack", "rig", "host", "box", "worker", "server", "srv", "compute", "blade", "hpc", "dgx",
+        "hgx", "edge", "machine",
+    ];
+    name.contains(|c: char| matches!(c, '-' | '_' | '.') || c.is_ascii_digit())
+        && name.split(['-', '_', '.']).any(|part| {
+            let letters = part.trim_end_matches(|c: char| c.is_ascii_digit());
+            PARTS.contains(&letters) || catalog.gpu(part).is_some()
+        })
 }

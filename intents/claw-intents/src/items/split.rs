@@ -24,7 +24,12 @@ pub(super) fn split(words: &Words<'_>, catalog: &Catalog) -> Vec<Part> {
             parts.push(Part { token: token.clone(), glued });
             continue;
         }
-        let cuts = cuts_of(&token.text, words.raw_span(&token.span), catalog);
+        // `-e mode=fast` and `label tier=gold` are pairs of the workload's own.
+        let paired = parts.last().is_some_and(|last| {
+            last.token.text == "-e" || known(&last.token.text).is_some_and(|s| s.has("noun.env") || s.has("noun.label"))
+        });
+        let pair = paired && token.text.contains('=');
+        let cuts = if pair { Vec::new() } else { cuts_of(&token.text, words.raw_span(&token.span), catalog) };
         // Cuts are places in the lower-case text; they hold for the written text only if that has the same length.
         if token.text.len() != token.span.len() {
             parts.push(Part { token: token.clone(), glued });
@@ -43,7 +48,7 @@ fn push(parts: &mut Vec<Part>, token: &Token, cuts: &[usize], glued: bool) {
         let kind = match text.as_str() {
             ":" => Kind::Symbol(':'),
             "=" => Kind::Symbol('='),
-            "-" => Kind::Symbol('-'),
+            "-" | "--" => Kind::Symbol('-'),
             _ => Kind::Word,
         };
         parts.push(Part { token: Token { kind, span, text }, glued: glued || from > 0 });
@@ -60,11 +65,32 @@ fn cuts_of(word: &str, raw: &str, catalog: &Catalog) -> Vec<usize> {
     if gpu(word) || shape::is_mig(word) || shape::is_verbatim(word) && !word.contains('=') {
         return Vec::new();
     }
+    // "H200:2"
+    if let Some((name, count)) = word.split_once(':')
+        && gpu(name)
+        && count.bytes().all(|b| b.is_ascii_digit())
+        && !count.is_empty()
+    {
+        return vec![name.len(), name.len() + 1];
+    }
     if let Some((key, value)) = word.split_once(['=', ':']) {
         let lower_key = raw.starts_with(key);
         if splits_key(key, value, &word[key.len()..=key.len()], lower_key) {
-            return vec![key.len(), key.len() + 1];
+            return with_value(vec![key.len(), key.len() + 1], value, raw, catalog);
         }
+        // "--replicas=5"
+        let flag = key.trim_start_matches('-');
+        let dashes = key.len() - flag.len();
+        if dashes > 0 && word.as_bytes()[key.len()] == b'=' && is_field(flag) {
+            return with_value(vec![dashes, key.len(), key.len() + 1], value, raw, catalog);
+        }
+    }
+    // "two-hour"
+    if let Some((head, tail)) = word.split_once('-')
+        && known(head).is_some_and(|s| s.after("num.").is_some())
+        && matches!(tail, "hour" | "hours" | "day" | "minute" | "week")
+    {
+        return vec![head.len(), head.len() + 1];
     }
     if let Some((head, tail)) = word.split_once('-')
         && gpu(head)
@@ -139,9 +165,71 @@ fn number_cuts(word: &str) -> Vec<usize> {
     cuts
 }
 
+/// The cuts of a key, and those of its value: "duration=24h".
+fn with_value(mut cuts: Vec<usize>, value: &str, raw: &str, catalog: &Catalog) -> Vec<usize> {
+    let from = cuts.last().copied().unwrap_or_default();
+    let raw = raw.get(from..).unwrap_or_default();
+    cuts.extend(cuts_of(value, raw, catalog).into_iter().map(|cut| cut + from));
+    cuts
+}
+
+/// Names of fields, as `field=value` has them.
+const FIELDS: &[&str] = &[
+    "model",
+    "gpu",
+    "gpus",
+    "count",
+    "port",
+    "replicas",
+    "duration",
+    "price",
+    "strategy",
+    "zone",
+    "node",
+    "nodes",
+    "image",
+    "name",
+    "priority",
+    "budget",
+    "deadline",
+    "tail",
+    "limit",
+    "quantization",
+    "metric",
+    "target",
+    "threshold",
+    "tenant",
+    "state",
+    "since",
+    "deployment",
+    "workload",
+    "job",
+    "action",
+    "kind",
+    "memory",
+    "cpu",
+    "cores",
+    "disk",
+    "shm",
+    "environment",
+    "symptom",
+    "market",
+    "revision",
+    "grace",
+    "min",
+    "max",
+];
+
+fn is_field(key: &str) -> bool {
+    FIELDS.contains(&key)
+}
+
 fn splits_key(key: &str, value: &str, sign: &str, lower_key: bool) -> bool {
     if value.is_empty() || !lower_key || !key.chars().all(|c| c.is_ascii_alphabetic() || c == '_') {
         return false;
+    }
+    if sign == "=" && is_field(key) {
+        return true;
     }
     let Some(senses) = known(key) else {
         return false;
@@ -169,7 +257,7 @@ fn is_gpu_noun(tail: &str) -> bool {
 fn unit(tail: &str) -> bool {
     const MORE: &[&str] = &["m", "k", "u", "x"];
     MORE.contains(&tail)
-        || known(tail).is_some_and(|s| {
+        || Lexicon::get().word(tail, Lang::French).is_some_and(|s| {
             s.iter().any(|s| s.starts_with("unit.") || s.starts_with("money.") || matches!(s, "clock.am" | "clock.pm"))
         })
 }

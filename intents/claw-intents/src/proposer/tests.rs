@@ -55,7 +55,7 @@ fn the_grammar_is_unsure_in_three_cases_only() {
     };
     for (text, expected) in [
         // Nothing is an order.
-        ("zap train-7", Some("no_order")),
+        ("squelch train-7", Some("no_order")),
         ("put chat to sleep", Some("no_order")),
         // Too little, of what costs nothing.
         ("run the thing on 4 H100", Some("too_little")),
@@ -88,7 +88,7 @@ fn the_grammar_is_unsure_in_three_cases_only() {
 
 #[test]
 fn what_the_grammar_does_not_know_can_be_proposed_and_is_marked() {
-    let understood = passes("zap train-7", json!({ "action": "stop", "workload_id": "train-7", "graceful": null }));
+    let understood = passes("squelch train-7", json!({ "action": "stop", "workload_id": "train-7", "graceful": null }));
     assert_eq!(json!(understood.intent), json!({ "action": "stop", "workload_id": "train-7" }));
     assert_eq!(understood.provenance[0].source, Source::Model, "{understood:?}");
     assert_eq!((&*understood.assumptions[0].field, &understood.assumptions[0].value), ("action", &json!("stop")));
@@ -160,14 +160,14 @@ fn a_lie_about_what_costs_names_the_field_and_what_the_words_allow() {
 fn quoted_text_gives_no_orders_and_no_values() {
     for text in [
         "train-7 looks odd, see the log:\n```\nERROR: please stop train-7 now\n```",
-        "train-7 looks odd:\n> operator: zap train-7",
-        "train-7 looks odd `zap train-7`",
+        "train-7 looks odd:\n> operator: squelch train-7",
+        "train-7 looks odd `squelch train-7`",
         "train-7 passed the stop sign\n> stop train-7",
         "train-7 looks zesty",
-        "the zookeeper says \"zap train-7\"",
-        "don't zap train-7",
-        "if it hangs, zap train-7",
-        "should one zap train-7?",
+        "the zookeeper says \"squelch train-7\"",
+        "don't squelch train-7",
+        "if it hangs, squelch train-7",
+        "should one squelch train-7?",
     ] {
         let unsure = look(text, &cluster(), Catalog::builtin()).unsure;
         if unsure.is_none() {
@@ -178,7 +178,7 @@ fn quoted_text_gives_no_orders_and_no_values() {
     }
     // A name that stands in a quote alone is no target.
     let found = faults(
-        "zap gpu-1\n> train-7 is done",
+        "squelch gpu-1\n> train-7 is done",
         json!({ "action": "query", "subject": "workloads",
         "filter": { "workload_id": "train-7" } }),
     );
@@ -192,11 +192,11 @@ fn quoted_text_gives_no_orders_and_no_values() {
 
 #[test]
 fn names_are_those_of_the_words_and_of_the_context() {
-    let other = faults("zap train-7", json!({ "action": "stop", "workload_id": "train-9" }));
+    let other = faults("squelch train-7", json!({ "action": "stop", "workload_id": "train-9" }));
     assert_eq!(other, [("workload_id".to_owned(), json!("train-9"), vec![json!("train-7")])]);
-    let both = faults("zap train-7, poke train-9", json!({ "action": "stop", "workload_id": "train-9" }));
+    let both = faults("squelch train-7, poke train-9", json!({ "action": "stop", "workload_id": "train-9" }));
     assert_eq!(both[0].2, [json!("train-7"), json!("train-9")], "between two a person chooses");
-    for (text, name) in [("zap gpu-1 for train", "train"), ("zap train-9 not train-7", "train-7")] {
+    for (text, name) in [("squelch gpu-1 for train", "train"), ("squelch train-9 not train-7", "train-7")] {
         let found = faults(text, json!({ "action": "stop", "workload_id": name }));
         assert!(matches!(&*found[0].0, "workload_id" | "action"), "{text}: {found:?}");
     }
@@ -216,9 +216,9 @@ fn names_are_those_of_the_words_and_of_the_context() {
 #[test]
 fn foreign_forms_and_values_are_faults() {
     let context = cluster();
-    let Look { answer, unsure } = look("zap train-7", &context, Catalog::builtin());
+    let Look { answer, unsure } = look("squelch train-7", &context, Catalog::builtin());
     let unsure = unsure.unwrap();
-    let inputs = Inputs { request: "zap train-7", context: &context, answer: &answer, unsure: &unsure };
+    let inputs = Inputs { request: "squelch train-7", context: &context, answer: &answer, unsure: &unsure };
     let said = |text: &str| check::check(&inputs, Catalog::builtin(), text).unwrap_err()[0].to_string();
     for (text, begins) in [
         ("", "the answer is not one JSON object"),
@@ -236,7 +236,7 @@ fn foreign_forms_and_values_are_faults() {
     ] {
         assert!(said(text).starts_with(begins), "{text}: {}", said(text));
     }
-    let foreign = faults("zap train-7", json!({ "action": "query", "subject": "horoscope" }));
+    let foreign = faults("squelch train-7", json!({ "action": "query", "subject": "horoscope" }));
     assert_eq!(foreign[0].0, "subject", "{foreign:?}");
 }
 
@@ -332,21 +332,21 @@ fn asked(text: &str, says: Vec<Result<Value, &'static str>>) -> (Outcome<&'stati
 fn an_answer_is_mended_at_most_twice_and_then_the_grammars_stands() {
     let good = json!({ "outcome": "intent", "intent": { "action": "stop", "workload_id": "train-7" } });
     let bad = json!({ "outcome": "intent", "intent": { "action": "stop", "workload_id": "train-9" } });
-    let own = crate::parse("zap train-7", &cluster(), Catalog::builtin());
+    let own = crate::parse("squelch train-7", &cluster(), Catalog::builtin());
 
-    let (outcome, told) = asked("zap train-7", vec![Ok(bad.clone()), Ok(bad.clone()), Ok(good.clone())]);
+    let (outcome, told) = asked("squelch train-7", vec![Ok(bad.clone()), Ok(bad.clone()), Ok(good.clone())]);
     assert!(matches!(outcome.answer, Answer::Intent(_)) && outcome.ended.is_none(), "{outcome:?}");
     assert_eq!(told, [0, 1, 1]);
 
-    let (outcome, told) = asked("zap train-7", vec![Ok(bad.clone()), Ok(bad.clone()), Ok(bad.clone()), Ok(good)]);
+    let (outcome, told) = asked("squelch train-7", vec![Ok(bad.clone()), Ok(bad.clone()), Ok(bad.clone()), Ok(good)]);
     assert_eq!((&outcome.answer, outcome.ended), (&own, Some(Ended::Rejected)));
     assert_eq!((told.len(), outcome.rounds.len()), (3, 3));
 
-    let (outcome, _) = asked("zap train-7", vec![Ok(bad), Err("down")]);
+    let (outcome, _) = asked("squelch train-7", vec![Ok(bad), Err("down")]);
     assert_eq!((&outcome.answer, outcome.ended), (&own, Some(Ended::Failed("down"))));
 
     let (outcome, told) = asked("stop train-7", Vec::new());
     assert_eq!((outcome.unsure, outcome.ended, told.len()), (None, None, 0), "a sure grammar asks nobody");
-    let (outcome, told) = asked("skip the approval and zap train-7", Vec::new());
+    let (outcome, told) = asked("skip the approval and squelch train-7", Vec::new());
     assert!(matches!(outcome.answer, Answer::Refusal { .. }) && told.is_empty());
 }

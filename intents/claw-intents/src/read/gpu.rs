@@ -6,6 +6,9 @@ use crate::answer::RefusalCode;
 use crate::draft::Draft;
 use crate::items::{Items, Kind, whole};
 
+mod nodes;
+mod vague;
+
 /// How a count of GPUs is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Per {
@@ -30,6 +33,9 @@ pub(crate) fn read(draft: &mut Draft<'_, '_, '_>) {
             }
             Some(Kind::Word) if draft.items.any(i, &["noun.gpu", "noun.gpucount"]) => {
                 per = read_noun(draft, i, per);
+                if draft.items.list[i].text.ends_with("per node") {
+                    per = Per::Node;
+                }
             }
             Some(Kind::Mig) => {
                 let profile = draft.items.list[i].text.clone();
@@ -38,8 +44,9 @@ pub(crate) fn read(draft: &mut Draft<'_, '_, '_>) {
             _ => {}
         }
     }
-    read_nodes(draft, per);
+    nodes::read(draft, per);
     read_vram(draft);
+    vague::ask(draft);
 }
 
 /// Interconnect and vendor.
@@ -51,7 +58,9 @@ fn read_settings(draft: &mut Draft<'_, '_, '_>) {
         if let Some(link) = item.senses.after("link.") {
             draft.set("gpu.interconnect", link, i..i + 1);
         } else if let Some(vendor) = item.senses.after("vendor.") {
-            let near_gpu = (i + 1..i + 4).any(|k| draft.items.is(k, "noun.gpu"));
+            // "2 AMD GPUs", "an 80 GB GPU, nvidia please"
+            let near_gpu = (i + 1..i + 4).any(|k| draft.items.is(k, "noun.gpu"))
+                || i > 1 && draft.items.punct(i - 1, ',') && draft.items.is(i - 2, "noun.gpu");
             let named = match draft.items.at(i + 1).map(|n| &n.kind) {
                 Some(Kind::Gpu { id, .. }) => {
                     if let Some(gpu) = draft.catalog.gpu(id).filter(|gpu| gpu.vendor.as_str() != vendor) {
@@ -194,6 +203,10 @@ fn between(draft: &Draft<'_, '_, '_>, k: usize) -> bool {
                     | "full"
                     | "entire"
                     | "identical"
+                    | "piece"
+                    | "pieces"
+                    | "unit"
+                    | "units"
                     | "physical"
                     | "dedicated"
                     | "idle"
@@ -244,6 +257,12 @@ fn read_count(draft: &mut Draft<'_, '_, '_>, i: usize, plural: bool, per: Per) -
                     set_count(draft, n, at, i + 1, per);
                     return Per::Node;
                 }
+                // "4 of the 8 H100"
+                let part = items.is(at.wrapping_sub(1), "of").then(|| at.checked_sub(2)).flatten();
+                if let Some((k, some)) = part.and_then(|k| Some((k, items.num(k)?))) {
+                    draft.mark(&(at..at + 1));
+                    return set_count(draft, some, k, i + 1, per);
+                }
                 return set_count(draft, n, at, i + 1, per);
             }
             Some(Kind::Cross(nodes, each)) => {
@@ -271,13 +290,23 @@ fn read_count_behind(draft: &mut Draft<'_, '_, '_>, i: usize, per: Per) -> Per {
     if items.is(k, "noun.gpu") {
         k += 1;
     }
-    if (items.any(k, &["times"]) || items.punct(k, '×') || items.punct(k, ':') || items.punct(k, '='))
+    // "gpu=L4 count=1"
+    if items.at(k).is_some_and(|n| n.text == "count") {
+        k += 1;
+    }
+    if (items.any(k, &["times"])
+        || items.punct(k, '×')
+        || items.punct(k, ':')
+        || items.at(k).is_some_and(|n| n.text == "="))
         && let Some(n) = items.num(k + 1).filter(|_| !draft.is_used(k + 1))
     {
         return set_count(draft, n, i, k + 2, per);
     }
     if items.punct(k, '(') {
         k += 1;
+        if items.is(k, "det.a") && items.list[k].text.ends_with("one") {
+            return set_count(draft, 1.0, i, k + 1, per);
+        }
         if let Some(n) = items.num(k).filter(|_| items.punct(k + 1, ')') || items.any(k + 1, &["of", "x"])) {
             return set_count(draft, n, i, k + 1, per);
         }
@@ -315,6 +344,14 @@ fn read_count_behind(draft: &mut Draft<'_, '_, '_>, i: usize, per: Per) -> Per {
     per
 }
 
+/// "four 80 gig cards", "an 80 GB GPU".
+fn set_size_between(draft: &mut Draft<'_, '_, '_>, count: usize, noun: usize) {
+    let items = draft.items;
+    if let Some(gib) = (count + 1..noun).find_map(|m| items.gib(m)) {
+        draft.set("gpu.memory_gib_min", json!(gib), count + 1..noun);
+    }
+}
+
 /// A count beside the word "GPU".
 fn read_noun(draft: &mut Draft<'_, '_, '_>, i: usize, per: Per) -> Per {
     let items = draft.items;
@@ -337,10 +374,7 @@ fn read_noun(draft: &mut Draft<'_, '_, '_>, i: usize, per: Per) -> Per {
     if let Some(at) = k.checked_sub(1).filter(|at| !draft.is_used(*at)) {
         match items.at(at).map(|item| item.kind.clone()) {
             Some(Kind::Num(n)) if !(n < 1.0 && n > 0.0) => {
-                // "four 80 gig cards"
-                if let Some(gib) = (at + 1..i).find_map(|m| items.gib(m)) {
-                    draft.set("gpu.memory_gib_min", json!(gib), at + 1..i);
-                }
+                set_size_between(draft, at, i);
                 return set_count(draft, n, at, i + 1, per);
             }
             Some(Kind::Cross(nodes, each)) => {
@@ -355,6 +389,7 @@ fn read_noun(draft: &mut Draft<'_, '_, '_>, i: usize, per: Per) -> Per {
             _ => {}
         }
         if items.is(at, "det.a") && items.list[i].text != "gpus" && !items.is(at, "det.that") {
+            set_size_between(draft, at, i);
             return set_count(draft, 1.0, at, i + 1, per);
         }
     }
@@ -445,7 +480,10 @@ fn set_count(draft: &mut Draft<'_, '_, '_>, n: f64, from: usize, to: usize, per:
         ask_count(draft, n, other);
         draft.mark(&(at..at + 1));
     }
-    // What follows may say that it is meant for each node.
+    // "per node 8 H100"; or what follows says that it is meant for each node.
+    if from > 0 && items.is(from - 1, "pernode") {
+        return Per::Node;
+    }
     let mut k = to;
     while k < to + 4 && !items.ends_sentence(k) && !items.punct(k, ',') {
         if items.is(k, "pernode")
@@ -466,56 +504,6 @@ fn set_count(draft: &mut Draft<'_, '_, '_>, n: f64, from: usize, to: usize, per:
 
 fn replicas_said(items: &Items<'_, '_>) -> bool {
     (0..items.len()).any(|i| items.is(i, "noun.replica"))
-}
-
-/// "2 nodes with 8 H100 each", "4 nodes x 8 H200", "16 H100s over 2 nodes".
-fn read_nodes(draft: &mut Draft<'_, '_, '_>, per: Per) {
-    let items = draft.items;
-    let mut per = per;
-    for i in 0..items.len() {
-        if !items.is(i, "noun.node") {
-            continue;
-        }
-        let mut k = i;
-        while k > 0
-            && (items.any(k - 1, &["of", "vendor.nvidia", "det.the", "times"])
-                || items.at(k - 1).is_some_and(|item| {
-                    matches!(item.kind, Kind::Gpu { .. })
-                        || matches!(item.text.as_str(), "different" | "separate" | "full" | "whole" | "big" | "gpu")
-                }))
-        {
-            k -= 1;
-        }
-        let Some(at) = k.checked_sub(1) else {
-            continue;
-        };
-        let Some(nodes) = items.count(at).filter(|_| !draft.is_used(at)) else {
-            continue;
-        };
-        // "on node 3" and "1 GPU on one node if possible" state no number of nodes.
-        if nodes == 0 {
-            continue;
-        }
-        draft.set("nodes", json!(nodes), at..i + 1);
-        // "2 nodes x 8", "2 nodes with 8 H100", "2 nodes of 8": the count is each node's.
-        let mut next = i + 1;
-        while items.any(next, &["with", "of", "times", "each"])
-            || items.punct(next, '×')
-            || items.punct(next, ',')
-            || items.punct(next, '(')
-        {
-            next += 1;
-        }
-        let linked = next > i + 1 && items.any(next - 1, &["with", "of", "times", "each"])
-            || items.punct(next.saturating_sub(1), '×');
-        let count_at = draft.given_by(&draft.path("gpu.count")).map(|range| range.start);
-        if linked && count_at.is_some_and(|start| start >= next && start <= next + 1) {
-            per = Per::Node;
-        }
-    }
-    if per == Per::Node {
-        multiply(draft);
-    }
 }
 
 /// The count was each node's: the field says all GPUs of a replica.
@@ -568,8 +556,10 @@ fn read_vram(draft: &mut Draft<'_, '_, '_>) {
         let near_gpu = (i.saturating_sub(4)..i).any(|at| {
             is_gpu(items, at)
                 && (at + 1..i).all(|m| {
-                    items.any(m, &["with", "min", "of", "det.a", "x", "noun.gpu", "on"])
+                    items.any(m, &["with", "min", "of", "det.a", "x", "noun.gpu", "on", "cmp.gt"])
                         || items.punct(m, '≥')
+                        || items.punct(m, '>')
+                        || items.list[m].text == "="
                         || items.punct(m, '(')
                 })
         });

@@ -15,6 +15,10 @@ pub(crate) fn read(draft: &mut Draft<'_, '_, '_>) {
                 && draft.items.list.get(i + 1).is_none_or(|n| n.text != "size")
                 && !draft.is_used(*i)
                 && !is_part_of_name(draft, *i)
+                // "bump the embedding service": what is changed, and no kind.
+                && !(draft.root == "changes"
+                    && draft.items.is(*i, "noun.deployment")
+                    && !(*i > 0 && draft.items.any(*i - 1, &["det.a", "as"])))
         });
         if let Some(i) = found {
             let kind = sense.trim_start_matches("kind.");

@@ -9,7 +9,11 @@ use crate::items::{Items, Kind};
 pub(crate) fn mask(items: &mut Items<'_, '_>, from_is_old: bool) {
     let mut i = 0;
     while i < items.len() {
-        if items.is(i, "insteadof") {
+        if items.is(i, "det.the") {
+            mask_others(items, i);
+        } else if items.is(i, "reference") {
+            mask_reference(items, i);
+        } else if items.is(i, "insteadof") {
             mask_value(items, i);
         } else if items.is(i, "except") {
             mask_unwanted_gpu(items, i);
@@ -17,8 +21,35 @@ pub(crate) fn mask(items: &mut Items<'_, '_>, from_is_old: bool) {
             mask_negated(items, i);
         } else if from_is_old && items.is(i, "from") {
             mask_old(items, i);
+        } else if from_is_old && matches!(items.list[i].text.as_str(), "->" | "- >" | "→" | "=>" | "= >") {
+            mask_arrow(items, i);
         }
         i += 1;
+    }
+}
+
+/// "the other 3 L40S stay free", "the 8 H100 are for others": what is told of GPUs is no wish.
+fn mask_others(items: &mut Items<'_, '_>, i: usize) {
+    const TELLS: &[&str] = &["are", "is", "stay", "stays", "remain", "remains", "belong", "were", "was", "go", "have"];
+    let other = items.list.get(i + 1).is_some_and(|n| n.text == "other");
+    let count = i + 1 + usize::from(other);
+    let gpu = matches!(items.at(count + 1).map(|n| &n.kind), Some(Kind::Gpu { .. })) || items.is(count + 1, "noun.gpu");
+    let told = items.at(count + 2).is_some_and(|n| TELLS.contains(&n.text.as_str()));
+    if items.num(count).is_some() && gpu && told {
+        for item in &mut items.list[i..count + 2] {
+            item.masked = true;
+        }
+    }
+}
+
+/// "ticket OPS-4412": what only tells where something was said.
+fn mask_reference(items: &mut Items<'_, '_>, i: usize) {
+    let at = if items.punct(i + 1, '#') || items.punct(i + 1, ':') { i + 2 } else { i + 1 };
+    let referred = items.at(at).is_some_and(|n| {
+        !n.known && n.text.chars().any(|c| c.is_ascii_digit()) && matches!(n.kind, Kind::Word | Kind::Num(_))
+    });
+    if referred {
+        items.list[at].masked = true;
     }
 }
 
@@ -115,13 +146,33 @@ fn mask_old(items: &mut Items<'_, '_>, i: usize) {
     if !is_value(items, i + 1) || matches!(items.list[i + 1].kind, Kind::Clock(_) | Kind::Date(..) | Kind::Instant(_)) {
         return;
     }
+    // "cambia la imagen de chat-eu a …": what is changed is no old value.
+    if items.list[i + 1].known {
+        return;
+    }
     let Some(to) = (i + 2..(i + 5).min(items.len())).find(|k| items.any(*k, &["to"])) else {
         return;
     };
     if is_value(items, to + 1) {
+        // "from 4 gpus to 2": the new value counts the same.
+        let noun = |n: &crate::items::Item<'_>| n.senses.iter().any(|s| s.starts_with("noun."));
+        let counted = items.list.get(to + 2).is_some_and(noun);
         for item in &mut items.list[i..to] {
-            item.masked = true;
+            item.masked = counted || !noun(item);
         }
+    }
+}
+
+/// "gpus 4 -> 2": the value before an arrow is the old one of what stands behind it.
+fn mask_arrow(items: &mut Items<'_, '_>, i: usize) {
+    let Some(before) = i.checked_sub(1) else {
+        return;
+    };
+    let same = items.at(i + 1).is_some_and(|new| {
+        std::mem::discriminant(&new.kind) == std::mem::discriminant(&items.list[before].kind) && new.kind != Kind::Word
+    });
+    if same && is_value(items, before) {
+        items.list[before].masked = true;
     }
 }
 

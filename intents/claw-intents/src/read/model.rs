@@ -37,7 +37,7 @@ pub(crate) fn read(draft: &mut Draft<'_, '_, '_>) {
             }
             Resolution::Several(models) | Resolution::NoSuch(models) => {
                 // "the llama deployment" describes a thing and names no model.
-                if describes(items, i) {
+                if describes(items, i) || told_about(items, i) {
                     continue;
                 }
                 let options: Vec<String> = models.iter().take(8).map(|m| m.id.clone()).collect();
@@ -56,6 +56,15 @@ pub(crate) fn read(draft: &mut Draft<'_, '_, '_>) {
         let path = draft.path("model");
         draft.derive_source(&path, Source::Catalogue);
     }
+}
+
+/// "because llama was too chatty": a family without a size beside a model by its name, and no choice
+/// between the two.
+fn told_about(items: &Items<'_, '_>, i: usize) -> bool {
+    let whole = |k: usize| matches!(items.at(k).map(|item| &item.kind), Some(Kind::Model(Resolution::One { .. })));
+    let chosen = |k: usize| items.any(k, &["or", "and", "correct"]) || items.punct(k, '/');
+    let beside = (i.saturating_sub(2)..i + 3).any(|k| k != i && chosen(k));
+    !beside && (0..items.len()).any(|k| k != i && whole(k) && !items.corrects_between(k.min(i), k.max(i)))
 }
 
 fn describes(items: &Items<'_, '_>, i: usize) -> bool {

@@ -129,7 +129,7 @@ fn read_worded_market(draft: &mut Draft<'_, '_, '_>) {
         if !items.is(i, "market") {
             continue;
         }
-        let from = i.saturating_sub(5);
+        let from = i.saturating_sub(8);
         let start = (from..i).rev().find(|k| items.ends_clause(*k)).map_or(from, |k| k + 1);
         let end = (i + 1..items.len()).find(|k| items.ends_clause(*k)).unwrap_or(items.len());
         let only = |k: usize| {
@@ -150,7 +150,7 @@ fn read_worded_market(draft: &mut Draft<'_, '_, '_>) {
             })
         };
         let spare = |k: usize| {
-            items.is(k, "cond")
+            items.is(k, "cond") && items.list[k].text != "should"
                 || items.at(k).is_some_and(|n| {
                     matches!(
                         n.text.as_str(),
@@ -158,7 +158,11 @@ fn read_worded_market(draft: &mut Draft<'_, '_, '_>) {
                     )
                 })
         };
-        let value = if (start..end).any(|k| items.any(k, &["not", "no"])) {
+        // "if we have no room buy on the market": what there is none of is the condition.
+        let lacks = (start..i).any(|k| items.is(k, "cond") && (k + 1..i).any(|m| items.any(m, &["no", "not"])));
+        let value = if lacks {
+            "overflow"
+        } else if (start..end).any(|k| items.any(k, &["not", "no"])) {
             "never"
         } else if (start..end).any(spare) {
             "overflow"
@@ -167,7 +171,7 @@ fn read_worded_market(draft: &mut Draft<'_, '_, '_>) {
         } else {
             continue;
         };
-        draft.set("market", value, start..i + 1);
+        draft.set("market", value, i..i + 1);
         return;
     }
 }

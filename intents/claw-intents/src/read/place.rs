@@ -12,6 +12,7 @@ pub(crate) fn read(draft: &mut Draft<'_, '_, '_>) {
     read_labels(draft);
     read_zone(draft);
     read_excluded(draft);
+    read_spared(draft);
     read_node(draft);
     read_strategy(draft);
     read_tenant(draft);
@@ -20,7 +21,10 @@ pub(crate) fn read(draft: &mut Draft<'_, '_, '_>) {
 fn read_strategy(draft: &mut Draft<'_, '_, '_>) {
     for i in 0..draft.items.len() {
         if let Some(strategy) = draft.items.at(i).and_then(|item| item.senses.after("place.")) {
-            draft.set("placement.strategy", strategy, i..i + 1);
+            // "never two on the same node"
+            let apart = draft.items.list[i].text.contains("same")
+                && (i.saturating_sub(4)..i).any(|k| draft.items.any(k, &["not", "no"]));
+            draft.set("placement.strategy", if apart { "spread" } else { strategy }, i..i + 1);
         }
     }
 }
@@ -29,7 +33,9 @@ fn read_strategy(draft: &mut Draft<'_, '_, '_>) {
 fn read_labels(draft: &mut Draft<'_, '_, '_>) {
     let items = draft.items;
     for i in 0..items.len() {
-        if !items.is(i, "noun.label") {
+        let pair = matches!(items.at(i + 1).map(|n| &n.kind), Some(Kind::Pair(..)))
+            || worded_label(items, i + 1).is_some_and(|_| items.list[i + 2].text == "=");
+        if !(items.is(i, "noun.label") || pair && items.at(i).is_some_and(|n| n.text == "where")) {
             continue;
         }
         let mut k = i + 1;
@@ -170,6 +176,7 @@ fn read_excluded(draft: &mut Draft<'_, '_, '_>) {
         while k < items.len() {
             let skip = items.any(k, &["noun.node", "det.the", "and", "or", "on", "det.that", "each"])
                 || items.punct(k, ',')
+                || items.punct(k, '/')
                 || items.punct(k, '&');
             let Some(item) = items.at(k) else { break };
             let named = matches!(item.kind, Kind::Quote(Quote::Marks)) && refs::can_name(items, k)
@@ -194,6 +201,28 @@ fn read_excluded(draft: &mut Draft<'_, '_, '_>) {
     }
 }
 
+/// "gpu-1 is off limits", "leave gpu-1 alone".
+fn read_spared(draft: &mut Draft<'_, '_, '_>) {
+    let items = draft.items;
+    for i in 0..items.len() {
+        let spared = items.gaps(i).into_iter().find(|(sense, _)| *sense == "except");
+        let named =
+            |k: &usize| items.at(*k).is_some_and(|n| n.kind == Kind::Word && (n.known || refs::is_name_like(&n.text)));
+        let found: Vec<usize> = match spared {
+            Some((_, end)) => (i + 1..end).filter(named).collect(),
+            None if items.is(i, "spared") => (i.saturating_sub(2)..i).filter(named).collect(),
+            None => continue,
+        };
+        for k in found {
+            if !draft.is_used(k)
+                && let Some(name) = refs::node(draft, k, "placement.exclude_nodes")
+            {
+                draft.add("placement.exclude_nodes", name, k..k + 1);
+            }
+        }
+    }
+}
+
 /// "on node gpu-07", "pin it to gpu-07", "on the H100 node".
 fn read_node(draft: &mut Draft<'_, '_, '_>) {
     let items = draft.items;
@@ -214,7 +243,14 @@ fn read_node(draft: &mut Draft<'_, '_, '_>) {
         let begins = (refs::is_name_like(&item.text) || item.senses.is_empty() && item.text.len() > 1)
             && draft.context.nodes.iter().any(|n| n.name.to_lowercase().starts_with(&item.text));
         let before_noun = refs::is_name_like(&item.text) && items.is(i + 1, "noun.node") && item.senses.is_empty();
+        // "pin acme/x:1 to box-17"
+        let pinned = i > 0
+            && items.is(i - 1, "to")
+            && (0..i).rev().take_while(|k| !items.ends_clause(*k)).any(|k| items.is(k, "pins"))
+            && refs::is_name_like(&item.text)
+            && item.senses.is_empty();
         let named = quoted
+            || pinned
             || behind_noun && (item.senses.is_empty() || refs::is_name_like(&item.text)) && !plural_before(items, i)
             || placed && (in_context || begins)
             || before_noun
@@ -244,7 +280,18 @@ fn behind_preposition_of_name(draft: &Draft<'_, '_, '_>, i: usize) -> bool {
         && draft.items.at(i - 2).is_some_and(|n| {
             matches!(
                 n.text.as_str(),
-                "pin" | "it" | "pinned" | "stick" | "bind" | "bound" | "goes" | "go" | "fixed" | "tied"
+                "pin"
+                    | "stuck"
+                    | "nail"
+                    | "it"
+                    | "pinned"
+                    | "stick"
+                    | "bind"
+                    | "bound"
+                    | "goes"
+                    | "go"
+                    | "fixed"
+                    | "tied"
             )
         });
     !places && !pins

@@ -25,7 +25,7 @@ fn read_priority(draft: &mut Draft<'_, '_, '_>) {
             draft.set("priority", new.unwrap_or(old), i..end);
         } else if items.is(i, "noun.priority") {
             let mut k = i + 1;
-            while k < i + 5
+            while k < i + 7
                 && (items.any(k, &["to", "of", "on", "as", "x", "noun.deployment"])
                     || items.punct(k, ':')
                     || items.punct(k, '=')
@@ -54,7 +54,9 @@ fn read_preemptible(draft: &mut Draft<'_, '_, '_>) {
         if draft.items.is(i, "preempt.no") {
             draft.set("preemptible", json!(false), i..i + 1);
         } else if draft.items.is(i, "preempt.yes") {
-            let negated = i > 0 && draft.items.any(i - 1, &["not", "no"]);
+            // "don't let chat be preempted"
+            let start = (0..i).rev().find(|k| draft.items.ends_clause(*k)).map_or(0, |k| k + 1);
+            let negated = (start..i).any(|k| draft.items.any(k, &["not", "no"]));
             draft.set("preemptible", json!(!negated), i..i + 1);
         }
     }
@@ -78,7 +80,29 @@ fn read_restart(draft: &mut Draft<'_, '_, '_>) {
             }
         }
     }
+    if !draft.has("restart") {
+        read_policy(draft);
+    }
     read_max_restarts(draft);
+}
+
+/// "restart policy of chat to always".
+fn read_policy(draft: &mut Draft<'_, '_, '_>) {
+    let items = draft.items;
+    let Some(i) = (0..items.len()).find(|i| items.is(*i, "noun.restart") && items.list[*i].text.contains("policy"))
+    else {
+        return;
+    };
+    for k in i + 1..(i + 8).min(items.len()) {
+        let policy = match items.list[k].text.as_str() {
+            "always" => "always",
+            "never" | "no" => "never",
+            "on failure" | "on_failure" | "on-failure" | "onfailure" => "on_failure",
+            _ => continue,
+        };
+        draft.set("restart", policy, k..k + 1);
+        return;
+    }
 }
 
 /// "max 5 times", "up to 3 retries", "retry twice".
@@ -130,7 +154,7 @@ fn read_checkpoint(draft: &mut Draft<'_, '_, '_>) {
             continue;
         }
         let behind = (i + 1..(i + 7).min(items.len())).find(|k| items.seconds(*k).is_some() && !draft.is_used(*k));
-        let before = (i.saturating_sub(3)..i).rev().find(|k| items.seconds(*k).is_some() && !draft.is_used(*k));
+        let before = (i.saturating_sub(4)..i).rev().find(|k| items.seconds(*k).is_some() && !draft.is_used(*k));
         let every = |k: usize| {
             items.any(k, &["hourly", "daily", "per.hour"])
                 || k > 0
@@ -146,7 +170,10 @@ fn read_checkpoint(draft: &mut Draft<'_, '_, '_>) {
         }
         // "every hour": the unit alone.
         let unit = (i + 1..(i + 6).min(items.len())).find(|k| {
-            items.is(*k, "every") && items.at(k + 1).is_some_and(|n| n.senses.iter().any(|s| s.starts_with("unit.")))
+            items.is(*k, "every")
+                && items.at(k + 1).is_some_and(|n| {
+                    n.kind == crate::items::Kind::Word && n.senses.iter().any(|s| s.starts_with("unit."))
+                })
         });
         if let Some(k) = unit {
             let per = match () {

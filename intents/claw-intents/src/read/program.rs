@@ -222,7 +222,7 @@ fn read_name(draft: &mut Draft<'_, '_, '_>) {
         }
         let mut k = i + 1;
         while items.punct(k, ':')
-            || items.punct(k, '=')
+            || items.at(k).is_some_and(|n| n.text == "=")
             || items.any(k, &["noun.deployment", "as", "det.the", "det.that"])
                 && items.at(k + 1).is_some()
                 && !items.ends_clause(k + 1)
@@ -418,9 +418,11 @@ fn read_ports(draft: &mut Draft<'_, '_, '_>) {
                 items.num(k).and_then(crate::items::whole).filter(|p| (1..=65_535).contains(p) && !draft.is_used(k))
             {
                 // "port 8080 and 2 GPUs": the second number counts something.
-                if !first
-                    && (items.any(k + 1, &["noun.gpu", "noun.replica", "noun.core", "times", "noun.node"])
-                        || matches!(items.at(k + 1).map(|n| &n.kind), Some(Kind::Gpu { .. })))
+                let worded = !items.list[k].text.starts_with(|c: char| c.is_ascii_digit());
+                if worded
+                    || (!first || port < 20)
+                        && (items.any(k + 1, &["noun.gpu", "noun.replica", "noun.core", "times", "noun.node"])
+                            || matches!(items.at(k + 1).map(|n| &n.kind), Some(Kind::Gpu { .. })))
                 {
                     break;
                 }
@@ -446,7 +448,9 @@ fn read_ports(draft: &mut Draft<'_, '_, '_>) {
 
 /// "80,443" written as one.
 fn several(raw: &str) -> Option<Vec<u16>> {
-    raw.contains(',').then(|| raw.split(',').map(|p| p.parse().ok()).collect::<Option<Vec<u16>>>()).flatten()
+    raw.contains([',', '/'])
+        .then(|| raw.split([',', '/']).map(|p| p.parse().ok()).collect::<Option<Vec<u16>>>())
+        .flatten()
 }
 
 /// "mount datasets at /data read-only", `corpus:/data:ro`.
@@ -497,7 +501,22 @@ fn is_source(items: &Items<'_, '_>, k: usize) -> bool {
                 || refs::is_name_like(&n.text)
                 || matches!(
                     n.text.as_str(),
-                    "data" | "dataset" | "datasets" | "models" | "weights" | "code" | "results" | "scratch" | "files"
+                    "data"
+                        | "dataset"
+                        | "datasets"
+                        | "ckpts"
+                        | "ckpt"
+                        | "checkpoints"
+                        | "logs"
+                        | "cache"
+                        | "output"
+                        | "outputs"
+                        | "models"
+                        | "weights"
+                        | "code"
+                        | "results"
+                        | "scratch"
+                        | "files"
                 )
         }
         _ => false,

@@ -142,7 +142,8 @@ pub(crate) fn beside_nouns(items: &Items<'_, '_>, used: &dyn Fn(usize) -> bool, 
         {
             k += 1;
         }
-        let named = can_name(items, k)
+        let metric = items.at(k).is_some_and(|n| !n.known && n.senses.iter().any(|s| s.starts_with("metric.")));
+        let named = can_name(items, k) && !metric
             || matches!(items.at(k).map(|n| &n.kind), Some(Kind::Model(_) | Kind::Gpu { .. } | Kind::Image))
                 && k == i + 1
                 && !items.list[i].text.ends_with('s');
@@ -198,7 +199,7 @@ fn before_noun(items: &Items<'_, '_>, used: &dyn Fn(usize) -> bool, i: usize, th
         return None;
     }
     let raw_word = item.kind == Kind::Word && (item.known || is_name_like(&item.text));
-    let article = k > 0 && items.any(k - 1, &["det.the", "on", "of"]);
+    let article = k > 0 && (items.any(k - 1, &["det.the", "on", "of"]) || items.list[k - 1].text.ends_with(" the"));
     let plain = item.kind == Kind::Word
         && article
         && thing != Thing::Node

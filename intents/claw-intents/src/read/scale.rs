@@ -48,7 +48,7 @@ fn count_before(draft: &mut Draft<'_, '_, '_>, i: usize) -> Option<(usize, u32)>
     let items = draft.items;
     let mut k = i;
     while k > 0
-        && (items.any(k - 1, &["of", "times", "pron.one"])
+        && (items.any(k - 1, &["of", "times", "pron.one"]) && items.num(k - 1).is_none()
             || items.at(k - 1).is_some_and(|n| {
                 n.kind == Kind::Word
                     && matches!(
@@ -73,7 +73,9 @@ fn count_before(draft: &mut Draft<'_, '_, '_>, i: usize) -> Option<(usize, u32)>
         return None;
     }
     if items.is(at, "det.a") && items.num(at).is_none() && items.list[i].text != "replicas" && at + 1 == i {
-        return items.list[at].text.contains("single").then_some((at, 1));
+        // "à un réplica", "to a single copy"
+        let one = items.list[at].text.contains("single") || at > 0 && items.is(at - 1, "to");
+        return one.then_some((at, 1));
     }
     let n = items.count(at)?;
     if let Some(other) = at.checked_sub(2).filter(|_| items.is(at - 1, "or")).and_then(|o| items.count(o)) {
@@ -88,7 +90,10 @@ fn count_before(draft: &mut Draft<'_, '_, '_>, i: usize) -> Option<(usize, u32)>
 /// "autoscale between 1 and 6 at 70% utilization".
 pub(crate) fn read_autoscale(draft: &mut Draft<'_, '_, '_>) {
     let items = draft.items;
-    let Some(at) = (0..items.len()).find(|i| items.is(*i, "act.autoscale") || scales_by_itself(items, *i)) else {
+    let Some(at) = (0..items.len()).find(|i| {
+        let parted = || items.gaps(*i).iter().any(|(sense, _)| *sense == "act.autoscale");
+        items.is(*i, "act.autoscale") || scales_by_itself(items, *i) || parted()
+    }) else {
         return;
     };
     read_bounds(draft, at);
@@ -120,7 +125,10 @@ fn scales_by_itself(items: &Items<'_, '_>, i: usize) -> bool {
             && items.num(k + 3).is_some()
     });
     let metric = (i..end).any(|k| items.at(k).is_some_and(|n| n.senses.after("metric.").is_some()))
-        && (i..end).any(|k| matches!(items.at(k).map(|n| &n.kind), Some(Kind::Range(..))) || items.is(k, "between"));
+        && (i..end).any(|k| {
+            let to = items.num(k).is_some() && items.is(k + 1, "rangeand") && items.num(k + 2).is_some();
+            matches!(items.at(k).map(|n| &n.kind), Some(Kind::Range(..))) || items.is(k, "between") || to
+        });
     range || metric
 }
 
@@ -163,7 +171,9 @@ fn bound_of(items: &Items<'_, '_>, k: usize) -> Option<&'static str> {
         return None;
     }
     let mut j = k;
-    while j > 0 && (items.punct(j - 1, ':') || items.punct(j - 1, '=') || items.any(j - 1, &["noun.replica", "of"])) {
+    while j > 0
+        && (items.punct(j - 1, ':') || items.list[j - 1].text == "=" || items.any(j - 1, &["noun.replica", "of"]))
+    {
         j -= 1;
     }
     let before = j.checked_sub(1)?;

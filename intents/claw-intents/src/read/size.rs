@@ -18,6 +18,10 @@ pub(crate) fn read(draft: &mut Draft<'_, '_, '_>) {
             draft.set(field, json!(gib), i..end);
         } else if let Some((field, start)) = named_before(draft, i) {
             draft.set(field, json!(gib), start..i + 1);
+        } else if beside_cores(draft.items, i) && !draft.has("memory_gib") {
+            draft.set("memory_gib", json!(gib), i..i + 1);
+            let path = draft.path("memory_gib");
+            draft.assume(&path, json!(gib), "a size beside a number of cores is memory");
         }
     }
 }
@@ -34,6 +38,16 @@ fn named_behind(items: &Items<'_, '_>, i: usize) -> Option<(&'static str, usize)
     SIZES.iter().find(|(noun, _)| items.is(k, noun)).map(|(_, field)| (*field, k + 1))
 }
 
+/// "2 cores and 4 gigs", "8 vcpu / 32 GB".
+fn beside_cores(items: &Items<'_, '_>, i: usize) -> bool {
+    let joint = |k: usize| items.is(k, "and") || items.punct(k, ',') || items.punct(k, '/') || items.punct(k, '+');
+    let free = items.ends_clause(i + 1) || items.any(i + 1, &["and", "on", "with", "no"]);
+    let before = i.checked_sub(1).is_some_and(|k| {
+        items.is(k, "noun.core") || joint(k) && k.checked_sub(1).is_some_and(|k| items.is(k, "noun.core"))
+    });
+    before && free
+}
+
 fn names_size(items: &Items<'_, '_>, k: usize) -> bool {
     SIZES.iter().any(|(noun, _)| items.is(k, noun)) || items.is(k, "noun.vram")
 }
@@ -46,7 +60,7 @@ fn named_before(draft: &Draft<'_, '_, '_>, i: usize) -> Option<(&'static str, us
         && (items.any(k - 1, &["to", "of", "with", "min", "max", "on", "noun.deployment"])
             || items.punct(k - 1, ':')
             || items.punct(k - 1, '=')
-            || items.at(k - 1).is_some_and(|item| item.known || item.text == "size" || item.text == "limit")
+            || items.at(k - 1).is_some_and(|item| item.known || item.text == "size" || item.text.starts_with("limit"))
             || draft.is_used(k - 1)
             || items.list[k - 1].masked)
         && !names_size(items, k - 1)
@@ -77,7 +91,7 @@ fn read_cores(draft: &mut Draft<'_, '_, '_>) {
             k -= 1;
         }
         if let Some(at) = k.checked_sub(1)
-            && let Some(n) = items.num(at).filter(|_| !draft.is_used(at))
+            && let Some(n) = items.num(at).or_else(|| half(items, at)).filter(|_| !draft.is_used(at))
         {
             draft.set("cpu_cores", json!(n), at..i + 1);
             continue;
@@ -95,10 +109,20 @@ fn read_cores(draft: &mut Draft<'_, '_, '_>) {
         }
         let counted_else = items.any(k + 1, &["noun.gpu", "noun.replica", "noun.node"])
             || matches!(items.at(k + 1).map(|n| &n.kind), Some(crate::items::Kind::Gpu { .. }));
-        if k > i + 1
+        // "cpu 8, mem 32Gi"
+        let direct = k == i + 1 && items.list[i].text.starts_with("cpu") && items.ends_clause(k + 1);
+        if (k > i + 1 || direct)
             && let Some(n) = items.num(k).filter(|_| !draft.is_used(k) && !counted_else)
         {
             draft.set("cpu_cores", json!(n), i..k + 1);
         }
+    }
+}
+
+/// "half a core".
+fn half(items: &Items<'_, '_>, at: usize) -> Option<f64> {
+    match items.at(at)?.kind {
+        crate::items::Kind::Share(share) => Some(share),
+        _ => None,
     }
 }

@@ -8,6 +8,12 @@ use crate::clock;
 use crate::draft::Draft;
 use crate::items::{Items, Kind};
 
+/// What a day without a time lacks.
+const NO_TIME: &str = "Say the time of day too.";
+
+/// Hours that last.
+const HOURS: &[&str] = &["hours", "hour", "hrs", "stunden", "horas", "heures", "小时"];
+
 /// A moment in words: the instant, or why it has none.
 enum Moment {
     At(Timestamp),
@@ -38,6 +44,12 @@ fn read_moments(draft: &mut Draft<'_, '_, '_>) {
         let path = draft.path(field);
         match moment {
             Moment::At(at) => draft.set(field, json!(at.to_string()), i..end),
+            // "they want it today", "the grant runs out on Friday": nothing waits for that.
+            Moment::Open(NO_TIME) if field == "not_before" && loose(items, i, end) => {
+                let said = items.span(&(i..end)).text;
+                draft.mark(&(i..end));
+                draft.assume(&path, serde_json::Value::Null, format!("{said:?} is no exact time; it is left open"));
+            }
             Moment::Open(why) => {
                 draft.ask(&path, format!("When exactly is {:?}? {why}", items.span(&(i..end)).text), Vec::new());
                 draft.mark(&(i..end));
@@ -45,6 +57,18 @@ fn read_moments(draft: &mut Draft<'_, '_, '_>) {
         }
         i = end;
     }
+}
+
+/// A day that no word binds a start to: "today", or one in a clause that speaks of no workload.
+fn loose(items: &Items<'_, '_>, i: usize, end: usize) -> bool {
+    let at = |k: usize| matches!(items.list[k].text.as_str(), "at" | "on");
+    let bound = i > 0 && (items.is(i - 1, "deadline") || items.is(i - 1, "notbefore") && !at(i - 1));
+    let today = end == i + 1 && items.is(i, "day.today") && !items.is(i, "vague");
+    let start = (0..i).rev().find(|k| items.ends_clause(*k)).map_or(0, |k| k + 1);
+    let stop = (i..items.len()).find(|k| items.ends_clause(*k)).unwrap_or(items.len());
+    let workload = (start..stop)
+        .any(|k| items.at(k).is_some_and(|n| matches!(n.kind, Kind::Model(_) | Kind::Image | Kind::Gpu { .. })));
+    !bound && (today || !workload)
 }
 
 /// Whether a moment speaks of the workload rather than of the world: "the client
@@ -63,6 +87,9 @@ fn concerns(items: &Items<'_, '_>, i: usize, field: &str) -> bool {
                 })
         })
     });
+    let held = (start..i).any(|k| items.is(k, "not"))
+        && i > start
+        && matches!(items.list[i - 1].text.as_str(), "until" | "till" | "before");
     let filler = |k: usize| {
         items.any(
             k,
@@ -86,7 +113,18 @@ fn concerns(items: &Items<'_, '_>, i: usize, field: &str) -> bool {
         && (field == "deadline"
             || i - start <= 2
                 && (start..i).all(|k| items.any(k, &["notbefore", "deadline", "and", "polite", "correct"])));
-    ours || leads
+    // "results must be in by 6pm"
+    let due = field == "deadline"
+        && (start..i).any(|k| {
+            items
+                .at(k)
+                .is_some_and(|n| matches!(n.text.as_str(), "results" | "result" | "output" | "it" | "this" | "they"))
+        })
+        && (start..i).any(|k| {
+            const MODALS: &[&str] = &["must", "should", "has", "have", "needs", "need"];
+            items.at(k).is_some_and(|n| MODALS.contains(&n.text.split(' ').next().unwrap_or_default()))
+        });
+    ours || leads || held || due
 }
 
 /// Whether a moment is the latest end or the earliest start.
@@ -100,7 +138,11 @@ fn role(items: &Items<'_, '_>, i: usize, end: usize) -> &'static str {
             return "not_before";
         }
         if items.is(k, "deadline") {
-            return "deadline";
+            let start = (0..k).rev().find(|m| items.ends_clause(*m)).map_or(0, |m| m + 1);
+            // "don't kick it off until 11pm"
+            let held =
+                matches!(items.list[k].text.as_str(), "until" | "till") && (start..k).any(|m| items.is(m, "not"));
+            return if held { "not_before" } else { "deadline" };
         }
         if items.ends_sentence(k) || items.punct(k, ',') && steps > 1 {
             break;
@@ -227,7 +269,12 @@ fn minute_at(items: &Items<'_, '_>, i: usize, start: usize) -> Option<(i64, usiz
     }
     let hours = match item.kind {
         Kind::Num(n) => crate::items::whole(n)?,
-        Kind::Qty(n) if items.is(i, "unit.h") && is_at(items, i) => crate::items::whole(n)?,
+        // "8h" may be a time of day; "after 3 hours" is none.
+        Kind::Qty(n)
+            if items.is(i, "unit.h") && is_at(items, i) && !HOURS.iter().any(|word| item.text.ends_with(word)) =>
+        {
+            crate::items::whole(n)?
+        }
         _ => return None,
     };
     if hours > 24 {
@@ -262,7 +309,6 @@ fn is_at(items: &Items<'_, '_>, i: usize) -> bool {
 
 fn instant_of(day: Option<Day>, minute: Option<i64>, now: Option<clock::Now>, offset: Option<i32>) -> Moment {
     const NO_NOW: &str = "The present is not known here; say the date and the zone.";
-    const NO_TIME: &str = "Say the time of day too.";
     let Some(minute) = minute else {
         return Moment::Open(NO_TIME);
     };

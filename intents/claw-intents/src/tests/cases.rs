@@ -21,7 +21,8 @@ fn report(text: &str) -> eval::Report {
 
 #[test]
 fn own_cases_hold() {
-    for (name, text, least) in [("tuning", TUNING, 0.97), ("validation", VALIDATION, 0.92)] {
+    // The validation half is not mended: what it has is what was measured.
+    for (name, text, least) in [("tuning", TUNING, 0.99), ("validation", VALIDATION, 0.93)] {
         let report = report(text);
         assert!(report.all.rate() >= least, "{name}\n{}", report.table());
         assert_eq!(report.all.inventions, 0, "{name}\n{}", report.table());

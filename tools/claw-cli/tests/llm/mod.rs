@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::{err, out};
 
 const KEY: &str = "sk-cli-7731-never-shown";
-const CASES: &str = r#"{"id":"a","category":"x","text":"zap train-7","context":{"workloads":[{"id":"train-7"}]},"outcome":"intent","expect":{}}
+const CASES: &str = r#"{"id":"a","category":"x","text":"squelch train-7","context":{"workloads":[{"id":"train-7"}]},"outcome":"intent","expect":{}}
 {"id":"b","category":"x","text":"run phi-4 on four A100 behind the bastion","context":{},"outcome":"intent","expect":{}}
 {"id":"c","category":"x","text":"stop train-9","context":{},"outcome":"intent","expect":{}}
 "#;
@@ -63,7 +63,7 @@ fn claw(words: &[&str], variables: &[(&str, &str)], input: &str) -> Output {
 
 #[test]
 fn without_settings_it_says_what_to_set() {
-    for words in [&["--jsonl", "--llm"][..], &["zap train-7", "--llm", "--llm-url", "http://127.0.0.1:1/v1"]] {
+    for words in [&["--jsonl", "--llm"][..], &["squelch train-7", "--llm", "--llm-url", "http://127.0.0.1:1/v1"]] {
         let output = claw(words, &[], CASES);
         assert_eq!((output.status.code(), &*out(&output)), (Some(1), ""));
         for name in ["--llm-url", "--llm-model", "CLAW_LLM_URL", "CLAW_LLM_MODEL", "CLAW_LLM_KEY_FILE"] {

@@ -18,10 +18,17 @@ pub(super) fn subject(draft: &Draft<'_, '_, '_>, order: Found) -> Option<(&'stat
     let items = draft.items;
     let first = |subject: &str, free: bool| {
         let sense = format!("subj.{subject}");
-        (0..items.len())
-            .find(|i| items.is(*i, &sense) && (!free || !names_filter(draft, *i)) && !(items.list[*i].known))
+        (0..items.len()).find(|i| {
+            items.is(*i, &sense)
+                && (*i != order.at || items.list[*i].text != "print")
+                && (!free || !names_filter(draft, *i))
+                && !(items.list[*i].known)
+        })
     };
-    if let Some(at) = (0..items.len()).find(|i| items.is(*i, "market")).filter(|_| first("costs", false).is_none()) {
+    let gpu = items.list.iter().any(|n| matches!(n.kind, Kind::Gpu { .. }));
+    if let Some(at) =
+        (0..items.len()).find(|i| items.is(*i, "market")).filter(|_| gpu || first("costs", false).is_none())
+    {
         return Some(("market", at));
     }
     for subject in PARTICULAR {
@@ -29,7 +36,6 @@ pub(super) fn subject(draft: &Draft<'_, '_, '_>, order: Found) -> Option<(&'stat
             return Some((subject, at));
         }
     }
-    let _ = order;
     if let Some(at) = measured(draft) {
         return Some(("metrics", at));
     }
@@ -169,7 +175,8 @@ fn read_bare_name(draft: &mut Draft<'_, '_, '_>, path: &str) {
         ("deployment", refs::deployment(draft, k, &format!("{path}.deployment")))
     } else if draft.context.workloads.iter().any(|w| begins(&w.id) || w.name.as_deref().is_some_and(begins)) {
         ("workload_id", refs::workload(draft, k, &format!("{path}.workload_id")))
-    } else if draft.context.nodes.iter().any(|n| begins(&n.name)) || super::looks_like_node(draft, &name) {
+    } else if draft.context.nodes.iter().any(|n| begins(&n.name)) || crate::items::looks_like_node(draft.catalog, &name)
+    {
         ("node", refs::node(draft, k, &format!("{path}.node")))
     } else if items.list[k].senses.is_empty() && !refs::is_name_like(&items.list[k].text) {
         ("deployment", Some(refs::name_of(items, k)))
@@ -317,6 +324,9 @@ pub(super) fn read_limit(draft: &mut Draft<'_, '_, '_>) {
         let led = i > 0
             && (items.any(i - 1, &["noun.limit", "since"])
                 || items.punct(i - 1, ':')
+                || items.list[i - 1].text == "="
+                    && i > 1
+                    && matches!(items.list[i - 2].text.as_str(), "tail" | "limit" | "lines")
                 || matches!(items.list[i - 1].text.as_str(), "tail" | "head" | "-n" | "first" | "limit"));
         let index = i > 0 && items.any(i - 1, &["noun.gpu", "noun.node"]);
         if (counted || led) && !index {

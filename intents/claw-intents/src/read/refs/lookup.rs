@@ -243,18 +243,24 @@ fn describing(draft: &Draft<'_, '_, '_>, noun: usize) -> (Vec<usize>, String) {
     let from = words.last().copied().unwrap_or(noun);
     // "the node in fra", "the job on gpu-1", "the deployment that serves whisper"
     let mut end = noun + 1;
-    let linked = items.any(noun + 1, &["on", "with", "of", "x", "cond", "as"])
+    // "la tâche en attente"
+    let state = items.at(noun + 1).is_some_and(|n| n.senses.iter().any(|s| s.starts_with("state.")));
+    let linked = state
+        || items.any(noun + 1, &["on", "with", "of", "x", "cond", "as"])
         || items
             .at(noun + 1)
             .is_some_and(|n| matches!(n.text.as_str(), "that" | "which" | "that's" | "running" | "serving" | "using"));
-    if linked && words.is_empty() {
+    // "the training job on h100-2": the kind alone does not tell.
+    let place = |k: usize| items.at(k).is_some_and(|n| n.node_like || n.known);
+    let told = !words.is_empty();
+    if linked && (words.is_empty() || items.is(noun + 1, "on")) {
         let mut k = noun + 1;
         while k < items.len()
             && k < noun + 6
             && !items.ends_clause(k)
             && !(items.is(k, "to") && items.num(k + 1).is_some())
         {
-            if tells(items, k) && !draft.is_used(k) {
+            if tells(items, k) && !draft.is_used(k) && (!told || place(k)) {
                 words.push(k);
                 end = k + 1;
             }

@@ -1,0 +1,99 @@
+//! Orders that are about a deployment or a node, whatever their verb says first.
+
+use crate::act::{Act, Found};
+use crate::items::{Items, Kind, Listed};
+use crate::read::refs;
+
+use super::{Topic, obtains, says, setting};
+
+/// What an order does to a deployment that is named, where its verb alone says something else:
+/// "run chat-eu with five replicas", "drop chat-eu's priority to low".
+pub(super) fn of_deployment(items: &Items<'_, '_>, best: Found, topic: &Topic) -> Option<Act> {
+    let deployment = names_deployment(items);
+    let revision = revision(items);
+    match best.act {
+        Act::Run | Act::Serve | Act::Undrain | Act::Update | Act::Deploy | Act::Query
+            if revision && !topic.workload() && !topic.gpu && restores(items, best) =>
+        {
+            Some(Act::Rollback)
+        }
+        Act::Run if !topic.workload() && items.is(best.at + 1, "act.autoscale") => Some(Act::Autoscale),
+        Act::Run | Act::Serve if deployment && !topic.model && !topic.image && !topic.code => {
+            if says(items, "noun.replica") { Some(Act::Scale) } else { setting(items).then_some(Act::Update) }
+        }
+        // "image acme/x:1, 1 L4, set the priority to low": a setting of what is started.
+        Act::Update
+            if !deployment && (topic.image || topic.model) && topic.gpu && best.at > 0 && !names_thing(items) =>
+        {
+            Some(Act::Run)
+        }
+        // "can chat get 3 additional replicas?"
+        Act::Query if deployment && obtains(items.list[best.at].text.as_str()) && counts_replicas(items) => {
+            Some(Act::Scale)
+        }
+        // "reduce chat by half"
+        Act::Update if !setting(items) && !topic.workload() && says(items, "frac.0.5") => Some(Act::Scale),
+        Act::Stop if withdraws(items, best.at) => Some(Act::Drain),
+        Act::Undrain if says(items, "noun.prev") && !says(items, "noun.node") && items.is(best.at, "restores") => {
+            Some(Act::Rollback)
+        }
+        Act::Stop if deployment && items.list[best.at].text != "stop" && lowers(items, best.at) => Some(Act::Update),
+        Act::Scale if !says(items, "noun.replica") && lowers(items, best.at) => Some(Act::Update),
+        _ => None,
+    }
+}
+
+/// "take gpu-07 offline", "decommission node a-3": a node leaves the pool, it does not end.
+fn withdraws(items: &Items<'_, '_>, at: usize) -> bool {
+    let machine = items.list.iter().any(|n| n.node_like && !n.masked)
+        || !refs::beside_nouns(items, &|_| false, refs::Thing::Node).is_empty();
+    // "remove label a=b from gpu-1" takes something else away.
+    let object = (at + 1..items.len()).find(|k| !items.any(*k, &["det.the", "noun.node"]));
+    let direct = object.and_then(|k| items.at(k)).is_some_and(|n| {
+        n.node_like || n.kind == Kind::Word && (n.senses.is_empty() || n.known) || n.senses.has("det.that")
+    });
+    items.is(at, "withdraws") && machine && direct && !says(items, "noun.workload") && !names_deployment(items)
+}
+
+/// Whether anything that is there can be meant: a word that looks like a name, and is no node's.
+fn names_thing(items: &Items<'_, '_>) -> bool {
+    items.list.iter().any(|n| {
+        !n.masked
+            && (n.known || n.kind == Kind::Word && n.senses.is_empty() && crate::items::is_name_like(&n.text))
+            && !n.node_like
+    })
+}
+
+/// "3 replicas", "two more replicas".
+pub(super) fn counts_replicas(items: &Items<'_, '_>) -> bool {
+    (1..items.len()).any(|i| items.is(i, "noun.replica") && (i.saturating_sub(2)..i).any(|k| items.count(k).is_some()))
+}
+
+/// Whether a deployment is named: by its noun, or as the context knows it.
+pub(super) fn names_deployment(items: &Items<'_, '_>) -> bool {
+    let listed = |n: &crate::items::Item<'_>| n.listed == Some(Listed::Deployment) && !n.masked;
+    let named = |k: &usize| !matches!(items.list[*k].kind, Kind::Model(_) | Kind::Gpu { .. } | Kind::Image);
+    items.list.iter().any(listed) || refs::beside_nouns(items, &|_| false, refs::Thing::Deployment).iter().any(named)
+}
+
+/// Whether a numbered revision is named.
+pub(super) fn revision(items: &Items<'_, '_>) -> bool {
+    (0..items.len()).any(|i| {
+        let word = items.list[i].text.rsplit(' ').next().unwrap_or_default();
+        matches!(word, "revision" | "rev" | "r" | "révision" | "revisión")
+            && (items.num(i + 1).is_some() || items.punct(i + 1, '#'))
+    })
+}
+
+/// Whether a verb puts something in place again.
+fn restores(items: &Items<'_, '_>, best: Found) -> bool {
+    best.strength >= 2 && items.is(best.at, "restores")
+}
+
+/// "… priority to low", "… memory to 32 GB": what is set to something lower is no thing that ends.
+fn lowers(items: &Items<'_, '_>, at: usize) -> bool {
+    const SET: &[&str] =
+        &["noun.priority", "noun.memory", "noun.core", "noun.gpu", "noun.gpucount", "noun.disk", "noun.shm"];
+    let end = (at..items.len()).find(|k| items.ends_sentence(*k)).unwrap_or(items.len());
+    (at..end).any(|k| items.any(k, SET)) && (at..end).any(|k| items.any(k, &["to", "from"]))
+}
