@@ -121,6 +121,20 @@ impl Tenants {
         self.untenanted
     }
 
+    /// The first on a tenant's line that may not hold so much more, and the resource. What is not
+    /// asked for does not count.
+    fn over<'a>(&'a self, tenant: &'a str, more: Amounts) -> Option<(&'a Arc<Tenant>, usize)> {
+        self.line(tenant).find_map(|entry| {
+            let (with, most) = (entry.books.held.plus(more), amounts(&entry.quota.most, u64::MAX));
+            let is_over = |at: &usize| more.0[*at] > 0 && with.0[*at] > most.0[*at];
+            (0..RESOURCES).find(is_over).map(|at| (entry, at))
+        })
+    }
+    /// Somebody keeps a guarantee to themselves: what is free may not be for everybody.
+    fn keeps_some(&self) -> bool {
+        self.iter().any(|entry| !entry.quota.lends && amounts(&entry.quota.guaranteed, 0) != Amounts::default())
+    }
+
     /// Some tenant is guaranteed, or may have, something else.
     pub(crate) fn differs(&self, other: &Self) -> bool {
         self.by_name.diff(&other.by_name).any(|item| match item {
@@ -247,13 +261,7 @@ impl Board {
         let wanted = counted(whole_amounts(spec));
         match shortage {
             Shortage::Quota { group, resource } => {
-                let held = counted(self.shares.held(group))[resource];
-                let most = counted(self.shares.most(group))[resource];
-                let (name, what) = (&self.names[group], NAMES[resource]);
-                format!(
-                    "{name} may hold {most} {what} at most and holds {held}; {} more are asked for",
-                    wanted[resource]
-                )
+                bound_told(&self.names[group], resource, self.shares.most(group), self.shares.held(group), spec)
             }
             Shortage::Capacity { resource } => {
                 let what = NAMES[resource];
@@ -289,9 +297,25 @@ pub(crate) fn bound_in_the_way(cluster: &Cluster, spec: &ValidSpec) -> Option<(A
     Some((Arc::clone(entry), most))
 }
 
+fn bound_told(name: &str, resource: usize, most: Amounts, held: Amounts, spec: &ValidSpec) -> String {
+    let (most, held, wanted) =
+        (counted(most)[resource], counted(held)[resource], counted(whole_amounts(spec))[resource]);
+    let what = NAMES[resource];
+    format!("{name} may hold {most} {what} at most and holds {held}; {wanted} more are asked for")
+}
+
 /// Why a workload of this specification may not start now, whatever room there is; nothing if it may.
 pub(crate) fn blocked(cluster: &Cluster, spec: &ValidSpec) -> Option<PlacementReport> {
     if cluster.tenants.is_empty() {
+        return None;
+    }
+    // Most often this is all there is to know, and it asks one line and not all tenants.
+    let over = spec.spec().tenant.as_deref().and_then(|tenant| cluster.tenants.over(tenant, whole_amounts(spec)));
+    if let Some((entry, resource)) = over {
+        let most = amounts(&entry.quota.most, u64::MAX);
+        return Some(waits(&bound_told(&entry.name, resource, most, entry.books.held, spec)));
+    }
+    if !cluster.tenants.keeps_some() {
         return None;
     }
     let board = Board::of(cluster);
@@ -301,8 +325,12 @@ pub(crate) fn blocked(cluster: &Cluster, spec: &ValidSpec) -> Option<PlacementRe
 
 /// The decision that a quota makes, as a report.
 pub(crate) fn report(board: &Board, spec: &ValidSpec, shortage: Shortage) -> PlacementReport {
+    waits(&board.told(spec, shortage))
+}
+
+fn waits(told: &str) -> PlacementReport {
     PlacementReport {
-        summary: format!("it waits for its quota and not for room: {}", board.told(spec, shortage)),
+        summary: format!("it waits for its quota and not for room: {told}"),
         considered: 0,
         chosen: None,
         rejected: Vec::new(),

@@ -9,9 +9,9 @@ use claw_proto::ids::WorkloadId;
 use claw_proto::time::Timestamp;
 use claw_tools::workloads::PlacementReport;
 
-use super::{Board, known, report, seconds, whole_amounts};
+use super::{Board, blocked, known, report, seconds, whole_amounts};
 use crate::Cluster;
-use crate::scheduler::fairness::{Amounts, Ask, Shortage};
+use crate::scheduler::fairness::{Amounts, Ask};
 use crate::workload::WorkloadEntry;
 
 /// Who is tried next.
@@ -28,6 +28,8 @@ pub(crate) enum Turn {
 pub(crate) enum Turns {
     /// In the order of the queue.
     Queue(std::vec::IntoIter<WorkloadId>),
+    /// This one alone: nobody's turn has to be weighed against it.
+    One(Option<Turn>),
     /// In the order of fair shares.
     Fair(Box<Fair>),
 }
@@ -59,6 +61,9 @@ impl Turns {
         if cluster.tenants.is_empty() {
             return Self::Queue(queue.into_iter());
         }
+        if let [only] = queue[..] {
+            return Self::One(cluster.workloads.get(only).map(|entry| alone(cluster, entry, now)));
+        }
         Self::Fair(Box::new(Fair::of(cluster, &queue, now)))
     }
 
@@ -66,6 +71,7 @@ impl Turns {
     pub(crate) fn next(&mut self, cluster: &Cluster) -> Option<Turn> {
         match self {
             Self::Queue(queue) => queue.next().map(Turn::Try),
+            Self::One(turn) => turn.take(),
             Self::Fair(fair) => fair.next(cluster),
         }
     }
@@ -78,6 +84,15 @@ impl Turns {
             let _ = fair.board.shares.take(group, whole_amounts(&entry.spec), seconds(fair.now));
         }
     }
+}
+
+fn alone(cluster: &Cluster, entry: &WorkloadEntry, now: Timestamp) -> Turn {
+    let id = entry.workload_id;
+    if entry.not_before.is_some_and(|at| at > now) {
+        return Turn::Try(id);
+    }
+    let told = blocked(cluster, &entry.spec).or_else(|| passes(cluster, entry, now).map(behind));
+    told.map_or(Turn::Try(id), |told| Turn::Blocked(id, Arc::new(told)))
 }
 
 impl Fair {
@@ -117,7 +132,9 @@ impl Fair {
             let first = line.front()?;
             let shortage = shares.admits(*group, first.amounts).err();
             let is_behind = self.held_back.contains_key(group) || shortage.is_some();
-            (is_behind || self.passes(cluster, *group, first).is_some()).then_some((*group, first.id, shortage))
+            (is_behind
+                || cluster.workloads.get(first.id).is_some_and(|entry| passes(cluster, entry, self.now).is_some()))
+            .then_some((*group, first.id, shortage))
         })?;
         let entry = cluster.workloads.get(id)?;
         let told = match (self.held_back.get(&group), shortage) {
@@ -125,40 +142,35 @@ impl Fair {
             (None, Some(shortage)) => {
                 let told = Arc::new(report(&self.board, &entry.spec, shortage));
                 let waited_ms = self.now.ms_since(entry.since);
-                if waited_ms >= cluster.policy.reserve_after_ms && self.waits_for_bound(cluster, entry) {
+                if waited_ms >= cluster.policy.reserve_after_ms && waits_for_bound(cluster, entry) {
                     self.held_back.insert(group, Arc::new(behind(entry)));
                 }
                 told
             }
-            (None, None) => {
-                let first = self.lines.get(&group)?.front()?;
-                Arc::new(behind(self.passes(cluster, group, first)?))
-            }
+            (None, None) => Arc::new(behind(passes(cluster, entry, self.now)?)),
         };
         self.lines.get_mut(&group)?.pop_front();
         Some(Turn::Blocked(id, told))
     }
+}
 
-    /// The one of the same tenant that has waited long for the quota, and that this one would pass.
-    fn passes<'a>(&self, cluster: &'a Cluster, group: usize, waiting: &Waiting) -> Option<&'a WorkloadEntry> {
-        let entry = cluster.workloads.get(waiting.id)?;
-        let tenant = entry.spec.spec().tenant.as_deref()?;
-        debug_assert_eq!(self.board.group(&entry.spec), group);
-        let before = self.now.plus_ms(-cluster.policy.reserve_after_ms);
-        let long = cluster.workloads.quota_waiters(tenant).take_while(|w| w.since <= before);
-        let is_passed = |w: &&Arc<WorkloadEntry>| {
-            w.workload_id != waiting.id && w.outranks(entry) && self.waits_for_bound(cluster, w)
-        };
-        long.into_iter().find(is_passed).map(|w| &**w)
-    }
+/// The one of the same tenant that has waited long for the quota, and that this one would pass.
+fn passes<'a>(cluster: &'a Cluster, entry: &WorkloadEntry, now: Timestamp) -> Option<&'a WorkloadEntry> {
+    let tenant = entry.spec.spec().tenant.as_deref()?;
+    let before = now.plus_ms(-cluster.policy.reserve_after_ms);
+    let long = cluster.workloads.quota_waiters(tenant).take_while(|w| w.since <= before);
+    let is_passed = |w: &&Arc<WorkloadEntry>| {
+        w.workload_id != entry.workload_id && w.outranks(entry) && waits_for_bound(cluster, w)
+    };
+    long.into_iter().find(is_passed).map(|w| &**w)
+}
 
-    /// It waits for a bound of its tenant, and can start once enough is given back: one that never
-    /// can, since the bound was lowered, holds nobody back.
-    fn waits_for_bound(&self, cluster: &Cluster, entry: &WorkloadEntry) -> bool {
-        let (group, wanted) = (self.board.group(&entry.spec), whole_amounts(&entry.spec));
-        let is_bound = matches!(self.board.shares.admits(group, wanted), Err(Shortage::Quota { .. }));
-        is_bound && known(cluster, entry.spec.spec().tenant.as_deref(), wanted).is_ok()
-    }
+/// It waits for a bound of its tenant, and can start once enough is given back: one that never
+/// can, since the bound was lowered, holds nobody back.
+fn waits_for_bound(cluster: &Cluster, entry: &WorkloadEntry) -> bool {
+    let (tenant, wanted) = (entry.spec.spec().tenant.as_deref(), whole_amounts(&entry.spec));
+    let is_bound = tenant.is_some_and(|tenant| cluster.tenants.over(tenant, wanted).is_some());
+    is_bound && known(cluster, tenant, wanted).is_ok()
 }
 
 fn behind(first: &WorkloadEntry) -> PlacementReport {
