@@ -18,7 +18,6 @@ use claw_proto::validation::{Demand, ValidSpec};
 use claw_tools::quotas::{Quota, QuotaAmounts, TENANT_LEVELS_MAX};
 use claw_tools::workloads::PlacementReport;
 use imbl::OrdMap;
-use imbl::ordmap::DiffItem;
 use serde::{Deserialize, Serialize};
 
 use crate::Cluster;
@@ -48,9 +47,9 @@ pub struct Books {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Tenant {
     /// Name.
-    pub name: String,
+    pub name: Arc<str>,
     /// What it is guaranteed and may have.
-    pub quota: Quota,
+    pub quota: Arc<Quota>,
     /// What it holds.
     pub books: Books,
 }
@@ -58,7 +57,8 @@ pub struct Tenant {
 /// All tenants.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Tenants {
-    by_name: OrdMap<String, Arc<Tenant>>,
+    /// The keys are shared: a change copies a leaf of the tree with all its keys.
+    by_name: OrdMap<Arc<str>, Arc<Tenant>>,
     /// Of work that is nobody's.
     untenanted: Option<Books>,
 }
@@ -113,7 +113,7 @@ impl Tenants {
         std::iter::successors(self.get(name), parent).take(TENANT_LEVELS_MAX)
     }
     /// The map itself, for differences between two states.
-    pub(crate) fn map(&self) -> &OrdMap<String, Arc<Tenant>> {
+    pub(crate) fn map(&self) -> &OrdMap<Arc<str>, Arc<Tenant>> {
         &self.by_name
     }
     /// What work of nobody's tenant holds and has had.
@@ -137,17 +137,19 @@ impl Tenants {
 
     /// Some tenant is guaranteed, or may have, something else.
     pub(crate) fn differs(&self, other: &Self) -> bool {
-        self.by_name.diff(&other.by_name).any(|item| match item {
-            DiffItem::Update { old, new } => old.1.quota != new.1.quota,
-            DiffItem::Add(..) | DiffItem::Remove(..) => true,
-        })
+        // Asked for each operation: what is shared is not compared, only pointed at.
+        let same = |(a, b): (&Arc<Tenant>, &Arc<Tenant>)| {
+            Arc::ptr_eq(a, b) || (a.name == b.name && (Arc::ptr_eq(&a.quota, &b.quota) || a.quota == b.quota))
+        };
+        self.len() != other.len() || !self.iter().zip(other.iter()).all(same)
     }
 
     /// A tenant is made, or has another quota. It keeps its place in the tree.
     pub(crate) fn set(&mut self, name: &str, quota: Quota, half_life_s: f64) {
         let books = self.get(name).map_or_else(|| Books::new(half_life_s), |entry| entry.books);
-        let entry = Tenant { name: name.to_owned(), quota, books };
-        self.by_name.insert(name.to_owned(), Arc::new(entry));
+        let name: Arc<str> = Arc::from(name);
+        let entry = Tenant { name: Arc::clone(&name), quota: Arc::new(quota), books };
+        self.by_name.insert(name, Arc::new(entry));
     }
     /// A tenant is gone.
     pub(crate) fn remove(&mut self, name: &str) {
@@ -155,12 +157,13 @@ impl Tenants {
     }
     /// As they were written down (when a snapshot is read); what is held is counted after.
     pub(crate) fn restored(entries: Vec<Arc<Tenant>>, untenanted: Option<Books>) -> Self {
-        Self { by_name: entries.into_iter().map(|entry| (entry.name.clone(), entry)).collect(), untenanted }
+        Self { by_name: entries.into_iter().map(|entry| (Arc::clone(&entry.name), entry)).collect(), untenanted }
     }
 
     /// Work of a tenant has so much more, or less, from now on.
     pub(crate) fn change(&mut self, tenant: Option<&str>, change: &dyn Fn(&mut Books), half_life_s: f64) {
-        let names: Vec<String> = tenant.into_iter().flat_map(|name| self.line(name)).map(|e| e.name.clone()).collect();
+        let line = tenant.into_iter().flat_map(|name| self.line(name));
+        let names: Vec<Arc<str>> = line.map(|entry| Arc::clone(&entry.name)).collect();
         if names.is_empty() {
             change(self.untenanted.get_or_insert_with(|| Books::new(half_life_s)));
         }
@@ -198,8 +201,8 @@ pub(crate) fn seconds(at: Timestamp) -> f64 {
 pub struct Board {
     /// Who holds what, and who is next.
     pub shares: Shares,
-    groups: BTreeMap<String, usize>,
-    names: Vec<String>,
+    groups: BTreeMap<Arc<str>, usize>,
+    names: Vec<Arc<str>>,
 }
 
 /// The root of all groups.
@@ -216,8 +219,8 @@ impl Board {
         let mut groups = vec![Group { parent: None, guaranteed: fleet, ..open }, open];
         let nobodys = cluster.tenants.untenanted().unwrap_or_else(|| Books::new(half_life_s));
         let mut books = vec![(nobodys.held, Decayed::new(half_life_s)), (nobodys.held, nobodys.had)];
-        let mut names = vec![String::new(), UNTENANTED.to_owned()];
-        let mut index: BTreeMap<String, usize> = BTreeMap::new();
+        let mut names: Vec<Arc<str>> = vec![Arc::from(""), Arc::from(UNTENANTED)];
+        let mut index: BTreeMap<Arc<str>, usize> = BTreeMap::new();
         let mut parts: BTreeMap<Option<&str>, Vec<&Arc<Tenant>>> = BTreeMap::new();
         for entry in cluster.tenants.iter() {
             parts.entry(entry.quota.parent.as_deref()).or_default().push(entry);
@@ -238,9 +241,9 @@ impl Board {
                     weight: quota.weight.max(1),
                 });
                 books.push((entry.books.held, entry.books.had));
-                open_parts.push_back((names.len(), Some(entry.name.as_str())));
-                index.insert(entry.name.clone(), names.len());
-                names.push(entry.name.clone());
+                open_parts.push_back((names.len(), Some(&*entry.name)));
+                index.insert(Arc::clone(&entry.name), names.len());
+                names.push(Arc::clone(&entry.name));
             }
         }
         Self { shares: Shares::with_books(groups, fleet, books), groups: index, names }
@@ -248,7 +251,7 @@ impl Board {
 
     /// The group of a workload's tenant.
     pub fn group(&self, spec: &ValidSpec) -> usize {
-        spec.spec().tenant.as_ref().and_then(|name| self.groups.get(name)).copied().unwrap_or(NOBODYS)
+        spec.spec().tenant.as_deref().and_then(|name| self.groups.get(name)).copied().unwrap_or(NOBODYS)
     }
 
     /// The group of a tenant.

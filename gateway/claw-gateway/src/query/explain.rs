@@ -150,7 +150,7 @@ fn blockers(cluster: &Cluster, w: &WorkloadEntry) -> Vec<Blocker> {
 fn holders_of(cluster: &Cluster, tenant: &str) -> Vec<Blocker> {
     let is_its = |w: &WorkloadEntry| {
         let own = w.spec.spec().tenant.as_deref();
-        own.is_some_and(|own| cluster.tenants.line(own).any(|above| above.name == tenant))
+        own.is_some_and(|own| cluster.tenants.line(own).any(|above| *above.name == *tenant))
     };
     let held = cluster.workloads.iter().filter_map(|w| {
         let node = cluster.nodes.get(w.live()?.node_id).filter(|_| is_its(w))?.name.clone();
@@ -187,7 +187,7 @@ fn remedies(cluster: &Cluster, w: &WorkloadEntry, blockers: &[Blocker]) -> Vec<R
     // Its tenant could have more.
     if let Some((bound, most)) = tenancy::bound_in_the_way(cluster, &w.spec) {
         let mut fork = cluster.clone();
-        let quota = Quota { most, ..bound.quota.clone() };
+        let quota = Quota { most, ..(*bound.quota).clone() };
         fork.tenants.set(&bound.name, quota, fork.policy.half_life_s());
         if starts(&fork, &w.spec, w) {
             let args = json!({ "tenant": bound.name, "most": most, "mode": "plan" });

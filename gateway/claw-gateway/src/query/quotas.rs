@@ -25,11 +25,11 @@ pub fn quota_list(cluster: &Cluster, p: &QuotaGetParams, now: Timestamp) -> Resu
     let board = Board::of(cluster);
     let counts = counts(cluster);
     let is_wanted = |entry: &Tenant| {
-        p.tenant.as_ref().is_none_or(|name| cluster.tenants.line(&entry.name).any(|above| above.name == *name))
+        p.tenant.as_ref().is_none_or(|name| cluster.tenants.line(&entry.name).any(|above| *above.name == **name))
     };
     let wanted = cluster.tenants.iter().filter(|entry| is_wanted(entry));
     let tenants: Vec<QuotaView> =
-        wanted.map(|entry| view(&board, entry, counts.get(entry.name.as_str()).copied(), now)).collect();
+        wanted.map(|entry| view(&board, entry, counts.get(&*entry.name).copied(), now)).collect();
     let tops = cluster.tenants.iter().filter(|entry| entry.quota.parent.is_none());
     let promised = tops.fold(Amounts::default(), |sum, entry| sum.plus(amounts(&entry.quota.guaranteed, 0)));
     let fleet = cluster.nodes.capacity();
@@ -55,8 +55,8 @@ fn view(board: &Board, entry: &Tenant, counts: Option<Counts>, now: Timestamp) -
     let percent = |share: f64| (share * 10_000.0).round() / 100.0;
     let lately = board.group_of(&entry.name).map_or(0.0, |group| board.shares.lately(group, seconds(now)));
     QuotaView {
-        tenant: entry.name.clone(),
-        quota: entry.quota.clone(),
+        tenant: entry.name.to_string(),
+        quota: (*entry.quota).clone(),
         held: held(entry.books.held),
         borrows: borrows(entry),
         share_percent: percent(entry.books.held.dominant_share(board.shares.whole())),

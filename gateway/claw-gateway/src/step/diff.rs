@@ -159,7 +159,7 @@ fn tenant_fields(t: &Tenant) -> Fields {
     };
     let members: Vec<&str> = q.members.iter().map(String::as_str).collect();
     (
-        t.name.clone(),
+        t.name.to_string(),
         vec![
             ("guaranteed", amounts(&q.guaranteed, "nothing")),
             ("lends", q.lends.to_string()),

@@ -99,7 +99,7 @@ fn invert(work: &mut Work<'_>, operation: &OperationEntry) -> Result<Performed, 
             Ok(perform::set_settings(work, &node, restore))
         }
         Inverse::SetQuota { tenant, expect, restore } => {
-            let now = work.state.tenants.get(&tenant).map(|entry| entry.quota.clone());
+            let now = work.state.tenants.get(&tenant).map(|entry| (*entry.quota).clone());
             if now != expect {
                 return Err(conflict(work, operation, &format!("the quota of {tenant} was changed since")));
             }

@@ -32,7 +32,7 @@ pub(crate) fn assign(
         let is_allowed = caller.role == Role::Admin || cluster.tenants.line(name).any(|entry| is_member(entry));
         return if is_allowed { Ok(()) } else { Err(no_member(cluster, caller, entry)) };
     }
-    let own: Vec<&str> = cluster.tenants.iter().filter(|entry| is_member(entry)).map(|e| e.name.as_str()).collect();
+    let own: Vec<&str> = cluster.tenants.iter().filter(|entry| is_member(entry)).map(|e| &*e.name).collect();
     match own.as_slice() {
         [] => Ok(()),
         [only] => {
@@ -87,13 +87,13 @@ pub(crate) fn unknown(cluster: &Cluster, name: &str) -> Refusal {
     };
     Refusal::new(ErrorCode::NotFound, message)
         .with_field("spec.tenant", name)
-        .with_nearest(nearest(name, cluster.tenants.iter().map(|entry| entry.name.as_str())))
+        .with_nearest(nearest(name, cluster.tenants.iter().map(|entry| &*entry.name)))
         .with_next("quota_get", json!({}))
 }
 
 fn no_member(cluster: &Cluster, caller: &Caller, entry: &Tenant) -> Refusal {
     let is_own = |entry: &&std::sync::Arc<Tenant>| entry.quota.members.contains(&caller.principal);
-    let own: Vec<String> = cluster.tenants.iter().filter(is_own).map(|e| e.name.clone()).take(NAMED_MAX).collect();
+    let own: Vec<String> = cluster.tenants.iter().filter(is_own).map(|e| e.name.to_string()).take(NAMED_MAX).collect();
     let message = format!("{} is no member of the tenant {}; an admin adds members", caller.principal, entry.name);
-    Refusal::new(ErrorCode::Forbidden, message).with_field("spec.tenant", entry.name.clone()).with_allowed(own)
+    Refusal::new(ErrorCode::Forbidden, message).with_field("spec.tenant", &*entry.name).with_allowed(own)
 }

@@ -58,7 +58,7 @@ pub(crate) struct Fair {
 impl Turns {
     /// These of the queue, in its order.
     pub(crate) fn of(cluster: &Cluster, queue: Vec<WorkloadId>, now: Timestamp) -> Self {
-        if cluster.tenants.is_empty() {
+        if cluster.tenants.is_empty() || queue.is_empty() {
             return Self::Queue(queue.into_iter());
         }
         if let [only] = queue[..] {

@@ -22,7 +22,7 @@ pub(super) fn set(work: &mut Work<'_>, operation: &Operation) -> Result<Performe
     let Operation::QuotaSet { tenant, parent, guaranteed, most, lends, weight, members } = operation else {
         return Err(Refusal::new(ErrorCode::InvalidArgument, "this sets no quota"));
     };
-    let former = work.state.tenants.get(tenant).map(|entry| entry.quota.clone());
+    let former = work.state.tenants.get(tenant).map(|entry| (*entry.quota).clone());
     let mut quota = former.clone().unwrap_or_else(|| Quota { parent: parent.clone(), ..Quota::default() });
     if parent.is_some() && quota.parent != *parent {
         let at = quota.parent.as_deref().unwrap_or("the fleet");
@@ -44,7 +44,7 @@ pub(super) fn delete(work: &mut Work<'_>, tenant: &str) -> Result<Performed, Ref
     if work.state.tenants.get(tenant).is_none() {
         return Err(Refusal::new(ErrorCode::NotFound, "there is no tenant of this name")
             .with_field("tenant", tenant)
-            .with_nearest(nearest(tenant, work.state.tenants.iter().map(|entry| entry.name.as_str())))
+            .with_nearest(nearest(tenant, work.state.tenants.iter().map(|entry| &*entry.name)))
             .with_next("quota_get", json!({})));
     }
     put(work, tenant, None)
@@ -52,7 +52,7 @@ pub(super) fn delete(work: &mut Work<'_>, tenant: &str) -> Result<Performed, Ref
 
 /// The tenant has this quota from now on, or is gone; the way back is the one before.
 pub(in crate::step) fn put(work: &mut Work<'_>, tenant: &str, quota: Option<Quota>) -> Result<Performed, Refusal> {
-    let former = work.state.tenants.get(tenant).map(|entry| entry.quota.clone());
+    let former = work.state.tenants.get(tenant).map(|entry| (*entry.quota).clone());
     let done = |effect: EffectKind, summary: String| Performed {
         outcome: Outcome::new(effect, summary),
         inverse: Inverse::SetQuota { tenant: tenant.to_owned(), expect: quota.clone(), restore: former.clone() },
@@ -112,7 +112,7 @@ fn sound(work: &Work<'_>, tenant: &str, quota: &Quota, is_new: bool) -> Result<(
             .with_allowed([format!("{} or less", counted(most)[at])]));
     }
     let promised = |of: &str| {
-        let below = tenants.iter().filter(|entry| entry.quota.parent.as_deref() == Some(of) && entry.name != tenant);
+        let below = tenants.iter().filter(|entry| entry.quota.parent.as_deref() == Some(of) && *entry.name != *tenant);
         below.fold(Amounts::default(), |sum, entry| sum.plus(amounts(&entry.quota.guaranteed, 0)))
     };
     if let Some(at) = promised(tenant).beyond(own) {
@@ -126,7 +126,7 @@ fn sound(work: &Work<'_>, tenant: &str, quota: &Quota, is_new: bool) -> Result<(
     let Some(above) = tenants.get(parent) else {
         return Err(Refusal::new(ErrorCode::NotFound, "there is no tenant of this name")
             .with_field("parent", parent.clone())
-            .with_nearest(nearest(parent, tenants.iter().map(|entry| entry.name.as_str())))
+            .with_nearest(nearest(parent, tenants.iter().map(|entry| &*entry.name)))
             .with_next("quota_get", json!({})));
     };
     if tenants.line(parent).count() >= TENANT_LEVELS_MAX {
