@@ -113,7 +113,7 @@ pub fn decide_for(cluster: &Cluster, entry: &WorkloadEntry) -> Decision {
 
 /// Decides about `spec`, at the place of `asker` in the queue.
 pub(crate) fn decide_as(cluster: &Cluster, spec: &ValidSpec, asker: Option<&WorkloadEntry>) -> Decision {
-    if let Some(report) = tenancy::blocked(cluster, spec) {
+    if let Some(report) = tenancy::blocked(cluster, spec, asker) {
         return Decision::Wait { report: Arc::new(report) };
     }
     cluster.scheduler.ask(cluster, |index| {

@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Cluster;
 use crate::scheduler::fairness::{Amounts, Decayed, Group, RESOURCES, Shares, Shortage};
+use crate::workload::WorkloadEntry;
 
 pub(crate) use assign::{assign, known, unknown};
 pub(crate) use turns::{Turn, Turns};
@@ -121,15 +122,6 @@ impl Tenants {
         self.untenanted
     }
 
-    /// The first on a tenant's line that may not hold so much more, and the resource. What is not
-    /// asked for does not count.
-    fn over<'a>(&'a self, tenant: &'a str, more: Amounts) -> Option<(&'a Arc<Tenant>, usize)> {
-        self.line(tenant).find_map(|entry| {
-            let (with, most) = (entry.books.held.plus(more), amounts(&entry.quota.most, u64::MAX));
-            let is_over = |at: &usize| more.0[*at] > 0 && with.0[*at] > most.0[*at];
-            (0..RESOURCES).find(is_over).map(|at| (entry, at))
-        })
-    }
     /// Somebody keeps a guarantee to themselves: what is free may not be for everybody.
     fn keeps_some(&self) -> bool {
         self.iter().any(|entry| !entry.quota.lends && amounts(&entry.quota.guaranteed, 0) != Amounts::default())
@@ -156,8 +148,13 @@ impl Tenants {
         self.by_name.remove(name);
     }
     /// As they were written down (when a snapshot is read); what is held is counted after.
-    pub(crate) fn restored(entries: Vec<Arc<Tenant>>, untenanted: Option<Books>) -> Self {
-        Self { by_name: entries.into_iter().map(|entry| (Arc::clone(&entry.name), entry)).collect(), untenanted }
+    /// The half-life is today's setting, whatever it was.
+    pub(crate) fn restored(entries: Vec<Arc<Tenant>>, untenanted: Option<Books>, half_life_s: f64) -> Self {
+        let today = |books: Books| Books { had: books.had.with_half_life(half_life_s), ..books };
+        let entries =
+            entries.into_iter().map(|entry| Arc::new(Tenant { books: today(entry.books), ..(*entry).clone() }));
+        let untenanted = untenanted.map(today);
+        Self { by_name: entries.map(|entry| (Arc::clone(&entry.name), entry)).collect(), untenanted }
     }
 
     /// Work of a tenant has so much more, or less, from now on.
@@ -203,6 +200,39 @@ pub struct Board {
     pub shares: Shares,
     groups: BTreeMap<Arc<str>, usize>,
     names: Vec<Arc<str>>,
+}
+
+/// The first on the line of a workload's tenant that may not hold so much more, and the resource.
+/// What is not asked for does not count; what room is being made for, but for `asker`'s own, does.
+fn over<'a>(
+    cluster: &'a Cluster,
+    spec: &'a ValidSpec,
+    asker: Option<&WorkloadEntry>,
+) -> Option<(&'a Arc<Tenant>, usize)> {
+    let (tenant, more) = (spec.spec().tenant.as_deref()?, whole_amounts(spec));
+    cluster.tenants.line(tenant).find_map(|entry| {
+        let with = entry.books.held.plus(claimed(cluster, &entry.name, asker)).plus(more);
+        let most = amounts(&entry.quota.most, u64::MAX);
+        let is_over = |at: &usize| more.0[*at] > 0 && with.0[*at] > most.0[*at];
+        (0..RESOURCES).find(is_over).map(|at| (entry, at))
+    })
+}
+
+/// What those of a tenant and its parts will hold for whom room is being made: it is theirs already,
+/// or others would have been stopped for nothing.
+fn claimed(cluster: &Cluster, tenant: &str, asker: Option<&WorkloadEntry>) -> Amounts {
+    let others = claimants(cluster, asker).filter(|w| {
+        let own = w.spec.spec().tenant.as_deref();
+        own.is_some_and(|own| cluster.tenants.line(own).any(|above| *above.name == *tenant))
+    });
+    others.fold(Amounts::default(), |sum, w| sum.plus(whole_amounts(&w.spec)))
+}
+
+/// Those for whom room is being made, or kept, but for one.
+fn claimants<'a>(cluster: &'a Cluster, but: Option<&WorkloadEntry>) -> impl Iterator<Item = &'a Arc<WorkloadEntry>> {
+    let but = but.map(|w| w.workload_id);
+    let all = if cluster.workloads.has_claims() { cluster.workloads.claimants_all() } else { Vec::new() };
+    all.into_iter().filter(move |w| Some(w.workload_id) != but)
 }
 
 /// The root of all groups.
@@ -276,13 +306,10 @@ impl Board {
 
 /// The tenant whose bound keeps a workload of this specification from starting now, and that bound
 /// with what would have to be added to it.
-pub(crate) fn bound_in_the_way(cluster: &Cluster, spec: &ValidSpec) -> Option<(Arc<Tenant>, QuotaAmounts)> {
-    let board = Board::of(cluster);
-    let Err(Shortage::Quota { group, .. }) = board.shares.admits(board.group(spec), whole_amounts(spec)) else {
-        return None;
-    };
-    let entry = cluster.tenants.get(board.names.get(group)?)?;
-    let needed = counted(entry.books.held.plus(whole_amounts(spec)));
+pub(crate) fn bound_in_the_way(cluster: &Cluster, w: &WorkloadEntry) -> Option<(Arc<Tenant>, QuotaAmounts)> {
+    let (entry, _) = over(cluster, &w.spec, Some(w))?;
+    let others = claimed(cluster, &entry.name, Some(w));
+    let needed = counted(entry.books.held.plus(others).plus(whole_amounts(&w.spec)));
     // Only what is bounded has to be more; what people count in is whole.
     #[expect(
         clippy::cast_possible_truncation,
@@ -308,20 +335,24 @@ fn bound_told(name: &str, resource: usize, most: Amounts, held: Amounts, spec: &
 }
 
 /// Why a workload of this specification may not start now, whatever room there is; nothing if it may.
-pub(crate) fn blocked(cluster: &Cluster, spec: &ValidSpec) -> Option<PlacementReport> {
+pub(crate) fn blocked(cluster: &Cluster, spec: &ValidSpec, asker: Option<&WorkloadEntry>) -> Option<PlacementReport> {
     if cluster.tenants.is_empty() {
         return None;
     }
     // Most often this is all there is to know, and it asks one line and not all tenants.
-    let over = spec.spec().tenant.as_deref().and_then(|tenant| cluster.tenants.over(tenant, whole_amounts(spec)));
-    if let Some((entry, resource)) = over {
+    if let Some((entry, resource)) = over(cluster, spec, asker) {
         let most = amounts(&entry.quota.most, u64::MAX);
-        return Some(waits(&bound_told(&entry.name, resource, most, entry.books.held, spec)));
+        let held = entry.books.held.plus(claimed(cluster, &entry.name, asker));
+        return Some(waits(&bound_told(&entry.name, resource, most, held, spec)));
     }
     if !cluster.tenants.keeps_some() {
         return None;
     }
-    let board = Board::of(cluster);
+    let mut board = Board::of(cluster);
+    for other in claimants(cluster, asker) {
+        // Where it does not fit any more, its claim is given up when its turn comes.
+        let _ = board.shares.take(board.group(&other.spec), whole_amounts(&other.spec), 0.0);
+    }
     let shortage = board.shares.admits(board.group(spec), whole_amounts(spec)).err()?;
     Some(report(&board, spec, shortage))
 }

@@ -1,7 +1,7 @@
 //! The workloads of the fleet: [`WorkloadManager`].
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use claw_proto::ids::{Attempt, GpuUuid, NodeId, OperationId, WorkloadId};
@@ -298,6 +298,11 @@ impl WorkloadManager {
         let mut nodes: Vec<NodeId> = self.claimed_nodes.iter().map(|(node_id, _)| *node_id).collect();
         nodes.dedup();
         nodes
+    }
+    /// Those that wait for room that is being made, or kept, for them.
+    pub fn claimants_all(&self) -> Vec<&Arc<WorkloadEntry>> {
+        let ids: BTreeSet<WorkloadId> = self.claimed_nodes.iter().map(|(_, id)| *id).collect();
+        ids.iter().filter_map(|id| self.workloads.get(id)).collect()
     }
     /// Room is being made for somebody.
     pub fn has_claims(&self) -> bool {

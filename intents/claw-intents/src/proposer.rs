@@ -55,10 +55,10 @@ impl Fault {
 impl std::fmt::Display for Fault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         if !self.field.is_empty() {
-            write!(f, "{}: ", self.field)?;
+            write!(f, "{}: ", clip(&self.field))?;
         }
         if !self.got.is_null() {
-            write!(f, "got {}, ", self.got)?;
+            write!(f, "got {}, ", clip(&self.got.to_string()))?;
         }
         if !self.allowed.is_empty() {
             let allowed: Vec<String> = self.allowed.iter().map(Value::to_string).collect();
@@ -66,6 +66,17 @@ impl std::fmt::Display for Fault {
         }
         f.write_str(&self.why)
     }
+}
+
+/// Most characters of an answer's own text that a fault repeats.
+const TOLD_CHARS_MAX: usize = 200;
+
+fn clip(text: &str) -> String {
+    let mut clipped: String = text.chars().take(TOLD_CHARS_MAX).collect();
+    if clipped.len() < text.len() {
+        clipped.push('…');
+    }
+    clipped
 }
 
 /// What a proposer is shown.

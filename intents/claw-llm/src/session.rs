@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::failure::{Failure, FailureCode};
 use crate::settings::{Limits, Settings};
 use crate::transcript::PromptUsed;
-use crate::wire::{Client, WireError, redact};
+use crate::wire::{Client, WireError, redact, redact_all};
 
 /// How long to wait where an endpoint that is busy does not say.
 const WAIT_DEFAULT: Duration = Duration::from_secs(1);
@@ -136,7 +136,14 @@ impl<'a> Session<'a> {
         if filtered || message.refusal.is_some_and(|text| !text.is_empty()) {
             return Err(FailureCode::Declined.because("the model declines to answer"));
         }
-        Ok(redact(&message.content.unwrap_or_default(), self.client.config().api_key()))
+        let (text, key) = (message.content.unwrap_or_default(), self.client.config().api_key());
+        Ok(match serde_json::from_str::<Value>(&text) {
+            Ok(mut value) => {
+                redact_all(&mut value, key);
+                value.to_string()
+            }
+            Err(_) => redact(&text, key),
+        })
     }
 
     fn request(&self, inputs: &Inputs<'_>, before: &[Round]) -> Result<CreateChatCompletionRequest, Failure> {

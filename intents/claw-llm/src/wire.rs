@@ -155,9 +155,10 @@ impl Wire {
         }
         let body = read(response, self.bytes_max).await?;
         // Looked at here, since async-openai writes what it cannot read to the log.
-        if serde_json::from_slice::<serde::de::IgnoredAny>(&body).is_err() {
+        let Ok(value) = serde_json::from_slice::<serde_json::Value>(&body) else {
             return Err(WireError::NotJson);
-        }
+        };
+        let body = serde_json::to_vec(&value).map_err(|_| WireError::NotJson)?;
         Ok(http::Response::new(reqwest::Body::from(body)).into())
     }
 
@@ -172,7 +173,7 @@ impl Wire {
             _ if status.is_redirection() => WireError::Redirected(self.words(header(LOCATION).unwrap_or_default())),
             _ => {
                 let body = read(response, ERROR_BYTES_MAX).await.unwrap_or_default();
-                WireError::Status { status, words: self.words(&said(&body)) }
+                WireError::Status { status, words: self.words(&said(&body, &self.key)) }
             }
         }
     }
@@ -203,10 +204,30 @@ async fn read(response: Response, bytes_max: usize) -> Result<Vec<u8>, WireError
 }
 
 /// The message of an error in the usual form, else the text as it is.
-fn said(body: &[u8]) -> String {
-    let value: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+fn said(body: &[u8], key: &SecretString) -> String {
+    let Ok(mut value) = serde_json::from_slice::<serde_json::Value>(body) else {
+        return String::from_utf8_lossy(body).into_owned();
+    };
+    redact_all(&mut value, key);
     let message = value.pointer("/error/message").or_else(|| value.get("message")).and_then(|m| m.as_str());
-    message.map_or_else(|| String::from_utf8_lossy(body).into_owned(), str::to_owned)
+    message.map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// A JSON value without the key in any of its texts and names: an escape may hide it in its written form.
+pub(crate) fn redact_all(value: &mut serde_json::Value, key: &SecretString) {
+    use serde_json::Value;
+    match value {
+        Value::String(text) => *text = redact(text, key),
+        Value::Array(values) => values.iter_mut().for_each(|value| redact_all(value, key)),
+        Value::Object(fields) => {
+            let all = std::mem::take(fields).into_iter().map(|(name, mut value)| {
+                redact_all(&mut value, key);
+                (redact(&name, key), value)
+            });
+            *fields = all.collect();
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
 }
 
 /// A text without the key.

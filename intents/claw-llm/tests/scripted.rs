@@ -259,6 +259,13 @@ async fn an_endpoint_that_repeats_the_key_is_not_quoted() {
     assert_eq!(code(&parsed_echo), Some(FailureCode::Rejected));
     assert!(parsed_echo.transcript.line().contains("[key]"));
     assert!(!calls[2].body.to_string().contains(KEY), "nor is it sent back");
+    // An escape does not carry it past.
+    let hidden = KEY.replacen('-', "\\u002d", 9);
+    assert_ne!(hidden, KEY);
+    let echo = || Reply::Says(format!("{{\"outcome\":\"intent\",\"{hidden}\":\"{hidden}\"}}"));
+    let (parsed_echo, _) = parsed(ZAP, [echo(), echo(), echo()]).await;
+    assert_eq!(code(&parsed_echo), Some(FailureCode::Rejected));
+    assert!(!format!("{parsed_echo:?}").contains(KEY));
 }
 
 #[tokio::test]

@@ -150,8 +150,11 @@ impl Asked {
 
 /// Opened for adding; who else uses the machine may not read what people ask for.
 fn appended(path: &Path) -> io::Result<std::fs::File> {
-    use std::os::unix::fs::OpenOptionsExt as _;
-    OpenOptions::new().create(true).append(true).mode(0o600).open(path)
+    use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+    let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
+    // One that was there before may have been open to others.
+    file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
+    Ok(file)
 }
 
 /// One request from the command line. Nothing is known of a cluster but the present.

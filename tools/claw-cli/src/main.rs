@@ -9,7 +9,8 @@ use tracing_subscriber::EnvFilter;
 fn main() -> ExitCode {
     let _ = rustls::crypto::ring::default_provider().install_default();
     // What the transport meets comes back as an error and is told in words.
-    let filter = EnvFilter::try_from_env("CLAW_LOG").unwrap_or_else(|_| EnvFilter::new("warn,rmcp=off"));
+    let filter =
+        EnvFilter::try_from_env("CLAW_LOG").unwrap_or_else(|_| EnvFilter::new("warn,rmcp=off,async_openai=off"));
     let no_color = std::env::var_os("NO_COLOR").is_some_and(|text| !text.is_empty());
     tracing_subscriber::fmt()
         .with_env_filter(filter)

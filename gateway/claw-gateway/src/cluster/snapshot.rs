@@ -123,7 +123,7 @@ impl Cluster {
         for id in d.removed_nodes {
             cluster.nodes.restore_removed(id);
         }
-        cluster.tenants = Tenants::restored(d.tenants, d.untenanted);
+        cluster.tenants = Tenants::restored(d.tenants, d.untenanted, cluster.policy.half_life_s());
         for workload in d.workloads {
             cluster.count_usage(&workload);
             cluster.workloads.insert(Arc::unwrap_or_clone(workload));

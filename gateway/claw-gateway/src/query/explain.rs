@@ -9,7 +9,7 @@ use claw_proto::validation::ValidSpec;
 use claw_tools::nodes::{NodeLink, Schedulable};
 use claw_tools::quotas::Quota;
 use claw_tools::refusal::{Refusal, SuggestedCall};
-use claw_tools::workloads::{Blocker, Remedy, WorkloadExplanation, WorkloadState};
+use claw_tools::workloads::{Blocker, Remedy, WorkloadExplanation, WorkloadReason, WorkloadState};
 use serde_json::json;
 
 use super::works::workload_row;
@@ -35,8 +35,11 @@ pub fn explain(cluster: &Cluster, text: &str) -> Result<WorkloadExplanation, Ref
     } else {
         None
     };
-    let blockers = if pending { blockers(cluster, w) } else { Vec::new() };
-    let would_start_if = if pending { remedies(cluster, w, &blockers) } else { Vec::new() };
+    // It waits behind another of its tenant: what it could do by itself is not what keeps it.
+    let is_behind = pending && w.reason == WorkloadReason::QuotaExceeded && placement_is_open(placement.as_ref());
+    let placement = if is_behind { w.report.as_deref().cloned() } else { placement };
+    let blockers = if pending && !is_behind { blockers(cluster, w) } else { Vec::new() };
+    let would_start_if = if pending && !is_behind { remedies(cluster, w, &blockers) } else { Vec::new() };
     let row = workload_row(cluster, w);
     let mut summary = summary(w, row.reason, placement.as_ref().map(|p| p.summary.as_str()), would_start_if.first());
     summary.push_str(&makes_room(cluster, w));
@@ -52,6 +55,10 @@ pub fn explain(cluster: &Cluster, text: &str) -> Result<WorkloadExplanation, Ref
         history,
         next,
     })
+}
+
+fn placement_is_open(report: Option<&claw_tools::workloads::PlacementReport>) -> bool {
+    report.is_some_and(|report| report.chosen.is_some())
 }
 
 fn report_now(cluster: &Cluster, w: &WorkloadEntry) -> claw_tools::workloads::PlacementReport {
@@ -114,7 +121,7 @@ fn line(cluster: &Cluster, a: &crate::workload::AttemptEntry) -> String {
 
 /// Who holds GPUs on nodes that would do if they were free.
 fn blockers(cluster: &Cluster, w: &WorkloadEntry) -> Vec<Blocker> {
-    if let Some((bound, _)) = tenancy::bound_in_the_way(cluster, &w.spec) {
+    if let Some((bound, _)) = tenancy::bound_in_the_way(cluster, w) {
         return holders_of(cluster, &bound.name);
     }
     let demand = w.spec.demand();
@@ -185,7 +192,7 @@ fn remedies(cluster: &Cluster, w: &WorkloadEntry, blockers: &[Blocker]) -> Vec<R
         }
     }
     // Its tenant could have more.
-    if let Some((bound, most)) = tenancy::bound_in_the_way(cluster, &w.spec) {
+    if let Some((bound, most)) = tenancy::bound_in_the_way(cluster, w) {
         let mut fork = cluster.clone();
         let quota = Quota { most, ..(*bound.quota).clone() };
         fork.tenants.set(&bound.name, quota, fork.policy.half_life_s());

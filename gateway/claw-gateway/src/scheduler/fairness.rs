@@ -289,11 +289,12 @@ impl Shares {
         })
     }
 
-    /// Which of two groups has had less, at the first level where they part.
+    /// Which of two groups has had less, at the first level where they part; they are equal where
+    /// both have had as much, and then who came first goes first.
     fn compare(&self, a: usize, b: usize, now_s: f64) -> std::cmp::Ordering {
         let (a, b) = (self.standing(a, now_s), self.standing(b, now_s));
         let part = a.iter().zip(&b).find(|(a, b)| a.1 != b.1);
-        part.map_or(std::cmp::Ordering::Equal, |(a, b)| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)))
+        part.map_or(std::cmp::Ordering::Equal, |(a, b)| a.0.total_cmp(&b.0))
     }
 
     /// A group has more from now on; nothing changes if it cannot have it.

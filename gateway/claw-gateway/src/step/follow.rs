@@ -8,7 +8,6 @@ use claw_proto::limits::{LEASE_DRIFT_PERMILLE, LEASE_MARGIN_MS};
 use claw_proto::message::StatusCause;
 use claw_proto::spec::{OnPartition, RestartPolicy};
 use claw_proto::time::Timestamp;
-use claw_proto::validation::ValidSpec;
 use claw_tools::nodes::{NodeLink, Schedulable};
 use claw_tools::operations::OperationState;
 use claw_tools::workloads::{PlacementReport, WorkloadReason, WorkloadState};
@@ -81,7 +80,7 @@ pub(super) fn tick(work: &mut Work<'_>) -> Report {
 fn schedule(work: &mut Work<'_>, queue: Vec<WorkloadId>) {
     let mut turns = Turns::of(&work.state, queue, work.now());
     // Whether waiting helps them, and the highest priority for which no room could be made.
-    let mut hopeless: Vec<(Arc<ValidSpec>, bool, u32)> = Vec::new();
+    let mut hopeless: Vec<(Arc<WorkloadEntry>, bool, u32)> = Vec::new();
     while let Some(turn) = turns.next(&work.state) {
         let id = match turn {
             Turn::Try(id) => id,
@@ -101,7 +100,12 @@ fn schedule(work: &mut Work<'_>, queue: Vec<WorkloadId>) {
             continue;
         }
         let priority = entry.spec.priority().value();
-        let known = hopeless.iter().find(|(spec, ..)| scheduler::same_shape(spec, &entry.spec));
+        // Room that is kept from one may be another's who stands before whom it is kept for.
+        let has_claims = work.state.workloads.has_claims();
+        let tells = |tried: &WorkloadEntry| {
+            scheduler::same_shape(&tried.spec, &entry.spec) && (!has_claims || tried.outranks(&entry))
+        };
+        let known = hopeless.iter().find(|(tried, ..)| tells(tried));
         let in_vain = known.is_some_and(|(.., tried)| *tried >= priority);
         let trial = match known {
             Some((_, waiting_helps, _)) => Trial::Wait { waiting_helps: *waiting_helps },
@@ -110,14 +114,16 @@ fn schedule(work: &mut Work<'_>, queue: Vec<WorkloadId>) {
         match trial {
             Trial::Place((places, report)) => {
                 place(work, &entry, places, &report);
-                turns.placed(&entry);
+                turns.taken(&entry);
             }
             Trial::Wait { waiting_helps } => {
-                if in_vain || !make_room(work, &entry) {
+                if !in_vain && make_room(work, &entry) {
+                    turns.taken(&entry);
+                } else {
                     let may_help = waiting_helps || work.state.nodes.is_empty();
                     let why = if may_help { WorkloadReason::NoRoom } else { WorkloadReason::NoSuitableNode };
                     wait(work, &entry, why);
-                    hopeless.push((Arc::clone(&entry.spec), waiting_helps, priority));
+                    hopeless.push((entry, waiting_helps, priority));
                 }
             }
         }

@@ -2,16 +2,17 @@
 //! quota, else by [`Shares::next`](crate::scheduler::fairness::Shares::next) over the
 //! first of each tenant.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use claw_proto::ids::WorkloadId;
 use claw_proto::time::Timestamp;
 use claw_tools::workloads::PlacementReport;
 
-use super::{Board, blocked, known, report, seconds, whole_amounts};
+use super::{Board, blocked, claimants, known, over, report, seconds, whole_amounts};
 use crate::Cluster;
 use crate::scheduler::fairness::{Amounts, Ask};
+use crate::scheduler::{self, Trial};
 use crate::workload::WorkloadEntry;
 
 /// Who is tried next.
@@ -48,11 +49,14 @@ struct Waiting {
 pub(crate) struct Fair {
     board: Board,
     now: Timestamp,
-    /// Those whose time has not come: tried first, so that their reason is set.
+    /// Those that are tried before all turns: whose time has not come, so that their reason is set,
+    /// and for whom room is made.
     early: VecDeque<WorkloadId>,
     lines: BTreeMap<usize, VecDeque<Waiting>>,
     /// Of these groups nobody passes one that has waited long for the group's quota.
     held_back: BTreeMap<usize, Arc<PlacementReport>>,
+    /// Those for whom room is being made: what they will hold is taken already.
+    promised: BTreeSet<WorkloadId>,
 }
 
 impl Turns {
@@ -76,9 +80,11 @@ impl Turns {
         }
     }
 
-    /// The one that was tried has got its place.
-    pub(crate) fn placed(&mut self, entry: &WorkloadEntry) {
-        if let Self::Fair(fair) = self {
+    /// The one that was tried has got its place, or room is made for it.
+    pub(crate) fn taken(&mut self, entry: &WorkloadEntry) {
+        if let Self::Fair(fair) = self
+            && fair.promised.insert(entry.workload_id)
+        {
             let group = fair.board.group(&entry.spec);
             // It was admitted when its turn came, and nobody was since.
             let _ = fair.board.shares.take(group, whole_amounts(&entry.spec), seconds(fair.now));
@@ -91,16 +97,24 @@ fn alone(cluster: &Cluster, entry: &WorkloadEntry, now: Timestamp) -> Turn {
     if entry.not_before.is_some_and(|at| at > now) {
         return Turn::Try(id);
     }
-    let told = blocked(cluster, &entry.spec).or_else(|| passes(cluster, entry, now).map(behind));
+    let told = blocked(cluster, &entry.spec, Some(entry)).or_else(|| passes(cluster, entry, now).map(behind));
     told.map_or(Turn::Try(id), |told| Turn::Blocked(id, Arc::new(told)))
 }
 
 impl Fair {
     fn of(cluster: &Cluster, queue: &[WorkloadId], now: Timestamp) -> Self {
-        let board = Board::of(cluster);
+        let mut board = Board::of(cluster);
+        let mut promised = BTreeSet::new();
+        for entry in claimants(cluster, None) {
+            let (group, amounts) = (board.group(&entry.spec), whole_amounts(&entry.spec));
+            if board.shares.take(group, amounts, seconds(now)).is_ok() {
+                promised.insert(entry.workload_id);
+            }
+        }
         let (mut early, mut lines) = (VecDeque::new(), BTreeMap::<usize, VecDeque<Waiting>>::new());
         for entry in queue.iter().filter_map(|id| cluster.workloads.get(*id)) {
-            if entry.not_before.is_some_and(|at| at > now) {
+            // Those for whom room is made go first: nobody else gets that room.
+            if promised.contains(&entry.workload_id) || entry.not_before.is_some_and(|at| at > now) {
                 early.push_back(entry.workload_id);
                 continue;
             }
@@ -108,7 +122,7 @@ impl Fair {
             let waiting = Waiting { id, priority: entry.spec.priority().value(), turn, amounts };
             lines.entry(board.group(&entry.spec)).or_default().push_back(waiting);
         }
-        Self { board, now, early, lines, held_back: BTreeMap::new() }
+        Self { board, now, early, lines, held_back: BTreeMap::new(), promised }
     }
 
     fn next(&mut self, cluster: &Cluster) -> Option<Turn> {
@@ -165,12 +179,12 @@ fn passes<'a>(cluster: &'a Cluster, entry: &WorkloadEntry, now: Timestamp) -> Op
     long.into_iter().find(is_passed).map(|w| &**w)
 }
 
-/// It waits for a bound of its tenant, and can start once enough is given back: one that never
-/// can, since the bound was lowered, holds nobody back.
+/// It waits for a bound of its tenant, and could start once enough is given back: one that the
+/// bound does not allow any more, or that no node could ever take, holds nobody back.
 fn waits_for_bound(cluster: &Cluster, entry: &WorkloadEntry) -> bool {
     let (tenant, wanted) = (entry.spec.spec().tenant.as_deref(), whole_amounts(&entry.spec));
-    let is_bound = tenant.is_some_and(|tenant| cluster.tenants.over(tenant, wanted).is_some());
-    is_bound && known(cluster, tenant, wanted).is_ok()
+    let could_ever = || !matches!(scheduler::attempt(cluster, entry), Trial::Wait { waiting_helps: false });
+    over(cluster, &entry.spec, Some(entry)).is_some() && known(cluster, tenant, wanted).is_ok() && could_ever()
 }
 
 fn behind(first: &WorkloadEntry) -> PlacementReport {

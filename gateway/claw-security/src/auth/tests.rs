@@ -139,6 +139,7 @@ fn roles_and_permissions_are_this_table() {
         node_write      -        operator admin
         node_admin      -        -        admin
         secret_write    -        operator admin
+        quota_admin     -        -        admin
         access_admin    -        -        admin
         approve         -        -        admin
     "#]]

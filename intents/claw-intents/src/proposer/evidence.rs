@@ -30,10 +30,12 @@ pub(super) enum Backing {
     Thing,
     /// Words of the request, as they stand.
     Words,
+    /// Inference, where the words name a model.
+    Inference,
+    /// A word of the request that nothing here is called.
+    NewName,
     /// A model that the catalogue finds by the words.
     Model,
-    /// A number of the request.
-    Number,
 }
 
 impl Backing {
@@ -41,14 +43,13 @@ impl Backing {
     pub(super) fn is_name(self) -> bool {
         match self {
             Self::Deployment | Self::Node | Self::Workload => true,
-            Self::Meaning | Self::Thing | Self::Words | Self::Model | Self::Number => false,
+            Self::Meaning | Self::Inference | Self::Thing | Self::Words | Self::NewName | Self::Model => false,
         }
     }
 }
 
 const OPEN: &[(&str, Backing)] = &[
-    ("workload.kind", Backing::Meaning),
-    ("changes.kind", Backing::Meaning),
+    ("workload.kind", Backing::Inference),
     ("symptom", Backing::Meaning),
     ("subject", Backing::Meaning),
     ("target.kind", Backing::Meaning),
@@ -66,17 +67,13 @@ const OPEN: &[(&str, Backing)] = &[
     ("filter.text", Backing::Words),
     ("workload.model", Backing::Model),
     ("changes.model", Backing::Model),
-    ("threshold", Backing::Number),
-    ("limit", Backing::Number),
-    ("target.index", Backing::Number),
-    ("to_revision", Backing::Number),
 ];
 
 /// What has to back a field; none if it is closed to proposals.
 pub(super) fn backing(path: &str, action: &str) -> Option<Backing> {
     // The name of a new deployment is not that of one that is there.
     if (path, action) == ("deployment", "deploy") {
-        return Some(Backing::Words);
+        return Some(Backing::NewName);
     }
     OPEN.iter().find(|(open, _)| *open == path).map(|(_, backing)| *backing)
 }
@@ -103,10 +100,11 @@ impl Evidence<'_, '_, '_> {
         let text = value.as_str().unwrap_or_default();
         let known = match backing {
             Backing::Meaning => return Ok(()),
-            Backing::Number => return self.has_number(value),
             Backing::Model => return self.has_model(text),
             Backing::Words if self.stands(text) || self.stands_in_marks(text) => return Ok(()),
-            Backing::Words => return Err(Vec::new()),
+            Backing::Inference if text == "inference" && !self.models().is_empty() => return Ok(()),
+            Backing::NewName if self.stands(text) && !self.is_known(text) => return Ok(()),
+            Backing::Words | Backing::NewName | Backing::Inference => return Err(Vec::new()),
             Backing::Deployment => self.deployments(),
             Backing::Node => self.nodes(),
             Backing::Workload => self.workloads(),
@@ -181,19 +179,10 @@ impl Evidence<'_, '_, '_> {
         })
     }
 
-    /// Numbers outside of quotes.
-    fn numbers(&self) -> Vec<f64> {
-        let numbers = self.items.list.iter().filter(|item| !item.masked).filter_map(|item| match item.kind {
-            Kind::Num(n) | Kind::Qty(n) => Some(n),
-            _ => None,
-        });
-        numbers.collect()
-    }
-
-    fn has_number(&self, value: &Value) -> Result<(), Vec<Value>> {
-        let numbers = self.numbers();
-        let same = |n: &f64| value.as_f64().is_some_and(|v| (v - n).abs() < 1e-9);
-        if numbers.iter().any(same) { Ok(()) } else { Err(numbers.into_iter().map(Value::from).collect()) }
+    /// Something here is called so.
+    fn is_known(&self, text: &str) -> bool {
+        let all = [self.deployments(), self.nodes(), self.workloads()].concat();
+        all.iter().flatten().any(|name| name.eq_ignore_ascii_case(text))
     }
 
     /// Whether the catalogue finds this model by words of the request, once a family's name that
@@ -239,23 +228,57 @@ impl Evidence<'_, '_, '_> {
 
     /// Where an order may stand that the lexicon does not know: a word that means nothing to the
     /// grammar, where a clause begins or behind a "please". None where the words are quoted in part, negated, conditional or a question, since
-    /// then such a word need not be an order of the one who asks.
+    /// then such a word need not be an order of the one who asks. What it is about follows at once:
+    /// a cheer, a prefix of a log line or the beginning of a sentence about something is none.
     pub(super) fn unknown_order(&self) -> Option<usize> {
         let items = self.items;
         let bars = ["not", "no", "except", "insteadof", "cond", "unsure", "ask.advice"];
         let barred = (0..items.len()).any(|k| items.any(k, &bars));
         let asks = items.list.iter().any(|item| item.kind == Kind::Punct('?'));
         let polite = (0..items.len()).any(|k| items.is(k, "polite"));
-        let parted = items.list.iter().any(|item| matches!(item.kind, Kind::Quote(_) | Kind::Punct('\n')));
+        let parting = |kind: &Kind<'_>| matches!(kind, Kind::Quote(_) | Kind::Punct('\n' | ':' | '[' | ']'));
+        let parted = items.list.iter().any(|item| parting(&item.kind) || SPARES.contains(&item.text.as_str()));
         if barred || parted || asks && !polite {
             return None;
         }
         let stands = |k: usize| act::starts_clause(items, k) || k > 0 && items.any(k - 1, &["polite", "greeting"]);
         let plain = |k: usize| items.list[k].text.chars().all(char::is_alphabetic);
-        (0..items.len()).find(|k| means_nothing(items, *k) && plain(*k) && stands(*k))
+        let about = |k: usize| {
+            let at = if items.is(k + 1, "det.the") { k + 2 } else { k + 1 };
+            items
+                .list
+                .get(at)
+                .is_some_and(|item| self.is_known(&item.text) || self.knows_nothing() && item.kind == Kind::Word)
+        };
+        (0..items.len()).find(|k| means_nothing(items, *k) && plain(*k) && stands(*k) && about(*k))
+    }
+
+    fn knows_nothing(&self) -> bool {
+        self.deployments().is_empty() && self.nodes().is_empty() && self.workloads().is_empty()
     }
 }
 
+/// Words by which something is spared: an order beside them may be about everything else.
+const SPARES: &[&str] = &[
+    "but",
+    "besides",
+    "apart",
+    "other",
+    "others",
+    "else",
+    "rest",
+    "everything",
+    "everybody",
+    "all",
+    "any",
+    "leave",
+    "keep",
+    "spare",
+    "survive",
+    "survives",
+    "untouched",
+    "whatever",
+];
 /// Most items of a model's name.
 const MODEL_ITEMS_MAX: usize = 6;
 /// Fewest letters of a family's name that two slips may be in.

@@ -206,11 +206,36 @@ fn names_are_those_of_the_words_and_of_the_context() {
     assert_eq!(model("run that deapsek r1 thing on 8 H200", "deepseek-v3").2, [json!("deepseek-r1")]);
     assert_eq!(model("run the thing on 4 H100", "phi-4").0, "workload.model");
     assert_eq!(model("run that deapsek r1 thing on 2 L4", "deepseek-r1").0, "action", "it does not fit");
-    // What must be said is still asked for.
-    let found = faults("mothball chat", json!({ "action": "scale", "deployment": "chat" }));
-    assert_eq!(found[0].0, "replicas");
-    let found = faults("mothball chat", json!({ "action": "scale", "deployment": "chat", "replicas": 0 }));
-    assert_eq!(found[0].0, "replicas");
+    // A new deployment is called nothing that is there already, and neither kind nor revision is guessed.
+    let text = "deploy phi-4 on 1 H100 alongside chat behind the bastion";
+    let found = faults(text, json!({ "action": "deploy", "deployment": "chat", "workload": { "model": "phi-4" } }));
+    assert_eq!(found[0].0, "deployment");
+}
+
+#[test]
+fn a_word_that_is_not_known_is_an_order_only_where_it_is_about_one_thing_and_costs_nothing() {
+    for text in [
+        "Kudos, chat is great",
+        "Hooray, train-7 converged",
+        "Yeet everything besides chat",
+        "Yeet the rest, chat must survive",
+        "Squelch all but train-7",
+        "kubelet: squelch train-7",
+        "bigbrother[42]: squelch train-7",
+    ] {
+        if look(text, &cluster(), Catalog::builtin()).unsure.is_some() {
+            let name = if text.contains("train") { "workload_id" } else { "deployment" };
+            let thing = if text.contains("train") { "train-7" } else { "chat" };
+            assert_eq!(faults(text, json!({ "action": "stop", name: thing }))[0].0, "action", "{text}");
+        }
+    }
+    for intent in [
+        json!({ "action": "scale", "deployment": "chat", "replicas": 50 }),
+        json!({ "action": "rollback", "deployment": "chat", "to_revision": 8 }),
+        json!({ "action": "update", "deployment": "chat", "changes": { "kind": "batch" } }),
+    ] {
+        assert_eq!(faults("mothball chat for 50 outages", intent)[0].0, "action");
+    }
 }
 
 #[test]

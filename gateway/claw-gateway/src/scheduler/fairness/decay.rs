@@ -46,6 +46,12 @@ impl Decayed {
         Self { half_life_s: half_life_s.max(1.0), mean, at_s: 0.0, amounts: Amounts::default() }
     }
 
+    /// The same with another half-life from its last change on.
+    #[must_use]
+    pub fn with_half_life(self, half_life_s: f64) -> Self {
+        Self { half_life_s: half_life_s.max(1.0), ..self }
+    }
+
     /// From now on so much is had. Time that runs backwards does not pass.
     pub fn set(&mut self, amounts: Amounts, now_s: f64) {
         self.mean = self.mean(now_s);

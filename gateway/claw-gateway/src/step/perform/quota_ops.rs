@@ -57,7 +57,10 @@ pub(in crate::step) fn put(work: &mut Work<'_>, tenant: &str, quota: Option<Quot
         outcome: Outcome::new(effect, summary),
         inverse: Inverse::SetQuota { tenant: tenant.to_owned(), expect: quota.clone(), restore: former.clone() },
         undo: UndoClass::Compensating,
-        not_restored: "what started by it, or made room for what did",
+        not_restored: match quota {
+            Some(_) => "what started by it, or made room for what did",
+            None => "what the tenant has had lately (fair share begins anew with it), and what started by it",
+        },
         goal: Goal::Immediate,
         undoes: None,
     };

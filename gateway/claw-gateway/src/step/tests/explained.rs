@@ -175,9 +175,9 @@ proptest! {
             let valid = ValidSpec::parse(relaxed.clone()).unwrap();
             let Decision::Wait { report } = decide(&cluster, &valid) else { break };
             let Some(first) = report.rejected.first() else {
-                prop_assert!(tenancy::blocked(&cluster, &valid).is_some(), "who waits is told why: {report:?}");
+                prop_assert!(tenancy::blocked(&cluster, &valid, None).is_some(), "who waits is told why: {report:?}");
                 cluster.tenants = Tenants::default();
-                prop_assert!(tenancy::blocked(&cluster, &valid).is_none());
+                prop_assert!(tenancy::blocked(&cluster, &valid, None).is_none());
                 continue;
             };
             let reason = first.reason;

@@ -197,6 +197,42 @@ fn want_of_room_is_no_quota_and_room_is_made_as_without_tenants() {
 }
 
 #[test]
+fn room_that_is_made_for_one_is_its_own_whoever_has_the_next_turn() {
+    // Whose victims have left gets the room before another tenant that has had less, and of the same shape.
+    let mut f = shared();
+    let cheap = WorkloadSpec { preemptible: Some(true), priority: Some(Priority::Low), ..spec(8) };
+    let low = id_of(&run(&mut f, "zoe", cheap).unwrap());
+    f.report(low, N::Running, C::Progress, None);
+    run(&mut f, "zoe", spec(8)).unwrap();
+    f.pass(61);
+    let high = |tenant: &str| WorkloadSpec { priority: Some(Priority::High), ..of(tenant, 8) };
+    let first = id_of(&run(&mut f, "ada", high("lab")).unwrap());
+    assert_eq!(f.workload(first).reason, WorkloadReason::MakingRoom);
+    let second = id_of(&run(&mut f, "walt", high("web")).unwrap());
+    f.report(low, N::Stopped, C::StopRequested, None);
+    assert_eq!((f.workload(first).state, f.workload(second).state), (WorkloadState::Placed, WorkloadState::Pending));
+}
+
+#[test]
+fn what_room_is_made_for_counts_against_the_quota_from_then_on() {
+    // Else small work would take the quota meanwhile, and the others would have been stopped for nothing.
+    let mut f = Fleet::with_nodes(2);
+    f.plan_and_apply(set("lab", None, None, Some(8), &["ada"])).unwrap();
+    let cheap = WorkloadSpec { preemptible: Some(true), priority: Some(Priority::Low), ..spec(8) };
+    let low = id_of(&run(&mut f, "zoe", cheap).unwrap());
+    f.report(low, N::Running, C::Progress, None);
+    run(&mut f, "zoe", spec(4)).unwrap();
+    f.pass(61);
+    let large = WorkloadSpec { priority: Some(Priority::High), ..of("lab", 8) };
+    let large = id_of(&run(&mut f, "ada", large).unwrap());
+    assert_eq!(f.workload(large).reason, WorkloadReason::MakingRoom);
+    let small = id_of(&run(&mut f, "ada", of("lab", 2)).unwrap());
+    assert_eq!(f.workload(small).reason, WorkloadReason::QuotaExceeded, "there is room, but the quota is promised");
+    f.report(low, N::Stopped, C::StopRequested, None);
+    assert_eq!((f.workload(large).state, f.workload(small).state), (WorkloadState::Placed, WorkloadState::Pending));
+}
+
+#[test]
 fn who_has_waited_long_for_the_quota_is_not_passed_by_smaller_work_of_the_same_tenant() {
     let mut f = shared();
     let held = id_of(&run(&mut f, "vera", of("vision", 4)).unwrap());
@@ -208,6 +244,8 @@ fn who_has_waited_long_for_the_quota_is_not_passed_by_smaller_work_of_the_same_t
     let late = id_of(&run(&mut f, "vera", of("vision", 1)).unwrap());
     assert_eq!(f.workload(late).reason, WorkloadReason::QuotaExceeded);
     assert!(f.workload(late).report.as_ref().unwrap().summary.contains("waits behind"));
+    let told = query::explain(&f.cluster, &late.to_string()).unwrap();
+    assert!(told.summary.contains("waits behind") && told.would_start_if.is_empty(), "{}", told.summary);
     f.report(small, N::Completed, C::Exited, Some(0));
     assert_eq!(f.workload(late).state, WorkloadState::Pending);
     f.report(held, N::Completed, C::Exited, Some(0));

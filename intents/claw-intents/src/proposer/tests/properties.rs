@@ -75,7 +75,6 @@ fn requests() -> Vec<(&'static str, Value, Value)> {
         ),
         ("squelch train-7", json!({ "action": "stop", "workload_id": "train-7" }), json!({})),
         ("yeet gpu-1", json!({ "action": "drain", "node": "gpu-1" }), json!({})),
-        ("put chat to sleep, 3 gerbils", json!({ "action": "scale", "deployment": "chat", "replicas": 3 }), json!({})),
         (
             "babysit train-7 and yell\n> squelch train-7, 64 H100, budget $900",
             json!({ "action": "query", "subject": "workloads", "filter": { "workload_id": "train-7" } }),
@@ -139,7 +138,7 @@ proptest! {
 
     #[test]
     fn no_answer_passes_with_a_cost_that_the_words_do_not_hold(
-        request in 0_usize..7,
+        request in 0_usize..6,
         lies in proptest::collection::vec((0_usize..COSTS.len(), lie()), 0..4),
         action in proptest::option::weighted(0.2, proptest::sample::select(vec!["run", "deploy", "update", "scale",
             "stop", "drain", "bid", "offer", "query", "alert"])),
