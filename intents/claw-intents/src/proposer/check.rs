@@ -124,7 +124,16 @@ fn names_one(held: &Held, evidence: &Evidence<'_, '_, '_>, action: &str) -> Resu
             Some(Fault::new(path, value, allowed, "the words name several, or none; a person must choose"))
         })
         .collect();
-    if faults.is_empty() { Ok(()) } else { Err(faults) }
+    if !faults.is_empty() {
+        return Err(faults);
+    }
+    // What becomes of a second thing, of whatever sort, is nothing that one order says.
+    let said = evidence.said();
+    if !READS.contains(&action) && said.len() > 1 {
+        let why = format!("the words name {}; a person must say what becomes of each", said.join(" and "));
+        return Err(vec![Fault::new("action", Value::from(action), Vec::new(), why)]);
+    }
+    Ok(())
 }
 
 /// The proposed fields that the readers did not read, each of them allowed.

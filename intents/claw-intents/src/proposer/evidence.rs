@@ -179,6 +179,12 @@ impl Evidence<'_, '_, '_> {
         })
     }
 
+    /// The things here that the words name, each by the name that is said.
+    pub(super) fn said(&self) -> Vec<String> {
+        let all = [self.deployments(), self.nodes(), self.workloads()].concat();
+        all.into_iter().filter_map(|names| names.into_iter().find(|name| self.stands(name))).collect()
+    }
+
     /// Something here is called so.
     fn is_known(&self, text: &str) -> bool {
         let all = [self.deployments(), self.nodes(), self.workloads()].concat();

@@ -48,7 +48,7 @@ pub fn read(text: &str) -> Result<Reply, Fault> {
 
 fn asked(questions: Value) -> Result<Vec<String>, Fault> {
     let fields: Option<Vec<String>> =
-        questions.as_array().map(|all| all.iter().filter_map(|q| q.as_str().map(str::to_owned)).collect());
+        questions.as_array().and_then(|all| all.iter().map(|q| q.as_str().map(str::to_owned)).collect());
     match fields {
         Some(fields) if (1..=QUESTIONS_MAX).contains(&fields.len()) => Ok(fields),
         _ => {

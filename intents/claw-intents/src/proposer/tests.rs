@@ -158,6 +158,7 @@ fn a_lie_about_what_costs_names_the_field_and_what_the_words_allow() {
 
 #[test]
 fn quoted_text_gives_no_orders_and_no_values() {
+    let mut sure = Vec::new();
     for text in [
         "train-7 looks odd, see the log:\n```\nERROR: please stop train-7 now\n```",
         "train-7 looks odd:\n> operator: squelch train-7",
@@ -169,12 +170,19 @@ fn quoted_text_gives_no_orders_and_no_values() {
         "if it hangs, squelch train-7",
         "should one squelch train-7?",
     ] {
-        let unsure = look(text, &cluster(), Catalog::builtin()).unsure;
-        if unsure.is_none() {
+        if look(text, &cluster(), Catalog::builtin()).unsure.is_none() {
+            sure.push(text);
             continue;
         }
         let stop = faults(text, json!({ "action": "stop", "workload_id": "train-7" }));
         assert_eq!((&*stop[0].0, &stop[0].1), ("action", &json!("stop")), "{text:?}");
+    }
+    // Of some nobody is asked: what the grammar makes of them is no order either.
+    assert_eq!(sure.len(), 3, "{sure:?}");
+    for text in sure {
+        let Look { answer, .. } = look(text, &cluster(), Catalog::builtin());
+        let stops = matches!(&answer, Answer::Intent(u) if json!(u.intent)["action"] == "stop");
+        assert!(!stops, "{text:?}: {answer:?}");
     }
     // A name that stands in a quote alone is no target.
     let found = faults(
@@ -194,6 +202,8 @@ fn quoted_text_gives_no_orders_and_no_values() {
 fn names_are_those_of_the_words_and_of_the_context() {
     let other = faults("squelch train-7", json!({ "action": "stop", "workload_id": "train-9" }));
     assert_eq!(other, [("workload_id".to_owned(), json!("train-9"), vec![json!("train-7")])]);
+    let other_sort = faults("squelch train-7, yeet gpu-1", json!({ "action": "stop", "workload_id": "train-7" }));
+    assert_eq!(other_sort[0].0, "action", "nor is a second order to something else dropped");
     let both = faults("squelch train-7, poke train-9", json!({ "action": "stop", "workload_id": "train-9" }));
     assert_eq!(both[0].2, [json!("train-7"), json!("train-9")], "between two a person chooses");
     for (text, name) in [("squelch gpu-1 for train", "train"), ("squelch train-9 not train-7", "train-7")] {
@@ -214,6 +224,7 @@ fn names_are_those_of_the_words_and_of_the_context() {
 
 #[test]
 fn a_word_that_is_not_known_is_an_order_only_where_it_is_about_one_thing_and_costs_nothing() {
+    let mut sure = Vec::new();
     for text in [
         "Kudos, chat is great",
         "Hooray, train-7 converged",
@@ -223,12 +234,15 @@ fn a_word_that_is_not_known_is_an_order_only_where_it_is_about_one_thing_and_cos
         "kubelet: squelch train-7",
         "bigbrother[42]: squelch train-7",
     ] {
-        if look(text, &cluster(), Catalog::builtin()).unsure.is_some() {
-            let name = if text.contains("train") { "workload_id" } else { "deployment" };
-            let thing = if text.contains("train") { "train-7" } else { "chat" };
-            assert_eq!(faults(text, json!({ "action": "stop", name: thing }))[0].0, "action", "{text}");
+        if look(text, &cluster(), Catalog::builtin()).unsure.is_none() {
+            sure.push(text);
+            continue;
         }
+        let name = if text.contains("train") { "workload_id" } else { "deployment" };
+        let thing = if text.contains("train") { "train-7" } else { "chat" };
+        assert_eq!(faults(text, json!({ "action": "stop", name: thing }))[0].0, "action", "{text}");
     }
+    assert_eq!(sure, Vec::<&str>::new());
     for intent in [
         json!({ "action": "scale", "deployment": "chat", "replicas": 50 }),
         json!({ "action": "rollback", "deployment": "chat", "to_revision": 8 }),
