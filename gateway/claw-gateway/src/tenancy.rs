@@ -3,7 +3,7 @@
 //! What each tenant is guaranteed, may have at most, holds and has had lately.
 //!
 //! The tree of tenants stands in the state as it was set; [`Board`] puts it before
-//! [`fairness::Shares`], which decides who may have more and who is next. Work of
+//! [`Shares`], which decides who may have more and who is next. Work of
 //! nobody's tenant is a tenant of its own without a guarantee, so that it neither
 //! goes before those who have one nor is forgotten.
 
@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use claw_proto::time::Timestamp;
-use claw_proto::validation::{Demand, ValidSpec};
+use claw_proto::validation::ValidSpec;
 use claw_tools::quotas::{Quota, QuotaAmounts, TENANT_LEVELS_MAX};
 use claw_tools::workloads::PlacementReport;
 use imbl::OrdMap;
@@ -25,7 +25,7 @@ use crate::scheduler::fairness::{Amounts, Decayed, Group, RESOURCES, Shares, Sho
 use crate::workload::WorkloadEntry;
 
 pub(crate) use assign::{assign, known, unknown};
-pub(crate) use turns::{Turn, Turns};
+pub(crate) use turns::{Turn, Turns, waits_behind};
 
 /// What nobody's tenant is called where a name is needed.
 pub const UNTENANTED: &str = "(no tenant)";
@@ -70,14 +70,10 @@ pub fn amounts(of: &QuotaAmounts, absent: u64) -> Amounts {
     Amounts([units(of.gpus, 1_000), units(of.cpu_cores, 1_000), units(of.memory_gib, 1_024)])
 }
 
-fn taken(demand: &Demand, gpus: u32) -> Amounts {
-    Amounts([u64::from(gpus) * 1_000, demand.cpu_millis, demand.memory_mib])
-}
-
 /// What one part of a workload holds.
 pub fn part_amounts(spec: &ValidSpec) -> Amounts {
     let demand = spec.node_demand();
-    taken(demand, demand.gpus)
+    Amounts([u64::from(demand.gpus) * 1_000, demand.cpu_millis, demand.memory_mib])
 }
 
 /// What a workload holds with all its parts.
@@ -112,6 +108,10 @@ impl Tenants {
         let parent = |entry: &&'a Arc<Tenant>| entry.quota.parent.as_deref().and_then(|name| self.get(name));
         // A line is never longer; a broken one would go round for ever.
         std::iter::successors(self.get(name), parent).take(TENANT_LEVELS_MAX)
+    }
+    /// Work of `own` counts for `tenant`: it is that, or a part of it.
+    pub fn counts_for(&self, own: Option<&str>, tenant: &str) -> bool {
+        own.is_some_and(|own| self.line(own).any(|above| *above.name == *tenant))
     }
     /// The map itself, for differences between two states.
     pub(crate) fn map(&self) -> &OrdMap<Arc<str>, Arc<Tenant>> {
@@ -221,10 +221,8 @@ fn over<'a>(
 /// What those of a tenant and its parts will hold for whom room is being made: it is theirs already,
 /// or others would have been stopped for nothing.
 fn claimed(cluster: &Cluster, tenant: &str, asker: Option<&WorkloadEntry>) -> Amounts {
-    let others = claimants(cluster, asker).filter(|w| {
-        let own = w.spec.spec().tenant.as_deref();
-        own.is_some_and(|own| cluster.tenants.line(own).any(|above| *above.name == *tenant))
-    });
+    let its = |w: &&Arc<WorkloadEntry>| cluster.tenants.counts_for(w.spec.spec().tenant.as_deref(), tenant);
+    let others = claimants(cluster, asker).filter(its);
     others.fold(Amounts::default(), |sum, w| sum.plus(whole_amounts(&w.spec)))
 }
 

@@ -138,7 +138,7 @@ output! {
         model: String,
         /// GPUs that are healthy, on nodes that answer and take work.
         gpus: u32,
-        /// Of those, how many nobody holds.
+        /// Of those, how many nobody holds, and none are kept for work that waits.
         free: u32,
         /// Of the free ones, how many typical work cannot use where they are, in the mean (FGD, USENIX ATC'23).
         lost: f64,

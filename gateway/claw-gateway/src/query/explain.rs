@@ -2,6 +2,7 @@
 //! make it start, tried on a copy of the fleet before it is offered.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use claw_proto::ids::{NodeId, WorkloadId};
 use claw_proto::spec::WorkloadSpec;
@@ -36,10 +37,13 @@ pub fn explain(cluster: &Cluster, text: &str) -> Result<WorkloadExplanation, Ref
         None
     };
     // It waits behind another of its tenant: what it could do by itself is not what keeps it.
-    let is_behind = pending && w.reason == WorkloadReason::QuotaExceeded && placement_is_open(placement.as_ref());
-    let placement = if is_behind { w.report.as_deref().cloned() } else { placement };
-    let blockers = if pending && !is_behind { blockers(cluster, w) } else { Vec::new() };
-    let would_start_if = if pending && !is_behind { remedies(cluster, w, &blockers) } else { Vec::new() };
+    let could_start = placement.as_ref().is_some_and(|report| report.chosen.is_some());
+    let held_behind = pending && w.reason == WorkloadReason::QuotaExceeded && could_start;
+    let behind = if held_behind { tenancy::waits_behind(cluster, w) } else { None };
+    let by_itself = pending && behind.is_none();
+    let placement = behind.or(placement);
+    let blockers = if by_itself { blockers(cluster, w) } else { Vec::new() };
+    let would_start_if = if by_itself { remedies(cluster, w, &blockers) } else { Vec::new() };
     let row = workload_row(cluster, w);
     let mut summary = summary(w, row.reason, placement.as_ref().map(|p| p.summary.as_str()), would_start_if.first());
     summary.push_str(&makes_room(cluster, w));
@@ -55,10 +59,6 @@ pub fn explain(cluster: &Cluster, text: &str) -> Result<WorkloadExplanation, Ref
         history,
         next,
     })
-}
-
-fn placement_is_open(report: Option<&claw_tools::workloads::PlacementReport>) -> bool {
-    report.is_some_and(|report| report.chosen.is_some())
 }
 
 fn report_now(cluster: &Cluster, w: &WorkloadEntry) -> claw_tools::workloads::PlacementReport {
@@ -155,17 +155,9 @@ fn blockers(cluster: &Cluster, w: &WorkloadEntry) -> Vec<Blocker> {
 
 /// Who holds what a tenant and its parts may hold.
 fn holders_of(cluster: &Cluster, tenant: &str) -> Vec<Blocker> {
-    let is_its = |w: &WorkloadEntry| {
-        let own = w.spec.spec().tenant.as_deref();
-        own.is_some_and(|own| cluster.tenants.line(own).any(|above| *above.name == *tenant))
-    };
-    let held = cluster.workloads.iter().filter_map(|w| {
-        let node = cluster.nodes.get(w.live()?.node_id).filter(|_| is_its(w))?.name.clone();
-        let gpus = u32::try_from(w.lives().map(|a| a.gpus.len()).sum::<usize>()).unwrap_or(u32::MAX);
-        let (name, owner) = (w.name.clone(), w.submitted_by.clone());
-        Some(Blocker { workload_id: w.workload_id, name, owner, gpus, node })
-    });
-    let mut holders: Vec<Blocker> = held.collect();
+    let its = |w: &&Arc<WorkloadEntry>| cluster.tenants.counts_for(w.spec.spec().tenant.as_deref(), tenant);
+    let mut holders: Vec<Blocker> =
+        cluster.workloads.iter().filter(its).filter_map(|w| super::works::holder(cluster, w)).collect();
     holders.sort_by_key(|b| (std::cmp::Reverse(b.gpus), b.workload_id));
     holders.truncate(20);
     holders

@@ -130,7 +130,10 @@ fn of_model(cluster: &Cluster, model: &str, kinds: &[(Kind, u32)]) -> Fragmented
             takes_work && gpu.health == GpuHealth::Healthy && cluster.nodes.home_of(&gpu.uuid) == Some(node.node_id)
         };
         let counted = its.iter().filter(counts).count();
-        let free = its.iter().filter(counts).filter(|gpu| cluster.workloads.holder(&gpu.uuid).is_none()).count();
+        // What is kept for work that waits is nobody else's.
+        let is_open =
+            |uuid| cluster.workloads.holder(uuid).is_none() && cluster.workloads.claimants(uuid).next().is_none();
+        let free = its.iter().filter(counts).filter(|gpu| is_open(&gpu.uuid)).count();
         gpus += count(counted);
         left_out += count(its.len() - counted);
         if free > 0 {
@@ -145,11 +148,13 @@ fn of_model(cluster: &Cluster, model: &str, kinds: &[(Kind, u32)]) -> Fragmented
     }
     let kinds: Vec<&(Kind, u32)> = kinds.iter().filter(|(kind, _)| kind.takes(model)).collect();
     let mut worst: Vec<FragmentedNode> = frees.iter().map(|free| of_node(free, &kinds)).collect();
+    // Of the whole, and rounded once: hundredths of many nodes are many.
     // A sum of nothing is -0 for floats.
     let lost = worst.iter().map(|node| node.lost).fold(0.0, |sum, lost| sum + lost);
     worst.retain(|node| node.lost > 0.0);
     worst.sort_by(|a, b| b.lost.total_cmp(&a.lost).then_with(|| a.node.cmp(&b.node)));
     worst.truncate(WORST_MAX);
+    worst.iter_mut().for_each(|node| node.lost = rounded(node.lost));
     let mut by_free: BTreeMap<u32, u32> = BTreeMap::new();
     for free in &frees {
         *by_free.entry(free.gpus).or_default() += 1;
@@ -192,7 +197,7 @@ fn of_node(free: &Free<'_>, kinds: &[&(Kind, u32)]) -> FragmentedNode {
             format!("{} free, and work that asks for {smallest} or more does not fit", super::gpus(free.gpus))
         }
     };
-    FragmentedNode { node: free.node.name.clone(), free: free.gpus, lost: rounded(f64::from(free.gpus) * share), why }
+    FragmentedNode { node: free.node.name.clone(), free: free.gpus, lost: f64::from(free.gpus) * share, why }
 }
 
 fn summary(models: &[FragmentedModel]) -> String {

@@ -133,12 +133,7 @@ fn would_leave(fork: &Cluster, entry: &WorkloadEntry, caller: &Caller) -> Vec<Bl
         return Vec::new();
     };
     let victims = claim.victims.iter().filter_map(|id| fork.workloads.get(*id));
-    let told = victims.filter_map(|w| {
-        let node = fork.nodes.get(w.live()?.node_id)?.name.clone();
-        let gpus = u32::try_from(w.lives().map(|a| a.gpus.len()).sum::<usize>()).unwrap_or(u32::MAX);
-        Some(Blocker { workload_id: w.workload_id, name: w.name.clone(), owner: w.submitted_by.clone(), gpus, node })
-    });
-    told.collect()
+    victims.filter_map(|w| super::works::holder(fork, w)).collect()
 }
 
 fn is_simulated(fork: &Cluster, place: &Place) -> bool {

@@ -24,9 +24,8 @@ pub fn quota_list(cluster: &Cluster, p: &QuotaGetParams, now: Timestamp) -> Resu
     }
     let board = Board::of(cluster);
     let counts = counts(cluster);
-    let is_wanted = |entry: &Tenant| {
-        p.tenant.as_ref().is_none_or(|name| cluster.tenants.line(&entry.name).any(|above| *above.name == **name))
-    };
+    let is_wanted =
+        |entry: &Tenant| p.tenant.as_ref().is_none_or(|name| cluster.tenants.counts_for(Some(&entry.name), name));
     let wanted = cluster.tenants.iter().filter(|entry| is_wanted(entry));
     let tenants: Vec<QuotaView> =
         wanted.map(|entry| view(&board, entry, counts.get(&*entry.name).copied(), now)).collect();

@@ -4,7 +4,7 @@ use claw_proto::spec::RuntimeKind;
 use claw_tools::nodes::NodeLink;
 use claw_tools::refusal::{Refusal, SuggestedCall};
 use claw_tools::workloads::{
-    AttemptView, WorkloadDetail, WorkloadList, WorkloadListParams, WorkloadReason, WorkloadRow, WorkloadState,
+    AttemptView, Blocker, WorkloadDetail, WorkloadList, WorkloadListParams, WorkloadReason, WorkloadRow, WorkloadState,
     WorkloadUsage,
 };
 use serde_json::json;
@@ -42,6 +42,13 @@ pub fn workload_row(cluster: &Cluster, w: &WorkloadEntry) -> WorkloadRow {
         simulated: w.simulated(),
         revision: w.revision,
     }
+}
+
+/// One that holds a place, with all its GPUs; none if it holds none.
+pub(super) fn holder(cluster: &Cluster, w: &WorkloadEntry) -> Option<Blocker> {
+    let node = cluster.nodes.get(w.live()?.node_id)?.name.clone();
+    let gpus = u32::try_from(w.lives().map(|a| a.gpus.len()).sum::<usize>()).unwrap_or(u32::MAX);
+    Some(Blocker { workload_id: w.workload_id, name: w.name.clone(), owner: w.submitted_by.clone(), gpus, node })
 }
 
 /// `workload_list`.

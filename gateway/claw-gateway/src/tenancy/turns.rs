@@ -53,8 +53,6 @@ pub(crate) struct Fair {
     /// and for whom room is made.
     early: VecDeque<WorkloadId>,
     lines: BTreeMap<usize, VecDeque<Waiting>>,
-    /// Of these groups nobody passes one that has waited long for the group's quota.
-    held_back: BTreeMap<usize, Arc<PlacementReport>>,
     /// Those for whom room is being made: what they will hold is taken already.
     promised: BTreeSet<WorkloadId>,
 }
@@ -122,7 +120,7 @@ impl Fair {
             let waiting = Waiting { id, priority: entry.spec.priority().value(), turn, amounts };
             lines.entry(board.group(&entry.spec)).or_default().push_back(waiting);
         }
-        Self { board, now, early, lines, held_back: BTreeMap::new(), promised }
+        Self { board, now, early, lines, promised }
     }
 
     fn next(&mut self, cluster: &Cluster) -> Option<Turn> {
@@ -141,30 +139,15 @@ impl Fair {
 
     /// The first of a tenant that its quota, or one before it, keeps from starting.
     fn blocked(&mut self, cluster: &Cluster) -> Option<Turn> {
-        let shares = &self.board.shares;
-        let (group, id, shortage) = self.lines.iter().find_map(|(group, line)| {
+        let (group, id, told) = self.lines.iter().find_map(|(group, line)| {
             let first = line.front()?;
-            let shortage = shares.admits(*group, first.amounts).err();
-            let is_behind = self.held_back.contains_key(group) || shortage.is_some();
-            (is_behind
-                || cluster.workloads.get(first.id).is_some_and(|entry| passes(cluster, entry, self.now).is_some()))
-            .then_some((*group, first.id, shortage))
+            let entry = cluster.workloads.get(first.id)?;
+            let short = self.board.shares.admits(*group, first.amounts).err();
+            let told = short.map(|shortage| report(&self.board, &entry.spec, shortage));
+            Some((*group, first.id, told.or_else(|| passes(cluster, entry, self.now).map(behind))?))
         })?;
-        let entry = cluster.workloads.get(id)?;
-        let told = match (self.held_back.get(&group), shortage) {
-            (Some(told), _) => Arc::clone(told),
-            (None, Some(shortage)) => {
-                let told = Arc::new(report(&self.board, &entry.spec, shortage));
-                let waited_ms = self.now.ms_since(entry.since);
-                if waited_ms >= cluster.policy.reserve_after_ms && waits_for_bound(cluster, entry) {
-                    self.held_back.insert(group, Arc::new(behind(entry)));
-                }
-                told
-            }
-            (None, None) => Arc::new(behind(passes(cluster, entry, self.now)?)),
-        };
         self.lines.get_mut(&group)?.pop_front();
-        Some(Turn::Blocked(id, told))
+        Some(Turn::Blocked(id, Arc::new(told)))
     }
 }
 
@@ -185,6 +168,11 @@ fn waits_for_bound(cluster: &Cluster, entry: &WorkloadEntry) -> bool {
     let (tenant, wanted) = (entry.spec.spec().tenant.as_deref(), whole_amounts(&entry.spec));
     let could_ever = || !matches!(scheduler::attempt(cluster, entry), Trial::Wait { waiting_helps: false });
     over(cluster, &entry.spec, Some(entry)).is_some() && known(cluster, tenant, wanted).is_ok() && could_ever()
+}
+
+/// Why one that has both room and quota waits: it stands behind another of its tenant.
+pub(crate) fn waits_behind(cluster: &Cluster, entry: &WorkloadEntry) -> Option<PlacementReport> {
+    passes(cluster, entry, Timestamp::from_unix_ms(i64::MAX)).map(behind)
 }
 
 fn behind(first: &WorkloadEntry) -> PlacementReport {

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 
 use claw_proto::validation::Validator;
 use claw_tools::def::UndoClass;
-use claw_tools::nearest::nearest;
 use claw_tools::outcome::{EffectKind, Outcome};
 use claw_tools::quotas::{Quota, TENANT_LEVELS_MAX, TENANTS_MAX};
 use claw_tools::refusal::{ErrorCode, Refusal};
@@ -15,7 +14,7 @@ use crate::command::Operation;
 use crate::event::{Event, Goal, Inverse};
 use crate::scheduler::fairness::{Amounts, RESOURCES};
 use crate::step::work::Work;
-use crate::tenancy::{amounts, counted};
+use crate::tenancy::{amounts, counted, unknown};
 
 /// Makes a tenant, or changes what is given of its quota.
 pub(super) fn set(work: &mut Work<'_>, operation: &Operation) -> Result<Performed, Refusal> {
@@ -42,10 +41,7 @@ pub(super) fn set(work: &mut Work<'_>, operation: &Operation) -> Result<Performe
 /// Takes a tenant away.
 pub(super) fn delete(work: &mut Work<'_>, tenant: &str) -> Result<Performed, Refusal> {
     if work.state.tenants.get(tenant).is_none() {
-        return Err(Refusal::new(ErrorCode::NotFound, "there is no tenant of this name")
-            .with_field("tenant", tenant)
-            .with_nearest(nearest(tenant, work.state.tenants.iter().map(|entry| &*entry.name)))
-            .with_next("quota_get", json!({})));
+        return Err(unknown(&work.state, tenant).with_field("tenant", tenant));
     }
     put(work, tenant, None)
 }
@@ -127,10 +123,7 @@ fn sound(work: &Work<'_>, tenant: &str, quota: &Quota, is_new: bool) -> Result<(
     }
     let Some(parent) = &quota.parent else { return Ok(()) };
     let Some(above) = tenants.get(parent) else {
-        return Err(Refusal::new(ErrorCode::NotFound, "there is no tenant of this name")
-            .with_field("parent", parent.clone())
-            .with_nearest(nearest(parent, tenants.iter().map(|entry| &*entry.name)))
-            .with_next("quota_get", json!({})));
+        return Err(unknown(&work.state, parent).with_field("parent", parent.clone()));
     };
     if tenants.line(parent).count() >= TENANT_LEVELS_MAX {
         let message = format!("tenants nest {TENANT_LEVELS_MAX} levels deep, and {parent} is on the last");

@@ -3,7 +3,7 @@
 use claw_proto::spec::WorkloadSpec;
 use claw_tools::refusal::ErrorCode;
 use claw_tools::scheduling::FragmentationReportParams;
-use claw_tools::workloads::WorkloadState;
+use claw_tools::workloads::{WorkloadReason, WorkloadState};
 use proptest::prelude::*;
 
 use super::fleet::{Fleet, spec};
@@ -72,4 +72,21 @@ fn what_is_lost_is_weighed_by_what_is_typical_and_says_why() {
     let refused =
         query::fragmentation(&f.cluster, &FragmentationReportParams { model: Some("H10".into()) }).unwrap_err();
     assert_eq!((refused.code, refused.did_you_mean.as_deref()), (ErrorCode::NotFound, Some("H100")));
+}
+
+#[test]
+fn room_that_is_kept_for_who_waits_is_not_told_as_free() {
+    let mut f = Fleet::with_nodes(2);
+    let bounded = |gpus| WorkloadSpec { max_duration_s: Some(3_600), ..spec(gpus) };
+    f.submit(bounded(4));
+    f.submit(bounded(8));
+    let waits = f.submit(bounded(8)).workload_id.unwrap();
+    f.pass(601);
+    assert_eq!(f.workload(waits).reason, WorkloadReason::Reserved);
+    let told = query::fragmentation(&f.cluster, &FragmentationReportParams::default()).unwrap();
+    // The four that are open beside the first are kept, and the other node has none.
+    let h100 = &told.models[0];
+    assert_eq!((h100.free, h100.lost.to_bits(), h100.more[2].workloads), (0, 0, 0), "{told:?}");
+    let id = f.submit(spec(4)).workload_id.unwrap();
+    assert_eq!(f.workload(id).state, WorkloadState::Pending);
 }

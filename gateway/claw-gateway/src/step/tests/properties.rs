@@ -6,12 +6,12 @@ use claw_proto::message::{NodeWorkloadState as N, StatusCause as C};
 use claw_proto::spec::{OnPartition, Priority, RestartPolicy, WorkloadSpec};
 use claw_tools::outcome::Mode;
 use claw_tools::quotas::QuotaAmounts;
-use claw_tools::workloads::WorkloadState;
+use claw_tools::workloads::{WorkloadReason, WorkloadState};
 use proptest::prelude::*;
 
 use super::fleet::{Fleet, h100x8, nvlink, run_of, spec};
 use crate::scheduler::{Decision, decide_for};
-use crate::{Command, Operation, invariants, step};
+use crate::{Command, Operation, invariants, step, tenancy};
 
 #[derive(Debug, Clone)]
 pub(super) enum Move {
@@ -264,7 +264,8 @@ proptest! {
         for w in a.cluster.workloads.queue().filter_map(|id| a.cluster.workloads.get(id)) {
             let held_back = w.not_before.is_some_and(|t| t > a.now);
             let would_wait = matches!(decide_for(&a.cluster, w), Decision::Wait { .. });
-            prop_assert!(held_back || would_wait, "{} could start and was left waiting", w.name);
+            let is_behind = w.reason == WorkloadReason::QuotaExceeded && tenancy::waits_behind(&a.cluster, w).is_some();
+            prop_assert!(held_back || would_wait || is_behind, "{} could start and was left waiting", w.name);
         }
         a.system(Command::Tick);
         let quiet = step(&a.cluster, Command::Tick, &crate::Caller::system(a.now), &mut a.ids.clone()).unwrap();
