@@ -109,8 +109,8 @@ impl Bench {
         let mutation = |mode| Mutation { mode, request_id: None, reason: None, wait_s: 0 };
         let (args_hash, secret_hash) = (String::new(), None);
         let plan = Command::Operate { operation, mutation: mutation(Mode::Plan), args_hash, secret_hash };
-        let Report::Outcome { outcome, .. } = self.run(plan) else { return };
-        let Some(plan) = outcome.plan else { return };
+        let Report::Outcome { outcome, .. } = self.run(plan) else { panic!("a plan has an outcome") };
+        let plan = outcome.plan.expect("it changes something");
         let person = Caller { principal: "person".into(), kind: PrincipalKind::Person, ..Caller::system(NOW) };
         let (mutation, args_hash) = (mutation(Mode::Apply), String::new());
         if let Some(approval_id) = plan.approval_id {
@@ -139,6 +139,7 @@ impl Bench {
                 self.plan_and_apply(set(format!("t{n}{part}"), Some(format!("t{n}")), 32));
             }
         }
+        assert_eq!(self.cluster.tenants.len(), 48, "the rows name so many");
         self
     }
 

@@ -13,8 +13,8 @@ static PROSE: LazyLock<Pattern> = LazyLock::new(|| {
         r"|COMMAND|documentation|docs|faq|explain|explains|explained|prompt|question|answer|asked|said|says|wrote|quoted?|quotes",
         r"|searching|pattern|patterns|regex|regexp|handler|todo|hint|tip|troubleshoot\w*|simulat\w+|inject\w*|fake|mock|sample|common (?:errors|issues|problems)|label(?: text)?",
         r"|comment|runbook|wiki|ticket|postmortem|tutorial|readme|journalctl|describe|describes|means|mean|describing|indicates?|indicating|denotes?|forum|subject|title|commit|fixed|fixes|changelog|release note\w*|matching",
-        r"|(?:we|i) (?:have|had|are|am|were|was|see|saw|get|got|hit|replaced|noticed|observed)|you (?:will|can|may|might|get|see)|following (?:error|message|log|output)|to (?:avoid|fix|prevent)|how to \w+)\b",
-        r"|^\W*(?:for|in case of|regarding|about)\b|\bexamples?(?:[\s:,]|$)|https?://|\.py::\w|=== RUN|--- (?:PASS|FAIL)|\b(?:no|without|zero) $|\busage:|--help\b|\bdmesg\b[^:]*\||\bcat \S|user(?: prompt)?:|assistant:|<\|)",
+        r"|(?:we|i) (?:have|had|are|am|were|was|see|saw|get|got|hit|replaced|noticed|observed)|you (?:will|can|may|might|get|see)|to (?:avoid|fix|prevent)|how to \w+)\b",
+        r"|^\W*(?:for|in case of|regarding|about)\b|\bexamples?(?:[\s:,]|$)|https?://|^\W*[\w./\-]+\.py::\w|=== RUN|--- (?:PASS|FAIL)|\b(?:no|without|zero) $|\busage:|--help\b|\bdmesg\b[^:]*\||\bcat \S|user(?: prompt)?:|assistant:|<\|)",
     ))
 });
 

@@ -74,9 +74,15 @@ pub fn is_nameless(event: &GpuEvent) -> bool {
 
 /// What the latest numbers of a GPU say by themselves; a power cap is normal.
 ///
-/// None if its driver told none of the numbers that could show a fault: use, memory and heat alone do not.
+/// None if its driver told none of the numbers that could show a fault: use, memory, clocks and heat
+/// alone do not. That no reason of throttling is listed is not a number: a driver that could not
+/// read them lists none either.
 pub fn numbers(gpu: &GpuMetrics) -> Option<Vec<Sampled>> {
-    let details = gpu.details.as_ref().filter(|details| ***details != GpuDetails::default())?;
+    let tells = |details: &GpuDetails| {
+        let counts = details.remapped_rows.is_some() || details.ecc_uncorrected_total.is_some();
+        counts || !details.throttle_reasons.is_empty()
+    };
+    let details = gpu.details.as_ref().filter(|details| tells(details))?;
     let has = |reasons: &[ThrottleReason]| details.throttle_reasons.iter().any(|reason| reasons.contains(reason));
     let said = |name: &str, asks, words| Sampled { code: Code::Named(name.into()), asks, words };
     let mut found = Vec::new();

@@ -89,7 +89,8 @@ async fn numbers_that_are_not_there_are_not_healthy() {
     let desk = desk().await;
     let node_id = desk.join("gpu-01").await;
     let nothing: (usize, Value) = (usize::MAX, json!({}));
-    for (n, details) in [(usize::MAX, Value::Null), nothing, (0, json!({ "sm_clock_mhz": 1_980 }))] {
+    let clocks = (usize::MAX, json!({ "sm_clock_mhz": 1_980 }));
+    for (n, details) in [(usize::MAX, Value::Null), nothing, clocks, (0, json!({ "ecc_uncorrected_total": 0 }))] {
         desk.sent(node_id, n, &details);
         let told = desk.ok("diagnose", &json!({ "node": "gpu-01" })).await;
         let target = &told["targets"][0];
@@ -99,7 +100,7 @@ async fn numbers_that_are_not_there_are_not_healthy() {
         assert_eq!((&fleet["nodes_read"], &fleet["nodes_unread"]), (&json!(0), &json!(["gpu-01"])), "{fleet}");
     }
     // One GPU of several did not answer: it is named, and nobody is sure.
-    desk.sent(node_id, 7, &json!({ "sm_clock_mhz": 1_980 }));
+    desk.sent(node_id, 7, &json!({ "ecc_uncorrected_total": 0 }));
     let last = desk.ops.control.snapshot().nodes.get(node_id).unwrap().gpus()[7].uuid.to_string();
     for asked in [json!({ "node": "gpu-01" }), json!({})] {
         let told = desk.ok("diagnose", &asked).await;

@@ -76,6 +76,16 @@ fn a_host_of_the_name_example_is_no_example() {
 }
 
 #[test]
+fn what_introduces_a_fault_does_not_hide_it() {
+    for text in [
+        "Training failed with the following error: CUDA out of memory. Tried to allocate 2.00 GiB",
+        "FAILED tests/test_step.py::test_step - torch.cuda.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB",
+    ] {
+        assert_eq!(root(text), "cuda_oom", "{text}");
+    }
+}
+
+#[test]
 fn sentences_about_faults_are_none() {
     for text in [
         "The code 48 indicates an uncorrectable ECC error on the device",

@@ -69,8 +69,13 @@ fn a_failed_replacement_of_a_row_is_for_hands_and_a_pending_one_for_a_reset() {
 
 #[test]
 fn numbers_that_no_driver_told_are_not_healthy_ones() {
-    let told = gpu(GpuDetails { sm_clock_mhz: Some(1_980), ..GpuDetails::default() });
+    let told = gpu(GpuDetails { ecc_uncorrected_total: Some(0), ..GpuDetails::default() });
     assert_eq!(numbers(&told), Some(Vec::new()));
+    assert_eq!(
+        numbers(&gpu(GpuDetails { sm_clock_mhz: Some(1_980), ..GpuDetails::default() })),
+        None,
+        "a clock is no health"
+    );
     assert_eq!(numbers(&gpu(GpuDetails::default())), None);
     assert_eq!(numbers(&GpuMetrics { details: None, ..told }), None);
 }
