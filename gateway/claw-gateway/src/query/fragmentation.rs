@@ -154,7 +154,9 @@ fn of_model(cluster: &Cluster, model: &str, kinds: &[(Kind, u32)]) -> Fragmented
     worst.retain(|node| node.lost > 0.0);
     worst.sort_by(|a, b| b.lost.total_cmp(&a.lost).then_with(|| a.node.cmp(&b.node)));
     worst.truncate(WORST_MAX);
-    worst.iter_mut().for_each(|node| node.lost = rounded(node.lost));
+    for node in &mut worst {
+        node.lost = rounded(node.lost);
+    }
     let mut by_free: BTreeMap<u32, u32> = BTreeMap::new();
     for free in &frees {
         *by_free.entry(free.gpus).or_default() += 1;
