@@ -46,7 +46,7 @@ pub enum Wrong {
     /// More or fewer GPUs than it asks for, one of them twice, or others than it asks for.
     #[error("{0} gets other GPUs than it asks for")]
     OtherGpus(WorkloadId),
-    /// The GPU has a user already.
+    /// The GPU has a user already, or less of it is left than a share needs.
     #[error("{0} gets {1}, which has a user")]
     DoubleBooked(WorkloadId, GpuUuid),
     /// Its cores, memory or disk do not suffice.
@@ -105,7 +105,8 @@ impl Work {
 pub struct Auditor {
     nodes: BTreeMap<NodeId, Node>,
     works: BTreeMap<WorkloadId, Work>,
-    holders: BTreeMap<GpuUuid, WorkloadId>,
+    /// Who has how much of each GPU, thousandths.
+    holders: BTreeMap<GpuUuid, BTreeMap<WorkloadId, u32>>,
     n_submitted: usize,
     quotas: Quotas,
     /// Nobody is stopped for others more often in a day.
@@ -232,21 +233,27 @@ impl Auditor {
             return Err(Wrong::NotAllowed(id, node_id));
         }
         let capabilities = node.capabilities.as_deref().ok_or(Wrong::NoSuchNode(id, node_id))?;
+        let demand = work.spec.node_demand();
         let mut taken: Vec<&GpuInfo> = Vec::new();
         for gpu in gpus {
             let is_it = |listed: &&GpuInfo| listed.uuid == *gpu && listed.health == GpuHealth::Healthy;
-            taken.push(capabilities.whole_gpus().find(is_it).ok_or_else(|| Wrong::NoSuchGpu(id, gpu.clone()))?);
-            if self.holders.contains_key(gpu) {
+            taken.push(capabilities.given_gpus().find(is_it).ok_or_else(|| Wrong::NoSuchGpu(id, gpu.clone()))?);
+            let used: u32 = self.holders.get(gpu).map_or(0, |holders| holders.values().sum());
+            let left = 1_000_u32.saturating_sub(used);
+            if u32::from(demand.gpu_milli) > left {
                 return Err(Wrong::DoubleBooked(id, gpu.clone()));
             }
             let keeps = |(other, kept): &(&WorkloadId, &Work)| {
                 **other != id && kept.claimed.contains(gpu) && kept.comes_before(work)
             };
-            if let Some((other, _)) = self.works.iter().find(keeps) {
+            let kept = || self.works.iter().filter(keeps);
+            let kept_milli: u32 = kept().map(|(_, kept)| u32::from(kept.spec.demand().gpu_milli)).sum();
+            if let Some((other, _)) = kept().next()
+                && u32::from(demand.gpu_milli) + kept_milli > left
+            {
                 return Err(Wrong::RoomTaken(id, *other));
             }
         }
-        let demand = work.spec.node_demand();
         if !are_asked_for(demand, &taken) {
             return Err(Wrong::OtherGpus(id));
         }
@@ -259,8 +266,11 @@ impl Auditor {
         if let Some(over) = self.quotas.take(tenant.as_deref(), demand) {
             return Err(Wrong::OverQuota(id, over));
         }
+        let milli = u32::from(demand.gpu_milli);
         self.count(node_id, &three(demand), true);
-        self.holders.extend(gpus.iter().map(|gpu| (gpu.clone(), id)));
+        for gpu in gpus {
+            self.holders.entry(gpu.clone()).or_default().insert(id, milli);
+        }
         if let Some(work) = self.works.get_mut(&id) {
             work.claimed.clear();
             work.parts.insert(attempt, (node_id, gpus.to_vec()));
@@ -284,7 +294,9 @@ impl Auditor {
         self.quotas.give(work.spec.spec().tenant.as_deref(), work.spec.node_demand());
         self.count(node_id, &demand, false);
         for gpu in gpus {
-            self.holders.remove(&gpu);
+            if let Some(holders) = self.holders.get_mut(&gpu) {
+                holders.remove(&id);
+            }
         }
     }
 
@@ -325,7 +337,8 @@ fn is_allowed(spec: &ValidSpec, node_id: NodeId, node: &Node) -> bool {
 fn are_asked_for(demand: &Demand, gpus: &[&GpuInfo]) -> bool {
     let different: BTreeSet<&GpuUuid> = gpus.iter().map(|gpu| &gpu.uuid).collect();
     let is_right = |gpu: &&GpuInfo| {
-        gpu.memory_mib >= demand.gpu_memory_mib_min
+        demand.memory_mib_of(gpu.memory_mib) >= demand.gpu_memory_mib_min
+            && gpu.mig.as_ref().map(|slice| &slice.profile) == demand.mig_profile.as_ref()
             && demand.gpu_model.as_ref().is_none_or(|model| model.eq_ignore_ascii_case(&gpu.model))
             && demand.gpu_vendor.is_none_or(|vendor| vendor == gpu.vendor)
     };

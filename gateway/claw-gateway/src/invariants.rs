@@ -5,7 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use claw_proto::ids::GpuUuid;
+use claw_proto::ids::{GpuUuid, WorkloadId};
+use claw_proto::validation::GPU_MILLI;
 use claw_tools::nodes::Schedulable;
 use claw_tools::operations::OperationState;
 use claw_tools::workloads::{WorkloadReason, WorkloadState};
@@ -75,20 +76,31 @@ pub fn check_indexes(cluster: &Cluster) -> Check {
 }
 
 fn no_gpu_double_booked(c: &Cluster) -> Result<(), String> {
-    let mut seen: BTreeMap<&GpuUuid, _> = BTreeMap::new();
+    let mut taken: BTreeMap<&GpuUuid, Vec<(WorkloadId, u16)>> = BTreeMap::new();
     for w in c.workloads.iter() {
         for gpu in w.lives().flat_map(|a| &a.gpus) {
-            if let Some(other) = seen.insert(gpu, w.workload_id) {
-                return Err(format!("{gpu} is held by {other} and {}", w.workload_id));
-            }
-            if c.workloads.holder(gpu) != Some(w.workload_id) {
-                return Err(format!("{gpu} of {} is not in the ledger", w.workload_id));
-            }
+            taken.entry(gpu).or_default().push((w.workload_id, w.spec.demand().gpu_milli));
         }
     }
-    let ledger: BTreeSet<&GpuUuid> = c.workloads.held().map(|(g, _)| g).collect();
-    if ledger.len() != seen.len() {
-        return Err(format!("the ledger holds {} GPUs, live attempts hold {}", ledger.len(), seen.len()));
+    for (gpu, shares) in &taken {
+        if shares.iter().map(|(_, milli)| u32::from(*milli)).sum::<u32>() > u32::from(GPU_MILLI) {
+            return Err(format!("{gpu} is given away more than once: {shares:?}"));
+        }
+        let ledger: Vec<(WorkloadId, u16)> = c.workloads.holders(gpu).iter().flat_map(|h| h.each()).collect();
+        if ledger != *shares {
+            return Err(format!("{gpu} is held by {shares:?}, and by {ledger:?} in the ledger"));
+        }
+    }
+    for n in c.nodes.iter() {
+        let its = n.gpus().iter().filter(|gpu| c.nodes.home_of(&gpu.uuid) == Some(n.node_id));
+        let held = its.filter(|gpu| c.workloads.holders(&gpu.uuid).is_some()).count();
+        if n.usage.gpus as usize > held && n.usage.workloads.is_empty() {
+            return Err(format!("{} holds {} GPUs by its count and nothing runs there", n.name, n.usage.gpus));
+        }
+    }
+    let n_ledger = c.workloads.held().count();
+    if n_ledger != taken.len() {
+        return Err(format!("the ledger holds {n_ledger} GPUs, live attempts hold {}", taken.len()));
     }
     Ok(())
 }

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use claw_proto::ids::WorkloadId;
 use claw_proto::time::Timestamp;
+use claw_proto::validation::GPU_MILLI;
 
 use crate::Cluster;
 use crate::scheduler::{Decision, decide_for};
@@ -62,7 +63,11 @@ pub fn lost_gpu_ms(policy: &PreemptionPolicy, w: &WorkloadEntry, now: Timestamp)
         Some(interval_s @ 1..) => ran_ms % interval_s.saturating_mul(1_000),
         Some(0) | None => ran_ms.min(policy.assumed_checkpoint_s.saturating_mul(1_000)),
     };
-    since_checkpoint_ms.saturating_mul(u64::from(w.spec.demand().gpus.max(1)))
+    let milli = match w.spec.demand().gpu_milli_total() {
+        0 => u64::from(GPU_MILLI),
+        milli => milli,
+    };
+    since_checkpoint_ms.saturating_mul(milli) / u64::from(GPU_MILLI)
 }
 
 /// May it be stopped at this instant for work of a higher priority?
@@ -111,7 +116,8 @@ pub(crate) fn free(fork: &mut Cluster, id: WorkloadId) {
         return;
     };
     for live in w.lives() {
-        fork.nodes.update(live.node_id, |node| node.usage.give_back(id, w.spec.node_demand(), live.gpus.len()));
+        let n_gpus = fork.workloads.n_alone(id, &live.gpus);
+        fork.nodes.update(live.node_id, |node| node.usage.give_back(id, w.spec.node_demand(), n_gpus));
         let less = tenancy::part_amounts(&w.spec);
         let give = |books: &mut tenancy::Books| books.held = books.held.minus(less);
         fork.tenants.change(w.spec.spec().tenant.as_deref(), &give, fork.policy.half_life_s());

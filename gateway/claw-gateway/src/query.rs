@@ -37,10 +37,15 @@ pub fn what(spec: &WorkloadSpec) -> String {
     } else {
         spec.command.as_ref().map(|c| c.join(" ")).unwrap_or_default()
     };
-    if let Some(gpu) = &spec.gpu
-        && gpu.count.unwrap_or(0) > 0
-    {
-        words = format!("{words} on {}×{}", gpu.count.unwrap_or(0), gpu.model.as_deref().unwrap_or("GPU"));
+    if let Some(gpu) = &spec.gpu {
+        let model = gpu.model.as_deref().unwrap_or("GPU");
+        let on = match (gpu.fraction, &gpu.mig_profile, gpu.count.unwrap_or(0)) {
+            (Some(fraction), _, _) if fraction < 1.0 => format!(" on {fraction} of a {model}"),
+            (_, Some(profile), count) => format!(" on {}×{model} {profile}", count.max(1)),
+            (_, None, 0) if gpu.fraction.is_none() => String::new(),
+            (_, None, count) => format!(" on {}×{model}", count.max(1)),
+        };
+        words.push_str(&on);
     }
     if let Some(nodes @ 2..) = spec.nodes {
         words = format!("{words} over {nodes} nodes");

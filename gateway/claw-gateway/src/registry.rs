@@ -7,7 +7,7 @@ use claw_proto::ids::{Attempt, Generation, GpuUuid, NodeId, TokenId, WorkloadId}
 use claw_proto::message::NodeSettings;
 use claw_proto::time::Timestamp;
 use claw_proto::topology::{GpuInfo, NodeCapabilities};
-use claw_proto::validation::Demand;
+use claw_proto::validation::{Demand, GPU_MILLI};
 use claw_tools::nodes::{NodeLink, Schedulable};
 use imbl::{OrdMap, OrdSet};
 use serde::{Deserialize, Serialize};
@@ -65,14 +65,14 @@ pub struct NodeUsage {
     pub memory_mib: u64,
     /// Disk, MiB.
     pub disk_mib: u64,
-    /// GPUs.
+    /// GPUs and slices that somebody has, whole or in part.
     pub gpus: u32,
     /// Workloads with a live attempt there.
     pub workloads: OrdSet<WorkloadId>,
 }
 
 impl NodeUsage {
-    /// Counts an attempt that takes so much there.
+    /// Counts an attempt that takes so much there, and so many GPUs that nobody else has a part of.
     pub(crate) fn take(&mut self, id: WorkloadId, demand: &Demand, gpus: usize) {
         self.cpu_millis += demand.cpu_millis;
         self.memory_mib += demand.memory_mib;
@@ -113,6 +113,10 @@ impl NodeEntry {
     /// Those that can be given as a whole, see [`NodeCapabilities::whole_gpus`].
     pub fn whole_gpus(&self) -> impl Iterator<Item = &GpuInfo> {
         self.capabilities.iter().flat_map(|capabilities| capabilities.whole_gpus())
+    }
+    /// Those and the MIG slices of others: all that can be given.
+    pub fn given_gpus(&self) -> impl Iterator<Item = &GpuInfo> {
+        self.capabilities.iter().flat_map(|capabilities| capabilities.given_gpus())
     }
     /// Its certificates are revoked, and it has not enrolled again.
     pub fn is_revoked(&self) -> bool {
@@ -201,7 +205,7 @@ impl NodeRegistry {
             }
         }
     }
-    /// What all nodes have, whether they answer or not: GPUs that can be given as a whole and CPU
+    /// What all nodes have, whether they answer or not: GPUs and slices that can be given, and CPU,
     /// in thousandths, memory in MiB.
     pub fn capacity(&self) -> Amounts {
         self.capacity
@@ -278,7 +282,7 @@ impl NodeRegistry {
 /// What a node has, as quotas count.
 fn capacity(has: Option<&NodeCapabilities>) -> Amounts {
     let of = |has: &NodeCapabilities| {
-        let gpus = u64::try_from(has.whole_gpus().count()).unwrap_or(u64::MAX).saturating_mul(1_000);
+        let gpus = has.given_gpus().map(|gpu| u64::from(gpu.mig_milli().unwrap_or(GPU_MILLI))).sum();
         Amounts([gpus, has.cpu_millis, has.memory_mib])
     };
     has.map_or_else(Amounts::default, of)

@@ -69,6 +69,10 @@ struct Score {
     simulated: bool,
     /// GPUs spread over several islands.
     broken_island: bool,
+    /// A share takes a GPU that nobody has a part of, while others would do.
+    opened: bool,
+    /// What is left of the GPU that it shares, thousandths.
+    milli_left: u16,
     /// Free GPUs left in the islands that are touched: best fit first.
     island_left: u32,
     /// Free GPUs left on the node.
@@ -80,6 +84,9 @@ struct Score {
     /// Decides what is equal, the same way every time.
     node_id: NodeId,
 }
+
+/// The most that a score says is left: above it, it is turned around for who wants to be spread.
+const LEFT_MAX: u32 = 65_535;
 
 /// Where it goes, and why there.
 pub(crate) type Placed = (Vec<Place>, Arc<PlacementReport>);

@@ -73,7 +73,7 @@ pub fn amounts(of: &QuotaAmounts, absent: u64) -> Amounts {
 /// What one part of a workload holds.
 pub fn part_amounts(spec: &ValidSpec) -> Amounts {
     let demand = spec.node_demand();
-    Amounts([u64::from(demand.gpus) * 1_000, demand.cpu_millis, demand.memory_mib])
+    Amounts([demand.gpu_milli_total(), demand.cpu_millis, demand.memory_mib])
 }
 
 /// What a workload holds with all its parts.

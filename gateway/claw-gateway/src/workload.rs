@@ -7,7 +7,7 @@ use std::sync::Arc;
 use claw_proto::ids::{Attempt, GpuUuid, NodeId, OperationId, WorkloadId};
 use claw_proto::spec::RuntimeKind;
 use claw_proto::time::Timestamp;
-use claw_proto::validation::ValidSpec;
+use claw_proto::validation::{GPU_MILLI, ValidSpec};
 use claw_tools::workloads::{PlacementReport, WorkloadReason, WorkloadState};
 use imbl::{OrdMap, OrdSet};
 use serde::{Deserialize, Serialize};
@@ -221,6 +221,46 @@ impl WorkloadEntry {
 /// Order in the queue: higher priority first, then first come.
 type QueueKey = (Reverse<u32>, u64, WorkloadId);
 
+/// Who has a GPU or a slice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Holders {
+    /// One, and all of it.
+    Whole(WorkloadId),
+    /// Some, each a share, in thousandths; by id.
+    Shares(Arc<[(WorkloadId, u16)]>),
+}
+
+impl Holders {
+    /// Each with its thousandths.
+    pub fn each(&self) -> impl Iterator<Item = (WorkloadId, u16)> + '_ {
+        let (whole, shares) = match self {
+            Self::Whole(id) => (Some((*id, GPU_MILLI)), &[][..]),
+            Self::Shares(shares) => (None, &shares[..]),
+        };
+        whole.into_iter().chain(shares.iter().copied())
+    }
+    /// Thousandths that are taken.
+    pub fn taken_milli(&self) -> u16 {
+        self.each().fold(0, |sum, (_, milli)| sum.saturating_add(milli))
+    }
+    /// Those and one more.
+    fn with(holders: Option<&Self>, id: WorkloadId, milli: u16) -> Self {
+        if milli >= GPU_MILLI {
+            return Self::Whole(id);
+        }
+        let others = holders.iter().flat_map(|h| h.each()).filter(|(other, _)| *other != id);
+        let mut shares: Vec<(WorkloadId, u16)> = others.chain([(id, milli)]).collect();
+        shares.sort_unstable();
+        Self::Shares(shares.into())
+    }
+    /// Those without one; nothing if nobody is left.
+    fn without(&self, id: WorkloadId) -> Option<Self> {
+        let Self::Shares(shares) = self else { return (*self != Self::Whole(id)).then(|| self.clone()) };
+        let left: Vec<(WorkloadId, u16)> = shares.iter().copied().filter(|(other, _)| *other != id).collect();
+        (!left.is_empty()).then(|| Self::Shares(left.into()))
+    }
+}
+
 /// All workloads, with the queue and the GPU ledger as indexes.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct WorkloadManager {
@@ -229,7 +269,7 @@ pub struct WorkloadManager {
     queue: OrdSet<QueueKey>,
     /// The ledger: who holds a GPU. Keys that own memory are shared, here and in
     /// `names`: a change copies a leaf of the tree with all its keys.
-    held: OrdMap<Arc<GpuUuid>, WorkloadId>,
+    held: OrdMap<Arc<GpuUuid>, Holders>,
     /// GPUs that room is being made on, with those that wait for them.
     claimed: OrdSet<(Arc<GpuUuid>, WorkloadId)>,
     /// The same, nodes.
@@ -277,9 +317,19 @@ impl WorkloadManager {
     pub fn queue_len(&self) -> usize {
         self.queue.len()
     }
-    /// Who holds a GPU.
-    pub fn holder(&self, gpu: &GpuUuid) -> Option<WorkloadId> {
-        self.held.get(gpu).copied()
+    /// Who holds a GPU, or shares of it; nothing if nobody does.
+    pub fn holders(&self, gpu: &GpuUuid) -> Option<&Holders> {
+        self.held.get(gpu)
+    }
+    /// What of a GPU nobody has, thousandths.
+    pub fn free_milli(&self, gpu: &GpuUuid) -> u16 {
+        self.held.get(gpu).map_or(GPU_MILLI, |holders| GPU_MILLI.saturating_sub(holders.taken_milli()))
+    }
+    /// How many of these nobody but this workload has a part of.
+    pub(crate) fn n_alone(&self, id: WorkloadId, gpus: &[GpuUuid]) -> usize {
+        let alone =
+            |gpu: &&GpuUuid| self.held.get(*gpu).is_none_or(|holders| holders.each().all(|(other, _)| other == id));
+        gpus.iter().filter(alone).count()
     }
     /// Who waits for a GPU that room is being made on.
     pub fn claimants(&self, gpu: &GpuUuid) -> impl Iterator<Item = &Arc<WorkloadEntry>> {
@@ -331,8 +381,8 @@ impl WorkloadManager {
         of_it.filter_map(|(_, _, id)| self.workloads.get(id))
     }
     /// All held GPUs.
-    pub fn held(&self) -> impl Iterator<Item = (&GpuUuid, &WorkloadId)> {
-        self.held.iter().map(|(gpu, id)| (&**gpu, id))
+    pub fn held(&self) -> impl Iterator<Item = (&GpuUuid, &Holders)> {
+        self.held.iter().map(|(gpu, holders)| (&**gpu, holders))
     }
     /// How many are in a state.
     pub fn count(&self, state: WorkloadState) -> u32 {
@@ -403,7 +453,8 @@ impl WorkloadManager {
             self.names.insert(Arc::from(entry.name.as_str()), entry.workload_id);
         }
         for gpu in entry.lives().flat_map(|a| &a.gpus) {
-            self.held.insert(Arc::new(gpu.clone()), entry.workload_id);
+            let holders = Holders::with(self.held.get(gpu), entry.workload_id, entry.spec.demand().gpu_milli);
+            self.held.insert(Arc::new(gpu.clone()), holders);
         }
     }
 
@@ -432,9 +483,11 @@ impl WorkloadManager {
             self.names.remove(entry.name.as_str());
         }
         for gpu in entry.lives().flat_map(|a| &a.gpus) {
-            if self.held.get(gpu) == Some(&entry.workload_id) {
-                self.held.remove(gpu);
-            }
+            match self.held.get(gpu).map(|holders| holders.without(entry.workload_id)) {
+                Some(Some(others)) => self.held.insert(Arc::new(gpu.clone()), others),
+                Some(None) => self.held.remove(gpu),
+                None => None,
+            };
         }
     }
 }

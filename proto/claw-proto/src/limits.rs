@@ -109,6 +109,11 @@ pub const GPU_MEMORY_GIB_MAX: f64 = 4_096.0;
 /// What a driver reports of a GPU's nominal memory, at least, per mille: an "80 GB" H100 shows
 /// 81,559 MiB and a "48 GB" L40S 46,068 MiB (ECC and reserved memory take up to 1/16).
 pub const GPU_MEMORY_OF_NOMINAL_PERMILLE: u32 = 930;
+/// Memory of a shared GPU that its driver and the contexts of programs take, percent: shares
+/// are parts of the rest.
+pub const GPU_RESERVE_PERCENT: u64 = 3;
+/// The same, at least, MiB.
+pub const GPU_RESERVE_MIB_MIN: u64 = 256;
 /// Longest duration in a specification, seconds (ten years).
 pub const DURATION_S_MAX: u64 = 315_360_000;
 /// Largest amount of a budget, in its unit.

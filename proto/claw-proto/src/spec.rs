@@ -116,16 +116,17 @@ pub struct GpuRequest {
     /// Vendor.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vendor: Option<GpuVendor>,
-    /// Least memory per GPU, GiB.
+    /// Least memory per GPU, GiB; of a share or a slice, what that has.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_gib_min: Option<f64>,
     /// Wanted connection between the GPUs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub interconnect: Option<Interconnect>,
-    /// Share of one GPU, over 0 and up to 1.
+    /// Share of one GPU, over 0 and up to 1. Others get the rest: nothing but the programs' own
+    /// manners keeps them apart.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fraction: Option<f64>,
-    /// MIG profile, such as 1g.10gb.
+    /// MIG profile, such as 1g.10gb: a slice that the node has cut, kept apart by hardware.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mig_profile: Option<String>,
 }

@@ -98,6 +98,11 @@ impl GpuInfo {
             nics: Vec::new(),
         }
     }
+
+    /// How much of a GPU it is, thousandths, if it is a MIG slice.
+    pub fn mig_milli(&self) -> Option<u16> {
+        crate::validation::mig_profile_milli(&self.mig.as_ref()?.profile)
+    }
 }
 
 /// A network interface.
@@ -218,5 +223,10 @@ impl NodeCapabilities {
     pub fn whole_gpus(&self) -> impl Iterator<Item = &GpuInfo> {
         let cut: BTreeSet<&GpuUuid> = self.gpus.iter().filter_map(|gpu| Some(&gpu.mig.as_ref()?.parent)).collect();
         self.gpus.iter().filter(move |gpu| gpu.mig.is_none() && !cut.contains(&gpu.uuid))
+    }
+
+    /// All that can be given: whole GPUs, and the MIG slices of those that are cut.
+    pub fn given_gpus(&self) -> impl Iterator<Item = &GpuInfo> {
+        self.whole_gpus().chain(self.gpus.iter().filter(|gpu| gpu.mig_milli().is_some()))
     }
 }

@@ -162,8 +162,13 @@ impl SpecFault {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Demand {
-    /// GPUs in all.
+    /// GPUs in all; one if it takes a share or a slice.
     pub gpus: u32,
+    /// How much of each GPU it takes, thousandths: less than [`GPU_MILLI`] is a share that
+    /// others can have the rest of.
+    pub gpu_milli: u16,
+    /// The MIG profile of the slice that it takes in place of a GPU, such as 1g.10gb.
+    pub mig_profile: Option<String>,
     /// CPU, thousandths of a core.
     pub cpu_millis: u64,
     /// Host memory, MiB.
@@ -172,7 +177,8 @@ pub struct Demand {
     pub disk_mib: u64,
     /// Least memory of each GPU as its driver reports it, MiB; 0 = any. This is
     /// [`limits::GPU_MEMORY_OF_NOMINAL_PERMILLE`] of the nominal size asked for, so
-    /// that "80" is met by every GPU sold as 80 GB.
+    /// that "80" is met by every GPU sold as 80 GB. Of a share it is the share's part
+    /// ([`Demand::memory_mib_of`]).
     pub gpu_memory_mib_min: u64,
     /// GPU model; a known one in its canonical spelling ([`KNOWN_GPU_MODELS`]).
     pub gpu_model: Option<String>,
@@ -180,6 +186,54 @@ pub struct Demand {
     pub gpu_vendor: Option<GpuVendor>,
     /// The GPUs must reach each other by NVLink (or xGMI); never set for a single GPU.
     pub nvlink: bool,
+}
+
+/// A whole GPU, thousandths.
+pub const GPU_MILLI: u16 = 1_000;
+/// Compute slices that MIG cuts a GPU into at most (NVIDIA MIG User Guide: A100, H100, H200, B200).
+const MIG_SLICES: u16 = 7;
+
+/// How much of its GPU a MIG slice is, thousandths, by the compute slices of its profile: 143
+/// for 1g.10gb. Nothing for what is not such a profile (partitions of other vendors).
+pub fn mig_profile_milli(profile: &str) -> Option<u16> {
+    let (slices, memory) = profile.split_once("g.")?;
+    let n: u16 = slices.parse().ok().filter(|n| (1..=MIG_SLICES).contains(n))?;
+    memory.contains("gb").then_some((n * GPU_MILLI).div_ceil(MIG_SLICES))
+}
+
+/// How much of its GPU a *checked* specification takes, thousandths; [`GPU_MILLI`] if it takes
+/// whole ones, slices, or none.
+pub fn share_milli(spec: &WorkloadSpec) -> u16 {
+    rules::share_milli(spec)
+}
+
+/// Memory that so many thousandths of a GPU have, MiB: all of a whole one; of a shared one a
+/// part of what the driver leaves, see [`limits::GPU_RESERVE_PERCENT`].
+pub fn share_memory_mib(milli: u16, gpu_memory_mib: u64) -> u64 {
+    if milli >= GPU_MILLI {
+        return gpu_memory_mib;
+    }
+    let reserve = (gpu_memory_mib * limits::GPU_RESERVE_PERCENT / 100).max(limits::GPU_RESERVE_MIB_MIN);
+    gpu_memory_mib.saturating_sub(reserve) * u64::from(milli) / u64::from(GPU_MILLI)
+}
+
+impl Demand {
+    /// It takes a part of one GPU, by time, and others can have the rest.
+    pub const fn is_share(&self) -> bool {
+        self.gpus > 0 && self.gpu_milli < GPU_MILLI
+    }
+
+    /// What it takes of all its GPUs, thousandths of one; a slice counts as
+    /// [`mig_profile_milli`] of its profile.
+    pub fn gpu_milli_total(&self) -> u64 {
+        let of_slice = self.mig_profile.as_deref().and_then(mig_profile_milli);
+        u64::from(self.gpus) * u64::from(of_slice.unwrap_or(self.gpu_milli))
+    }
+
+    /// Memory that it has of a GPU of so much, MiB: see [`share_memory_mib`].
+    pub fn memory_mib_of(&self, gpu_memory_mib: u64) -> u64 {
+        share_memory_mib(self.gpu_milli, gpu_memory_mib)
+    }
 }
 
 /// A specification that keeps every rule, and what it demands. Its JSON form is

@@ -175,9 +175,9 @@ output! {
         schedulable: Schedulable,
         /// GPUs in short, such as `8×H100`.
         gpus: String,
-        /// GPUs in all; none that is a slice or cut in slices.
+        /// GPUs and MIG slices that can be given, in all: none that is cut in slices.
         gpus_total: u32,
-        /// GPUs free.
+        /// Those of which nobody has a part.
         gpus_free: u32,
         /// CPU cores free and in all.
         cpu_cores_free: f64,
@@ -211,6 +211,15 @@ output! {
     }
 }
 output! {
+    /// Who has a part of a GPU.
+    GpuShare {
+        /// Who.
+        workload_id: WorkloadId,
+        /// How much of it, over 0 and below 1.
+        share: f64,
+    }
+}
+output! {
     /// One GPU, in a row.
     GpuRow {
         /// UUID, the unit of allocation.
@@ -230,12 +239,15 @@ output! {
         /// NVLink island on its node.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         nvlink_island: Option<u32>,
-        /// Set if it is a slice of another GPU; neither that one nor its slices are given to workloads.
+        /// Set if it is a slice of another GPU, which is not given to workloads itself.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         slice: Option<MigSlice>,
         /// Who holds it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         held_by: Option<WorkloadId>,
+        /// Who has shares of it.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        shares: Vec<GpuShare>,
         /// It is simulated.
         simulated: bool,
     }

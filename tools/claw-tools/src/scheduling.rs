@@ -89,6 +89,9 @@ output! {
     TypicalWork {
         /// GPUs on one node.
         gpus: u32,
+        /// How much of its GPU it takes, if it takes a share.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        share: Option<f64>,
         /// Their model, if it asks for one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         model: Option<String>,
@@ -123,9 +126,11 @@ output! {
     FragmentedNode {
         /// Node.
         node: String,
-        /// Free GPUs of the model.
+        /// GPUs of the model that are free as a whole.
         free: u32,
-        /// Of those, how many typical work cannot use, in the mean.
+        /// What is free of GPUs that others have shares of, in GPUs.
+        free_in_part: f64,
+        /// Of both, how many typical work cannot use, in the mean.
         lost: f64,
         /// Why.
         why: String,
@@ -138,11 +143,13 @@ output! {
         model: String,
         /// GPUs that are healthy, on nodes that answer and take work.
         gpus: u32,
-        /// Of those, how many nobody holds, and none are kept for work that waits.
+        /// Of those, how many nobody has a part of, and none are kept for work that waits.
         free: u32,
-        /// Of the free ones, how many typical work cannot use where they are, in the mean (FGD, USENIX ATC'23).
+        /// What is free of GPUs that are shared, in GPUs.
+        free_in_part: f64,
+        /// Of what is free, how many typical work cannot use where they are, in the mean (FGD, USENIX ATC'23).
         lost: f64,
-        /// The same, percent of the free ones.
+        /// The same, percent of what is free.
         lost_percent: f64,
         /// Most free GPUs on one node.
         largest: u32,

@@ -142,6 +142,8 @@ closed_enum! {
         GpuVendorMismatch = "gpu_vendor_mismatch",
         /// Its GPUs have too little memory.
         GpuMemoryTooSmall = "gpu_memory_too_small",
+        /// None of its GPUs is cut into slices of the wanted MIG profile.
+        MigProfileMissing = "mig_profile_missing",
         /// It has fewer GPUs than wanted, even when empty.
         GpuCountTooSmall = "gpu_count_too_small",
         /// No NVLink island is large enough, even when empty.

@@ -7,7 +7,7 @@ use claw_tools::quotas::Quota;
 
 use crate::event::Event;
 
-/// GPUs, thousandths of cores, MiB of memory.
+/// Thousandths of GPUs and of cores, MiB of memory.
 type Held = [u64; 3];
 
 #[derive(Debug, Clone, Default)]
@@ -18,11 +18,11 @@ pub(super) struct Quotas {
 fn most(quota: &Quota) -> [Option<u64>; 3] {
     let most = &quota.most;
     let times = |count: Option<u32>, unit: u64| count.map(|count| u64::from(count) * unit);
-    [times(most.gpus, 1), times(most.cpu_cores, 1_000), times(most.memory_gib, 1_024)]
+    [times(most.gpus, 1_000), times(most.cpu_cores, 1_000), times(most.memory_gib, 1_024)]
 }
 
 fn asked(demand: &Demand) -> Held {
-    [u64::from(demand.gpus), demand.cpu_millis, demand.memory_mib]
+    [demand.gpu_milli_total(), demand.cpu_millis, demand.memory_mib]
 }
 
 impl Quotas {

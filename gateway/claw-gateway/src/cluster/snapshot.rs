@@ -150,7 +150,9 @@ impl Cluster {
         let (id, demand) = (workload.workload_id, workload.spec.node_demand());
         let (tenant, half_life_s) = (workload.spec.spec().tenant.as_deref(), self.policy.half_life_s());
         for live in workload.lives() {
-            self.nodes.update(live.node_id, |n| n.usage.take(id, demand, live.gpus.len()));
+            // Those that somebody has a part of already are counted.
+            let n_gpus = self.workloads.n_alone(id, &live.gpus);
+            self.nodes.update(live.node_id, |n| n.usage.take(id, demand, n_gpus));
             // What was had lately stands in the snapshot itself.
             let more = part_amounts(&workload.spec);
             self.tenants.change(tenant, &|books| books.held = books.held.plus(more), half_life_s);

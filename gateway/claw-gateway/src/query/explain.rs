@@ -131,11 +131,12 @@ fn blockers(cluster: &Cluster, w: &WorkloadEntry) -> Vec<Blocker> {
     let mut held: BTreeMap<WorkloadId, (NodeId, u32)> = BTreeMap::new();
     for n in cluster.nodes.iter().filter(|n| n.link == NodeLink::Online && n.schedulable == Schedulable::Active) {
         let fits = |g: &&claw_proto::topology::GpuInfo| {
-            demand.gpu_model.as_deref().is_none_or(|m| m.eq_ignore_ascii_case(&g.model))
-                && g.memory_mib >= demand.gpu_memory_mib_min
+            g.mig.as_ref().map(|slice| &slice.profile) == demand.mig_profile.as_ref()
+                && demand.gpu_model.as_deref().is_none_or(|m| m.eq_ignore_ascii_case(&g.model))
+                && demand.memory_mib_of(g.memory_mib) >= demand.gpu_memory_mib_min
         };
         for g in n.gpus().iter().filter(fits) {
-            if let Some(id) = cluster.workloads.holder(&g.uuid) {
+            for (id, _) in cluster.workloads.holders(&g.uuid).iter().flat_map(|holders| holders.each()) {
                 held.entry(id).or_insert((n.node_id, 0)).1 += 1;
             }
         }
@@ -234,6 +235,20 @@ fn smaller(spec: &WorkloadSpec) -> Vec<(String, WorkloadSpec)> {
         }
         if gpu.interconnect == Some(claw_proto::spec::Interconnect::Nvlink) {
             out.push(("it did not need NVLink".into(), with(&|g| g.interconnect = None)));
+        }
+        if let Some(fraction) = gpu.fraction {
+            for less in [fraction / 2.0, fraction / 4.0] {
+                let change = format!("it asked for {less} of a GPU instead of {fraction}");
+                out.push((change, with(&move |g| g.fraction = Some(less))));
+            }
+        }
+        if let Some(profile) = &gpu.mig_profile {
+            out.push((
+                format!("it took a whole GPU instead of a slice {profile}"),
+                with(&|g| {
+                    (g.mig_profile, g.count) = (None, Some(g.count.unwrap_or(1)));
+                }),
+            ));
         }
         let mut count = gpu.count.unwrap_or(0) / 2;
         while count > 0 {

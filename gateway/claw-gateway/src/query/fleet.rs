@@ -6,10 +6,11 @@ use claw_proto::ids::GpuUuid;
 use claw_proto::message::GpuEvent;
 use claw_proto::time::Timestamp;
 use claw_proto::topology::{GpuHealth, GpuInfo, NodeFinding};
+use claw_proto::validation::GPU_MILLI;
 use claw_tools::cluster::{ClusterStatus, GpuCounts, NodeCounts, Problem, WorkloadCounts};
 use claw_tools::nodes::{
-    GpuList, GpuListParams, GpuRow, MetricsSnapshot, NodeDetail, NodeLink, NodeList, NodeListParams, NodeRow, Orphan,
-    Schedulable,
+    GpuList, GpuListParams, GpuRow, GpuShare, MetricsSnapshot, NodeDetail, NodeLink, NodeList, NodeListParams, NodeRow,
+    Orphan, Schedulable,
 };
 use claw_tools::outcome::clip;
 use claw_tools::refusal::{Refusal, SuggestedCall};
@@ -20,6 +21,7 @@ use super::page::{Asked, page};
 use super::works::workload_row;
 use crate::Cluster;
 use crate::registry::NodeEntry;
+use crate::workload::Holders;
 
 /// Most problems that a status lists.
 const PROBLEMS_MAX: usize = 20;
@@ -86,8 +88,8 @@ fn count_nodes(cluster: &Cluster) -> NodeCounts {
 fn count_gpus(cluster: &Cluster) -> GpuCounts {
     let mut counts = GpuCounts { total: 0, free: 0, held: 0, unhealthy: 0 };
     for n in cluster.nodes.iter() {
-        for g in n.whole_gpus().filter(|g| cluster.nodes.home_of(&g.uuid) == Some(n.node_id)) {
-            let held = cluster.workloads.holder(&g.uuid).is_some();
+        for g in n.given_gpus().filter(|g| cluster.nodes.home_of(&g.uuid) == Some(n.node_id)) {
+            let held = cluster.workloads.holders(&g.uuid).is_some();
             let healthy = g.health == GpuHealth::Healthy;
             counts.total += 1;
             counts.held += u32::from(held);
@@ -191,7 +193,7 @@ fn node_problems(cluster: &Cluster, n: &NodeEntry, add: &mut impl FnMut(&str, St
 pub fn node_row(n: &NodeEntry) -> NodeRow {
     let c = n.capabilities.as_deref();
     let left = |total: Option<u64>, used: u64| total.unwrap_or(0).saturating_sub(used);
-    let gpus_total = u32::try_from(n.whole_gpus().count()).unwrap_or(u32::MAX);
+    let gpus_total = u32::try_from(n.given_gpus().count()).unwrap_or(u32::MAX);
     NodeRow {
         node_id: n.node_id,
         name: n.name.clone(),
@@ -254,6 +256,15 @@ pub fn node_list(cluster: &Cluster, p: &NodeListParams) -> Result<NodeList, Refu
 }
 
 fn gpu_row(cluster: &Cluster, n: &NodeEntry, g: &GpuInfo) -> GpuRow {
+    let (mut whole, mut shares) = (None, Vec::new());
+    match cluster.workloads.holders(&g.uuid) {
+        Some(Holders::Whole(id)) => whole = Some(*id),
+        Some(holders @ Holders::Shares(_)) => {
+            let row = |(workload_id, milli)| GpuShare { workload_id, share: f64::from(milli) / f64::from(GPU_MILLI) };
+            shares.extend(holders.each().map(row));
+        }
+        None => {}
+    }
     GpuRow {
         uuid: g.uuid.clone(),
         node_id: n.node_id,
@@ -264,7 +275,8 @@ fn gpu_row(cluster: &Cluster, n: &NodeEntry, g: &GpuInfo) -> GpuRow {
         health: g.health,
         nvlink_island: g.nvlink_island,
         slice: g.mig.clone(),
-        held_by: cluster.workloads.holder(&g.uuid),
+        held_by: whole,
+        shares,
         simulated: n.simulated(),
     }
 }
@@ -277,13 +289,13 @@ pub fn gpu_list(cluster: &Cluster, p: &GpuListParams) -> Result<GpuList, Refusal
         .iter()
         .filter(|n| only.is_none_or(|id| id == n.node_id))
         .flat_map(|n| {
-            let whole: BTreeSet<&GpuUuid> = n.whole_gpus().map(|g| &g.uuid).collect();
-            n.gpus().iter().map(move |g| (n, g, whole.contains(&g.uuid)))
+            let given: BTreeSet<&GpuUuid> = n.given_gpus().map(|g| &g.uuid).collect();
+            n.gpus().iter().map(move |g| (n, g, given.contains(&g.uuid)))
         })
         .filter(|(_, g, _)| p.model.as_deref().is_none_or(|m| g.model.eq_ignore_ascii_case(m)))
-        .filter(|(_, g, is_whole)| {
-            let is_held = cluster.workloads.holder(&g.uuid).is_some();
-            p.free.is_none_or(|free| if free { *is_whole && !is_held } else { is_held })
+        .filter(|(_, g, is_given)| {
+            let is_held = cluster.workloads.holders(&g.uuid).is_some();
+            p.free.is_none_or(|free| if free { *is_given && !is_held } else { is_held })
         })
         .map(|(n, g, _)| (format!("{}/{:04}", n.node_id, g.index), gpu_row(cluster, n, g)))
         .collect();

@@ -1,16 +1,15 @@
 //! `fragmentation_report`: how much of what is free is of use.
 //!
 //! What is lost is measured as FGD does it (Weng et al., USENIX ATC'23): the free GPUs
-//! of a node on which a kind of work does not fit are lost to that kind, weighted by
-//! how frequent it is. Shares of a GPU are not given away here, so a free GPU is lost
-//! for want of others beside it, of cores or of memory.
+//! of a node on which a kind of work does not fit are lost to that kind, and so is what is
+//! left of shared GPUs where it needs more of one, weighted by how frequent it is.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use claw_proto::limits;
 use claw_proto::topology::GpuHealth;
-use claw_proto::validation::Demand;
+use claw_proto::validation::{Demand, GPU_MILLI};
 use claw_tools::nearest::nearest;
 use claw_tools::nodes::{NodeLink, Schedulable};
 use claw_tools::refusal::{ErrorCode, Refusal, SuggestedCall};
@@ -34,6 +33,8 @@ const SIZES: [u32; 4] = [1, 2, 4, 8];
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Kind {
     gpus: u32,
+    /// Of each, thousandths.
+    milli: u16,
     model: Option<String>,
     cpu_millis: u64,
     memory_mib: u64,
@@ -43,7 +44,10 @@ struct Kind {
 #[derive(Debug)]
 struct Free<'a> {
     node: &'a NodeEntry,
+    /// GPUs that nobody has a part of.
     gpus: u32,
+    /// What is left of each that is shared, thousandths.
+    parts: Vec<u16>,
     cpu_millis: u64,
     memory_mib: u64,
 }
@@ -51,23 +55,48 @@ struct Free<'a> {
 impl Kind {
     fn of(demand: &Demand) -> Self {
         let (cpu_millis, memory_mib) = (demand.cpu_millis, demand.memory_mib);
-        Self { gpus: demand.gpus, model: demand.gpu_model.clone(), cpu_millis, memory_mib }
+        Self { gpus: demand.gpus, milli: demand.gpu_milli, model: demand.gpu_model.clone(), cpu_millis, memory_mib }
     }
 
     fn of_size(gpus: u32) -> Self {
         let (cpu_millis, memory_mib) = (limits::CPU_MILLIS_DEFAULT, limits::MEMORY_MIB_DEFAULT);
-        Self { gpus, model: None, cpu_millis, memory_mib }
+        Self { gpus, milli: GPU_MILLI, model: None, cpu_millis, memory_mib }
     }
 
     /// How often it fits there.
     fn fits(&self, free: &Free<'_>) -> u32 {
         let of = |has: u64, each: u64| u32::try_from(has / each.max(1)).unwrap_or(u32::MAX);
         let host = of(free.cpu_millis, self.cpu_millis).min(of(free.memory_mib, self.memory_mib));
-        host.min(free.gpus / self.gpus.max(1))
+        if self.milli == GPU_MILLI {
+            return host.min(free.gpus / self.gpus.max(1));
+        }
+        let times = |free: u16| u32::from(free / self.milli.max(1));
+        host.min(free.gpus * times(GPU_MILLI) + free.parts.iter().map(|part| times(*part)).sum::<u32>())
+    }
+
+    /// What of it this kind cannot use, GPU thousandths: all where it does not fit, else what is
+    /// left of GPUs that have less than it needs.
+    fn cannot_use(&self, free: &Free<'_>) -> u32 {
+        if self.fits(free) == 0 {
+            return free.milli();
+        }
+        free.parts.iter().filter(|part| **part < self.milli).map(|part| u32::from(*part)).sum()
     }
 
     fn takes(&self, model: &str) -> bool {
         self.model.as_deref().is_none_or(|wanted| wanted.eq_ignore_ascii_case(model))
+    }
+}
+
+impl Free<'_> {
+    /// All that is free, GPU thousandths.
+    fn milli(&self) -> u32 {
+        self.gpus * u32::from(GPU_MILLI) + self.part_milli()
+    }
+
+    /// What is left of shared GPUs, GPU thousandths.
+    fn part_milli(&self) -> u32 {
+        self.parts.iter().map(|part| u32::from(*part)).sum()
     }
 }
 
@@ -97,6 +126,7 @@ pub fn fragmentation(cluster: &Cluster, p: &FragmentationReportParams) -> Result
     let all: f64 = kinds.iter().map(|(_, n)| f64::from(*n)).sum();
     let typical = kinds.iter().map(|(kind, n)| TypicalWork {
         gpus: kind.gpus,
+        share: (kind.milli < GPU_MILLI).then(|| in_gpus(kind.milli.into())),
         model: kind.model.clone(),
         cpu_cores: kind.cpu_millis as f64 / 1_000.0,
         memory_gib: kind.memory_mib as f64 / 1_024.0,
@@ -109,7 +139,9 @@ pub fn fragmentation(cluster: &Cluster, p: &FragmentationReportParams) -> Result
 /// The kinds of work that are known, most frequent first, with how often each is; whether they are only assumed.
 fn typical(cluster: &Cluster) -> (Vec<(Kind, u32)>, bool) {
     let mut seen: BTreeMap<Kind, u32> = BTreeMap::new();
-    for w in cluster.workloads.iter().filter(|w| w.spec.demand().gpus > 0) {
+    // Slices are cut apart from the GPUs that are counted here.
+    let counts = |demand: &Demand| demand.gpus > 0 && demand.mig_profile.is_none();
+    for w in cluster.workloads.iter().filter(|w| counts(w.spec.demand())) {
         *seen.entry(Kind::of(w.spec.node_demand())).or_default() += w.spec.nodes();
     }
     if seen.is_empty() {
@@ -131,16 +163,18 @@ fn of_model(cluster: &Cluster, model: &str, kinds: &[(Kind, u32)]) -> Fragmented
         };
         let counted = its.iter().filter(counts).count();
         // What is kept for work that waits is nobody else's.
-        let is_open =
-            |uuid| cluster.workloads.holder(uuid).is_none() && cluster.workloads.claimants(uuid).next().is_none();
-        let free = its.iter().filter(counts).filter(|gpu| is_open(&gpu.uuid)).count();
+        let is_open = |gpu: &&&claw_proto::topology::GpuInfo| cluster.workloads.claimants(&gpu.uuid).next().is_none();
+        let open = its.iter().filter(counts).filter(is_open).map(|gpu| cluster.workloads.free_milli(&gpu.uuid));
+        let (whole, parts): (Vec<u16>, Vec<u16>) =
+            open.filter(|milli| *milli > 0).partition(|milli| *milli == GPU_MILLI);
         gpus += count(counted);
         left_out += count(its.len() - counted);
-        if free > 0 {
+        if !whole.is_empty() || !parts.is_empty() {
             let has = node.capabilities.as_deref();
             frees.push(Free {
                 node,
-                gpus: count(free),
+                gpus: count(whole.len()),
+                parts,
                 cpu_millis: has.map_or(0, |c| c.cpu_millis.saturating_sub(node.usage.cpu_millis)),
                 memory_mib: has.map_or(0, |c| c.memory_mib.saturating_sub(node.usage.memory_mib)),
             });
@@ -159,8 +193,10 @@ fn of_model(cluster: &Cluster, model: &str, kinds: &[(Kind, u32)]) -> Fragmented
     }
     let mut by_free: BTreeMap<u32, u32> = BTreeMap::new();
     for free in &frees {
-        *by_free.entry(free.gpus).or_default() += 1;
+        *by_free.entry(free.gpus).or_default() += u32::from(free.gpus > 0);
     }
+    by_free.remove(&0);
+    let part_milli: u32 = frees.iter().map(Free::part_milli).sum();
     let free: u32 = frees.iter().map(|free| free.gpus).sum();
     let more = |size: u32| MoreWouldFit {
         gpus: size,
@@ -170,8 +206,13 @@ fn of_model(cluster: &Cluster, model: &str, kinds: &[(Kind, u32)]) -> Fragmented
         model: model.to_owned(),
         gpus,
         free,
+        free_in_part: rounded(in_gpus(part_milli)),
         lost: rounded(lost),
-        lost_percent: if free == 0 { 0.0 } else { rounded(lost / f64::from(free) * 100.0) },
+        lost_percent: if free + part_milli == 0 {
+            0.0
+        } else {
+            rounded(lost / (f64::from(free) + in_gpus(part_milli)) * 100.0)
+        },
         largest: frees.iter().map(|free| free.gpus).max().unwrap_or(0),
         by_free: by_free.into_iter().map(|(free, nodes)| FreeOnNodes { free, nodes }).collect(),
         more: SIZES.map(more).to_vec(),
@@ -184,10 +225,15 @@ fn of_model(cluster: &Cluster, model: &str, kinds: &[(Kind, u32)]) -> Fragmented
 fn of_node(free: &Free<'_>, kinds: &[&(Kind, u32)]) -> FragmentedNode {
     let all: f64 = kinds.iter().map(|(_, n)| f64::from(*n)).sum();
     let shut_out = || kinds.iter().filter(|(kind, _)| kind.fits(free) == 0);
-    let share = f64::from(shut_out().map(|(_, n)| n).sum::<u32>()) / all.max(1.0);
-    let for_host = shut_out().any(|(kind, _)| kind.gpus <= free.gpus);
-    let smallest = shut_out().map(|(kind, _)| kind.gpus).min().unwrap_or(0);
+    let lost: f64 = kinds.iter().map(|(kind, n)| in_gpus(kind.cannot_use(free)) * f64::from(*n) / all.max(1.0)).sum();
+    let for_host = shut_out().any(|(kind, _)| kind.milli == GPU_MILLI && kind.gpus <= free.gpus);
+    let smallest = shut_out().map(|(kind, _)| (kind.gpus, kind.milli)).min().unwrap_or((0, GPU_MILLI));
+    let in_parts = match free.part_milli() {
+        0 => String::new(),
+        milli => format!(" and {} of shared ones", in_gpus(milli)),
+    };
     let why = match (shut_out().next().is_some(), for_host) {
+        (false, _) if lost > 0.0 => "what is left of shared GPUs is too little for some".to_owned(),
         (false, _) => String::new(),
         (true, true) => format!(
             "{} cores and {} MiB of memory are left beside {}",
@@ -196,24 +242,36 @@ fn of_node(free: &Free<'_>, kinds: &[&(Kind, u32)]) -> FragmentedNode {
             super::gpus(free.gpus)
         ),
         (true, false) => {
-            format!("{} free, and work that asks for {smallest} or more does not fit", super::gpus(free.gpus))
+            let smallest = match smallest {
+                (gpus, GPU_MILLI) => gpus.to_string(),
+                (_, milli) => format!("{} of one", in_gpus(milli.into())),
+            };
+            format!("{}{in_parts} free, and work that asks for {smallest} or more does not fit", super::gpus(free.gpus))
         }
     };
-    FragmentedNode { node: free.node.name.clone(), free: free.gpus, lost: f64::from(free.gpus) * share, why }
+    let free_in_part = rounded(in_gpus(free.part_milli()));
+    FragmentedNode { node: free.node.name.clone(), free: free.gpus, free_in_part, lost, why }
 }
 
 fn summary(models: &[FragmentedModel]) -> String {
     let told: Vec<String> = models
         .iter()
-        .map(|m| match m.free {
-            0 => format!("{}: none of {} is free", m.model, m.gpus),
-            free => format!(
-                "{}: {free} of {} free, at most {} on one node, {} % of no use to typical work",
-                m.model, m.gpus, m.largest, m.lost_percent
-            ),
+        .map(|m| {
+            let parts = if m.free_in_part > 0.0 { format!(" and {} in parts", m.free_in_part) } else { String::new() };
+            match m.free {
+                0 if parts.is_empty() => format!("{}: none of {} is free", m.model, m.gpus),
+                free => format!(
+                    "{}: {free}{parts} of {} free, at most {} on one node, {} % of no use to typical work",
+                    m.model, m.gpus, m.largest, m.lost_percent
+                ),
+            }
         })
         .collect();
     if told.is_empty() { "the fleet has no GPUs that can be given as a whole".into() } else { told.join("; ") }
+}
+
+fn in_gpus(milli: u32) -> f64 {
+    f64::from(milli) / f64::from(GPU_MILLI)
 }
 
 fn count(n: usize) -> u32 {

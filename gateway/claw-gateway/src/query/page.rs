@@ -61,7 +61,7 @@ fn project(row: Value, fields: &[String], id_field: &str) -> Result<Value, Refus
     };
     if let Some(unknown) = fields.iter().find(|f| !map.contains_key(*f)) {
         // Optional fields are absent where they are empty; only what no row could have is wrong.
-        let optional = ["node", "nodes", "exit_code", "held_by", "nvlink_island"];
+        let optional = ["node", "nodes", "exit_code", "held_by", "shares", "slice", "nvlink_island"];
         if !optional.contains(&unknown.as_str()) {
             let known: Vec<String> = map.keys().cloned().collect();
             return Err(Refusal::new(ErrorCode::InvalidArgument, format!("rows have no field {unknown:?}"))

@@ -108,11 +108,18 @@ pub fn workload_detail(
 ) -> Result<WorkloadDetail, Refusal> {
     let w = cluster.resolve_workload(text)?;
     let runtime = w.attempts.last().map(|a| a.runtime);
-    let isolation = match runtime {
+    let by_runtime = match runtime {
         Some(RuntimeKind::Process) => "none: a host process without isolation",
         Some(RuntimeKind::Sim) => "simulated: nothing really runs",
         Some(RuntimeKind::Docker) => "container",
         None => "not placed yet",
+    };
+    let demand = w.spec.demand();
+    let of_gpu = match &demand.mig_profile {
+        _ if runtime.is_none() => "",
+        _ if demand.is_share() => "; its GPU is shared by time: nothing keeps others from its memory or its time",
+        Some(_) => "; its slice of a GPU is kept apart by hardware",
+        None => "",
     };
     let args = json!({ "workload": w.workload_id });
     let next = match w.state {
@@ -126,7 +133,7 @@ pub fn workload_detail(
         priority: w.spec.priority(),
         on_partition: w.spec.on_partition(),
         runtime,
-        isolation: isolation.to_owned(),
+        isolation: format!("{by_runtime}{of_gpu}"),
         submitted_by: w.submitted_by.clone(),
         submitted_at: w.submitted_at,
         placement: w.report.as_deref().cloned(),

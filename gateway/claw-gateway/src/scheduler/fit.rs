@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use claw_proto::spec::RuntimeKind;
 use claw_proto::topology::NodeCapabilities;
-use claw_proto::validation::{Demand, ValidSpec};
+use claw_proto::validation::{Demand, GPU_MILLI, ValidSpec};
 use claw_tools::nodes::{NodeLink, Schedulable};
 use claw_tools::workloads::PlacementReason as R;
 
 use super::view::{Gpu, View};
-use super::{Candidate, Score, runtime_for, spreads};
+use super::{Candidate, LEFT_MAX, Score, runtime_for, spreads};
 use crate::Cluster;
 use crate::registry::NodeEntry;
 use crate::workload::WorkloadEntry;
@@ -89,7 +89,7 @@ pub(super) fn judge(view: &View, spec: &ValidSpec, claims: Option<Claims<'_>>) -
     if let Some(claims) = claims {
         host_unclaimed(view, demand, claims)?;
     }
-    let chosen = choose(&free, view.n_islands, demand.gpus as usize);
+    let chosen = if demand.is_share() { shared(&free) } else { choose(&free, view.n_islands, demand.gpus as usize) };
     let score = score(view, capabilities, spec, runtime, (&free, &chosen));
     Ok(Fit { chosen, runtime, score })
 }
@@ -114,7 +114,18 @@ fn selected(node: &NodeEntry, spec: &ValidSpec) -> Check {
 
 /// It is of the right model, vendor and memory.
 fn is_wanted(view: &View, gpu: &Gpu, demand: &Demand) -> bool {
-    gpu.memory_mib >= demand.gpu_memory_mib_min && is_of_model(view, gpu, demand)
+    is_of_kind(view, gpu, demand)
+        && demand.memory_mib_of(gpu.memory_mib) >= demand.gpu_memory_mib_min
+        && is_of_model(view, gpu, demand)
+}
+
+/// A GPU for who wants GPUs or shares of them, a slice of the profile for who wants slices.
+fn is_of_kind(view: &View, gpu: &Gpu, demand: &Demand) -> bool {
+    let profile = || view.info(gpu).and_then(|info| info.mig.as_ref()).map(|slice| &slice.profile);
+    match &demand.mig_profile {
+        None => !gpu.is_slice,
+        Some(wanted) => gpu.is_slice && profile() == Some(wanted),
+    }
 }
 
 fn is_of_vendor(view: &View, gpu: &Gpu, demand: &Demand) -> bool {
@@ -149,13 +160,17 @@ fn size(view: &View, demand: &Demand) -> Check {
 /// What it is that its GPUs lack.
 fn too_small(view: &View, demand: &Demand, n_large: usize) -> Miss {
     let any = |has: &dyn Fn(&Gpu) -> bool| view.gpus.iter().any(has);
+    if demand.mig_profile.is_some() && !any(&|gpu| is_of_kind(view, gpu, demand)) {
+        return miss(R::MigProfileMissing, 0, 0);
+    }
     if !view.gpus.is_empty() && !any(&|gpu| is_of_vendor(view, gpu, demand)) {
         return miss(R::GpuVendorMismatch, 0, 0);
     }
     if !view.gpus.is_empty() && !any(&|gpu| is_of_model(view, gpu, demand)) {
         return miss(R::GpuModelMismatch, 0, 0);
     }
-    let most = view.gpus.iter().filter(|gpu| is_of_model(view, gpu, demand)).map(|gpu| gpu.memory_mib).max();
+    let right = view.gpus.iter().filter(|gpu| is_of_kind(view, gpu, demand) && is_of_model(view, gpu, demand));
+    let most = right.map(|gpu| demand.memory_mib_of(gpu.memory_mib)).max();
     match most {
         Some(most) if n_large == 0 => miss(R::GpuMemoryTooSmall, most, 0),
         _ => miss(R::GpuCountTooSmall, count(n_large), 0),
@@ -165,16 +180,18 @@ fn too_small(view: &View, demand: &Demand, n_large: usize) -> Miss {
 /// Enough of them are healthy and free.
 fn room(view: &View, demand: &Demand) -> Check {
     let wanted = demand.gpus as usize;
-    let (mut n_healthy, mut n_free) = (0, 0);
+    let (mut n_healthy, mut n_free, mut most_free) = (0, 0, 0);
     for gpu in view.gpus.iter().filter(|gpu| wanted > 0 && gpu.is_healthy && is_wanted(view, gpu, demand)) {
         n_healthy += 1;
-        n_free += usize::from(gpu.is_free);
+        n_free += usize::from(gpu.free_milli >= demand.gpu_milli);
+        most_free = most_free.max(gpu.free_milli);
     }
     if n_healthy < wanted {
         return Err(miss(R::GpuUnhealthy, count(n_healthy), 0));
     }
     if n_free < wanted {
-        return Err(miss(R::GpuBusy, count(n_free), count(view.n_whole)));
+        let has = if demand.is_share() { u64::from(most_free) } else { count(n_free) };
+        return Err(miss(R::GpuBusy, has, count(view.n_whole)));
     }
     Ok(())
 }
@@ -185,11 +202,14 @@ fn free(view: &View, demand: &Demand, claims: Option<Claims<'_>>) -> Result<Vec<
     if wanted == 0 {
         return Ok(Vec::new());
     }
-    let is_free = |gpu: &&Gpu| gpu.is_healthy && gpu.is_free && is_wanted(view, gpu, demand);
+    let is_free = |gpu: &&Gpu| gpu.is_healthy && gpu.free_milli >= demand.gpu_milli && is_wanted(view, gpu, demand);
     let mut free: Vec<Gpu> = view.gpus.iter().filter(is_free).copied().collect();
     if let Some(claims) = claims {
         let n_free = free.len();
-        free.retain(|gpu| view.info(gpu).is_some_and(|info| !claims.holds_gpu(&info.uuid)));
+        free.retain(|gpu| {
+            let kept = view.info(gpu).map_or(u32::MAX, |info| claims.kept_milli(&info.uuid));
+            kept == 0 || u32::from(gpu.free_milli) >= kept.saturating_add(u32::from(demand.gpu_milli))
+        });
         if free.len() < wanted {
             return Err(miss(R::RoomClaimed, count(n_free), count(n_free - free.len())));
         }
@@ -209,8 +229,10 @@ impl Claims<'_> {
         self.asker.is_none_or(|asker| claimant.workload_id != asker.workload_id && claimant.outranks(asker))
     }
 
-    fn holds_gpu(&self, gpu: &claw_proto::ids::GpuUuid) -> bool {
-        self.cluster.workloads.claimants(gpu).any(|claimant| self.binds(claimant))
+    /// What of a GPU is kept for those before who asks, thousandths.
+    fn kept_milli(&self, gpu: &claw_proto::ids::GpuUuid) -> u32 {
+        let claimants = self.cluster.workloads.claimants(gpu).filter(|claimant| self.binds(claimant));
+        claimants.map(|claimant| u32::from(claimant.spec.demand().gpu_milli)).sum()
     }
 }
 
@@ -272,6 +294,11 @@ fn choose(free: &[Gpu], n_islands: usize, wanted: usize) -> Vec<Gpu> {
     take(pool, wanted)
 }
 
+/// For a share: the GPU of which least is left, so that others stay whole.
+fn shared(free: &[Gpu]) -> Vec<Gpu> {
+    free.iter().min_by_key(|gpu| (gpu.free_milli, gpu.memory_mib, gpu.index)).copied().into_iter().collect()
+}
+
 fn take(mut gpus: Vec<Gpu>, wanted: usize) -> Vec<Gpu> {
     gpus.sort_by_key(|g| (g.memory_mib, g.index));
     gpus.truncate(wanted);
@@ -293,29 +320,39 @@ fn score(
     (free, chosen): (&[Gpu], &[Gpu]),
 ) -> Score {
     let (demand, node) = (spec.node_demand(), &*view.node);
-    let n_free = u32::try_from(free.len()).unwrap_or(u32::MAX);
-    let touched = free.iter().filter(|g| chosen.iter().any(|c| c.island == g.island)).count();
+    let is_whole = |gpu: &&Gpu| gpu.free_milli == GPU_MILLI;
+    let n_free = few(free.iter().filter(is_whole).count());
+    let touched = free.iter().filter(is_whole).filter(|g| chosen.iter().any(|c| c.island == g.island)).count();
+    let n_opened = few(chosen.iter().filter(is_whole).count());
     let left = |total: u64, used: u64, wanted: u64| total.saturating_sub(used + wanted) * 1000 / total.max(1);
     let host_left = left(capabilities.cpu_millis, node.usage.cpu_millis, demand.cpu_millis)
         + left(capabilities.memory_mib, node.usage.memory_mib, demand.memory_mib);
-    let all_free = u32::try_from(capabilities.gpus.len()).unwrap_or(u32::MAX).saturating_sub(node.usage.gpus);
-    let (mut gpus_left, mut island_left) =
-        (all_free.saturating_sub(demand.gpus), u32::try_from(touched).unwrap_or(u32::MAX).saturating_sub(demand.gpus));
+    let all_free =
+        few(view.gpus.iter().filter(is_whole).filter(|gpu| gpu.is_slice == demand.mig_profile.is_some()).count());
+    let (mut gpus_left, mut island_left) = (all_free.saturating_sub(n_opened), few(touched).saturating_sub(n_opened));
     let mut host_left_permille = host_left;
     if spreads(spec) {
-        gpus_left = u32::MAX - gpus_left;
-        island_left = u32::MAX - island_left.min(n_free);
+        gpus_left = LEFT_MAX - gpus_left;
+        island_left = LEFT_MAX - island_left.min(n_free);
         host_left_permille = 2000 - host_left.min(2000);
     }
+    let shared = chosen.first().filter(|_| demand.is_share() && !spreads(spec));
     Score {
         simulated: runtime == RuntimeKind::Sim || (capabilities.simulated && demand.gpus > 0),
         broken_island: chosen.len() > 1 && common_island(chosen).is_none(),
+        opened: shared.is_some_and(|gpu| gpu.free_milli == GPU_MILLI),
+        milli_left: shared.map_or(0, |gpu| gpu.free_milli.saturating_sub(demand.gpu_milli)),
         island_left,
         gpus_left,
         gpu_memory_over_mib: chosen.iter().map(|g| g.memory_mib.saturating_sub(demand.gpu_memory_mib_min)).sum(),
         host_left_permille,
         node_id: node.node_id,
     }
+}
+
+/// At most [`LEFT_MAX`].
+fn few(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(LEFT_MAX).min(LEFT_MAX)
 }
 
 /// What is missing, in words.
@@ -349,7 +386,13 @@ pub(super) fn detail(miss: Miss, view: &View, spec: &ValidSpec) -> String {
         R::NodeUnreachable if node.capabilities.is_none() => "enrolled, never connected".into(),
         R::NodeUnreachable => node.link.to_string(),
         R::NodeUnschedulable => node.schedulable.to_string(),
+        R::MigProfileMissing => {
+            format!("wanted a slice {}, has none", demand.mig_profile.as_deref().unwrap_or_default())
+        }
         R::GpuUnhealthy => format!("wanted {wanted}, healthy {has}"),
+        R::GpuBusy if demand.is_share() => {
+            format!("wanted {} of a GPU, at most {} of one is free", permille(demand.gpu_milli.into()), permille(has))
+        }
         R::GpuBusy => format!("wanted {wanted}, free {has} of {}", miss.of),
         R::RoomClaimed if has == 0 => format!("{} workload(s) before it wait for room there", miss.of),
         R::RoomClaimed => format!("wanted {wanted}, free {has}, of which {} wait for work before it", miss.of),
@@ -358,6 +401,11 @@ pub(super) fn detail(miss: Miss, view: &View, spec: &ValidSpec) -> String {
         R::MemoryBusy => format!("wanted {} MiB, free {has}", demand.memory_mib),
         R::DiskBusy => format!("wanted {} MiB, free {has}", demand.disk_mib),
     }
+}
+
+/// Thousandths as a fraction, such as 0.25.
+pub(super) fn permille(milli: u64) -> String {
+    (milli as f64 / f64::from(GPU_MILLI)).to_string()
 }
 
 fn runtime_detail(view: &View, spec: &ValidSpec) -> String {

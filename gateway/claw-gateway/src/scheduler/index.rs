@@ -46,13 +46,15 @@ impl Worth for Rank {
 }
 
 impl Rank {
-    /// The fields of a score one below the other: 1, 1, 32, 32, 44 and 12 bits.
+    /// The fields of a score one below the other: 1, 1, 1, 10, 16, 16, 44 and 12 bits.
     fn of(score: &Score) -> Self {
         let fields = [
             (u128::from(score.simulated), 1),
             (u128::from(score.broken_island), 1),
-            (u128::from(score.island_left), 32),
-            (u128::from(score.gpus_left), 32),
+            (u128::from(score.opened), 1),
+            (u128::from(score.milli_left), 10),
+            (u128::from(score.island_left), 16),
+            (u128::from(score.gpus_left), 16),
             (u128::from(score.gpu_memory_over_mib), 44),
             (u128::from(score.host_left_permille), 12),
         ];
@@ -288,7 +290,8 @@ fn hash_of(spec: &ValidSpec) -> u64 {
     let mut hasher = DefaultHasher::new();
     let demand = spec.demand();
     (demand.gpus, demand.cpu_millis, demand.memory_mib, demand.disk_mib, demand.gpu_memory_mib_min).hash(&mut hasher);
-    (&demand.gpu_model, demand.nvlink, spec.nodes(), super::needs(spec)).hash(&mut hasher);
+    (demand.gpu_milli, &demand.mig_profile, &demand.gpu_model, demand.nvlink).hash(&mut hasher);
+    (spec.nodes(), super::needs(spec)).hash(&mut hasher);
     hasher.finish()
 }
 
@@ -483,16 +486,21 @@ impl<'a> Answers<'a> {
 
 #[cfg(test)]
 mod tests {
+    use claw_proto::validation::GPU_MILLI;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::scheduler::LEFT_MAX;
 
     fn scores() -> impl Strategy<Value = Score> {
-        let near = prop_oneof![0_u32..3, (u32::MAX - 3)..=u32::MAX];
-        (any::<bool>(), any::<bool>(), near.clone(), near, 0_u64..1 << 43, 0_u64..=2_000).prop_map(
-            |(simulated, broken_island, island_left, gpus_left, gpu_memory_over_mib, host_left_permille)| Score {
-                simulated,
-                broken_island,
+        let near = prop_oneof![0_u32..3, (LEFT_MAX - 3)..=LEFT_MAX];
+        let flags = (any::<bool>(), any::<bool>(), any::<bool>());
+        (flags, 0_u16..GPU_MILLI, near.clone(), near, 0_u64..1 << 43, 0_u64..=2_000).prop_map(
+            |(flags, milli_left, island_left, gpus_left, gpu_memory_over_mib, host_left_permille)| Score {
+                simulated: flags.0,
+                broken_island: flags.1,
+                opened: flags.2,
+                milli_left,
                 island_left,
                 gpus_left,
                 gpu_memory_over_mib,

@@ -3,7 +3,7 @@
 use claw_proto::validation::ValidSpec;
 use claw_tools::workloads::{ChosenPlace, PlacementReason, PlacementReport, RejectedNodes, RunnerUp};
 
-use super::Candidate;
+use super::{Candidate, LEFT_MAX};
 
 /// How many node names one reason lists.
 const NAMES_SHOWN: usize = 5;
@@ -91,14 +91,23 @@ fn why(best: &Candidate<'_>, n_candidates: usize, spec: &ValidSpec) -> String {
     } else {
         parts.push(format!("best fit of {n_candidates} nodes"));
     }
-    if demand.gpus > 1 {
+    if demand.is_share() {
+        let milli = |milli: u16| super::fit::permille(milli.into());
+        let left = milli(best.score.milli_left);
+        parts.push(format!(
+            "{} of a GPU, shared by time and not kept apart; {left} of it left",
+            milli(demand.gpu_milli)
+        ));
+    } else if let Some(profile) = &demand.mig_profile {
+        parts.push(format!("{} slice(s) {profile}, kept apart by hardware", demand.gpus));
+    } else if demand.gpus > 1 {
         match best.island() {
             Some(island) => parts.push(format!("{} GPUs in NVLink island {island}", demand.gpus)),
             None => parts.push(format!("{} GPUs without a common NVLink island", demand.gpus)),
         }
     }
     if demand.gpus > 0 {
-        let left = best.score.gpus_left.min(u32::MAX - best.score.gpus_left);
+        let left = best.score.gpus_left.min(LEFT_MAX - best.score.gpus_left);
         parts.push(format!("{} left free there", crate::query::gpus(left)));
     }
     if best.score.simulated {
@@ -113,6 +122,10 @@ fn why_not(best: &Candidate<'_>, second: &Candidate<'_>) -> String {
         "it is simulated".into()
     } else if a.broken_island != b.broken_island {
         "its free GPUs are not in one NVLink island".into()
+    } else if a.opened != b.opened {
+        "it would open a GPU that nobody has a part of".into()
+    } else if a.milli_left != b.milli_left {
+        "more of the GPU that it would share is left".into()
     } else if a.island_left != b.island_left {
         format!("it would break a larger free island ({} left instead of {})", b.island_left, a.island_left)
     } else if a.gpus_left != b.gpus_left {

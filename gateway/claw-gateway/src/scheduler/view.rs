@@ -10,7 +10,7 @@ use claw_proto::topology::{GpuHealth, GpuInfo, NodeCapabilities};
 use crate::Cluster;
 use crate::registry::NodeEntry;
 
-/// A whole GPU that is this node's to give.
+/// A GPU or a MIG slice that is this node's to give.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Gpu {
     /// Where it stands in the node's list.
@@ -23,8 +23,10 @@ pub(super) struct Gpu {
     pub(super) island: Option<u16>,
     /// Healthy.
     pub(super) is_healthy: bool,
-    /// Nobody holds it.
-    pub(super) is_free: bool,
+    /// It is a slice.
+    pub(super) is_slice: bool,
+    /// What of it nobody holds, thousandths.
+    pub(super) free_milli: u16,
 }
 
 /// A node, as decisions see it.
@@ -32,9 +34,9 @@ pub(super) struct Gpu {
 pub(super) struct View {
     /// The node.
     pub(super) node: Arc<NodeEntry>,
-    /// Its GPUs that can be given as a whole, in the order of its list.
+    /// Its GPUs that can be given as a whole, in the order of its list, and then its slices.
     pub(super) gpus: Vec<Gpu>,
-    /// Those and the ones that another node reported first.
+    /// GPUs that can be given as a whole, with the ones that another node reported first.
     pub(super) n_whole: usize,
     /// NVLink islands.
     pub(super) n_islands: usize,
@@ -58,8 +60,8 @@ impl View {
         let mut islands: Vec<u32> = Vec::new();
         let is_given = |gpu: &&GpuInfo| cluster.nodes.home_of(&gpu.uuid) == Some(node.node_id);
         let mut n_whole = 0;
-        let whole = node.whole_gpus().inspect(|_| n_whole += 1);
-        let mine: Vec<&GpuInfo> = whole.filter(is_given).filter(|gpu| seen.insert(&gpu.uuid)).collect();
+        let given = node.given_gpus().inspect(|gpu| n_whole += usize::from(gpu.mig.is_none()));
+        let mine: Vec<&GpuInfo> = given.filter(is_given).filter(|gpu| seen.insert(&gpu.uuid)).collect();
         let mut gpus = Vec::with_capacity(mine.len());
         for gpu in mine {
             let at = all.iter().position(|listed| std::ptr::eq(listed, gpu)).and_then(|at| u16::try_from(at).ok());
@@ -69,7 +71,8 @@ impl View {
                 memory_mib: gpu.memory_mib,
                 island: gpu.nvlink_island.map(|island| number(&mut islands, island)),
                 is_healthy: gpu.health == GpuHealth::Healthy,
-                is_free: cluster.workloads.holder(&gpu.uuid).is_none(),
+                is_slice: gpu.mig.is_some(),
+                free_milli: cluster.workloads.free_milli(&gpu.uuid),
             });
         }
         Self {
@@ -92,7 +95,7 @@ impl View {
         }
         for gpu in &mut self.gpus {
             let uuid = node.gpus().get(usize::from(gpu.at)).map(|listed| &listed.uuid);
-            gpu.is_free = uuid.is_some_and(|uuid| cluster.workloads.holder(uuid).is_none());
+            gpu.free_milli = uuid.map_or(0, |uuid| cluster.workloads.free_milli(uuid));
         }
         for (known, key) in self.stands.iter_mut().zip(STANDS) {
             if **known != *label(node, key) {

@@ -13,19 +13,12 @@ pub(super) fn check(spec: &WorkloadSpec) -> Result<(), Refusal> {
             faults.push((path, why));
         }
     };
-    let gpu = spec.gpu.as_ref();
     not(
         "replicas",
         spec.replicas.is_some_and(|n| n != 1),
         "replicas come with deployments, which are not built; submit it several times",
     );
     not("autoscale", spec.autoscale.is_some(), "the autoscaler is not built");
-    not(
-        "gpu.fraction",
-        gpu.is_some_and(|g| g.fraction.is_some_and(|f| f < 1.0)),
-        "shares of a GPU are not built; whole GPUs only",
-    );
-    not("gpu.mig_profile", gpu.is_some_and(|g| g.mig_profile.is_some()), "MIG slices are not built; whole GPUs only");
     not("deadline", spec.deadline.is_some(), "the scheduler does not plan for deadlines yet");
     let on_host = runs_on_the_host(spec);
     not("volumes", on_host && !spec.volumes.is_empty(), "a host process sees the host's files; volumes need an image");

@@ -13,5 +13,6 @@ mod preempt;
 mod properties;
 mod remembered;
 mod review;
+mod shares;
 mod stories;
 mod tenancy;

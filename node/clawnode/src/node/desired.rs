@@ -7,6 +7,7 @@ use claw_proto::limits::{STATUS_OUTBOX_RECORDS_MAX, WORKLOADS_PER_NODE_MAX};
 use claw_proto::message::{DesiredWorkload, NodeErrorCode, NodeMessage, NodeWorkloadState, StatusCause, StopOrder};
 use claw_proto::spec::RuntimeKind;
 use claw_proto::topology::GpuHealth;
+use claw_proto::validation::{GPU_MILLI, share_milli};
 
 use super::io::{Action, WorkloadEnd};
 use super::lease::Lease;
@@ -202,7 +203,11 @@ impl Node {
                 }
                 Some(_) => {}
             }
-            if let Some((_, holder)) = self.held_gpus().find(|(gpu, _)| *gpu == uuid) {
+            let holders: Vec<(WorkloadId, u16)> = self.holders_of(uuid).collect();
+            let taken = holders.iter().fold(0, |sum: u16, (_, milli)| sum.saturating_add(*milli));
+            if let Some((holder, _)) = holders.first()
+                && taken.saturating_add(share_milli(&workload.spec)) > GPU_MILLI
+            {
                 return failed(StatusCause::GpuMissing, format!("gpu {uuid} is held by {holder}"));
             }
         }

@@ -33,6 +33,7 @@ use std::sync::Arc;
 use claw_proto::ids::{Attempt, Generation, GpuUuid, WorkloadId};
 use claw_proto::message::{DesiredWorkload, NodeMessage, NodeSettings, NodeWorkloadState, StatusCause};
 use claw_proto::topology::NodeCapabilities;
+use claw_proto::validation::share_milli;
 
 pub use durable::{AttemptEntry, DurableChange, DurableState, StopIntent};
 pub use io::{Action, CloseReason, Found, FoundWorkload, Input, NodeIdentity, Now, RuntimeEvent, WorkloadEnd};
@@ -180,9 +181,15 @@ impl Node {
         self.durable.generation
     }
 
-    /// GPUs that live attempts hold, with who holds them.
+    /// GPUs that live attempts hold, whole or in part, with who holds them.
     pub fn held_gpus(&self) -> impl Iterator<Item = (&GpuUuid, WorkloadId)> {
         self.durable.attempts.iter().flat_map(|(id, entry)| entry.workload.gpus.iter().map(|gpu| (gpu, *id)))
+    }
+
+    /// Who has a part of a GPU, with how much of it, thousandths.
+    fn holders_of<'a>(&'a self, gpu: &'a GpuUuid) -> impl Iterator<Item = (WorkloadId, u16)> + 'a {
+        let attempts = self.durable.attempts.iter().filter(|(_, entry)| entry.workload.gpus.contains(gpu));
+        attempts.map(|(id, entry)| (*id, share_milli(&entry.workload.spec)))
     }
 
     fn boot(&mut self, durable: DurableState, found: Vec<FoundWorkload>) {

@@ -10,11 +10,38 @@ use std::sync::Arc;
 
 use claw_proto::message::DesiredWorkload;
 use claw_proto::topology::NodeCapabilities;
+use claw_proto::validation::{GPU_MILLI, share_memory_mib, share_milli};
 
 use super::ranks::{self, RankFacts};
 
+/// What a workload is told of its GPUs and of its ranks, as environment; empty for one process
+/// alone with whole GPUs.
+pub(super) async fn placed_environment(
+    workload: &DesiredWorkload,
+    capabilities: Option<Arc<NodeCapabilities>>,
+) -> BTreeMap<String, String> {
+    let mut told = share_environment(workload, capabilities.as_deref());
+    told.extend(rank_environment(workload, capabilities).await);
+    told
+}
+
+/// What a program has of a GPU that it shares: nothing but itself keeps it to that.
+fn share_environment(workload: &DesiredWorkload, capabilities: Option<&NodeCapabilities>) -> BTreeMap<String, String> {
+    let milli = share_milli(&workload.spec);
+    let mut told = BTreeMap::new();
+    if milli >= GPU_MILLI {
+        return told;
+    }
+    told.insert("CLAW_GPU_SHARE".to_owned(), (f64::from(milli) / f64::from(GPU_MILLI)).to_string());
+    let gpus = capabilities.map_or(&[][..], |capabilities| &capabilities.gpus);
+    if let Some(gpu) = gpus.iter().find(|gpu| workload.gpus.contains(&gpu.uuid)) {
+        told.insert("CLAW_GPU_MEMORY_MIB".to_owned(), share_memory_mib(milli, gpu.memory_mib).to_string());
+    }
+    told
+}
+
 /// The ranks of a workload as environment; empty for one process alone.
-pub(super) async fn rank_environment(
+async fn rank_environment(
     workload: &DesiredWorkload,
     capabilities: Option<Arc<NodeCapabilities>>,
 ) -> BTreeMap<String, String> {

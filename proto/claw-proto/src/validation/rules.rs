@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::checks::{canonical_path, indexed};
 use super::gpu_models::{canonical_gpu_model, nearest_gpu_model, vendor_of};
-use super::{Demand, FaultCode, Validator};
+use super::{Demand, FaultCode, GPU_MILLI, Validator};
 use crate::limits;
 use crate::spec::{
     Autoscale, AutoscaleMetric, GpuRequest, Interconnect, OnPartition, Placement, RestartPolicy, RuntimeKind,
@@ -415,6 +415,8 @@ pub(super) fn demand(spec: &WorkloadSpec) -> Demand {
     let model = gpu.and_then(|g| g.model.as_deref());
     Demand {
         gpus,
+        gpu_milli: share_milli(spec),
+        mig_profile: gpu.and_then(|g| g.mig_profile.clone()),
         cpu_millis: spec.cpu_cores.map_or(limits::CPU_MILLIS_DEFAULT, |cores| scaled(cores, 1_000.0)),
         memory_mib: spec.memory_gib.map_or(limits::MEMORY_MIB_DEFAULT, |gib| scaled(gib, MIB_PER_GIB)),
         disk_mib: spec.disk_gib.map_or(0, |gib| scaled(gib, MIB_PER_GIB)),
@@ -425,6 +427,13 @@ pub(super) fn demand(spec: &WorkloadSpec) -> Demand {
         gpu_vendor: gpu.and_then(|g| g.vendor),
         nvlink: gpus > 1 && gpu.and_then(|g| g.interconnect) == Some(Interconnect::Nvlink),
     }
+}
+
+/// See [`super::share_milli`].
+pub(super) fn share_milli(spec: &WorkloadSpec) -> u16 {
+    let fraction = spec.gpu.as_ref().and_then(|gpu| gpu.fraction);
+    let milli = fraction.map(|fraction| scaled(fraction, f64::from(GPU_MILLI)));
+    milli.and_then(|milli| u16::try_from(milli).ok()).map_or(GPU_MILLI, |milli| milli.min(GPU_MILLI))
 }
 
 /// The share of one of its nodes.

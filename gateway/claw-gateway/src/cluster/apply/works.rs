@@ -157,7 +157,7 @@ impl Cluster {
             return;
         };
         let node_id = placed.node_id;
-        let n_gpus = placed.gpus.len();
+        let n_gpus = self.workloads.n_alone(id, &placed.gpus);
         self.touch(id, |w| {
             enter(w, WorkloadState::Placed, WorkloadReason::Scheduled, at);
             w.claim = None;
@@ -182,6 +182,7 @@ impl Cluster {
         let Some(ended) = entry.latest().iter().find(|a| a.attempt == *attempt) else {
             return;
         };
+        let n_gpus = self.workloads.n_alone(id, &ended.gpus);
         self.touch(id, |w| {
             if let Some(a) = w.attempts.iter_mut().rev().find(|a| a.attempt == *attempt) {
                 a.live = false;
@@ -196,7 +197,7 @@ impl Cluster {
         if !ended.live {
             return;
         }
-        self.nodes.update(ended.node_id, |n| n.usage.give_back(id, entry.spec.node_demand(), ended.gpus.len()));
+        self.nodes.update(ended.node_id, |n| n.usage.give_back(id, entry.spec.node_demand(), n_gpus));
         self.account(&entry.spec, &|books| books.give(part_amounts(&entry.spec), record.at));
         self.bump(ended.node_id);
     }

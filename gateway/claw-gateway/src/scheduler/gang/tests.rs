@@ -46,6 +46,8 @@ fn candidate(view: &View) -> Candidate<'_> {
     let score = Score {
         simulated: false,
         broken_island: false,
+        opened: false,
+        milli_left: 0,
         island_left: 0,
         gpus_left: 0,
         gpu_memory_over_mib: 0,

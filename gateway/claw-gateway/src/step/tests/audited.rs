@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use claw_proto::ids::{GpuUuid, NodeId, WorkloadId};
 use claw_proto::message::{NodeWorkloadState, StatusCause};
-use claw_proto::spec::{Placement, Priority, WorkloadSpec};
+use claw_proto::spec::{GpuRequest, Placement, Priority, WorkloadSpec};
 use claw_proto::topology::{GpuHealth, NodeCapabilities};
-use claw_proto::validation::ValidSpec;
+use claw_proto::validation::{GPU_MILLI, ValidSpec};
 use claw_tools::nodes::{NodeLink, Schedulable};
 use claw_tools::quotas::{Quota, QuotaAmounts};
 use claw_tools::workloads::WorkloadReason;
@@ -45,9 +45,11 @@ enum Plant {
     Overcommitted,
     GpuUnhealthy,
     OverQuota,
+    ShareTooLarge,
+    SliceOfOther,
 }
 
-const ALL: [Plant; 20] = [
+const ALL: [Plant; 22] = [
     Plant::GpuMissing,
     Plant::GpuTwice,
     Plant::GpuOfAnother,
@@ -68,6 +70,8 @@ const ALL: [Plant; 20] = [
     Plant::Overcommitted,
     Plant::GpuUnhealthy,
     Plant::OverQuota,
+    Plant::ShareTooLarge,
+    Plant::SliceOfOther,
 ];
 
 const NOBODY: u128 = u128::MAX;
@@ -97,7 +101,8 @@ fn planted(plant: Plant, decision: &[EventRecord], before: &[EventRecord]) -> Op
             let Event::WorkloadPlaced { workload_id, gpus, .. } = &mut twin.event else { return None };
             gpus.first()?;
             *workload_id = other;
-            let submitted = submission(other, &submitted_spec(before, decision, *id)?);
+            let spec = submitted_spec(before, decision, *id)?;
+            let submitted = submission(other, &with_gpu(&spec, |gpu| gpu.fraction = None)?);
             bad.extend([like(&first, submitted), twin]);
         }
         Plant::NodeUnknown => *node_id = NodeId::from_bits(NOBODY),
@@ -122,6 +127,11 @@ fn planted(plant: Plant, decision: &[EventRecord], before: &[EventRecord]) -> Op
             let place = crate::scheduler::Place { node_id: *home, gpus: held.clone(), runtime: runtime(&first)? };
             let claim = Claim { places: vec![place], victims: Vec::new() };
             let keeper = more_important(&[before, &decision[..at]].concat(), *id)?;
+            // What two shares leave each other is nobody's loss.
+            let milli = |id| Some(submitted_spec(before, decision, id)?.demand().gpu_milli);
+            if milli(keeper)? + milli(*id)? <= GPU_MILLI {
+                return None;
+            }
             let event =
                 Event::RoomClaimed { workload_id: keeper, claim: Some(Arc::new(claim)), lost_gpu_ms: Vec::new() };
             bad.insert(at, like(&first, event));
@@ -135,6 +145,24 @@ fn planted(plant: Plant, decision: &[EventRecord], before: &[EventRecord]) -> Op
                 bad.push(like(&first, event));
             }
             bad.push(like(&first, Event::WorkloadStopping { workload_id: *id, why, grace_s, requeue, regroup }));
+        }
+        Plant::ShareTooLarge | Plant::SliceOfOther => {
+            let spec = submitted_spec(before, decision, *id)?;
+            let changed = with_gpu(&spec, |gpu| match (plant, gpu.fraction, &gpu.mig_profile) {
+                (Plant::ShareTooLarge, Some(_), _) => gpu.fraction = Some(0.999),
+                (Plant::SliceOfOther, _, Some(_)) => gpu.mig_profile = Some("7g.80gb".into()),
+                _ => gpu.count = Some(0),
+            })?;
+            if plant == Plant::ShareTooLarge {
+                // What is left beside who is there already is too little for this one.
+                let mut twin = first.clone();
+                let other = WorkloadId::from_bits(NOBODY);
+                let Event::WorkloadPlaced { workload_id, .. } = &mut twin.event else { return None };
+                *workload_id = other;
+                bad.extend([like(&first, submission(other, &changed)), twin]);
+            } else {
+                bad.insert(at, like(&first, submission(*id, &changed)));
+            }
         }
         Plant::NotAllowed | Plant::Overcommitted | Plant::GpuUnhealthy | Plant::OverQuota => {
             bad.insert(at, like(&first, told_otherwise(plant, (*id, *home, held.first()), decision, before)?));
@@ -188,6 +216,13 @@ fn submission(workload_id: WorkloadId, spec: &Arc<ValidSpec>) -> Event {
     Event::WorkloadSubmitted { workload_id, name: "planted".into(), spec, env_handle: None }
 }
 
+/// The same, with other GPUs; nothing where that is no specification.
+fn with_gpu(spec: &Arc<ValidSpec>, change: impl FnOnce(&mut GpuRequest)) -> Option<Arc<ValidSpec>> {
+    let mut spec = spec.spec().clone();
+    change(spec.gpu.as_mut()?);
+    ValidSpec::parse(spec).ok().filter(|valid| valid.demand().gpus > 0).map(Arc::new)
+}
+
 /// The node reports something else than it did.
 fn reported(before: &[EventRecord], home: NodeId, change: impl FnOnce(&mut NodeCapabilities)) -> Option<Event> {
     let last = before.iter().rev().find_map(|record| match &record.event {
@@ -225,9 +260,9 @@ fn more_important(before: &[EventRecord], id: WorkloadId) -> Option<WorkloadId> 
 
 fn is_right(plant: Plant, wrong: &Wrong) -> bool {
     match plant {
-        Plant::GpuMissing | Plant::GpuTwice => matches!(wrong, Wrong::OtherGpus(_)),
+        Plant::GpuMissing | Plant::GpuTwice | Plant::SliceOfOther => matches!(wrong, Wrong::OtherGpus(_)),
         Plant::GpuOfAnother | Plant::GpuUnknown | Plant::GpuUnhealthy => matches!(wrong, Wrong::NoSuchGpu(..)),
-        Plant::GpuTaken => matches!(wrong, Wrong::DoubleBooked(..)),
+        Plant::GpuTaken | Plant::ShareTooLarge => matches!(wrong, Wrong::DoubleBooked(..)),
         Plant::NodeUnknown | Plant::NodeSilent | Plant::NodeCordoned => matches!(wrong, Wrong::NoSuchNode(..)),
         Plant::NodeRemoved => matches!(wrong, Wrong::NodeInUse(_)),
         Plant::PartMissing | Plant::PartMisnumbered => matches!(wrong, Wrong::GangIncomplete(_)),
@@ -243,7 +278,7 @@ fn is_right(plant: Plant, wrong: &Wrong) -> bool {
 }
 
 #[test]
-fn twenty_kinds_of_planted_faults_are_all_found() {
+fn kinds_of_planted_faults_are_all_found() {
     let mut runner = TestRunner::new_with_rng(
         Config::default(),
         proptest::test_runner::TestRng::deterministic_rng(proptest::test_runner::RngAlgorithm::ChaCha),
@@ -251,7 +286,7 @@ fn twenty_kinds_of_planted_faults_are_all_found() {
     let mut n_found: BTreeMap<Plant, u32> = BTreeMap::new();
     for _ in 0..60 {
         let history = prop::collection::vec(moves(), 30..50).new_tree(&mut runner).unwrap().current();
-        let mut f = Fleet::with_nodes(2);
+        let mut f = Fleet::with_slices(2);
         let mut auditor = f.auditor.clone();
         for m in &history {
             let n_before = f.journal.len();

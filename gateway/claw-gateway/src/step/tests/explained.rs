@@ -21,6 +21,7 @@ fn wishes() -> impl Strategy<Value = WorkloadSpec> {
         prop::option::of(prop::sample::select(vec!["H100", "A100"])),
         prop::option::of(prop::sample::select(vec![40.0, 80.0, 141.0])),
         any::<bool>(),
+        prop::option::weighted(0.4, prop::sample::select(vec!["0.4", "0.75", "2g.20gb", "3g.40gb", "1g.10gb"])),
     );
     let host = (
         prop::option::of(prop::sample::select(vec![8.0, 63.0, 65.0])),
@@ -34,12 +35,17 @@ fn wishes() -> impl Strategy<Value = WorkloadSpec> {
         1_u32..3,
     );
     (gpu, host, place).prop_map(
-        |((gpus, model, memory, nvlink), (cpu_cores, memory_gib), (named, excluded, zone, labeled, nodes))| {
+        |((gpus, model, memory, nvlink, part), (cpu_cores, memory_gib), (named, excluded, zone, labeled, nodes))| {
+            let fraction = part.and_then(|part| part.parse().ok());
+            let mig_profile = part.filter(|_| fraction.is_none()).map(str::to_owned);
+            let (gpus, nodes) = if fraction.is_some() { (1, 1) } else { (gpus, nodes) };
             let gpu = GpuRequest {
                 count: Some(gpus * nodes),
                 model: model.map(str::to_owned),
                 memory_gib_min: memory,
-                interconnect: nvlink.then_some(Interconnect::Nvlink),
+                interconnect: (nvlink && mig_profile.is_none()).then_some(Interconnect::Nvlink),
+                fraction,
+                mig_profile,
                 ..GpuRequest::default()
             };
             let labels = if labeled {
@@ -81,6 +87,7 @@ fn relax(cluster: &mut Cluster, spec: &mut WorkloadSpec, reason: R) {
         R::GpuModelMismatch => gpu.model = None,
         R::GpuVendorMismatch => gpu.vendor = None,
         R::GpuMemoryTooSmall => gpu.memory_gib_min = None,
+        R::MigProfileMissing => gpu.mig_profile = None,
         R::GpuCountTooSmall => gpu.count = spec.nodes.or(Some(1)),
         R::NvlinkIslandTooSmall | R::NvlinkIslandBusy => gpu.interconnect = None,
         R::CpuTooSmall => spec.cpu_cores = Some(0.01),
@@ -157,7 +164,7 @@ proptest! {
     /// makes it start when it is done.
     #[test]
     fn the_named_reason_binds_and_the_offered_change_helps(history in prop::collection::vec(moves(), 5..40), wish in wishes(), tenant in prop::option::weighted(0.4, 0_usize..3)) {
-        let mut f = Fleet::with_nodes(3);
+        let mut f = Fleet::with_slices(3);
         for m in &history {
             play(&mut f, m);
         }

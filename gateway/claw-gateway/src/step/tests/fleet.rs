@@ -7,7 +7,7 @@ use claw_proto::ids::{Attempt, CountingIds, GpuUuid, KeyId, NodeId, TokenId, Wor
 use claw_proto::message::{NodeWorkloadState, RunningReport, StatusCause, StatusRecord};
 use claw_proto::spec::{GpuRequest, GpuVendor, Interconnect, OnPartition, Priority, RuntimeKind, WorkloadSpec};
 use claw_proto::time::Timestamp;
-use claw_proto::topology::{GpuDriver, GpuInfo, NodeCapabilities};
+use claw_proto::topology::{GpuDriver, GpuInfo, MigSlice, NodeCapabilities};
 use claw_tools::access::{PrincipalKind, Role};
 use claw_tools::approvals::ApprovalDecision;
 use claw_tools::outcome::{Mode, Mutation, Outcome};
@@ -62,6 +62,34 @@ pub(super) fn h100x8(name: &str) -> NodeCapabilities {
     }
 }
 
+/// The last GPU is cut into slices: two of 3g.40gb and one of 1g.10gb.
+pub(super) fn sliced(name: &str) -> NodeCapabilities {
+    let mut machine = h100x8(name);
+    let parent = machine.gpus[7].uuid.clone();
+    for (at, (profile, memory_mib)) in [("3g.40gb", 40_448), ("3g.40gb", 40_448), ("1g.10gb", 9_984)].iter().enumerate()
+    {
+        let mut slice = GpuInfo::new(GpuUuid(format!("MIG-{name}-{at}")), 7, GpuVendor::Nvidia, "H100", *memory_mib);
+        slice.mig = Some(MigSlice { parent: parent.clone(), profile: (*profile).to_owned() });
+        machine.gpus.push(slice);
+    }
+    machine
+}
+
+/// What a node of that name has in fleets of [`Fleet::with_slices`].
+pub(super) fn machine_of(name: &str) -> NodeCapabilities {
+    if name == "n1" { sliced(name) } else { h100x8(name) }
+}
+
+pub(super) fn share(fraction: f64) -> WorkloadSpec {
+    let gpu = Some(GpuRequest { fraction: Some(fraction), ..GpuRequest::default() });
+    WorkloadSpec { gpu, ..spec(0) }
+}
+
+pub(super) fn slice(profile: &str) -> WorkloadSpec {
+    let gpu = Some(GpuRequest { mig_profile: Some(profile.to_owned()), count: Some(1), ..GpuRequest::default() });
+    WorkloadSpec { gpu, ..spec(0) }
+}
+
 pub(super) fn spec(gpus: u32) -> WorkloadSpec {
     WorkloadSpec {
         command: Some(vec!["train".into()]),
@@ -102,6 +130,16 @@ impl Fleet {
         fleet.system(Command::GatewayStarted { epoch: 1 });
         for i in 0..n {
             fleet.join(&format!("n{i}"));
+        }
+        fleet
+    }
+
+    /// The same, and a GPU of n1 is cut into slices.
+    pub(super) fn with_slices(n: u32) -> Self {
+        let mut fleet = Self::new();
+        fleet.system(Command::GatewayStarted { epoch: 1 });
+        for name in (0..n).map(|i| format!("n{i}")) {
+            fleet.join_as(&name, machine_of(&name));
         }
         fleet
     }

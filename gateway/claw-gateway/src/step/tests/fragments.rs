@@ -16,7 +16,7 @@ proptest! {
     /// So many more of a size as are told would fit do start, and no more; nothing is lost beyond what is free.
     #[test]
     fn what_would_fit_does(history in prop::collection::vec(moves(), 1..40), size in 0_usize..4) {
-        let mut f = Fleet::with_nodes(3);
+        let mut f = Fleet::with_slices(3);
         for m in history.iter().filter(|m| !matches!(m, Move::Quota { .. })) {
             play(&mut f, m);
         }

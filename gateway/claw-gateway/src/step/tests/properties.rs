@@ -9,7 +9,7 @@ use claw_tools::quotas::QuotaAmounts;
 use claw_tools::workloads::{WorkloadReason, WorkloadState};
 use proptest::prelude::*;
 
-use super::fleet::{Fleet, h100x8, nvlink, run_of, spec};
+use super::fleet::{Fleet, machine_of, nvlink, run_of, share, slice, spec};
 use crate::scheduler::{Decision, decide_for};
 use crate::{Command, Operation, invariants, step, tenancy};
 
@@ -24,6 +24,7 @@ pub(super) enum Move {
         restart: bool,
         apply: bool,
         tenant: Option<usize>,
+        part: Option<usize>,
     },
     Report {
         pick: usize,
@@ -71,8 +72,8 @@ pub(super) enum Move {
 
 pub(super) fn moves() -> impl Strategy<Value = Move> {
     prop_oneof![
-        6 => (0_u32..9, any::<bool>(), 1_u32..4, 0_usize..5, any::<bool>(), any::<bool>(), prop::bool::weighted(0.8), prop::option::of(0_usize..3))
-            .prop_map(|(gpus, nvlink, nodes, priority, keep, restart, apply, tenant)| Move::Submit { gpus: gpus * nodes, nvlink, nodes, priority, keep, restart, apply, tenant }),
+        6 => (0_u32..9, any::<bool>(), 1_u32..4, 0_usize..5, any::<bool>(), any::<bool>(), prop::bool::weighted(0.8), prop::option::of(0_usize..3), prop::option::weighted(0.3, 0_usize..6))
+            .prop_map(|(gpus, nvlink, nodes, priority, keep, restart, apply, tenant, part)| Move::Submit { gpus: gpus * nodes, nvlink, nodes, priority, keep, restart, apply, tenant, part }),
         12 => (any::<usize>(), any::<usize>(), 0_usize..8).prop_map(|(pick, part, state)| Move::Report { pick, part, state }),
         1 => any::<usize>().prop_map(|pick| Move::Stop { pick }),
         1 => (0_usize..3).prop_map(|node| Move::Drain { node }),
@@ -91,6 +92,10 @@ pub(super) fn moves() -> impl Strategy<Value = Move> {
 
 /// Tenants that may come to be, and what each is a part of.
 pub(super) const TENANTS: [(&str, Option<&str>); 3] = [("lab", None), ("vision", Some("lab")), ("web", None)];
+
+/// Parts of a GPU.
+const PARTS: [fn() -> WorkloadSpec; 6] =
+    [|| share(0.25), || share(0.3), || share(0.5), || share(0.9), || slice("3g.40gb"), || slice("1g.10gb")];
 
 const STATES: [(N, C, Option<i32>); 8] = [
     (N::Pulling, C::Progress, None),
@@ -136,10 +141,13 @@ pub(super) fn play(f: &mut Fleet, m: &Move) {
     let name = |node: &usize| format!("n{node}");
     let node_id = |f: &Fleet, node: &usize| f.cluster.nodes.by_name(&format!("n{node}")).map(|n| n.node_id);
     match m {
-        Move::Submit { gpus, nvlink, nodes, priority, keep, restart, apply, tenant } => {
+        Move::Submit { gpus, nvlink, nodes, priority, keep, restart, apply, tenant, part } => {
             let mode = if *apply { Mode::Apply } else { Mode::Plan };
             let tenant = tenant.map(|at| TENANTS[at].0.to_owned());
-            let spec = WorkloadSpec { tenant, ..wanted(*gpus, *nvlink, *nodes, *priority, *keep, *restart) };
+            let mut spec = WorkloadSpec { tenant, ..wanted(*gpus, *nvlink, *nodes, *priority, *keep, *restart) };
+            if let Some(part) = part {
+                (spec.nodes, spec.gpu) = (None, PARTS[*part]().gpu);
+            }
             let _ = f.operate("alice", run_of(spec), mode, None);
         }
         Move::Report { pick, part, state } => {
@@ -174,7 +182,7 @@ pub(super) fn play(f: &mut Fleet, m: &Move) {
         }
         Move::Return { node, forgot } => {
             if let Some(id) = node_id(f, node) {
-                f.connect(id, h100x8(&name(node)), &[], if *forgot { 8 } else { 7 });
+                f.connect(id, machine_of(&name(node)), &[], if *forgot { 8 } else { 7 });
             }
         }
         Move::Remove { node } => drop(f.operate("alice", Operation::NodeRemove { node: name(node) }, Mode::Plan, None)),
@@ -200,7 +208,7 @@ proptest! {
     /// survive the journal and rebuild the state; indexes equal a rebuild.
     #[test]
     fn invariants_hold_over_random_histories(history in prop::collection::vec(moves(), 1..60)) {
-        let mut f = Fleet::with_nodes(3);
+        let mut f = Fleet::with_slices(3);
         for m in &history {
             play(&mut f, m);
         }
@@ -210,7 +218,7 @@ proptest! {
     /// S4: a submission that may not preempt never stops anybody.
     #[test]
     fn s4_a_submission_takes_nothing_from_others(history in prop::collection::vec(moves(), 1..30), gpus in 0_u32..9) {
-        let mut f = Fleet::with_nodes(2);
+        let mut f = Fleet::with_slices(2);
         for m in &history {
             play(&mut f, m);
         }
@@ -225,7 +233,7 @@ proptest! {
     /// S4: whoever is stopped for another said so, is less important, and the other fits once they are gone.
     #[test]
     fn s4_preemption_takes_only_what_was_offered_and_only_if_it_helps(history in prop::collection::vec(moves(), 1..40), gpus in 1_u32..17, nodes in 1_u32..3) {
-        let mut f = Fleet::with_nodes(2);
+        let mut f = Fleet::with_slices(2);
         for m in &history {
             play(&mut f, m);
         }
@@ -253,8 +261,8 @@ proptest! {
     /// S5: same input, same plan. S6: an unchanged world changes nothing.
     #[test]
     fn s5_s6_decisions_repeat_and_rest(history in prop::collection::vec(moves(), 1..40)) {
-        let mut a = Fleet::with_nodes(3);
-        let mut b = Fleet::with_nodes(3);
+        let mut a = Fleet::with_slices(3);
+        let mut b = Fleet::with_slices(3);
         for m in &history {
             play(&mut a, m);
             play(&mut b, m);
@@ -275,7 +283,7 @@ proptest! {
     /// A record that comes again, or of an attempt that is not live, changes nothing.
     #[test]
     fn status_records_count_once(history in prop::collection::vec(moves(), 1..40), pick: usize, state in 0_usize..8) {
-        let mut f = Fleet::with_nodes(2);
+        let mut f = Fleet::with_slices(2);
         for m in &history {
             play(&mut f, m);
         }

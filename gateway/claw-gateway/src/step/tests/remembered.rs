@@ -151,8 +151,8 @@ proptest! {
     /// The same histories, remembered and not, give the same journal.
     #[test]
     fn decisions_do_not_hang_on_what_is_remembered(history in prop::collection::vec(moves(), 1..40)) {
-        let mut a = Fleet::with_nodes(2);
-        let mut b = Fleet::with_nodes(2);
+        let mut a = Fleet::with_slices(2);
+        let mut b = Fleet::with_slices(2);
         for m in &history {
             play(&mut a, m);
             play(&mut b, m);

@@ -7,10 +7,10 @@ use claw_tools::nodes::{GpuListParams, NodeLink, NodeListParams, Schedulable};
 use claw_tools::operations::OperationState;
 use claw_tools::outcome::{Mode, Outcome};
 use claw_tools::refusal::{ErrorCode, Refusal};
-use claw_tools::workloads::{WorkloadReason, WorkloadState};
+use claw_tools::workloads::{PlacementReason, WorkloadReason, WorkloadState};
 use serde_json::json;
 
-use super::fleet::{Fleet, h100x8, key_id, mutation, outcome, run_of, spec, who};
+use super::fleet::{self, Fleet, h100x8, key_id, mutation, outcome, run_of, spec, who};
 use crate::event::Event;
 use crate::{Command, Effect, Operation, invariants, query};
 
@@ -358,15 +358,25 @@ fn a_slice_is_no_gpu_and_a_gpu_in_slices_is_none_any_more() {
     assert_eq!(f.workload(first).live().unwrap().gpus, [whole]);
     assert!(f.workload(second).live().is_none(), "the rest is slices");
     let counts = query::status(&f.cluster, f.now, true).gpus;
-    assert_eq!((counts.total, counts.free, counts.held), (1, 0, 1), "what nobody can get is not free");
+    assert_eq!((counts.total, counts.free, counts.held), (3, 2, 1), "what is cut is not counted");
     let free = GpuListParams { free: Some(true), ..GpuListParams::default() };
-    assert_eq!(query::gpu_list(&f.cluster, &free).unwrap().total, 0);
+    assert_eq!(query::gpu_list(&f.cluster, &free).unwrap().total, 2);
     assert_eq!(query::gpu_list(&f.cluster, &GpuListParams::default()).unwrap().total, 4);
     let row = query::node_list(&f.cluster, &NodeListParams::default()).unwrap().nodes.remove(0);
     assert_eq!(
         (&row["gpus"], &row["gpus_total"], &row["gpus_free"]),
-        (&json!("1×H100 2×H100 3g.40gb"), &json!(1), &json!(0))
+        (&json!("1×H100 2×H100 3g.40gb"), &json!(3), &json!(2))
     );
+    // A slice is for who asks for one, and as many as there are.
+    let slices: Vec<_> = (0..3).map(|_| f.submit(fleet::slice("3g.40gb")).workload_id.unwrap()).collect();
+    assert_eq!(f.workload(slices[0]).live().unwrap().gpus, [claw_proto::ids::GpuUuid("MIG-0".into())]);
+    let detail = query::workload_detail(&f.cluster, &slices[1].to_string(), |_| None).unwrap();
+    assert!(detail.isolation.contains("kept apart by hardware"), "{}", detail.isolation);
+    let report = f.workload(slices[2]).report.clone().unwrap();
+    assert_eq!(report.rejected[0].reason, PlacementReason::GpuBusy, "{report:?}");
+    let none = f.submit(fleet::slice("1g.10gb")).workload_id.unwrap();
+    let report = f.workload(none).report.clone().unwrap();
+    assert_eq!((report.rejected[0].reason, report.waiting_helps), (PlacementReason::MigProfileMissing, false));
 }
 
 #[test]

@@ -165,7 +165,7 @@ async fn prepare(shared: &Shared, workload: &DesiredWorkload, folder: &Folder) -
         };
         Refusal::new(cause, error.to_string())
     })?;
-    let env = network::rank_environment(workload, capabilities).await;
+    let env = network::placed_environment(workload, capabilities).await;
     let secrets_text = secrets_folder.as_ref().map(|folder| folder.to_string_lossy().into_owned());
     let plan = Plan {
         node_id: &shared.options.node_id,

@@ -87,7 +87,7 @@ pub(super) async fn start_and_watch(
     }
     reporter.progress(NodeWorkloadState::Starting, String::new()).await;
     let first = *orders.borrow();
-    let env = network::rank_environment(&workload, options.capabilities.clone()).await;
+    let env = network::placed_environment(&workload, options.capabilities.clone()).await;
     let started = prepare(&options, &folder, &workload, first, env)
         .and_then(|lock| spawn_shim(&options.shim_program, &folder, lock));
     match started {

@@ -1,0 +1,116 @@
+//! Shares of GPUs: what is promised, what is left, and what is said of it.
+
+use claw_proto::message::{NodeWorkloadState as N, StatusCause as C};
+use claw_proto::spec::{GpuRequest, Priority, WorkloadSpec};
+use claw_proto::validation::GPU_MILLI;
+use claw_tools::nodes::{GpuListParams, NodeListParams};
+use claw_tools::quotas::QuotaAmounts;
+use claw_tools::scheduling::{CapacityFindParams, FragmentationReportParams};
+use claw_tools::workloads::{PlacementReason, WorkloadState};
+use claw_tools::{access::PrincipalKind, access::Role};
+use serde_json::json;
+
+use super::fleet::{Fleet, share, spec, who};
+use crate::{Operation, query};
+
+fn gpus(f: &Fleet, id: claw_proto::ids::WorkloadId) -> Vec<String> {
+    f.workload(id).lives().flat_map(|a| &a.gpus).map(ToString::to_string).collect()
+}
+
+#[test]
+fn shares_fill_a_gpu_before_they_open_another_and_never_take_more_than_there_is() {
+    let mut f = Fleet::with_nodes(2);
+    let ids: Vec<_> =
+        [0.5, 0.3, 0.4, 0.2, 0.6].iter().map(|part| f.submit(share(*part)).workload_id.unwrap()).collect();
+    let on: Vec<_> = ids.iter().map(|id| gpus(&f, *id)[0].clone()).collect();
+    // 0.5 and 0.3 and 0.2 fill the first, 0.4 and 0.6 the second.
+    assert_eq!((on[0] == on[1], on[0] == on[3], on[2] == on[4], on[0] == on[2]), (true, true, true, false), "{on:?}");
+    let row = query::node_list(&f.cluster, &NodeListParams::default()).unwrap().nodes.remove(0);
+    assert_eq!((&row["gpus_total"], &row["gpus_free"]), (&json!(8), &json!(6)));
+    let list = query::gpu_list(&f.cluster, &GpuListParams { free: Some(false), ..GpuListParams::default() }).unwrap();
+    assert_eq!(list.total, 2);
+    assert_eq!(list.gpus[0]["shares"].as_array().unwrap().len(), 3, "{:?}", list.gpus[0]);
+    // Seven whole ones are not there any more, and what ends makes room again.
+    let large = f.submit(spec(7)).workload_id.unwrap();
+    assert!(f.workload(large).live().is_some_and(|a| f.cluster.nodes.get(a.node_id).unwrap().name == "n1"));
+    for id in &ids {
+        f.report(*id, N::Completed, C::Exited, Some(0));
+    }
+    let again = f.submit(spec(8)).workload_id.unwrap();
+    assert_eq!(f.workload(again).state, WorkloadState::Placed);
+}
+
+#[test]
+fn what_a_share_gets_is_said_and_so_is_what_it_does_not() {
+    let mut f = Fleet::with_nodes(1);
+    f.submit(spec(7));
+    let id = f.submit(share(0.5)).workload_id.unwrap();
+    let detail = query::workload_detail(&f.cluster, &id.to_string(), |_| None).unwrap();
+    assert_eq!(
+        detail.isolation,
+        "simulated: nothing really runs; its GPU is shared by time: nothing keeps others from its memory or its time"
+    );
+    assert_eq!(detail.workload.what, "train on 0.5 of a GPU");
+    assert!(
+        detail.placement.unwrap().summary.contains("0.5 of a GPU, shared by time and not kept apart; 0.5 of it left")
+    );
+    // Another half fits beside it, and more does not; halves of what is asked for are tried.
+    let waits = f.submit(share(0.75)).workload_id.unwrap();
+    let report = f.workload(waits).report.clone().unwrap();
+    assert_eq!(report.rejected[0].reason, PlacementReason::GpuBusy);
+    assert_eq!(report.rejected[0].detail, "wanted 0.75 of a GPU, at most 0.5 of one is free");
+    let told = query::explain(&f.cluster, &waits.to_string()).unwrap();
+    assert!(told.would_start_if.iter().any(|r| r.change == "it asked for 0.375 of a GPU instead of 0.75"), "{told:?}");
+    assert!(told.blockers.iter().any(|b| b.workload_id == id), "{:?}", told.blockers);
+    // Memory is the share's: half of an H100 has 39 GiB beside what the driver keeps.
+    let with_memory = |gib| {
+        let gpu = Some(GpuRequest { fraction: Some(0.5), memory_gib_min: Some(gib), ..GpuRequest::default() });
+        WorkloadSpec { gpu, ..spec(0) }
+    };
+    let much = f.submit(with_memory(48.0)).workload_id.unwrap();
+    assert_eq!(f.workload(much).report.clone().unwrap().rejected[0].reason, PlacementReason::GpuMemoryTooSmall);
+    let enough = f.submit(with_memory(40.0)).workload_id.unwrap();
+    assert_eq!(f.workload(enough).state, WorkloadState::Placed);
+}
+
+#[test]
+fn a_share_counts_as_one_for_quotas_for_capacity_and_for_who_has_to_leave() {
+    let mut f = Fleet::with_nodes(1);
+    let most = Some(QuotaAmounts { gpus: Some(1), ..QuotaAmounts::default() });
+    let (parent, guaranteed, lends, weight, members) = (None, None, None, None, None);
+    f.plan_and_apply(Operation::QuotaSet { tenant: "lab".into(), parent, guaranteed, most, lends, weight, members })
+        .unwrap();
+    let of_lab = |part| WorkloadSpec {
+        tenant: Some("lab".into()),
+        preemptible: Some(true),
+        priority: Some(Priority::Low),
+        ..share(part)
+    };
+    let ids: Vec<_> = [0.4, 0.4, 0.4].iter().map(|part| f.submit(of_lab(*part)).workload_id.unwrap()).collect();
+    let states: Vec<_> = ids.iter().map(|id| f.workload(*id).state).collect();
+    assert_eq!(states, [WorkloadState::Placed, WorkloadState::Placed, WorkloadState::Pending], "0.8 of 1 are held");
+    f.submit(spec(7));
+    let caller = who("alice", Role::Admin, PrincipalKind::Person, f.now);
+    let wanted = CapacityFindParams { spec: share(0.1), copies_max: Some(16) };
+    let found = query::capacity_find(&f.cluster, &wanted, &caller, &mut f.ids.clone()).unwrap();
+    assert_eq!(found.copies, 2, "{}", found.summary);
+    let report = query::fragmentation(&f.cluster, &FragmentationReportParams::default()).unwrap();
+    assert_eq!((report.models[0].free, report.models[0].free_in_part), (0, 0.2), "{report:?}");
+    assert!(report.models[0].lost > 0.0 && report.models[0].lost_percent > 99.0, "{report:?}");
+    let why = "0 GPUs and 0.2 of shared ones free, and work that asks for 0.4 of one or more does not fit";
+    assert_eq!(report.models[0].worst[0].why, why);
+    // A whole GPU needs both who share one to leave.
+    for id in &ids[..2] {
+        f.report(*id, N::Running, C::Progress, None);
+    }
+    f.pass(61);
+    let urgent = f.submit(WorkloadSpec { priority: Some(Priority::Critical), ..spec(1) }).workload_id.unwrap();
+    let claim = f.workload(urgent).claim.clone().unwrap();
+    assert_eq!(claim.victims.len(), 2, "{claim:?}");
+    for id in &claim.victims {
+        f.report(*id, N::Stopped, C::StopRequested, None);
+    }
+    assert_eq!(gpus(&f, urgent).len(), 1);
+    assert_eq!(f.cluster.workloads.free_milli(&f.workload(urgent).live().unwrap().gpus[0]), 0);
+    assert_eq!(f.cluster.workloads.held().map(|(_, h)| h.taken_milli()).max(), Some(GPU_MILLI));
+}
