@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use crate::event::{ExecEnd, OperationRecord, PlanRecord, ReceiptKey};
 use crate::policy::Policy;
 use crate::registry::NodeRegistry;
-use crate::scheduler::IndexHandle;
+use crate::scheduler::{IndexHandle, Likely};
 use crate::tenancy::Tenants;
 use crate::workload::WorkloadManager;
 
@@ -217,6 +217,8 @@ pub struct Cluster {
     pub receipts: OrdMap<Arc<ReceiptKey>, Arc<ReceiptEntry>>,
     /// Receipts in order of time (index).
     pub receipts_by_time: OrdSet<(Timestamp, Arc<ReceiptKey>)>,
+    /// What work is likely to come.
+    pub likely: Arc<Likely>,
     /// What the scheduler knows of the nodes (index; shared with the copies).
     pub scheduler: IndexHandle,
     /// Nobody is declared lost while this stands: (silent, total).

@@ -60,6 +60,7 @@ pub fn check_indexes(cluster: &Cluster) -> Check {
         ("nodes", rebuilt.nodes == cluster.nodes),
         ("workloads", rebuilt.workloads == cluster.workloads),
         ("tenants", rebuilt.tenants == cluster.tenants),
+        ("likely", rebuilt.likely == cluster.likely),
         ("open_by_workload", rebuilt.open_by_workload == cluster.open_by_workload),
         ("open_by_node", rebuilt.open_by_node == cluster.open_by_node),
         ("receipts_by_time", rebuilt.receipts_by_time == cluster.receipts_by_time),

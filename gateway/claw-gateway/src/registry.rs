@@ -144,6 +144,8 @@ pub struct NodeRegistry {
     draining: OrdSet<NodeId>,
     /// What all nodes have: GPU and CPU thousandths, memory in MiB (index).
     capacity: Amounts,
+    /// Whole GPUs of all nodes, thousandths by model in small letters (index).
+    by_model: OrdMap<String, u64>,
 }
 
 impl NodeRegistry {
@@ -201,7 +203,7 @@ impl NodeRegistry {
                 self.note_draining(id, now);
             }
             if had.as_ref().map(Arc::as_ptr) != has.as_ref().map(Arc::as_ptr) {
-                self.capacity = self.capacity.minus(capacity(had.as_deref())).plus(capacity(has.as_deref()));
+                self.count(had.as_deref(), has.as_deref());
             }
         }
     }
@@ -209,6 +211,28 @@ impl NodeRegistry {
     /// in thousandths, memory in MiB.
     pub fn capacity(&self) -> Amounts {
         self.capacity
+    }
+    /// Whole GPUs of all nodes, thousandths by model in small letters.
+    pub(crate) fn capacity_by_model(&self) -> BTreeMap<String, u64> {
+        self.by_model.iter().map(|(model, milli)| (model.clone(), *milli)).collect()
+    }
+    /// A node has something else now.
+    fn count(&mut self, had: Option<&NodeCapabilities>, has: Option<&NodeCapabilities>) {
+        self.capacity = self.capacity.minus(capacity(had)).plus(capacity(has));
+        let models = |of: Option<&NodeCapabilities>| -> Vec<String> {
+            of.iter().flat_map(|of| of.whole_gpus()).map(|gpu| gpu.model.to_ascii_lowercase()).collect()
+        };
+        for model in models(had) {
+            let left = self.by_model.get(&model).map_or(0, |milli| milli.saturating_sub(u64::from(GPU_MILLI)));
+            if left == 0 {
+                self.by_model.remove(&model);
+            } else {
+                self.by_model.insert(model, left);
+            }
+        }
+        for model in models(has) {
+            *self.by_model.entry(model).or_insert(0) += u64::from(GPU_MILLI);
+        }
     }
     /// Those that are being drained.
     pub fn draining(&self) -> impl Iterator<Item = &Arc<NodeEntry>> {
@@ -228,14 +252,14 @@ impl NodeRegistry {
             self.gpu_home.entry(gpu.uuid.clone()).or_insert(entry.node_id);
         }
         self.note_draining(entry.node_id, entry.schedulable);
-        self.capacity = self.capacity.plus(capacity(entry.capabilities.as_deref()));
+        self.count(None, entry.capabilities.as_deref());
         self.nodes.insert(entry.node_id, Arc::new(entry));
     }
     /// Takes a node out.
     pub(crate) fn remove(&mut self, id: NodeId) {
         if let Some(entry) = self.nodes.remove(&id) {
             self.by_name.remove(&entry.name);
-            self.capacity = self.capacity.minus(capacity(entry.capabilities.as_deref()));
+            self.count(entry.capabilities.as_deref(), None);
             self.release_gpus(id, &entry.gpus().iter().collect::<Vec<_>>());
         }
         self.draining.remove(&id);

@@ -10,6 +10,7 @@ mod fit;
 mod gang;
 mod index;
 pub mod jobs;
+pub(crate) mod likely;
 pub mod packing;
 mod report;
 pub(crate) mod reserve;
@@ -21,6 +22,8 @@ use std::sync::Arc;
 use self::fit::Claims;
 use self::index::Answers;
 pub use self::index::Handle as IndexHandle;
+use self::likely::Losses;
+pub use self::likely::{Likely, LikelyWork};
 use self::view::{Gpu, View};
 
 use claw_proto::ids::{Attempt, GpuUuid, NodeId};
@@ -69,6 +72,8 @@ struct Score {
     simulated: bool,
     /// GPUs spread over several islands.
     broken_island: bool,
+    /// What it takes from work that is likely to come, see [`likely`].
+    lost: u16,
     /// A share takes a GPU that nobody has a part of, while others would do.
     opened: bool,
     /// What is left of the GPU that it shares, thousandths.
@@ -233,7 +238,7 @@ impl Candidate<'_> {
 /// This node alone can take it, or a part of it: here.
 pub(crate) fn place_on(cluster: &Cluster, node: &Arc<NodeEntry>, entry: &WorkloadEntry) -> Option<Place> {
     let view = View::of(cluster, node);
-    let fit = fit::judge(&view, &entry.spec, claims(cluster, Some(entry))).ok()?;
+    let fit = fit::judge(&view, &entry.spec, claims(cluster, Some(entry)), &Losses::of(cluster)).ok()?;
     Some(fit.candidate(&view).place())
 }
 

@@ -1,6 +1,7 @@
 //! `claw bench sched`: replays a trace of a GPU cluster with one policy of placement.
 
 pub(crate) mod backfill;
+mod core;
 pub(crate) mod jct;
 
 use std::path::{Path, PathBuf};
@@ -8,9 +9,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use claw_gateway::scheduler::jobs::{Fleet, Nodes};
-use claw_gateway::scheduler::packing::replay::{Protocol, Trace, replay};
+use claw_gateway::scheduler::packing::replay::{Protocol, Trace, replay, replay_with};
 use claw_gateway::scheduler::packing::{Machine, ModelSet, Policy, Request, Typical};
 use serde_json::{Value, json};
+
+use self::core::CoreFleet;
 
 use crate::error::CliError;
 use crate::exit::Exit;
@@ -31,6 +34,8 @@ pub struct SchedOptions {
     pub arrival: f64,
     /// Requests that may wait; 0 for none.
     pub window: usize,
+    /// Through the gateway's core in place of the policy alone.
+    pub core: bool,
 }
 
 /// What jobs are replayed on.
@@ -52,14 +57,23 @@ impl FleetOptions {
 
 /// Replays and prints one line.
 pub(crate) fn sched(options: &SchedOptions, screen: &Screen) -> Result<Exit, CliError> {
-    let trace = trace(&options.nodes, &options.pods)?;
+    let (trace, models) = trace(&options.nodes, &options.pods)?;
     let typical = Arc::new(Typical::new(&trace.requests, &trace.machines));
+    let core = if options.core { Some(CoreFleet::new(&trace, &models)?) } else { None };
     let protocol = Protocol { policy: options.policy, arrival: options.arrival, window: options.window };
     let (mut allocations, mut outcomes, mut seconds, mut decisions) = (Vec::new(), Vec::new(), 0.0, 0_u64);
     for seed in 0..options.seeds {
         let begun = Instant::now();
-        let outcome = replay(&trace, &typical, protocol, seed);
-        seconds += begun.elapsed().as_secs_f64();
+        let outcome = if let Some(core) = &core {
+            let mut fleet = core.fresh();
+            let outcome = replay_with(&trace, protocol, seed, &mut fleet);
+            seconds += fleet.deciding.as_secs_f64();
+            outcome
+        } else {
+            let outcome = replay(&trace, &typical, protocol, seed);
+            seconds += begun.elapsed().as_secs_f64();
+            outcome
+        };
         decisions += outcome.decisions;
         allocations.push(outcome.allocation_percent);
         outcomes.push(outcome);
@@ -75,6 +89,9 @@ pub(crate) fn sched(options: &SchedOptions, screen: &Screen) -> Result<Exit, Cli
         "decisions_per_second": (decisions as f64 / seconds.max(1e-9)).round(),
         "refused_though_feasible": outcomes.iter().map(|o| o.violations).sum::<u64>(),
     });
+    if options.core {
+        line["through"] = json!("core");
+    }
     if options.window > 0 {
         let n = outcomes.len().max(1) as f64;
         line["window"] = json!(options.window);
@@ -126,7 +143,7 @@ fn words(line: &Value) -> String {
 }
 
 /// Reads both files; models get their numbers in order of the machines.
-fn trace(nodes: &Path, pods: &Path) -> Result<Trace, CliError> {
+fn trace(nodes: &Path, pods: &Path) -> Result<(Trace, Vec<String>), CliError> {
     let mut models: Vec<String> = Vec::new();
     let mut machines: Vec<(String, Machine)> = Vec::new();
     for row in rows(nodes)? {
@@ -162,10 +179,11 @@ fn trace(nodes: &Path, pods: &Path) -> Result<Trace, CliError> {
     }
     machines.sort_by(|a, b| a.0.cmp(&b.0));
     requests.sort_by(|a, b| a.0.cmp(&b.0));
-    Ok(Trace {
+    let trace = Trace {
         machines: machines.into_iter().map(|(_, machine)| machine).collect(),
         requests: requests.into_iter().map(|(_, request)| request).collect(),
-    })
+    };
+    Ok((trace, models))
 }
 
 /// One row of a file without quotes.
@@ -221,7 +239,7 @@ mod tests {
         let nodes = "sn,cpu_milli,memory_mib,gpu,model\nb,64000,1000,2,T4\na,32000,1000,8,G2\n";
         let pods = "name,cpu_milli,memory_mib,num_gpu,gpu_milli,gpu_spec\np2,1,1,1,500,\np1,1,1,1,1000,G2|V100\n";
         let (_dir, a, b) = files(nodes, pods);
-        let read = trace(&a, &b).unwrap();
+        let (read, _) = trace(&a, &b).unwrap();
         assert_eq!((read.machines[0].gpus, read.machines[0].model), (8, 1));
         assert_eq!(read.requests[0].models, ModelSet(1 << 1 | 1 << 63));
         assert_eq!(read.requests[1].models, ModelSet(0));

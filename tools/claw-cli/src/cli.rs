@@ -235,6 +235,7 @@ fn bench(matches: &ArgMatches) -> Result<Commands, ParseError> {
             .filter(|a| *a > 0.0 && *a <= 10.0)
             .ok_or(CliError::Usage("--arrival is demand over capacity: above 0 and at most 10, such as 1.3"))?,
         window: inner.get_one::<u64>("window").and_then(|n| usize::try_from(*n).ok()).unwrap_or(0),
+        core: inner.get_flag("core"),
     }))
 }
 
@@ -474,7 +475,10 @@ fn bench_command() -> Command {
                 .default_value("0")
                 .value_parser(value_parser!(u64).range(0..=100_000))
                 .help("Requests that may wait"),
-        );
+        )
+        .arg(Arg::new("core").long("core").action(ArgAction::SetTrue).help(
+            "Through the gateway's core (`step`, reports, auditor) and its own policy, which learns what is typical",
+        ));
     let scan = Command::new("scan")
         .about("Read generated log lines for faults, beside ripgrep with the same texts where it is installed")
         .arg(

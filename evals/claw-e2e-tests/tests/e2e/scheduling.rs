@@ -7,8 +7,11 @@ use claw_e2e_tests::session::Session;
 use clawnode::runtime::execution_log::ExecutionEvent;
 use serde_json::{Value, json};
 
-use crate::support::{PATIENCE, executions, on_fleet, run_of, text};
+use crate::support::{PATIENCE, executions, on_fleet, run_of, script, text};
 
+/// A node of one simulated GPU that runs host processes.
+const SHARED_NODE: &[&str] =
+    &["gpu=sim:h100x1", "runtime.process.enabled=true", "runtime.process.cgroups=false", "link.reconnect_max_ms=500"];
 /// Nobody need run long before it can be asked to leave.
 const SETTINGS: &[&str] = &["preemption.min_run_s=0"];
 /// Nodes of the fleet.
@@ -160,6 +163,53 @@ async fn a_quota_binds_says_so_and_gives_way_when_it_is_raised_even_after_a_cras
         args.as_object_mut().context("arguments")?.remove("mode");
         fleet.admin.plan_and_apply("quota_set", args, &fleet.admin).await?;
         agent.until(&second, &["running"], PATIENCE).await?;
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn shares_of_a_gpu_run_side_by_side_are_told_what_they_have_and_outlive_both_agents() -> Result<()> {
+    on_fleet(120, SETTINGS, async |fleet| {
+        fleet.add_node("n1", SHARED_NODE).await?;
+        let agent = fleet.operator("agent").await?;
+        let told = "echo share $CLAW_GPU_SHARE memory $CLAW_GPU_MEMORY_MIB; exec sleep 300";
+        let part = |name: &str, fraction: f64| {
+            let mut spec = script(name, told);
+            spec["gpu"] = json!({ "fraction": fraction, "model": "H100" });
+            spec
+        };
+        let (first, second) = (started(&agent, part("a", 0.5)).await?, started(&agent, part("b", 0.25)).await?);
+        let logs = agent.call("workload_logs", json!({ "workload": second, "streams": ["stdout"] })).await?;
+        // A quarter of what the driver leaves of 81,559 MiB.
+        ensure!(logs.to_string().contains("share 0.25 memory 19778"), "{logs}");
+        let row = agent.call("workload_get", json!({ "workload": second })).await?;
+        ensure!(text(&row, "/isolation").contains("its GPU is shared by time"), "{row}");
+        let waits = agent.call("workload_run", run_of(part("c", 0.5))).await?;
+        let third = text(&waits, "/workload_id").to_owned();
+        let why = agent.call("workload_explain", json!({ "workload": third })).await?;
+        ensure!(
+            text(&why, "/placement/rejected/0/detail") == "wanted 0.5 of a GPU, at most 0.25 of one is free",
+            "{why}"
+        );
+        let remedies = why["would_start_if"].as_array().context("remedies")?;
+        let smaller = remedies.iter().find(|r| r["call"]["args"]["spec"]["gpu"]["fraction"] == 0.25);
+        ensure!(smaller.is_some_and(|r| r["verified"] == true), "{why}");
+
+        // Both agents die: what shares the GPU goes on sharing it, and nothing comes between.
+        fleet.nodes[0].kill9().await?;
+        fleet.gateway.kill9().await?;
+        fleet.gateway.launch(&[]).await?;
+        fleet.nodes[0].launch().await?;
+        fleet.until_node("n1", "online", PATIENCE).await?;
+        for id in [&first, &second] {
+            let row = agent.until(id, &["running"], PATIENCE).await?;
+            ensure!(row["workload"]["attempt"] == 1, "{row}");
+        }
+        let shares = agent.call("gpu_list", json!({})).await?["gpus"][0]["shares"].clone();
+        ensure!(shares.as_array().is_some_and(|shares| shares.len() == 2), "{shares}");
+        agent.call("workload_stop", json!({ "workload": first })).await?;
+        agent.until(&third, &["running"], PATIENCE).await?;
         Ok(())
     })
     .await

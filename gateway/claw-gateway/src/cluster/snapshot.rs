@@ -14,6 +14,7 @@ use super::{
 use crate::event::{Goal, ReceiptKey};
 use crate::policy::Policy;
 use crate::registry::NodeEntry;
+use crate::scheduler::LikelyWork;
 use crate::tenancy::{Books, Tenant, Tenants, part_amounts};
 use crate::workload::WorkloadEntry;
 
@@ -63,6 +64,8 @@ struct Document {
     ca: CaRotations,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     contested_gpus: Vec<(GpuUuid, NodeId)>,
+    #[serde(default)]
+    likely_work: LikelyWork,
 }
 
 /// The entries themselves, not copies: a fleet's history is large.
@@ -95,6 +98,7 @@ impl Cluster {
             mass_loss: self.mass_loss,
             ca: self.ca,
             contested_gpus: self.nodes.contested(),
+            likely_work: self.likely.work().clone(),
         };
         serde_json::to_vec(&document).expect("a snapshot holds only maps with string keys and finite numbers")
     }
@@ -112,6 +116,7 @@ impl Cluster {
             started_at: d.started_at,
             mass_loss: d.mass_loss,
             ca: d.ca,
+            likely: Arc::new(d.likely_work.into()),
             ..Self::new(policy)
         };
         for (gpu, home) in d.contested_gpus {

@@ -8,6 +8,7 @@ use claw_proto::validation::{Demand, GPU_MILLI, ValidSpec};
 use claw_tools::nodes::{NodeLink, Schedulable};
 use claw_tools::workloads::PlacementReason as R;
 
+use super::likely::Losses;
 use super::view::{Gpu, View};
 use super::{Candidate, LEFT_MAX, Score, runtime_for, spreads};
 use crate::Cluster;
@@ -60,7 +61,7 @@ fn count(n: usize) -> u64 {
 
 /// How the node would take it, or the most severe reason why not. What will never fit comes
 /// before what only waits. Without `claims`, room that is being made keeps nobody out.
-pub(super) fn judge(view: &View, spec: &ValidSpec, claims: Option<Claims<'_>>) -> Result<Fit, Miss> {
+pub(super) fn judge(view: &View, spec: &ValidSpec, claims: Option<Claims<'_>>, losses: &Losses) -> Result<Fit, Miss> {
     let Some(capabilities) = view.capabilities() else {
         return Err(miss(R::NodeUnreachable, 0, 0));
     };
@@ -89,8 +90,19 @@ pub(super) fn judge(view: &View, spec: &ValidSpec, claims: Option<Claims<'_>>) -
     if let Some(claims) = claims {
         host_unclaimed(view, demand, claims)?;
     }
-    let chosen = if demand.is_share() { shared(&free) } else { choose(&free, view.n_islands, demand.gpus as usize) };
-    let score = score(view, capabilities, spec, runtime, (&free, &chosen));
+    let machine = if spreads(spec) {
+        None
+    } else {
+        losses.machine(view, capabilities.cpu_millis.saturating_sub(node.usage.cpu_millis))
+    };
+    let loss = |chosen: &[Gpu]| machine.as_ref().map_or(0, |machine| losses.loss(view, machine, demand, chosen));
+    let chosen = if demand.is_share() {
+        shared(free.clone(), loss)
+    } else {
+        choose(&free, view.n_islands, demand.gpus as usize)
+    };
+    let mut score = score(view, capabilities, spec, runtime, (&free, &chosen));
+    score.lost = loss(&chosen);
     Ok(Fit { chosen, runtime, score })
 }
 
@@ -294,9 +306,13 @@ fn choose(free: &[Gpu], n_islands: usize, wanted: usize) -> Vec<Gpu> {
     take(pool, wanted)
 }
 
-/// For a share: the GPU of which least is left, so that others stay whole.
-fn shared(free: &[Gpu]) -> Vec<Gpu> {
-    free.iter().min_by_key(|gpu| (gpu.free_milli, gpu.memory_mib, gpu.index)).copied().into_iter().collect()
+/// For a share: the GPU that takes least from likely work, and of equals that of which least is
+/// left, so that others stay whole.
+fn shared(mut free: Vec<Gpu>, loss: impl Fn(&[Gpu]) -> u16) -> Vec<Gpu> {
+    free.sort_by_key(|gpu| (gpu.free_milli, gpu.memory_mib, gpu.index));
+    // Of equally free ones the first stands for all.
+    free.dedup_by_key(|gpu| (gpu.free_milli, gpu.memory_mib));
+    free.iter().min_by_key(|gpu| loss(std::slice::from_ref(*gpu))).copied().into_iter().collect()
 }
 
 fn take(mut gpus: Vec<Gpu>, wanted: usize) -> Vec<Gpu> {
@@ -340,6 +356,7 @@ fn score(
     Score {
         simulated: runtime == RuntimeKind::Sim || (capabilities.simulated && demand.gpus > 0),
         broken_island: chosen.len() > 1 && common_island(chosen).is_none(),
+        lost: 0,
         opened: shared.is_some_and(|gpu| gpu.free_milli == GPU_MILLI),
         milli_left: shared.map_or(0, |gpu| gpu.free_milli.saturating_sub(demand.gpu_milli)),
         island_left,

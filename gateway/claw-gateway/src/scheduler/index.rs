@@ -19,6 +19,7 @@ use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
 
 use super::fit::{self, Claims, Fit, Miss};
+use super::likely::Losses;
 use super::report::{n_unnamed, unnamed};
 use super::tournament::{Tournament, Worth};
 use super::view::View;
@@ -46,11 +47,12 @@ impl Worth for Rank {
 }
 
 impl Rank {
-    /// The fields of a score one below the other: 1, 1, 1, 10, 16, 16, 44 and 12 bits.
+    /// The fields of a score one below the other: 1, 1, 13, 1, 10, 16, 16, 44 and 12 bits.
     fn of(score: &Score) -> Self {
         let fields = [
             (u128::from(score.simulated), 1),
             (u128::from(score.broken_island), 1),
+            (u128::from(score.lost), 13),
             (u128::from(score.opened), 1),
             (u128::from(score.milli_left), 10),
             (u128::from(score.island_left), 16),
@@ -98,6 +100,7 @@ pub(super) struct Index {
     shapes: Vec<Shape>,
     by_hash: HashMap<u64, Vec<usize>>,
     asked: u64,
+    losses: Losses,
 }
 
 /// The index of a fleet and its copies.
@@ -140,6 +143,12 @@ impl Handle {
 impl Index {
     /// Brings the views up to this fleet.
     fn follow(&mut self, cluster: &Cluster) {
+        if !self.losses.is_of(cluster) {
+            self.losses = Losses::of(cluster);
+            // What is known of a score holds no longer: every shape looks at all nodes again.
+            self.forgotten = self.n_changes() + 1;
+            self.changes.clear();
+        }
         let (nodes, homes) = (cluster.nodes.map().clone(), cluster.nodes.homes().clone());
         let mut changed: Vec<NodeId> = Vec::new();
         if !self.homes.ptr_eq(&homes) {
@@ -181,7 +190,7 @@ impl Index {
 
     fn start_over(&mut self, cluster: &Cluster) {
         let (nodes, homes) = (std::mem::take(&mut self.nodes), std::mem::take(&mut self.homes));
-        *self = Self { nodes, homes, ..Self::default() };
+        *self = Self { nodes, homes, losses: Losses::of(cluster), ..Self::default() };
         let slot = |node: &Arc<NodeEntry>| Slot { node_id: node.node_id, view: Some(View::of(cluster, node)) };
         self.slots = cluster.nodes.iter().map(slot).collect();
     }
@@ -230,10 +239,10 @@ impl Index {
         let shape = &mut self.shapes[at];
         shape.asked = self.asked;
         if shape.seen < self.forgotten || shape.ranks.width() < n_slots {
-            shape.look_at_all(&self.slots);
+            shape.look_at_all(&self.slots, &self.losses);
         } else if shape.seen < n_changes {
             let behind = usize::try_from(shape.seen - self.forgotten).unwrap_or(usize::MAX);
-            shape.catch_up(&self.slots, self.changes.iter().skip(behind));
+            shape.catch_up(&self.slots, self.changes.iter().skip(behind), &self.losses);
         }
         shape.seen = n_changes;
         at
@@ -261,7 +270,7 @@ impl Index {
             told: None,
             asked: self.asked,
         };
-        shape.look_at_all(&self.slots);
+        shape.look_at_all(&self.slots, &self.losses);
         self.shapes.push(shape);
         self.by_hash.entry(hash).or_default().push(self.shapes.len() - 1);
         self.shapes.len() - 1
@@ -271,9 +280,9 @@ impl Index {
     pub(super) fn answers<'a>(&'a mut self, spec: &'a ValidSpec, claims: Option<Claims<'a>>) -> Answers<'a> {
         let at = self.shape(spec);
         let n_changes = self.n_changes();
-        let (slots, shape) = (&self.slots[..], &mut self.shapes[at]);
-        let mut answers =
-            Answers { slots, shape, spec, claims, n_changes, claimed: Vec::new(), considered: self.nodes.len() };
+        let (slots, shape, losses) = (&self.slots[..], &mut self.shapes[at], &self.losses);
+        let (claimed, considered) = (Vec::new(), self.nodes.len());
+        let mut answers = Answers { slots, shape, losses, spec, claims, n_changes, claimed, considered };
         if claims.is_some() {
             answers.judge_claimed();
         }
@@ -307,13 +316,13 @@ fn rank(verdict: &Result<Fit, Miss>) -> Rank {
 }
 
 impl Shape {
-    fn look_at_all(&mut self, slots: &[Slot]) {
+    fn look_at_all(&mut self, slots: &[Slot], losses: &Losses) {
         self.ranks = Tournament::new(slots.len());
         self.verdicts = vec![GONE; slots.len()];
         self.counts = [0; REASONS];
         for (at, slot) in slots.iter().enumerate() {
             let Some(view) = &slot.view else { continue };
-            let verdict = fit::judge(view, &self.spec, None);
+            let verdict = fit::judge(view, &self.spec, None, losses);
             self.verdicts[at] = byte(&verdict);
             self.counts[usize::from(byte(&verdict))] += 1;
             self.ranks.fill(at, rank(&verdict));
@@ -321,7 +330,7 @@ impl Shape {
         self.ranks.build();
     }
 
-    fn catch_up<'a>(&mut self, slots: &[Slot], changes: impl Iterator<Item = &'a u32> + Clone) {
+    fn catch_up<'a>(&mut self, slots: &[Slot], changes: impl Iterator<Item = &'a u32> + Clone, losses: &Losses) {
         let mut rest = changes;
         while let Some(changed) = rest.next() {
             // Only how it is now counts, and one look is enough.
@@ -340,7 +349,7 @@ impl Shape {
                 self.ranks.set(at, Rank::NONE);
                 continue;
             };
-            let verdict = fit::judge(view, &self.spec, None);
+            let verdict = fit::judge(view, &self.spec, None, losses);
             self.verdicts[at] = byte(&verdict);
             self.counts[usize::from(byte(&verdict))] += 1;
             self.ranks.set(at, rank(&verdict));
@@ -360,6 +369,7 @@ struct Claimed {
 pub(super) struct Answers<'a> {
     slots: &'a [Slot],
     shape: &'a mut Shape,
+    losses: &'a Losses,
     spec: &'a ValidSpec,
     claims: Option<Claims<'a>>,
     n_changes: u64,
@@ -385,7 +395,7 @@ impl<'a> Answers<'a> {
         for node_id in claims.cluster.workloads.claimed_nodes() {
             let Ok(at) = self.slots.binary_search_by_key(&node_id, |slot| slot.node_id) else { continue };
             let Some(view) = &self.slots[at].view else { continue };
-            let verdict = fit::judge(view, self.spec, Some(claims));
+            let verdict = fit::judge(view, self.spec, Some(claims), self.losses);
             let unclaimed = (self.shape.verdicts[at], self.shape.ranks.worth(at));
             self.recount(unclaimed.0, byte(&verdict));
             self.shape.verdicts[at] = byte(&verdict);
@@ -422,7 +432,7 @@ impl<'a> Answers<'a> {
         let slots: &'a [Slot] = self.slots;
         let view = slots.get(at)?.view.as_ref()?;
         let known = self.claimed.iter().find(|claimed| claimed.at == at).map(|claimed| claimed.verdict.clone());
-        let verdict = known.unwrap_or_else(|| fit::judge(view, self.spec, None));
+        let verdict = known.unwrap_or_else(|| fit::judge(view, self.spec, None, self.losses));
         Some(verdict.map(|fit| fit.candidate(view)))
     }
 
@@ -495,10 +505,11 @@ mod tests {
     fn scores() -> impl Strategy<Value = Score> {
         let near = prop_oneof![0_u32..3, (LEFT_MAX - 3)..=LEFT_MAX];
         let flags = (any::<bool>(), any::<bool>(), any::<bool>());
-        (flags, 0_u16..GPU_MILLI, near.clone(), near, 0_u64..1 << 43, 0_u64..=2_000).prop_map(
-            |(flags, milli_left, island_left, gpus_left, gpu_memory_over_mib, host_left_permille)| Score {
+        (flags, (0_u16..8_192, 0_u16..GPU_MILLI), near.clone(), near, 0_u64..1 << 43, 0_u64..=2_000).prop_map(
+            |(flags, (lost, milli_left), island_left, gpus_left, gpu_memory_over_mib, host_left_permille)| Score {
                 simulated: flags.0,
                 broken_island: flags.1,
+                lost,
                 opened: flags.2,
                 milli_left,
                 island_left,

@@ -24,4 +24,5 @@ mod typical;
 pub use machine::{GPU_MILLI, GPUS_MAX, Kind, Machine, ModelSet, Request};
 pub use packer::{Packer, Place};
 pub use policy::Policy;
+pub(crate) use score::{lost, price, worth};
 pub use typical::Typical;

@@ -122,6 +122,8 @@ fn why_not(best: &Candidate<'_>, second: &Candidate<'_>) -> String {
         "it is simulated".into()
     } else if a.broken_island != b.broken_island {
         "its free GPUs are not in one NVLink island".into()
+    } else if a.lost != b.lost {
+        "it would leave more GPUs that work as it was submitted so far cannot use".into()
     } else if a.opened != b.opened {
         "it would open a GPU that nobody has a part of".into()
     } else if a.milli_left != b.milli_left {

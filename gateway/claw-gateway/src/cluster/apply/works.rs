@@ -10,6 +10,7 @@ use claw_tools::workloads::{WorkloadReason, WorkloadState};
 use crate::Cluster;
 use crate::event::{Event, EventRecord};
 use crate::preemption::DAY_MS;
+use crate::scheduler::Likely;
 use crate::tenancy::{Books, part_amounts};
 use crate::workload::{ATTEMPTS_KEPT, AttemptEntry, Desired, WorkloadEntry};
 
@@ -144,6 +145,9 @@ impl Cluster {
             revision: self.revision,
         };
         self.workloads.insert(entry);
+        if self.likely.is_due(self.workloads.submitted(), self.nodes.len()) {
+            self.likely = Arc::new(Likely::learn(self));
+        }
     }
 
     fn place(

@@ -46,6 +46,7 @@ fn candidate(view: &View) -> Candidate<'_> {
     let score = Score {
         simulated: false,
         broken_island: false,
+        lost: 0,
         opened: false,
         milli_left: 0,
         island_left: 0,

@@ -97,13 +97,36 @@ pub fn arrivals(trace: &Trace, arrival: f64, draws: &mut Draws) -> Vec<Request> 
     order
 }
 
+/// What became of one request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Placed {
+    /// It has a place.
+    pub is_placed: bool,
+    /// The place was free, or there was none: by books of the judge's own.
+    pub is_sound: bool,
+}
+
+/// Decides where requests go, and is judged at each.
+pub trait Placer {
+    /// Places a request if anything has room for it. `draws` are for a policy that does not care where.
+    fn place(&mut self, request: &Request, draws: &mut Draws) -> Placed;
+}
+
 /// Replays a trace with one seed.
 pub fn replay(trace: &Trace, typical: &Arc<Typical>, protocol: Protocol, seed: u64) -> Outcome {
+    let mut packing = Packing {
+        packer: Packer::new(protocol.policy, trace.machines.clone(), Arc::clone(typical)),
+        checker: Checker { machines: trace.machines.clone() },
+    };
+    replay_with(trace, protocol, seed, &mut packing)
+}
+
+/// Replays a trace with one seed through somebody who decides; the policy of `protocol` does not count.
+pub fn replay_with(trace: &Trace, protocol: Protocol, seed: u64, placer: &mut dyn Placer) -> Outcome {
     let mut draws = Draws::new(seed);
     let order = arrivals(trace, protocol.arrival, &mut draws);
     let mut run = Run {
-        packer: Packer::new(protocol.policy, trace.machines.clone(), Arc::clone(typical)),
-        checker: Checker { machines: trace.machines.clone(), violations: 0 },
+        placer,
         draws,
         allocated_milli: 0,
         outcome: Outcome {
@@ -125,29 +148,24 @@ pub fn replay(trace: &Trace, typical: &Arc<Typical>, protocol: Protocol, seed: u
     run.waits.sort_unstable();
     let p99 = run.waits.len().saturating_mul(99) / 100;
     run.outcome.p99_wait_arrivals = run.waits.get(p99).copied().unwrap_or(0);
-    run.outcome.violations = run.checker.violations;
     run.outcome
 }
 
-struct Run {
-    packer: Packer,
-    checker: Checker,
+struct Run<'a> {
+    placer: &'a mut dyn Placer,
     draws: Draws,
     allocated_milli: u64,
     outcome: Outcome,
     waits: Vec<u64>,
 }
 
-impl Run {
+impl Run<'_> {
     fn place(&mut self, request: &Request) -> bool {
-        let draws = &mut self.draws;
-        let place = self.packer.decide(request, |n| draws.below(n));
+        let Placed { is_placed, is_sound } = self.placer.place(request, &mut self.draws);
         self.outcome.decisions += 1;
-        self.checker.judge(request, place);
-        let Some(place) = place else { return false };
-        let taken = self.packer.take(request, place);
-        self.allocated_milli += if taken { u64::from(request.demand_milli()) } else { 0 };
-        taken
+        self.outcome.violations += u64::from(!is_sound);
+        self.allocated_milli += if is_placed { u64::from(request.demand_milli()) } else { 0 };
+        is_placed
     }
 
     fn drop(&mut self, request: &Request) {
@@ -238,23 +256,33 @@ impl Waiting {
     }
 }
 
+/// A policy alone, with its judge.
+struct Packing {
+    packer: Packer,
+    checker: Checker,
+}
+
+impl Placer for Packing {
+    fn place(&mut self, request: &Request, draws: &mut Draws) -> Placed {
+        let place = self.packer.decide(request, |n| draws.below(n));
+        let is_sound = self.checker.is_sound(request, place);
+        let is_placed = place.is_some_and(|place| self.packer.take(request, place));
+        Placed { is_placed, is_sound }
+    }
+}
+
 /// Follows each decision on machines of its own, by brute force.
 struct Checker {
     machines: Vec<Machine>,
-    violations: u64,
 }
 
 impl Checker {
-    fn judge(&mut self, request: &Request, place: Option<Place>) {
-        match place {
-            None => self.violations += u64::from(self.machines.iter().any(|machine| machine.fits(request))),
-            Some(place) => {
-                let left = self.machines.get(place.machine).and_then(|machine| machine.after(request, place.gpu));
-                match left {
-                    Some(left) => self.machines[place.machine] = left,
-                    None => self.violations += 1,
-                }
-            }
-        }
+    fn is_sound(&mut self, request: &Request, place: Option<Place>) -> bool {
+        let Some(place) = place else { return !self.machines.iter().any(|machine| machine.fits(request)) };
+        let left = self.machines.get(place.machine).and_then(|machine| machine.after(request, place.gpu));
+        left.is_some_and(|left| {
+            self.machines[place.machine] = left;
+            true
+        })
     }
 }

@@ -59,14 +59,26 @@ fn best_choice(machine: &Machine, request: &Request, worth: impl Fn(&Machine) ->
 }
 
 fn ours(machine: &Machine, request: &Request, typical: &Typical) -> Option<Scored> {
-    let before = fragmentation(machine, typical) + stranded(machine, typical);
-    let opened = if request.gpus > 0 && machine.is_untouched() { UNTOUCHED_MILLI } else { 0.0 };
-    let share = f64::from(request.demand_milli().min(u32::from(GPU_MILLI))) / f64::from(GPU_MILLI);
-    let price = opened + WANTED_MILLI * typical.wanted(machine.model) * share;
-    best_choice(machine, request, |left| {
-        let after = fragmentation(left, typical) + stranded(left, typical);
-        floor((before - after - price) / QUANTUM_MILLI)
-    })
+    let (before, price) = (lost(machine, typical), price(machine, request.demand_milli(), typical));
+    best_choice(machine, request, |left| worth(before, lost(left, typical), price))
+}
+
+/// Free GPU thousandths of a machine that are of no use to what is typical: see [`fragmentation`] and [`stranded`].
+pub(crate) fn lost(machine: &Machine, typical: &Typical) -> f64 {
+    fragmentation(machine, typical) + stranded(machine, typical)
+}
+
+/// What it costs beside, GPU thousandths, to take so many of a machine: that it is no longer
+/// whole, and that others cannot do without its model.
+pub(crate) fn price(machine: &Machine, demand_milli: u32, typical: &Typical) -> f64 {
+    let opened = if demand_milli > 0 && machine.is_untouched() { UNTOUCHED_MILLI } else { 0.0 };
+    let share = f64::from(demand_milli.min(u32::from(GPU_MILLI))) / f64::from(GPU_MILLI);
+    opened + WANTED_MILLI * typical.wanted(machine.model) * share
+}
+
+/// What a placement is worth that loses so much before and so much after it; what differs by little is equal.
+pub(crate) fn worth(before: f64, after: f64, price: f64) -> i32 {
+    floor((before - after - price) / QUANTUM_MILLI)
 }
 
 fn fgd(machine: &Machine, request: &Request, typical: &Typical) -> Option<Scored> {

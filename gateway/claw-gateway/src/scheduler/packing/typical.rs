@@ -28,9 +28,19 @@ impl Typical {
         for request in requests {
             *counts.entry(Request { memory_mib: 0, ..*request }).or_default() += 1;
         }
+        let mut capacity_milli = [0_u64; 64];
+        for machine in machines {
+            capacity_milli[usize::from(machine.model)] += u64::from(machine.free_gpu_milli());
+        }
+        Self::of_counts(counts, &capacity_milli)
+    }
+
+    /// The same, of requests that are counted, and a fleet with so many GPU thousandths of each model.
+    pub(crate) fn of_counts(counts: BTreeMap<Request, usize>, capacity_milli: &[u64; 64]) -> Self {
+        let n_requests: usize = counts.values().sum();
         let mut counts: Vec<(Request, usize)> = counts.into_iter().collect();
         counts.sort_by_key(|(request, count)| (std::cmp::Reverse(*count), *request));
-        let (mut covered, wanted) = (0_usize, COVERED * requests.len() as f64);
+        let (mut covered, wanted) = (0_usize, COVERED * n_requests as f64);
         let kept: Vec<(Request, usize)> = counts
             .into_iter()
             .take_while(|(_, count)| {
@@ -46,7 +56,7 @@ impl Typical {
         let gpu: f64 = of_gpus().map(|(request, share)| f64::from(request.demand_milli()) * share).sum();
         let cpu: f64 = of_gpus().map(|(request, share)| f64::from(request.cpu_milli) * share).sum();
         let cpu_per_gpu = if gpu > 0.0 { cpu / gpu } else { 0.0 };
-        let wanted = wanted_models(&classes, gpu, machines);
+        let wanted = wanted_models(&classes, gpu, capacity_milli);
         Self { classes, cpu_per_gpu, wanted }
     }
 
@@ -69,11 +79,8 @@ impl Typical {
 
 /// Spreads the demand of each choosy class over the models that it allows, away
 /// from those that are wanted already, until it rests.
-fn wanted_models(classes: &[(Request, f64)], gpu_milli: f64, machines: &[Machine]) -> Vec<f64> {
-    let mut capacity = vec![0.0_f64; 64];
-    for machine in machines {
-        capacity[usize::from(machine.model)] += f64::from(machine.free_gpu_milli());
-    }
+fn wanted_models(classes: &[(Request, f64)], gpu_milli: f64, capacity_milli: &[u64; 64]) -> Vec<f64> {
+    let capacity = capacity_milli.map(|milli| milli as f64);
     let total: f64 = capacity.iter().sum();
     let mut wanted = vec![0.0_f64; 64];
     if gpu_milli <= 0.0 {
