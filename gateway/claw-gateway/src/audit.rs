@@ -108,6 +108,8 @@ pub struct Auditor {
     /// Who has how much of each GPU, thousandths.
     holders: BTreeMap<GpuUuid, BTreeMap<WorkloadId, u32>>,
     n_submitted: usize,
+    /// Those for whom room is kept.
+    claimants: BTreeSet<WorkloadId>,
     quotas: Quotas,
     /// Nobody is stopped for others more often in a day.
     per_day_max: usize,
@@ -207,11 +209,13 @@ impl Auditor {
             Event::AttemptEnded { workload_id, attempt, .. } => self.end(*workload_id, *attempt),
             Event::WorkloadEnded { workload_id, .. } => {
                 self.works.remove(workload_id);
+                self.claimants.remove(workload_id);
             }
             Event::RoomClaimed { workload_id, claim, .. } => {
                 let Some(work) = self.works.get_mut(workload_id) else { return Ok(()) };
                 let places = claim.iter().flat_map(|claim| &claim.places);
                 work.claimed = places.flat_map(|place| place.gpus.iter().cloned()).collect();
+                self.claimants.insert(*workload_id);
                 let priority = work.spec.priority().value();
                 decided.victims.extend(claim.iter().flat_map(|claim| &claim.victims).map(|victim| (*victim, priority)));
             }
@@ -246,7 +250,8 @@ impl Auditor {
             let keeps = |(other, kept): &(&WorkloadId, &Work)| {
                 **other != id && kept.claimed.contains(gpu) && kept.comes_before(work)
             };
-            let kept = || self.works.iter().filter(keeps);
+            let claimants = || self.claimants.iter().filter_map(|id| self.works.get_key_value(id));
+            let kept = || claimants().filter(keeps);
             let kept_milli: u32 = kept().map(|(_, kept)| u32::from(kept.spec.demand().gpu_milli)).sum();
             if let Some((other, _)) = kept().next()
                 && u32::from(demand.gpu_milli) + kept_milli > left
@@ -271,6 +276,7 @@ impl Auditor {
         for gpu in gpus {
             self.holders.entry(gpu.clone()).or_default().insert(id, milli);
         }
+        self.claimants.remove(&id);
         if let Some(work) = self.works.get_mut(&id) {
             work.claimed.clear();
             work.parts.insert(attempt, (node_id, gpus.to_vec()));

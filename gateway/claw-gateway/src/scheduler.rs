@@ -60,7 +60,7 @@ pub enum Decision {
 struct Candidate<'a> {
     view: &'a View,
     /// GPUs, in order of their index on the node.
-    chosen: Vec<Gpu>,
+    chosen: Arc<[Gpu]>,
     runtime: RuntimeKind,
     score: Score,
 }
@@ -237,8 +237,9 @@ impl Candidate<'_> {
 
 /// This node alone can take it, or a part of it: here.
 pub(crate) fn place_on(cluster: &Cluster, node: &Arc<NodeEntry>, entry: &WorkloadEntry) -> Option<Place> {
-    let view = View::of(cluster, node);
-    let fit = fit::judge(&view, &entry.spec, claims(cluster, Some(entry)), &Losses::of(cluster)).ok()?;
+    let losses = Losses::of(cluster);
+    let view = View::of(cluster, node).measured(&losses);
+    let fit = fit::judge(&view, &entry.spec, claims(cluster, Some(entry)), &losses).ok()?;
     Some(fit.candidate(&view).place())
 }
 

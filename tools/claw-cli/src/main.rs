@@ -6,6 +6,10 @@ use std::process::ExitCode;
 use claw_cli::exit::Exit;
 use tracing_subscriber::EnvFilter;
 
+// The gateway's own (ADR 0008): `claw bench sched --core` measures what its core costs.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let _ = rustls::crypto::ring::default_provider().install_default();
     // What the transport meets comes back as an error and is told in words.

@@ -1,6 +1,6 @@
 //! Does one node fit, and with which GPUs?
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use claw_proto::spec::RuntimeKind;
 use claw_proto::topology::NodeCapabilities;
@@ -39,7 +39,7 @@ pub(super) struct Claims<'a> {
 #[derive(Debug, Clone)]
 pub(super) struct Fit {
     /// GPUs, in order of their index on the node.
-    chosen: Vec<Gpu>,
+    chosen: Arc<[Gpu]>,
     runtime: RuntimeKind,
     pub(super) score: Score,
 }
@@ -90,20 +90,17 @@ pub(super) fn judge(view: &View, spec: &ValidSpec, claims: Option<Claims<'_>>, l
     if let Some(claims) = claims {
         host_unclaimed(view, demand, claims)?;
     }
-    let machine = if spreads(spec) {
-        None
+    // Who wants to be spread does not mind what others could use.
+    let loss = |chosen: &[Gpu]| if spreads(spec) { 0 } else { losses.loss(view, demand, chosen) };
+    let (chosen, lost) = if demand.is_share() {
+        shared(&free, loss)
     } else {
-        losses.machine(view, capabilities.cpu_millis.saturating_sub(node.usage.cpu_millis))
+        let chosen = choose(&free, view.n_islands, demand.gpus as usize);
+        let lost = loss(&chosen);
+        (chosen, lost)
     };
-    let loss = |chosen: &[Gpu]| machine.as_ref().map_or(0, |machine| losses.loss(view, machine, demand, chosen));
-    let chosen = if demand.is_share() {
-        shared(free.clone(), loss)
-    } else {
-        choose(&free, view.n_islands, demand.gpus as usize)
-    };
-    let mut score = score(view, capabilities, spec, runtime, (&free, &chosen));
-    score.lost = loss(&chosen);
-    Ok(Fit { chosen, runtime, score })
+    let score = Score { lost, ..score(view, capabilities, spec, runtime, (&free, &chosen)) };
+    Ok(Fit { chosen: chosen.into(), runtime, score })
 }
 
 fn selected(node: &NodeEntry, spec: &ValidSpec) -> Check {
@@ -127,7 +124,7 @@ fn selected(node: &NodeEntry, spec: &ValidSpec) -> Check {
 /// It is of the right model, vendor and memory.
 fn is_wanted(view: &View, gpu: &Gpu, demand: &Demand) -> bool {
     is_of_kind(view, gpu, demand)
-        && demand.memory_mib_of(gpu.memory_mib) >= demand.gpu_memory_mib_min
+        && (demand.gpu_memory_mib_min == 0 || demand.memory_mib_of(gpu.memory_mib) >= demand.gpu_memory_mib_min)
         && is_of_model(view, gpu, demand)
 }
 
@@ -286,17 +283,22 @@ fn choose(free: &[Gpu], n_islands: usize, wanted: usize) -> Vec<Gpu> {
     if wanted == 0 {
         return Vec::new();
     }
+    if n_islands == 0 {
+        return take(free.to_vec(), wanted);
+    }
     let counts = by_island(n_islands, free.iter());
-    let size = |island: u16| counts[usize::from(island)];
     // Of equally large ones, that with the lowest index on the node.
-    let mut first: BTreeMap<u16, u32> = BTreeMap::new();
+    let mut first = vec![u32::MAX; n_islands];
     for gpu in free {
-        if let Some(island) = gpu.island {
-            first.entry(island).or_insert(gpu.index);
+        if let Some(island) = gpu.island.map(usize::from)
+            && first[island] == u32::MAX
+        {
+            first[island] = gpu.index;
         }
     }
-    let order = |island: u16| (size(island), first.get(&island).copied().unwrap_or(u32::MAX));
-    let enough = first.keys().copied().filter(|island| size(*island) >= wanted).min_by_key(|island| order(*island));
+    let order = |island: u16| (counts[usize::from(island)], first[usize::from(island)]);
+    let islands = (0..n_islands).filter_map(|island| u16::try_from(island).ok());
+    let enough = islands.filter(|island| counts[usize::from(*island)] >= wanted).min_by_key(|island| order(*island));
     if let Some(island) = enough {
         return take(free.iter().filter(|gpu| gpu.island == Some(island)).copied().collect(), wanted);
     }
@@ -307,12 +309,20 @@ fn choose(free: &[Gpu], n_islands: usize, wanted: usize) -> Vec<Gpu> {
 }
 
 /// For a share: the GPU that takes least from likely work, and of equals that of which least is
-/// left, so that others stay whole.
-fn shared(mut free: Vec<Gpu>, loss: impl Fn(&[Gpu]) -> u16) -> Vec<Gpu> {
-    free.sort_by_key(|gpu| (gpu.free_milli, gpu.memory_mib, gpu.index));
-    // Of equally free ones the first stands for all.
-    free.dedup_by_key(|gpu| (gpu.free_milli, gpu.memory_mib));
-    free.iter().min_by_key(|gpu| loss(std::slice::from_ref(*gpu))).copied().into_iter().collect()
+/// left, so that others stay whole; with what it takes.
+fn shared(free: &[Gpu], loss: impl Fn(&[Gpu]) -> u16) -> (Vec<Gpu>, u16) {
+    let mut best: Option<((u16, u16, u64), Gpu)> = None;
+    for (at, gpu) in free.iter().enumerate() {
+        // Of equally free ones the first stands for all.
+        if free[..at].iter().any(|first| (first.free_milli, first.memory_mib) == (gpu.free_milli, gpu.memory_mib)) {
+            continue;
+        }
+        let order = (loss(std::slice::from_ref(gpu)), gpu.free_milli, gpu.memory_mib);
+        if best.as_ref().is_none_or(|(least, _)| order < *least) {
+            best = Some((order, *gpu));
+        }
+    }
+    best.map_or((Vec::new(), 0), |((lost, ..), gpu)| (vec![gpu], lost))
 }
 
 fn take(mut gpus: Vec<Gpu>, wanted: usize) -> Vec<Gpu> {

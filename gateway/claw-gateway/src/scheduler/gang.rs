@@ -6,7 +6,7 @@
 //! distance the tightest fit is taken, so that large ones stay whole.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use claw_proto::spec::RuntimeKind;
@@ -51,7 +51,7 @@ pub(super) fn place(
     let n_nodes = spec.nodes() as usize;
     let classes = classes(candidates);
     let mut choices: Vec<Choice<'_>> = classes.values().flat_map(|class| choices(class, n_nodes)).collect();
-    choices.sort_by_key(|c| (c.parts[0].score.simulated, c.spread, c.left, c.parts[0].score.clone()));
+    choices.sort_by_cached_key(|c| (c.parts[0].score.simulated, c.spread, c.left, c.parts[0].score.clone()));
     let best = choices.first()?;
     let why = why(best, candidates.len(), spec);
     let summary = format!("goes to {}: {why}", names(&best.parts));
@@ -106,20 +106,27 @@ fn classes<'a>(candidates: &'a [Candidate<'a>]) -> BTreeMap<Class<'a>, Vec<&'a C
 fn choices<'a>(class: &[&'a Candidate<'a>], n_nodes: usize) -> Vec<Choice<'a>> {
     // Without a label nobody knows how near it is: no domain but the fleet.
     let domains = |name: fn(Stands<'a>) -> Option<Stands<'a>>| {
-        let mut domains: BTreeMap<Stands<'_>, Vec<&Candidate<'_>>> = BTreeMap::new();
+        let mut domains: HashMap<Stands<'_>, Vec<&'a Candidate<'a>>> = HashMap::new();
         for candidate in class {
             if let Some(name) = name(stands(candidate)) {
                 domains.entry(name).or_default().push(candidate);
             }
         }
-        let enough = domains.into_values().filter(|domain| domain.len() >= n_nodes);
-        enough.map(|domain| choose(&domain, n_nodes)).collect::<Vec<_>>()
+        // In no order: choices are told apart by their scores.
+        domains.into_values().filter(|domain| domain.len() >= n_nodes)
     };
-    let racks = domains(|(zone, rack)| (!rack.is_empty()).then_some((zone, rack)));
+    // Within a rack the best are the first.
+    let of_rack = |domain: Vec<&'a Candidate<'a>>| Choice {
+        parts: domain[..n_nodes].to_vec(),
+        spread: Spread { zones: 1, racks: 1 },
+        left: domain.len() - n_nodes,
+    };
+    let racks: Vec<_> = domains(|(zone, rack)| (!rack.is_empty()).then_some((zone, rack))).map(of_rack).collect();
     if !racks.is_empty() {
         return racks;
     }
     let zones = domains(|(zone, _)| (!zone.is_empty()).then_some((zone, "")));
+    let zones: Vec<_> = zones.map(|domain| choose(&domain, n_nodes)).collect();
     if !zones.is_empty() {
         return zones;
     }

@@ -7,6 +7,7 @@
 //! they share most of their nodes as well, and the index finds out by comparing the
 //! trees that hold them which nodes are others.
 
+use std::cmp::Reverse;
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -79,6 +80,8 @@ struct Shape {
     ranks: Tournament<Rank>,
     /// For each slot.
     verdicts: Vec<u8>,
+    /// How each slot would take a part, if it is for several nodes: all of them are weighed then.
+    fits: Vec<Option<Fit>>,
     counts: [u32; REASONS],
     /// Changes of slots that it has seen.
     seen: u64,
@@ -145,6 +148,9 @@ impl Index {
     fn follow(&mut self, cluster: &Cluster) {
         if !self.losses.is_of(cluster) {
             self.losses = Losses::of(cluster);
+            for slot in &mut self.slots {
+                slot.view = slot.view.take().map(|view| view.measured(&self.losses));
+            }
             // What is known of a score holds no longer: every shape looks at all nodes again.
             self.forgotten = self.n_changes() + 1;
             self.changes.clear();
@@ -191,8 +197,9 @@ impl Index {
     fn start_over(&mut self, cluster: &Cluster) {
         let (nodes, homes) = (std::mem::take(&mut self.nodes), std::mem::take(&mut self.homes));
         *self = Self { nodes, homes, losses: Losses::of(cluster), ..Self::default() };
-        let slot = |node: &Arc<NodeEntry>| Slot { node_id: node.node_id, view: Some(View::of(cluster, node)) };
-        self.slots = cluster.nodes.iter().map(slot).collect();
+        let view = |node: &Arc<NodeEntry>| Some(View::of(cluster, node).measured(&self.losses));
+        let slots = cluster.nodes.iter().map(|node| Slot { node_id: node.node_id, view: view(node) });
+        self.slots = slots.collect();
     }
 
     fn look_at(&mut self, cluster: &Cluster, id: NodeId, anew: bool) {
@@ -206,10 +213,11 @@ impl Index {
             }
         };
         let before = self.slots[at].view.take();
-        self.slots[at].view = node.map(|node| match before {
+        let view = node.map(|node| match before {
             Some(view) if !anew => view.refreshed(cluster, node),
             _ => View::of(cluster, node),
         });
+        self.slots[at].view = view.map(|view| view.measured(&self.losses));
         self.changes.push_back(u32::try_from(at).unwrap_or(u32::MAX));
     }
 
@@ -265,6 +273,7 @@ impl Index {
             spec: Arc::new(spec.clone()),
             ranks: Tournament::new(0),
             verdicts: Vec::new(),
+            fits: Vec::new(),
             counts: [0; REASONS],
             seen: self.n_changes(),
             told: None,
@@ -319,6 +328,7 @@ impl Shape {
     fn look_at_all(&mut self, slots: &[Slot], losses: &Losses) {
         self.ranks = Tournament::new(slots.len());
         self.verdicts = vec![GONE; slots.len()];
+        self.fits = if self.is_for_several() { vec![None; slots.len()] } else { Vec::new() };
         self.counts = [0; REASONS];
         for (at, slot) in slots.iter().enumerate() {
             let Some(view) = &slot.view else { continue };
@@ -326,6 +336,7 @@ impl Shape {
             self.verdicts[at] = byte(&verdict);
             self.counts[usize::from(byte(&verdict))] += 1;
             self.ranks.fill(at, rank(&verdict));
+            self.remember(at, verdict.ok());
         }
         self.ranks.build();
     }
@@ -347,12 +358,27 @@ impl Shape {
             let Some(view) = &slots[at].view else {
                 self.verdicts[at] = GONE;
                 self.ranks.set(at, Rank::NONE);
+                self.remember(at, None);
                 continue;
             };
             let verdict = fit::judge(view, &self.spec, None, losses);
             self.verdicts[at] = byte(&verdict);
             self.counts[usize::from(byte(&verdict))] += 1;
             self.ranks.set(at, rank(&verdict));
+            self.remember(at, verdict.ok());
+        }
+    }
+
+    fn is_for_several(&self) -> bool {
+        self.spec.nodes() > 1
+    }
+
+    fn remember(&mut self, at: usize, fit: Option<Fit>) {
+        if self.is_for_several() {
+            if self.fits.len() <= at {
+                self.fits.resize(at + 1, None);
+            }
+            self.fits[at] = fit;
         }
     }
 }
@@ -431,7 +457,8 @@ impl<'a> Answers<'a> {
     fn verdict(&self, at: usize) -> Option<Result<Candidate<'a>, Miss>> {
         let slots: &'a [Slot] = self.slots;
         let view = slots.get(at)?.view.as_ref()?;
-        let known = self.claimed.iter().find(|claimed| claimed.at == at).map(|claimed| claimed.verdict.clone());
+        let claimed = self.claimed.iter().find(|claimed| claimed.at == at).map(|claimed| claimed.verdict.clone());
+        let known = claimed.or_else(|| self.shape.fits.get(at).cloned().flatten().map(Ok));
         let verdict = known.unwrap_or_else(|| fit::judge(view, self.spec, None, self.losses));
         Some(verdict.map(|fit| fit.candidate(view)))
     }
@@ -452,9 +479,11 @@ impl<'a> Answers<'a> {
 
     /// All that would take it, the best first.
     pub(super) fn candidates(&self) -> Vec<Candidate<'a>> {
-        let mut all: Vec<Candidate<'a>> = self.shape.ranks.present().filter_map(|at| self.candidate(at)).collect();
-        all.sort_by(|a, b| a.score.cmp(&b.score));
-        all
+        let present = self.shape.ranks.present();
+        let mut order: Vec<(Reverse<Rank>, usize)> =
+            present.map(|at| (Reverse(self.shape.ranks.worth(at)), at)).collect();
+        order.sort_unstable();
+        order.into_iter().filter_map(|(_, at)| self.candidate(at)).collect()
     }
 
     /// Why the others do not: their number, and the first of each kind among the first so many nodes.

@@ -4,11 +4,11 @@
 //! The measure is that of [`packing`]: free GPUs that typical work could not use (FGD,
 //! Weng et al., USENIX ATC'23), free GPUs that a node's cores will not suffice for, a
 //! price on nodes that are still whole, and one on models that others cannot do without.
-//! It is learned anew as the history doubles, so that a submission pays for it once.
+//! It is learned anew as the history grows by four, so that a submission pays for it once.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
-use std::hash::{BuildHasherDefault, DefaultHasher};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
 use claw_proto::validation::Demand;
@@ -18,9 +18,10 @@ use super::packing::{self, GPUS_MAX, Machine, ModelSet, Request, Typical};
 use super::view::{Gpu, View};
 use crate::Cluster;
 
-/// Nothing is learned from less.
+/// Nothing is learned from less, nor from less than one for every two nodes.
 const SUBMISSIONS_MIN: u64 = 64;
-/// From so many on it is learned anew after as many again, or four for each node.
+/// It is learned anew when there are four times as many, and at last after so many again, or
+/// four for each node.
 const SUBMISSIONS_FULL: u64 = 4_096;
 /// Models of GPUs that are told apart, at most.
 const MODELS_MAX: usize = 63;
@@ -105,13 +106,13 @@ impl Likely {
 
     /// It is time to learn anew.
     pub(crate) fn is_due(&self, submitted: u64, n_nodes: usize) -> bool {
-        let since = submitted.saturating_sub(self.work.learned_at);
+        let n_nodes = n_nodes as u64;
+        // Each time every known shape looks at every node: what is between pays for that.
         let enough = match self.work.learned_at {
-            0 => SUBMISSIONS_MIN,
-            at if at < SUBMISSIONS_FULL => at,
-            _ => SUBMISSIONS_FULL.max(4 * n_nodes as u64),
+            0 => SUBMISSIONS_MIN.max(n_nodes / 2),
+            at => (3 * at).min(SUBMISSIONS_FULL.max(4 * n_nodes)),
         };
-        since >= enough
+        submitted.saturating_sub(self.work.learned_at) >= enough
     }
 
     /// From all workloads that are known, ended ones as well.
@@ -137,11 +138,47 @@ impl Likely {
     }
 }
 
+/// How a node stands for likely work.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Standing {
+    machine: Machine,
+    /// What likely work could not use of it, GPU thousandths.
+    lost: f64,
+}
+
 /// What placements would take from likely work, with what was counted before.
 #[derive(Debug, Default)]
 pub(super) struct Losses {
     likely: Arc<Likely>,
-    known: RefCell<HashMap<Machine, f64, BuildHasherDefault<DefaultHasher>>>,
+    known: RefCell<HashMap<u128, f64, BuildHasherDefault<Mixed>>>,
+}
+
+/// Mixes a key that is one number: what is remembered is asked for many times in a decision.
+#[derive(Debug, Default)]
+struct Mixed(u64);
+
+impl Hasher for Mixed {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u128(u128::from(*byte)));
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "both halves are used")]
+    fn write_u128(&mut self, key: u128) {
+        let (low, high) = (key as u64 ^ self.0 ^ 0x9e37_79b9_7f4a_7c15, (key >> 64) as u64 ^ 0xbf58_476d_1ce4_e5b9);
+        let product = u128::from(low) * u128::from(high);
+        self.0 = product as u64 ^ (product >> 64) as u64;
+    }
+}
+
+/// A machine as one number: ten bits for each GPU, 32 for its cores, four and six for how many GPUs of which model.
+fn key(machine: &Machine) -> u128 {
+    let gpus = machine.free_milli.iter().fold(0_u128, |key, free| key << 10 | u128::from(*free));
+    let kind = u128::from(machine.gpus) << 6 | u128::from(machine.model);
+    (gpus << 32 | u128::from(machine.cpu_milli)) << 10 | kind
 }
 
 impl Losses {
@@ -155,10 +192,11 @@ impl Losses {
     }
 
     /// How the node stands, if that can be said: it has not too many GPUs, and something was learned.
-    pub(super) fn machine(&self, view: &View, cpu_free_millis: u64) -> Option<Machine> {
-        self.likely.typical.as_ref()?;
+    pub(super) fn standing(&self, view: &View) -> Option<Standing> {
+        let typical = self.likely.typical.as_ref()?;
+        let cpu_millis = view.capabilities()?.cpu_millis.saturating_sub(view.node.usage.cpu_millis);
         let mut machine = Machine {
-            cpu_milli: u32::try_from(cpu_free_millis).unwrap_or(u32::MAX),
+            cpu_milli: u32::try_from(cpu_millis).unwrap_or(u32::MAX),
             memory_mib: 0,
             free_milli: [0; GPUS_MAX],
             gpus: 0,
@@ -172,16 +210,17 @@ impl Losses {
         }
         let first = view.gpus.first().and_then(|gpu| view.info(gpu));
         machine.model = first.map_or(0, |info| self.likely.model(&info.model));
-        Some(machine)
+        Some(Standing { machine, lost: self.lost(&machine, typical) })
     }
 
-    /// What it costs that so much is taken of these GPUs: less is better, and what differs by
-    /// little is equal.
-    pub(super) fn loss(&self, view: &View, machine: &Machine, demand: &Demand, chosen: &[Gpu]) -> u16 {
-        let Some(cpu_milli) = u32::try_from(demand.cpu_millis).ok().and_then(|cpu| machine.cpu_milli.checked_sub(cpu))
-        else {
+    /// What it costs that so much is taken of these GPUs: less is better, what differs by little
+    /// is equal, and nothing where nothing can be said.
+    pub(super) fn loss(&self, view: &View, demand: &Demand, chosen: &[Gpu]) -> u16 {
+        let (Some(typical), Some(Standing { machine, lost })) = (&self.likely.typical, &view.standing) else {
             return 0;
         };
+        let cpu = u32::try_from(demand.cpu_millis).ok();
+        let Some(cpu_milli) = cpu.and_then(|cpu| machine.cpu_milli.checked_sub(cpu)) else { return 0 };
         let mut after = Machine { cpu_milli, ..*machine };
         let whole = view.gpus.iter().filter(|gpu| !gpu.is_slice);
         for (free, gpu) in after.free_milli.iter_mut().zip(whole) {
@@ -189,22 +228,50 @@ impl Losses {
                 *free = free.saturating_sub(demand.gpu_milli);
             }
         }
-        let Some(typical) = &self.likely.typical else { return 0 };
         let taken_milli = if demand.mig_profile.is_some() { 0 } else { demand.gpu_milli_total() };
         let price = packing::price(machine, u32::try_from(taken_milli).unwrap_or(u32::MAX), typical);
-        let worth = packing::worth(self.lost(machine, typical), self.lost(&after, typical), price);
+        let worth = packing::worth(*lost, self.lost(&after, typical), price);
         u16::try_from((NO_LOSS - worth).clamp(0, 2 * NO_LOSS - 1)).unwrap_or(0)
     }
 
     fn lost(&self, machine: &Machine, typical: &Typical) -> f64 {
         let mut known = self.known.borrow_mut();
-        if let Some(lost) = known.get(machine) {
+        let key = key(machine);
+        if let Some(lost) = known.get(&key) {
             return *lost;
         }
         let lost = packing::lost(machine, typical);
         if known.len() < REMEMBERED_MAX {
-            known.insert(*machine, lost);
+            known.insert(key, lost);
         }
         lost
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// No two states of machines are taken for each other.
+        #[test]
+        fn a_key_tells_machines_apart(
+            a in prop::collection::vec(0_u16..=1_000, 8), b in prop::collection::vec(0_u16..=1_000, 8),
+            cpu in prop::collection::vec(any::<u32>(), 2), kinds in prop::collection::vec((0_u8..=8, 0_u8..64), 2),
+        ) {
+            let machine = |free: &[u16], at: usize| Machine {
+                cpu_milli: cpu[at],
+                memory_mib: 0,
+                free_milli: std::array::from_fn(|gpu| free[gpu]),
+                gpus: kinds[at].0,
+                model: kinds[at].1,
+                holds: packing::Kind::CPU,
+            };
+            for (a, b) in [(machine(&a, 0), machine(&b, 1)), (machine(&a, 0), machine(&a, 1)), (machine(&a, 0), machine(&b, 0))] {
+                prop_assert_eq!(key(&a) == key(&b), a == b);
+            }
+        }
     }
 }

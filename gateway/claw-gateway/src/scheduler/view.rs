@@ -7,6 +7,7 @@ use std::sync::Arc;
 use claw_proto::ids::NodeId;
 use claw_proto::topology::{GpuHealth, GpuInfo, NodeCapabilities};
 
+use super::likely::{Losses, Standing};
 use crate::Cluster;
 use crate::registry::NodeEntry;
 
@@ -42,6 +43,8 @@ pub(super) struct View {
     pub(super) n_islands: usize,
     /// Its labels `zone` and `rack`; empty without one.
     pub(super) stands: [Box<str>; 2],
+    /// How it stands for likely work, if that can be said.
+    pub(super) standing: Option<Standing>,
 }
 
 /// Labels that tell where a node stands.
@@ -81,7 +84,14 @@ impl View {
             n_whole,
             n_islands: islands.len(),
             stands: STANDS.map(|key| label(node, key).into()),
+            standing: None,
         }
+    }
+
+    /// The same, measured.
+    pub(super) fn measured(mut self, losses: &Losses) -> Self {
+        self.standing = losses.standing(&self);
+        self
     }
 
     /// The node as it is now, where it has the same GPUs as before.

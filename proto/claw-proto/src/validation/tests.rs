@@ -254,35 +254,56 @@ fn what_is_missing_or_contradicts_is_named() {
 }
 
 #[test]
+fn a_share_has_its_part_of_what_the_driver_leaves_and_a_slice_its_part_of_seven() {
+    let demand = |gpu: serde_json::Value| {
+        let spec = serde_json::from_value(json!({ "command": ["true"], "gpu": gpu })).unwrap();
+        ValidSpec::parse(spec).unwrap().demand().clone()
+    };
+    let half = demand(json!({ "fraction": 0.5 }));
+    assert!(half.is_share());
+    assert_eq!((half.gpu_milli_total(), half.memory_mib_of(81_559), half.memory_mib_of(4_096)), (500, 39_556, 1_920));
+    let whole = demand(json!({ "fraction": 1.0 }));
+    assert!(!whole.is_share());
+    assert_eq!((whole.gpu_milli_total(), whole.memory_mib_of(81_559)), (1_000, 81_559));
+    assert_eq!(demand(json!({ "fraction": 0.0004 })).gpu_milli, 1, "the least is a thousandth");
+    let slices = demand(json!({ "mig_profile": "3g.40gb", "count": 2 }));
+    assert_eq!((slices.gpus, slices.is_share(), slices.gpu_milli_total()), (2, false, 858));
+    assert_eq!(
+        (mig_profile_milli("7g.80gb"), mig_profile_milli("cpx/nps4"), mig_profile_milli("8g.1gb")),
+        (Some(1_000), None, None)
+    );
+}
+
+#[test]
 fn demand_has_stated_defaults_and_rounds_up() {
     check(
         json!({ "command": ["true"] }),
         expect![
-            "Demand { gpus: 0, cpu_millis: 1000, memory_mib: 1024, disk_mib: 0, gpu_memory_mib_min: 0, gpu_model: None, gpu_vendor: None, nvlink: false }"
+            "Demand { gpus: 0, gpu_milli: 1000, mig_profile: None, cpu_millis: 1000, memory_mib: 1024, disk_mib: 0, gpu_memory_mib_min: 0, gpu_model: None, gpu_vendor: None, nvlink: false }"
         ],
     );
     check(
         json!({ "command": ["true"], "gpu": {} }),
         expect![
-            "Demand { gpus: 0, cpu_millis: 1000, memory_mib: 1024, disk_mib: 0, gpu_memory_mib_min: 0, gpu_model: None, gpu_vendor: None, nvlink: false }"
+            "Demand { gpus: 0, gpu_milli: 1000, mig_profile: None, cpu_millis: 1000, memory_mib: 1024, disk_mib: 0, gpu_memory_mib_min: 0, gpu_model: None, gpu_vendor: None, nvlink: false }"
         ],
     );
     check(
         json!({ "model": "llama-3.1-70b-instruct", "gpu": { "count": 4, "model": "rtx 4090", "memory_gib_min": 24.0, "interconnect": "nvlink" } }),
         expect![[
-            r#"Demand { gpus: 4, cpu_millis: 1000, memory_mib: 1024, disk_mib: 0, gpu_memory_mib_min: 22856, gpu_model: Some("RTX4090"), gpu_vendor: None, nvlink: true }"#
+            r#"Demand { gpus: 4, gpu_milli: 1000, mig_profile: None, cpu_millis: 1000, memory_mib: 1024, disk_mib: 0, gpu_memory_mib_min: 22856, gpu_model: Some("RTX4090"), gpu_vendor: None, nvlink: true }"#
         ]],
     );
     check(
         json!({ "image": "registry.example.com:5000/a/b:v1", "gpu": { "fraction": 0.25, "interconnect": "nvlink" } }),
         expect![
-            "Demand { gpus: 1, cpu_millis: 1000, memory_mib: 1024, disk_mib: 0, gpu_memory_mib_min: 0, gpu_model: None, gpu_vendor: None, nvlink: false }"
+            "Demand { gpus: 1, gpu_milli: 250, mig_profile: None, cpu_millis: 1000, memory_mib: 1024, disk_mib: 0, gpu_memory_mib_min: 0, gpu_model: None, gpu_vendor: None, nvlink: false }"
         ],
     );
     check(
         json!({ "command": ["sh", "-c", "a\nb"], "cpu_cores": 1.1, "memory_gib": 0.0001, "disk_gib": 1.5, "gpu": { "count": 2, "model": "X9000" } }),
         expect![[
-            r#"Demand { gpus: 2, cpu_millis: 1100, memory_mib: 1, disk_mib: 1536, gpu_memory_mib_min: 0, gpu_model: Some("X9000"), gpu_vendor: None, nvlink: false }"#
+            r#"Demand { gpus: 2, gpu_milli: 1000, mig_profile: None, cpu_millis: 1100, memory_mib: 1, disk_mib: 1536, gpu_memory_mib_min: 0, gpu_model: Some("X9000"), gpu_vendor: None, nvlink: false }"#
         ]],
     );
 }

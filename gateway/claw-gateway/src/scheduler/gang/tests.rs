@@ -39,7 +39,7 @@ fn view(n: u32, zone: u8, rack: u8) -> View {
         usage: NodeUsage::default(),
     };
     let stands = [format!("z{zone}").into(), format!("r{rack}").into()];
-    View { node: Arc::new(node), gpus: Vec::new(), n_whole: 0, n_islands: 0, stands }
+    View { node: Arc::new(node), gpus: Vec::new(), n_whole: 0, n_islands: 0, stands, standing: None }
 }
 
 fn candidate(view: &View) -> Candidate<'_> {
@@ -55,7 +55,7 @@ fn candidate(view: &View) -> Candidate<'_> {
         host_left_permille: 0,
         node_id: view.node_id(),
     };
-    Candidate { view, chosen: Vec::new(), runtime: RuntimeKind::Docker, score }
+    Candidate { view, chosen: Arc::new([]), runtime: RuntimeKind::Docker, score }
 }
 
 fn gang(n_nodes: u32) -> ValidSpec {
