@@ -93,10 +93,10 @@ fn no_gpu_double_booked(c: &Cluster) -> Result<(), String> {
         }
     }
     for n in c.nodes.iter() {
-        let its = n.gpus().iter().filter(|gpu| c.nodes.home_of(&gpu.uuid) == Some(n.node_id));
-        let held = its.filter(|gpu| c.workloads.holders(&gpu.uuid).is_some()).count();
-        if n.usage.gpus as usize > held && n.usage.workloads.is_empty() {
-            return Err(format!("{} holds {} GPUs by its count and nothing runs there", n.name, n.usage.gpus));
+        let its = n.usage.workloads.iter().filter_map(|id| c.workloads.get(*id)).filter_map(|w| w.live_on(n.node_id));
+        let held: BTreeSet<&GpuUuid> = its.flat_map(|live| &live.gpus).collect();
+        if n.usage.gpus as usize != held.len() {
+            return Err(format!("{} holds {} GPUs and counts {}", n.name, held.len(), n.usage.gpus));
         }
     }
     let n_ledger = c.workloads.held().count();

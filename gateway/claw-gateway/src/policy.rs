@@ -32,6 +32,8 @@ pub struct Policy {
     pub reserve_after_ms: i64,
     /// After so long half of what a tenant has had is forgotten, seconds.
     pub fair_share_half_life_s: u32,
+    /// After so many submissions, and one for every two nodes, it is learned which work is likely.
+    pub learn_after: u64,
     /// Whom more important work may stop.
     pub preemption: PreemptionPolicy,
 }
@@ -49,6 +51,7 @@ impl Default for Policy {
             ended_workloads_max: 50_000,
             reserve_after_ms: 10 * 60 * 1000,
             fair_share_half_life_s: 24 * 60 * 60,
+            learn_after: 64,
             preemption: PreemptionPolicy::default(),
         }
     }

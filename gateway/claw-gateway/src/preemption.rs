@@ -116,7 +116,7 @@ pub(crate) fn free(fork: &mut Cluster, id: WorkloadId) {
         return;
     };
     for live in w.lives() {
-        let n_gpus = fork.workloads.n_alone(id, &live.gpus);
+        let n_gpus = fork.workloads.n_alone(id, live.node_id, &live.gpus);
         fork.nodes.update(live.node_id, |node| node.usage.give_back(id, w.spec.node_demand(), n_gpus));
         let less = tenancy::part_amounts(&w.spec);
         let give = |books: &mut tenancy::Books| books.held = books.held.minus(less);

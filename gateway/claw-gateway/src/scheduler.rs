@@ -73,7 +73,7 @@ struct Score {
     /// GPUs spread over several islands.
     broken_island: bool,
     /// What it takes from work that is likely to come, see [`likely`].
-    lost: u16,
+    lost: u32,
     /// A share takes a GPU that nobody has a part of, while others would do.
     opened: bool,
     /// What is left of the GPU that it shares, thousandths.
@@ -92,6 +92,9 @@ struct Score {
 
 /// The most that a score says is left: above it, it is turned around for who wants to be spread.
 const LEFT_MAX: u32 = 65_535;
+
+/// The same, thousandths of a GPU.
+const MILLI_LEFT_MAX: u16 = 1_023;
 
 /// Where it goes, and why there.
 pub(crate) type Placed = (Vec<Place>, Arc<PlacementReport>);

@@ -325,11 +325,15 @@ impl WorkloadManager {
     pub fn free_milli(&self, gpu: &GpuUuid) -> u16 {
         self.held.get(gpu).map_or(GPU_MILLI, |holders| GPU_MILLI.saturating_sub(holders.taken_milli()))
     }
-    /// How many of these nobody but this workload has a part of.
-    pub(crate) fn n_alone(&self, id: WorkloadId, gpus: &[GpuUuid]) -> usize {
-        let alone =
-            |gpu: &&GpuUuid| self.held.get(*gpu).is_none_or(|holders| holders.each().all(|(other, _)| other == id));
-        gpus.iter().filter(alone).count()
+    /// How many of these nobody but this workload has a part of on this node. Two nodes may have
+    /// reported the same GPU, one after the other.
+    pub(crate) fn n_alone(&self, id: WorkloadId, node_id: NodeId, gpus: &[GpuUuid]) -> usize {
+        let is_there = |other| self.get(other).is_some_and(|w| w.live_on(node_id).is_some());
+        let is_shared = |gpu: &GpuUuid| {
+            let holders = self.held.get(gpu);
+            holders.is_some_and(|holders| holders.each().any(|(other, _)| other != id && is_there(other)))
+        };
+        gpus.iter().filter(|gpu| !is_shared(gpu)).count()
     }
     /// Who waits for a GPU that room is being made on.
     pub fn claimants(&self, gpu: &GpuUuid) -> impl Iterator<Item = &Arc<WorkloadEntry>> {

@@ -193,12 +193,12 @@ pub const GPU_MILLI: u16 = 1_000;
 /// Compute slices that MIG cuts a GPU into at most (NVIDIA MIG User Guide: A100, H100, H200, B200).
 const MIG_SLICES: u16 = 7;
 
-/// How much of its GPU a MIG slice is, thousandths, by the compute slices of its profile: 143
-/// for 1g.10gb. Nothing for what is not such a profile (partitions of other vendors).
+/// How much of its GPU a MIG slice is, thousandths, by the compute slices of its profile: 142
+/// for 1g.10gb, rounded down so that what fits one GPU is at most one. Nothing for what is not such a profile (partitions of other vendors).
 pub fn mig_profile_milli(profile: &str) -> Option<u16> {
     let (slices, memory) = profile.split_once("g.")?;
     let n: u16 = slices.parse().ok().filter(|n| (1..=MIG_SLICES).contains(n))?;
-    memory.contains("gb").then_some((n * GPU_MILLI).div_ceil(MIG_SLICES))
+    memory.contains("gb").then_some(n * GPU_MILLI / MIG_SLICES)
 }
 
 /// How much of its GPU a *checked* specification takes, thousandths; [`GPU_MILLI`] if it takes

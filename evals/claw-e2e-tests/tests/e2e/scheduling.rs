@@ -4,6 +4,7 @@
 use anyhow::{Context as _, Result, ensure};
 use claw_e2e_tests::fleet::{Fleet, H100_NODE};
 use claw_e2e_tests::session::Session;
+use claw_e2e_tests::wait::poll_until;
 use clawnode::runtime::execution_log::ExecutionEvent;
 use serde_json::{Value, json};
 
@@ -180,9 +181,12 @@ async fn shares_of_a_gpu_run_side_by_side_are_told_what_they_have_and_outlive_bo
             spec
         };
         let (first, second) = (started(&agent, part("a", 0.5)).await?, started(&agent, part("b", 0.25)).await?);
-        let logs = agent.call("workload_logs", json!({ "workload": second, "streams": ["stdout"] })).await?;
         // A quarter of what the driver leaves of 81,559 MiB.
-        ensure!(logs.to_string().contains("share 0.25 memory 19778"), "{logs}");
+        poll_until("the second is told what it has", PATIENCE, || async {
+            let logs = agent.call("workload_logs", json!({ "workload": second, "streams": ["stdout"] })).await?;
+            Ok(logs.to_string().contains("share 0.25 memory 19778").then_some(()))
+        })
+        .await?;
         let row = agent.call("workload_get", json!({ "workload": second })).await?;
         ensure!(text(&row, "/isolation").contains("its GPU is shared by time"), "{row}");
         let waits = agent.call("workload_run", run_of(part("c", 0.5))).await?;

@@ -156,7 +156,7 @@ impl Cluster {
         let (tenant, half_life_s) = (workload.spec.spec().tenant.as_deref(), self.policy.half_life_s());
         for live in workload.lives() {
             // Those that somebody has a part of already are counted.
-            let n_gpus = self.workloads.n_alone(id, &live.gpus);
+            let n_gpus = self.workloads.n_alone(id, live.node_id, &live.gpus);
             self.nodes.update(live.node_id, |n| n.usage.take(id, demand, n_gpus));
             // What was had lately stands in the snapshot itself.
             let more = part_amounts(&workload.spec);

@@ -231,6 +231,9 @@ impl World<'_> {
             let mut capabilities = like.capabilities.as_deref().cloned();
             for gpu in capabilities.iter_mut().flat_map(|c| &mut c.gpus) {
                 gpu.uuid = GpuUuid(format!("{}-{name}", gpu.uuid));
+                if let Some(slice) = &mut gpu.mig {
+                    slice.parent = GpuUuid(format!("{}-{name}", slice.parent));
+                }
             }
             let entry = NodeEntry {
                 node_id,

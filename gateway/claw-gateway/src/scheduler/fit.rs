@@ -10,7 +10,7 @@ use claw_tools::workloads::PlacementReason as R;
 
 use super::likely::Losses;
 use super::view::{Gpu, View};
-use super::{Candidate, LEFT_MAX, Score, runtime_for, spreads};
+use super::{Candidate, LEFT_MAX, MILLI_LEFT_MAX, Score, runtime_for, spreads};
 use crate::Cluster;
 use crate::registry::NodeEntry;
 use crate::workload::WorkloadEntry;
@@ -93,7 +93,7 @@ pub(super) fn judge(view: &View, spec: &ValidSpec, claims: Option<Claims<'_>>, l
     // Who wants to be spread does not mind what others could use.
     let loss = |chosen: &[Gpu]| if spreads(spec) { 0 } else { losses.loss(view, demand, chosen) };
     let (chosen, lost) = if demand.is_share() {
-        shared(&free, loss)
+        shared(&free, spreads(spec), view.n_islands, loss)
     } else {
         let chosen = choose(&free, view.n_islands, demand.gpus as usize);
         let lost = loss(&chosen);
@@ -200,7 +200,8 @@ fn room(view: &View, demand: &Demand) -> Check {
     }
     if n_free < wanted {
         let has = if demand.is_share() { u64::from(most_free) } else { count(n_free) };
-        return Err(miss(R::GpuBusy, has, count(view.n_whole)));
+        let of = if demand.mig_profile.is_some() { n_healthy } else { view.n_whole };
+        return Err(miss(R::GpuBusy, has, count(of)));
     }
     Ok(())
 }
@@ -309,20 +310,26 @@ fn choose(free: &[Gpu], n_islands: usize, wanted: usize) -> Vec<Gpu> {
 }
 
 /// For a share: the GPU that takes least from likely work, and of equals that of which least is
-/// left, so that others stay whole; with what it takes.
-fn shared(free: &[Gpu], loss: impl Fn(&[Gpu]) -> u16) -> (Vec<Gpu>, u16) {
-    let mut best: Option<((u16, u16, u64), Gpu)> = None;
+/// left (most, for who wants to be spread) and whose island has the fewest whole ones, so that
+/// others stay whole; with what it takes.
+fn shared(free: &[Gpu], spreads: bool, n_islands: usize, loss: impl Fn(&[Gpu]) -> u32) -> (Vec<Gpu>, u32) {
+    let whole = by_island(n_islands, free.iter().filter(|gpu| gpu.free_milli == GPU_MILLI));
+    let standing = |gpu: &Gpu| {
+        let left = if spreads { GPU_MILLI - gpu.free_milli } else { gpu.free_milli };
+        (left, gpu.island.map_or(0, |island| whole[usize::from(island)]), gpu.memory_mib)
+    };
+    let mut best: Option<((u32, (u16, usize, u64)), Gpu)> = None;
     for (at, gpu) in free.iter().enumerate() {
-        // Of equally free ones the first stands for all.
-        if free[..at].iter().any(|first| (first.free_milli, first.memory_mib) == (gpu.free_milli, gpu.memory_mib)) {
+        // Of equal ones the first stands for all.
+        if free[..at].iter().any(|first| standing(first) == standing(gpu)) {
             continue;
         }
-        let order = (loss(std::slice::from_ref(gpu)), gpu.free_milli, gpu.memory_mib);
+        let order = (loss(std::slice::from_ref(gpu)), standing(gpu));
         if best.as_ref().is_none_or(|(least, _)| order < *least) {
             best = Some((order, *gpu));
         }
     }
-    best.map_or((Vec::new(), 0), |((lost, ..), gpu)| (vec![gpu], lost))
+    best.map_or((Vec::new(), 0), |((lost, _), gpu)| (vec![gpu], lost))
 }
 
 fn take(mut gpus: Vec<Gpu>, wanted: usize) -> Vec<Gpu> {
@@ -362,13 +369,14 @@ fn score(
         island_left = LEFT_MAX - island_left.min(n_free);
         host_left_permille = 2000 - host_left.min(2000);
     }
-    let shared = chosen.first().filter(|_| demand.is_share() && !spreads(spec));
+    let shared = chosen.first().filter(|_| demand.is_share());
+    let milli_left = shared.map_or(0, |gpu| gpu.free_milli.saturating_sub(demand.gpu_milli));
     Score {
         simulated: runtime == RuntimeKind::Sim || (capabilities.simulated && demand.gpus > 0),
         broken_island: chosen.len() > 1 && common_island(chosen).is_none(),
         lost: 0,
-        opened: shared.is_some_and(|gpu| gpu.free_milli == GPU_MILLI),
-        milli_left: shared.map_or(0, |gpu| gpu.free_milli.saturating_sub(demand.gpu_milli)),
+        opened: shared.is_some_and(|gpu| (gpu.free_milli == GPU_MILLI) != spreads(spec)),
+        milli_left: if spreads(spec) { MILLI_LEFT_MAX - milli_left } else { milli_left },
         island_left,
         gpus_left,
         gpu_memory_over_mib: chosen.iter().map(|g| g.memory_mib.saturating_sub(demand.gpu_memory_mib_min)).sum(),

@@ -20,7 +20,7 @@ use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
 
 use super::fit::{self, Claims, Fit, Miss};
-use super::likely::Losses;
+use super::likely::{LOSS_BITS, Losses};
 use super::report::{n_unnamed, unnamed};
 use super::tournament::{Tournament, Worth};
 use super::view::View;
@@ -28,8 +28,11 @@ use super::{Candidate, Score, same_shape};
 use crate::Cluster;
 use crate::registry::NodeEntry;
 
-/// Nodes times shapes at most: what is known takes some 50 bytes each.
+/// Nodes times shapes at most: what is known takes some 50 bytes each, and that of gangs
+/// [`GANG_WEIGHT`] times as much, for it remembers which GPUs each node would give.
 const KNOWN_MAX: usize = 2_000_000;
+/// See [`KNOWN_MAX`].
+const GANG_WEIGHT: usize = 8;
 /// Shapes at most, however small the fleet.
 const SHAPES_MAX: usize = 1_024;
 /// What stands where no node is any more.
@@ -48,12 +51,12 @@ impl Worth for Rank {
 }
 
 impl Rank {
-    /// The fields of a score one below the other: 1, 1, 13, 1, 10, 16, 16, 44 and 12 bits.
+    /// The fields of a score one below the other: 1, 1, 20, 1, 10, 16, 16, 44 and 12 bits.
     fn of(score: &Score) -> Self {
         let fields = [
             (u128::from(score.simulated), 1),
             (u128::from(score.broken_island), 1),
-            (u128::from(score.lost), 13),
+            (u128::from(score.lost), LOSS_BITS),
             (u128::from(score.opened), 1),
             (u128::from(score.milli_left), 10),
             (u128::from(score.island_left), 16),
@@ -257,8 +260,9 @@ impl Index {
     }
 
     fn learn(&mut self, spec: &ValidSpec, hash: u64) -> usize {
-        let most = (KNOWN_MAX / self.slots.len().max(1)).clamp(8, SHAPES_MAX);
-        if self.shapes.len() >= most {
+        let most = (KNOWN_MAX / self.slots.len().max(1)).clamp(2 * GANG_WEIGHT, SHAPES_MAX);
+        let weigh = |spec: &ValidSpec| if spec.nodes() > 1 { GANG_WEIGHT } else { 1 };
+        if self.shapes.iter().map(|shape| weigh(&shape.spec)).sum::<usize>() + weigh(spec) > most {
             // The one that nobody asked for longest, and a few with it, so that this is rare.
             let mut asked: Vec<u64> = self.shapes.iter().map(|shape| shape.asked).collect();
             asked.sort_unstable();
@@ -534,7 +538,7 @@ mod tests {
     fn scores() -> impl Strategy<Value = Score> {
         let near = prop_oneof![0_u32..3, (LEFT_MAX - 3)..=LEFT_MAX];
         let flags = (any::<bool>(), any::<bool>(), any::<bool>());
-        (flags, (0_u16..8_192, 0_u16..GPU_MILLI), near.clone(), near, 0_u64..1 << 43, 0_u64..=2_000).prop_map(
+        (flags, (0_u32..1 << LOSS_BITS, 0_u16..GPU_MILLI), near.clone(), near, 0_u64..1 << 43, 0_u64..=2_000).prop_map(
             |(flags, (lost, milli_left), island_left, gpus_left, gpu_memory_over_mib, host_left_permille)| Score {
                 simulated: flags.0,
                 broken_island: flags.1,

@@ -18,8 +18,6 @@ use super::packing::{self, GPUS_MAX, Machine, ModelSet, Request, Typical};
 use super::view::{Gpu, View};
 use crate::Cluster;
 
-/// Nothing is learned from less, nor from less than one for every two nodes.
-const SUBMISSIONS_MIN: u64 = 64;
 /// It is learned anew when there are four times as many, and at last after so many again, or
 /// four for each node.
 const SUBMISSIONS_FULL: u64 = 4_096;
@@ -27,8 +25,12 @@ const SUBMISSIONS_FULL: u64 = 4_096;
 const MODELS_MAX: usize = 63;
 /// States of nodes that are remembered, at most.
 const REMEMBERED_MAX: usize = 1 << 17;
-/// A loss of nothing; more is worse. Within 13 bits for any node of [`GPUS_MAX`] GPUs.
-const NO_LOSS: i32 = 4_096;
+/// Kinds of work that are told apart, at most: the most frequent.
+const KINDS_MAX: usize = 256;
+/// A loss of nothing; more is worse. All losses stay within [`LOSS_BITS`].
+const NO_LOSS: u32 = 1 << 19;
+/// Bits of a loss: GPU thousandths of a node, with a price on a model that few have.
+pub(super) const LOSS_BITS: u32 = 20;
 
 /// Work that was submitted, by kind, and the GPUs that there were for it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -105,11 +107,11 @@ impl Likely {
     }
 
     /// It is time to learn anew.
-    pub(crate) fn is_due(&self, submitted: u64, n_nodes: usize) -> bool {
-        let n_nodes = n_nodes as u64;
+    pub(crate) fn is_due(&self, cluster: &Cluster) -> bool {
+        let (submitted, n_nodes) = (cluster.workloads.submitted(), cluster.nodes.len() as u64);
         // Each time every known shape looks at every node: what is between pays for that.
         let enough = match self.work.learned_at {
-            0 => SUBMISSIONS_MIN.max(n_nodes / 2),
+            0 => cluster.policy.learn_after.max(n_nodes / 2),
             at => (3 * at).min(SUBMISSIONS_FULL.max(4 * n_nodes)),
         };
         submitted.saturating_sub(self.work.learned_at) >= enough
@@ -129,7 +131,10 @@ impl Likely {
             *kinds.entry(kind).or_default() += w.spec.nodes();
         }
         let models = cluster.nodes.capacity_by_model();
-        Self::from(LikelyWork { learned_at: cluster.workloads.submitted(), kinds: kinds.into_iter().collect(), models })
+        let mut kinds: Vec<(LikelyKind, u32)> = kinds.into_iter().collect();
+        kinds.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+        kinds.truncate(KINDS_MAX);
+        Self::from(LikelyWork { learned_at: cluster.workloads.submitted(), kinds, models })
     }
 
     fn model(&self, name: &str) -> u8 {
@@ -215,12 +220,16 @@ impl Losses {
 
     /// What it costs that so much is taken of these GPUs: less is better, what differs by little
     /// is equal, and nothing where nothing can be said.
-    pub(super) fn loss(&self, view: &View, demand: &Demand, chosen: &[Gpu]) -> u16 {
-        let (Some(typical), Some(Standing { machine, lost })) = (&self.likely.typical, &view.standing) else {
-            return 0;
-        };
-        let cpu = u32::try_from(demand.cpu_millis).ok();
-        let Some(cpu_milli) = cpu.and_then(|cpu| machine.cpu_milli.checked_sub(cpu)) else { return 0 };
+    pub(super) fn loss(&self, view: &View, demand: &Demand, chosen: &[Gpu]) -> u32 {
+        let Some(typical) = &self.likely.typical else { return 0 };
+        let worth = self.worth(view, demand, chosen, typical).unwrap_or(0);
+        NO_LOSS.saturating_add_signed(worth.saturating_neg()).min((1 << LOSS_BITS) - 1)
+    }
+
+    /// Nothing for a node of which nothing can be said.
+    fn worth(&self, view: &View, demand: &Demand, chosen: &[Gpu], typical: &Typical) -> Option<i32> {
+        let Standing { machine, lost } = view.standing.as_ref()?;
+        let cpu_milli = machine.cpu_milli.checked_sub(u32::try_from(demand.cpu_millis).ok()?)?;
         let mut after = Machine { cpu_milli, ..*machine };
         let whole = view.gpus.iter().filter(|gpu| !gpu.is_slice);
         for (free, gpu) in after.free_milli.iter_mut().zip(whole) {
@@ -230,8 +239,7 @@ impl Losses {
         }
         let taken_milli = if demand.mig_profile.is_some() { 0 } else { demand.gpu_milli_total() };
         let price = packing::price(machine, u32::try_from(taken_milli).unwrap_or(u32::MAX), typical);
-        let worth = packing::worth(*lost, self.lost(&after, typical), price);
-        u16::try_from((NO_LOSS - worth).clamp(0, 2 * NO_LOSS - 1)).unwrap_or(0)
+        Some(packing::worth(*lost, self.lost(&after, typical), price))
     }
 
     fn lost(&self, machine: &Machine, typical: &Typical) -> f64 {
@@ -241,9 +249,10 @@ impl Losses {
             return *lost;
         }
         let lost = packing::lost(machine, typical);
-        if known.len() < REMEMBERED_MAX {
-            known.insert(key, lost);
+        if known.len() >= REMEMBERED_MAX {
+            known.clear();
         }
+        known.insert(key, lost);
         lost
     }
 }

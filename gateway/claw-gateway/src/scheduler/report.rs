@@ -93,20 +93,21 @@ fn why(best: &Candidate<'_>, n_candidates: usize, spec: &ValidSpec) -> String {
     }
     if demand.is_share() {
         let milli = |milli: u16| super::fit::permille(milli.into());
-        let left = milli(best.score.milli_left);
+        let shared = best.chosen.first().map_or(0, |gpu| gpu.free_milli.saturating_sub(demand.gpu_milli));
+        let left = milli(shared);
         parts.push(format!(
             "{} of a GPU, shared by time and not kept apart; {left} of it left",
             milli(demand.gpu_milli)
         ));
     } else if let Some(profile) = &demand.mig_profile {
-        parts.push(format!("{} slice(s) {profile}, kept apart by hardware", demand.gpus));
+        parts.push(format!("{} of the GPUs' slices {profile}", demand.gpus));
     } else if demand.gpus > 1 {
         match best.island() {
             Some(island) => parts.push(format!("{} GPUs in NVLink island {island}", demand.gpus)),
             None => parts.push(format!("{} GPUs without a common NVLink island", demand.gpus)),
         }
     }
-    if demand.gpus > 0 {
+    if demand.gpus > 0 && demand.mig_profile.is_none() {
         let left = best.score.gpus_left.min(LEFT_MAX - best.score.gpus_left);
         parts.push(format!("{} left free there", crate::query::gpus(left)));
     }
@@ -123,11 +124,12 @@ fn why_not(best: &Candidate<'_>, second: &Candidate<'_>) -> String {
     } else if a.broken_island != b.broken_island {
         "its free GPUs are not in one NVLink island".into()
     } else if a.lost != b.lost {
-        "it would leave more GPUs that work as it was submitted so far cannot use".into()
+        "it would take more from work as it was submitted so far: GPUs left of no use to it, whole nodes, wanted models"
+            .into()
     } else if a.opened != b.opened {
-        "it would open a GPU that nobody has a part of".into()
+        "its shared GPUs suit it less".into()
     } else if a.milli_left != b.milli_left {
-        "more of the GPU that it would share is left".into()
+        "the GPU that it would share fits it less well".into()
     } else if a.island_left != b.island_left {
         format!("it would break a larger free island ({} left instead of {})", b.island_left, a.island_left)
     } else if a.gpus_left != b.gpus_left {

@@ -228,16 +228,19 @@ fn is_mig_profile(text: &str) -> bool {
 }
 
 fn scale(v: &mut Validator, spec: &WorkloadSpec) {
+    // A share or a slice that is not counted is one.
+    let uncounted = |gpu: &GpuRequest| (gpu.fraction.is_some() || gpu.mig_profile.is_some()).then_some(1);
+    let count = spec.gpu.as_ref().and_then(|gpu| gpu.count.or_else(|| uncounted(gpu)));
     if let Some(nodes) = spec.nodes
         && v.whole("nodes", u64::from(nodes), 1, u64::from(limits::NODES_PER_REPLICA_MAX))
-        && let Some(count @ 1..) = spec.gpu.as_ref().and_then(|gpu| gpu.count)
+        && let Some(count @ 1..) = count
         && nodes > count
     {
         v.fault("nodes", FaultCode::Conflict, format!("more nodes than the {count} GPUs of one replica"))
             .with_got(nodes)
             .with_allowed(format!("1 to {count}"));
     } else if let Some(nodes @ 1..=limits::NODES_PER_REPLICA_MAX) = spec.nodes
-        && let Some(count @ 1..) = spec.gpu.as_ref().and_then(|gpu| gpu.count)
+        && let Some(count @ 1..) = count
         && !count.is_multiple_of(nodes)
     {
         v.fault("nodes", FaultCode::Conflict, format!("the {count} GPUs of one replica are not a multiple of it"))
@@ -432,7 +435,8 @@ pub(super) fn demand(spec: &WorkloadSpec) -> Demand {
 /// See [`super::share_milli`].
 pub(super) fn share_milli(spec: &WorkloadSpec) -> u16 {
     let fraction = spec.gpu.as_ref().and_then(|gpu| gpu.fraction);
-    let milli = fraction.map(|fraction| scaled(fraction, f64::from(GPU_MILLI)));
+    // To the nearest, so that three thirds find room on one.
+    let milli = fraction.map(|fraction| scaled((fraction * f64::from(GPU_MILLI)).round(), 1.0));
     milli.and_then(|milli| u16::try_from(milli).ok()).map_or(GPU_MILLI, |milli| milli.min(GPU_MILLI))
 }
 

@@ -266,8 +266,14 @@ fn a_share_has_its_part_of_what_the_driver_leaves_and_a_slice_its_part_of_seven(
     assert!(!whole.is_share());
     assert_eq!((whole.gpu_milli_total(), whole.memory_mib_of(81_559)), (1_000, 81_559));
     assert_eq!(demand(json!({ "fraction": 0.0004 })).gpu_milli, 1, "the least is a thousandth");
+    assert_eq!(demand(json!({ "fraction": 1.0 / 3.0 })).gpu_milli, 333, "three thirds are one");
+    for part in [json!({ "fraction": 0.5 }), json!({ "mig_profile": "1g.10gb" })] {
+        let spec = serde_json::from_value(json!({ "command": ["true"], "gpu": part, "nodes": 2 })).unwrap();
+        let told = ValidSpec::parse(spec).unwrap_err().to_string();
+        assert!(told.contains("more nodes than the 1 GPUs of one replica"), "{told}");
+    }
     let slices = demand(json!({ "mig_profile": "3g.40gb", "count": 2 }));
-    assert_eq!((slices.gpus, slices.is_share(), slices.gpu_milli_total()), (2, false, 858));
+    assert_eq!((slices.gpus, slices.is_share(), slices.gpu_milli_total()), (2, false, 856));
     assert_eq!(
         (mig_profile_milli("7g.80gb"), mig_profile_milli("cpx/nps4"), mig_profile_milli("8g.1gb")),
         (Some(1_000), None, None)

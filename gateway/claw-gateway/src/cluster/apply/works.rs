@@ -145,7 +145,7 @@ impl Cluster {
             revision: self.revision,
         };
         self.workloads.insert(entry);
-        if self.likely.is_due(self.workloads.submitted(), self.nodes.len()) {
+        if self.likely.is_due(self) {
             self.likely = Arc::new(Likely::learn(self));
         }
     }
@@ -161,7 +161,7 @@ impl Cluster {
             return;
         };
         let node_id = placed.node_id;
-        let n_gpus = self.workloads.n_alone(id, &placed.gpus);
+        let n_gpus = self.workloads.n_alone(id, node_id, &placed.gpus);
         self.touch(id, |w| {
             enter(w, WorkloadState::Placed, WorkloadReason::Scheduled, at);
             w.claim = None;
@@ -186,7 +186,7 @@ impl Cluster {
         let Some(ended) = entry.latest().iter().find(|a| a.attempt == *attempt) else {
             return;
         };
-        let n_gpus = self.workloads.n_alone(id, &ended.gpus);
+        let n_gpus = self.workloads.n_alone(id, ended.node_id, &ended.gpus);
         self.touch(id, |w| {
             if let Some(a) = w.attempts.iter_mut().rev().find(|a| a.attempt == *attempt) {
                 a.live = false;

@@ -1,7 +1,9 @@
 //! Shares of GPUs: what is promised, what is left, and what is said of it.
 
+use std::collections::BTreeSet;
+
 use claw_proto::message::{NodeWorkloadState as N, StatusCause as C};
-use claw_proto::spec::{GpuRequest, Priority, WorkloadSpec};
+use claw_proto::spec::{GpuRequest, Placement, PlacementStrategy, Priority, WorkloadSpec};
 use claw_proto::validation::GPU_MILLI;
 use claw_tools::nodes::{GpuListParams, NodeListParams};
 use claw_tools::quotas::QuotaAmounts;
@@ -10,7 +12,7 @@ use claw_tools::workloads::{PlacementReason, WorkloadState};
 use claw_tools::{access::PrincipalKind, access::Role};
 use serde_json::json;
 
-use super::fleet::{Fleet, share, spec, who};
+use super::fleet::{Fleet, h100x8, share, spec, who};
 use crate::{Operation, query};
 
 fn gpus(f: &Fleet, id: claw_proto::ids::WorkloadId) -> Vec<String> {
@@ -113,4 +115,54 @@ fn a_share_counts_as_one_for_quotas_for_capacity_and_for_who_has_to_leave() {
     assert_eq!(gpus(&f, urgent).len(), 1);
     assert_eq!(f.cluster.workloads.free_milli(&f.workload(urgent).live().unwrap().gpus[0]), 0);
     assert_eq!(f.cluster.workloads.held().map(|(_, h)| h.taken_milli()).max(), Some(GPU_MILLI));
+}
+
+#[test]
+fn shares_leave_large_islands_whole_and_lie_apart_for_who_wants_that() {
+    let mut f = Fleet::with_nodes(1);
+    // GPUs 0 to 3 are one island, 4 to 7 the other, of which one is taken.
+    let first = f.submit(spec(1)).workload_id.unwrap();
+    let small: Vec<_> = gpus(&f, first);
+    let id = f.submit(share(0.25)).workload_id.unwrap();
+    let island = |gpu: &str| gpu.ends_with(['0', '1', '2', '3']);
+    assert_eq!(island(&gpus(&f, id)[0]), island(&small[0]), "four that are linked stay whole");
+    let placement = Some(Placement { strategy: Some(PlacementStrategy::Spread), ..Placement::default() });
+    let mut f = Fleet::with_nodes(2);
+    let on: BTreeSet<String> = (0..6)
+        .map(|_| {
+            let apart = WorkloadSpec { placement: placement.clone(), ..share(0.5) };
+            let id = f.submit(apart).workload_id.unwrap();
+            let report = f.workload(id).report.clone().unwrap();
+            assert!(report.summary.contains("0.5 of it left"), "{}", report.summary);
+            gpus(&f, id)[0].clone()
+        })
+        .collect();
+    assert_eq!(on.len(), 6, "each has a GPU of its own: {on:?}");
+}
+
+/// A node of more GPUs than can be measured is neither better nor worse than one that loses nothing.
+#[test]
+fn what_is_learned_does_not_fill_nodes_that_cannot_be_measured() {
+    let mut f = Fleet::with_slices(1);
+    let mut large = h100x8("big");
+    for n in 8..10 {
+        let mut gpu = large.gpus[0].clone();
+        (gpu.uuid, gpu.index) = (claw_proto::ids::GpuUuid(format!("GPU-big-{n}")), n);
+        large.gpus.push(gpu);
+    }
+    f.join_as("big", large);
+    for _ in 0..4 {
+        let id = f.submit(spec(8)).workload_id.unwrap();
+        f.report(id, N::Completed, C::Exited, Some(0));
+    }
+    let id = f.submit(spec(0)).workload_id.unwrap();
+    let home = f.cluster.nodes.get(f.workload(id).live().unwrap().node_id).unwrap().name.clone();
+    assert_eq!(home, "n0", "where fewer GPUs are");
+    let learned = crate::Cluster::from_snapshot(
+        crate::cluster::SNAPSHOT_FORMAT,
+        &f.cluster.to_snapshot(),
+        f.cluster.policy.clone(),
+    );
+    assert!(learned.unwrap().likely == f.cluster.likely, "what was learned stands in the snapshot");
+    assert!(*f.cluster.likely != crate::scheduler::Likely::default(), "something was learned");
 }
