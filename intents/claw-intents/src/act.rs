@@ -86,6 +86,7 @@ pub(crate) fn find(items: &Items<'_, '_>) -> Vec<Found> {
         }
     }
     parted(items, &mut found);
+    moved_off(items, &mut found);
     in_two_parts(items, &mut found);
     caused(items, &mut found);
     found
@@ -157,7 +158,9 @@ fn parted(items: &Items<'_, '_>, found: &mut Vec<Found>) {
                 continue;
             };
             let text = item.text.as_str();
-            let number = items.num(k + 1).is_some() || items.is(k + 1, "to") && items.num(k + 2).is_some();
+            let number = items.num(k + 1).is_some()
+                || items.is(k + 1, "to") && items.num(k + 2).is_some()
+                || is_revision(items, k + 1);
             let act = match text {
                 "down" | "down to" | "up" | "up to"
                     if number
@@ -208,6 +211,46 @@ fn parted(items: &Items<'_, '_>, found: &mut Vec<Found>) {
     }
 }
 
+/// "shift all jobs away from gpu-3", "kick everybody off the node": work that is taken from a node.
+fn moved_off(items: &Items<'_, '_>, found: &mut Vec<Found>) {
+    const AWAY: &[&str] = &["off", "off of", "away", "away from", "from", "out", "out of", "elsewhere", "of", "on"];
+    for i in 0..items.len() {
+        let verb = items.is(i, "moves") && (starts_clause(items, i) || follows_request(items, i));
+        if !verb || negated(items, i) {
+            continue;
+        }
+        let end = (i..items.len()).find(|k| items.ends_sentence(*k)).unwrap_or(items.len());
+        let work = |k: usize| {
+            items.is(k, "noun.workload") && items.list[k].text.ends_with('s')
+                || items.is(k, "det.all") && items.list[k].text.starts_with("every")
+                || matches!(items.list[k].text.as_str(), "work" | "everybody" | "everyone")
+        };
+        let Some(work) = (i + 1..end.min(i + 6)).find(|k| work(*k)) else {
+            continue;
+        };
+        let node = |k: usize| items.is(k, "noun.node") || items.at(k).is_some_and(|n| n.node_like);
+        let Some(node) = (work + 1..end).find(|k| node(*k)) else {
+            continue;
+        };
+        let away = (work + 1..end).any(|k| items.at(k).is_some_and(|n| AWAY.contains(&n.text.as_str())));
+        // "move all jobs to gpu-3" is another wish.
+        let there = (work + 1..node).any(|k| matches!(items.list[k].text.as_str(), "to" | "onto" | "into"));
+        if away && !there {
+            found.push(Found { act: Act::Drain, at: i, strength: 3 });
+        }
+    }
+}
+
+/// "r14", "v3", "rev7".
+fn is_revision(items: &Items<'_, '_>, i: usize) -> bool {
+    items.at(i).is_some_and(|n| {
+        !n.known
+            && ["rev", "r", "v"].iter().any(|head| {
+                n.text.strip_prefix(head).is_some_and(|no| !no.is_empty() && no.bytes().all(|b| b.is_ascii_digit()))
+            })
+    })
+}
+
 /// The strongest phrase for an operation.
 pub(crate) fn best(found: &[Found]) -> Option<Found> {
     found
@@ -249,6 +292,8 @@ fn stands(items: &Items<'_, '_>, i: usize, item: &Item<'_>, act: Act) -> bool {
             false
         }
         Act::Unsupported => starts_clause(items, i) || follows_request(items, i) || i <= 3,
+        // "deployment search": a name.
+        Act::Query if i > 0 && items.is(i - 1, "noun.deployment") && !items.list[i - 1].text.ends_with('s') => false,
         Act::Query | Act::Run => !item.text.contains('?'),
         _ => true,
     }
@@ -339,6 +384,10 @@ fn strength(items: &Items<'_, '_>, i: usize, item: &Item<'_>) -> u32 {
     }
     if starts_clause(items, i) || follows_request(items, i) {
         return 3;
+    }
+    // "with autoscaling on", "the autoscaler of chat": it says what is wanted wherever it stands.
+    if item.senses.has("act.autoscale") && item.text.contains("scal") {
+        return 2;
     }
     let k = i - 1;
     // "we are ready to release …": a verb; "to release 5" is said of a revision.

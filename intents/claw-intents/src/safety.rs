@@ -291,7 +291,7 @@ fn instruction(words: &Words<'_>, quoted: bool, context: &Context) -> Option<Str
         {
             return Some(words.span(i.min(k)..next.max(k + 1)).text);
         }
-        let Some(start) = words.any(i, ROUND) else {
+        let Some(start) = words.any(i, ROUND).or_else(|| switched_off(words, i)) else {
             continue;
         };
         let negated = (i.saturating_sub(2)..i).any(|k| NEGATIONS.contains(&words.word(k)));
@@ -309,6 +309,14 @@ fn instruction(words: &Words<'_>, quoted: bool, context: &Context) -> Option<Str
         }
     }
     None
+}
+
+/// "switch the audit log off": a verb whose "off" stands behind what it is about.
+fn switched_off(words: &Words<'_>, i: usize) -> Option<usize> {
+    let verb = matches!(words.word(i), "turn" | "switch" | "shut" | "put" | "take" | "set" | "schalte" | "schalt");
+    let off = |k: usize| matches!(words.word(k), "off" | "aside" | "down" | "ab" | "aus");
+    let end = (i + 1..i + 1 + REACH).take_while(|k| !words.is_symbol(*k, '.')).find(|k| off(*k))?;
+    verb.then_some(i + 1).filter(|_| end > i + 1)
 }
 
 /// Where the safeguard ends that a word for getting round it reaches. What is only named like one

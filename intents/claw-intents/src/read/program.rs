@@ -207,6 +207,21 @@ fn read_own_names(draft: &mut Draft<'_, '_, '_>) {
 fn read_name(draft: &mut Draft<'_, '_, '_>) {
     let items = draft.items;
     for i in 0..items.len() {
+        // "call the workload bob"
+        let naming = items.is(i, "naming")
+            && items.any(i + 1, &["det.the", "det.that"])
+            && (items.any(i + 2, &["noun.workload", "noun.deployment"])
+                || items.at(i + 2).is_some_and(|n| n.text == "thing"))
+            && refs::can_name(items, i + 3);
+        if naming && !draft.is_used(i) && !draft.has("name") {
+            let name = refs::name_of(items, i + 3);
+            if is_deploy(draft) {
+                draft.set_at("deployment", json!(name), i..i + 4);
+            } else if draft.root == "workload" {
+                draft.set("name", name, i..i + 4);
+            }
+            continue;
+        }
         if !items.is(i, "as") || draft.is_used(i) {
             continue;
         }
@@ -381,6 +396,10 @@ fn read_worded_env(draft: &mut Draft<'_, '_, '_>, i: usize) {
         let quoted = matches!(items.list[v].kind, Kind::Quote(_));
         let value = if quoted { items.list[v].text.clone() } else { items.raw(v).to_owned() };
         draft.entry("env", items.raw(k), &value, k..v + 1);
+        // "TIMEOUT to 30 and RETRIES to 2"
+        if items.is(v + 1, "and") || items.punct(v + 1, ',') {
+            read_worded_env(draft, v + 1);
+        }
     }
 }
 
@@ -467,7 +486,7 @@ fn read_volumes(draft: &mut Draft<'_, '_, '_>) {
         }
         let quoted_path = items.at(i).is_some_and(|n| n.kind == Kind::Quote(Quote::Marks) && n.text.starts_with('/'));
         let path = quoted_path || items.at(i).is_some_and(|n| n.kind == Kind::Path && raw.starts_with('/'));
-        if !path || draft.is_used(i) || i == 0 {
+        if !path || draft.is_used(i) || i == 0 || mounted_elsewhere(items, i) {
             continue;
         }
         let placed = items.any(i - 1, &["on", "to", "as"])
@@ -489,6 +508,16 @@ fn read_volumes(draft: &mut Draft<'_, '_, '_>) {
         let name = if quoted { items.list[source].text.clone() } else { items.raw(source).to_owned() };
         draft.add("volumes", json!({ "source": name, "target": raw, "read_only": read_only }), source..i + 1);
     }
+}
+
+/// "data at /mnt/scans mounted to /scans": a path that is mounted to the next one is where it comes from.
+fn mounted_elsewhere(items: &Items<'_, '_>, i: usize) -> bool {
+    let next =
+        (i + 1..i + 5).find(|k| items.at(*k).is_some_and(|n| n.kind == Kind::Path) && items.raw(*k).starts_with('/'));
+    next.is_some_and(|k| {
+        items.any(k - 1, &["on", "to", "as"])
+            && (i + 1..k).all(|m| items.any(m, &["on", "to", "as", "noun.volume", "ro", "x"]))
+    })
 }
 
 fn is_source(items: &Items<'_, '_>, k: usize) -> bool {

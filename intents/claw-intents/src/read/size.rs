@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::draft::Draft;
-use crate::items::Items;
+use crate::items::{Items, Kind};
 
 /// Nouns of a size and the field that they name.
 const SIZES: &[(&str, &str)] = &[("noun.shm", "shm_gib"), ("noun.disk", "disk_gib"), ("noun.memory", "memory_gib")];
@@ -23,6 +23,33 @@ pub(crate) fn read(draft: &mut Draft<'_, '_, '_>) {
             let path = draft.path("memory_gib");
             draft.assume(&path, json!(gib), "a size beside a number of cores is memory");
         }
+    }
+    read_apart(draft);
+}
+
+/// "more memory for deployment chat, 96 gigs": a size whose noun stands elsewhere, where there is one such
+/// size and one such noun, and its sentence speaks of no GPU.
+fn read_apart(draft: &mut Draft<'_, '_, '_>) {
+    let items = draft.items;
+    let free = |k: &usize| items.gib(*k).is_some() && !draft.is_used(*k);
+    let mut sizes = (0..items.len()).filter(free);
+    let (Some(i), None) = (sizes.next(), sizes.next()) else {
+        return;
+    };
+    let start = (0..i).rev().find(|k| items.ends_sentence(*k)).map_or(0, |k| k + 1);
+    let end = (i..items.len()).find(|k| items.ends_sentence(*k)).unwrap_or(items.len());
+    let gpu = |k: usize| items.is(k, "noun.gpu") || matches!(items.at(k).map(|n| &n.kind), Some(Kind::Gpu { .. }));
+    if (start..end).any(gpu) || (0..items.len()).any(|k| items.is(k, "noun.vram") && !items.is(k, "noun.memory")) {
+        return;
+    }
+    let noun = |k: &usize| names_size(items, *k) && !draft.is_used(*k);
+    let mut nouns = (0..items.len()).filter(noun);
+    let (Some(k), None) = (nouns.next(), nouns.next()) else {
+        return;
+    };
+    if let Some((_, field)) = SIZES.iter().find(|(noun, _)| items.is(k, noun)).filter(|(_, f)| !draft.has(f)) {
+        let gib = items.gib(i).unwrap_or_default();
+        draft.set(field, json!(gib), i..i + 1);
     }
 }
 
@@ -108,7 +135,7 @@ fn read_cores(draft: &mut Draft<'_, '_, '_>) {
             k += 1;
         }
         let counted_else = items.any(k + 1, &["noun.gpu", "noun.replica", "noun.node"])
-            || matches!(items.at(k + 1).map(|n| &n.kind), Some(crate::items::Kind::Gpu { .. }));
+            || matches!(items.at(k + 1).map(|n| &n.kind), Some(Kind::Gpu { .. }));
         // "cpu 8, mem 32Gi"
         let direct = k == i + 1 && items.list[i].text.starts_with("cpu") && items.ends_clause(k + 1);
         if (k > i + 1 || direct)
@@ -122,7 +149,7 @@ fn read_cores(draft: &mut Draft<'_, '_, '_>) {
 /// "half a core".
 fn half(items: &Items<'_, '_>, at: usize) -> Option<f64> {
     match items.at(at)?.kind {
-        crate::items::Kind::Share(share) => Some(share),
+        Kind::Share(share) => Some(share),
         _ => None,
     }
 }

@@ -113,18 +113,44 @@ fn concerns(items: &Items<'_, '_>, i: usize, field: &str) -> bool {
         && (field == "deadline"
             || i - start <= 2
                 && (start..i).all(|k| items.any(k, &["notbefore", "deadline", "and", "polite", "correct"])));
-    // "results must be in by 6pm"
-    let due = field == "deadline"
-        && (start..i).any(|k| {
-            items
-                .at(k)
-                .is_some_and(|n| matches!(n.text.as_str(), "results" | "result" | "output" | "it" | "this" | "they"))
-        })
-        && (start..i).any(|k| {
-            const MODALS: &[&str] = &["must", "should", "has", "have", "needs", "need"];
-            items.at(k).is_some_and(|n| MODALS.contains(&n.text.split(' ').next().unwrap_or_default()))
+    ours || leads || held || field == "deadline" && is_due(items, start, i)
+}
+
+/// Whether the words of a clause before a moment say that the work shall be done by then.
+fn is_due(items: &Items<'_, '_>, start: usize, i: usize) -> bool {
+    // "has to be through by noon": what it is said of is what shall run.
+    let modal = |k: usize| {
+        const MODALS: &[&str] = &["must", "should", "has", "have", "needs", "need", "shall", "muss", "doit", "debe"];
+        items.at(k).is_some_and(|n| MODALS.contains(&n.text.split(' ').next().unwrap_or_default()))
+    };
+    let subject = (start..i).find(|k| !items.any(*k, &["and", "polite", "det.the", "correct"]));
+    // "I need the numbers by 10:00"
+    let needs = |k: usize| {
+        const NEEDS: &[&str] = &["need", "needs", "want", "wants", "expect", "expects", "i need", "we need"];
+        items.at(k).is_some_and(|n| NEEDS.contains(&n.text.as_str()))
+    };
+    let wanted = i > start && items.is(i - 1, "deadline") && (start..i).any(needs);
+    let ends = |k: usize| {
+        const ENDS: &[&str] =
+            &["finish", "finished", "done", "complete", "completed", "ready", "over", "through", "end"];
+        items.at(k).is_some_and(|n| n.text.split(' ').any(|word| ENDS.contains(&word)))
+    };
+    let wanted = wanted || (start..i).any(ends);
+    let said_of_it = wanted
+        || subject.is_some_and(|k| {
+            modal(k)
+                || modal(k + 1)
+                    && (items.any(k, &["det.that", "noun.workload", "act.train", "det.all"])
+                        || items.at(k).is_some_and(|n| n.text == "we" || n.text == "i"))
         });
-    ours || leads || held || due
+    // "results must be in by 6pm"
+    let due = (start..i).any(|k| {
+        items.at(k).is_some_and(|n| matches!(n.text.as_str(), "results" | "result" | "output" | "it" | "this" | "they"))
+    }) && (start..i).any(|k| {
+        const MODALS: &[&str] = &["must", "should", "has", "have", "needs", "need"];
+        items.at(k).is_some_and(|n| MODALS.contains(&n.text.split(' ').next().unwrap_or_default()))
+    });
+    due || said_of_it
 }
 
 /// Whether a moment is the latest end or the earliest start.

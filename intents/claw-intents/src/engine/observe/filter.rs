@@ -39,6 +39,13 @@ pub(super) fn subject(draft: &Draft<'_, '_, '_>, order: Found) -> Option<(&'stat
     if let Some(at) = measured(draft) {
         return Some(("metrics", at));
     }
+    // "the last 50 lines from job x-1": what has lines is a log.
+    let named = ["workload_id", "deployment"].iter().any(|f| draft.get(&format!("filter.{f}")).is_some());
+    if let Some(at) =
+        (0..items.len()).find(|i| items.at(*i).is_some_and(|n| n.text.starts_with("line"))).filter(|_| named)
+    {
+        return Some(("logs", at));
+    }
     let plural_first =
         GENERAL.iter().filter_map(|subject| first(subject, true).map(|at| (*subject, at))).min_by_key(|(_, at)| *at);
     let status = first("status", false);
@@ -69,11 +76,12 @@ fn measured(draft: &Draft<'_, '_, '_>) -> Option<usize> {
         "watt",
         "auslastung",
     ];
+    let gpus = (0..draft.items.len()).any(|i| draft.items.is(i, "noun.gpu"));
     (0..draft.items.len()).find(|i| {
         draft.items.at(*i).is_some_and(|n| {
             n.kind == Kind::Word
                 && n.senses.after("metric.").is_some()
-                && NAMED.iter().any(|name| n.text.contains(name))
+                && (gpus && n.text == "memory" || NAMED.iter().any(|name| n.text.contains(name)))
         })
     })
 }
@@ -318,7 +326,10 @@ pub(super) fn read_limit(draft: &mut Draft<'_, '_, '_>) {
             continue;
         };
         let counted = items.any(i + 1, &["noun.line"])
-            || items.is(i + 1, "noun.limit") && items.is(i + 2, "noun.line")
+            || items.is(i + 1, "noun.limit")
+                && items
+                    .at(i + 2)
+                    .is_some_and(|n| n.senses.has("noun.line") || n.senses.iter().any(|s| s.starts_with("subj.")))
             || items.is(i + 1, "subj.logs")
             || items.at(i + 1).is_some_and(|n| n.senses.iter().any(|s| s.starts_with("subj.")));
         let led = i > 0
