@@ -154,60 +154,56 @@ fn parted(items: &Items<'_, '_>, found: &mut Vec<Found>) {
             if items.ends_sentence(k) {
                 break;
             }
-            let Some(item) = items.at(k) else {
-                continue;
-            };
-            let text = item.text.as_str();
-            let number = items.num(k + 1).is_some()
-                || items.is(k + 1, "to") && items.num(k + 2).is_some()
-                || is_revision(items, k + 1);
-            let act = match text {
-                "down" | "down to" | "up" | "up to"
-                    if number
-                        && matches!(
-                            items.list[i].text.as_str(),
-                            "take" | "bring" | "get" | "turn" | "pull" | "set"
-                        ) =>
-                {
-                    Some(Act::Scale)
-                }
-                "down" | "offline"
-                    if !number
-                        && !matches!(
-                            items.list[i].text.as_str(),
-                            "put" | "list" | "place" | "set" | "move" | "get"
-                        ) =>
-                {
-                    Some(Act::Stop)
-                }
-                "off" | "off it" | "off that"
-                    if matches!(items.list[i].text.as_str(), "get" | "move" | "take" | "pull")
-                        && (i..k).any(|m| {
-                            items.is(m, "noun.workload") && items.list[m].text.ends_with('s')
-                                || items.is(m, "det.all")
-                                || items.list[m].text == "work"
-                        }) =>
-                {
-                    Some(Act::Drain)
-                }
-                "off" if matches!(items.list[i].text.as_str(), "turn" | "switch" | "take") => Some(Act::Stop),
-                "back" | "back to" | "zurück" if number || items.any(k + 1, &["noun.revision", "noun.prev"]) => {
-                    Some(Act::Rollback)
-                }
-                _ if item.senses.has("market")
-                    && matches!(
-                        items.list[i].text.as_str(),
-                        "put" | "list" | "place" | "offering" | "pon" | "mets" | "stell"
-                    ) =>
-                {
-                    Some(Act::Offer)
-                }
-                _ => None,
-            };
-            if let Some(act) = act {
+            if let Some(act) = second_part(items, i, k) {
                 found.push(Found { act, at: i, strength: 3 });
             }
         }
+    }
+}
+
+/// What a verb at `i` and a word at `k` say together.
+fn second_part(items: &Items<'_, '_>, i: usize, k: usize) -> Option<Act> {
+    let item = items.at(k)?;
+    let verb = items.list[i].text.as_str();
+    let number = items.num(k + 1).is_some()
+        || items.is(k + 1, "to") && items.num(k + 2).is_some()
+        || is_revision(items, k + 1)
+        || items.is(k + 1, "det.a") && items.is(k + 2, "noun.replica")
+        || items.is(k + 1, "to") && items.is(k + 2, "det.a") && items.is(k + 3, "noun.replica");
+    let work = |m: usize| {
+        items.is(m, "noun.workload") && items.list[m].text.ends_with('s')
+            || items.is(m, "det.all")
+            || items.list[m].text == "work"
+    };
+    match item.text.as_str() {
+        "down" | "down to" | "up" | "up to"
+            if number && matches!(verb, "take" | "bring" | "get" | "turn" | "pull" | "set") =>
+        {
+            Some(Act::Scale)
+        }
+        "down" | "offline" if !number && !matches!(verb, "put" | "list" | "place" | "set" | "move" | "get") => {
+            Some(Act::Stop)
+        }
+        "off" | "off it" | "off that" if matches!(verb, "get" | "move" | "take" | "pull") && (i..k).any(work) => {
+            Some(Act::Drain)
+        }
+        // "switch chat off the H100s" moves it.
+        "off"
+            if matches!(verb, "turn" | "switch" | "take")
+                && !items.any(k + 1, &["det.the", "det.a"])
+                && !matches!(items.at(k + 1).map(|n| &n.kind), Some(Kind::Gpu { .. })) =>
+        {
+            Some(Act::Stop)
+        }
+        "back" | "back to" | "zurück" if number || items.any(k + 1, &["noun.revision", "noun.prev"]) => {
+            Some(Act::Rollback)
+        }
+        _ if item.senses.has("market")
+            && matches!(verb, "put" | "list" | "place" | "offering" | "pon" | "mets" | "stell") =>
+        {
+            Some(Act::Offer)
+        }
+        _ => None,
     }
 }
 

@@ -230,6 +230,11 @@ impl<'t, 'c> Items<'t, 'c> {
         Lexicon::get().gaps_at(&words, self.lang).into_iter().map(|(sense, at)| (sense, of[at])).collect()
     }
 
+    /// Whether "=" stands at a place: what is before it is a field, what is behind it its value.
+    pub(crate) fn equals(&self, i: usize) -> bool {
+        self.punct(i, '=') || self.at(i).is_some_and(|item| item.text == "=")
+    }
+
     /// Whether a clause ends at this item.
     pub(crate) fn ends_clause(&self, i: usize) -> bool {
         match self.list.get(i) {

@@ -98,7 +98,9 @@ pub(super) fn order(items: &Items<'_, '_>, found: &[Found]) -> Option<Found> {
             Some(Found { act: Act::Unsupported, ..best })
         }
         // "what is the capital of France": nothing of this system is named.
-        Some(best) if best.act == Act::Query && !ours(items, &topic) => Some(Found { act: Act::Unsupported, ..best }),
+        Some(best) if best.act == Act::Query && !ours(items, &topic, Some(best.at)) => {
+            Some(Found { act: Act::Unsupported, ..best })
+        }
         // "convert this pdf to word"
         Some(best) if best.act == Act::Update && foreign(items, best.at, &topic) => {
             Some(Found { act: Act::Unsupported, ..best })
@@ -494,14 +496,14 @@ fn symptom(items: &Items<'_, '_>) -> bool {
         .any(|n| !n.masked && !n.senses.has("subj.metrics") && n.senses.iter().any(|s| s.starts_with("sym.")))
 }
 
-/// Whether anything of this system is named.
-fn ours(items: &Items<'_, '_>, topic: &Topic) -> bool {
-    topic.workload()
-        || topic.gpu
-        || named(items)
-        || ["subj.", "metric.", "noun.cluster", "sym.", "state.", "noun.tenant", "act.stop", "market"]
-            .iter()
-            .any(|p| says_any(items, p))
+/// Whether anything of this system is named, beside a verb of one word such as "print".
+fn ours(items: &Items<'_, '_>, topic: &Topic, verb: Option<usize>) -> bool {
+    const OURS: &[&str] = &["subj.", "metric.", "noun.cluster", "sym.", "state.", "noun.tenant", "act.stop", "market"];
+    let told = items.list.iter().enumerate().any(|(k, n)| {
+        let own = verb == Some(k) && !n.text.contains(' ') && n.senses.has("act.query");
+        !n.masked && !own && n.senses.iter().any(|s| OURS.iter().any(|p| s.starts_with(p)))
+    });
+    topic.workload() || topic.gpu || named(items) || told
 }
 
 /// Whether a change is of something that is nothing here: an unknown word, and no setting or name beside it.
@@ -510,7 +512,7 @@ fn foreign(items: &Items<'_, '_>, at: usize, topic: &Topic) -> bool {
         items.at(*k).is_some_and(|n| n.kind == Kind::Word && (n.senses.is_empty() || n.senses.has("n")) && !n.corrected)
     });
     let article = object.is_some_and(|k| items.any(k - 1, &["det.a", "det.the", "det.that"]));
-    article && !ours(items, topic) && !setting(items) && !changes_more(items) && !says(items, "noun.replica")
+    article && !ours(items, topic, None) && !setting(items) && !changes_more(items) && !says(items, "noun.replica")
 }
 
 /// Whether a setting of a workload is named.
@@ -545,7 +547,10 @@ fn changes_more(items: &Items<'_, '_>) -> bool {
         "except",
     ];
     MORE.iter().any(|sense| says(items, sense))
-        || says_any(items, "kind.")
+        // "the whisper service" is no kind.
+        || items.list.iter().any(|n| {
+            !n.masked && n.senses.iter().any(|s| s.starts_with("kind.")) && !n.senses.has("noun.deployment")
+        })
         || items.list.iter().any(|n| matches!(n.kind, Kind::Instant(_) | Kind::Mig))
         || (0..items.len()).any(|i| items.num(i).is_some() && items.is(i + 1, "noun.node"))
 }

@@ -137,10 +137,11 @@ fn difference(draft: &Draft<'_, '_, '_>) -> Option<(i64, usize)> {
         .filter(|at| counted(*at))
         .map(|at| (1_i64, at));
     let counted_anywhere = (0..items.len()).any(|k| items.is(k, "noun.replica"));
-    let fewer = word(&["fewer", "less", "remove", "weniger", "menos", "moins", "drop", "lose", "away", "shed"])
-        .filter(|at| counted(*at) || items.list[*at].text == "away" && counted_anywhere)
-        .map(|at| (-1_i64, at))
-        .or_else(|| word(&["minus"]).filter(|at| items.count(at + 1).is_some()).map(|at| (-1_i64, at)));
+    let fewer =
+        word(&["fewer", "less", "remove", "weniger", "menos", "moins", "drop", "lose", "away", "away from", "shed"])
+            .filter(|at| counted(*at) || items.list[*at].text.starts_with("away") && counted_anywhere)
+            .map(|at| (-1_i64, at))
+            .or_else(|| word(&["minus"]).filter(|at| items.count(at + 1).is_some()).map(|at| (-1_i64, at)));
     let minus = |at: usize| items.list.get(at + 1).is_some_and(|n| n.text == "minus" || n.kind == Kind::Punct('-'));
     let down = |at: usize| minus(at) || items.list.iter().any(|n| DOWN.contains(&n.text.as_str()));
     let by = word(&["by", "um"]).filter(|at| items.count(at + 1).is_some() || items.count(at + 2).is_some());
@@ -181,8 +182,11 @@ fn relative(draft: &mut Draft<'_, '_, '_>) -> bool {
         if to {
             return false;
         }
+        let by = matches!(items.list[at].text.as_str(), "by" | "um");
+        let behind = || (at + 1..at + 3).find(|k| by && items.count(*k).is_some() && !draft.is_used(*k));
         let far = || (0..items.len()).find(|k| items.count(*k).is_some() && !draft.is_used(*k));
-        let number = number(at).or_else(|| (items.list[at].text == "away").then(far).flatten());
+        let number =
+            behind().or_else(|| number(at)).or_else(|| items.list[at].text.starts_with("away").then(far).flatten());
         match number.and_then(|k| items.count(k)).or(one.then_some(1)) {
             Some(n) => present.map(|p| (f64::from(p) + if sign < 0 { -f64::from(n) } else { f64::from(n) }, at)),
             None => None,

@@ -445,6 +445,12 @@ impl<'c> Builder<'_, 'c, '_> {
             (Kind::Num(x), Kind::Word, Kind::Share(half)) if mid.senses.has("and") => {
                 Some((Kind::Num(x + half), Senses::default()))
             }
+            // "2 dollars and 40 cents"
+            (Kind::Money(x), Kind::Word, Kind::Money(y))
+                if mid.senses.has("and") && last.senses.has("money.cent") && first.senses.has("money.usd") =>
+            {
+                Some((Kind::Money(x + y), first.senses))
+            }
             (Kind::Qty(x), Kind::Word, Kind::Qty(y)) if mid.senses.has("and") => finer(first, last, *x, *y),
             // "6-hour", "80-gb"
             (Kind::Num(x), Kind::Punct('-'), Kind::Word) if mid.glued && last.glued => unit(last, *x),

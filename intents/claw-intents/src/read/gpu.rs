@@ -417,7 +417,9 @@ fn read_noun(draft: &mut Draft<'_, '_, '_>, i: usize, per: Per) -> Per {
         k += 1;
     }
     let direct = k == i + 1;
-    let unit_behind = items.any(k + 1, &["noun.replica", "noun.node", "noun.core", "noun.port"]);
+    // "gpus=0 cores=1": the noun behind the number has one of its own.
+    let unit_behind =
+        items.any(k + 1, &["noun.replica", "noun.node", "noun.core", "noun.port"]) && !items.equals(k + 2);
     if let Some(n) = items.num(k).filter(|_| !draft.is_used(k) && !unit_behind) {
         let signed = (i + 1..k)
             .any(|at| items.is(at, "to") && !draft.is_used(at) || items.punct(at, ':') || items.punct(at, '='));
@@ -483,6 +485,10 @@ fn set_count(draft: &mut Draft<'_, '_, '_>, n: f64, from: usize, to: usize, per:
         return per;
     }
     draft.set("gpu.count", json!(count), from..to);
+    // "a couple of L40S or maybe just one"
+    if items.is(to, "or") && items.is(to + 1, "det.a") && items.list[to + 1].text.ends_with(" one") {
+        ask_count(draft, n, 1.0);
+    }
     if items.is(to, "or")
         && let Some(at) = (to + 1..to + 3).find(|at| items.num(*at).is_some())
     {

@@ -363,6 +363,14 @@ fn read_env(draft: &mut Draft<'_, '_, '_>) {
             let quoted = matches!(items.list[i + 2].kind, Kind::Quote(_));
             let value = if quoted { items.list[i + 2].text.clone() } else { items.raw(i + 2).to_owned() };
             draft.entry("env", items.raw(i), &value, i..i + 3);
+        } else if draft.root == "changes" && is_variable(items, i) && items.is(i + 1, "to") && !draft.is_used(i) {
+            // "set LOG_LEVEL to debug for deployment chat"
+            let Some(value) = items.at(i + 2).filter(|n| !matches!(n.kind, Kind::Punct(_))) else {
+                continue;
+            };
+            let quoted = matches!(value.kind, Kind::Quote(_));
+            let value = if quoted { value.text.clone() } else { items.raw(i + 2).to_owned() };
+            draft.entry("env", items.raw(i), &value, i..i + 3);
         } else if items.is(i, "noun.env") && items.punct(i + 1, '{') {
             let Some((map, end)) = json_at::<BTreeMap<String, String>>(items, i + 1) else {
                 continue;
@@ -374,6 +382,14 @@ fn read_env(draft: &mut Draft<'_, '_, '_>) {
             read_worded_env(draft, i);
         }
     }
+}
+
+/// A word written as names of variables are: LOG_LEVEL.
+fn is_variable(items: &Items<'_, '_>, i: usize) -> bool {
+    let raw = items.raw(i);
+    items.at(i).is_some_and(|n| n.kind == Kind::Word && n.senses.is_empty())
+        && raw.contains('_')
+        && raw.chars().all(|c| c.is_ascii_uppercase() || c == '_' || c.is_ascii_digit())
 }
 
 /// "env var LOG_LEVEL to debug", "environment variable A set to 1".
@@ -389,7 +405,13 @@ fn read_worded_env(draft: &mut Draft<'_, '_, '_>, i: usize) {
         return;
     };
     let mut v = k + 1;
-    while items.any(v, &["to", "act.update", "x", "on"]) && v < k + 3 {
+    // "env LOG_LEVEL of deployment chat to debug"
+    let of = items.any(v, &["of", "on", "for"]) && items.any(v + 1, &["noun.deployment", "det.the"]);
+    if let Some(to) = (v + 2..v + 6).find(|m| of && items.list.get(*m).is_some_and(|n| n.text == "to")) {
+        v = to;
+    }
+    let k_end = v;
+    while items.any(v, &["to", "act.update", "x", "on"]) && v < k_end + 2 {
         v += 1;
     }
     if v > k + 1 && v < items.len() && !items.ends_clause(v) {

@@ -310,7 +310,7 @@ pub(crate) fn object(draft: &Draft<'_, '_, '_>, verb: usize) -> Option<usize> {
     (verb + 1..items.len())
         .take_while(|k| !items.ends_sentence(*k))
         .find(unknown)
-        .or_else(|| (0..verb).rev().find(unknown))
+        .or_else(|| (0..=verb.min(items.len().saturating_sub(1))).rev().find(unknown))
 }
 
 /// A tenant that the words name, and its item.

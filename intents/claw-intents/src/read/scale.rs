@@ -204,6 +204,11 @@ fn bound_of(items: &Items<'_, '_>, k: usize) -> Option<&'static str> {
         j -= 1;
     }
     let before = j.checked_sub(1)?;
+    // "keep the queue below 10": a bound of the metric.
+    let metric = |m: usize| items.at(m).is_some_and(|n| n.senses.after("metric.").is_some());
+    if items.any(before, &["cmp.lt", "cmp.gt"]) && (before.saturating_sub(2)..before).any(metric) {
+        return None;
+    }
     if items.is(before, "min") && !items.is(before, "max") {
         return Some("autoscale.min");
     }

@@ -15,6 +15,8 @@ pub(crate) fn read(draft: &mut Draft<'_, '_, '_>) {
             continue;
         };
         if let Some((field, end)) = named_behind(draft.items, i) {
+            let field =
+                if field == "memory_gib" && each_gpus(draft.items, i, end) { "gpu.memory_gib_min" } else { field };
             draft.set(field, json!(gib), i..end);
         } else if let Some((field, start)) = named_before(draft, i) {
             draft.set(field, json!(gib), start..i + 1);
@@ -51,6 +53,12 @@ fn read_apart(draft: &mut Draft<'_, '_, '_>) {
         let gib = items.gib(i).unwrap_or_default();
         draft.set(field, json!(gib), i..i + 1);
     }
+}
+
+/// "2 cards with 40 gigs of memory each".
+fn each_gpus(items: &Items<'_, '_>, i: usize, end: usize) -> bool {
+    let start = (0..i).rev().find(|k| items.ends_clause(*k)).map_or(0, |k| k + 1);
+    items.is(end, "each") && (start..i).any(|k| items.is(k, "noun.gpu"))
 }
 
 /// "64 GB of RAM".
@@ -118,6 +126,7 @@ fn read_cores(draft: &mut Draft<'_, '_, '_>) {
             k -= 1;
         }
         if let Some(at) = k.checked_sub(1)
+            && !items.equals(i + 1)
             && let Some(n) = items.num(at).or_else(|| half(items, at)).filter(|_| !draft.is_used(at))
         {
             draft.set("cpu_cores", json!(n), at..i + 1);

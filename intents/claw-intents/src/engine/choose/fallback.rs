@@ -52,6 +52,8 @@ pub(super) fn fallback(items: &Items<'_, '_>, topic: &Topic, found: &[Found]) ->
         Act::Bid
     } else if money && says(items, "act.offer") {
         Act::Offer
+    } else if (topic.model || topic.image) && rolls_out(items) {
+        Act::Deploy
     } else if topic.model || topic.image || topic.code || topic.kind && !says_any(items, "sym.") {
         Act::Run
     } else if says(items, "noun.deployment") && !says(items, "noun.replica") && setting(items) {
@@ -70,6 +72,11 @@ pub(super) fn fallback(items: &Items<'_, '_>, topic: &Topic, found: &[Found]) ->
         return None;
     };
     Some(Found { act, at, strength: 1 })
+}
+
+/// "mixtral, 8 H100, rolling, deployment name oracle": what only a deployment has.
+fn rolls_out(items: &Items<'_, '_>) -> bool {
+    says_any(items, "strategy.") || items.list.iter().any(|n| n.senses.has("as") && n.text.contains("deployment"))
 }
 
 /// "portal should be on revision 3 again": a word that nobody knows names something.

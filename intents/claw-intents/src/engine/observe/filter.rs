@@ -178,6 +178,18 @@ fn read_bare_name(draft: &mut Draft<'_, '_, '_>, path: &str) {
         return;
     };
     let name = refs::name_of(items, k).to_lowercase();
+    // "hx-22's gpus", "gpu utilization on hx-22": what has GPUs is a machine, where nothing else is known.
+    let unknown = draft.context.workloads.is_empty() && draft.context.deployments.is_empty();
+    let gpus = items.any(k + 1, &["noun.gpu"]) || items.at(k + 1).is_some_and(|n| n.text.starts_with("gpu "));
+    let on = k > 0 && items.list[k - 1].text == "on";
+    let metric = refs::metric(items, 0).is_some_and(|(_, metric)| metric.starts_with("gpu_"));
+    if unknown && metric && (gpus || on) && refs::is_name_like(&items.list[k].text) {
+        let path = format!("{path}.node");
+        if let Some(value) = refs::node(draft, k, &path) {
+            draft.set_at(&path, json!(value), k..k + 1);
+        }
+        return;
+    }
     let begins = |other: &str| other.to_lowercase().starts_with(&name);
     let (field, value) = if draft.context.deployments.iter().any(|d| begins(&d.name)) {
         ("deployment", refs::deployment(draft, k, &format!("{path}.deployment")))

@@ -89,5 +89,7 @@ fn counts_each(draft: &Draft<'_, '_, '_>, i: usize) -> bool {
     let linked = next > i + 1 && items.any(next - 1, &["with", "of", "times", "each"])
         || items.punct(next.saturating_sub(1), '×');
     let count_at = draft.given_by(&draft.path("gpu.count")).map(|range| range.start);
-    linked && count_at.is_some_and(|start| start >= next && start <= next + 1)
+    // "4 nodes with 8 GPUs in total"
+    let total = count_at.is_some_and(|at| (at..at + 5).any(|k| items.is(k, "per.total")));
+    linked && !total && count_at.is_some_and(|start| start >= next && start <= next + 1)
 }

@@ -242,16 +242,20 @@ const LINKS: &[&str] = &[
 fn is_linked(items: &Items<'_, '_>, noun: usize) -> bool {
     // "la tâche en attente"
     let state = items.at(noun + 1).is_some_and(|n| n.senses.iter().any(|s| s.starts_with("state.")));
+    // "the node the ocr job sits on"
+    let relative = items.is(noun + 1, "det.the") && items.is(noun, "noun.node");
     state
+        || relative
         || items.any(noun + 1, &["on", "with", "of", "x", "cond", "as"])
-        || items.at(noun + 1).is_some_and(|n| LINKS.contains(&n.text.as_str()))
+        || items.at(noun + 1).is_some_and(|n| LINKS.contains(&n.text.split(' ').next().unwrap_or_default()))
 }
 
 /// The telling words before and behind a noun.
 fn describing(draft: &Draft<'_, '_, '_>, noun: usize) -> (Vec<usize>, String) {
     let items = draft.items;
     let mut words = Vec::new();
-    if items.list[noun].senses.iter().any(|s| s.starts_with("kind.")) {
+    // "the training job" is of a kind; "the llama service" is a deployment like any other.
+    if items.list[noun].senses.iter().any(|s| s.starts_with("kind.")) && !items.is(noun, "noun.deployment") {
         words.push(noun);
     }
     let mut k = noun;
@@ -285,7 +289,7 @@ fn describing(draft: &Draft<'_, '_, '_>, noun: usize) -> (Vec<usize>, String) {
         while k < items.len()
             && k < noun + 6
             && !items.ends_clause(k)
-            && !(items.is(k, "to") && items.num(k + 1).is_some())
+            && !(items.is(k, "to") && (items.num(k + 1).is_some() || items.list[k].text == "to"))
         {
             let owner = |k: usize| owned && items.at(k).is_some_and(|n| n.senses.is_empty() || n.senses.has("n"));
             if tells(items, k) && !draft.is_used(k) && (!told || place(k) || owner(k)) {
