@@ -52,6 +52,9 @@ fn instruction(words: &Words<'_>, quoted: bool, context: &Context) -> Option<Str
         {
             return Some(words.span(i.min(k)..next.max(k + 1)).text);
         }
+        if let Some(end) = skips_it(words, i) {
+            return Some(words.span(i..end).text);
+        }
         if let Some(end) = raises(words, i).or_else(|| left_out(words, i)).or_else(|| without_guard(words, i, quoted)) {
             return Some(words.span(i..end).text);
         }
@@ -73,6 +76,18 @@ fn instruction(words: &Words<'_>, quoted: bool, context: &Context) -> Option<Str
         }
     }
     None
+}
+
+/// "it needs approval, but skip that": a pronoun for the safeguard before it.
+fn skips_it(words: &Words<'_>, i: usize) -> Option<usize> {
+    let verb = matches!(words.word(i), "skip" | "bypass" | "ignore" | "omit" | "circumvent" | "forget" | "drop");
+    let it = matches!(words.word(i + 1), "that" | "it" | "this" | "them" | "those");
+    let negated = (i.saturating_sub(2)..i).any(|k| NEGATIONS.contains(&words.word(k)));
+    let before = (i.saturating_sub(REACH + 2)..i).rev().take_while(|k| !words.is_symbol(*k, '.'));
+    let guard = before
+        .into_iter()
+        .any(|k| matches!(words.word(k), "approval" | "approvals" | "audit" | "sandbox" | "isolation"));
+    (verb && it && !negated && guard).then_some(i + 2)
 }
 
 /// "give bob admin rights", "make my account an admin": somebody gets more power than the system gave them.

@@ -130,6 +130,14 @@ fn corrected(items: &Items<'_, '_>, best: Found, real: &[Found]) -> Found {
     real.iter().rfind(|f| later(f) && items.corrects_between(best.at, f.at)).copied().unwrap_or(best)
 }
 
+/// What is only ever read.
+const READ: &[&str] = &["subj.logs", "subj.costs", "subj.audit", "subj.events", "subj.alerts", "subj.metrics"];
+
+/// Words that look at something, whatever is wrong with it.
+fn looks(text: &str) -> bool {
+    text.contains("look at") || text.contains("peek at") || matches!(text, "inspect" | "examine" | "check on")
+}
+
 /// Whether a phrase is an order in a request that speaks of this.
 fn holds(items: &Items<'_, '_>, f: Found, topic: &Topic) -> bool {
     let text = items.list[f.at].text.as_str();
@@ -142,6 +150,8 @@ fn holds(items: &Items<'_, '_>, f: Found, topic: &Topic) -> bool {
             if clear { conditional || metric } else { conditional && metric }
         }
         Act::Query => query_holds(items, f, topic),
+        // "take a look at the logs of job x-1"
+        Act::Diagnose if looks(text) && !symptom(items) && READ.iter().any(|subject| says(items, subject)) => false,
         Act::Diagnose => {
             !(matches!(text, "what happened" | "examine" | "find out") || text.starts_with("any "))
                 || says_any(items, "sym.")
@@ -412,7 +422,7 @@ fn asks_of_symptom(items: &Items<'_, '_>, text: &str) -> bool {
         WRONG.iter().any(|s| n.senses.has(s)) && !n.senses.iter().any(|s| s.starts_with("state."))
     };
     let unmasked = || items.list.iter().filter(|n| !n.masked);
-    text.starts_with("what") && named(items) && unmasked().any(wrong) && !unmasked().any(reads)
+    (text.starts_with("what") || text == "check") && named(items) && unmasked().any(wrong) && !unmasked().any(reads)
 }
 
 /// "node gpu-3 can be used again", "gpu-3 is fixed, bring it back": a machine that takes work again.

@@ -173,6 +173,10 @@ fn relative(draft: &mut Draft<'_, '_, '_>) -> bool {
     let factor = factor.filter(|(_, at)| {
         !(at + 1..items.len()).any(|k| items.corrects(k) && (k..items.len()).any(|m| items.count(m).is_some()))
     });
+    // "marketing expects triple traffic, let's have it at 9 replicas": what is counted is wanted.
+    let counted = (1..items.len())
+        .any(|k| items.is(k, "noun.replica") && items.count(k - 1).is_some() && !(k > 1 && items.is(k - 2, "det.the")));
+    let factor = factor.filter(|_| !counted);
     let wanted = if let Some((f, at)) = factor {
         present.map(|n| (f64::from(n) * f, at))
     } else if let Some((sign, at)) = difference {

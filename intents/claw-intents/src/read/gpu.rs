@@ -456,7 +456,14 @@ fn other_count(draft: &Draft<'_, '_, '_>, from: usize) -> Option<(usize, f64)> {
     if let Some(other) = items.num(k).filter(|_| items.is(k + 1, "or") || slash) {
         return Some((k, other));
     }
-    if let Some(other) = free(k).filter(|_| items.is(k + 1, "rangeand") && items.list[k + 1].text == "to") {
+    // "the flux one to 2 L40S": which, and not how many.
+    let which = items.list[k].text == "one"
+        && (1..3).any(|back| {
+            k.checked_sub(back)
+                .is_some_and(|m| items.is(m, "det.the") || matches!(items.at(m).map(|n| &n.kind), Some(Kind::Model(_))))
+        });
+    let to = items.is(k + 1, "rangeand") && items.list[k + 1].text == "to" && !which;
+    if let Some(other) = free(k).filter(|_| to) {
         return Some((k, other));
     }
     let k = from.checked_sub(3)?;

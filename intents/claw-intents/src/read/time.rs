@@ -289,6 +289,10 @@ fn day_at(items: &Items<'_, '_>, i: usize) -> Option<(Day, usize)> {
             None => Some((Day::Date(None, m, d), i + 2)),
         };
     }
+    // "from tomorrow's image on": whose it is.
+    if item.text.ends_with("'s") {
+        return None;
+    }
     let word = match item.senses.iter().find_map(|s| s.strip_prefix("day."))? {
         "today" => Day::Ahead(0),
         "tomorrow" => Day::Ahead(1),

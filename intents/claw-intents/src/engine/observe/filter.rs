@@ -182,8 +182,12 @@ fn read_bare_name(draft: &mut Draft<'_, '_, '_>, path: &str) {
     let unknown = draft.context.workloads.is_empty() && draft.context.deployments.is_empty();
     let gpus = items.any(k + 1, &["noun.gpu"]) || items.at(k + 1).is_some_and(|n| n.text.starts_with("gpu "));
     let on = k > 0 && items.list[k - 1].text == "on";
+    // "which workloads run on ix-3": a place.
+    let runs = on && k > 1 && items.any(k - 2, &["act.run", "state.running", "noun.workload"]);
     let metric = refs::metric(items, 0).is_some_and(|(_, metric)| metric.starts_with("gpu_"));
-    if unknown && metric && (gpus || on) && refs::is_name_like(&items.list[k].text) {
+    // "a GPU on r4-07"
+    let gpu_on = on && k > 1 && items.is(k - 2, "noun.gpu");
+    if unknown && (metric && (gpus || on) || runs || gpu_on) && refs::is_name_like(&items.list[k].text) {
         let path = format!("{path}.node");
         if let Some(value) = refs::node(draft, k, &path) {
             draft.set_at(&path, json!(value), k..k + 1);
