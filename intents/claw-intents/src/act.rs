@@ -86,6 +86,7 @@ pub(crate) fn find(items: &Items<'_, '_>) -> Vec<Found> {
         }
     }
     parted(items, &mut found);
+    moved_off(items, &mut found);
     in_two_parts(items, &mut found);
     caused(items, &mut found);
     found
@@ -153,59 +154,97 @@ fn parted(items: &Items<'_, '_>, found: &mut Vec<Found>) {
             if items.ends_sentence(k) {
                 break;
             }
-            let Some(item) = items.at(k) else {
-                continue;
-            };
-            let text = item.text.as_str();
-            let number = items.num(k + 1).is_some() || items.is(k + 1, "to") && items.num(k + 2).is_some();
-            let act = match text {
-                "down" | "down to" | "up" | "up to"
-                    if number
-                        && matches!(
-                            items.list[i].text.as_str(),
-                            "take" | "bring" | "get" | "turn" | "pull" | "set"
-                        ) =>
-                {
-                    Some(Act::Scale)
-                }
-                "down" | "offline"
-                    if !number
-                        && !matches!(
-                            items.list[i].text.as_str(),
-                            "put" | "list" | "place" | "set" | "move" | "get"
-                        ) =>
-                {
-                    Some(Act::Stop)
-                }
-                "off" | "off it" | "off that"
-                    if matches!(items.list[i].text.as_str(), "get" | "move" | "take" | "pull")
-                        && (i..k).any(|m| {
-                            items.is(m, "noun.workload") && items.list[m].text.ends_with('s')
-                                || items.is(m, "det.all")
-                                || items.list[m].text == "work"
-                        }) =>
-                {
-                    Some(Act::Drain)
-                }
-                "off" if matches!(items.list[i].text.as_str(), "turn" | "switch" | "take") => Some(Act::Stop),
-                "back" | "back to" | "zurück" if number || items.any(k + 1, &["noun.revision", "noun.prev"]) => {
-                    Some(Act::Rollback)
-                }
-                _ if item.senses.has("market")
-                    && matches!(
-                        items.list[i].text.as_str(),
-                        "put" | "list" | "place" | "offering" | "pon" | "mets" | "stell"
-                    ) =>
-                {
-                    Some(Act::Offer)
-                }
-                _ => None,
-            };
-            if let Some(act) = act {
+            if let Some(act) = second_part(items, i, k) {
                 found.push(Found { act, at: i, strength: 3 });
             }
         }
     }
+}
+
+/// What a verb at `i` and a word at `k` say together.
+fn second_part(items: &Items<'_, '_>, i: usize, k: usize) -> Option<Act> {
+    let item = items.at(k)?;
+    let verb = items.list[i].text.as_str();
+    let number = items.num(k + 1).is_some()
+        || items.is(k + 1, "to") && items.num(k + 2).is_some()
+        || is_revision(items, k + 1)
+        || items.is(k + 1, "det.a") && items.is(k + 2, "noun.replica")
+        || items.is(k + 1, "to") && items.is(k + 2, "det.a") && items.is(k + 3, "noun.replica");
+    let work = |m: usize| {
+        items.is(m, "noun.workload") && items.list[m].text.ends_with('s')
+            || items.is(m, "det.all")
+            || items.list[m].text == "work"
+    };
+    match item.text.as_str() {
+        "down" | "down to" | "up" | "up to"
+            if number && matches!(verb, "take" | "bring" | "get" | "turn" | "pull" | "set") =>
+        {
+            Some(Act::Scale)
+        }
+        "down" | "offline" if !number && !matches!(verb, "put" | "list" | "place" | "set" | "move" | "get") => {
+            Some(Act::Stop)
+        }
+        "off" | "off it" | "off that" if matches!(verb, "get" | "move" | "take" | "pull") && (i..k).any(work) => {
+            Some(Act::Drain)
+        }
+        // "switch chat off the H100s" moves it.
+        "off"
+            if matches!(verb, "turn" | "switch" | "take")
+                && !items.any(k + 1, &["det.the", "det.a"])
+                && !matches!(items.at(k + 1).map(|n| &n.kind), Some(Kind::Gpu { .. })) =>
+        {
+            Some(Act::Stop)
+        }
+        "back" | "back to" | "zurück" if number || items.any(k + 1, &["noun.revision", "noun.prev"]) => {
+            Some(Act::Rollback)
+        }
+        _ if item.senses.has("market")
+            && matches!(verb, "put" | "list" | "place" | "offering" | "pon" | "mets" | "stell") =>
+        {
+            Some(Act::Offer)
+        }
+        _ => None,
+    }
+}
+
+/// "shift all jobs away from gpu-3", "kick everybody off the node": work that is taken from a node.
+fn moved_off(items: &Items<'_, '_>, found: &mut Vec<Found>) {
+    const AWAY: &[&str] = &["off", "off of", "away", "away from", "from", "out", "out of", "elsewhere", "of", "on"];
+    for i in 0..items.len() {
+        let verb = items.is(i, "moves") && (starts_clause(items, i) || follows_request(items, i));
+        if !verb || negated(items, i) {
+            continue;
+        }
+        let end = (i..items.len()).find(|k| items.ends_sentence(*k)).unwrap_or(items.len());
+        let work = |k: usize| {
+            items.is(k, "noun.workload") && items.list[k].text.ends_with('s')
+                || items.is(k, "det.all") && items.list[k].text.starts_with("every")
+                || matches!(items.list[k].text.as_str(), "work" | "everybody" | "everyone")
+        };
+        let Some(work) = (i + 1..end.min(i + 6)).find(|k| work(*k)) else {
+            continue;
+        };
+        let node = |k: usize| items.is(k, "noun.node") || items.at(k).is_some_and(|n| n.node_like);
+        let Some(node) = (work + 1..end).find(|k| node(*k)) else {
+            continue;
+        };
+        let away = (work + 1..end).any(|k| items.at(k).is_some_and(|n| AWAY.contains(&n.text.as_str())));
+        // "move all jobs to gpu-3" is another wish.
+        let there = (work + 1..node).any(|k| matches!(items.list[k].text.as_str(), "to" | "onto" | "into"));
+        if away && !there {
+            found.push(Found { act: Act::Drain, at: i, strength: 3 });
+        }
+    }
+}
+
+/// "r14", "v3", "rev7".
+fn is_revision(items: &Items<'_, '_>, i: usize) -> bool {
+    items.at(i).is_some_and(|n| {
+        !n.known
+            && ["rev", "r", "v"].iter().any(|head| {
+                n.text.strip_prefix(head).is_some_and(|no| !no.is_empty() && no.bytes().all(|b| b.is_ascii_digit()))
+            })
+    })
 }
 
 /// The strongest phrase for an operation.
@@ -249,6 +288,8 @@ fn stands(items: &Items<'_, '_>, i: usize, item: &Item<'_>, act: Act) -> bool {
             false
         }
         Act::Unsupported => starts_clause(items, i) || follows_request(items, i) || i <= 3,
+        // "deployment search": a name.
+        Act::Query if i > 0 && items.is(i - 1, "noun.deployment") && !items.list[i - 1].text.ends_with('s') => false,
         Act::Query | Act::Run => !item.text.contains('?'),
         _ => true,
     }
@@ -339,6 +380,10 @@ fn strength(items: &Items<'_, '_>, i: usize, item: &Item<'_>) -> u32 {
     }
     if starts_clause(items, i) || follows_request(items, i) {
         return 3;
+    }
+    // "with autoscaling on", "the autoscaler of chat": it says what is wanted wherever it stands.
+    if item.senses.has("act.autoscale") && item.text.contains("scal") {
+        return 2;
     }
     let k = i - 1;
     // "we are ready to release …": a verb; "to release 5" is said of a revision.

@@ -3,13 +3,12 @@
 use claw_proto::limits::REQUEST_TEXT_CHARS_MAX;
 use serde_json::{Value, json};
 
-use crate::act::{self, Act, Found};
+use crate::act::{Act, Found};
 use crate::answer::{Answer, Intent, RefusalCode, Understood};
 use crate::catalog::Catalog;
 use crate::context::Context;
 use crate::draft::Draft;
 use crate::items::{Items, Kind};
-use crate::read;
 use crate::safety;
 use crate::text::Words;
 
@@ -22,6 +21,8 @@ mod observe;
 mod several;
 mod target;
 mod trade;
+
+use held::{Held, Orders, Ready};
 
 /// What can be asked for in words.
 const CAN: &str = "in words one can run, deploy, update, scale, stop and roll back work, drain and undrain nodes, diagnose, query, set alerts, and bid and offer on the market";
@@ -41,27 +42,15 @@ pub(crate) fn parse(text: &str, context: &Context, catalog: &Catalog) -> Answer 
     if is_empty(&items) {
         return Answer::refusal(RefusalCode::Empty, format!("there is no request; {CAN}"));
     }
-    let found = act::find(&items);
-    let Some(order) = choose::order(&items, &found) else {
+    let Orders { found, order } = Orders::of(&items);
+    let Some(order) = order else {
         return no_order(&items);
     };
-    let from_is_old =
-        matches!(order.act, Act::Update | Act::Scale | Act::Run) && !choose::says(&items, "act.autoscale");
-    read::mask::mask(&mut items, from_is_old);
-    if let Some(question) = asked::question(&items, order) {
-        return question;
+    let ready = Ready::of(&mut items, &found, Some(order), order);
+    match ready.asked {
+        Some(question) => question,
+        None => finish(held::read(&items, ready, (context, catalog), order, &[])),
     }
-    let others = several::others(&items, &found, order);
-    if let Some(question) = several::question(&items, &others, order) {
-        return question;
-    }
-    let left_out = several::left_out(&items, &others, order);
-    several::mask(&mut items, &others, order);
-    let mut answer = finish(draft(&items, context, catalog, order));
-    if let Answer::Intent(understood) = &mut answer {
-        understood.assumptions.extend(left_out);
-    }
-    answer
 }
 
 /// Reads the fields of an order.
@@ -111,18 +100,17 @@ fn foreign_tenant(draft: &mut Draft<'_, '_, '_>) {
     }
 }
 
-fn finish(draft: Draft<'_, '_, '_>) -> Answer {
-    if let Some((code, message)) = draft.refusal {
+fn finish(held: Held) -> Answer {
+    if let Some((code, message)) = held.refusal {
         return Answer::Refusal { code, message };
     }
-    if !draft.questions.is_empty() {
-        let mut questions = draft.questions;
+    if !held.questions.is_empty() {
+        let mut questions = held.questions;
         questions.truncate(2);
         return Answer::Question(questions);
     }
-    let (fields, assumptions, provenance) = draft.finish();
-    match serde_json::from_value::<Intent>(Value::Object(fields)) {
-        Ok(intent) => Answer::Intent(Understood { intent, assumptions, provenance }),
+    match serde_json::from_value::<Intent>(Value::Object(held.fields)) {
+        Ok(intent) => Answer::Intent(Understood { intent, assumptions: held.assumptions, provenance: held.provenance }),
         Err(error) => {
             let message = error.to_string();
             let field = message.split('`').nth(1).unwrap_or("action").to_owned();

@@ -14,6 +14,7 @@ use crate::text::{Quote, Token, Words};
 
 mod build;
 mod number;
+mod quantity;
 mod respell;
 mod shape;
 mod sized;
@@ -168,6 +169,7 @@ impl<'t, 'c> Items<'t, 'c> {
             // "an hour" is a phrase of its own, of money.
             Kind::Word if item.senses.has("per.hour") && number::ends_in_hour(&item.text, self.lang) => 1.0,
             Kind::Word if item.senses.has("hourly") => 1.0,
+            Kind::Word if item.senses.has("halfhourly") => 0.5,
             Kind::Word if item.senses.has("daily") => 24.0,
             _ => return None,
         };
@@ -226,6 +228,11 @@ impl<'t, 'c> Items<'t, 'c> {
             of.resize(words.len(), k);
         }
         Lexicon::get().gaps_at(&words, self.lang).into_iter().map(|(sense, at)| (sense, of[at])).collect()
+    }
+
+    /// Whether "=" stands at a place: what is before it is a field, what is behind it its value.
+    pub(crate) fn equals(&self, i: usize) -> bool {
+        self.punct(i, '=') || self.at(i).is_some_and(|item| item.text == "=")
     }
 
     /// Whether a clause ends at this item.

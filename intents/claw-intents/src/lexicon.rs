@@ -136,6 +136,16 @@ impl Lexicon {
                     if bare != phrase && *lang == Lang::English {
                         lexicon.add(*lang, sense, &bare);
                     }
+                    // "fine-tuning", "fine tuning", "finetuning".
+                    for variant in unhyphened(&phrase).into_iter().flatten().filter(|_| *lang == Lang::English) {
+                        lexicon.add(*lang, sense, &variant);
+                    }
+                    // "it keeps crashing", "why does it keep crashing".
+                    if let Some(base) =
+                        base_form(&phrase).filter(|_| *lang == Lang::English && sense.starts_with("sym."))
+                    {
+                        lexicon.add(*lang, sense, &base);
+                    }
                 }
             }
         }
@@ -305,6 +315,27 @@ fn near<'l>(list: &'l HashMap<char, Vec<(String, Vec<char>)>>, word: &str) -> im
         let alike = known_letters.len().abs_diff(letters.len()) <= 1 && one_slip(&letters, known_letters);
         alike.then_some(known.as_str())
     })
+}
+
+/// A phrase with a hyphen between two words, with a space or nothing in its place.
+fn unhyphened(phrase: &str) -> Option<[String; 2]> {
+    let (head, tail) = phrase.split_once('-')?;
+    let word = |text: Option<&str>| text.is_some_and(|t| t.len() > 1 && t.chars().all(char::is_alphabetic));
+    let parts = word(head.rsplit(' ').next()) && word(tail.split(' ').next()) && !phrase.contains(GAP);
+    parts.then(|| [format!("{head} {tail}"), format!("{head}{tail}")])
+}
+
+/// A phrase of several words that begins with a verb of the third person, in the form behind "does":
+/// "keeps crashing" and "keep crashing".
+fn base_form(phrase: &str) -> Option<String> {
+    let (first, rest) = phrase.split_once(' ')?;
+    // "go down to one replica" tells of no failure.
+    if first == "goes" {
+        return None;
+    }
+    let verb = ["shes", "ches", "xes", "sses", "oes"].iter().any(|end| first.ends_with(end));
+    let stem = first.strip_suffix(if verb { "es" } else { "s" })?;
+    (!stem.ends_with('s') && stem.len() > 1 && stem.chars().all(char::is_alphabetic)).then(|| format!("{stem} {rest}"))
 }
 
 /// The text of a token that is no quote.

@@ -9,251 +9,12 @@ use std::ops::Range;
 use crate::context::Context;
 use crate::text::{Kind, Words};
 
-/// Words for getting round something.
-const ROUND: &[&[&str]] = &[
-    &["skip"],
-    &["rid", "of"],
-    &["purge"],
-    &["scrub"],
-    &["rewrite"],
-    &["alter"],
-    &["edit"],
-    &["doctor"],
-    &["nothing"],
-    &["pretend"],
-    &["fake"],
-    &["forge"],
-    &["hide"],
-    &["wipe"],
-    &["erase"],
-    &["delete"],
-    &["clear"],
-    &["tamper"],
-    &["falsify"],
-    &["sneak"],
-    &["dodge"],
-    &["outside"],
-    &["forget"],
-    &["remove"],
-    &["drop"],
-    &["keep"],
-    &["around"],
-    &["past"],
-    &["ohne"],
-    &["umgehe"],
-    &["deaktiviere"],
-    &["sin"],
-    &["sans"],
-    &["desactiva"],
-    &["désactive"],
-    &["contourne"],
-    &["evita"],
-    &["kill"],
-    &["stop"],
-    &["pause"],
-    &["mute"],
-    &["silence"],
-    &["escape"],
-    &["escalate"],
-    &["elevate"],
-    &["don't", "log"],
-    &["don't", "write"],
-    &["don't", "record"],
-    &["don't", "put"],
-    &["don't", "mention"],
-    &["not", "log"],
-    &["not", "write"],
-    &["not", "record"],
-    &["never", "log"],
-    &["not", "ask"],
-    &["don't", "ask"],
-    &["don't", "wait"],
-    &["not", "wait"],
-    &["shut", "off"],
-    &["break", "out", "of"],
-    &["skipping"],
-    &["bypass"],
-    &["bypassing"],
-    &["circumvent"],
-    &["disable"],
-    &["disabling"],
-    &["ignore"],
-    &["ignoring"],
-    &["override"],
-    &["evade"],
-    &["avoid"],
-    &["suppress"],
-    &["without"],
-    &["no"],
-    &["turn", "off"],
-    &["switch", "off"],
-    &["get", "around"],
-    &["get", "round"],
-    &["work", "around"],
-];
-/// What may not be got round.
-const GUARDS: &[&[&str]] = &[
-    &["approval"],
-    &["approval", "step"],
-    &["genehmigung"],
-    &["freigabe"],
-    &["aprobación"],
-    &["approbation"],
-    &["auditoría"],
-    &["approver"],
-    &["approvers"],
-    &["guardrail"],
-    &["safeguards"],
-    &["safeguard"],
-    &["access", "control"],
-    &["access", "controls"],
-    &["rbac"],
-    &["quota", "check"],
-    &["safety", "checks"],
-    &["all", "checks"],
-    &["all", "the", "checks"],
-    &["security", "checks"],
-    &["tenant", "boundary"],
-    &["tenant", "boundaries"],
-    &["sign-off"],
-    &["signoff"],
-    &["privileges"],
-    &["approvals"],
-    &["audit"],
-    &["auditing"],
-    &["isolation"],
-    &["sandbox"],
-    &["sandboxing"],
-    &["permissions"],
-    &["authorization"],
-    &["authentication"],
-    &["policies"],
-    &["the", "policy"],
-    &["security", "policy"],
-    &["guardrails"],
-    &["tenancy"],
-    &["instructions"],
-];
-/// Phrases that are unsafe by themselves.
-const PLAIN: &[&[&str]] = &[
-    &["grant", "admin"],
-    &["grant", "me", "admin"],
-    &["make", "me", "admin"],
-    &["make", "me", "an", "admin"],
-    &["other", "tenant"],
-    &["other", "tenant's"],
-    &["other", "tenants"],
-    &["another", "tenant"],
-    &["another", "tenant's"],
-    &["all", "tenants"],
-    &["approve", "my", "own"],
-    &["approve", "your", "own"],
-    &["approve", "it", "yourself"],
-    &["approve", "it", "for", "me"],
-    &["self-approve"],
-    &["auto-approve"],
-    &["pre-approve"],
-];
-/// What follows "past" where it is a time.
-const PAST_TIMES: &[&str] =
-    &["hour", "day", "week", "month", "minute", "year", "few", "couple", "two", "three", "four", "six", "twelve"];
-/// Who else has things that are theirs.
-const OTHERS: &[&[&str]] = &[
-    &["other", "team"],
-    &["other", "team's"],
-    &["another", "team"],
-    &["another", "team's"],
-    &["other", "customer"],
-    &["other", "customer's"],
-    &["another", "customer"],
-    &["another", "customer's"],
-    &["someone", "else's"],
-    &["somebody", "else's"],
-];
-/// What is private to them.
-const PRIVATE: &[&str] =
-    &["key", "keys", "secret", "secrets", "credential", "credentials", "password", "passwords", "token", "tokens"];
-/// So many words may stand between.
-const PRIVATE_REACH: usize = 5;
-/// Words for getting round something that are orders to things as well: a job can be stopped.
-const ENDING: &[&str] = &["stop", "kill", "pause", "remove", "delete", "drop", "clear"];
-/// Those of them that end a whole thing; "remove the job audit" takes a part off.
-const ENDING_WHOLE: &[&str] = &["stop", "kill", "pause", "delete"];
-/// Nouns of things that have names. A service or a process may be the mechanism itself.
-const THINGS: &[&str] = &[
-    "deployment",
-    "deployments",
-    "job",
-    "jobs",
-    "workload",
-    "workloads",
-    "task",
-    "run",
-    "pod",
-    "container",
-    "endpoint",
-    "app",
-    "replica",
-    "replicas",
-];
-/// Nouns that a name stands behind: "deployment sandbox". "Container sandbox" is the sandbox itself.
-const NAMED_BEHIND: &[&str] = &["deployment", "job", "workload", "task", "app"];
-/// Words before the name of a thing.
-const ARTICLES: &[&str] = &["the", "my", "our", "this", "that"];
-/// Safeguards that are no names whatever stands beside them: "job approvals" are what lets jobs run.
-const NO_THINGS: &[&str] = &[
-    "authentication",
-    "authorization",
-    "permissions",
-    "privileges",
-    "approvals",
-    "approvers",
-    "auditing",
-    "isolation",
-    "sandboxing",
-    "tenancy",
-    "policies",
-    "instructions",
-    "rbac",
-    "guardrails",
-    "safeguards",
-];
-/// Safeguards that are names before their noun only: "the approval job", never "job approval".
-const NOT_BEHIND: &[&str] =
-    &["approval", "approver", "signoff", "sign-off", "genehmigung", "freigabe", "aprobación", "approbation"];
-/// Words that may follow a name and add nothing to it.
-const AFTER_NAME: &[&str] = &["now", "please", "immediately", "gracefully"];
-/// Words that may follow "the audit job", where a further noun would make something else of it.
-const AFTER_NOUN: &[&str] = &[
-    "and", "or", "then", "on", "in", "at", "with", "within", "after", "before", "by", "if", "when", "once", "from",
-    "first", "again", "today", "tonight", "as", "because", "since", "too",
-];
-/// Words that tell a state: "no authentication configured" is a report.
-const STATES: &[&str] = &[
-    "configured",
-    "found",
-    "set",
-    "provided",
-    "available",
-    "present",
-    "enabled",
-    "given",
-    "supplied",
-    "specified",
-    "defined",
-    "loaded",
-    "detected",
-    "header",
-    "token",
-    "method",
-    "provider",
-    "backend",
-    "credentials",
-];
-/// Words that turn an order round.
-const NEGATIONS: &[&str] = &["don't", "dont", "not", "never"];
-/// A guard counts within so many words behind the word for getting round it.
-const REACH: usize = 7;
+mod words;
+
+use self::words::{
+    AFTER_NAME, AFTER_NOUN, ARTICLES, ENDING, ENDING_WHOLE, GUARDS, NAMED_BEHIND, NEGATIONS, NO_THINGS, NOT_BEHIND,
+    OTHERS, PAST_TIMES, PLAIN, PRIVATE, PRIVATE_REACH, REACH, ROUND, STATES, THINGS,
+};
 
 /// Why a request is unsafe, if it is.
 pub(crate) fn objection(words: &Words<'_>, context: &Context) -> Option<String> {
@@ -291,7 +52,13 @@ fn instruction(words: &Words<'_>, quoted: bool, context: &Context) -> Option<Str
         {
             return Some(words.span(i.min(k)..next.max(k + 1)).text);
         }
-        let Some(start) = words.any(i, ROUND) else {
+        if let Some(end) = skips_it(words, i) {
+            return Some(words.span(i..end).text);
+        }
+        if let Some(end) = raises(words, i).or_else(|| left_out(words, i)).or_else(|| without_guard(words, i, quoted)) {
+            return Some(words.span(i..end).text);
+        }
+        let Some(start) = words.any(i, ROUND).or_else(|| switched_off(words, i)) else {
             continue;
         };
         let negated = (i.saturating_sub(2)..i).any(|k| NEGATIONS.contains(&words.word(k)));
@@ -309,6 +76,62 @@ fn instruction(words: &Words<'_>, quoted: bool, context: &Context) -> Option<Str
         }
     }
     None
+}
+
+/// "it needs approval, but skip that": a pronoun for the safeguard before it.
+fn skips_it(words: &Words<'_>, i: usize) -> Option<usize> {
+    let verb = matches!(words.word(i), "skip" | "bypass" | "ignore" | "omit" | "circumvent" | "forget" | "drop");
+    let it = matches!(words.word(i + 1), "that" | "it" | "this" | "them" | "those");
+    let negated = (i.saturating_sub(2)..i).any(|k| NEGATIONS.contains(&words.word(k)));
+    let before = (i.saturating_sub(REACH + 2)..i).rev().take_while(|k| !words.is_symbol(*k, '.'));
+    let guard = before
+        .into_iter()
+        .any(|k| matches!(words.word(k), "approval" | "approvals" | "audit" | "sandbox" | "isolation"));
+    (verb && it && !negated && guard).then_some(i + 2)
+}
+
+/// "give bob admin rights", "make my account an admin": somebody gets more power than the system gave them.
+fn raises(words: &Words<'_>, i: usize) -> Option<usize> {
+    const POWERS: &[&str] =
+        &["rights", "permission", "permissions", "role", "access", "privileges", "privilege", "powers", "status"];
+    let verb = matches!(words.word(i), "grant" | "give" | "make" | "assign" | "promote" | "gib" | "dale" | "donne");
+    let admin = |k: usize| matches!(words.word(k), "admin" | "administrator" | "root" | "superuser");
+    let at = (i + 1..i + 1 + REACH).take_while(|k| !words.is_symbol(*k, '.')).find(|k| verb && admin(*k))?;
+    let power = POWERS.contains(&words.word(at + 1)) || matches!(words.word(at - 1), "an" | "as" | "to");
+    power.then_some(at + 1)
+}
+
+/// "make sure the audit trail doesn't show this": what happens shall not be seen there.
+fn left_out(words: &Words<'_>, i: usize) -> Option<usize> {
+    const NOT: &[&str] = &["doesn't", "not", "won't", "never", "nothing", "cannot", "can't", "don't", "no"];
+    const SHOWS: &[&str] =
+        &["show", "mention", "contain", "record", "list", "include", "see", "know", "notice", "log", "entry", "hear"];
+    let audit = matches!(words.word(i), "audit" | "auditor" | "auditors" | "approver" | "approvers");
+    let near = |from: usize, list: &[&str]| (from..from + 5).find(|k| list.contains(&words.word(*k)));
+    let not = near(i + 1, NOT).filter(|_| audit)?;
+    // "the audit log has no entry for job x-1" tells.
+    let orders = (0..i).any(|k| matches!(words.word(k), "sure" | "ensure" | "that" | "let" | "so" | "and"));
+    let asks = (0..words.len()).any(|k| words.is_symbol(k, '?') || words.word(k) == "why");
+    near(not + 1, SHOWS).filter(|_| orders && !asks).map(|k| k + 1)
+}
+
+/// "with the sandbox disabled": an order without its safeguard. In a log it is a report.
+fn without_guard(words: &Words<'_>, i: usize, quoted: bool) -> Option<usize> {
+    const OFF: &[&str] = &["disabled", "off", "deactivated", "skipped", "bypassed", "removed", "ignored", "suspended"];
+    if quoted || words.word(i) != "with" {
+        return None;
+    }
+    let at = (i + 1..i + 4).find(|k| words.any(*k, GUARDS).is_some())?;
+    let end = words.any(at, GUARDS)?;
+    (end..end + 3).find(|k| OFF.contains(&words.word(*k))).map(|k| k + 1)
+}
+
+/// "switch the audit log off": a verb whose "off" stands behind what it is about.
+fn switched_off(words: &Words<'_>, i: usize) -> Option<usize> {
+    let verb = matches!(words.word(i), "turn" | "switch" | "shut" | "put" | "take" | "set" | "schalte" | "schalt");
+    let off = |k: usize| matches!(words.word(k), "off" | "aside" | "down" | "ab" | "aus");
+    let end = (i + 1..i + 1 + REACH).take_while(|k| !words.is_symbol(*k, '.')).find(|k| off(*k))?;
+    verb.then_some(i + 1).filter(|_| end > i + 1)
 }
 
 /// Where the safeguard ends that a word for getting round it reaches. What is only named like one

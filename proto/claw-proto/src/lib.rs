@@ -13,6 +13,7 @@ pub mod ids;
 pub mod limits;
 pub mod message;
 pub mod spec;
+pub mod spelling;
 #[cfg(test)]
 mod strategies;
 pub mod time;

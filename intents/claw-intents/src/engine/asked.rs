@@ -44,7 +44,9 @@ fn advice(items: &Items<'_, '_>, at: usize) -> bool {
 
 /// "stop job x-1 if it hangs": the condition of an order that has no place for one.
 fn condition(items: &Items<'_, '_>, order: Found) -> Option<(usize, usize)> {
-    if !matches!(order.act, Act::Stop | Act::Drain | Act::Undrain | Act::Rollback | Act::Scale) {
+    if !matches!(order.act, Act::Stop | Act::Drain | Act::Undrain | Act::Rollback | Act::Scale)
+        || order.act == Act::Scale && choose::says(items, "act.autoscale")
+    {
         return None;
     }
     let from = (0..order.at).rev().find(|k| items.ends_sentence(*k)).map_or(0, |k| k + 1);

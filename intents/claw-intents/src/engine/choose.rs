@@ -4,8 +4,10 @@ use crate::act::{self, Act, Found};
 use crate::items::{Items, Kind, Listed};
 
 mod deployment;
+mod fallback;
 
-use self::deployment::{counts_replicas, names_deployment, of_deployment, revision};
+use self::deployment::of_deployment;
+use self::fallback::fallback;
 
 /// Whether any item has a meaning.
 pub(super) fn says(items: &Items<'_, '_>, sense: &str) -> bool {
@@ -96,11 +98,25 @@ pub(super) fn order(items: &Items<'_, '_>, found: &[Found]) -> Option<Found> {
             Some(Found { act: Act::Unsupported, ..best })
         }
         // "what is the capital of France": nothing of this system is named.
-        Some(best) if best.act == Act::Query && !ours(items, &topic) => Some(Found { act: Act::Unsupported, ..best }),
+        Some(best) if best.act == Act::Query && !ours(items, &topic, Some(best.at)) => {
+            Some(Found { act: Act::Unsupported, ..best })
+        }
+        // "convert this pdf to word"
+        Some(best) if best.act == Act::Update && foreign(items, best.at, &topic) => {
+            Some(Found { act: Act::Unsupported, ..best })
+        }
         Some(best) if asks_whether(items, best.at) && !matches!(best.act, Act::Diagnose | Act::Alert) => {
             Some(Found { act: Act::Query, ..best })
         }
+        Some(best) if best.act == Act::Query && alert_rule(items).is_some() => {
+            Some(Found { act: Act::Alert, at: alert_rule(items).unwrap_or(best.at), strength: 2 })
+        }
+        Some(best) if returns(items, &topic, Some(best)) => Some(Found { act: Act::Undrain, ..best }),
+        None if returns(items, &topic, None) => Some(Found { act: Act::Undrain, at: 0, strength: 1 }),
         Some(best) => Some(amend(items, best, &real, &topic)),
+        None if alert_rule(items).is_some() => {
+            Some(Found { act: Act::Alert, at: alert_rule(items).unwrap_or_default(), strength: 2 })
+        }
         None if asks_whether(items, items.len().saturating_sub(2)) => {
             Some(Found { act: Act::Query, at: 0, strength: 1 })
         }
@@ -114,24 +130,41 @@ fn corrected(items: &Items<'_, '_>, best: Found, real: &[Found]) -> Found {
     real.iter().rfind(|f| later(f) && items.corrects_between(best.at, f.at)).copied().unwrap_or(best)
 }
 
+/// What is only ever read.
+const READ: &[&str] = &["subj.logs", "subj.costs", "subj.audit", "subj.events", "subj.alerts", "subj.metrics"];
+
+/// Words that look at something, whatever is wrong with it.
+fn looks(text: &str) -> bool {
+    text.contains("look at") || text.contains("peek at") || matches!(text, "inspect" | "examine" | "check on")
+}
+
 /// Whether a phrase is an order in a request that speaks of this.
 fn holds(items: &Items<'_, '_>, f: Found, topic: &Topic) -> bool {
     let text = items.list[f.at].text.as_str();
     match f.act {
         Act::Alert => {
             let conditional = says(items, "cond") || says_any(items, "cmp.");
-            let metric = says_any(items, "metric.") || measured(items);
+            let metric = says_any(items, "metric.") || measured(items) || share_fails(items);
             let clear =
                 text.contains("alert") || text.contains("alarm") || text.contains("notif") || text.contains("warn");
             if clear { conditional || metric } else { conditional && metric }
         }
         Act::Query => query_holds(items, f, topic),
+        // "take a look at the logs of job x-1"
+        Act::Diagnose if looks(text) && !symptom(items) && READ.iter().any(|subject| says(items, subject)) => false,
         Act::Diagnose => {
             !(matches!(text, "what happened" | "examine" | "find out") || text.starts_with("any "))
                 || says_any(items, "sym.")
                 || named(items) && text != "what happened"
         }
         Act::Drain if aims_elsewhere(items, f.at) => false,
+        // "free gpu-3"; "free GPUs?" asks.
+        Act::Drain if text == "free" => {
+            let node = items.is(f.at + 1, "noun.node") && !items.list[f.at + 1].text.ends_with('s')
+                || items.at(f.at + 1).is_some_and(|n| n.node_like)
+                || items.is(f.at + 1, "det.the") && items.is(f.at + 2, "noun.node");
+            f.strength == 3 && node && !asks(items)
+        }
         Act::Drain => {
             let weak = matches!(text, "clear" | "empty" | "for maintenance" | "draining" | "wartung" | "leer" | "nimm");
             !weak
@@ -166,11 +199,22 @@ fn holds(items: &Items<'_, '_>, f: Found, topic: &Topic) -> bool {
         }
         Act::Offer => text != "an" || items.ends_clause(f.at + 1),
         Act::Train => !(topic.image && says(items, "act.deploy")) || f.strength == 3,
+        Act::Stop if ends_in_go(text) && !ends_there(items, f.at + 1) => false,
         Act::Stop => f.strength > 0 && !is_limit(items, f, topic),
         // "which deployments do we run": a verb of a question.
         Act::Run | Act::Serve if in_question(items, f.at) => false,
         Act::Run | Act::Serve | Act::Deploy | Act::Scale | Act::Rollback | Act::Unsupported => f.strength > 0,
     }
+}
+
+/// "chat can go", "it has to go": only where nothing follows that it goes to.
+fn ends_in_go(text: &str) -> bool {
+    text.ends_with(" go")
+}
+
+/// Whether a clause ends here, or the next one begins.
+fn ends_there(items: &Items<'_, '_>, i: usize) -> bool {
+    items.ends_clause(i) || items.any(i, &["polite", "and", "grace.no", "grace.yes"])
 }
 
 /// Whether a clause that a question word begins holds this place.
@@ -200,6 +244,18 @@ fn aims_elsewhere(items: &Items<'_, '_>, at: usize) -> bool {
 fn measured(items: &Items<'_, '_>) -> bool {
     const UNITS: &[&str] = &["unit.celsius", "unit.fahrenheit", "unit.ms", "unit.kilowatt"];
     (0..items.len()).any(|i| UNITS.iter().any(|unit| items.qty(i, unit).is_some()))
+}
+
+/// "more than 4 percent of the requests fail".
+pub(super) fn share_fails(items: &Items<'_, '_>) -> bool {
+    says(items, "sym.error") && (0..items.len()).any(|i| items.qty(i, "unit.percent").is_some())
+}
+
+/// Whether replicas shall follow a load, of nothing that is started here.
+fn scales_itself(items: &Items<'_, '_>, topic: &Topic) -> bool {
+    let word = || items.list.iter().any(|n| !n.masked && n.senses.has("act.autoscale") && n.text.contains("scal"));
+    let started = topic.workload() || topic.code || says(items, "noun.workload") || says(items, "noun.image");
+    !started && !asks(items) && (word() || crate::read::scale::holds_metric(items))
 }
 
 /// Words that ask for something to read only where it is named.
@@ -244,24 +300,10 @@ fn amend(items: &Items<'_, '_>, best: Found, all: &[Found], topic: &Topic) -> Fo
     if let Some(act) = of_deployment(items, best, topic) {
         return Found { act, ..best };
     }
-    if let Some(found) = of_look(items, best, all, topic) {
+    if let Some(found) = of_look(items, best, all, topic).or_else(|| of_scale(items, best, all, topic)) {
         return found;
     }
     match best.act {
-        // "autoscale" beside "deploy" is a setting.
-        Act::Autoscale => has(Act::Deploy)
-            .or_else(|| {
-                topic
-                    .workload()
-                    .then(|| has(Act::Run).or_else(|| has(Act::Serve)).or_else(|| has(Act::Train)))
-                    .flatten()
-            })
-            .unwrap_or(best),
-        Act::Run | Act::Serve
-            if !topic.model && !topic.image && !topic.code && replicas && says(items, "noun.deployment") =>
-        {
-            Found { act: Act::Scale, ..best }
-        }
         Act::Run if topic.workload() || topic.gpu || topic.code => {
             has(Act::Train).map_or(best, |f| Found { at: best.at, ..f })
         }
@@ -308,6 +350,37 @@ fn amend(items: &Items<'_, '_>, best: Found, all: &[Found], topic: &Topic) -> Fo
     }
 }
 
+/// What is wanted where the words speak of replicas or of a load that they follow.
+fn of_scale(items: &Items<'_, '_>, best: Found, all: &[Found], topic: &Topic) -> Option<Found> {
+    let has = |act: Act| all.iter().copied().find(|f| f.act == act && f.strength >= 2);
+    let replicas = says(items, "noun.replica");
+    Some(match best.act {
+        // "autoscale" beside "deploy" is a setting.
+        Act::Autoscale => has(Act::Deploy)
+            .or_else(|| {
+                topic
+                    .workload()
+                    .then(|| has(Act::Run).or_else(|| has(Act::Serve)).or_else(|| has(Act::Train)))
+                    .flatten()
+            })
+            .unwrap_or(best),
+        Act::Run | Act::Serve
+            if !topic.model && !topic.image && !topic.code && replicas && says(items, "noun.deployment") =>
+        {
+            Found { act: Act::Scale, ..best }
+        }
+        // "put gemma live in production on three replicas"
+        Act::Scale if topic.workload() && has(Act::Deploy).is_some() => has(Act::Deploy).unwrap_or(best),
+        // "set up an autoscaler for chat", "hold the utilization at 70 % with 2 to 6 replicas"
+        Act::Run | Act::Update | Act::Query | Act::Scale
+            if scales_itself(items, topic) && !(best.act == Act::Update && (setting(items) || changes_more(items))) =>
+        {
+            Found { act: Act::Autoscale, ..best }
+        }
+        _ => return None,
+    })
+}
+
 /// What is wanted of what somebody asks to get or to see, where more than a look is.
 fn of_look(items: &Items<'_, '_>, best: Found, all: &[Found], topic: &Topic) -> Option<Found> {
     let started = || {
@@ -316,7 +389,11 @@ fn of_look(items: &Items<'_, '_>, best: Found, all: &[Found], topic: &Topic) -> 
     };
     let text = items.list[best.at].text.as_str();
     let market = says(items, "market");
+    let index = (1..items.len()).any(|i| items.is(i - 1, "noun.gpu") && items.count(i).is_some());
     let act = match best.act {
+        // "what is card 5 of gpu-3 doing, it is at 96 degrees": a reading that somebody worries about.
+        Act::Query if text.starts_with("what") && index && measured(items) => Act::Diagnose,
+        Act::Query if asks_of_symptom(items, text) => Act::Diagnose,
         Act::Query | Act::Run if prices(items) && market && topic.gpu && !topic.workload() => Act::Bid,
         Act::Query if prices(items) && (named(items) || topic.gpu) => {
             if topic.gpu && !lists(text) {
@@ -332,6 +409,52 @@ fn of_look(items: &Items<'_, '_>, best: Found, all: &[Found], topic: &Topic) -> 
         _ => return None,
     };
     Some(Found { act, ..best })
+}
+
+/// "job x-1 is taking forever, what's up there?": a question about something that is said to go wrong.
+fn asks_of_symptom(items: &Items<'_, '_>, text: &str) -> bool {
+    const WRONG: &[&str] = &["sym.slow", "sym.crash", "sym.oom", "sym.overheating", "sym.unreachable"];
+    const THINGS: &[&str] = &["subj.workloads", "subj.deployments", "subj.nodes", "subj.gpus"];
+    let reads = |n: &crate::items::Item<'_>| {
+        n.senses.iter().any(|s| s.starts_with("metric.") || s.starts_with("subj.") && !THINGS.contains(&s))
+    };
+    let wrong = |n: &crate::items::Item<'_>| {
+        WRONG.iter().any(|s| n.senses.has(s)) && !n.senses.iter().any(|s| s.starts_with("state."))
+    };
+    let unmasked = || items.list.iter().filter(|n| !n.masked);
+    (text.starts_with("what") || text == "check") && named(items) && unmasked().any(wrong) && !unmasked().any(reads)
+}
+
+/// "node gpu-3 can be used again", "gpu-3 is fixed, bring it back": a machine that takes work again.
+fn returns(items: &Items<'_, '_>, topic: &Topic, best: Option<Found>) -> bool {
+    let looks = |f: Found| match f.act {
+        Act::Query => f.strength < 3 || matches!(items.list[f.at].text.as_str(), "get" | "any"),
+        Act::Run | Act::Update | Act::Rollback | Act::Serve | Act::Offer => true,
+        _ => false,
+    };
+    let again = |n: &crate::items::Item<'_>| {
+        !n.masked && (n.text == "again" || n.text == "back" || n.text.starts_with("back ") || n.text.ends_with(" back"))
+    };
+    let node = items.list.iter().any(|n| !n.masked && n.node_like) || says(items, "noun.node");
+    let other = says(items, "noun.deployment") || says(items, "noun.revision") || prices(items) || topic.workload();
+    best.is_none_or(looks)
+        && node
+        && !other
+        && !symptom(items)
+        && !asks(items)
+        && items.list.iter().any(again)
+        && !(0..items.len()).any(|i| items.is(i, "not"))
+}
+
+/// "need something that warns when …": a rule in words of which none is an order.
+fn alert_rule(items: &Items<'_, '_>) -> Option<usize> {
+    let word = |i: &usize| {
+        items.at(*i).is_some_and(|n| {
+            n.kind == Kind::Word && ["alert", "alarm", "warning", "notification"].iter().any(|w| n.text.contains(w))
+        })
+    };
+    let compares = says_any(items, "cmp.") && (says_any(items, "metric.") || measured(items));
+    (compares && says(items, "cond")).then(|| (0..items.len()).find(word)).flatten()
 }
 
 fn prices(items: &Items<'_, '_>) -> bool {
@@ -375,94 +498,6 @@ fn says_back(items: &Items<'_, '_>, at: usize) -> bool {
     back && (text == "roll" || earlier)
 }
 
-/// No phrase gives an order: what is named tells what is wanted.
-fn fallback(items: &Items<'_, '_>, topic: &Topic, found: &[Found]) -> Option<Found> {
-    let at = found.first().map_or(0, |f| f.at);
-    let money = items.list.iter().any(|n| matches!(n.kind, Kind::Money(_)));
-    let changes = names_deployment(items) && !says_any(items, "env.") && !asks(items);
-    let previous =
-        (1..items.len()).any(|i| items.is(i, "noun.revision") && items.is(i - 1, "noun.prev")) && !asks(items);
-    let version = (0..items.len()).any(|i| items.is(i, "noun.revision") && items.num(i + 1).is_some())
-        && says(items, "restores.firm");
-    let act = if (revision(items) && says(items, "restores") || version || previous)
-        && named(items)
-        && (!topic.workload() || previous && says(items, "noun.deployment"))
-    {
-        let verb = (0..items.len()).find(|i| items.any(*i, &["restores.firm", "restores"]));
-        return Some(Found { act: Act::Rollback, at: verb.unwrap_or(at), strength: 1 });
-    } else if names_deployment(items)
-        && to_number(items)
-        && !topic.workload()
-        && !setting(items)
-        && !says(items, "noun.gpu")
-    {
-        Act::Scale
-    } else if changes && (topic.image || topic.model || sets_gpus(items)) {
-        Act::Update
-    } else if says(items, "market") && counts_gpus(items) && !topic.workload() && !asks(items) {
-        Act::Bid
-    } else if reads(items) && !topic.image && !topic.gpu {
-        Act::Query
-    } else if says(items, "noun.replica") && says(items, "noun.deployment") && !topic.image && !topic.gpu {
-        Act::Scale
-    } else if names_deployment(items) && changes_setting(items) {
-        Act::Update
-    } else if topic.gpu && !topic.workload() && (asks(items) || says(items, "state.idle")) {
-        Act::Query
-    } else if money && (says(items, "act.bid") || says(items, "market") && topic.gpu && !topic.workload()) {
-        Act::Bid
-    } else if money && says(items, "act.offer") {
-        Act::Offer
-    } else if topic.model || topic.image || topic.code || topic.kind && !says_any(items, "sym.") {
-        Act::Run
-    } else if says(items, "noun.deployment") && !says(items, "noun.replica") && setting(items) {
-        Act::Update
-    } else if symptom(items) && (named(items) || says(items, "noun.cluster")) {
-        Act::Diagnose
-    } else if says(items, "noun.replica") && (named(items) || counts_replicas(items)) {
-        Act::Scale
-    } else if says_any(items, "subj.") {
-        Act::Query
-    } else if topic.gpu {
-        Act::Run
-    } else {
-        return None;
-    };
-    Some(Found { act, at, strength: 1 })
-}
-
-/// "logs of the finance training": what is only ever read.
-fn reads(items: &Items<'_, '_>) -> bool {
-    ["subj.logs", "subj.costs", "subj.audit", "subj.events", "subj.alerts"].iter().any(|subject| says(items, subject))
-}
-
-/// "chat with 24 cores instead of 12", "pin deployment chat to zone b": a setting, and nothing to read.
-fn changes_setting(items: &Items<'_, '_>) -> bool {
-    let looks = items.list.iter().any(|n| {
-        !n.masked && n.senses.iter().any(|s| s.starts_with("subj.") && s != "subj.deployments" && s != "subj.workloads")
-    });
-    (setting(items) || changes_more(items)) && !says(items, "noun.replica") && !looks && !asks(items) && !symptom(items)
-}
-
-/// "chat down to 1", where nothing else is said.
-fn to_number(items: &Items<'_, '_>) -> bool {
-    (1..items.len()).any(|i| {
-        matches!(items.list[i - 1].text.as_str(), "down to" | "up to" | "→" | "- >" | "->")
-            && items.count(i).is_some()
-            && (items.ends_clause(i + 1) || items.is(i + 1, "noun.replica"))
-    })
-}
-
-/// "gpus 4 -> 2", "only needs 2 gpus".
-fn sets_gpus(items: &Items<'_, '_>) -> bool {
-    (0..items.len()).any(|i| {
-        let behind = (i + 1..i + 5)
-            .take_while(|k| !items.ends_sentence(*k))
-            .any(|k| items.is(k, "to") && items.num(k + 1).is_some());
-        items.any(i, &["noun.gpu", "noun.gpucount"]) && (behind || i > 0 && items.num(i - 1).is_some())
-    }) && !asks(items)
-}
-
 /// Whether something is said to be wrong; "temperature" alone is a thing to read.
 fn symptom(items: &Items<'_, '_>) -> bool {
     items
@@ -471,14 +506,23 @@ fn symptom(items: &Items<'_, '_>) -> bool {
         .any(|n| !n.masked && !n.senses.has("subj.metrics") && n.senses.iter().any(|s| s.starts_with("sym.")))
 }
 
-/// Whether anything of this system is named.
-fn ours(items: &Items<'_, '_>, topic: &Topic) -> bool {
-    topic.workload()
-        || topic.gpu
-        || named(items)
-        || ["subj.", "metric.", "noun.cluster", "sym.", "state.", "noun.tenant", "act.stop", "market"]
-            .iter()
-            .any(|p| says_any(items, p))
+/// Whether anything of this system is named, beside a verb of one word such as "print".
+fn ours(items: &Items<'_, '_>, topic: &Topic, verb: Option<usize>) -> bool {
+    const OURS: &[&str] = &["subj.", "metric.", "noun.cluster", "sym.", "state.", "noun.tenant", "act.stop", "market"];
+    let told = items.list.iter().enumerate().any(|(k, n)| {
+        let own = verb == Some(k) && !n.text.contains(' ') && n.senses.has("act.query");
+        !n.masked && !own && n.senses.iter().any(|s| OURS.iter().any(|p| s.starts_with(p)))
+    });
+    topic.workload() || topic.gpu || named(items) || told
+}
+
+/// Whether a change is of something that is nothing here: an unknown word, and no setting or name beside it.
+fn foreign(items: &Items<'_, '_>, at: usize, topic: &Topic) -> bool {
+    let object = (at + 1..at + 4).take_while(|k| !items.ends_clause(*k)).find(|k| {
+        items.at(*k).is_some_and(|n| n.kind == Kind::Word && (n.senses.is_empty() || n.senses.has("n")) && !n.corrected)
+    });
+    let article = object.is_some_and(|k| items.any(k - 1, &["det.a", "det.the", "det.that"]));
+    article && !ours(items, topic, None) && !setting(items) && !changes_more(items) && !says(items, "noun.replica")
 }
 
 /// Whether a setting of a workload is named.
@@ -513,7 +557,10 @@ fn changes_more(items: &Items<'_, '_>) -> bool {
         "except",
     ];
     MORE.iter().any(|sense| says(items, sense))
-        || says_any(items, "kind.")
+        // "the whisper service" is no kind.
+        || items.list.iter().any(|n| {
+            !n.masked && n.senses.iter().any(|s| s.starts_with("kind.")) && !n.senses.has("noun.deployment")
+        })
         || items.list.iter().any(|n| matches!(n.kind, Kind::Instant(_) | Kind::Mig))
         || (0..items.len()).any(|i| items.num(i).is_some() && items.is(i + 1, "noun.node"))
 }

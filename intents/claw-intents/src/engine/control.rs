@@ -105,12 +105,47 @@ pub(super) fn scale(draft: &mut Draft<'_, '_, '_>, order: Found) {
     if draft.get("replicas").is_none() {
         read_count(draft, order);
     }
+    // "to 3 and to 5 replicas"
+    let items = draft.items;
+    for k in 2..items.len() {
+        let joined =
+            items.is(k - 1, "to") && (items.is(k - 2, "and") || items.is(k + 1, "and") && items.is(k + 2, "to"));
+        if let Some(n) = items.count(k).filter(|_| joined && !draft.is_used(k)) {
+            draft.set_at("replicas", json!(n), k..k + 1);
+        }
+    }
     read::mask::read_bare_corrections(draft);
     if draft.get("replicas").is_none() && order.act == Act::Autoscale {
         draft.ask("autoscale", "Between how many replicas, and on which metric?", Vec::new());
     } else if draft.get("replicas").is_none() {
         draft.ask("replicas", "To how many replicas?", Vec::new());
     }
+}
+
+/// A word that says that a number is a difference, and whether it adds or takes away.
+fn difference(draft: &Draft<'_, '_, '_>) -> Option<(i64, usize)> {
+    const DOWN: &[&str] = &["down", "reduce", "decrease", "shrink", "scale down", "lower", "scale in", "downscale"];
+    let items = draft.items;
+    let word = |words: &[&str]| {
+        (0..items.len()).find(|i| items.at(*i).is_some_and(|n| words.contains(&n.text.as_str())) && !draft.is_used(*i))
+    };
+    let counted = |at: usize| {
+        (at.saturating_sub(2)..at + 3).any(|k| k != at && items.count(k).is_some())
+            || (at + 1..at + 3).any(|k| items.is(k, "noun.replica"))
+    };
+    let more = word(&["add", "more", "additional", "extra", "another", "further", "mehr", "weitere", "más", "plus"])
+        .filter(|at| counted(*at))
+        .map(|at| (1_i64, at));
+    let counted_anywhere = (0..items.len()).any(|k| items.is(k, "noun.replica"));
+    let fewer =
+        word(&["fewer", "less", "remove", "weniger", "menos", "moins", "drop", "lose", "away", "away from", "shed"])
+            .filter(|at| counted(*at) || items.list[*at].text.starts_with("away") && counted_anywhere)
+            .map(|at| (-1_i64, at))
+            .or_else(|| word(&["minus"]).filter(|at| items.count(at + 1).is_some()).map(|at| (-1_i64, at)));
+    let minus = |at: usize| items.list.get(at + 1).is_some_and(|n| n.text == "minus" || n.kind == Kind::Punct('-'));
+    let down = |at: usize| minus(at) || items.list.iter().any(|n| DOWN.contains(&n.text.as_str()));
+    let by = word(&["by", "um"]).filter(|at| items.count(at + 1).is_some() || items.count(at + 2).is_some());
+    by.map(|at| (if down(at) { -1_i64 } else { 1 }, at)).or(more).or(fewer)
 }
 
 /// "add two replicas", "double it": from the replicas that the context tells, else a question.
@@ -131,38 +166,32 @@ fn relative(draft: &mut Draft<'_, '_, '_>) -> bool {
     let number = |at: usize| {
         (at.saturating_sub(3)..(at + 4).min(items.len())).find(|k| items.count(*k).is_some() && !draft.is_used(*k))
     };
-    let counted = |at: usize| {
-        (at.saturating_sub(2)..at + 3).any(|k| k != at && items.count(k).is_some())
-            || (at + 1..at + 3).any(|k| items.is(k, "noun.replica"))
-    };
-    let more = word(&["add", "more", "additional", "extra", "another", "mehr", "weitere", "más", "plus"])
-        .filter(|at| counted(*at))
-        .map(|at| (1_i64, at));
-    let fewer = word(&["fewer", "less", "remove", "weniger", "menos", "moins", "drop"])
-        .filter(|at| counted(*at))
-        .map(|at| (-1_i64, at));
-    let by = word(&["by", "um"]).filter(|at| items.count(at + 1).is_some()).map(|at| {
-        let down = items.list.iter().any(|n| {
-            matches!(n.text.as_str(), "down" | "reduce" | "decrease" | "shrink" | "scale down" | "lower" | "scale in")
-        });
-        (if down { -1_i64 } else { 1 }, at)
-    });
+    let difference = difference(draft);
     let name = draft.get("deployment").and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
     let present = draft.context.deployments.iter().find(|d| d.name == name).and_then(|d| d.replicas);
     // "double … no, put it at 5": what a correction takes back.
     let factor = factor.filter(|(_, at)| {
         !(at + 1..items.len()).any(|k| items.corrects(k) && (k..items.len()).any(|m| items.count(m).is_some()))
     });
+    // "marketing expects triple traffic, let's have it at 9 replicas": what is counted is wanted.
+    let counted = (1..items.len())
+        .any(|k| items.is(k, "noun.replica") && items.count(k - 1).is_some() && !(k > 1 && items.is(k - 2, "det.the")));
+    let factor = factor.filter(|_| !counted);
     let wanted = if let Some((f, at)) = factor {
         present.map(|n| (f64::from(n) * f, at))
-    } else if let Some((sign, at)) = by.or(more).or(fewer) {
+    } else if let Some((sign, at)) = difference {
         let one = items.list[at].text == "another"
             || (at..items.len()).any(|k| items.is(k, "noun.replica") && items.list[k].text.starts_with('a'));
         let to = (0..items.len()).any(|k| items.is(k, "to") && items.num(k + 1).is_some());
         if to {
             return false;
         }
-        match number(at).and_then(|k| items.count(k)).or(one.then_some(1)) {
+        let by = matches!(items.list[at].text.as_str(), "by" | "um");
+        let behind = || (at + 1..at + 3).find(|k| by && items.count(*k).is_some() && !draft.is_used(*k));
+        let far = || (0..items.len()).find(|k| items.count(*k).is_some() && !draft.is_used(*k));
+        let number =
+            behind().or_else(|| number(at)).or_else(|| items.list[at].text.starts_with("away").then(far).flatten());
+        match number.and_then(|k| items.count(k)).or(one.then_some(1)) {
             Some(n) => present.map(|p| (f64::from(p) + if sign < 0 { -f64::from(n) } else { f64::from(n) }, at)),
             None => None,
         }
@@ -376,6 +405,15 @@ pub(super) fn rollback(draft: &mut Draft<'_, '_, '_>, order: Found) {
     if found.len() > 1 && found.iter().any(|(i, _)| wanted(*i)) {
         let corrected = |i: usize| (i.saturating_sub(3)..i).any(|k| items.is(k, "correct"));
         found.retain(|(i, _)| wanted(*i) || corrected(*i));
+    }
+    // "revision 7 is broken, use revision 6 again": what is said to go wrong is not wanted.
+    let wrong = |i: usize| {
+        let start = (0..i).rev().find(|k| items.ends_clause(*k)).map_or(0, |k| k + 1);
+        let end = (i..items.len()).find(|k| items.ends_clause(*k)).unwrap_or(items.len());
+        (start..end).any(|k| items.at(k).is_some_and(|n| n.senses.iter().any(|s| s.starts_with("sym."))))
+    };
+    if found.len() > 1 && !found.iter().all(|(i, _)| wrong(*i)) {
+        found.retain(|(i, _)| !wrong(*i));
     }
     // "rollback search 7": a number that ends the order.
     if found.is_empty()

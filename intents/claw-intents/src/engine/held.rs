@@ -1,16 +1,17 @@
 //! What the words hold if a request is taken as a given order: the readers are
-//! asked, whoever chose the order. The checker of proposals stands on this.
+//! asked, whoever chose the order. The grammar's own answer and the checker of
+//! proposals both stand on this.
 
 use serde_json::{Map, Value};
 
 use crate::act::{self, Act, Found};
-use crate::answer::{Assumption, Provenance, Question, RefusalCode, Source};
+use crate::answer::{Answer, Assumption, Provenance, Question, RefusalCode, Source};
 use crate::catalog::Catalog;
 use crate::context::Context;
 use crate::items::Items;
 use crate::read;
 
-use super::{choose, draft, launch, several};
+use super::{asked, choose, draft, launch, several};
 
 /// The orders that a request's own words give.
 #[derive(Debug)]
@@ -50,6 +51,35 @@ pub(crate) fn act_of(action: &str) -> Option<Act> {
     })
 }
 
+/// A request whose words are ready to be read as one order: what they take back is masked, and so are
+/// the words of its other orders.
+#[derive(Debug)]
+pub(crate) struct Ready {
+    /// The question that the words are rather than an order.
+    pub(crate) asked: Option<Answer>,
+    /// Which orders are left out.
+    left_out: Vec<Assumption>,
+}
+
+impl Ready {
+    /// Makes items ready to be read as `order`. `own` is the order that the words themselves give, if
+    /// it is this one; else nothing is known of what stands beside it.
+    pub(crate) fn of(items: &mut Items<'_, '_>, found: &[Found], own: Option<Found>, order: Found) -> Self {
+        let from_is_old =
+            matches!(order.act, Act::Update | Act::Scale | Act::Run) && !choose::says(items, "act.autoscale");
+        read::mask::mask(items, from_is_old);
+        let Some(own) = own else {
+            return Self { asked: None, left_out: Vec::new() };
+        };
+        let asked = asked::question(items, own);
+        let others = several::others(items, found, own);
+        let asked = asked.or_else(|| several::question(items, &others, own));
+        let left_out = several::left_out(items, &others, own);
+        several::mask(items, &others, own);
+        Self { asked, left_out }
+    }
+}
+
 /// What the readers found.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Held {
@@ -61,25 +91,15 @@ pub(crate) struct Held {
     pub(crate) refusal: Option<(RefusalCode, String)>,
 }
 
-/// Reads a request as this order, with further fields that somebody else gave.
-pub(crate) fn held(
+/// Reads a request that is ready as this order, with further fields that somebody else gave.
+pub(crate) fn read(
     items: &Items<'_, '_>,
-    orders: &Orders,
+    ready: Ready,
     (context, catalog): (&Context, &Catalog),
     order: Found,
     further: &[(String, Value)],
 ) -> Held {
-    let mut items = items.clone();
-    let from_is_old =
-        matches!(order.act, Act::Update | Act::Scale | Act::Run) && !choose::says(&items, "act.autoscale");
-    read::mask::mask(&mut items, from_is_old);
-    let mut left_out = Vec::new();
-    if let Some(own) = orders.order.filter(|own| own.act == order.act) {
-        let others = several::others(&items, &orders.found, own);
-        left_out = several::left_out(&items, &others, own);
-        several::mask(&mut items, &others, own);
-    }
-    let mut draft = draft(&items, context, catalog, order);
+    let mut draft = draft(items, context, catalog, order);
     for (path, value) in further {
         draft.derive(path, value.clone(), Source::Model);
     }
@@ -88,8 +108,26 @@ pub(crate) fn held(
     }
     let (questions, refusal) = (std::mem::take(&mut draft.questions), draft.refusal.take());
     let (fields, mut assumptions, provenance) = draft.finish();
-    assumptions.extend(left_out);
-    let mut seen = std::collections::BTreeSet::new();
-    assumptions.retain(|a| a.field == "action" || seen.insert(a.field.clone()));
+    assumptions.extend(ready.left_out);
+    if !further.is_empty() {
+        // What was judged twice is said once.
+        let mut seen = std::collections::BTreeSet::new();
+        assumptions.retain(|a| a.field == "action" || seen.insert(a.field.clone()));
+    }
     Held { fields, assumptions, provenance, questions, refusal }
+}
+
+/// Reads a request as the order that a proposal gives. What the words ask is not asked again: the
+/// grammar's own answer did.
+pub(crate) fn held(
+    items: &Items<'_, '_>,
+    orders: &Orders,
+    place: (&Context, &Catalog),
+    order: Found,
+    further: &[(String, Value)],
+) -> Held {
+    let mut items = items.clone();
+    let own = orders.order.filter(|own| own.act == order.act);
+    let ready = Ready::of(&mut items, &orders.found, own, order);
+    read(&items, ready, place, order, further)
 }

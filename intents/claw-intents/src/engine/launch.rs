@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use crate::act::{Act, Found};
 use crate::answer::Source;
 use crate::draft::Draft;
+use crate::items::{Items, Kind};
 use crate::read::refs::{self, Thing};
 use crate::read::{self, kind};
 
@@ -91,6 +92,7 @@ pub(super) fn rollout(draft: &mut Draft<'_, '_, '_>) {
             items
                 .qty(k, "unit.percent")
                 .or_else(|| (near.abs_diff(k) <= 2 && traffic.is_some()).then(|| items.num(k)).flatten())
+                .or_else(|| share_of_traffic(items, k))
                 .map(|n| (k, n))
         })
         .min_by_key(|(k, _)| near.abs_diff(*k));
@@ -103,6 +105,14 @@ pub(super) fn rollout(draft: &mut Draft<'_, '_, '_>) {
         if n > 100.0 {
             draft.refuse(crate::answer::RefusalCode::Contradictory, "a canary gets at most all of the traffic");
         }
+    }
+}
+
+/// "a quarter of the traffic".
+fn share_of_traffic(items: &Items<'_, '_>, k: usize) -> Option<f64> {
+    match items.at(k)?.kind {
+        Kind::Share(share) if (k + 1..k + 4).any(|m| items.is(m, "noun.traffic")) => Some(share * 100.0),
+        _ => None,
     }
 }
 
@@ -123,9 +133,9 @@ fn deployment_name(draft: &mut Draft<'_, '_, '_>) {
     if draft.get("deployment").is_some() {
         return;
     }
-    if let Some(k) = refs::beside_noun(draft, Thing::Deployment).filter(|k| {
-        draft.items.list[*k].kind == crate::items::Kind::Word && *k > 0 && draft.items.is(*k - 1, "noun.deployment")
-    }) {
+    if let Some(k) = refs::beside_noun(draft, Thing::Deployment)
+        .filter(|k| draft.items.list[*k].kind == Kind::Word && *k > 0 && draft.items.is(*k - 1, "noun.deployment"))
+    {
         let name = refs::name_of(draft.items, k);
         draft.set_at("deployment", json!(name), k..k + 1);
     }

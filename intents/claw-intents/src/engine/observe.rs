@@ -22,6 +22,10 @@ pub(super) fn diagnose(draft: &mut Draft<'_, '_, '_>, order: Found) {
     target(draft);
     let items = draft.items;
     let said = SYMPTOMS.iter().find_map(|symptom| Some((*symptom, said_at(draft, symptom)?)));
+    // "the deployment is down with crash loops": only a machine cannot be reached.
+    let machine = matches!(draft.get("target.kind").and_then(serde_json::Value::as_str), Some("node" | "gpu"));
+    let told = ["crash", "slow", "error"].iter().find_map(|symptom| Some((*symptom, said_at(draft, symptom)?)));
+    let said = if machine { said } else { said.filter(|(s, _)| *s != "unreachable").or(told).or(said) };
     // A log tells more than "it failed".
     let vague = said.is_none_or(|(symptom, _)| matches!(symptom, "crash" | "error"));
     if let Some((symptom, i)) = quoted(draft).filter(|(symptom, _)| vague && (*symptom == "oom" || said.is_none())) {
@@ -223,7 +227,11 @@ pub(super) fn alert(draft: &mut Draft<'_, '_, '_>, order: Found) {
     action(draft, "alert", order);
     filter::read_names(draft, "filter");
     let items = draft.items;
-    let found = refs::metric(items, 0).filter(|(at, _)| !draft.is_used(*at)).or_else(|| metric_by_unit(draft));
+    let failing = || (0..items.len()).find(|i| items.is(*i, "sym.error")).filter(|_| super::choose::share_fails(items));
+    let found = refs::metric(items, 0)
+        .filter(|(at, _)| !draft.is_used(*at))
+        .or_else(|| metric_by_unit(draft))
+        .or_else(|| failing().map(|at| (at, "error_rate_percent")));
     let Some((at, metric)) = found else {
         draft.ask("metric", "Which metric shall be watched?", Vec::new());
         return;

@@ -51,6 +51,8 @@ pub(super) fn others(items: &Items<'_, '_>, found: &[Found], order: Found) -> Ve
         .copied()
         .filter(|f| real.contains(f) || stops_another(items, *f, clause_end(f)))
         .filter(|f| items.at(f.at).is_some() && f.at != order.at)
+        // "keep an eye on … and tell me if …": a phrase that may say the same is no other order.
+        .filter(|f| !found.iter().any(|g| g.at == f.at && g.act == order.act && f.act != order.act))
         .filter(|f| {
             f.act != Act::Unsupported || items.is(f.at, "verb.thing") || has_object(items, f.at, clause_end(f), f.act)
         })

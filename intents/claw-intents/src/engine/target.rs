@@ -174,7 +174,7 @@ fn aside(items: &Items<'_, '_>, at: usize) -> bool {
 fn spared(items: &Items<'_, '_>, at: usize) -> bool {
     let start = phrase_start(items, at);
     (start.saturating_sub(2)..start).rev().take_while(|k| !items.ends_clause(*k)).any(|k| {
-        items.any(k, &["except", "not"]) && !items.is(k, "correct")
+        (excludes(items, k) || items.is(k, "not")) && !items.is(k, "correct")
             || items.at(k).is_some_and(|n| n.text == "but") && k > 0 && items.any(k - 1, &["det.all", "noun.cluster"])
     })
 }
@@ -190,7 +190,17 @@ fn sentence(items: &Items<'_, '_>, at: usize) -> (usize, usize) {
 fn excepts(items: &Items<'_, '_>, at: usize) -> bool {
     let (_, to) = sentence(items, at);
     let but = |k: usize| items.list[k].text == "but" && items.any(k - 1, &["det.all", "noun.cluster", "noun.node"]);
-    (at + 1..to).any(|k| items.is(k, "except") || but(k))
+    (at + 1..to).any(|k| excludes(items, k) || but(k))
+}
+
+/// Whether what follows is spared. "Take two replicas away from chat", "shift all jobs away from gpu-3":
+/// what something is taken from is not.
+fn excludes(items: &Items<'_, '_>, k: usize) -> bool {
+    let taken = || {
+        let start = (0..k).rev().find(|m| items.ends_clause(*m)).map_or(0, |m| m + 1);
+        (start..k).any(|m| items.any(m, &["noun.replica", "moves"]))
+    };
+    items.is(k, "except") && !(items.list[k].text == "away from" && taken())
 }
 
 /// Whether an order is to all things of a sort: "stop all jobs on gpu-1" names none of them.
@@ -259,7 +269,8 @@ fn part(
             let next = (!sentence).then(|| listed(items, used, named, order, k)).flatten();
             return (k, next);
         }
-        let turns = items.any(k, &["cond", "except"])
+        let turns = items.is(k, "cond")
+            || excludes(items, k)
             || items.at(k).is_some_and(|n| TURNS.contains(&n.text.as_str()))
             || k > from && orders.iter().any(|f| f.at == k && f.strength >= 3);
         if turns {

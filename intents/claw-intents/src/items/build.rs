@@ -9,6 +9,7 @@ use crate::context::Context;
 use crate::lexicon::{Lang, Lexicon, Senses};
 use crate::text::{Kind as TokenKind, Token};
 
+use super::quantity::{finer, fraction, half_day, is_currency, long_unit, two_numbers, unit};
 use super::respell::{NAMING, respell};
 use super::split::Part;
 use super::{Item, Kind, Listed, number, shape, sized};
@@ -103,6 +104,7 @@ impl<'c> Builder<'_, 'c, '_> {
                 self.push(Kind::Quote(quote), i, 1, Senses::default());
                 1
             }
+            TokenKind::Symbol('.') if self.abbreviates(i) => 1,
             TokenKind::Symbol(sign) => match Lexicon::get().at(self.tokens, i, self.lang) {
                 Some((len, senses)) if len > 1 || !matches!(sign, '-' | ',' | '.' | '、') => {
                     self.phrase(i, len, senses);
@@ -115,6 +117,13 @@ impl<'c> Builder<'_, 'c, '_> {
             },
             TokenKind::Word => self.word(i),
         }
+    }
+
+    /// "min. 40 GB": a full stop that shortens a word ends nothing.
+    fn abbreviates(&self, i: usize) -> bool {
+        const SHORT: &[&str] = &["min", "max", "approx", "ca", "nr", "no", "rev", "mind", "vers"];
+        let short = self.parts[i].glued && self.list.last().is_some_and(|n| SHORT.contains(&n.text.as_str()));
+        short && self.tokens.get(i + 1).is_some_and(|t| t.text.starts_with(|c: char| c.is_ascii_digit() || c == '$'))
     }
 
     fn word(&mut self, i: usize) -> usize {
@@ -346,7 +355,7 @@ impl<'c> Builder<'_, 'c, '_> {
         };
         let joined = match (&before.kind, &last.kind) {
             (Kind::Num(a), Kind::Num(b)) => self.numbers(before, last, *a, *b),
-            (Kind::Num(a), Kind::Word) => unit(before, last, *a),
+            (Kind::Num(a), Kind::Word) => unit(last, *a),
             (Kind::Qty(a), Kind::Word) if before.senses.has("unit.celsius") && last.text == "c" => {
                 Some((Kind::Qty(*a), before.senses))
             }
@@ -436,9 +445,15 @@ impl<'c> Builder<'_, 'c, '_> {
             (Kind::Num(x), Kind::Word, Kind::Share(half)) if mid.senses.has("and") => {
                 Some((Kind::Num(x + half), Senses::default()))
             }
+            // "2 dollars and 40 cents"
+            (Kind::Money(x), Kind::Word, Kind::Money(y))
+                if mid.senses.has("and") && last.senses.has("money.cent") && first.senses.has("money.usd") =>
+            {
+                Some((Kind::Money(x + y), first.senses))
+            }
             (Kind::Qty(x), Kind::Word, Kind::Qty(y)) if mid.senses.has("and") => finer(first, last, *x, *y),
             // "6-hour", "80-gb"
-            (Kind::Num(x), Kind::Punct('-'), Kind::Word) if mid.glued && last.glued => unit(first, last, *x),
+            (Kind::Num(x), Kind::Punct('-'), Kind::Word) if mid.glued && last.glued => unit(last, *x),
             (Kind::Num(x), Kind::Punct('-' | '–'), Kind::Num(y)) if x < y => {
                 Some((Kind::Range(*x, *y), Senses::default()))
             }
@@ -474,91 +489,6 @@ fn item(kind: Kind<'_>, text: String, span: Range<usize>, senses: Senses, glued:
         node_like: false,
         masked: false,
     }
-}
-
-/// A number and the word behind it, if that is a unit.
-fn unit<'c>(before: &Item<'c>, last: &Item<'c>, n: f64) -> Option<(Kind<'c>, Senses)> {
-    let glued = last.glued;
-    match last.text.as_str() {
-        "m" if glued => return Lexicon::get().word("minutes", Lang::English).map(|s| (Kind::Qty(n), s)),
-        "k" if glued => return Some((Kind::Num(n * 1_000.0), Senses::default())),
-        // One letter apart from its number is a word.
-        "t" | "d" if !glued => return None,
-        _ => {}
-    }
-    let senses = last.senses;
-    if is_currency(senses) && !glued_to_next_name(before) {
-        let cents = senses.has("money.cent");
-        return Some((Kind::Money(if cents { n / 100.0 } else { n }), senses));
-    }
-    if let Some(pm) = half_day_of(senses)
-        && (1.0..=12.0).contains(&n)
-        && n.fract() == 0.0
-        && (glued || matches!(last.text.as_str(), "am" | "pm" | "a.m" | "p.m"))
-    {
-        let hour = super::whole(n)? % 12 + if pm { 12 } else { 0 };
-        return Some((Kind::Clock(hour * 60), Senses::default()));
-    }
-    senses.iter().any(|s| s.starts_with("unit.")).then_some((Kind::Qty(n), senses))
-}
-
-fn glued_to_next_name(_before: &Item<'_>) -> bool {
-    false
-}
-
-fn is_currency(senses: Senses) -> bool {
-    senses.iter().any(|s| s.starts_with("money."))
-}
-
-/// Whether a phrase says the second half of the day; none if neither.
-fn half_day_of(senses: Senses) -> Option<bool> {
-    match (senses.has("clock.am"), senses.has("clock.pm")) {
-        (true, _) => Some(false),
-        (_, true) => Some(true),
-        _ => None,
-    }
-}
-
-fn half_day(minutes: u32, last: &Item<'_>) -> Option<u32> {
-    let pm = half_day_of(last.senses)?;
-    match (pm, minutes / 60) {
-        (true, hour) if hour < 12 => Some(minutes + 720),
-        (false, 12) => Some(minutes - 720),
-        (true, _) => Some(minutes),
-        (false, hour) if hour < 12 => Some(minutes),
-        _ => None,
-    }
-}
-
-/// Two quantities of time, the second of a finer unit: they add up, in the finer unit's terms.
-fn finer<'c>(a: &Item<'c>, b: &Item<'c>, x: f64, y: f64) -> Option<(Kind<'c>, Senses)> {
-    let (big, small) = (number::seconds_per(a.senses)?, number::seconds_per(b.senses)?);
-    (small < big).then_some((Kind::Qty(x * big / small + y), b.senses))
-}
-
-/// A unit of time that is written out, so that "a" before it counts as one.
-fn long_unit(item: &Item<'_>) -> bool {
-    number::seconds_per(item.senses).is_some() && item.text.chars().count() > 2
-}
-
-/// "4-8", "1..5" and "2x8".
-fn two_numbers(text: &str) -> Option<(f64, f64, bool)> {
-    for (sign, crossed) in [("..", false), ("-", false), ("–", false), ("x", true), ("×", true)] {
-        if let Some((a, b)) = text.split_once(sign)
-            && let (Some(a), Some(b)) = (number::digits(a), number::digits(b))
-            && (crossed || a < b)
-        {
-            return Some((a, b, crossed));
-        }
-    }
-    None
-}
-
-/// "1/2".
-fn fraction(text: &str) -> Option<f64> {
-    let (a, b) = text.split_once('/')?;
-    let (a, b) = (number::digits(a)?, number::digits(b)?);
-    (a > 0.0 && a < b && b <= 16.0).then_some(a / b)
 }
 
 /// A word without the letters that were drawn out: "suuuper", "pleeease".

@@ -194,6 +194,8 @@ pub(super) fn is_clock(word: &str) -> bool {
 /// Whether a word looks like the name of a thing rather than a word of a
 /// language: letters with digits, dashes or underscores.
 pub(crate) fn is_name_like(word: &str) -> bool {
+    // "gpu-3's": whose something is.
+    let word = word.strip_suffix("'s").unwrap_or(word);
     let letters = word.chars().any(char::is_alphabetic);
     let marks = word.chars().any(|c| c.is_ascii_digit() || matches!(c, '-' | '_' | '.'));
     let clean = word.chars().all(|c| c.is_alphanumeric() || matches!(c, '-' | '_' | '.'));

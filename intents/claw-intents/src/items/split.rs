@@ -218,6 +218,13 @@ const FIELDS: &[&str] = &[
     "grace",
     "min",
     "max",
+    "restart",
+    "ram",
+    "mem",
+    "cpus",
+    "vcpus",
+    "storage",
+    "prio",
 ];
 
 fn is_field(key: &str) -> bool {

@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 
+use claw_proto::spelling::slips;
 use serde_json::Value;
 
 use crate::act;
@@ -243,7 +244,7 @@ impl Evidence<'_, '_, '_> {
         let asks = items.list.iter().any(|item| item.kind == Kind::Punct('?'));
         let polite = (0..items.len()).any(|k| items.is(k, "polite"));
         let parting = |kind: &Kind<'_>| matches!(kind, Kind::Quote(_) | Kind::Punct('\n' | ':' | '[' | ']'));
-        let parted = items.list.iter().any(|item| parting(&item.kind) || SPARES.contains(&item.text.as_str()));
+        let parted = items.list.iter().any(|item| parting(&item.kind) || item.senses.has("spares"));
         if barred || parted || asks && !polite {
             return None;
         }
@@ -264,27 +265,6 @@ impl Evidence<'_, '_, '_> {
     }
 }
 
-/// Words by which something is spared: an order beside them may be about everything else.
-const SPARES: &[&str] = &[
-    "but",
-    "besides",
-    "apart",
-    "other",
-    "others",
-    "else",
-    "rest",
-    "everything",
-    "everybody",
-    "all",
-    "any",
-    "leave",
-    "keep",
-    "spare",
-    "survive",
-    "survives",
-    "untouched",
-    "whatever",
-];
 /// Most items of a model's name.
 const MODEL_ITEMS_MAX: usize = 6;
 /// Fewest letters of a family's name that two slips may be in.
@@ -292,26 +272,10 @@ const TWO_SLIPS_LETTERS_MIN: usize = 5;
 
 /// Whether two words are the same but for a slip, or two in a long one.
 fn near(a: &str, b: &str) -> bool {
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
-    let most = match b.len() {
+    let most = match b.chars().count() {
         0..=3 => 0,
         4 => 1,
         TWO_SLIPS_LETTERS_MIN.. => 2,
     };
-    a.first() == b.first() && a.len().abs_diff(b.len()) <= most && distance(&a, &b) <= most
-}
-
-/// How many letters have to be changed, put in or taken out.
-fn distance(a: &[char], b: &[char]) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.iter().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (k, y) in b.iter().enumerate() {
-            let cost = if x == y { diagonal } else { 1 + diagonal.min(row[k]).min(row[k + 1]) };
-            diagonal = row[k + 1];
-            row[k + 1] = cost;
-        }
-    }
-    row[b.len()]
+    a.chars().next() == b.chars().next() && slips(a, b) <= most
 }

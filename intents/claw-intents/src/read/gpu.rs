@@ -8,6 +8,7 @@ use crate::items::{Items, Kind, whole};
 
 mod nodes;
 mod vague;
+mod vram;
 
 /// How a count of GPUs is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +46,7 @@ pub(crate) fn read(draft: &mut Draft<'_, '_, '_>) {
         }
     }
     nodes::read(draft, per);
-    read_vram(draft);
+    vram::read(draft);
     vague::ask(draft);
 }
 
@@ -276,7 +277,9 @@ fn read_count(draft: &mut Draft<'_, '_, '_>, i: usize, plural: bool, per: Per) -
             }
             _ => {}
         }
-        if (items.is(at, "det.a") || items.is(at, "det.the") && items.is(at, "det.a")) && !plural {
+        // "2 replicas, each one T4"
+        let each_one = items.is(at, "each") && items.list[at].text.ends_with(" one");
+        if (items.is(at, "det.a") || each_one) && !plural {
             return set_count(draft, 1.0, at, i + 1, per);
         }
     }
@@ -321,6 +324,11 @@ fn read_count_behind(draft: &mut Draft<'_, '_, '_>, i: usize, per: Per) -> Per {
         draft.mark(&(at..at + 1));
         return per;
     }
+    // "A100s please, two of them"
+    let of = |k: usize| items.is(k + 1, "of") || items.list.get(k).is_some_and(|n| n.text.ends_with(" of"));
+    if items.is(k, "polite") && items.punct(k + 1, ',') && items.num(k + 2).is_some() && of(k + 2) {
+        k += 1;
+    }
     let comma = items.punct(k, ',') || items.punct(k, '-') || items.punct(k, '—') || items.punct(k, '–');
     if comma {
         k += 1;
@@ -335,7 +343,7 @@ fn read_count_behind(draft: &mut Draft<'_, '_, '_>, i: usize, per: Per) -> Per {
         k += 1;
     }
     if let Some(n) = items.num(k).filter(|_| !draft.is_used(k)) {
-        let of_them = items.any(k + 1, &["of", "each"]);
+        let of_them = items.any(k + 1, &["of", "each", "pernode"]) || of(k);
         let ends = items.ends_clause(k + 1) || items.is(k + 1, "correct");
         if of_them || just && (ends || items.is(k + 1, "polite")) {
             return set_count(draft, n, i, k + 1, per);
@@ -409,7 +417,9 @@ fn read_noun(draft: &mut Draft<'_, '_, '_>, i: usize, per: Per) -> Per {
         k += 1;
     }
     let direct = k == i + 1;
-    let unit_behind = items.any(k + 1, &["noun.replica", "noun.node", "noun.core", "noun.port"]);
+    // "gpus=0 cores=1": the noun behind the number has one of its own.
+    let unit_behind =
+        items.any(k + 1, &["noun.replica", "noun.node", "noun.core", "noun.port"]) && !items.equals(k + 2);
     if let Some(n) = items.num(k).filter(|_| !draft.is_used(k) && !unit_behind) {
         let signed = (i + 1..k)
             .any(|at| items.is(at, "to") && !draft.is_used(at) || items.punct(at, ':') || items.punct(at, '='));
@@ -430,35 +440,44 @@ fn ask_count(draft: &mut Draft<'_, '_, '_>, low: f64, high: f64) {
     draft.ask(&path, format!("How many GPUs: {low} or {high}?"), vec![low.to_string(), high.to_string()]);
 }
 
+/// A number before a count that counts the same GPUs: "4 or 8", "4 to 8", "between 4 and 8", "two, maybe four".
+fn other_count(draft: &Draft<'_, '_, '_>, from: usize) -> Option<(usize, f64)> {
+    let items = draft.items;
+    let free = |k: usize| items.num(k).filter(|_| !draft.is_used(k));
+    let doubt = from.checked_sub(1).filter(|k| items.any(*k, &["unsure", "or"]));
+    let comma = doubt.and_then(|k| k.checked_sub(1)).filter(|k| items.punct(*k, ','));
+    if let Some(k) = comma.and_then(|k| k.checked_sub(1))
+        && let Some(other) = free(k)
+    {
+        return Some((k, other));
+    }
+    let k = from.checked_sub(2)?;
+    let slash = items.at(k + 1).is_some_and(|item| item.kind == Kind::Punct('/'));
+    if let Some(other) = items.num(k).filter(|_| items.is(k + 1, "or") || slash) {
+        return Some((k, other));
+    }
+    // "the flux one to 2 L40S": which, and not how many.
+    let which = items.list[k].text == "one"
+        && (1..3).any(|back| {
+            k.checked_sub(back)
+                .is_some_and(|m| items.is(m, "det.the") || matches!(items.at(m).map(|n| &n.kind), Some(Kind::Model(_))))
+        });
+    let to = items.is(k + 1, "rangeand") && items.list[k + 1].text == "to" && !which;
+    if let Some(other) = free(k).filter(|_| to) {
+        return Some((k, other));
+    }
+    let k = from.checked_sub(3)?;
+    let other = items.num(k + 1).filter(|_| items.is(k, "between") && items.is(k + 2, "rangeand"))?;
+    Some((k, other))
+}
+
 /// Sets a count and says whether it is meant for each node.
 fn set_count(draft: &mut Draft<'_, '_, '_>, n: f64, from: usize, to: usize, per: Per) -> Per {
     let items = draft.items;
     let Some(count) = whole(n) else {
         return per;
     };
-    // "4 or 8 H100s": the other number counts the same GPUs.
-    if let Some(k) = from.checked_sub(2)
-        && (items.is(k + 1, "or") || items.at(k + 1).is_some_and(|item| item.kind == Kind::Punct('/')))
-        && let Some(other) = items.num(k)
-    {
-        ask_count(draft, other, n);
-        draft.mark(&(k..to));
-        return per;
-    }
-    if let Some(k) = from.checked_sub(2)
-        && items.any(k + 1, &["rangeand"])
-        && items.list[k + 1].text == "to"
-        && let Some(other) = items.num(k).filter(|_| !draft.is_used(k))
-    {
-        ask_count(draft, other, n);
-        draft.mark(&(k..to));
-        return per;
-    }
-    if let Some(k) = from.checked_sub(3)
-        && items.is(k, "between")
-        && let Some(other) = items.num(k + 1)
-        && items.is(k + 2, "rangeand")
-    {
+    if let Some((k, other)) = other_count(draft, from) {
         ask_count(draft, other, n);
         draft.mark(&(k..to));
         return per;
@@ -473,6 +492,10 @@ fn set_count(draft: &mut Draft<'_, '_, '_>, n: f64, from: usize, to: usize, per:
         return per;
     }
     draft.set("gpu.count", json!(count), from..to);
+    // "a couple of L40S or maybe just one"
+    if items.is(to, "or") && items.is(to + 1, "det.a") && items.list[to + 1].text.ends_with(" one") {
+        ask_count(draft, n, 1.0);
+    }
     if items.is(to, "or")
         && let Some(at) = (to + 1..to + 3).find(|at| items.num(*at).is_some())
     {
@@ -481,7 +504,11 @@ fn set_count(draft: &mut Draft<'_, '_, '_>, n: f64, from: usize, to: usize, per:
         draft.mark(&(at..at + 1));
     }
     // "per node 8 H100"; or what follows says that it is meant for each node.
-    if from > 0 && items.is(from - 1, "pernode") {
+    let nodes_before = || {
+        let start = (0..from).rev().find(|k| items.ends_sentence(*k)).map_or(0, |k| k + 1);
+        (start..from).any(|k| items.is(k, "noun.node"))
+    };
+    if from > 0 && (items.is(from - 1, "pernode") || items.is(from - 1, "each") && nodes_before()) {
         return Per::Node;
     }
     let mut k = to;
@@ -527,45 +554,4 @@ fn multiply(draft: &mut Draft<'_, '_, '_>) {
 
 fn number(draft: &Draft<'_, '_, '_>, field: &str) -> Option<u64> {
     draft.field(field)?.as_u64()
-}
-
-/// "at least 24 GB each", "40 gigs of vram".
-fn read_vram(draft: &mut Draft<'_, '_, '_>) {
-    let items = draft.items;
-    for i in 0..items.len() {
-        let Some(gib) = items.gib(i).filter(|_| !draft.is_used(i)) else {
-            continue;
-        };
-        let mut k = i + 1;
-        while items.punct(k, '+') || items.any(k, &["of", "min"]) && !items.is(k, "noun.vram") {
-            k += 1;
-        }
-        let vram = items.is(k, "noun.vram")
-            || items.is(k, "pron.one") && draft.has("gpu.model")
-            || items.any(k, &["each"])
-            || items.is(k, "pernode")
-                && !items.is(k, "noun.node")
-                && items.list[k].text != "each node"
-                && items.list[k].text != "per node";
-        let left_vram = i > 0
-            && (items.is(i - 1, "noun.vram")
-                || i > 1 && items.is(i - 2, "noun.vram") && items.any(i - 1, &["min", "of", "to", "with"])
-                || i > 1 && items.is(i - 2, "noun.vram") && items.punct(i - 1, ':'));
-        let host = items.any(k, &["noun.memory", "noun.disk", "noun.shm"]);
-        // "GPUs with at least 24 GB", "any GPU with 64 GB or more"
-        let near_gpu = (i.saturating_sub(4)..i).any(|at| {
-            is_gpu(items, at)
-                && (at + 1..i).all(|m| {
-                    items.any(m, &["with", "min", "of", "det.a", "x", "noun.gpu", "on", "cmp.gt"])
-                        || items.punct(m, '≥')
-                        || items.punct(m, '>')
-                        || items.list[m].text == "="
-                        || items.punct(m, '(')
-                })
-        });
-        let before_gpu = is_gpu(items, k) && !host;
-        if vram || left_vram || (near_gpu || before_gpu) && !host {
-            draft.set("gpu.memory_gib_min", json!(gib), i..k);
-        }
-    }
 }

@@ -203,6 +203,20 @@ fn replace_quantity(draft: &mut Draft<'_, '_, '_>, correction: usize, k: usize) 
     true
 }
 
+/// "a third of an L40S... make that a quarter": a share behind a correction replaces the share.
+fn replace_share(draft: &mut Draft<'_, '_, '_>, correction: usize) {
+    let path = draft.path("gpu.fraction");
+    let before = draft.given_by(&path).is_some_and(|at| at.end <= correction);
+    let end = draft.items.len().min(correction + 4);
+    let share = (correction + 1..end).find_map(|k| match draft.items.at(k)?.kind {
+        Kind::Share(share) if !draft.is_used(k) => Some((k, share)),
+        _ => None,
+    });
+    if let Some((k, share)) = share.filter(|_| before) {
+        draft.replace(&path, json!(share), k..k + 1);
+    }
+}
+
 /// Fields that a bare number after a correction may mean.
 fn is_count_field(path: &str) -> bool {
     let last = path.rsplit('.').next().unwrap_or(path);
@@ -232,6 +246,7 @@ pub(crate) fn read_bare_corrections(draft: &mut Draft<'_, '_, '_>) {
         if !draft.items.corrects(i) {
             continue;
         }
+        replace_share(draft, i);
         let mut k = i + 1;
         while k < draft.items.len() && k < i + 6 && draft.free_number(k).is_none() {
             if replace_quantity(draft, i, k) {

@@ -117,6 +117,14 @@ pub(crate) fn read_market(draft: &mut Draft<'_, '_, '_>) {
             draft.set("market", market, i..i + 1);
         }
     }
+    // "on the market only"
+    let only = |i: usize| {
+        let word = draft.items.list.get(i + 1).is_some_and(|n| n.text == "only");
+        draft.items.is(i, "market") && word && (draft.items.ends_clause(i + 2) || draft.items.is(i + 2, "and"))
+    };
+    if let Some(i) = (0..draft.items.len()).find(|i| only(*i)) {
+        draft.set("market", "only", i..i + 2);
+    }
     if !draft.has("market") {
         read_worded_market(draft);
     }

@@ -20,7 +20,8 @@ pub(crate) fn read(draft: &mut Draft<'_, '_, '_>) {
 
 fn read_strategy(draft: &mut Draft<'_, '_, '_>) {
     for i in 0..draft.items.len() {
-        if let Some(strategy) = draft.items.at(i).and_then(|item| item.senses.after("place.")) {
+        let parted = || draft.items.gaps(i).into_iter().find_map(|(sense, _)| sense.strip_prefix("place."));
+        if let Some(strategy) = draft.items.at(i).and_then(|item| item.senses.after("place.")).or_else(parted) {
             // "never two on the same node"
             let apart = draft.items.list[i].text.contains("same")
                 && (i.saturating_sub(4)..i).any(|k| draft.items.any(k, &["not", "no"]));
@@ -179,6 +180,13 @@ fn read_excluded(draft: &mut Draft<'_, '_, '_>) {
                 || items.punct(k, '/')
                 || items.punct(k, '&');
             let Some(item) = items.at(k) else { break };
+            // "avoid zone-less node x-9": what a noun and a name follow describes.
+            let describes =
+                items.is(k + 1, "noun.node") && items.at(k + 2).is_some_and(|n| refs::is_name_like(&n.text));
+            if describes && !items.is(k, "noun.node") {
+                k += 1;
+                continue;
+            }
             let named = matches!(item.kind, Kind::Quote(Quote::Marks)) && refs::can_name(items, k)
                 || item.kind == Kind::Word
                     && (item.known
@@ -210,7 +218,16 @@ fn read_spared(draft: &mut Draft<'_, '_, '_>) {
             |k: &usize| items.at(*k).is_some_and(|n| n.kind == Kind::Word && (n.known || refs::is_name_like(&n.text)));
         let found: Vec<usize> = match spared {
             Some((_, end)) => (i + 1..end).filter(named).collect(),
-            None if items.is(i, "spared") => (i.saturating_sub(2)..i).filter(named).collect(),
+            None if items.is(i, "spared") => {
+                // "nodes n-1 and n-2 are off limits": a list.
+                let listed = |k: &usize| {
+                    named(k)
+                        || items.any(*k, &["and", "or", "noun.node", "det.the"])
+                        || items.punct(*k, ',')
+                        || matches!(items.list[*k].text.as_str(), "is" | "are" | "both")
+                };
+                (0..i).rev().take_while(listed).filter(named).collect()
+            }
             None => continue,
         };
         for k in found {
@@ -230,7 +247,8 @@ fn read_node(draft: &mut Draft<'_, '_, '_>) {
         let Some(item) = items.at(i) else {
             continue;
         };
-        let behind_noun = i > 0 && items.is(i - 1, "noun.node") && !draft.is_used(i - 1);
+        let behind_noun = i > 0 && items.is(i - 1, "noun.node") && !draft.is_used(i - 1)
+            || must_be(items, i) && refs::is_name_like(&item.text);
         let quoted = behind_noun && matches!(item.kind, Kind::Quote(Quote::Marks)) && refs::can_name(items, i);
         if draft.is_used(i) || item.kind != Kind::Word && !quoted {
             continue;
@@ -249,15 +267,18 @@ fn read_node(draft: &mut Draft<'_, '_, '_>) {
             && (0..i).rev().take_while(|k| !items.ends_clause(*k)).any(|k| items.is(k, "pins"))
             && refs::is_name_like(&item.text)
             && item.senses.is_empty();
-        let named = quoted
-            || pinned
-            || behind_noun && (item.senses.is_empty() || refs::is_name_like(&item.text)) && !plural_before(items, i)
-            || placed && (in_context || begins)
-            || before_noun
-            || placed
-                && refs::is_name_like(&item.text)
-                && item.senses.is_empty()
-                && !behind_preposition_of_name(draft, i);
+        let named = !ruled_out(items, i)
+            && (quoted
+                || pinned
+                || behind_noun
+                    && (item.senses.is_empty() || refs::is_name_like(&item.text))
+                    && !plural_before(items, i)
+                || placed && (in_context || begins)
+                || before_noun
+                || placed
+                    && refs::is_name_like(&item.text)
+                    && item.senses.is_empty()
+                    && !behind_preposition_of_name(draft, i));
         if named && let Some(name) = refs::node(draft, i, "placement.node") {
             draft.set("placement.node", name, i..i + 1);
         }
@@ -265,6 +286,32 @@ fn read_node(draft: &mut Draft<'_, '_, '_>) {
     if !draft.has("placement.node") {
         read_described(draft);
     }
+}
+
+/// "nodes n-1 and n-2 must not be used", "nothing may land on n-1": a clause that says no puts nothing there.
+fn ruled_out(items: &Items<'_, '_>, i: usize) -> bool {
+    let start = (0..i).rev().find(|k| items.ends_clause(*k)).map_or(0, |k| k + 1);
+    let end = (i..items.len()).find(|k| items.ends_clause(*k)).unwrap_or(items.len());
+    // "do not restart it and run it on n-1" says no to something else.
+    let turns = |k: usize| items.list[k].text == "but" || items.any(k, &["and", "insteadof"]) || items.corrects(k);
+    let no = |k: usize| items.any(k, &["not", "except"]) && !items.is(k, "correct");
+    let told = |k: usize| {
+        const MODALS: &[&str] =
+            &["must", "mustn't", "may", "should", "shouldn't", "shall", "can't", "cannot", "is", "are"];
+        let modal = items.list[k].text.split(' ').next().is_some_and(|word| MODALS.contains(&word));
+        items.is(k, "spared") || items.is(k, "not") && modal
+    };
+    let list =
+        |k: usize| items.any(k, &["and", "or"]) || items.punct(k, ',') || refs::is_name_like(&items.list[k].text);
+    (start..i).rev().take_while(|k| !turns(*k)).any(no) || (i + 1..end).find(|k| !list(*k)).is_some_and(told)
+}
+
+/// "the node must be gpu-7", "node: gpu-7".
+fn must_be(items: &Items<'_, '_>, i: usize) -> bool {
+    const COPULAS: &[&str] = &["be", "is", "must", "should", "shall", "to", "has", "has to", "needs", "needs to", "="];
+    let is = |k: usize| items.punct(k, ':') || items.at(k).is_some_and(|n| COPULAS.contains(&n.text.as_str()));
+    let start = (0..i).rev().find(|k| !is(*k)).map_or(0, |k| k + 1);
+    start > 0 && start < i && items.is(start - 1, "noun.node") && !items.list[start - 1].text.ends_with('s')
 }
 
 fn plural_before(items: &Items<'_, '_>, i: usize) -> bool {

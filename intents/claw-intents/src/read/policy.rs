@@ -7,6 +7,7 @@ use crate::items::Items;
 
 pub(crate) fn read(draft: &mut Draft<'_, '_, '_>) {
     read_priority(draft);
+    read_level_apart(draft);
     read_preemptible(draft);
     read_restart(draft);
     read_checkpoint(draft);
@@ -42,6 +43,19 @@ fn read_priority(draft: &mut Draft<'_, '_, '_>) {
                 draft.set("priority", level, i - 1..i + 1);
             }
         }
+    }
+}
+
+/// "lower the priority of chat, low is enough": a level that stands elsewhere than its noun.
+fn read_level_apart(draft: &mut Draft<'_, '_, '_>) {
+    let items = draft.items;
+    if draft.has("priority") || !(0..items.len()).any(|i| items.is(i, "noun.priority")) {
+        return;
+    }
+    let verb = |i: usize| items.is(i, "act.update") && items.any(i + 1, &["det.the", "noun.priority"]);
+    let free = |i: &usize| !draft.is_used(*i) && !verb(*i) && !items.any(*i, &["min", "max"]);
+    if let Some((i, level)) = (0..items.len()).filter(free).find_map(|i| Some((i, level(items, i)?))) {
+        draft.set("priority", level, i..i + 1);
     }
 }
 
@@ -83,14 +97,33 @@ fn read_restart(draft: &mut Draft<'_, '_, '_>) {
     if !draft.has("restart") {
         read_policy(draft);
     }
+    if !draft.has("restart") {
+        read_condition(draft);
+    }
     read_max_restarts(draft);
+}
+
+/// "if it falls over try again": what is done over after a failure.
+fn read_condition(draft: &mut Draft<'_, '_, '_>) {
+    let items = draft.items;
+    let fails = |k: usize| items.any(k, &["sym.crash", "sym.error", "sym.oom"]);
+    let condition = |i: &usize| items.is(*i, "cond") && (i + 1..i + 4).any(fails);
+    let near = |i: usize| {
+        let again = |k: &usize| items.is(*k, "noun.restart");
+        (i.saturating_sub(5)..i).find(again).or_else(|| (i + 1..(i + 10).min(items.len())).find(again))
+    };
+    let found = (0..items.len()).filter(condition).find_map(near);
+    if let Some(k) = found.filter(|k| *k == 0 || !items.any(*k - 1, &["not", "no"])) {
+        draft.set("restart", "on_failure", k..k + 1);
+    }
 }
 
 /// "restart policy of chat to always".
 fn read_policy(draft: &mut Draft<'_, '_, '_>) {
     let items = draft.items;
-    let Some(i) = (0..items.len()).find(|i| items.is(*i, "noun.restart") && items.list[*i].text.contains("policy"))
-    else {
+    let set = |i: usize| items.punct(i + 1, '=') || items.punct(i + 1, ':') || items.is(i + 1, "to");
+    let named = |i: &usize| items.is(*i, "noun.restart") && (items.list[*i].text.contains("policy") || set(*i));
+    let Some(i) = (0..items.len()).find(named) else {
         return;
     };
     for k in i + 1..(i + 8).min(items.len()) {
@@ -118,7 +151,14 @@ fn read_max_restarts(draft: &mut Draft<'_, '_, '_>) {
         let Some(n) = items.count(i).filter(|_| !draft.is_used(i)) else {
             continue;
         };
-        let times = items.any(i + 1, &["times", "noun.restart"]) && items.list[i + 1].text != "x"
+        // "(5x max)"
+        let multiplied = items.list.get(i + 1).is_some_and(|n| n.text == "x")
+            && (items.is(i + 2, "max") || items.ends_clause(i + 2) || items.punct(i + 2, ')'));
+        // "cores=1 restart=never"
+        let equals = i > 1 && (items.punct(i - 1, '=') || items.list[i - 1].text == "=");
+        let other = equals && !items.is(i - 2, "noun.restart");
+        let times = multiplied
+            || !other && items.any(i + 1, &["times", "noun.restart"]) && items.list[i + 1].text != "x"
             || items.at(i + 1).is_some_and(|item| {
                 matches!(item.text.as_str(), "mal" | "veces" | "fois" | "次" | "times" | "attempts" | "tries" | "time")
             });
@@ -156,7 +196,7 @@ fn read_checkpoint(draft: &mut Draft<'_, '_, '_>) {
         let behind = (i + 1..(i + 7).min(items.len())).find(|k| items.seconds(*k).is_some() && !draft.is_used(*k));
         let before = (i.saturating_sub(4)..i).rev().find(|k| items.seconds(*k).is_some() && !draft.is_used(*k));
         let every = |k: usize| {
-            items.any(k, &["hourly", "daily", "per.hour"])
+            items.any(k, &["hourly", "halfhourly", "daily", "per.hour"])
                 || k > 0
                     && (items.any(k - 1, &["every", "each", "to", "of"])
                         || items.punct(k - 1, ':')

@@ -207,6 +207,21 @@ fn read_own_names(draft: &mut Draft<'_, '_, '_>) {
 fn read_name(draft: &mut Draft<'_, '_, '_>) {
     let items = draft.items;
     for i in 0..items.len() {
+        // "call the workload bob"
+        let naming = items.is(i, "naming")
+            && items.any(i + 1, &["det.the", "det.that"])
+            && (items.any(i + 2, &["noun.workload", "noun.deployment"])
+                || items.at(i + 2).is_some_and(|n| n.text == "thing"))
+            && refs::can_name(items, i + 3);
+        if naming && !draft.is_used(i) && !draft.has("name") {
+            let name = refs::name_of(items, i + 3);
+            if is_deploy(draft) {
+                draft.set_at("deployment", json!(name), i..i + 4);
+            } else if draft.root == "workload" {
+                draft.set("name", name, i..i + 4);
+            }
+            continue;
+        }
         if !items.is(i, "as") || draft.is_used(i) {
             continue;
         }
@@ -348,6 +363,14 @@ fn read_env(draft: &mut Draft<'_, '_, '_>) {
             let quoted = matches!(items.list[i + 2].kind, Kind::Quote(_));
             let value = if quoted { items.list[i + 2].text.clone() } else { items.raw(i + 2).to_owned() };
             draft.entry("env", items.raw(i), &value, i..i + 3);
+        } else if draft.root == "changes" && is_variable(items, i) && items.is(i + 1, "to") && !draft.is_used(i) {
+            // "set LOG_LEVEL to debug for deployment chat"
+            let Some(value) = items.at(i + 2).filter(|n| !matches!(n.kind, Kind::Punct(_))) else {
+                continue;
+            };
+            let quoted = matches!(value.kind, Kind::Quote(_));
+            let value = if quoted { value.text.clone() } else { items.raw(i + 2).to_owned() };
+            draft.entry("env", items.raw(i), &value, i..i + 3);
         } else if items.is(i, "noun.env") && items.punct(i + 1, '{') {
             let Some((map, end)) = json_at::<BTreeMap<String, String>>(items, i + 1) else {
                 continue;
@@ -359,6 +382,14 @@ fn read_env(draft: &mut Draft<'_, '_, '_>) {
             read_worded_env(draft, i);
         }
     }
+}
+
+/// A word written as names of variables are: LOG_LEVEL.
+fn is_variable(items: &Items<'_, '_>, i: usize) -> bool {
+    let raw = items.raw(i);
+    items.at(i).is_some_and(|n| n.kind == Kind::Word && n.senses.is_empty())
+        && raw.contains('_')
+        && raw.chars().all(|c| c.is_ascii_uppercase() || c == '_' || c.is_ascii_digit())
 }
 
 /// "env var LOG_LEVEL to debug", "environment variable A set to 1".
@@ -374,13 +405,23 @@ fn read_worded_env(draft: &mut Draft<'_, '_, '_>, i: usize) {
         return;
     };
     let mut v = k + 1;
-    while items.any(v, &["to", "act.update", "x", "on"]) && v < k + 3 {
+    // "env LOG_LEVEL of deployment chat to debug"
+    let of = items.any(v, &["of", "on", "for"]) && items.any(v + 1, &["noun.deployment", "det.the"]);
+    if let Some(to) = (v + 2..v + 6).find(|m| of && items.list.get(*m).is_some_and(|n| n.text == "to")) {
+        v = to;
+    }
+    let k_end = v;
+    while items.any(v, &["to", "act.update", "x", "on"]) && v < k_end + 2 {
         v += 1;
     }
     if v > k + 1 && v < items.len() && !items.ends_clause(v) {
         let quoted = matches!(items.list[v].kind, Kind::Quote(_));
         let value = if quoted { items.list[v].text.clone() } else { items.raw(v).to_owned() };
         draft.entry("env", items.raw(k), &value, k..v + 1);
+        // "TIMEOUT to 30 and RETRIES to 2"
+        if items.is(v + 1, "and") || items.punct(v + 1, ',') {
+            read_worded_env(draft, v + 1);
+        }
     }
 }
 
@@ -467,7 +508,7 @@ fn read_volumes(draft: &mut Draft<'_, '_, '_>) {
         }
         let quoted_path = items.at(i).is_some_and(|n| n.kind == Kind::Quote(Quote::Marks) && n.text.starts_with('/'));
         let path = quoted_path || items.at(i).is_some_and(|n| n.kind == Kind::Path && raw.starts_with('/'));
-        if !path || draft.is_used(i) || i == 0 {
+        if !path || draft.is_used(i) || i == 0 || mounted_elsewhere(items, i) {
             continue;
         }
         let placed = items.any(i - 1, &["on", "to", "as"])
@@ -489,6 +530,16 @@ fn read_volumes(draft: &mut Draft<'_, '_, '_>) {
         let name = if quoted { items.list[source].text.clone() } else { items.raw(source).to_owned() };
         draft.add("volumes", json!({ "source": name, "target": raw, "read_only": read_only }), source..i + 1);
     }
+}
+
+/// "data at /mnt/scans mounted to /scans": a path that is mounted to the next one is where it comes from.
+fn mounted_elsewhere(items: &Items<'_, '_>, i: usize) -> bool {
+    let next =
+        (i + 1..i + 5).find(|k| items.at(*k).is_some_and(|n| n.kind == Kind::Path) && items.raw(*k).starts_with('/'));
+    next.is_some_and(|k| {
+        items.any(k - 1, &["on", "to", "as"])
+            && (i + 1..k).all(|m| items.any(m, &["on", "to", "as", "noun.volume", "ro", "x"]))
+    })
 }
 
 fn is_source(items: &Items<'_, '_>, k: usize) -> bool {

@@ -162,7 +162,10 @@ pub(crate) fn beside_nouns(items: &Items<'_, '_>, used: &dyn Fn(usize) -> bool, 
         let plain = items.at(k).is_some_and(|n| !n.known && n.senses.has("n") && !is_name_like(word));
         let inflected = ["ed", "ing", "s", "ly"].iter().any(|end| word.ends_with(end));
         let sure = sure && !(plain && (thing != Thing::Deployment || inflected || k != i + 1));
-        if sure && (!plural || is_name_like(word)) && !used(k) {
+        // "chat-eu deployment: set …": what stands before the noun is more of a name.
+        let order = items.at(k).is_some_and(|n| !n.known && n.senses.iter().any(|s| s.starts_with("act.")));
+        let before = i > 0 && order && !is_name_like(word) && before_noun(items, used, i, thing).is_some();
+        if sure && !before && (!plural || is_name_like(word)) && !used(k) {
             found.push(k);
             continue;
         }
@@ -200,6 +203,11 @@ fn before_noun(items: &Items<'_, '_>, used: &dyn Fn(usize) -> bool, i: usize, th
     }
     let raw_word = item.kind == Kind::Word && (item.known || is_name_like(&item.text));
     let article = k > 0 && (items.any(k - 1, &["det.the", "on", "of"]) || items.list[k - 1].text.ends_with(" the"));
+    // "parser deployment wants a larger disk": an unknown word that begins a clause or is an order's object.
+    let heads = k == 0
+        || items.ends_clause(k - 1)
+        || items.at(k - 1).is_some_and(|n| n.senses.iter().any(|s| s.starts_with("act.") || s == "polite"));
+    let article = article || heads && item.senses.is_empty() && items.list[i].text == "deployment";
     let plain = item.kind == Kind::Word
         && article
         && thing != Thing::Node
@@ -241,7 +249,12 @@ pub(crate) fn modal_subject(items: &Items<'_, '_>) -> Option<usize> {
         });
         let starts =
             *i == 0 || items.ends_clause(i - 1) || items.any(i - 1, &["noun.deployment", "polite", "greeting"]);
-        named
+        // "brain: 3 replicas": a word of the language too, as a heading.
+        let heading = items.punct(i + 1, ':')
+            && items.at(*i).is_some_and(|n| {
+                n.kind == Kind::Word && n.senses.iter().all(|s| s == "n") && n.text.chars().all(char::is_alphabetic)
+            });
+        (named || heading)
             && starts
             && (items.punct(i + 1, ':') || items.at(i + 1).is_some_and(|n| MODALS.contains(&n.text.as_str())))
     })
@@ -297,7 +310,7 @@ pub(crate) fn object(draft: &Draft<'_, '_, '_>, verb: usize) -> Option<usize> {
     (verb + 1..items.len())
         .take_while(|k| !items.ends_sentence(*k))
         .find(unknown)
-        .or_else(|| (0..verb).rev().find(unknown))
+        .or_else(|| (0..=verb.min(items.len().saturating_sub(1))).rev().find(unknown))
 }
 
 /// A tenant that the words name, and its item.

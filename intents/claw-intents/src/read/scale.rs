@@ -14,7 +14,9 @@ pub(crate) fn read_replicas(draft: &mut Draft<'_, '_, '_>) {
             continue;
         }
         if let Some((at, n)) = count_before(draft, i) {
-            draft.set("replicas", json!(n), at..i + 1);
+            if !present(items, at, i) {
+                draft.set("replicas", json!(n), at..i + 1);
+            }
             continue;
         }
         let mut k = i + 1;
@@ -42,6 +44,16 @@ pub(crate) fn read_replicas(draft: &mut Draft<'_, '_, '_>) {
             draft.set("replicas", json!(n), i..k + 1);
         }
     }
+}
+
+/// "we have 6 replicas of search and that is too many, go to 4": what is there now, where another number is wanted.
+fn present(items: &Items<'_, '_>, at: usize, noun: usize) -> bool {
+    const HAS: &[&str] = &["have", "has", "are", "currently", "there are", "runs", "now", "got", "i have", "we have"];
+    let start = (0..at).rev().find(|k| items.ends_clause(*k)).map_or(0, |k| k + 1);
+    let has = (start..at).any(|k| HAS.contains(&items.list[k].text.as_str()))
+        && !(start..at).any(|k| items.any(k, &["to", "polite"]) || items.at(k).is_some_and(|n| n.text == "should"));
+    let wanted = |k: usize| items.count(k).is_some() && items.is(k - 1, "to");
+    has && (noun + 1..items.len()).any(wanted)
 }
 
 fn count_before(draft: &mut Draft<'_, '_, '_>, i: usize) -> Option<(usize, u32)> {
@@ -90,10 +102,11 @@ fn count_before(draft: &mut Draft<'_, '_, '_>, i: usize) -> Option<(usize, u32)>
 /// "autoscale between 1 and 6 at 70% utilization".
 pub(crate) fn read_autoscale(draft: &mut Draft<'_, '_, '_>) {
     let items = draft.items;
-    let Some(at) = (0..items.len()).find(|i| {
+    let at = (0..items.len()).find(|i| {
         let parted = || items.gaps(*i).iter().any(|(sense, _)| *sense == "act.autoscale");
         items.is(*i, "act.autoscale") || scales_by_itself(items, *i) || parted()
-    }) else {
+    });
+    let Some(at) = at.or_else(|| holds_metric(items).then_some(0)) else {
         return;
     };
     read_bounds(draft, at);
@@ -107,6 +120,20 @@ pub(crate) fn read_autoscale(draft: &mut Draft<'_, '_, '_>) {
             format!("at least {min} and at most {max} replicas contradict each other"),
         );
     }
+}
+
+/// "hold the utilization of chat at 70 % with 2 to 6 replicas": a metric, its value, and a range of replicas.
+pub(crate) fn holds_metric(items: &Items<'_, '_>) -> bool {
+    let Some((_, metric)) = super::refs::metric(items, 0) else {
+        return false;
+    };
+    let range = (1..items.len()).any(|i| {
+        let words = i > 2 && items.num(i - 1).is_some() && items.is(i - 2, "rangeand") && items.num(i - 3).is_some();
+        let range = matches!(items.at(i - 1).map(|n| &n.kind), Some(Kind::Range(..)));
+        items.is(i, "noun.replica") && (words || range)
+    });
+    let held = |i: usize| matches!(items.list[i].text.as_str(), "hold" | "keep" | "maintain" | "keeping" | "holding");
+    range && (0..items.len()).any(held) && (0..items.len()).any(|i| super::refs::threshold(items, i, metric).is_some())
 }
 
 /// "scale between 2 and 8", "scale from 1 to 5 on p99 latency".
@@ -177,6 +204,11 @@ fn bound_of(items: &Items<'_, '_>, k: usize) -> Option<&'static str> {
         j -= 1;
     }
     let before = j.checked_sub(1)?;
+    // "keep the queue below 10": a bound of the metric.
+    let metric = |m: usize| items.at(m).is_some_and(|n| n.senses.after("metric.").is_some());
+    if items.any(before, &["cmp.lt", "cmp.gt"]) && (before.saturating_sub(2)..before).any(metric) {
+        return None;
+    }
     if items.is(before, "min") && !items.is(before, "max") {
         return Some("autoscale.min");
     }
@@ -186,7 +218,15 @@ fn bound_of(items: &Items<'_, '_>, k: usize) -> Option<&'static str> {
     if items.is(k + 1, "min") && items.list[k + 1].text.starts_with("min") {
         return Some("autoscale.min");
     }
-    (items.is(k + 1, "max") && items.list[k + 1].text.starts_with("max")).then_some("autoscale.max")
+    // "2 at least, 6 at most"
+    let behind = |sense: &str, words: &[&str]| {
+        items.is(k + 1, sense) && words.contains(&items.list[k + 1].text.as_str()) && items.num(k + 2).is_none()
+    };
+    if behind("min", &["at least", "at the least", "at minimum", "or more", "minimally", "at a minimum"]) {
+        return Some("autoscale.min");
+    }
+    let most = behind("max", &["at most", "at the most", "at maximum", "tops", "maximally", "at a maximum", "or less"]);
+    (most || items.is(k + 1, "max") && items.list[k + 1].text.starts_with("max")).then_some("autoscale.max")
 }
 
 /// "at 70% gpu utilization", "target queue depth 20", "on p99 latency of 400 ms".

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::draft::Draft;
-use crate::items::Items;
+use crate::items::{Items, Kind};
 
 /// Nouns of a size and the field that they name.
 const SIZES: &[(&str, &str)] = &[("noun.shm", "shm_gib"), ("noun.disk", "disk_gib"), ("noun.memory", "memory_gib")];
@@ -15,6 +15,8 @@ pub(crate) fn read(draft: &mut Draft<'_, '_, '_>) {
             continue;
         };
         if let Some((field, end)) = named_behind(draft.items, i) {
+            let field =
+                if field == "memory_gib" && each_gpus(draft.items, i, end) { "gpu.memory_gib_min" } else { field };
             draft.set(field, json!(gib), i..end);
         } else if let Some((field, start)) = named_before(draft, i) {
             draft.set(field, json!(gib), start..i + 1);
@@ -24,6 +26,39 @@ pub(crate) fn read(draft: &mut Draft<'_, '_, '_>) {
             draft.assume(&path, json!(gib), "a size beside a number of cores is memory");
         }
     }
+    read_apart(draft);
+}
+
+/// "more memory for deployment chat, 96 gigs": a size whose noun stands elsewhere, where there is one such
+/// size and one such noun, and its sentence speaks of no GPU.
+fn read_apart(draft: &mut Draft<'_, '_, '_>) {
+    let items = draft.items;
+    let free = |k: &usize| items.gib(*k).is_some() && !draft.is_used(*k);
+    let mut sizes = (0..items.len()).filter(free);
+    let (Some(i), None) = (sizes.next(), sizes.next()) else {
+        return;
+    };
+    let start = (0..i).rev().find(|k| items.ends_sentence(*k)).map_or(0, |k| k + 1);
+    let end = (i..items.len()).find(|k| items.ends_sentence(*k)).unwrap_or(items.len());
+    let gpu = |k: usize| items.is(k, "noun.gpu") || matches!(items.at(k).map(|n| &n.kind), Some(Kind::Gpu { .. }));
+    if (start..end).any(gpu) || (0..items.len()).any(|k| items.is(k, "noun.vram") && !items.is(k, "noun.memory")) {
+        return;
+    }
+    let noun = |k: &usize| names_size(items, *k) && !draft.is_used(*k);
+    let mut nouns = (0..items.len()).filter(noun);
+    let (Some(k), None) = (nouns.next(), nouns.next()) else {
+        return;
+    };
+    if let Some((_, field)) = SIZES.iter().find(|(noun, _)| items.is(k, noun)).filter(|(_, f)| !draft.has(f)) {
+        let gib = items.gib(i).unwrap_or_default();
+        draft.set(field, json!(gib), i..i + 1);
+    }
+}
+
+/// "2 cards with 40 gigs of memory each".
+fn each_gpus(items: &Items<'_, '_>, i: usize, end: usize) -> bool {
+    let start = (0..i).rev().find(|k| items.ends_clause(*k)).map_or(0, |k| k + 1);
+    items.is(end, "each") && (start..i).any(|k| items.is(k, "noun.gpu"))
 }
 
 /// "64 GB of RAM".
@@ -91,6 +126,7 @@ fn read_cores(draft: &mut Draft<'_, '_, '_>) {
             k -= 1;
         }
         if let Some(at) = k.checked_sub(1)
+            && !items.equals(i + 1)
             && let Some(n) = items.num(at).or_else(|| half(items, at)).filter(|_| !draft.is_used(at))
         {
             draft.set("cpu_cores", json!(n), at..i + 1);
@@ -108,7 +144,7 @@ fn read_cores(draft: &mut Draft<'_, '_, '_>) {
             k += 1;
         }
         let counted_else = items.any(k + 1, &["noun.gpu", "noun.replica", "noun.node"])
-            || matches!(items.at(k + 1).map(|n| &n.kind), Some(crate::items::Kind::Gpu { .. }));
+            || matches!(items.at(k + 1).map(|n| &n.kind), Some(Kind::Gpu { .. }));
         // "cpu 8, mem 32Gi"
         let direct = k == i + 1 && items.list[i].text.starts_with("cpu") && items.ends_clause(k + 1);
         if (k > i + 1 || direct)
@@ -122,7 +158,7 @@ fn read_cores(draft: &mut Draft<'_, '_, '_>) {
 /// "half a core".
 fn half(items: &Items<'_, '_>, at: usize) -> Option<f64> {
     match items.at(at)?.kind {
-        crate::items::Kind::Share(share) => Some(share),
+        Kind::Share(share) => Some(share),
         _ => None,
     }
 }

@@ -113,18 +113,44 @@ fn concerns(items: &Items<'_, '_>, i: usize, field: &str) -> bool {
         && (field == "deadline"
             || i - start <= 2
                 && (start..i).all(|k| items.any(k, &["notbefore", "deadline", "and", "polite", "correct"])));
-    // "results must be in by 6pm"
-    let due = field == "deadline"
-        && (start..i).any(|k| {
-            items
-                .at(k)
-                .is_some_and(|n| matches!(n.text.as_str(), "results" | "result" | "output" | "it" | "this" | "they"))
-        })
-        && (start..i).any(|k| {
-            const MODALS: &[&str] = &["must", "should", "has", "have", "needs", "need"];
-            items.at(k).is_some_and(|n| MODALS.contains(&n.text.split(' ').next().unwrap_or_default()))
+    ours || leads || held || field == "deadline" && is_due(items, start, i)
+}
+
+/// Whether the words of a clause before a moment say that the work shall be done by then.
+fn is_due(items: &Items<'_, '_>, start: usize, i: usize) -> bool {
+    // "has to be through by noon": what it is said of is what shall run.
+    let modal = |k: usize| {
+        const MODALS: &[&str] = &["must", "should", "has", "have", "needs", "need", "shall", "muss", "doit", "debe"];
+        items.at(k).is_some_and(|n| MODALS.contains(&n.text.split(' ').next().unwrap_or_default()))
+    };
+    let subject = (start..i).find(|k| !items.any(*k, &["and", "polite", "det.the", "correct"]));
+    // "I need the numbers by 10:00"
+    let needs = |k: usize| {
+        const NEEDS: &[&str] = &["need", "needs", "want", "wants", "expect", "expects", "i need", "we need"];
+        items.at(k).is_some_and(|n| NEEDS.contains(&n.text.as_str()))
+    };
+    let wanted = i > start && items.is(i - 1, "deadline") && (start..i).any(needs);
+    let ends = |k: usize| {
+        const ENDS: &[&str] =
+            &["finish", "finished", "done", "complete", "completed", "ready", "over", "through", "end"];
+        items.at(k).is_some_and(|n| n.text.split(' ').any(|word| ENDS.contains(&word)))
+    };
+    let wanted = wanted || (start..i).any(ends);
+    let said_of_it = wanted
+        || subject.is_some_and(|k| {
+            modal(k)
+                || modal(k + 1)
+                    && (items.any(k, &["det.that", "noun.workload", "act.train", "det.all"])
+                        || items.at(k).is_some_and(|n| n.text == "we" || n.text == "i"))
         });
-    ours || leads || held || due
+    // "results must be in by 6pm"
+    let due = (start..i).any(|k| {
+        items.at(k).is_some_and(|n| matches!(n.text.as_str(), "results" | "result" | "output" | "it" | "this" | "they"))
+    }) && (start..i).any(|k| {
+        const MODALS: &[&str] = &["must", "should", "has", "have", "needs", "need"];
+        items.at(k).is_some_and(|n| MODALS.contains(&n.text.split(' ').next().unwrap_or_default()))
+    });
+    due || said_of_it
 }
 
 /// Whether a moment is the latest end or the earliest start.
@@ -140,8 +166,8 @@ fn role(items: &Items<'_, '_>, i: usize, end: usize) -> &'static str {
         if items.is(k, "deadline") {
             let start = (0..k).rev().find(|m| items.ends_clause(*m)).map_or(0, |m| m + 1);
             // "don't kick it off until 11pm"
-            let held =
-                matches!(items.list[k].text.as_str(), "until" | "till") && (start..k).any(|m| items.is(m, "not"));
+            let held = matches!(items.list[k].text.as_str(), "until" | "till")
+                && (start..k).any(|m| items.is(m, "not") || waits(items, m));
             return if held { "not_before" } else { "deadline" };
         }
         if items.ends_sentence(k) || items.punct(k, ',') && steps > 1 {
@@ -154,6 +180,11 @@ fn role(items: &Items<'_, '_>, i: usize, end: usize) -> &'static str {
         return "deadline";
     }
     "not_before"
+}
+
+/// Verbs of what shall not begin yet: "hold phi-4 until …".
+fn waits(items: &Items<'_, '_>, k: usize) -> bool {
+    matches!(items.list[k].text.as_str(), "hold" | "wait" | "delay" | "postpone" | "park" | "defer")
 }
 
 /// A moment that begins at an item, and the item behind it.
@@ -169,6 +200,7 @@ fn moment(draft: &Draft<'_, '_, '_>, start: usize) -> Option<(Moment, usize)> {
     let mut offset = now.map(|n| n.offset_minutes);
     let mut day: Option<Day> = None;
     let mut minute: Option<i64> = None;
+    let mut evening = false;
     let mut i = start;
     let mut end = start;
     while i < items.len() {
@@ -180,6 +212,10 @@ fn moment(draft: &Draft<'_, '_, '_>, start: usize) -> Option<(Moment, usize)> {
             minute = Some(found);
             i = next;
             end = next;
+        } else if let (true, None, Some(half)) = (end > start, minute, half_of_day(items, i)) {
+            // "tomorrow morning at 6:30"
+            evening = half;
+            i += 1;
         } else if end > start
             && is_link(items, i)
             && (day_at(items, i + 1).is_some() && day.is_none()
@@ -197,7 +233,17 @@ fn moment(draft: &Draft<'_, '_, '_>, start: usize) -> Option<(Moment, usize)> {
     if end == start {
         return None;
     }
+    let minute = minute.map(|m| if evening && m < 720 { m + 720 } else { m });
     Some((instant_of(day, minute, now, offset), end))
+}
+
+/// "morning", "evening" behind a day: whether it is the second half.
+fn half_of_day(items: &Items<'_, '_>, i: usize) -> Option<bool> {
+    match items.at(i)?.text.as_str() {
+        "morning" => Some(false),
+        "afternoon" | "evening" | "night" => Some(true),
+        _ => None,
+    }
 }
 
 fn is_link(items: &Items<'_, '_>, i: usize) -> bool {
@@ -243,6 +289,10 @@ fn day_at(items: &Items<'_, '_>, i: usize) -> Option<(Day, usize)> {
             None => Some((Day::Date(None, m, d), i + 2)),
         };
     }
+    // "from tomorrow's image on": whose it is.
+    if item.text.ends_with("'s") {
+        return None;
+    }
     let word = match item.senses.iter().find_map(|s| s.strip_prefix("day."))? {
         "today" => Day::Ahead(0),
         "tomorrow" => Day::Ahead(1),
@@ -258,6 +308,7 @@ fn minute_at(items: &Items<'_, '_>, i: usize, start: usize) -> Option<(i64, usiz
     match item.kind {
         Kind::Clock(minutes) => return Some((i64::from(minutes), i + 1)),
         Kind::Word if item.senses.has("clock.noon") => return Some((720, i + 1)),
+        Kind::Word if worded_minutes(items, i).is_some() => return worded_minutes(items, i),
         Kind::Word if item.senses.has("clock.midnight") => return Some((1_440, i + 1)),
         Kind::Word if item.senses.has("clock.am") || item.senses.has("clock.pm") => {
             // 下午3点
@@ -294,6 +345,16 @@ fn minute_at(items: &Items<'_, '_>, i: usize, start: usize) -> Option<(i64, usiz
     let behind_day = i > start && (items.any(i - 1, &["notbefore"]) || day_at(items, i - 1).is_some());
     let zoned = zone_at(items, i + 1).is_some() && is_at(items, i);
     (behind_day && is_free(items, i + 1) || zoned).then_some((i64::from(hours) * 60, i + 1))
+}
+
+/// "half past six", "quarter to nine".
+fn worded_minutes(items: &Items<'_, '_>, i: usize) -> Option<(i64, usize)> {
+    const WORDS: &[(&str, i64)] = &[("clock.half", 30), ("clock.quarter", 15), ("clock.quarterto", -15)];
+    let (_, minutes) = WORDS.iter().find(|(sense, _)| items.is(i, sense))?;
+    let hour = items.count(i + 1).filter(|h| (1..=12).contains(h))?;
+    let half = (items.is(i + 2, "clock.am"), items.is(i + 2, "clock.pm"));
+    let hour = if half.1 { hour % 12 + 12 } else { hour };
+    Some((i64::from(hour) * 60 + minutes, i + 2 + usize::from(half.0 || half.1)))
 }
 
 /// Nothing behind a number that it could count.

@@ -1,6 +1,7 @@
 //! The GPU models that the system knows by name, and the nearest one to a typo.
 
 use crate::spec::GpuVendor;
+use crate::spelling::{COMPARED_CHARS_MAX, slips};
 
 /// Canonical names of known GPU models. Others are allowed: a fleet may have
 /// hardware that is newer than this list.
@@ -33,31 +34,16 @@ pub fn canonical_gpu_model(text: &str) -> Option<&'static str> {
 /// The known model that is nearest to this text, if one is near enough to be
 /// meant: at most a third of the longer name differs.
 pub fn nearest_gpu_model(text: &str) -> Option<&'static str> {
-    let wanted = folded(&text.chars().take(64).collect::<String>());
+    let wanted = folded(&text.chars().take(COMPARED_CHARS_MAX).collect::<String>());
     KNOWN_GPU_MODELS
         .iter()
         .copied()
         .map(|known| {
             let known_folded = folded(known);
             let longer = known_folded.len().max(wanted.len());
-            (edit_distance(&wanted, &known_folded), longer, known)
+            (slips(&wanted, &known_folded), longer, known)
         })
         .filter(|(distance, longer, _)| distance * 3 <= *longer)
         .min_by_key(|(distance, _, _)| *distance)
         .map(|(_, _, known)| known)
-}
-
-/// Levenshtein distance over bytes.
-fn edit_distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, ca) in a.bytes().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, cb) in b.bytes().enumerate() {
-            let substituted = diagonal + usize::from(ca != cb);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
 }

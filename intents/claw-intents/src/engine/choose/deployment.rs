@@ -31,8 +31,10 @@ pub(super) fn of_deployment(items: &Items<'_, '_>, best: Found, topic: &Topic) -
         Act::Query if deployment && obtains(items.list[best.at].text.as_str()) && counts_replicas(items) => {
             Some(Act::Scale)
         }
-        // "reduce chat by half"
-        Act::Update if !setting(items) && !topic.workload() && says(items, "frac.0.5") => Some(Act::Scale),
+        // "reduce chat by half", "raise chat by two"
+        Act::Update if !setting(items) && !topic.workload() && (says(items, "frac.0.5") || deployment && by(items)) => {
+            Some(Act::Scale)
+        }
         Act::Stop if withdraws(items, best.at) => Some(Act::Drain),
         Act::Undrain if says(items, "noun.prev") && !says(items, "noun.node") && items.is(best.at, "restores") => {
             Some(Act::Rollback)
@@ -41,6 +43,15 @@ pub(super) fn of_deployment(items: &Items<'_, '_>, best: Found, topic: &Topic) -
         Act::Scale if !says(items, "noun.replica") && lowers(items, best.at) => Some(Act::Update),
         _ => None,
     }
+}
+
+/// "by two", where nothing follows that it counts.
+fn by(items: &Items<'_, '_>) -> bool {
+    (1..items.len()).any(|i| {
+        items.count(i).is_some()
+            && matches!(items.list[i - 1].text.as_str(), "by" | "um" | "de" | "en")
+            && (items.ends_clause(i + 1) || items.any(i + 1, &["noun.replica", "polite"]))
+    })
 }
 
 /// "take gpu-07 offline", "decommission node a-3": a node leaves the pool, it does not end.

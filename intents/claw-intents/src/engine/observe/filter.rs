@@ -39,6 +39,13 @@ pub(super) fn subject(draft: &Draft<'_, '_, '_>, order: Found) -> Option<(&'stat
     if let Some(at) = measured(draft) {
         return Some(("metrics", at));
     }
+    // "the last 50 lines from job x-1": what has lines is a log.
+    let named = ["workload_id", "deployment"].iter().any(|f| draft.get(&format!("filter.{f}")).is_some());
+    if let Some(at) =
+        (0..items.len()).find(|i| items.at(*i).is_some_and(|n| n.text.starts_with("line"))).filter(|_| named)
+    {
+        return Some(("logs", at));
+    }
     let plural_first =
         GENERAL.iter().filter_map(|subject| first(subject, true).map(|at| (*subject, at))).min_by_key(|(_, at)| *at);
     let status = first("status", false);
@@ -69,11 +76,12 @@ fn measured(draft: &Draft<'_, '_, '_>) -> Option<usize> {
         "watt",
         "auslastung",
     ];
+    let gpus = (0..draft.items.len()).any(|i| draft.items.is(i, "noun.gpu"));
     (0..draft.items.len()).find(|i| {
         draft.items.at(*i).is_some_and(|n| {
             n.kind == Kind::Word
                 && n.senses.after("metric.").is_some()
-                && NAMED.iter().any(|name| n.text.contains(name))
+                && (gpus && n.text == "memory" || NAMED.iter().any(|name| n.text.contains(name)))
         })
     })
 }
@@ -170,6 +178,22 @@ fn read_bare_name(draft: &mut Draft<'_, '_, '_>, path: &str) {
         return;
     };
     let name = refs::name_of(items, k).to_lowercase();
+    // "hx-22's gpus", "gpu utilization on hx-22": what has GPUs is a machine, where nothing else is known.
+    let unknown = draft.context.workloads.is_empty() && draft.context.deployments.is_empty();
+    let gpus = items.any(k + 1, &["noun.gpu"]) || items.at(k + 1).is_some_and(|n| n.text.starts_with("gpu "));
+    let on = k > 0 && items.list[k - 1].text == "on";
+    // "which workloads run on ix-3": a place.
+    let runs = on && k > 1 && items.any(k - 2, &["act.run", "state.running", "noun.workload"]);
+    let metric = refs::metric(items, 0).is_some_and(|(_, metric)| metric.starts_with("gpu_"));
+    // "a GPU on r4-07"
+    let gpu_on = on && k > 1 && items.is(k - 2, "noun.gpu");
+    if unknown && (metric && (gpus || on) || runs || gpu_on) && refs::is_name_like(&items.list[k].text) {
+        let path = format!("{path}.node");
+        if let Some(value) = refs::node(draft, k, &path) {
+            draft.set_at(&path, json!(value), k..k + 1);
+        }
+        return;
+    }
     let begins = |other: &str| other.to_lowercase().starts_with(&name);
     let (field, value) = if draft.context.deployments.iter().any(|d| begins(&d.name)) {
         ("deployment", refs::deployment(draft, k, &format!("{path}.deployment")))
@@ -318,7 +342,10 @@ pub(super) fn read_limit(draft: &mut Draft<'_, '_, '_>) {
             continue;
         };
         let counted = items.any(i + 1, &["noun.line"])
-            || items.is(i + 1, "noun.limit") && items.is(i + 2, "noun.line")
+            || items.is(i + 1, "noun.limit")
+                && items
+                    .at(i + 2)
+                    .is_some_and(|n| n.senses.has("noun.line") || n.senses.iter().any(|s| s.starts_with("subj.")))
             || items.is(i + 1, "subj.logs")
             || items.at(i + 1).is_some_and(|n| n.senses.iter().any(|s| s.starts_with("subj.")));
         let led = i > 0

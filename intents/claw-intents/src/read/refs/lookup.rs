@@ -164,8 +164,9 @@ fn common_prefix(a: &str, b: &str) -> usize {
 pub(crate) fn described(draft: &mut Draft<'_, '_, '_>, thing: Thing, path: &str) -> Option<String> {
     let items = draft.items;
     let all = entries(draft, thing);
-    let noun =
-        (0..items.len()).find(|i| (items.is(*i, "pron.one") || items.is(*i, thing.noun())) && !draft.is_used(*i));
+    // "one replica" counts.
+    let one = |i: usize| items.is(i, "pron.one") && !items.any(i + 1, &["noun.replica", "noun.gpu", "noun.core"]);
+    let noun = (0..items.len()).find(|i| (one(*i) || items.is(*i, thing.noun())) && !draft.is_used(*i));
     if all.is_empty() {
         return None;
     }
@@ -217,11 +218,44 @@ pub(crate) fn described_node(draft: &mut Draft<'_, '_, '_>, from: usize, noun: u
     one_of(draft, &all, found, path, &said)
 }
 
+/// Words behind a noun that say more of it: "the node where …", "the job of …".
+const LINKS: &[&str] = &[
+    "that",
+    "which",
+    "that's",
+    "running",
+    "serving",
+    "using",
+    "where",
+    "whose",
+    "hosting",
+    "holding",
+    "by",
+    "for",
+    "owned by",
+    "started by",
+    "belonging to",
+    "who",
+];
+
+/// Whether what stands behind a noun describes it.
+fn is_linked(items: &Items<'_, '_>, noun: usize) -> bool {
+    // "la tâche en attente"
+    let state = items.at(noun + 1).is_some_and(|n| n.senses.iter().any(|s| s.starts_with("state.")));
+    // "the node the ocr job sits on"
+    let relative = items.is(noun + 1, "det.the") && items.is(noun, "noun.node");
+    state
+        || relative
+        || items.any(noun + 1, &["on", "with", "of", "x", "cond", "as"])
+        || items.at(noun + 1).is_some_and(|n| LINKS.contains(&n.text.split(' ').next().unwrap_or_default()))
+}
+
 /// The telling words before and behind a noun.
 fn describing(draft: &Draft<'_, '_, '_>, noun: usize) -> (Vec<usize>, String) {
     let items = draft.items;
     let mut words = Vec::new();
-    if items.list[noun].senses.iter().any(|s| s.starts_with("kind.")) {
+    // "the training job" is of a kind; "the llama service" is a deployment like any other.
+    if items.list[noun].senses.iter().any(|s| s.starts_with("kind.")) && !items.is(noun, "noun.deployment") {
         words.push(noun);
     }
     let mut k = noun;
@@ -233,7 +267,8 @@ fn describing(draft: &Draft<'_, '_, '_>, noun: usize) -> (Vec<usize>, String) {
         {
             break;
         }
-        if tells(items, k) {
+        // "the image deployment": what it is for.
+        if tells(items, k) || k + 1 == noun && items.is(k, "noun.image") {
             words.push(k);
         }
         if words.is_empty() && noun - k > 3 {
@@ -243,29 +278,30 @@ fn describing(draft: &Draft<'_, '_, '_>, noun: usize) -> (Vec<usize>, String) {
     let from = words.last().copied().unwrap_or(noun);
     // "the node in fra", "the job on gpu-1", "the deployment that serves whisper"
     let mut end = noun + 1;
-    // "la tâche en attente"
-    let state = items.at(noun + 1).is_some_and(|n| n.senses.iter().any(|s| s.starts_with("state.")));
-    let linked = state
-        || items.any(noun + 1, &["on", "with", "of", "x", "cond", "as"])
-        || items
-            .at(noun + 1)
-            .is_some_and(|n| matches!(n.text.as_str(), "that" | "which" | "that's" | "running" | "serving" | "using"));
+    let linked = is_linked(items, noun);
     // "the training job on h100-2": the kind alone does not tell.
     let place = |k: usize| items.at(k).is_some_and(|n| n.node_like || n.known);
     let told = !words.is_empty();
-    if linked && (words.is_empty() || items.is(noun + 1, "on")) {
+    // "the notebook of anna": whose it is.
+    let owned = items.is(noun + 1, "of") || items.at(noun + 1).is_some_and(|n| matches!(n.text.as_str(), "for" | "by"));
+    if linked && (words.is_empty() || items.is(noun + 1, "on") || owned) {
         let mut k = noun + 1;
         while k < items.len()
             && k < noun + 6
             && !items.ends_clause(k)
-            && !(items.is(k, "to") && items.num(k + 1).is_some())
+            && !(items.is(k, "to") && (items.num(k + 1).is_some() || items.list[k].text == "to"))
         {
-            if tells(items, k) && !draft.is_used(k) && (!told || place(k)) {
+            let owner = |k: usize| owned && items.at(k).is_some_and(|n| n.senses.is_empty() || n.senses.has("n"));
+            if tells(items, k) && !draft.is_used(k) && (!told || place(k) || owner(k)) {
                 words.push(k);
                 end = k + 1;
             }
             k += 1;
         }
+    }
+    // "the node where the notebook runs": the verb tells nothing beside what runs there.
+    if words.len() > 1 {
+        words.retain(|k| items.list[*k].text != "runs");
     }
     (words, items.span(&(from..end)).text)
 }
@@ -294,6 +330,7 @@ fn tells(items: &Items<'_, '_>, k: usize) -> bool {
                 || item.senses.is_empty() && item.text.chars().any(char::is_alphabetic)
                 || item.senses.iter().any(|s| {
                     s.starts_with("state.")
+                        || s.starts_with("sym.")
                         || s.starts_with("kind.")
                         || s.starts_with("vendor.")
                         || s.starts_with("env.")
@@ -304,6 +341,27 @@ fn tells(items: &Items<'_, '_>, k: usize) -> bool {
         _ => false,
     }
 }
+
+/// What happened to a thing, and the states in which it is since: "the node that went offline".
+const EVENTS: &[(&str, &[&str])] = &[
+    ("sym.unreachable", &["offline", "unreachable", "lost", "down", "unhealthy", "not_ready"]),
+    ("sym.pending", &["pending", "queued", "waiting"]),
+    ("sym.crash", &["failed", "crashed", "crash_loop", "unhealthy"]),
+    ("sym.error", &["failed", "error", "unhealthy", "degraded"]),
+    ("sym.oom", &["failed", "oom", "crashed"]),
+    ("sym.idle", &["idle"]),
+    ("state.drained", &["drained", "draining", "cordoned", "maintenance", "unschedulable", "in_maintenance"]),
+    ("state.draining", &["draining"]),
+    ("state.failed", &["failed", "crashed", "error", "errored"]),
+    ("state.pending", &["pending", "queued", "waiting"]),
+    ("state.offline", &["offline", "unreachable", "lost", "down", "not_ready"]),
+    ("state.unhealthy", &["unhealthy", "degraded", "faulty"]),
+    ("state.completed", &["completed", "finished", "succeeded", "done"]),
+    ("state.stopped", &["stopped", "cancelled"]),
+    ("state.ready", &["ready", "online", "healthy"]),
+    ("past.drain", &["drained", "draining", "cordoned"]),
+    ("past.stop", &["stopped", "cancelled"]),
+];
 
 /// Whether a word describes an entry.
 fn describes(draft: &Draft<'_, '_, '_>, word: usize, entry: &Entry) -> bool {
@@ -331,7 +389,10 @@ fn describes(draft: &Draft<'_, '_, '_>, word: usize, entry: &Entry) -> bool {
                 .iter()
                 .filter_map(|s| s.strip_prefix("state.").or_else(|| s.strip_prefix("kind.")))
                 .any(|s| entry.words.iter().any(|w| w.eq_ignore_ascii_case(s)));
-            state_fits || entry.says(&item.text) || state.is_some_and(|s| entry.says(s))
+            let happened = EVENTS.iter().any(|(sense, states)| {
+                item.senses.has(sense) && states.iter().any(|s| entry.words.iter().any(|w| w.eq_ignore_ascii_case(s)))
+            });
+            state_fits || happened || entry.says(&item.text) || state.is_some_and(|s| entry.says(s))
         }
     }
 }

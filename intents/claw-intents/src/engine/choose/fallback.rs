@@ -1,0 +1,138 @@
+//! What is wanted where no phrase gives an order: what is named tells.
+
+use crate::act::{self, Act, Found};
+use crate::items::{Items, Kind};
+
+use super::deployment::{counts_replicas, names_deployment, revision};
+use super::{Topic, asks, changes_more, counts_gpus, named, says, says_any, setting, symptom};
+
+/// No phrase gives an order: what is named tells what is wanted.
+pub(super) fn fallback(items: &Items<'_, '_>, topic: &Topic, found: &[Found]) -> Option<Found> {
+    let at = found.first().map_or(0, |f| f.at);
+    let money = items.list.iter().any(|n| matches!(n.kind, Kind::Money(_)));
+    let changes = names_deployment(items) && !says_any(items, "env.") && !asks(items);
+    let previous =
+        (1..items.len()).any(|i| items.is(i, "noun.revision") && items.is(i - 1, "noun.prev")) && !asks(items);
+    let numbered = |i: usize| items.is(i, "noun.revision") && items.num(i + 1).is_some();
+    let version = (0..items.len()).any(numbered) && says(items, "restores.firm")
+        // "deployment chat → revision 4"
+        || (1..items.len()).any(|i| {
+            let to = items.is(i - 1, "to") || i > 1 && items.is(i - 1, "det.the") && items.is(i - 2, "to");
+            numbered(i) && to && !asks(items)
+        });
+    // "revision 6 of chat, please"
+    let wanted = (2..items.len()).any(|i| numbered(i - 2) && items.is(i, "of")) && !asks(items);
+    let version = version || wanted;
+    let act = if (revision(items) && says(items, "restores") || version || previous)
+        && (named(items) || unknown_name(items))
+        && (!topic.workload() || previous && says(items, "noun.deployment"))
+    {
+        let verb = (0..items.len()).find(|i| items.any(*i, &["restores.firm", "restores"]));
+        return Some(Found { act: Act::Rollback, at: verb.unwrap_or(at), strength: 1 });
+    } else if names_deployment(items)
+        && to_number(items)
+        && !topic.workload()
+        && !setting(items)
+        && !says(items, "noun.gpu")
+    {
+        Act::Scale
+    } else if changes && (topic.image || topic.model || sets_gpus(items)) {
+        Act::Update
+    } else if says(items, "market") && counts_gpus(items) && !topic.workload() && !asks(items) {
+        Act::Bid
+    } else if reads(items) && !topic.image && !topic.gpu {
+        Act::Query
+    } else if says(items, "noun.replica") && says(items, "noun.deployment") && !topic.image && !topic.gpu {
+        Act::Scale
+    } else if names_deployment(items) && changes_setting(items) {
+        Act::Update
+    } else if topic.gpu && !topic.workload() && (asks(items) || says(items, "state.idle")) {
+        Act::Query
+    } else if money && (says(items, "act.bid") || says(items, "market") && topic.gpu && !topic.workload()) {
+        Act::Bid
+    } else if money && says(items, "act.offer") {
+        Act::Offer
+    } else if (topic.model || topic.image) && rolls_out(items) {
+        Act::Deploy
+    } else if topic.model || topic.image || topic.code || topic.kind && !says_any(items, "sym.") {
+        Act::Run
+    } else if says(items, "noun.deployment") && !says(items, "noun.replica") && setting(items) {
+        Act::Update
+    } else if symptom(items) && (named(items) || says(items, "noun.cluster")) {
+        Act::Diagnose
+    } else if says(items, "noun.replica") && (named(items) || counts_replicas(items)) {
+        Act::Scale
+    } else if unknown_verb(items) {
+        return None;
+    } else if says_any(items, "subj.") || says_any(items, "metric.") && named(items) {
+        Act::Query
+    } else if topic.gpu {
+        Act::Run
+    } else {
+        return None;
+    };
+    Some(Found { act, at, strength: 1 })
+}
+
+/// "mixtral, 8 H100, rolling, deployment name oracle": what only a deployment has.
+fn rolls_out(items: &Items<'_, '_>) -> bool {
+    says_any(items, "strategy.") || items.list.iter().any(|n| n.senses.has("as") && n.text.contains("deployment"))
+}
+
+/// "portal should be on revision 3 again": a word that nobody knows names something.
+fn unknown_name(items: &Items<'_, '_>) -> bool {
+    items
+        .list
+        .iter()
+        .any(|n| n.kind == Kind::Word && n.senses.is_empty() && !n.corrected && n.text.chars().all(char::is_alphabetic))
+}
+
+/// "frobnicate everything on node gpu-1": a clause that begins with a word that nobody knows, right
+/// before what it would be done to. What it asks for is not known, and no look.
+fn unknown_verb(items: &Items<'_, '_>) -> bool {
+    const OBJECTS: &[&str] = &["det.the", "det.all", "det.a", "noun.deployment", "noun.workload", "noun.node"];
+    (0..items.len()).any(|i| {
+        let strange = items.at(i).is_some_and(|n| {
+            n.kind == Kind::Word
+                && n.senses.is_empty()
+                && !n.known
+                && !crate::items::is_name_like(&n.text)
+                && n.text.chars().all(char::is_alphabetic)
+        });
+        let begins = act::starts_clause(items, i) || items.any(i - 1, &["polite", "greeting"]);
+        let next = items.at(i + 1).is_some_and(|n| n.known || n.node_like) || items.any(i + 1, OBJECTS);
+        strange && begins && next
+    })
+}
+
+/// "logs of the finance training": what is only ever read.
+fn reads(items: &Items<'_, '_>) -> bool {
+    ["subj.logs", "subj.costs", "subj.audit", "subj.events", "subj.alerts"].iter().any(|subject| says(items, subject))
+}
+
+/// "chat with 24 cores instead of 12", "pin deployment chat to zone b": a setting, and nothing to read.
+fn changes_setting(items: &Items<'_, '_>) -> bool {
+    let looks = items.list.iter().any(|n| {
+        !n.masked && n.senses.iter().any(|s| s.starts_with("subj.") && s != "subj.deployments" && s != "subj.workloads")
+    });
+    (setting(items) || changes_more(items)) && !says(items, "noun.replica") && !looks && !asks(items) && !symptom(items)
+}
+
+/// "chat down to 1", where nothing else is said.
+fn to_number(items: &Items<'_, '_>) -> bool {
+    (1..items.len()).any(|i| {
+        matches!(items.list[i - 1].text.as_str(), "down to" | "up to" | "→" | "- >" | "->")
+            && items.count(i).is_some()
+            && (items.ends_clause(i + 1) || items.is(i + 1, "noun.replica"))
+    })
+}
+
+/// "gpus 4 -> 2", "only needs 2 gpus".
+fn sets_gpus(items: &Items<'_, '_>) -> bool {
+    (0..items.len()).any(|i| {
+        let behind = (i + 1..i + 5)
+            .take_while(|k| !items.ends_sentence(*k))
+            .any(|k| items.is(k, "to") && items.num(k + 1).is_some());
+        items.any(i, &["noun.gpu", "noun.gpucount"]) && (behind || i > 0 && items.num(i - 1).is_some())
+    }) && !asks(items)
+}
