@@ -134,7 +134,10 @@ fn planted(plant: Plant, decision: &[EventRecord], before: &[EventRecord]) -> Op
                     Event::RoomClaimed { workload_id: *id, claim: Some(Arc::new(claim)), lost_gpu_ms: Vec::new() };
                 bad.push(like(&first, event));
             }
-            bad.push(like(&first, Event::WorkloadStopping { workload_id: *id, why, grace_s, requeue, regroup }));
+            bad.push(like(
+                &first,
+                Event::WorkloadStopping { workload_id: *id, why, grace_s, requeue, regroup, notice: false },
+            ));
         }
         Plant::NotAllowed | Plant::Overcommitted | Plant::GpuUnhealthy | Plant::OverQuota => {
             bad.insert(at, like(&first, told_otherwise(plant, (*id, *home, held.first()), decision, before)?));
