@@ -154,6 +154,7 @@ fn change(tape: &mut Tape<'_>) -> DurableChange {
                 signal: None,
                 at: Timestamp::from_unix_ms(i64::from(tape.byte())),
                 simulated: true,
+                checkpoint: None,
             };
             DurableChange::Recorded { record, mono_ms: tape.number() }
         }

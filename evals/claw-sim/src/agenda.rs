@@ -96,6 +96,13 @@ pub(crate) enum Happening {
         boot: u32,
         key: Key,
     },
+    /// A virtual program writes a checkpoint, by itself or as it was told to.
+    Checkpoint {
+        machine: usize,
+        boot: u32,
+        key: Key,
+        answers_notice: bool,
+    },
     Told {
         machine: usize,
         run: u32,
@@ -177,6 +184,12 @@ pub struct Counts {
     pub machine_crashes: u64,
     /// Commits that the journal did not take.
     pub journal_failures: u64,
+    /// Checkpoints that the gateway heard of.
+    pub checkpoints: u64,
+    /// Programs that were told to write one before they were stopped.
+    pub notices: u64,
+    /// Of these, programs that answered in time.
+    pub notices_answered: u64,
     /// Answers that callers got.
     pub answers: u64,
     /// Of these, answers to a repeated request.
@@ -199,6 +212,9 @@ impl Counts {
         self.agent_crashes += other.agent_crashes;
         self.machine_crashes += other.machine_crashes;
         self.journal_failures += other.journal_failures;
+        self.checkpoints += other.checkpoints;
+        self.notices += other.notices;
+        self.notices_answered += other.notices_answered;
         self.answers += other.answers;
         self.replays += other.replays;
         self.refusals += other.refusals;

@@ -1,6 +1,7 @@
 //! One round: everything that a seed draws, played out in virtual time.
 
 use claw_gateway::policy::Policy;
+use claw_gateway::preemption::PreemptionPolicy;
 use claw_gateway::{Event, EventRecord, invariants};
 use claw_proto::ids::{NodeId, TokenId};
 use claw_proto::topology::GpuHealth;
@@ -81,7 +82,9 @@ impl World {
     fn new(mut ctx: Ctx, scenario: Scenario) -> Self {
         let Scenario { shapes, ways, plans, faults, chaos_ms } = scenario;
         let records = (0..shapes.len()).map(|machine| enrolled(&ctx, machine)).collect();
-        let gateway = SimGateway::new(records, Policy::default(), &mut ctx);
+        // Rounds are short: who has run for a minute would hardly ever be there to be stopped.
+        let preemption = PreemptionPolicy { min_run_ms: 4_000, ..PreemptionPolicy::default() };
+        let gateway = SimGateway::new(records, Policy { preemption, ..Policy::default() }, &mut ctx);
         let machines: Vec<Machine> = shapes
             .iter()
             .enumerate()
@@ -237,6 +240,9 @@ impl World {
             Happening::Prepare { machine, run, key } => machines[machine].prepare(ctx, run, key),
             Happening::Begin { machine, boot, key } => machines[machine].begin(ctx, log, boot, key),
             Happening::Due { machine, boot, key } => machines[machine].due(ctx, log, boot, key),
+            Happening::Checkpoint { machine, boot, key, answers_notice } => {
+                machines[machine].checkpoint(ctx, boot, key, answers_notice);
+            }
             Happening::Told { machine, run, event } => machines[machine].told(ctx, net, run, event),
             Happening::AgentStart { machine } => machines[machine].start_agent(ctx, net),
             Happening::MachineStart { machine } => machines[machine].start_machine(ctx, net),

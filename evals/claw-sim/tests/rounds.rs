@@ -25,6 +25,7 @@ fn lane(number: u64) {
         total.gateway_crashes > rounds / 4 && total.machine_crashes > rounds / 8 && total.agent_crashes > rounds / 8
     );
     assert!(total.lease_ends > rounds / 4 && total.replays > rounds && total.journal_failures > rounds / 8);
+    assert!(total.checkpoints > rounds && total.notices > rounds / 50 && total.notices_answered > rounds / 100);
 }
 
 #[test]

@@ -7,6 +7,8 @@
 //! wait until they are on disk. When the journal cannot be written the state
 //! falls back to what is durable and the callers are told.
 
+#[cfg(debug_assertions)]
+mod audited;
 mod clock;
 mod core_thread;
 mod crash;

@@ -6,9 +6,11 @@
 //! free, within the node's cores, memory and disk and within what its tenant and those
 //! above may hold; if nothing takes room that is kept for
 //! work before it; and if nobody is stopped for others who did not agree to it, is not
-//! less important, or was stopped too often. The seeded simulation and the property
+//! less important, was stopped too often, or has had neither its grace nor said that its
+//! checkpoint is written. The seeded simulation and the property
 //! tests run it on every decision.
 
+mod notices;
 mod quotas;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,6 +23,7 @@ use claw_proto::validation::{Demand, ValidSpec};
 use claw_tools::nodes::{NodeLink, Schedulable};
 use claw_tools::workloads::WorkloadReason;
 
+use self::notices::Notices;
 use self::quotas::Quotas;
 use crate::event::{Event, EventRecord};
 use crate::workload::Part;
@@ -67,6 +70,12 @@ pub enum Wrong {
     /// It was stopped for others too often within a day.
     #[error("{0} is stopped for others too often")]
     StoppedTooOften(WorkloadId),
+    /// It is stopped for others before it said that its checkpoint is written, and before its grace is over.
+    #[error("{0} is stopped for others before its answer and its grace")]
+    StoppedTooEarly(WorkloadId),
+    /// It tells of its checkpoints, and is stopped for others without being told to write one.
+    #[error("{0} is stopped for others without notice")]
+    NotNoticed(WorkloadId),
     /// Something runs there.
     #[error("{0} is removed while work runs there")]
     NodeInUse(NodeId),
@@ -91,6 +100,7 @@ struct Work {
     parts: BTreeMap<Attempt, (NodeId, Vec<GpuUuid>)>,
     claimed: BTreeSet<GpuUuid>,
     stopped_at: Vec<Timestamp>,
+    notices: Notices,
 }
 
 impl Work {
@@ -142,6 +152,7 @@ impl Auditor {
         for record in decision {
             self.node_event(&record.event)?;
             self.quotas.event(&record.event);
+            self.notice_event(record)?;
             self.work_event(record, &mut decided)?;
         }
         decided.placed.iter().try_for_each(|(id, parts)| self.whole(*id, parts))
@@ -197,7 +208,9 @@ impl Auditor {
         match &record.event {
             Event::WorkloadSubmitted { workload_id, spec, .. } => {
                 let (parts, claimed, stopped_at) = (BTreeMap::new(), BTreeSet::new(), Vec::new());
-                let work = Work { spec: Arc::clone(spec), order: self.n_submitted, parts, claimed, stopped_at };
+                let notices = Notices::default();
+                let work =
+                    Work { spec: Arc::clone(spec), order: self.n_submitted, parts, claimed, stopped_at, notices };
                 self.n_submitted += 1;
                 self.works.insert(*workload_id, work);
             }

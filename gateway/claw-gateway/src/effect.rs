@@ -36,6 +36,16 @@ pub enum Effect {
         /// Generation after this change.
         generation: Generation,
     },
+    /// Tell a node that a program shall write a checkpoint. One that is lost costs the rest of
+    /// the grace: the stop comes all the same.
+    NoticeCheckpoint {
+        /// To whom.
+        node_id: NodeId,
+        /// Which.
+        workload_id: WorkloadId,
+        /// Attempt.
+        attempt: Attempt,
+    },
     /// Have a node run a command inside a workload; looked up in the durable state.
     Exec {
         /// To whom.

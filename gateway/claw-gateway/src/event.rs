@@ -324,6 +324,32 @@ events! {
         /// A part of it ended badly and the others follow; its restart policy decides what comes next.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         regroup: bool,
+        /// Its program is told to write a checkpoint first; the stop comes with [`Event::NoticeEnded`].
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        notice: bool,
+    }
+    /// Its program says that a checkpoint is written.
+    CheckpointWritten {
+        /// Id.
+        workload_id: WorkloadId,
+        /// Attempt; of several parts that of rank 0.
+        attempt: Attempt,
+        /// What the program calls it.
+        label: String,
+        /// Node's clock, not after this gateway's.
+        node_at: Timestamp,
+        /// It is the answer to a notice.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        answers_notice: bool,
+    }
+    /// It was told to write a checkpoint, and is stopped now.
+    NoticeEnded {
+        /// Id.
+        workload_id: WorkloadId,
+        /// It said that the checkpoint is written; else its grace is over.
+        acked: bool,
+        /// Between TERM and KILL, seconds.
+        grace_s: u32,
     }
     /// Its attempt has ended; what it held is free.
     AttemptEnded {

@@ -5,8 +5,9 @@
 //! priority, and only if that work then fits: either a whole set of victims makes
 //! its place, or nobody is touched. Among the sets that would do, the one that
 //! loses least is taken. What is lost is counted in GPU seconds since the last
-//! checkpoint; a program gets TERM and its grace before it is killed, which is
-//! its notice to write one more.
+//! checkpoint, as its program told or as its interval says. A program that tells of
+//! checkpoints is told to write one more and stopped when it has, or after its grace; any
+//! other gets TERM and its grace, which is its notice.
 
 mod sets;
 
@@ -55,11 +56,21 @@ pub struct Victim {
     pub lost_gpu_ms: u64,
 }
 
-/// What somebody would lose if it were stopped now, thousandths of GPU seconds.
+/// What somebody would lose if it were stopped now, thousandths of GPU seconds: what it did
+/// since the last checkpoint that it told of; if it never did, since the last that its
+/// interval says. Of one that fell silent no more counts than its interval or what is assumed:
+/// telling of one checkpoint and then of none is no shield either.
 pub fn lost_gpu_ms(policy: &PreemptionPolicy, w: &WorkloadEntry, now: Timestamp) -> u64 {
     let started = w.lives().filter_map(|a| a.started_at).min();
     let ran_ms = started.map_or(0, |at| u64::try_from(now.ms_since(at)).unwrap_or(0));
-    let since_checkpoint_ms = match w.spec.spec().checkpoint_interval_s {
+    let told = w.checkpoint_of_latest().map(|written| u64::try_from(now.ms_since(written.at)).unwrap_or(0));
+    let stated_s = w.spec.spec().checkpoint_interval_s;
+    if let Some(since_ms) = told {
+        let most_s = policy.assumed_checkpoint_s.max(stated_s.unwrap_or(0));
+        let lost_ms = since_ms.min(ran_ms).min(most_s.saturating_mul(1_000));
+        return lost_ms.saturating_mul(u64::from(w.spec.demand().gpus.max(1)));
+    }
+    let since_checkpoint_ms = match stated_s {
         Some(interval_s @ 1..) => ran_ms % interval_s.saturating_mul(1_000),
         Some(0) | None => ran_ms.min(policy.assumed_checkpoint_s.saturating_mul(1_000)),
     };

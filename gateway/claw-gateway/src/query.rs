@@ -4,6 +4,7 @@ mod desk;
 mod events;
 mod explain;
 mod fleet;
+mod forecast;
 mod fragmentation;
 mod page;
 mod queue;
@@ -11,9 +12,12 @@ mod quotas;
 mod simulate;
 mod works;
 
-use claw_proto::ids::{Generation, NodeId};
+use std::sync::Arc;
+
+use claw_proto::ids::{Attempt, Generation, NodeId, WorkloadId};
 use claw_proto::message::{DesiredWorkload, RankAssignment, StatusCause, StopOrder};
 use claw_proto::spec::WorkloadSpec;
+use claw_proto::time::Timestamp;
 
 use crate::Cluster;
 use crate::workload::{Desired, Part, WorkloadEntry};
@@ -74,6 +78,10 @@ pub fn desired_set(cluster: &Cluster, node_id: NodeId) -> (Generation, Vec<WithE
             continue;
         };
         match w.desired {
+            // Told to write a checkpoint and not stopped yet: it runs.
+            Desired::Move if w.notice.is_some() => {
+                start.extend(desired(cluster, w, node_id).map(|d| (d, w.env_handle.clone())));
+            }
             Desired::Run => start.extend(desired(cluster, w, node_id).map(|d| (d, w.env_handle.clone()))),
             Desired::Move | Desired::Stop | Desired::Regroup => stop.extend(w.live_on(node_id).map(|a| StopOrder {
                 workload_id: *id,
@@ -102,7 +110,19 @@ pub fn desired(cluster: &Cluster, w: &WorkloadEntry, node_id: NodeId) -> Option<
         secrets: Vec::new(),
         registry_auth: None,
         ranks: live.part.map(|part| ranks(cluster, w, part)),
+        checkpoint_last: w.checkpoint_before().map(|written| written.label.clone()),
     })
+}
+
+/// Live attempts of a node whose programs were told to write a checkpoint, with what is left of
+/// their grace at this time, seconds.
+pub fn notices(cluster: &Cluster, node_id: NodeId, now: Timestamp) -> Vec<(WorkloadId, Attempt, u32)> {
+    let of = |w: &Arc<WorkloadEntry>| {
+        let (notice, live) = (w.notice?, w.live_on(node_id)?);
+        let left_s = notice.until.ms_since(now).max(0) / 1_000;
+        Some((w.workload_id, live.attempt, u32::try_from(left_s).unwrap_or(u32::MAX)))
+    };
+    cluster.workloads.noticed().filter_map(of).collect()
 }
 
 /// First port that the parts of a workload meet at, below those that systems hand out by themselves.

@@ -10,6 +10,7 @@ mod exec;
 mod follow;
 mod honored;
 mod link;
+mod notice;
 mod operate;
 mod perform;
 mod preview;

@@ -25,7 +25,7 @@ use crate::scheduler::fairness::{Amounts, Decayed, Group, RESOURCES, Shares, Sho
 use crate::workload::WorkloadEntry;
 
 pub(crate) use assign::{assign, known, unknown};
-pub(crate) use turns::{Turn, Turns, waits_behind};
+pub(crate) use turns::{Turn, Turns, order, waits_behind};
 
 /// What nobody's tenant is called where a name is needed.
 pub const UNTENANTED: &str = "(no tenant)";

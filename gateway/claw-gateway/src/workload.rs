@@ -48,6 +48,25 @@ pub struct Claim {
     pub victims: Vec<WorkloadId>,
 }
 
+/// A checkpoint that a program says it has written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checkpoint {
+    /// By which attempt; of several parts that of rank 0.
+    pub attempt: Attempt,
+    /// What the program calls it.
+    pub label: String,
+    /// When, node's clock.
+    pub at: Timestamp,
+}
+
+/// A program was told to write a checkpoint; it is stopped when it says that one is written,
+/// and at this time at the latest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notice {
+    /// End of its grace.
+    pub until: Timestamp,
+}
+
 /// One try.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AttemptEntry {
@@ -144,6 +163,12 @@ pub struct WorkloadEntry {
     /// Its attempts do not tell: of a workload over nodes only few tries are kept.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub preempted_at: Vec<Timestamp>,
+    /// The last checkpoint that its program told of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<Arc<Checkpoint>>,
+    /// Its program has been told to write a checkpoint, and is not stopped yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notice: Option<Notice>,
     /// Room that is being made for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claim: Option<Arc<Claim>>,
@@ -180,6 +205,16 @@ impl WorkloadEntry {
     /// The attempt that people mean if they name none: the latest, of several parts the first.
     pub fn main_attempt(&self) -> Attempt {
         self.latest().first().map_or(Attempt(0), |a| a.attempt)
+    }
+    /// The last checkpoint that its program told of in what was placed last, if it did.
+    pub fn checkpoint_of_latest(&self) -> Option<&Checkpoint> {
+        let first = self.latest().first()?.attempt;
+        self.checkpoint.as_deref().filter(|written| written.attempt == first)
+    }
+    /// The checkpoint that what was placed last began from, as far as its program told.
+    pub fn checkpoint_before(&self) -> Option<&Checkpoint> {
+        let first = self.latest().first()?.attempt;
+        self.checkpoint.as_deref().filter(|written| written.attempt < first)
     }
     /// Nothing really runs, as far as is known.
     pub fn simulated(&self) -> bool {
@@ -276,6 +311,8 @@ pub struct WorkloadManager {
     claimed_nodes: OrdSet<(NodeId, WorkloadId)>,
     /// Those that may be stopped for others, by their priority.
     preemptible: OrdSet<(u32, WorkloadId)>,
+    /// Those that were told to write a checkpoint and are not stopped yet.
+    noticed: OrdSet<WorkloadId>,
     /// Those that wait for their tenant's quota, by tenant and since when.
     quota_waiters: OrdSet<(Arc<str>, Timestamp, WorkloadId)>,
     /// Names of those that have not ended.
@@ -377,6 +414,10 @@ impl WorkloadManager {
         let below = self.preemptible.iter().take_while(move |(p, _)| *p < priority);
         below.filter_map(|(_, id)| self.workloads.get(id))
     }
+    /// Those that were told to write a checkpoint and are not stopped yet.
+    pub fn noticed(&self) -> impl Iterator<Item = &Arc<WorkloadEntry>> {
+        self.noticed.iter().filter_map(|id| self.workloads.get(id))
+    }
     /// Those of a tenant that wait for its quota, who has waited longest first.
     pub fn quota_waiters(&self, tenant: &str) -> impl Iterator<Item = &Arc<WorkloadEntry>> {
         let from = (Arc::<str>::from(tenant), Timestamp::from_unix_ms(i64::MIN), WorkloadId::from_bits(0));
@@ -451,6 +492,9 @@ impl WorkloadManager {
         if entry.is_preemptible() {
             self.preemptible.insert((entry.spec.priority().value(), entry.workload_id));
         }
+        if entry.notice.is_some() {
+            self.noticed.insert(entry.workload_id);
+        }
         if entry.state.is_final() {
             self.ended.insert((entry.since, entry.workload_id));
         } else {
@@ -482,6 +526,7 @@ impl WorkloadManager {
         if entry.spec.spec().preemptible == Some(true) {
             self.preemptible.remove(&(entry.spec.priority().value(), entry.workload_id));
         }
+        self.noticed.remove(&entry.workload_id);
         self.ended.remove(&(entry.since, entry.workload_id));
         if self.names.get(entry.name.as_str()) == Some(&entry.workload_id) {
             self.names.remove(entry.name.as_str());

@@ -7,6 +7,7 @@
 mod alive;
 mod boot;
 mod certificates;
+mod checkpoints;
 mod ends;
 mod facts;
 mod health;
@@ -91,6 +92,7 @@ pub struct Agent {
     allowed: Vec<RuntimeKind>,
     /// Tasks under way, with the runtime that does them.
     tasks: BTreeMap<TaskId, RuntimeKind>,
+    checkpoints: checkpoints::Checkpoints,
     /// Ends that wait for their last lines.
     held_ends: Vec<HeldEnd>,
     gpu_events: health::EventQueue,
@@ -126,7 +128,10 @@ impl Agent {
                 Some(event) = link_events.recv() => self.link_event(event),
                 Some(event) = self.runtime_events.recv() => self.runtime_event(event),
                 Some(job) = self.jobs.join_next(), if !self.jobs.is_empty() => self.job_done(job),
-                _ = logs.tick() => self.start_pump(),
+                _ = logs.tick() => {
+                    self.start_pump();
+                    self.look_for_checkpoints();
+                }
                 _ = health.tick() => {
                     alive::note(&self.alive);
                     self.renew_if_due();
@@ -203,6 +208,9 @@ impl Agent {
             Action::Stop { workload_id, attempt, grace_ms, cause } => {
                 info!(%workload_id, attempt = attempt.0, grace_ms, %cause, "stop");
                 self.each_runtime(|runtime| runtime.stop((workload_id, attempt), grace_ms, cause));
+            }
+            Action::NoticeCheckpoint { workload_id, attempt, grace_s } => {
+                self.notice_checkpoint((workload_id, attempt), grace_s);
             }
             Action::RenewLease { workload_id, attempt, lease } => {
                 self.each_runtime(|runtime| runtime.renew_lease((workload_id, attempt), lease));

@@ -2,7 +2,7 @@
 //! between them asserted at compile time.
 
 /// Protocol version that this build speaks.
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 3;
 /// Oldest protocol version that this build understands.
 pub const PROTOCOL_VERSION_MIN: u32 = 1;
 
@@ -26,6 +26,10 @@ pub const STATUS_RECORDS_PER_MESSAGE_MAX: usize = 512;
 pub const DETAIL_BYTES_MAX: usize = 4 * 1024;
 /// Longest other text of a node about itself (host name, system, address), characters.
 pub const NODE_TEXT_CHARS_MAX: usize = 255;
+/// Longest name that a program gives a checkpoint; a longer one is cut by the node.
+pub const CHECKPOINT_LABEL_CHARS_MAX: usize = 255;
+/// Checkpoints of one attempt are told no closer together, milliseconds; the newest counts.
+pub const CHECKPOINT_INTERVAL_MS_MIN: u64 = 1_000;
 /// Longest UUID of a GPU.
 pub const GPU_UUID_CHARS_MAX: usize = 128;
 /// Most runtimes of one node.

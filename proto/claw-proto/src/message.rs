@@ -6,6 +6,7 @@
 //! *after* it journaled their effect; the gateway takes each effect once,
 //! because a record names workload, attempt and a state that only moves forward.
 
+mod orders;
 mod secrets;
 mod tasks;
 mod telemetry;
@@ -20,6 +21,7 @@ use crate::spec::{OnPartition, RuntimeKind, WorkloadSpec};
 use crate::time::Timestamp;
 use crate::topology::NodeCapabilities;
 
+pub use orders::{CheckpointWritten, StopOrder};
 pub use secrets::{RegistryAuth, SecretBytes, SecretFile};
 pub use tasks::{OutputContent, OutputEntry, RankAssignment, TaskErrorCode, TaskId};
 pub use telemetry::{GpuDetails, GpuEvent, GpuEventKind, GpuProcess, RemappedRows, ThrottleReason, WorkloadMetrics};
@@ -148,6 +150,9 @@ pub struct StatusRecord {
     pub at: Timestamp,
     /// Nothing really ran.
     pub simulated: bool,
+    /// Its program wrote a checkpoint; the state is the one that it was in already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<CheckpointWritten>,
 }
 
 /// One attempt that the node really has, reported at registration.
@@ -397,6 +402,9 @@ pub struct DesiredWorkload {
     /// Its place among several nodes; one node alone without.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ranks: Option<RankAssignment>,
+    /// What its program called its last checkpoint, in an earlier attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint_last: Option<String>,
 }
 
 /// Settings that the gateway gives a node.
@@ -559,6 +567,15 @@ pub enum GatewayMessage {
         /// Most bytes of a file.
         bytes_max: u64,
     },
+    /// An attempt will be stopped: its program shall write a checkpoint now.
+    CheckpointNotice {
+        /// Workload.
+        workload_id: WorkloadId,
+        /// Attempt.
+        attempt: Attempt,
+        /// It is stopped after so long, whatever it says, seconds.
+        grace_s: u32,
+    },
     /// Nobody waits for this task any more.
     CancelTask {
         /// Which.
@@ -575,17 +592,4 @@ pub enum GatewayMessage {
         /// Oldest and newest protocol version that the gateway speaks.
         versions: (u32, u32),
     },
-}
-
-/// An attempt that shall end.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StopOrder {
-    /// Workload.
-    pub workload_id: WorkloadId,
-    /// Attempt.
-    pub attempt: Attempt,
-    /// Between TERM and KILL, seconds; 0 kills at once.
-    pub grace_s: u32,
-    /// Why, for the status record.
-    pub cause: StatusCause,
 }

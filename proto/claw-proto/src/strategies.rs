@@ -102,7 +102,8 @@ fn mended(mut spec: WorkloadSpec) -> WorkloadSpec {
         gpu.vendor = None;
         // The largest number of nodes up to the drawn one that shares the GPUs evenly.
         let even = |nodes: u32, count: u32| (1..=nodes.min(count)).rev().find(|n| count.is_multiple_of(*n));
-        spec.nodes = spec.nodes.map(|nodes| gpu.count.map_or(nodes, |count| even(nodes, count).unwrap_or(nodes)));
+        let count = gpu.count.unwrap_or(1);
+        spec.nodes = spec.nodes.map(|nodes| even(nodes, count).unwrap_or(nodes));
     }
     if let Some(rule) = &mut spec.autoscale {
         rule.max = rule.max.max(rule.min);

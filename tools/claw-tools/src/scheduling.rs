@@ -32,8 +32,15 @@ read_params! {
 output! {
     /// One workload that waits.
     QueueRow {
-        /// Place in the queue, from 1.
+        /// Place in the queue by priority and age, from 1.
         position: u32,
+        /// Whose turn it is, from 1: in this order they are tried, between tenants by fair share; absent while its
+        /// tenant's quota keeps it from starting.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        turn: Option<u32>,
+        /// The tenant that it counts for.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        tenant: Option<String>,
         /// Who.
         workload_id: WorkloadId,
         /// Its name (untrusted text).
@@ -57,7 +64,7 @@ output! {
     }
 }
 output! {
-    /// A page of the queue, by priority and age.
+    /// A page of the queue, by priority and age; `turn` is the order in which they are tried.
     QueueList {
         /// Rows; only the asked fields if `fields` was given.
         #[schemars(with = "Vec<serde_json::Map<String, serde_json::Value>>")]

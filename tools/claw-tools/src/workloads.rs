@@ -1,5 +1,6 @@
 //! Operations on workloads.
 
+mod ahead;
 mod logs;
 
 use std::collections::BTreeMap;
@@ -12,6 +13,7 @@ use claw_proto::time::Timestamp;
 
 use crate::refusal::SuggestedCall;
 
+pub use ahead::{CheckpointView, StartForecast};
 pub use logs::{LogGapView, LogLineView};
 
 closed_enum! {
@@ -410,6 +412,9 @@ output! {
         /// What its attempt used when its node last measured it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         usage: Option<WorkloadUsage>,
+        /// The last checkpoint that its program told of; the next attempt is told of it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        checkpoint: Option<CheckpointView>,
         /// Tries, newest first, at most ten.
         attempts: Vec<AttemptView>,
         /// What to call next.
@@ -514,6 +519,9 @@ output! {
         queue_position: Option<u32>,
         /// Who holds what it needs.
         blockers: Vec<Blocker>,
+        /// When it will start, if it waits.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        starts: Option<StartForecast>,
         /// Changes that would make it start, each tried on a copy of the fleet.
         would_start_if: Vec<Remedy>,
         /// What happened so far, newest first.

@@ -4,6 +4,7 @@
 
 mod chaos;
 mod containers;
+mod contentions;
 mod crash_points;
 mod disk_full;
 mod happy;

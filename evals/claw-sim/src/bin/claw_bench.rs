@@ -179,6 +179,7 @@ impl Bench {
                 signal: None,
                 at: NOW,
                 simulated: true,
+                checkpoint: None,
             };
             self.run(Command::NodeStatus { node_id, records: vec![record] });
         }
@@ -229,7 +230,7 @@ fn core_rows(n_nodes: u32) -> Vec<String> {
     full.submit(8);
     let waiting = full.cluster.workloads.queue().next().map(|id| id.to_string()).unwrap_or_default();
     rows.push(measure(&format!("{n_nodes} nodes: explain a waiting workload"), 1, || {
-        timed(|| drop(std::hint::black_box(query::explain(&full.cluster, &waiting))))
+        timed(|| drop(std::hint::black_box(query::explain(&full.cluster, &waiting, NOW))))
     }));
     let n_events = u32::try_from(full.events.len()).unwrap_or(u32::MAX);
     rows.push(measure(&format!("{n_nodes} nodes: apply an event (replay)"), n_events, || {

@@ -350,6 +350,9 @@ fn note_event(ctx: &mut Ctx, record: &EventRecord) {
     use claw_tools::workloads::WorkloadReason;
     match &record.event {
         Event::AttemptEnded { why: WorkloadReason::NodeLost, .. } => ctx.counts.given_up += 1,
+        Event::CheckpointWritten { .. } => ctx.counts.checkpoints += 1,
+        Event::WorkloadStopping { notice: true, .. } => ctx.counts.notices += 1,
+        Event::NoticeEnded { acked: true, .. } => ctx.counts.notices_answered += 1,
         Event::WorkloadAdopted { .. } => ctx.counts.adopted += 1,
         Event::WorkloadSubmitted { .. } => ctx.counts.workloads += 1,
         _ => {}

@@ -29,6 +29,7 @@ impl SimGateway {
             Effect::SendDesiredSet { node_id, .. }
             | Effect::StartWorkload { node_id, .. }
             | Effect::StopWorkload { node_id, .. }
+            | Effect::NoticeCheckpoint { node_id, .. }
             | Effect::SendSettings { node_id, .. } => {
                 if let Some(conn) = self.conn_of(*node_id) {
                     self.order(ctx, conn, Order::Effect(effect));
@@ -52,6 +53,7 @@ impl SimGateway {
             Effect::StartWorkload { node_id, .. } | Effect::StopWorkload { node_id, .. } => *node_id,
             Effect::SendDesiredSet { .. }
             | Effect::SendSettings { .. }
+            | Effect::NoticeCheckpoint { .. }
             | Effect::Exec { .. }
             | Effect::CloseLink { .. }
             | Effect::EraseBlob { .. } => return self.perform(ctx, net, effect),
@@ -126,6 +128,9 @@ impl SimGateway {
             Order::Effect(Effect::StopWorkload { order, generation, .. }) if is_news(generation) => {
                 self.send(ctx, net, conn, GatewayMessage::StopWorkload { generation, order });
             }
+            Order::Effect(Effect::NoticeCheckpoint { workload_id, .. }) if session.set.is_some() => {
+                self.send_notices(ctx, net, conn, Some(workload_id));
+            }
             Order::Effect(Effect::SendSettings { settings, .. }) if session.registered => {
                 self.send(ctx, net, conn, GatewayMessage::UpdateConfig { settings });
             }
@@ -133,6 +138,7 @@ impl SimGateway {
                 Effect::StartWorkload { .. }
                 | Effect::StopWorkload { .. }
                 | Effect::SendSettings { .. }
+                | Effect::NoticeCheckpoint { .. }
                 | Effect::Exec { .. }
                 | Effect::CloseLink { .. }
                 | Effect::EraseBlob { .. },
@@ -169,6 +175,21 @@ impl SimGateway {
         ctx.note(|| format!("gateway sends c{conn} the set {generation}: {n_wanted} wanted, {n_stop} to stop"));
         for message in desired_set_messages(generation, workloads, stop) {
             self.send(ctx, net, conn, message);
+        }
+        self.send_notices(ctx, net, conn, None);
+    }
+
+    /// Who on this node shall write a checkpoint now, or this one.
+    fn send_notices(&mut self, ctx: &mut Ctx, net: &mut Net, conn: u32, only: Option<WorkloadId>) {
+        let Some(process) = self.process.as_deref() else {
+            return;
+        };
+        let Some(node_id) = process.sessions.get(&conn).map(|session| session.node_id) else {
+            return;
+        };
+        let all = query::notices(&process.durable, node_id, ctx.wall());
+        for (workload_id, attempt, grace_s) in all.into_iter().filter(|(id, ..)| only.is_none_or(|only| only == *id)) {
+            self.send(ctx, net, conn, GatewayMessage::CheckpointNotice { workload_id, attempt, grace_s });
         }
     }
 

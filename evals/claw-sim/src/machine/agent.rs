@@ -138,6 +138,9 @@ impl Machine {
             Action::Stop { workload_id, attempt, grace_ms, cause } => {
                 self.runtime_stop(ctx, (workload_id, attempt), grace_ms, cause);
             }
+            Action::NoticeCheckpoint { workload_id, attempt, grace_s } => {
+                self.runtime_notice(ctx, (workload_id, attempt), grace_s);
+            }
             Action::RenewLease { workload_id, attempt, lease } => {
                 self.runtime_renew(ctx, (workload_id, attempt), lease);
             }
@@ -247,6 +250,7 @@ impl Machine {
             | GatewayMessage::Exec { .. }
             | GatewayMessage::ReadOutput { .. }
             | GatewayMessage::CancelTask { .. }
+            | GatewayMessage::CheckpointNotice { .. }
             | GatewayMessage::Refused { .. } => {}
         }
     }

@@ -2,6 +2,7 @@
 //! supervisors of its virtual processes, which outlive the agent.
 
 mod agent;
+mod checkpoints;
 mod clock;
 mod supervisor;
 

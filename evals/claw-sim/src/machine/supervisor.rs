@@ -54,7 +54,7 @@ struct Program {
 /// The folder of one attempt.
 #[derive(Debug)]
 pub(crate) struct Folder {
-    workload: Arc<DesiredWorkload>,
+    pub(super) workload: Arc<DesiredWorkload>,
     pub(crate) phase: Phase,
     lease: Option<Lease>,
     stop: Option<Reason>,
@@ -195,6 +195,7 @@ impl Machine {
         folder.began_ms = now_ms;
         log.started(ctx, self.ix, &folder.workload);
         self.tell_progress(ctx, key, NodeWorkloadState::Running);
+        self.begin_checkpoints(ctx, key);
         self.watch(ctx, key);
     }
 
@@ -279,7 +280,7 @@ impl Machine {
     }
 
     /// News for the agent of this moment. What it does not live to hear it finds at its next start.
-    fn tell(&mut self, ctx: &mut Ctx, event: RuntimeEvent) {
+    pub(super) fn tell(&mut self, ctx: &mut Ctx, event: RuntimeEvent) {
         if self.agent.is_some() {
             ctx.after(1, Happening::Told { machine: self.ix, run: self.run, event });
         }

@@ -66,6 +66,9 @@ pub(super) struct Core {
     pub(super) underway: Option<Underway>,
     /// Events up to here are archived, as far as this process knows.
     pub(super) archived_seq: u64,
+    /// Checks every decision.
+    #[cfg(debug_assertions)]
+    pub(super) audit: super::audited::Watch,
 }
 
 /// One command that was decided and waits for the disk.
@@ -178,6 +181,11 @@ impl Core {
         match step(&self.live, command, &caller, &mut self.ids) {
             Ok(decision) => {
                 let Decision { events, blobs, effects, report, after } = decision;
+                #[cfg(debug_assertions)]
+                if let Err(wrong) = self.audit.check(&events) {
+                    round.waiting.push(Waiting { reply, result: Err(found_wrong(&wrong)), n_events: 0 });
+                    return;
+                }
                 self.live = after;
                 let n_events = events.len();
                 if n_events > 0 || !blobs.is_empty() {
@@ -311,6 +319,8 @@ impl Core {
     ) -> bool {
         let mut ahead = false;
         self.live = before;
+        #[cfg(debug_assertions)]
+        self.audit.read_again(&mut **lock(&self.journal));
         let full = matches!(error, JournalError::Full | JournalError::Io { .. });
         if self.writable.swap(false, Ordering::AcqRel) {
             tracing::error!(error = %Chain(error), "the journal cannot be written: reads go on, changes are refused");
@@ -483,6 +493,14 @@ fn unavailable(error: &JournalError) -> Refusal {
     )
     .with_evidence(serde_json::json!({ "retry_after_s": Duration::from_secs(5).as_secs() }))
     .retryable()
+}
+
+/// A debug build found that the core decided what it may not.
+#[cfg(debug_assertions)]
+fn found_wrong(wrong: &claw_gateway::audit::Wrong) -> Refusal {
+    let text =
+        format!("the auditor refuses a decision ({wrong}); this is a fault of ours, and nothing more is decided");
+    Refusal::new(ErrorCode::JournalUnavailable, text)
 }
 
 fn journal_fault(error: &JournalError) -> SubmitError {

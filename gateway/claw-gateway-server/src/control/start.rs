@@ -119,7 +119,8 @@ impl ControlTask {
 /// Opens, folds, raises the epoch and starts. The effect queue has one reader.
 pub async fn start(options: ControlOptions) -> Result<(ControlPlane, EffectQueue, ControlTask), StartError> {
     let for_thread = options.clone();
-    let (journal, mut live, snapshot_seq) = tokio::task::spawn_blocking(move || open(&for_thread))
+    #[cfg_attr(not(debug_assertions), expect(unused_mut, reason = "read again where decisions are checked"))]
+    let (mut journal, mut live, snapshot_seq) = tokio::task::spawn_blocking(move || open(&for_thread))
         .await
         .map_err(|error| StartError::Thread(std::io::Error::other(error)))??;
     let (logs, report, _log_thread) = LogDesk::open(&options.data_dir.join("logs"), options.log_limits.clone())?;
@@ -138,6 +139,8 @@ pub async fn start(options: ControlOptions) -> Result<(ControlPlane, EffectQueue
     let writable = Arc::new(AtomicBool::new(true));
     let epoch = journal.head().epoch;
     let space = journal.space();
+    #[cfg(debug_assertions)]
+    let audit = super::audited::Watch::over(&mut journal, live.policy.preemption.per_day_max);
     let journal: SharedJournal = Arc::new(Mutex::new(Box::new(journal)));
     let core = Core {
         writer: Writer::start(Arc::clone(&journal)).map_err(StartError::Thread)?,
@@ -161,6 +164,8 @@ pub async fn start(options: ControlOptions) -> Result<(ControlPlane, EffectQueue
         bytes_since_snapshot: 0,
         underway: None,
         archived_seq: 0,
+        #[cfg(debug_assertions)]
+        audit,
     };
     let core =
         std::thread::Builder::new().name("core".into()).spawn(move || core.run(queue)).map_err(StartError::Thread)?;

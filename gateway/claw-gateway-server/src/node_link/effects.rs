@@ -30,6 +30,7 @@ fn hand_over(port: &SharedPort, effect: Effect) {
         Effect::SendDesiredSet { node_id, .. }
         | Effect::StartWorkload { node_id, .. }
         | Effect::StopWorkload { node_id, .. }
+        | Effect::NoticeCheckpoint { node_id, .. }
         | Effect::SendSettings { node_id, .. } => {
             let node_id = *node_id;
             port.links.order(node_id, Order::Effect(effect));

@@ -123,6 +123,7 @@ const fn generation_of(message: &GatewayMessage) -> Option<Generation> {
         | GatewayMessage::Exec { .. }
         | GatewayMessage::ReadOutput { .. }
         | GatewayMessage::CancelTask { .. }
+        | GatewayMessage::CheckpointNotice { .. }
         | GatewayMessage::Ack
         | GatewayMessage::Refused { .. } => None,
     }

@@ -107,6 +107,10 @@ impl Orders {
             Order::Effect(Effect::StopWorkload { order, generation, .. }) if self.is_news(generation) => {
                 self.send(GatewayMessage::StopWorkload { generation, order }).await
             }
+            // Before the first set: that tells of all of them.
+            Order::Effect(Effect::NoticeCheckpoint { workload_id, .. }) if self.progress.set.is_some() => {
+                self.send_notices(Some(workload_id)).await
+            }
             Order::Effect(Effect::SendSettings { settings, .. }) if self.progress.registered => {
                 let settings = self.with_interval(settings);
                 self.send(GatewayMessage::UpdateConfig { settings }).await
@@ -116,6 +120,7 @@ impl Orders {
                 Effect::StartWorkload { .. }
                 | Effect::StopWorkload { .. }
                 | Effect::SendSettings { .. }
+                | Effect::NoticeCheckpoint { .. }
                 | Effect::Exec { .. }
                 | Effect::CloseLink { .. }
                 | Effect::EraseBlob { .. },
@@ -165,6 +170,20 @@ impl Orders {
         self.progress.again_at = None;
         for message in desired_set_messages(generation, workloads, stop) {
             self.send(message).await?;
+        }
+        self.send_notices(None).await
+    }
+
+    /// Who on this node shall write a checkpoint now, or this one. A node that does not know the
+    /// word is not told; the grace passes, and the stop comes.
+    async fn send_notices(&self, only: Option<WorkloadId>) -> Result<(), Gone> {
+        let now = self.port.control.now();
+        let all = query::notices(&self.port.control.snapshot(), self.link.node_id, now);
+        for (workload_id, attempt, grace_s) in all.into_iter().filter(|(id, ..)| only.is_none_or(|only| only == *id)) {
+            let notice = GatewayMessage::CheckpointNotice { workload_id, attempt, grace_s };
+            if check_version(&notice, self.version).is_ok() {
+                self.send(notice).await?;
+            }
         }
         Ok(())
     }
@@ -288,5 +307,6 @@ fn not_started(
         signal: None,
         at,
         simulated: false,
+        checkpoint: None,
     }
 }

@@ -34,6 +34,7 @@ fn status(record: u64, key: &LogKey, state: NodeWorkloadState) -> StatusRecord {
         signal: None,
         at: Timestamp::from_unix_ms(1_772_366_400_000),
         simulated: false,
+        checkpoint: None,
     }
 }
 

@@ -71,12 +71,13 @@ impl<'a> Reads<'a> {
         query::workload_detail(&self.cluster, &p.workload, usage)
     }
     pub(super) fn workload_explain(&self, p: &WorkloadGetParams) -> Result<WorkloadExplanation, Refusal> {
-        query::explain(&self.cluster, &p.workload)
+        query::explain(&self.cluster, &p.workload, self.control.now())
     }
 
     pub(super) fn queue_list(&self, p: QueueListParams) -> Result<OpReply, OpError> {
         cap::page(p.limit, |limit| {
-            query::queue_list(&self.cluster, &QueueListParams { limit: Some(limit), ..p.clone() })
+            let asked = QueueListParams { limit: Some(limit), ..p.clone() };
+            query::queue_list(&self.cluster, &asked, self.control.now())
         })
     }
     pub(super) fn capacity_find(&self, p: &CapacityFindParams, caller: &Caller) -> Result<CapacityFound, Refusal> {

@@ -419,6 +419,7 @@ fn changes_fleet(event: &Event) -> bool {
             | Event::ReceiptStored { .. }
             | Event::ExecRequested { .. }
             | Event::ExecEnded { .. }
+            | Event::CheckpointWritten { .. }
             | Event::OperationAccepted { .. }
             | Event::OperationResolved { .. }
             | Event::HistoryPruned { .. }

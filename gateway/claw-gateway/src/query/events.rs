@@ -1,6 +1,7 @@
 //! Events in words, and what they are about.
 
 use claw_tools::outcome::clip;
+use claw_tools::workloads::WorkloadReason;
 
 use crate::event::Event;
 use crate::workload::Claim;
@@ -55,9 +56,9 @@ pub fn describe_event(event: &Event) -> String {
         Event::WorkloadWaits { why, .. } => format!("it waits ({why})"),
         Event::WorkloadPlaced { attempt, report, .. } => format!("attempt {} {}", attempt.0, report.summary),
         Event::WorkloadProgressed { state, attempt, .. } => format!("attempt {} is {state}", attempt.0),
-        Event::WorkloadStopping { why, requeue, .. } => {
-            format!("it is told to stop ({why}){}", if *requeue { " and will run elsewhere" } else { "" })
-        }
+        Event::WorkloadStopping { why, grace_s, requeue, notice, .. } => stopping(*why, *grace_s, *requeue, *notice),
+        Event::CheckpointWritten { label, answers_notice, .. } => checkpoint(label, *answers_notice),
+        Event::NoticeEnded { acked, .. } => notice_ended(*acked).into(),
         Event::AttemptEnded { attempt, state, why, exit_code, .. } => {
             format!(
                 "attempt {} ended: {state} ({why}{})",
@@ -95,6 +96,22 @@ pub fn describe_event(event: &Event) -> String {
         }
         Event::MassLossCleared { silent, total } => format!("{silent} of {total} nodes silent: back to normal"),
     }
+}
+
+fn stopping(why: WorkloadReason, grace_s: u32, requeue: bool, notice: bool) -> String {
+    let elsewhere = if requeue { " and will run elsewhere" } else { "" };
+    if notice {
+        return format!("it is told to write a checkpoint within {grace_s} s{elsewhere} ({why})");
+    }
+    format!("it is told to stop ({why}){elsewhere}")
+}
+
+fn checkpoint(label: &str, answers_notice: bool) -> String {
+    format!("a checkpoint is written{}: {label}", if answers_notice { ", as it was told to" } else { "" })
+}
+
+const fn notice_ended(acked: bool) -> &'static str {
+    if acked { "its checkpoint is written: it is stopped" } else { "no checkpoint within its grace: it is stopped" }
 }
 
 fn describe_claim(claim: Option<&Claim>, lost_gpu_ms: &[u64]) -> String {

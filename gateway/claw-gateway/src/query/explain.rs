@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use claw_proto::ids::{NodeId, WorkloadId};
 use claw_proto::spec::WorkloadSpec;
+use claw_proto::time::Timestamp;
 use claw_proto::validation::ValidSpec;
 use claw_tools::nodes::{NodeLink, Schedulable};
 use claw_tools::quotas::Quota;
@@ -13,6 +14,7 @@ use claw_tools::refusal::{Refusal, SuggestedCall};
 use claw_tools::workloads::{Blocker, Remedy, WorkloadExplanation, WorkloadReason, WorkloadState};
 use serde_json::json;
 
+use super::forecast::forecast;
 use super::works::workload_row;
 use crate::Cluster;
 use crate::preemption;
@@ -26,7 +28,7 @@ const REMEDIES_MAX: usize = 5;
 const TRIED_MAX: usize = 64;
 
 /// `workload_explain`.
-pub fn explain(cluster: &Cluster, text: &str) -> Result<WorkloadExplanation, Refusal> {
+pub fn explain(cluster: &Cluster, text: &str, now: Timestamp) -> Result<WorkloadExplanation, Refusal> {
     let cluster = &cluster.detached();
     let w = cluster.resolve_workload(text)?;
     let pending = w.state == WorkloadState::Pending;
@@ -47,6 +49,10 @@ pub fn explain(cluster: &Cluster, text: &str) -> Result<WorkloadExplanation, Ref
     let row = workload_row(cluster, w);
     let mut summary = summary(w, row.reason, placement.as_ref().map(|p| p.summary.as_str()), would_start_if.first());
     summary.push_str(&makes_room(cluster, w));
+    let starts = pending.then(|| forecast(cluster, w, &blockers, now));
+    if let Some(starts) = &starts {
+        summary = format!("{summary}. {}", starts.summary);
+    }
     let history = w.attempts.iter().rev().map(|a| line(cluster, a)).collect();
     let next = would_start_if.iter().map(|r| r.call.clone()).take(3).collect();
     Ok(WorkloadExplanation {
@@ -55,6 +61,7 @@ pub fn explain(cluster: &Cluster, text: &str) -> Result<WorkloadExplanation, Ref
         placement,
         queue_position,
         blockers,
+        starts,
         would_start_if,
         history,
         next,

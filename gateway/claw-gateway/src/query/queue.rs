@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use claw_proto::ids::{IdSource, WorkloadId};
 use claw_proto::spec::RuntimeKind;
+use claw_proto::time::Timestamp;
 use claw_proto::validation::ValidSpec;
 use claw_tools::refusal::{Refusal, SuggestedCall};
 use claw_tools::scheduling::{CapacityFindParams, CapacityFound, QueueList, QueueListParams, QueueRow};
@@ -17,18 +18,20 @@ use crate::event::{Event, EventRecord};
 use crate::preemption;
 use crate::scheduler::{Decision, Place, decide_for, placements};
 use crate::step::checked_spec;
+use crate::tenancy;
 use crate::workload::WorkloadEntry;
 
 /// Copies that are counted unless asked otherwise.
 const COPIES_DEFAULT: u32 = 8;
 
 /// `queue_list`.
-pub fn queue_list(cluster: &Cluster, p: &QueueListParams) -> Result<QueueList, Refusal> {
+pub fn queue_list(cluster: &Cluster, p: &QueueListParams, now: Timestamp) -> Result<QueueList, Refusal> {
+    let turns = tenancy::order(cluster, now);
     let waiting = cluster.workloads.queue().filter_map(|id| cluster.workloads.get(id));
     let rows: Vec<QueueRow> = (1..)
         .zip(waiting)
         .filter(|(_, w)| p.owner.as_ref().is_none_or(|owner| *owner == w.submitted_by))
-        .map(|(position, w)| row(position, w))
+        .map(|(position, w)| row(position, turns.get(&w.workload_id).copied(), w))
         .collect();
     let gpus_wanted = rows.iter().map(|row| row.gpus).fold(0, u32::saturating_add);
     let keyed = rows.into_iter().map(|row| (format!("{:010}", row.position), row)).collect();
@@ -50,10 +53,12 @@ pub fn queue_list(cluster: &Cluster, p: &QueueListParams) -> Result<QueueList, R
     })
 }
 
-fn row(position: u32, w: &WorkloadEntry) -> QueueRow {
+fn row(position: u32, turn: Option<u32>, w: &WorkloadEntry) -> QueueRow {
     let leaving = w.claim.as_ref().map_or(0, |claim| claim.victims.len());
     QueueRow {
         position,
+        turn,
+        tenant: w.spec.spec().tenant.clone(),
         workload_id: w.workload_id,
         name: w.name.clone(),
         owner: w.submitted_by.clone(),

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use claw_proto::ids::{Attempt, GpuUuid, IdSource, NodeId, WorkloadId};
+use claw_proto::ids::{Attempt, CountingIds, GpuUuid, IdSource, NodeId, WorkloadId};
 use claw_proto::message::{NodeWorkloadState, StatusCause, StatusRecord};
 use claw_proto::spec::OnPartition;
 use claw_proto::time::Timestamp;
@@ -26,6 +26,7 @@ use crate::event::Event;
 use crate::registry::{NodeEntry, NodeUsage};
 use crate::scheduler::{Decision, decide_for};
 use crate::step::{checked_spec, lose_node, partition_lease_end, reschedule, step};
+use crate::workload::WorkloadEntry;
 
 /// How far ahead unless asked otherwise, seconds.
 const HORIZON_S_DEFAULT: u64 = 24 * 60 * 60;
@@ -33,6 +34,8 @@ const HORIZON_S_DEFAULT: u64 = 24 * 60 * 60;
 const MOMENTS_MAX: usize = 200;
 /// Most moments that are lived through.
 const STEPS_MAX: usize = 20_000;
+/// How often a gateway looks at its clock, milliseconds.
+const TICK_MS: i64 = 1_000;
 /// Most workloads that are told to wait at the end, or assumed to run on.
 const TOLD_MAX: usize = 50;
 
@@ -51,7 +54,7 @@ enum Due {
 
 /// How long a program runs.
 #[derive(Debug, Clone, Copy)]
-enum Runs {
+pub(super) enum Runs {
     /// It ends by itself, well, after so many seconds.
     For(u64),
     /// It is ended by its limit, seconds.
@@ -64,6 +67,15 @@ impl Runs {
             Self::For(seconds) | Self::UpTo(seconds) => seconds,
         }
     }
+}
+
+/// What became of one workload in a future.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ahead {
+    /// When it started, if it did.
+    pub(super) starts_at: Option<Timestamp>,
+    /// Moments that were lived through.
+    pub(super) steps: usize,
 }
 
 struct World<'a> {
@@ -79,6 +91,8 @@ struct World<'a> {
     added: BTreeSet<WorkloadId>,
     moments: Vec<Moment>,
     assumptions: Vec<Assumption>,
+    /// The one whose start is waited for, and when it has started.
+    awaited: Option<(WorkloadId, Option<Timestamp>)>,
 }
 
 /// `schedule_simulate`.
@@ -100,6 +114,7 @@ pub fn simulate(
         added: BTreeSet::new(),
         moments: Vec::new(),
         assumptions: Vec::new(),
+        awaited: None,
     };
     world.known_ends();
     world.known_pauses();
@@ -116,25 +131,64 @@ pub fn simulate(
     for wish in &p.add {
         world.imagine(wish)?;
     }
-    world.run(after(caller.now, horizon_s));
+    world.run(after(caller.now, horizon_s), STEPS_MAX);
     Ok(world.told(cluster.revision, horizon_s))
+}
+
+/// Runs the queue of a copy ahead until one workload starts, with nothing else submitted: `runs` is
+/// how long programs run that say so, or of which it is expected; `horizon_s` and `steps_max`
+/// bound the look.
+pub(super) fn run_ahead(
+    cluster: &Cluster,
+    now: Timestamp,
+    runs: BTreeMap<WorkloadId, Runs>,
+    awaited: WorkloadId,
+    (horizon_s, steps_max): (u64, usize),
+) -> Ahead {
+    let mut ids = CountingIds::new(u32::MAX);
+    let mut world = World {
+        cluster: cluster.clone(),
+        caller: Caller::system(now),
+        from: now,
+        ids: &mut ids,
+        due: BTreeSet::new(),
+        imagined: Vec::new(),
+        runs,
+        added: BTreeSet::new(),
+        moments: Vec::new(),
+        assumptions: Vec::new(),
+        awaited: Some((awaited, None)),
+    };
+    world.known_ends();
+    world.known_pauses();
+    let steps = world.run(after(now, horizon_s), steps_max);
+    Ahead { starts_at: world.awaited.and_then(|(_, at)| at), steps }
+}
+
+/// What has not ended, in order of ids.
+pub(super) fn not_ended(cluster: &Cluster) -> Vec<Arc<WorkloadEntry>> {
+    let held = cluster.nodes.iter().flat_map(|node| node.usage.workloads.iter().copied());
+    let ids: BTreeSet<WorkloadId> = cluster.workloads.queue().chain(held).collect();
+    ids.iter().filter_map(|id| cluster.workloads.get(*id).cloned()).collect()
 }
 
 impl World<'_> {
     /// When what runs now will end, as far as it says.
     fn known_ends(&mut self) {
         let mut open = Vec::new();
-        for w in self.cluster.workloads.iter().filter(|w| !w.state.is_final()) {
+        for w in not_ended(&self.cluster) {
             let limit = w.spec.spec().max_duration_s;
             if let Some(seconds) = limit {
-                self.runs.insert(w.workload_id, Runs::UpTo(seconds));
+                self.runs.entry(w.workload_id).or_insert(Runs::UpTo(seconds));
             }
+            let runs = self.runs.get(&w.workload_id).map(|runs| runs.seconds());
             if w.state == WorkloadState::Stopping {
-                let gone = after(self.from, u64::from(w.stop_grace_s));
+                // It was told then; what is left of its grace is what counts.
+                let gone = after(w.since, u64::from(w.stop_grace_s)).max(self.from);
                 self.due.insert((gone, Due::Gone(w.workload_id)));
             } else if w.live().is_some() {
                 let started = w.lives().filter_map(|a| a.started_at).min().unwrap_or(self.from);
-                match limit {
+                match runs {
                     Some(seconds) => {
                         let end = after(started, seconds).max(self.from);
                         self.due.insert((end, Due::End(w.workload_id)));
@@ -160,13 +214,13 @@ impl World<'_> {
     fn known_pauses(&mut self) {
         let policy = Arc::clone(&self.cluster.policy);
         let mut looks = Vec::new();
-        for w in self.cluster.workloads.iter().filter(|w| !w.state.is_final()) {
+        for w in not_ended(&self.cluster) {
             looks.extend(w.not_before);
             looks.push(w.since.plus_ms(policy.reserve_after_ms));
             for part in w.lives() {
                 looks.extend(part.started_at.map(|at| at.plus_ms(policy.preemption.min_run_ms)));
                 let node = self.cluster.nodes.get(part.node_id).filter(|n| n.link == NodeLink::Unreachable);
-                looks.extend(node.and_then(|node| partition_lease_end(&self.cluster, node, w)));
+                looks.extend(node.and_then(|node| partition_lease_end(&self.cluster, node, &w)));
             }
         }
         for at in looks {
@@ -271,22 +325,31 @@ impl World<'_> {
         self.take(decision);
     }
 
-    fn run(&mut self, horizon: Timestamp) {
+    /// Lives through what is due, until the horizon or the awaited start; how many moments that were.
+    fn run(&mut self, horizon: Timestamp, steps_max: usize) -> usize {
         self.decide();
+        self.look(self.caller.now.plus_ms(TICK_MS));
         let mut steps = 0;
         while let Some((at, due)) = self.due.pop_first() {
-            steps += 1;
-            if at > horizon || steps > STEPS_MAX {
+            let is_there = self.awaited.is_some_and(|(_, started)| started.is_some());
+            if at > horizon || steps >= steps_max || is_there {
                 break;
             }
+            steps += 1;
             self.caller.now = at.max(self.caller.now);
+            let seq = self.cluster.seq;
             match due {
                 Due::End(id) => self.program_ends(id),
                 Due::Gone(id) => self.report(id, (NodeWorkloadState::Stopped, StatusCause::StopRequested, None)),
                 Due::Submit(n) => self.submit(n),
                 Due::Look => self.command(Command::Tick),
             }
+            // Something has changed: the next look at the clock comes soon, and may find more.
+            if self.cluster.seq != seq {
+                self.look(self.caller.now.plus_ms(TICK_MS));
+            }
         }
+        steps
     }
 
     /// Looks at the whole queue; the copy was changed in ways that no event tells.
@@ -317,6 +380,7 @@ impl World<'_> {
                 signal: None,
                 at: self.caller.now,
                 simulated: part.simulated,
+                checkpoint: None,
             };
             self.command(Command::NodeStatus { node_id: part.node_id, records: vec![record] });
         }
@@ -381,6 +445,11 @@ impl World<'_> {
         apply(&mut self.cluster, &self.caller, running);
         if is_last {
             self.note(workload_id, MomentKind::Starts);
+            if let Some((awaited, at @ None)) = &mut self.awaited
+                && *awaited == workload_id
+            {
+                *at = Some(self.caller.now);
+            }
             self.look(self.caller.now.plus_ms(self.cluster.policy.preemption.min_run_ms));
             if let Some(runs) = self.runs.get(&workload_id) {
                 self.due.insert((after(self.caller.now, runs.seconds()), Due::End(workload_id)));

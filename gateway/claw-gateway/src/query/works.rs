@@ -4,8 +4,8 @@ use claw_proto::spec::RuntimeKind;
 use claw_tools::nodes::NodeLink;
 use claw_tools::refusal::{Refusal, SuggestedCall};
 use claw_tools::workloads::{
-    AttemptView, Blocker, WorkloadDetail, WorkloadList, WorkloadListParams, WorkloadReason, WorkloadRow, WorkloadState,
-    WorkloadUsage,
+    AttemptView, Blocker, CheckpointView, WorkloadDetail, WorkloadList, WorkloadListParams, WorkloadReason,
+    WorkloadRow, WorkloadState, WorkloadUsage,
 };
 use serde_json::json;
 
@@ -139,6 +139,11 @@ pub fn workload_detail(
         submitted_at: w.submitted_at,
         placement: w.report.as_deref().cloned(),
         usage: usage(w),
+        checkpoint: w.checkpoint.as_ref().map(|written| CheckpointView {
+            attempt: written.attempt,
+            label: written.label.clone(),
+            at: written.at,
+        }),
         attempts: w.attempts.iter().rev().map(|a| attempt_view(cluster, a)).collect(),
         next,
     })

@@ -13,7 +13,7 @@ use claw_tools::operations::OperationState;
 use claw_tools::workloads::{PlacementReport, WorkloadReason, WorkloadState};
 
 use super::Report;
-use super::perform::stop_workload;
+use super::notice;
 use super::work::Work;
 use crate::Cluster;
 use crate::cluster::{ExecEntry, PlanEntry};
@@ -63,6 +63,7 @@ pub(super) fn settle(work: &mut Work<'_>) {
 pub(super) fn tick(work: &mut Work<'_>) -> Report {
     watch_mass_loss(work);
     expire_leases(work);
+    notice::end_overdue(work);
     let now = work.now();
     let opened = work.state.workloads.queue().any(|id| {
         work.state
@@ -153,7 +154,7 @@ fn make_room(work: &mut Work<'_>, entry: &WorkloadEntry) -> bool {
         let Some(w) = work.state.workloads.get(victim.workload_id).cloned() else {
             continue;
         };
-        stop_workload(work, victim.workload_id, w.spec.grace_s(), WorkloadReason::Preempted, true);
+        notice::preempt(work, &w);
     }
     true
 }
@@ -303,7 +304,14 @@ pub(super) fn after_end(work: &mut Work<'_>, entry: &WorkloadEntry, state: Workl
     if work.state.workloads.get(id).is_some_and(|w| w.live().is_some()) {
         if entry.desired == Desired::Run && state != WorkloadState::Completed {
             let grace_s = entry.spec.grace_s();
-            work.emit(Event::WorkloadStopping { workload_id: id, why, grace_s, requeue: false, regroup: true });
+            work.emit(Event::WorkloadStopping {
+                workload_id: id,
+                why,
+                grace_s,
+                requeue: false,
+                regroup: true,
+                notice: false,
+            });
             work.order_stop(id, grace_s, StatusCause::StopRequested);
         }
         return;

@@ -1,5 +1,7 @@
 //! Facts that nodes report about attempts.
 
+use std::collections::BTreeMap;
+
 use claw_proto::ids::NodeId;
 use claw_proto::message::{NodeWorkloadState as N, StatusCause as C, StatusRecord};
 use claw_tools::outcome::clip;
@@ -8,6 +10,7 @@ use claw_tools::workloads::{WorkloadReason as R, WorkloadState as S};
 
 use super::Report;
 use super::follow::{after_end, verdict};
+use super::notice;
 use super::work::Work;
 use crate::event::Event;
 use crate::workload::{AttemptEntry, Desired, WorkloadEntry};
@@ -19,8 +22,19 @@ pub(super) fn records(work: &mut Work<'_>, node_id: NodeId, records: &[StatusRec
     if work.state.nodes.get(node_id).is_none() {
         return Err(Refusal::new(ErrorCode::NotFound, format!("node {node_id} is not in the fleet")));
     }
-    for record in records {
-        one(work, node_id, record);
+    // Of many checkpoints that come at once the last of each attempt counts.
+    let written = records.iter().enumerate().filter(|(_, r)| r.checkpoint.as_ref().is_some_and(|c| !c.answers_notice));
+    let last: BTreeMap<_, usize> = written.map(|(place, r)| ((r.workload_id, r.attempt), place)).collect();
+    for (place, record) in records.iter().enumerate() {
+        match &record.checkpoint {
+            Some(written)
+                if written.answers_notice || last.get(&(record.workload_id, record.attempt)) == Some(&place) =>
+            {
+                notice::checkpoint(work, node_id, record, written);
+            }
+            Some(_) => {}
+            None => one(work, node_id, record),
+        }
     }
     Ok(Report::Done)
 }

@@ -3,9 +3,11 @@
 mod ahead;
 mod annotations;
 mod audited;
+mod checkpoints;
 mod contention;
 mod explained;
 mod fleet;
+mod forecasts;
 mod fragments;
 mod gang;
 mod inside;

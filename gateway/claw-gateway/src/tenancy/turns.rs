@@ -15,6 +15,21 @@ use crate::scheduler::fairness::{Amounts, Ask};
 use crate::scheduler::{self, Trial};
 use crate::workload::WorkloadEntry;
 
+/// In which order those that wait are tried at this moment, from 1, as long as nobody gets a place;
+/// without those that their tenant's quota keeps from starting.
+pub(crate) fn order(cluster: &Cluster, now: Timestamp) -> BTreeMap<WorkloadId, u32> {
+    let mut turns = Turns::of(cluster, cluster.workloads.queue().collect(), now);
+    let mut order = BTreeMap::new();
+    let mut place = 1;
+    while let Some(turn) = turns.next(cluster) {
+        if let Turn::Try(id) = turn {
+            order.insert(id, place);
+            place += 1;
+        }
+    }
+    order
+}
+
 /// Who is tried next.
 #[derive(Debug)]
 pub(crate) enum Turn {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use claw_proto::ids::{Attempt, NodeId, WorkloadId};
 use claw_proto::message::{
-    DesiredWorkload, Envelope, GatewayMessage, GpuMetrics, LogChunk, LogKey, NodeMessage, NodeSettings,
-    NodeWorkloadState, RefusalCode, StatusCause, SystemMetrics, TaskId, WorkloadMetrics,
+    CheckpointWritten, DesiredWorkload, Envelope, GatewayMessage, GpuMetrics, LogChunk, LogKey, NodeMessage,
+    NodeSettings, NodeWorkloadState, RefusalCode, StatusCause, SystemMetrics, TaskId, WorkloadMetrics,
 };
 use claw_proto::time::Timestamp;
 use claw_proto::topology::NodeCapabilities;
@@ -84,6 +84,17 @@ pub enum RuntimeEvent {
         state: NodeWorkloadState,
         /// Detail for people.
         detail: String,
+    },
+    /// The attempt's program says that a checkpoint is written.
+    Checkpoint {
+        /// Workload.
+        workload_id: WorkloadId,
+        /// Attempt.
+        attempt: Attempt,
+        /// What it is called, and whether it answers a notice.
+        written: CheckpointWritten,
+        /// When; not after now.
+        at: Timestamp,
     },
     /// Nothing of the attempt runs any more.
     Ended {
@@ -298,6 +309,15 @@ pub enum Action {
         grace_ms: u64,
         /// Why.
         cause: StatusCause,
+    },
+    /// Tell a live attempt's program to write a checkpoint. May come again.
+    NoticeCheckpoint {
+        /// Workload.
+        workload_id: WorkloadId,
+        /// Attempt.
+        attempt: Attempt,
+        /// It is stopped after so long, seconds.
+        grace_s: u32,
     },
     /// The lease of a live attempt is now this; it never moves back.
     RenewLease {

@@ -17,6 +17,7 @@
 //! [`Action::Persist`] to the disk in order and report [`Input::Persisted`];
 //! feed [`Input::Tick`] no later than [`Node::next_wake_ms`].
 
+mod checkpoints;
 mod desired;
 pub mod durable;
 mod io;
@@ -91,6 +92,8 @@ pub struct Node {
     /// Attempts that wait until the older one is gone, or until the disk takes records.
     waiting: BTreeMap<WorkloadId, Wanted>,
     writes: Writes,
+    /// Newest checkpoint of each live attempt that is not a record yet.
+    untold: BTreeMap<WorkloadId, checkpoints::Untold>,
     session: Session,
     /// Send time of the latest answer that the gateway confirmed.
     lease_base_ms: Option<u64>,
@@ -109,6 +112,7 @@ impl Node {
             live: BTreeMap::new(),
             waiting: BTreeMap::new(),
             writes: Writes::default(),
+            untold: BTreeMap::new(),
             session: Session::down(),
             lease_base_ms: None,
             now: Now::default(),

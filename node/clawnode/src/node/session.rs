@@ -227,6 +227,7 @@ impl Node {
             self.records_acked(ack);
             self.apply_settings(settings);
             self.out.push(Action::LogsAcked { acks: log_acks, resume: true });
+            self.tell_checkpoints();
             if self.writes.failed {
                 self.refuse_for_storage("writes are waiting for the disk");
             }
@@ -258,6 +259,12 @@ impl Node {
             | GatewayMessage::Exec { .. }
             | GatewayMessage::ReadOutput { .. }
             | GatewayMessage::CancelTask { .. }) => self.out.push(Action::Shell(Box::new(message))),
+            GatewayMessage::CheckpointNotice { workload_id, attempt, grace_s } => {
+                // One that is over has nothing more to write, and its end is told.
+                if self.durable.entry(workload_id, attempt).is_some() {
+                    self.out.push(Action::NoticeCheckpoint { workload_id, attempt, grace_s });
+                }
+            }
             GatewayMessage::Ack => {}
             // Handled by the caller: it may come at any time.
             GatewayMessage::Refused { .. } => {}

@@ -21,6 +21,9 @@ impl Node {
             RuntimeEvent::Progress { workload_id, attempt, state, detail } => {
                 self.progress(workload_id, attempt, state, detail);
             }
+            RuntimeEvent::Checkpoint { workload_id, attempt, written, at } => {
+                self.checkpointed(workload_id, attempt, written, at);
+            }
             RuntimeEvent::Ended { workload_id, attempt, end } => self.ended(workload_id, attempt, end),
             RuntimeEvent::Found(FoundWorkload { workload, found }) => {
                 if self.durable.entry(workload.workload_id, workload.attempt).is_none() {
@@ -49,7 +52,10 @@ impl Node {
             return;
         };
         let end = if end.state.is_final() { end } else { WorkloadEnd { state: NodeWorkloadState::Lost, ..end } };
-        self.record(id, attempt, end, entry.workload.runtime == RuntimeKind::Sim);
+        let simulated = entry.workload.runtime == RuntimeKind::Sim;
+        // Its last word comes before its end.
+        self.tell_checkpoint(id);
+        self.record(id, attempt, end, simulated);
         self.live.remove(&id);
         if !self.cannot_record()
             && let Some(next) = self.waiting.remove(&id)
@@ -71,7 +77,12 @@ impl Node {
             signal: end.signal,
             at: end.at.unwrap_or(self.now.wall),
             simulated,
+            checkpoint: None,
         };
+        self.record_this(record);
+    }
+
+    pub(super) fn record_this(&mut self, record: StatusRecord) {
         let number = record.record;
         let write = self.commit(DurableChange::Recorded { record, mono_ms: self.now.mono_ms });
         self.writes.records.push_back((write, number));
@@ -114,7 +125,8 @@ impl Node {
             self.send(NodeMessage::WorkloadStatus { records: chunk.to_vec() });
         }
         self.session.sent_record = self.writes.durable_record;
-        self.session.resend_at_ms = Some(self.now.mono_ms + RESEND_AFTER_MS);
+        // Not put off by newer records: the oldest may be the one that the gateway waits for.
+        self.session.resend_at_ms.get_or_insert(self.now.mono_ms + RESEND_AFTER_MS);
     }
 
     /// Sends the oldest unacknowledged records once more.
@@ -151,6 +163,7 @@ impl Node {
         self.commit(DurableChange::Acked { through });
         self.session.resend_at_ms = (!self.durable.outbox.is_empty()).then_some(self.now.mono_ms + RESEND_AFTER_MS);
         self.begin_waiting();
+        self.tell_checkpoints();
         for (workload_id, attempt) in over {
             // A re-placed attempt of the same number cannot exist, so its files may go.
             self.out.push(Action::Forget { workload_id, attempt });

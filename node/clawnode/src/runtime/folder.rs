@@ -12,6 +12,7 @@
 //! | `exit.json` | supervisor, or the agent for a dead one | how it ended |
 //! | `sim.json` | agent | a simulated attempt; it has no supervisor |
 //! | `logs/`, `work/` | supervisor, program | output, working directory |
+//! | `checkpoint/` | program, agent | what is said of checkpoints |
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -83,6 +84,10 @@ impl Folder {
     /// Where its log segments are.
     pub fn logs(&self) -> PathBuf {
         self.root.join("logs")
+    }
+    /// Where its program and the node talk of checkpoints.
+    pub(crate) fn checkpoint(&self) -> PathBuf {
+        self.root.join("checkpoint")
     }
     pub(super) fn work(&self) -> PathBuf {
         self.root.join("work")

@@ -1,6 +1,7 @@
 //! What executes workloads: a runtime takes starts, stops and lease renewals
 //! without waiting and tells what happens through a channel.
 
+pub(crate) mod checkpoints;
 pub mod docker;
 pub mod execution_log;
 pub mod folder;
@@ -54,6 +55,10 @@ pub trait Runtime: Send {
 
     /// Ends an attempt: TERM, then KILL after the grace. A repetition may only end it earlier.
     fn stop(&mut self, key: Key, grace_ms: u64, cause: StatusCause);
+
+    /// Tells a program to write a checkpoint, where the runtime is what runs it. Others are told by
+    /// the files of [`checkpoints`].
+    fn notice_checkpoint(&mut self, _key: Key) {}
 
     /// Moves the lease of an attempt forward.
     fn renew_lease(&mut self, key: Key, lease: Lease);

@@ -118,6 +118,7 @@ mod tests {
             secrets: Vec::new(),
             registry_auth: None,
             ranks,
+            checkpoint_last: None,
         };
         let env = environment(&workload, facts);
         let lines: Vec<String> = env.into_iter().map(|(name, value)| format!("{name}={value}\n")).collect();

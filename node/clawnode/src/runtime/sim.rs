@@ -9,8 +9,12 @@
 //! | `claw.sim/exit-code` | with this exit code (0) |
 //! | `claw.sim/start-error` | cannot be started, with this text |
 //! | `claw.sim/log-lines` | log lines that it writes (3) |
+//! | `claw.sim/checkpoint-every-ms` | writes a checkpoint each time it has run so long, and begins again from the last one |
+//! | `claw.sim/checkpoint-ms` | so long it takes to write one (0) |
 //!
 //! Simulated workloads end with the agent: a restarted agent reports them lost.
+
+mod trainer;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -69,6 +73,7 @@ type Stop = Option<(u64, StatusCause)>;
 #[derive(Debug)]
 struct Attempt {
     stop: watch::Sender<Stop>,
+    notice: watch::Sender<bool>,
     gpus: Vec<GpuUuid>,
 }
 
@@ -158,8 +163,10 @@ impl Runtime for SimRuntime {
         while self.tasks.try_join_next().is_some() {}
         let key = (workload.workload_id, workload.attempt);
         let (stop, receiver) = watch::channel(None);
-        self.attempts.insert(key, Attempt { stop, gpus: workload.gpus.clone() });
-        let run = Run { options: self.options.clone(), workload, key, stop: receiver, events: self.events.clone() };
+        let (notice, noticed) = watch::channel(false);
+        self.attempts.insert(key, Attempt { stop, notice, gpus: workload.gpus.clone() });
+        let (options, events) = (self.options.clone(), self.events.clone());
+        let run = Run { options, workload, key, stop: receiver, notice: noticed, events };
         self.tasks.spawn(run.play());
     }
 
@@ -170,6 +177,12 @@ impl Runtime for SimRuntime {
                 let (known_ms, first) = known.unwrap_or((stop_ms, cause));
                 *known = Some((known_ms.min(stop_ms), first));
             });
+        }
+    }
+
+    fn notice_checkpoint(&mut self, key: Key) {
+        if let Some(attempt) = self.attempts.get(&key) {
+            attempt.notice.send_replace(true);
         }
     }
 
@@ -219,6 +232,7 @@ struct Run {
     workload: Arc<DesiredWorkload>,
     key: Key,
     stop: watch::Receiver<Stop>,
+    notice: watch::Receiver<bool>,
     events: mpsc::Sender<RuntimeEvent>,
 }
 
@@ -274,7 +288,7 @@ impl Run {
         }
         self.write_lines(folder);
         self.progress(NodeWorkloadState::Running).await;
-        if let Some(exit) = self.wait(self.label("claw.sim/run-for-ms")).await {
+        if let Some(exit) = self.train().await {
             return exit;
         }
         let exit_code = self.label("claw.sim/exit-code").unwrap_or(0);

@@ -147,6 +147,7 @@ impl AgentOptions {
             findings,
             allowed,
             tasks: BTreeMap::new(),
+            checkpoints: super::checkpoints::Checkpoints::default(),
             held_ends: Vec::new(),
             gpu_events: health::EventQueue::default(),
             metrics_at: Instant::now(),

@@ -31,6 +31,9 @@ pub(super) struct HeldEnd {
 impl Agent {
     /// News from a runtime.
     pub(super) fn runtime_event(&mut self, event: RuntimeEvent) {
+        if let RuntimeEvent::Ended { workload_id, attempt, .. } = event {
+            self.last_checkpoint((workload_id, attempt));
+        }
         match event {
             RuntimeEvent::Ended { workload_id, attempt, .. } if self.node.is_registered() => {
                 let until = Instant::now() + Duration::from_millis(HELD_MS_MAX);
@@ -49,7 +52,7 @@ impl Agent {
                 }
                 self.feed(Input::Runtime { now: clock::now(), event });
             }
-            RuntimeEvent::Ended { .. } | RuntimeEvent::Progress { .. } => {
+            RuntimeEvent::Ended { .. } | RuntimeEvent::Progress { .. } | RuntimeEvent::Checkpoint { .. } => {
                 self.feed(Input::Runtime { now: clock::now(), event });
             }
         }

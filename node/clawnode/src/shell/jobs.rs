@@ -17,6 +17,7 @@ use crate::logs::LogPump;
 use crate::logs::pump::Polled;
 use crate::node::{DurableChange, Input};
 use crate::runtime::Key;
+use crate::runtime::checkpoints::Found;
 use crate::sampler::Sampler;
 use crate::store::Store;
 
@@ -82,6 +83,7 @@ pub(super) enum Job {
     Polled { pump: LogPump, polled: Polled, session: u64 },
     Seen { probe: Probe, fleet: Fleet, events: Vec<GpuEvent> },
     Measured { probe: Probe, gpus: Vec<GpuMetrics>, system: SystemMetrics },
+    Looked { found: Vec<(Key, Found)> },
 }
 
 impl Agent {
@@ -179,6 +181,7 @@ impl Agent {
                 let workloads = self.runtimes.values_mut().flat_map(|runtime| runtime.measure()).collect();
                 self.feed(Input::Sample { now, gpus, system, workloads });
             }
+            Ok(Job::Looked { found }) => self.looked(found),
             Err(error) => error!(%error, "a background job failed; restart the agent"),
         }
     }

@@ -100,6 +100,7 @@ impl Bench {
             secrets: Vec::new(),
             registry_auth: None,
             ranks: None,
+            checkpoint_last: None,
         }
     }
 

@@ -5,6 +5,7 @@
 mod agent;
 mod amdgpu;
 mod chaos;
+mod checkpoints;
 mod docker;
 mod ends;
 mod images;

@@ -71,7 +71,10 @@ impl Bench {
         loop {
             match self.next().await {
                 RuntimeEvent::Progress { state: NodeWorkloadState::Running, detail, .. } => return detail,
-                RuntimeEvent::Progress { .. } | RuntimeEvent::Found(_) | RuntimeEvent::TaskDone { .. } => {}
+                RuntimeEvent::Progress { .. }
+                | RuntimeEvent::Checkpoint { .. }
+                | RuntimeEvent::Found(_)
+                | RuntimeEvent::TaskDone { .. } => {}
                 RuntimeEvent::Ended { end, .. } => panic!("ended instead: {end:?}"),
             }
         }

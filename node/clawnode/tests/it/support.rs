@@ -29,6 +29,7 @@ pub(crate) fn script(n: u8, text: &str) -> DesiredWorkload {
         secrets: Vec::new(),
         registry_auth: None,
         ranks: None,
+        checkpoint_last: None,
     }
 }
 

@@ -73,6 +73,13 @@ pub(super) fn encode(message: &GatewayMessage) -> Body {
         GatewayMessage::ReadOutput { task, workload_id, attempt, path, offset, bytes_max } => {
             encode_read_output((*task, *workload_id, *attempt), path, *offset, *bytes_max)
         }
+        GatewayMessage::CheckpointNotice { workload_id, attempt, grace_s } => {
+            Body::CheckpointNotice(wire::CheckpointNotice {
+                workload_id: encode_bits(workload_id.bits()),
+                attempt: attempt.0,
+                grace_s: *grace_s,
+            })
+        }
         GatewayMessage::CancelTask { task } => Body::CancelTask(wire::CancelTask { task: task.0 }),
         GatewayMessage::Refused { code, message, versions } => Body::Refused(wire::Refused {
             code: code.encode(),
@@ -114,6 +121,11 @@ pub(super) fn decode(body: Body) -> Result<Read<GatewayMessage>, Fault> {
         Body::Exec(exec) => decode_exec(exec).at("exec")?,
         Body::ReadOutput(read) => decode_read_output(read).at("read_output")?,
         Body::CancelTask(wire::CancelTask { task }) => GatewayMessage::CancelTask { task: TaskId(task) },
+        Body::CheckpointNotice(notice) => GatewayMessage::CheckpointNotice {
+            workload_id: WorkloadId::from_bits(decode_bits(&notice.workload_id, "checkpoint_notice.workload_id")?),
+            attempt: Attempt(notice.attempt),
+            grace_s: notice.grace_s,
+        },
         Body::Register(_) => return Ok(Read::WrongDirection("register")),
         Body::WorkloadStatus(_) => return Ok(Read::WrongDirection("workload_status")),
         Body::Metrics(_) => return Ok(Read::WrongDirection("metrics")),
@@ -206,6 +218,7 @@ pub(super) fn encode_desired(desired: &DesiredWorkload) -> wire::DesiredWorkload
             password: auth.password.expose().to_vec(),
         }),
         ranks: desired.ranks.as_ref().map(encode_ranks),
+        checkpoint_last: desired.checkpoint_last.clone(),
     }
 }
 
@@ -237,6 +250,10 @@ fn decode_desired(desired: wire::DesiredWorkload) -> Result<DesiredWorkload, Fau
         secrets: decode_secret_files(desired.secrets)?,
         registry_auth: desired.registry_auth.map(|auth| decode_auth(auth).at("registry_auth")).transpose()?,
         ranks: desired.ranks.map(|ranks| decode_ranks(ranks).at("ranks")).transpose()?,
+        checkpoint_last: desired
+            .checkpoint_last
+            .map(|label| chars(label, "checkpoint_last", limits::CHECKPOINT_LABEL_CHARS_MAX))
+            .transpose()?,
     })
 }
 

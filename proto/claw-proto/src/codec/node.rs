@@ -15,7 +15,8 @@ use super::telemetry::{decode_gpu_events, decode_metrics, encode_gpu_events, enc
 use crate::ids::{Attempt, WorkloadId};
 use crate::limits;
 use crate::message::{
-    LogChunk, LogGap, LogLine, NodeErrorCode, NodeMessage, NodeWorkloadState, RunningReport, StatusCause, StatusRecord,
+    CheckpointWritten, LogChunk, LogGap, LogLine, NodeErrorCode, NodeMessage, NodeWorkloadState, RunningReport,
+    StatusCause, StatusRecord,
 };
 use crate::time::Timestamp;
 use crate::wire::node_v1 as wire;
@@ -98,6 +99,7 @@ pub(super) fn decode(body: Body) -> Result<Read<NodeMessage>, Fault> {
         Body::Exec(_) => return Ok(Read::WrongDirection("exec")),
         Body::ReadOutput(_) => return Ok(Read::WrongDirection("read_output")),
         Body::CancelTask(_) => return Ok(Read::WrongDirection("cancel_task")),
+        Body::CheckpointNotice(_) => return Ok(Read::WrongDirection("checkpoint_notice")),
     };
     Ok(Read::Message(message))
 }
@@ -144,6 +146,10 @@ fn encode_record(record: &StatusRecord) -> wire::StatusRecord {
         signal: record.signal,
         at_unix_ms: record.at.unix_ms(),
         simulated: record.simulated,
+        checkpoint: record.checkpoint.as_ref().map(|written| wire::CheckpointWritten {
+            label: written.label.clone(),
+            answers_notice: written.answers_notice,
+        }),
     }
 }
 
@@ -162,6 +168,17 @@ fn decode_record(record: wire::StatusRecord) -> Result<StatusRecord, Fault> {
         signal: record.signal,
         at: Timestamp::from_unix_ms(record.at_unix_ms),
         simulated: record.simulated,
+        checkpoint: record.checkpoint.map(decode_checkpoint).transpose().at("checkpoint")?,
+    })
+}
+
+fn decode_checkpoint(written: wire::CheckpointWritten) -> Result<CheckpointWritten, Fault> {
+    if written.label.is_empty() {
+        return Err(Fault::new(FieldProblem::Empty).at("label"));
+    }
+    Ok(CheckpointWritten {
+        label: chars(written.label, "label", limits::CHECKPOINT_LABEL_CHARS_MAX)?,
+        answers_notice: written.answers_notice,
     })
 }
 

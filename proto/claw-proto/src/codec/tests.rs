@@ -133,6 +133,7 @@ fn a_version_mismatch_names_both_ranges_and_who_has_to_upgrade() {
 /// Frames of each version as they were recorded. Lines are only ever added.
 const FRAMES_V1: &str = include_str!("../../fixtures/frames_v1.txt");
 const FRAMES_V2: &str = include_str!("../../fixtures/frames_v2.txt");
+const FRAMES_V3: &str = include_str!("../../fixtures/frames_v3.txt");
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
@@ -185,6 +186,27 @@ fn recorded_frames_of_version_1_are_still_read() {
 fn recorded_frames_of_version_2_are_still_read() {
     let of_nodes = samples::version_2::of_nodes();
     assert_recorded(("frames_v2.txt", FRAMES_V2), 2, of_nodes, samples::version_2::of_gateways());
+}
+
+#[test]
+fn recorded_frames_of_version_3_are_still_read() {
+    let of_nodes = samples::version_3::of_nodes();
+    assert_recorded(("frames_v3.txt", FRAMES_V3), 3, of_nodes, samples::version_3::of_gateways());
+}
+
+/// A peer of version 2 is told of no checkpoint; what it gets of the record is a state again.
+#[test]
+fn an_older_peer_hears_nothing_of_checkpoints() {
+    for (_, message) in samples::version_3::of_nodes() {
+        assert_eq!(for_version(message.clone(), 3), Some(message.clone()));
+        let Some(NodeMessage::WorkloadStatus { records }) = for_version(message, 2) else { panic!("another message") };
+        assert!(records.iter().all(|record| record.checkpoint.is_none()));
+    }
+    let task =
+        GatewayMessage::CheckpointNotice { workload_id: WorkloadId::from_bits(1), attempt: Attempt(1), grace_s: 1 };
+    let problem = check_version(&task, 2).unwrap_err().to_string();
+    expect!["checkpoint_notice needs protocol version 3; upgrade the node's agent"].assert_eq(&problem);
+    assert!(check_version(&task, 3).is_ok());
 }
 
 proptest! {
@@ -241,7 +263,8 @@ proptest! {
     #[test]
     fn an_old_node_gets_no_order_that_it_would_half_follow(message in gateway_message()) {
         if check_version(&message, 1).is_err() {
-            prop_assert!(check_version(&message, 2).is_ok());
+            let needs = if matches!(message, GatewayMessage::CheckpointNotice { .. }) { 3 } else { 2 };
+            prop_assert!(check_version(&message, needs).is_ok());
             return Ok(());
         }
         let workloads = match &message {

@@ -10,8 +10,10 @@ use crate::message::{DesiredWorkload, GatewayMessage, NodeMessage, StatusCause, 
 use crate::spec::GpuVendor;
 use crate::topology::{GpuInfo, NodeCapabilities};
 
-/// First version with what this module is about.
+/// First version with most of what this module is about.
 const V2: u32 = 2;
+/// First version with checkpoints.
+const V3: u32 = 3;
 
 /// A message asks for what the connection's protocol version does not have.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -25,6 +27,10 @@ pub struct NotInVersion {
 
 /// A node's message in the words of `version`; nothing if that version has no words for it.
 pub fn for_version(message: NodeMessage, version: u32) -> Option<NodeMessage> {
+    if version >= V3 {
+        return Some(message);
+    }
+    let message = without_checkpoints(message);
     if version >= V2 {
         return Some(message);
     }
@@ -58,6 +64,12 @@ pub fn for_version(message: NodeMessage, version: u32) -> Option<NodeMessage> {
 /// # Errors
 /// [`NotInVersion`] with the first field that the version lacks.
 pub fn check_version(message: &GatewayMessage, version: u32) -> Result<(), NotInVersion> {
+    if version >= V3 {
+        return Ok(());
+    }
+    if let GatewayMessage::CheckpointNotice { .. } = message {
+        return Err(NotInVersion { field: "checkpoint_notice", needs: V3 });
+    }
     if version >= V2 {
         return Ok(());
     }
@@ -76,6 +88,7 @@ pub fn check_version(message: &GatewayMessage, version: u32) -> Result<(), NotIn
         | GatewayMessage::Heartbeat { .. }
         | GatewayMessage::LogsAck { .. }
         | GatewayMessage::MeshPeers { .. }
+        | GatewayMessage::CheckpointNotice { .. }
         | GatewayMessage::Ack
         | GatewayMessage::Refused { .. } => None,
     };
@@ -126,6 +139,16 @@ fn in_version_1(capabilities: NodeCapabilities) -> NodeCapabilities {
         engine: None,
         nics: Vec::new(),
         ..capabilities
+    }
+}
+
+/// An older gateway takes the record for a repetition of the state.
+fn without_checkpoints(message: NodeMessage) -> NodeMessage {
+    match message {
+        NodeMessage::WorkloadStatus { records } => NodeMessage::WorkloadStatus {
+            records: records.into_iter().map(|record| StatusRecord { checkpoint: None, ..record }).collect(),
+        },
+        other => other,
     }
 }
 

@@ -114,10 +114,22 @@ fn running() -> impl Strategy<Value = RunningReport> {
 fn record() -> impl Strategy<Value = StatusRecord> {
     let state = (select(NodeWorkloadState::ALL), select(StatusCause::ALL), ".{0,40}");
     let end = (of(any::<i32>()), of(any::<i32>()));
-    (1..=u64::MAX, workload(), state, end, any::<i64>(), any::<bool>()).prop_map(
-        |(record, (workload_id, attempt), (state, cause, detail), (exit_code, signal), at, simulated)| {
+    (1..=u64::MAX, workload(), state, end, any::<i64>(), any::<bool>(), of(newer::checkpoint())).prop_map(
+        |(record, (workload_id, attempt), (state, cause, detail), (exit_code, signal), at, simulated, checkpoint)| {
             let at = Timestamp::from_unix_ms(at);
-            StatusRecord { record, workload_id, attempt, state, cause, detail, exit_code, signal, at, simulated }
+            StatusRecord {
+                record,
+                workload_id,
+                attempt,
+                state,
+                cause,
+                detail,
+                exit_code,
+                signal,
+                at,
+                simulated,
+                checkpoint,
+            }
         },
     )
 }
@@ -201,7 +213,7 @@ pub(crate) fn node_message() -> impl Strategy<Value = NodeMessage> {
 pub(crate) fn desired() -> impl Strategy<Value = DesiredWorkload> {
     let life = (select(RuntimeKind::ALL), on_partition(), any::<u32>(), of(any::<u64>()));
     (workload(), valid_spec(), gpu_uuids(), life, newer::hidden()).prop_map(
-        |((workload_id, attempt), spec, gpus, life, (secrets, registry_auth, ranks))| {
+        |((workload_id, attempt), spec, gpus, life, (secrets, registry_auth, ranks, checkpoint_last))| {
             let (runtime, on_partition, grace_s, max_duration_s) = life;
             DesiredWorkload {
                 workload_id,
@@ -215,6 +227,7 @@ pub(crate) fn desired() -> impl Strategy<Value = DesiredWorkload> {
                 secrets,
                 registry_auth,
                 ranks,
+                checkpoint_last,
             }
         },
     )

@@ -23,7 +23,7 @@ pub struct Envelope {
     /// that a frame that runs in the wrong direction is known as such.
     #[prost(
         oneof = "envelope::Body",
-        tags = "16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 64, 65, 66, 67, 68, 69, 70, 71, 72, 73, 74, 75, 76, 77, 78, 79"
+        tags = "16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 64, 65, 66, 67, 68, 69, 70, 71, 72, 73, 74, 75, 76, 77, 78, 79, 90"
     )]
     pub body: ::core::option::Option<envelope::Body>,
 }
@@ -91,6 +91,9 @@ pub mod envelope {
         ReadOutput(super::ReadOutput),
         #[prost(message, tag = "79")]
         CancelTask(super::CancelTask),
+        /// From version 3 on.
+        #[prost(message, tag = "90")]
+        CheckpointNotice(super::CheckpointNotice),
     }
 }
 /// Version of a node's desired state. The epoch rises durably at each gateway
@@ -163,6 +166,21 @@ pub struct StatusRecord {
     /// Nothing really ran.
     #[prost(bool, tag = "10")]
     pub simulated: bool,
+    /// From version 3 on: its program said that a checkpoint is written. The state
+    /// is the one that it was in already; an older peer takes such a record for a
+    /// repetition.
+    #[prost(message, optional, tag = "50")]
+    pub checkpoint: ::core::option::Option<CheckpointWritten>,
+}
+/// A program's word that a checkpoint is written.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CheckpointWritten {
+    /// What the program calls it, one line.
+    #[prost(string, tag = "1")]
+    pub label: ::prost::alloc::string::String,
+    /// It was written after the node passed on a notice of the gateway.
+    #[prost(bool, tag = "2")]
+    pub answers_notice: bool,
 }
 /// One attempt that the node really has.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -711,6 +729,11 @@ pub struct DesiredWorkload {
     pub registry_auth: ::core::option::Option<RegistryAuth>,
     #[prost(message, optional, tag = "11")]
     pub ranks: ::core::option::Option<RankAssignment>,
+    /// From version 3 on: what the program called its last checkpoint, in an
+    /// earlier attempt. An older peer skips it, and its program finds its
+    /// checkpoint by itself, as before.
+    #[prost(string, optional, tag = "50")]
+    pub checkpoint_last: ::core::option::Option<::prost::alloc::string::String>,
 }
 /// A secret as a file inside the workload.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -819,6 +842,18 @@ pub struct StopOrder {
     /// Why, for the status record.
     #[prost(enumeration = "StatusCause", tag = "4")]
     pub cause: i32,
+}
+/// An attempt will be stopped: its program shall write a checkpoint now. Its answer
+/// is a status record, and the stop comes as an order of its own.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CheckpointNotice {
+    #[prost(bytes = "vec", tag = "1")]
+    pub workload_id: ::prost::alloc::vec::Vec<u8>,
+    #[prost(uint32, tag = "2")]
+    pub attempt: u32,
+    /// It is stopped after so long, whatever it says.
+    #[prost(uint32, tag = "3")]
+    pub grace_s: u32,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct UpdateConfig {

@@ -46,8 +46,10 @@ const COLUMNS: [(&str, &[&str]); 19] = [
         "queue",
         &[
             "position",
+            "turn",
             "name",
             "owner",
+            "tenant",
             "priority",
             "reason",
             "what",

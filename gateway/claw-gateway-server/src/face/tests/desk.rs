@@ -151,6 +151,7 @@ impl Desk {
             signal: None,
             at: control.now(),
             simulated: false,
+            checkpoint: None,
         };
         let command = Command::NodeStatus { node_id, records: vec![record] };
         control.submit(command, Caller::node(node_id, control.now())).await.unwrap();

@@ -63,6 +63,7 @@ async fn running_job(running: &Running, link: &mut Connection, operation: Operat
         signal: None,
         at: Timestamp::from_unix_ms(1_772_366_400_000),
         simulated: false,
+        checkpoint: None,
     };
     link.send(NodeMessage::WorkloadStatus { records: vec![record] }).await;
     link.until("it runs", |l| l.acked == 1).await;

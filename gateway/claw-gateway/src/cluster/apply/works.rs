@@ -12,7 +12,7 @@ use crate::event::{Event, EventRecord};
 use crate::preemption::DAY_MS;
 use crate::scheduler::Likely;
 use crate::tenancy::{Books, part_amounts};
-use crate::workload::{ATTEMPTS_KEPT, AttemptEntry, Desired, WorkloadEntry};
+use crate::workload::{ATTEMPTS_KEPT, AttemptEntry, Checkpoint, Desired, Notice, WorkloadEntry};
 
 impl Cluster {
     /// Events about workloads.
@@ -47,6 +47,7 @@ impl Cluster {
             }
             Event::WorkloadProgressed { .. } => self.progress(record),
             Event::WorkloadStopping { .. } => self.stopping(record),
+            Event::CheckpointWritten { .. } | Event::NoticeEnded { .. } => self.checkpoint(record),
             Event::RoomClaimed { workload_id, claim, .. } => self.touch(*workload_id, |w| {
                 w.reason = match claim {
                     Some(claim) if claim.victims.is_empty() => WorkloadReason::Reserved,
@@ -77,7 +78,7 @@ impl Cluster {
     }
 
     fn stopping(&mut self, record: &EventRecord) {
-        let Event::WorkloadStopping { workload_id, why, grace_s, requeue, regroup } = &record.event else {
+        let Event::WorkloadStopping { workload_id, why, grace_s, requeue, regroup, notice } = &record.event else {
             return;
         };
         self.touch(*workload_id, |w| {
@@ -88,12 +89,31 @@ impl Cluster {
                 (false, false) => Desired::Stop,
             };
             w.stop_grace_s = *grace_s;
+            w.notice = notice.then(|| Notice { until: record.at.plus_ms(i64::from(*grace_s) * 1_000) });
             if *why == WorkloadReason::Preempted {
                 w.preempted_at.retain(|earlier| record.at.ms_since(*earlier) < DAY_MS);
                 w.preempted_at.push(record.at);
             }
         });
         self.bump_nodes_of(*workload_id);
+    }
+
+    /// Its program wrote a checkpoint, or is not waited for any more.
+    fn checkpoint(&mut self, record: &EventRecord) {
+        match &record.event {
+            Event::CheckpointWritten { workload_id, attempt, label, node_at, .. } => {
+                let written = Checkpoint { attempt: *attempt, label: label.clone(), at: *node_at };
+                self.touch(*workload_id, |w| w.checkpoint = Some(Arc::new(written)));
+            }
+            Event::NoticeEnded { workload_id, grace_s, .. } => {
+                self.touch(*workload_id, |w| {
+                    w.notice = None;
+                    w.stop_grace_s = *grace_s;
+                });
+                self.bump_nodes_of(*workload_id);
+            }
+            _ => {}
+        }
     }
 
     /// A part has come further; the workload is as far as its slowest part.
@@ -141,6 +161,8 @@ impl Cluster {
             not_before: spec.spec().not_before,
             report: None,
             preempted_at: Vec::new(),
+            checkpoint: None,
+            notice: None,
             claim: None,
             revision: self.revision,
         };
@@ -196,6 +218,9 @@ impl Cluster {
                 a.exit_code = *exit_code;
                 a.signal = *signal;
                 a.ended_at = Some(node_at.unwrap_or(record.at));
+            }
+            if w.live().is_none() {
+                w.notice = None;
             }
         });
         if !ended.live {

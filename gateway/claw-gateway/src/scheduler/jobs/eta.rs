@@ -39,6 +39,26 @@ pub struct Eta {
     pub to_s: u64,
 }
 
+/// Nine of ten of some starts, seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Interval {
+    /// One in twenty is earlier.
+    pub from_s: u64,
+    /// As many are earlier as later.
+    pub likely_s: u64,
+    /// One in twenty is later.
+    pub to_s: u64,
+}
+
+/// What holds nine of ten of these starts; nothing of none.
+pub fn nine_of_ten(mut starts: Vec<u64>) -> Option<Interval> {
+    starts.sort_unstable();
+    let last = starts.len().checked_sub(1)?;
+    let at = |percent: usize| starts[last * percent / 100];
+    // The upper end is rounded outward, as the lower one is.
+    Some(Interval { from_s: at(5), likely_s: at(50), to_s: starts[last - last * 5 / 100] })
+}
+
 /// What runs and waits at a time of a trace.
 pub fn present(jobs: &[Job], fleet: &Fleet, rules: Rules, at_s: u64) -> Present {
     backfill::present(jobs, fleet, rules, at_s)
@@ -58,14 +78,11 @@ pub fn forecast(jobs: &[Job], fleet: &Fleet, rules: Rules, present: &Present, ma
             starts.push(outcome.start_s[*job as usize]);
         }
     }
-    let eta = |(job, mut starts): (&u32, Vec<u64>)| {
-        starts.sort_unstable();
-        let last = starts.len() - 1;
-        let at = |percent: usize| starts[last * percent / 100];
-        // The upper end is rounded outward, as the lower one is.
-        Eta { job: *job, likely_s: at(50), from_s: at(5), to_s: starts[last - last * 5 / 100] }
+    let eta = |(job, starts): (&u32, Vec<u64>)| {
+        let Interval { from_s, likely_s, to_s } = nine_of_ten(starts)?;
+        Some(Eta { job: *job, likely_s, from_s, to_s })
     };
-    waiting.iter().zip(starts).map(eta).collect()
+    waiting.iter().zip(starts).filter_map(eta).collect()
 }
 
 /// The jobs with run times drawn within the margin.

@@ -214,6 +214,6 @@ pub(in crate::step) fn stop_workload(
         }
         return;
     }
-    work.emit(Event::WorkloadStopping { workload_id: id, why, grace_s, requeue, regroup: false });
+    work.emit(Event::WorkloadStopping { workload_id: id, why, grace_s, requeue, regroup: false, notice: false });
     work.order_stop(id, grace_s, StatusCause::StopRequested);
 }

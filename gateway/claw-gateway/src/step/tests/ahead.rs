@@ -50,7 +50,7 @@ fn what_has_waited_long_is_not_passed_by_smaller_work_for_ever() {
     small.push(run(&mut f, lasting(4, 3_600)));
     f.pass(601);
     assert_eq!((f.workload(large).state, f.workload(large).reason), (S::Pending, R::Reserved));
-    let why = query::explain(&f.cluster, &large.to_string()).unwrap().summary;
+    let why = query::explain(&f.cluster, &large.to_string(), f.now).unwrap().summary;
     assert!(why.contains("what becomes free on n0 is kept for it"), "{why}");
     f.report(small.remove(0), N::Completed, C::Exited, Some(0));
     let late = f.submit(lasting(4, 3_600)).workload_id.unwrap();

@@ -144,7 +144,10 @@ fn planted(plant: Plant, decision: &[EventRecord], before: &[EventRecord]) -> Op
                     Event::RoomClaimed { workload_id: *id, claim: Some(Arc::new(claim)), lost_gpu_ms: Vec::new() };
                 bad.push(like(&first, event));
             }
-            bad.push(like(&first, Event::WorkloadStopping { workload_id: *id, why, grace_s, requeue, regroup }));
+            bad.push(like(
+                &first,
+                Event::WorkloadStopping { workload_id: *id, why, grace_s, requeue, regroup, notice: false },
+            ));
         }
         Plant::ShareTooLarge | Plant::SliceOfOther => {
             let spec = submitted_spec(before, decision, *id)?;

@@ -197,7 +197,7 @@ proptest! {
         let is_placed = matches!(decide(&cluster, &valid), Decision::Place { .. });
         prop_assert!(is_placed, "without all that was named it still waits: {:?}", relaxed);
 
-        let offered = query::explain(&f.cluster, &id.to_string()).unwrap().would_start_if;
+        let offered = query::explain(&f.cluster, &id.to_string(), f.now).unwrap().would_start_if;
         if alone && f.workload(id).claim.is_none() {
             for remedy in offered {
                 let fork = Fleet { cluster: f.cluster.clone(), ids: f.ids.clone(), now: f.now, journal: Vec::new(), effects: Vec::new(), auditor: f.auditor.clone() };

@@ -322,6 +322,7 @@ impl Fleet {
             signal: None,
             at: self.now,
             simulated: true,
+            checkpoint: None,
         };
         self.system(Command::NodeStatus { node_id, records: vec![record] });
     }

@@ -79,7 +79,7 @@ fn a_gang_that_does_not_fit_whole_takes_nothing_and_says_why() {
     assert_eq!(out.effect, EffectKind::Queued);
     let id = out.workload_id.unwrap();
     assert_eq!((f.workload(id).live(), f.workload(id).reason), (None, WorkloadReason::NoRoom));
-    let summary = query::explain(&f.cluster, &id.to_string()).unwrap().summary;
+    let summary = query::explain(&f.cluster, &id.to_string(), f.now).unwrap().summary;
     assert!(summary.contains("needs 4 nodes at once and 3 nodes can take a part now: gpu_busy on 1 node"), "{summary}");
     f.report(small, N::Completed, C::Exited, Some(0));
     assert_eq!(f.workload(id).lives().count(), 4);

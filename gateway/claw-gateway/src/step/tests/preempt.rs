@@ -44,9 +44,9 @@ fn the_set_that_loses_least_leaves_and_comes_back_later() {
         _ => None,
     });
     assert_eq!(claimed, Some(vec![8_000]), "one second since its checkpoint, on eight GPUs");
-    let told = query::explain(&f.cluster, &id.to_string()).unwrap().summary;
+    let told = query::explain(&f.cluster, &id.to_string(), f.now).unwrap().summary;
     assert!(told.contains("told to end and leaves room for it"), "{told}");
-    let told = query::explain(&f.cluster, &cheap.to_string()).unwrap().summary;
+    let told = query::explain(&f.cluster, &cheap.to_string(), f.now).unwrap().summary;
     assert!(told.contains("It makes room for"), "{told}");
     // Nothing starts before it has left.
     f.pass(5);

@@ -37,7 +37,7 @@ fn what_does_not_fit_waits_with_a_reason_and_starts_when_room_is_there() {
     assert_eq!(report.rejected[0].reason, PlacementReason::GpuBusy);
     assert!(report.waiting_helps);
     let second = second.workload_id.unwrap();
-    let explained = query::explain(&f.cluster, &second.to_string()).unwrap();
+    let explained = query::explain(&f.cluster, &second.to_string(), f.now).unwrap();
     assert_eq!(explained.queue_position, Some(1));
     assert_eq!(explained.blockers[0].workload_id, first);
     assert!(explained.would_start_if.iter().all(|r| r.verified) && !explained.would_start_if.is_empty());

@@ -112,7 +112,7 @@ fn why_a_quota_keeps_it_waiting_is_explained_and_every_change_that_is_offered_he
     let mut f = shared();
     let first = run(&mut f, "vera", of("vision", 4)).unwrap();
     let waits = run(&mut f, "vera", of("vision", 4)).unwrap();
-    let told = query::explain(&f.cluster, &id_of(&waits).to_string()).unwrap();
+    let told = query::explain(&f.cluster, &id_of(&waits).to_string(), f.now).unwrap();
     assert!(told.summary.contains("it waits for its quota and not for room"), "{}", told.summary);
     assert_eq!(told.blockers.iter().map(|b| b.workload_id).collect::<Vec<_>>(), [id_of(&first)]);
     let tools: BTreeSet<&str> = told.would_start_if.iter().map(|r| r.call.tool.as_str()).collect();
@@ -158,6 +158,11 @@ fn of_two_that_have_no_guarantee_the_one_goes_first_that_has_had_less() {
     f.pass(3_600);
     let again = id_of(&run(&mut f, "ada", spec(8)).unwrap());
     let other = id_of(&run(&mut f, "walt", spec(8)).unwrap());
+    let asked = claw_tools::scheduling::QueueListParams { owner: None, fields: vec![], limit: None, cursor: None };
+    let queue = query::queue_list(&f.cluster, &asked, f.now).unwrap().queue;
+    let told: Vec<_> = queue.iter().map(|row| (&row["position"], &row["turn"], &row["tenant"])).collect();
+    let (one, two) = (serde_json::json!(1), serde_json::json!(2));
+    assert_eq!(told, [(&one, &two, &serde_json::json!("lab")), (&two, &one, &serde_json::json!("web"))]);
     f.report(had, N::Completed, C::Exited, Some(0));
     assert_eq!((f.workload(other).state, f.workload(again).state), (WorkloadState::Placed, WorkloadState::Pending));
 }
@@ -244,7 +249,7 @@ fn who_has_waited_long_for_the_quota_is_not_passed_by_smaller_work_of_the_same_t
     let late = id_of(&run(&mut f, "vera", of("vision", 1)).unwrap());
     assert_eq!(f.workload(late).reason, WorkloadReason::QuotaExceeded);
     assert!(f.workload(late).report.as_ref().unwrap().summary.contains("waits behind"));
-    let told = query::explain(&f.cluster, &late.to_string()).unwrap();
+    let told = query::explain(&f.cluster, &late.to_string(), f.now).unwrap();
     assert!(told.summary.contains("waits behind") && told.would_start_if.is_empty(), "{}", told.summary);
     f.report(small, N::Completed, C::Exited, Some(0));
     assert_eq!(f.workload(late).state, WorkloadState::Pending);

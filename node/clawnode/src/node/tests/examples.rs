@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 
 use claw_proto::ids::{Attempt, Generation, NodeId};
 use claw_proto::message::{
-    Envelope, GatewayMessage, MeshPeer, NodeMessage, NodeSettings, NodeWorkloadState, StatusCause, StopOrder,
+    CheckpointWritten, Envelope, GatewayMessage, MeshPeer, NodeMessage, NodeSettings, NodeWorkloadState, StatusCause,
+    StopOrder,
 };
 use claw_proto::spec::OnPartition;
 use claw_proto::time::Timestamp;
@@ -62,6 +63,9 @@ impl Story {
                 }
                 Action::Stop { attempt, grace_ms, cause, .. } => {
                     format!("stop attempt {} grace {grace_ms} ms, {cause}", attempt.0)
+                }
+                Action::NoticeCheckpoint { attempt, grace_s, .. } => {
+                    format!("ask attempt {} for a checkpoint within {grace_s} s", attempt.0)
                 }
                 Action::RenewLease { attempt, lease, .. } => {
                     format!("renew attempt {} to {:?}", attempt.0, (lease.term_at_ms, lease.kill_at_ms))
@@ -155,6 +159,37 @@ fn a_newer_attempt_waits_for_the_older_one_to_be_gone() {
         @4000 send #3 attempt 1 stopped (superseded)
         @5000 forget attempt 1
     "#]]);
+}
+
+#[test]
+fn of_checkpoints_written_while_the_gateway_is_away_the_newest_is_told() {
+    let mut story = Story::begin();
+    story.start(2_000, 1, 1, OnPartition::Keep);
+    story.running(2_100, 1);
+    let written = |story: &mut Story, now_ms: u64, attempt: u32, answers_notice: bool| {
+        let written = CheckpointWritten { label: now_ms.to_string(), answers_notice };
+        let at_then = at(now_ms).wall;
+        let event =
+            RuntimeEvent::Checkpoint { workload_id: workload_id(0), attempt: Attempt(attempt), written, at: at_then };
+        story.step(Input::Runtime { now: at(now_ms), event });
+    };
+    written(&mut story, 2_200, 1, false);
+    story.step(Input::Disconnected { now: at(3_000) });
+    written(&mut story, 4_000, 1, true);
+    written(&mut story, 5_000, 1, false);
+    written(&mut story, 6_000, 9, false);
+    story.ended(7_000, 1, WorkloadEnd::exited(1));
+    let told: Vec<_> = story.node.durable().outbox.iter().map(|r| (r.state, r.checkpoint.clone())).collect();
+    let checkpoint = |label: &str, answers_notice| Some(CheckpointWritten { label: label.into(), answers_notice });
+    assert_eq!(
+        told,
+        [
+            (NodeWorkloadState::Running, None),
+            (NodeWorkloadState::Running, checkpoint("2200", false)),
+            (NodeWorkloadState::Running, checkpoint("5000", true)),
+            (NodeWorkloadState::Failed, None),
+        ]
+    );
 }
 
 #[test]

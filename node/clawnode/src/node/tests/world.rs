@@ -86,6 +86,7 @@ pub(super) fn desired(workload: u8, attempt: u32, on_partition: OnPartition) -> 
         secrets: Vec::new(),
         registry_auth: None,
         ranks: None,
+        checkpoint_last: None,
     }
 }
 
@@ -203,7 +204,11 @@ impl World {
                 assert!(!self.processes.contains_key(&key), "forgot a running attempt");
             }
             Action::CloseConnection { .. } => self.connected = false,
-            Action::LogsAcked { .. } | Action::ApplySettings(_) | Action::Shell(_) => {}
+            // Its word is a record like any other; the simulation of the fleet plays that.
+            Action::NoticeCheckpoint { .. }
+            | Action::LogsAcked { .. }
+            | Action::ApplySettings(_)
+            | Action::Shell(_) => {}
         }
     }
 
@@ -281,6 +286,7 @@ impl World {
             | GatewayMessage::Exec { .. }
             | GatewayMessage::ReadOutput { .. }
             | GatewayMessage::CancelTask { .. }
+            | GatewayMessage::CheckpointNotice { .. }
             | GatewayMessage::Ack
             | GatewayMessage::Refused { .. } => &[],
         };

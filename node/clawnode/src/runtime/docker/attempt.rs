@@ -19,7 +19,7 @@ use crate::runtime::folder::{ContainerFile, ExitFile, Folder, SpecFile};
 use crate::runtime::line_log::LineLog;
 use crate::runtime::process::Orders;
 use crate::runtime::process::supervision::{Reporter, Watch, hand_over, make_folder, spawn_shim};
-use crate::runtime::{Key, ReadOrder, TaskFault, network};
+use crate::runtime::{Key, ReadOrder, TaskFault, checkpoints, network};
 
 /// A supervisor that died is replaced after, milliseconds; longer each time.
 const REPLACE_MS: u64 = 200;
@@ -165,7 +165,14 @@ async fn prepare(shared: &Shared, workload: &DesiredWorkload, folder: &Folder) -
         };
         Refusal::new(cause, error.to_string())
     })?;
-    let env = network::placed_environment(workload, capabilities).await;
+    let mut env = network::placed_environment(workload, capabilities).await;
+    let mut attachments = attachments;
+    if checkpoints::speaks(workload) {
+        checkpoints::make(&folder.checkpoint(), true).map_err(io)?;
+        let (told, mount) = checkpoints::for_container(workload, &folder.checkpoint());
+        env.extend(told);
+        attachments.mounts.push(mount);
+    }
     let secrets_text = secrets_folder.as_ref().map(|folder| folder.to_string_lossy().into_owned());
     let plan = Plan {
         node_id: &shared.options.node_id,
@@ -234,6 +241,7 @@ pub(super) fn orphan(key: Key, image: Option<String>, gpus: Vec<claw_proto::ids:
         secrets: Vec::new(),
         registry_auth: None,
         ranks: None,
+        checkpoint_last: None,
     }
 }
 

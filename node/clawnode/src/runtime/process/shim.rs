@@ -294,13 +294,13 @@ fn command_of(folder: &Folder, spec: &SpecFile) -> Result<Command, StartError> {
     }
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     if let Some(name) = wanted.user.as_ref().or(spec.default_user.as_ref()) {
-        become_user(&mut command, name, &folder.work())?;
+        become_user(&mut command, name, folder)?;
     }
     Ok(command)
 }
 
-/// Switches the program to another account; its own working directory goes along.
-fn become_user(command: &mut Command, name: &str, work: &Path) -> Result<(), user::UserError> {
+/// Switches the program to another account; its own folders go along.
+fn become_user(command: &mut Command, name: &str, folder: &Folder) -> Result<(), user::UserError> {
     let account = user::find(name)?;
     if rustix::process::getuid().as_raw() == account.uid {
         return Ok(());
@@ -309,7 +309,9 @@ fn become_user(command: &mut Command, name: &str, work: &Path) -> Result<(), use
     if !rustix::process::getuid().is_root() {
         return Err(denied());
     }
-    std::os::unix::fs::chown(work, Some(account.uid), Some(account.gid)).map_err(|_| denied())?;
+    for own in [folder.work(), folder.checkpoint()].iter().filter(|own| own.exists()) {
+        std::os::unix::fs::chown(own, Some(account.uid), Some(account.gid)).map_err(|_| denied())?;
+    }
     command.uid(account.uid).gid(account.gid);
     Ok(())
 }

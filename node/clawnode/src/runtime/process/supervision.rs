@@ -24,7 +24,7 @@ use crate::files::{Durability, create_folder, read_json, replace_json};
 use crate::node::{RuntimeEvent, WorkloadEnd};
 use crate::platform;
 use crate::runtime::folder::{ExitFile, Folder, SpecFile, StartedFile};
-use crate::runtime::{Key, network};
+use crate::runtime::{Key, checkpoints, network};
 
 /// How often a supervisor without a pidfd, or one that has not said yet that
 /// its program runs, is looked at.
@@ -302,6 +302,11 @@ fn prepare(
     env: BTreeMap<String, String>,
 ) -> io::Result<fs::File> {
     make_folder(folder)?;
+    let mut env = env;
+    if checkpoints::speaks(workload) {
+        checkpoints::make(&folder.checkpoint(), false)?;
+        env.extend(checkpoints::environment(workload, &folder.checkpoint().to_string_lossy()));
+    }
     let spec = SpecFile {
         node: options.node.clone(),
         workload: workload.clone(),

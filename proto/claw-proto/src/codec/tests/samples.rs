@@ -3,6 +3,7 @@
 //! these are messages of version 1.
 
 pub(super) mod version_2;
+pub(super) mod version_3;
 
 use std::collections::BTreeMap;
 
@@ -122,6 +123,7 @@ fn record() -> StatusRecord {
         signal: Some(9),
         at: AT,
         simulated: true,
+        checkpoint: None,
     }
 }
 
@@ -230,6 +232,7 @@ fn desired() -> DesiredWorkload {
         secrets: vec![],
         registry_auth: None,
         ranks: None,
+        checkpoint_last: None,
     }
 }
 

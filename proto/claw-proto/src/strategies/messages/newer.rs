@@ -1,4 +1,4 @@
-//! What protocol version 2 added.
+//! What protocol versions 2 and 3 added.
 
 use proptest::collection::vec;
 use proptest::option::of;
@@ -9,9 +9,9 @@ use super::{finite_f32, workload};
 use crate::ids::{GpuUuid, WorkloadId};
 use crate::limits;
 use crate::message::{
-    GatewayMessage, GpuDetails, GpuEvent, GpuEventKind, GpuProcess, NodeMessage, OutputContent, OutputEntry,
-    RankAssignment, RegistryAuth, RemappedRows, SecretBytes, SecretFile, TaskErrorCode, TaskId, ThrottleReason,
-    WorkloadMetrics,
+    CheckpointWritten, GatewayMessage, GpuDetails, GpuEvent, GpuEventKind, GpuProcess, NodeMessage, OutputContent,
+    OutputEntry, RankAssignment, RegistryAuth, RemappedRows, SecretBytes, SecretFile, TaskErrorCode, TaskId,
+    ThrottleReason, WorkloadMetrics,
 };
 use crate::time::Timestamp;
 use crate::topology::{EngineInfo, FindingCode, GpuDriver, GpuInfo, MigSlice, NicInfo, NodeFinding};
@@ -150,7 +150,12 @@ pub(super) fn node_message() -> impl Strategy<Value = NodeMessage> {
     ]
 }
 
-type Hidden = (Vec<SecretFile>, Option<RegistryAuth>, Option<RankAssignment>);
+type Hidden = (Vec<SecretFile>, Option<RegistryAuth>, Option<RankAssignment>, Option<String>);
+
+/// A program's word that a checkpoint is written.
+pub(super) fn checkpoint() -> impl Strategy<Value = CheckpointWritten> {
+    ("[ -~]{1,20}", any::<bool>()).prop_map(|(label, answers_notice)| CheckpointWritten { label, answers_notice })
+}
 
 /// What a workload gets besides its specification.
 pub(super) fn hidden() -> impl Strategy<Value = Hidden> {
@@ -168,7 +173,7 @@ pub(super) fn hidden() -> impl Strategy<Value = Hidden> {
             master_port,
         }
     });
-    (vec(secret, 0..3), of(auth), of(ranks))
+    (vec(secret, 0..3), of(auth), of(ranks), of("[ -~]{1,20}"))
 }
 
 pub(super) fn gateway_message() -> impl Strategy<Value = GatewayMessage> {
@@ -193,5 +198,10 @@ pub(super) fn gateway_message() -> impl Strategy<Value = GatewayMessage> {
             bytes_max
         }),
         task().prop_map(|task| GatewayMessage::CancelTask { task }),
+        (workload(), any::<u32>()).prop_map(|((workload_id, attempt), grace_s)| GatewayMessage::CheckpointNotice {
+            workload_id,
+            attempt,
+            grace_s
+        }),
     ]
 }

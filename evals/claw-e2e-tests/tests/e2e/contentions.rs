@@ -1,0 +1,275 @@
+//! Two hundred contentions on nodes full of simulated trainers, over the real protocol: who is
+//! stopped for more important work, what that loses, and that nobody is stopped before its
+//! answer or its grace. What is judged is the journal, read when all is over.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, Result, anyhow, ensure};
+use claw_e2e_tests::fleet::Fleet;
+use claw_e2e_tests::session::Session;
+use claw_e2e_tests::wait::poll_until;
+use claw_gateway::audit::Auditor;
+use claw_gateway::policy::Policy;
+use claw_gateway::workload::WorkloadEntry;
+use claw_gateway::{Cluster, Event, EventRecord};
+use claw_proto::ids::WorkloadId;
+use claw_proto::time::Timestamp;
+use claw_storage::{Journal as _, SqliteJournal};
+use claw_tools::workloads::WorkloadReason;
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+use crate::support::{PATIENCE, on_fleet, run_of, say, text};
+
+/// Most preemptions of one trainer in a day.
+const PER_DAY_MAX: usize = 3;
+const SETTINGS: &[&str] = &["preemption.min_run_s=1", "preemption.per_day_max=3"];
+const NODE: &[&str] = &[
+    "gpu=sim:h100x8",
+    "runtime.sim.pull_ms=0",
+    "runtime.sim.start_ms=0",
+    "runtime.sim.stop_ms=20",
+    "link.reconnect_max_ms=500",
+];
+const NODES: usize = 10;
+const CONTENTIONS_PER_NODE: usize = 20;
+/// Seed of everything that is drawn.
+const SEED: u64 = 20_260_301;
+/// How the eight GPUs of a node are shared out among its trainers.
+const SHARES: [&[u64]; 4] = [&[1, 1, 2, 4], &[1, 1, 1, 1, 2, 2], &[2, 2, 4], &[1, 1, 1, 1, 1, 1, 1, 1]];
+/// How often trainers write a checkpoint, milliseconds; 0: they never do.
+const EVERY_MS: [u64; 5] = [0, 1_000, 1_500, 3_000, 6_000];
+/// How long it takes them to write one when asked, milliseconds; the last is longer than any grace.
+const TAKES_MS: [u64; 4] = [0, 100, 400, 5_000];
+
+/// A small generator, so that a run can be told by its seed.
+struct Draws(u64);
+
+impl Draws {
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % n
+    }
+    fn pick<T: Copy>(&mut self, of: &[T]) -> T {
+        let n = self.below(of.len() as u64);
+        of[usize::try_from(n).unwrap_or(0)]
+    }
+}
+
+/// One node with its trainers.
+struct Site {
+    node: String,
+    agent: Session,
+    draws: Draws,
+    /// Trainer and its GPUs.
+    trainers: Vec<(String, u64)>,
+    n_named: u32,
+}
+
+impl Site {
+    fn trainer(&mut self, gpus: u64) -> Value {
+        self.n_named += 1;
+        let every_ms = self.draws.pick(&EVERY_MS);
+        let mut labels = json!({ "claw.sim/log-lines": "0" });
+        if every_ms > 0 {
+            labels["claw.sim/checkpoint-every-ms"] = json!(every_ms.to_string());
+            labels["claw.sim/checkpoint-ms"] = json!(self.draws.pick(&TAKES_MS).to_string());
+        }
+        json!({
+            "name": format!("{}-trainer-{}", self.node, self.n_named), "runtime": "sim", "command": ["train"],
+            "gpu": { "count": gpus }, "cpu_cores": 0.1, "memory_gib": 0.1, "priority": "low", "preemptible": true,
+            "grace_s": 1, "placement": { "node": self.node }, "labels": labels,
+        })
+    }
+
+    /// The next trainer begins when the one before runs: no two are of the same age.
+    async fn begin(&mut self, gpus: u64) -> Result<()> {
+        let spec = self.trainer(gpus);
+        let run = self.agent.call("workload_run", run_of(spec)).await?;
+        let id = text(&run, "/workload_id").to_owned();
+        self.agent.until(&id, &["running"], PATIENCE).await?;
+        self.trainers.push((id, gpus));
+        Ok(())
+    }
+
+    async fn fill(&mut self) -> Result<()> {
+        for gpus in self.draws.pick(&SHARES) {
+            self.begin(*gpus).await?;
+        }
+        Ok(())
+    }
+
+    /// All run again, and those that write checkpoints have told of one since they began.
+    async fn settle(&mut self) -> Result<()> {
+        for place in (0..self.trainers.len()).rev() {
+            let (id, gpus) = self.trainers[place].clone();
+            let is_settled = || async {
+                let detail = self.agent.call("workload_get", json!({ "workload": id })).await?;
+                let speaks = detail.pointer("/spec/labels/claw.sim~1checkpoint-every-ms").is_some();
+                let told = detail["checkpoint"]["attempt"] == detail["workload"]["attempt"];
+                if text(&detail, "/workload/state") == "running" && (told || !speaks) {
+                    return Ok(Some(detail["workload"]["attempt"].as_u64().unwrap_or(0)));
+                }
+                Err(anyhow!("{detail}"))
+            };
+            let attempt = poll_until(&format!("{id} has told of a checkpoint"), PATIENCE, is_settled).await?;
+            // One that nobody may stop any more is of no use here.
+            if attempt > PER_DAY_MAX as u64 {
+                self.agent.call("workload_stop", json!({ "workload": id, "grace_s": 0 })).await?;
+                self.agent.until(&id, &["stopped"], PATIENCE).await?;
+                self.trainers.remove(place);
+                self.begin(gpus).await?;
+                Box::pin(self.settle()).await?;
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    async fn contend(&mut self, n: usize) -> Result<()> {
+        self.settle().await?;
+        let gpus = self.draws.pick(&[1, 2, 4]);
+        let spec = json!({
+            "name": format!("{}-important-{n}", self.node), "runtime": "sim", "command": ["serve"],
+            "gpu": { "count": gpus }, "cpu_cores": 0.1, "memory_gib": 0.1, "priority": "high",
+            "placement": { "node": self.node },
+            "labels": { "claw.sim/run-for-ms": "100", "claw.sim/log-lines": "0" },
+        });
+        let run = self.agent.call("workload_run", run_of(spec)).await?;
+        self.agent.until(text(&run, "/workload_id"), &["completed"], PATIENCE).await?;
+        Ok(())
+    }
+
+    async fn play(mut self) -> Result<()> {
+        self.fill().await?;
+        for n in 0..CONTENTIONS_PER_NODE {
+            self.contend(n).await.with_context(|| format!("contention {n} on {}", self.node))?;
+        }
+        Ok(())
+    }
+}
+
+/// The whole journal of a gateway that has ended.
+fn journal(fleet: &Fleet) -> Result<Vec<EventRecord>> {
+    let (mut journal, _) = SqliteJournal::open(&fleet.gateway.data_dir().join("journal"))?;
+    let mut records = Vec::new();
+    loop {
+        let page = journal.read(records.len() as u64, 1_000)?;
+        if page.is_empty() {
+            return Ok(records);
+        }
+        for stored in page {
+            records.push(EventRecord::from_json(stored.version, &stored.payload)?);
+        }
+    }
+}
+
+/// GPU milliseconds that it did since the last checkpoint that it told of in this attempt.
+fn lost(w: &WorkloadEntry, at: Timestamp) -> i64 {
+    let since = w.checkpoint_of_latest().map(|written| written.at).or_else(|| w.live().and_then(|a| a.started_at));
+    since.map_or(0, |since| at.ms_since(since).max(0)) * i64::from(w.spec.demand().gpus)
+}
+
+/// The newest on the same node that may be stopped leave until there is room, whatever they lose.
+fn newest_first(cluster: &Cluster, victims: &[WorkloadId], gpus: u32, at: Timestamp) -> i64 {
+    let home = victims.first().and_then(|id| cluster.workloads.get(*id)?.live().map(|a| a.node_id));
+    let mut here: Vec<_> =
+        cluster.workloads.preemptible_below(u32::MAX).filter(|w| w.lives().any(|a| Some(a.node_id) == home)).collect();
+    here.sort_by_key(|w| std::cmp::Reverse(w.live().and_then(|a| a.started_at)));
+    let (mut freed, mut all) = (0, 0);
+    for w in here {
+        if freed >= gpus {
+            break;
+        }
+        freed += w.spec.demand().gpus;
+        all += lost(w, at);
+    }
+    all
+}
+
+/// What two hundred contentions came to.
+#[derive(Debug, Default)]
+struct Judged {
+    contentions: u32,
+    victims: u32,
+    asked: u32,
+    answered: u32,
+    /// GPU milliseconds at the decision: ours, and the newest-first baseline of the same moments.
+    ours: i64,
+    newest: i64,
+    /// GPU milliseconds that were really lost: from the last checkpoint to the end.
+    really: i64,
+    most_preemptions: usize,
+}
+
+fn judge(records: &[EventRecord]) -> Result<Judged> {
+    let mut auditor = Auditor::new(PER_DAY_MAX);
+    // All that one decision says has one time and one cause.
+    for decision in records.chunk_by(|a, b| (a.at, &a.principal) == (b.at, &b.principal)) {
+        auditor.check(decision).with_context(|| format!("{decision:?}"))?;
+    }
+    let mut cluster = Cluster::new(std::sync::Arc::new(Policy::default()));
+    let mut judged = Judged::default();
+    let mut preemptions: BTreeMap<WorkloadId, usize> = BTreeMap::new();
+    for record in records {
+        match &record.event {
+            Event::RoomClaimed { workload_id, claim: Some(claim), .. } if !claim.victims.is_empty() => {
+                let victims = claim.victims.iter().filter_map(|id| cluster.workloads.get(*id));
+                let gpus = cluster.workloads.get(*workload_id).map_or(0, |w| w.spec.demand().gpus);
+                judged.ours += victims.map(|w| lost(w, record.at)).sum::<i64>();
+                judged.newest += newest_first(&cluster, &claim.victims, gpus, record.at);
+                judged.contentions += 1;
+            }
+            Event::WorkloadStopping { workload_id, why: WorkloadReason::Preempted, notice, .. } => {
+                *preemptions.entry(*workload_id).or_default() += 1;
+                judged.victims += 1;
+                judged.asked += u32::from(*notice);
+            }
+            Event::NoticeEnded { acked, .. } => judged.answered += u32::from(*acked),
+            Event::AttemptEnded { workload_id, why: WorkloadReason::Preempted, node_at, .. } => {
+                let w = cluster.workloads.get(*workload_id).context("its workload")?;
+                judged.really += lost(w, node_at.unwrap_or(record.at));
+            }
+            _ => {}
+        }
+        cluster.apply(record);
+    }
+    judged.most_preemptions = preemptions.values().max().copied().unwrap_or(0);
+    Ok(judged)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_hundred_contentions_lose_half_of_the_baseline_at_most_and_nobody_is_cut_short() -> Result<()> {
+    on_fleet(400, SETTINGS, async |fleet| {
+        let began = std::time::Instant::now();
+        for n in 0..NODES {
+            fleet.add_node(&format!("n{n}"), NODE).await?;
+        }
+        let mut sites = JoinSet::new();
+        for n in 0..NODES {
+            let agent = fleet.operator(&format!("agent-{n}")).await?;
+            let draws = Draws(SEED + n as u64);
+            let site = Site { node: format!("n{n}"), agent, draws, trainers: Vec::new(), n_named: 0 };
+            sites.spawn(site.play());
+        }
+        while let Some(played) = sites.join_next().await {
+            played??;
+        }
+        let took = began.elapsed();
+        fleet.gateway.terminate().await?;
+        let judged = judge(&journal(fleet)?)?;
+        say(&format!(
+            "{judged:?}\nchosen: {} % of newest first; really lost: {} % of it; {} s",
+            100 * judged.ours / judged.newest.max(1),
+            100 * judged.really / judged.newest.max(1),
+            took.as_secs()
+        ));
+        ensure!(judged.contentions >= 200, "{judged:?}");
+        ensure!(judged.asked > 100 && judged.answered > 50 && judged.answered < judged.asked, "{judged:?}");
+        // What the baseline would lose at these moments is the least that it would: it waits for no answer.
+        ensure!(2 * judged.really <= judged.newest && judged.ours <= judged.newest, "{judged:?}");
+        ensure!(judged.most_preemptions <= PER_DAY_MAX, "{judged:?}");
+        Ok(())
+    })
+    .await
+}

@@ -1,0 +1,69 @@
+//! Whether those who are stopped for others had their word: an auditor of their own, who
+//! hears of checkpoints and notices and of nothing else.
+
+use claw_proto::ids::Attempt;
+use claw_proto::time::Timestamp;
+use claw_tools::workloads::WorkloadReason;
+
+use super::{Auditor, Wrong};
+use crate::event::{Event, EventRecord};
+
+/// What is known of one workload.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Notices {
+    /// The last attempt that told of a checkpoint.
+    spoke: Option<Attempt>,
+    /// It was told to write one: end of its grace, and whether it has answered.
+    open: Option<(Timestamp, bool)>,
+}
+
+impl Auditor {
+    /// Nobody is stopped for others before it has answered, or has had its grace.
+    pub(super) fn notice_event(&mut self, record: &EventRecord) -> Result<(), Wrong> {
+        match &record.event {
+            Event::CheckpointWritten { workload_id, attempt, answers_notice, .. } => {
+                if let Some(work) = self.works.get_mut(workload_id) {
+                    work.notices.spoke = Some(*attempt);
+                    let heard = |(until, answered)| (until, answered || *answers_notice);
+                    work.notices.open = work.notices.open.map(heard);
+                }
+            }
+            Event::WorkloadStopping { workload_id, why, grace_s, notice, .. } => {
+                let Some(work) = self.works.get_mut(workload_id) else { return Ok(()) };
+                work.notices.open = None;
+                if *why != WorkloadReason::Preempted {
+                    return Ok(());
+                }
+                if *grace_s < work.spec.grace_s() {
+                    return Err(Wrong::StoppedTooEarly(*workload_id));
+                }
+                if *notice {
+                    let until = record.at.plus_ms(i64::from(*grace_s) * 1_000);
+                    work.notices.open = Some((until, false));
+                } else if *grace_s > 0 && work.notices.spoke.is_some_and(|by| work.parts.keys().next() == Some(&by)) {
+                    return Err(Wrong::NotNoticed(*workload_id));
+                }
+            }
+            Event::NoticeEnded { workload_id, .. } => {
+                let Some(work) = self.works.get_mut(workload_id) else { return Ok(()) };
+                let may = work.notices.open.take().is_some_and(|(until, answered)| answered || record.at >= until);
+                if !may {
+                    return Err(Wrong::StoppedTooEarly(*workload_id));
+                }
+            }
+            // It ended as one that was told to, and nobody had told it.
+            Event::AttemptEnded { workload_id, why: WorkloadReason::Preempted, .. }
+                if self.works.get(workload_id).is_some_and(|work| work.notices.open.is_some()) =>
+            {
+                return Err(Wrong::StoppedTooEarly(*workload_id));
+            }
+            Event::WorkloadRequeued { workload_id, .. } => {
+                if let Some(work) = self.works.get_mut(workload_id) {
+                    work.notices.open = None;
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,89 @@
+//! Two phases of a preemption: a program that tells of its checkpoints is told to
+//! write one, and stopped when it has, or when its grace is over. One that was never
+//! heard of gets TERM and its grace, as everybody did before there was such a word.
+
+use claw_proto::ids::{NodeId, WorkloadId};
+use claw_proto::limits::{CHECKPOINT_INTERVAL_MS_MIN, CHECKPOINT_LABEL_CHARS_MAX};
+use claw_proto::message::{CheckpointWritten, StatusCause, StatusRecord};
+use claw_tools::outcome::clip;
+use claw_tools::workloads::WorkloadReason;
+
+use super::perform::stop_workload;
+use super::work::Work;
+use crate::effect::Effect;
+use crate::event::Event;
+use crate::workload::WorkloadEntry;
+
+/// Between TERM and KILL for a program whose checkpoint is written, seconds: it has nothing
+/// more to lose, but may put its things in order.
+const ACKED_GRACE_S_MAX: u32 = 5;
+/// Nodes do not measure to the millisecond: checkpoints this much closer together than agreed still count.
+const INTERVAL_SLACK_MS: u64 = 100;
+
+/// Ends a victim of a preemption: by notice if its program has told of a checkpoint in this
+/// attempt, which says that program and node know the word; else by TERM.
+pub(super) fn preempt(work: &mut Work<'_>, entry: &WorkloadEntry) {
+    let (workload_id, grace_s, why) = (entry.workload_id, entry.spec.grace_s(), WorkloadReason::Preempted);
+    if entry.checkpoint_of_latest().is_none() || grace_s == 0 {
+        return stop_workload(work, workload_id, grace_s, why, true);
+    }
+    work.emit(Event::WorkloadStopping { workload_id, why, grace_s, requeue: true, regroup: false, notice: true });
+    for part in entry.lives() {
+        work.effect(Effect::NoticeCheckpoint { node_id: part.node_id, workload_id, attempt: part.attempt });
+    }
+}
+
+/// A node says that a program has written a checkpoint. Taken once, of the live attempt of rank 0,
+/// and not more often than agreed unless it answers a notice.
+pub(super) fn checkpoint(work: &mut Work<'_>, node_id: NodeId, record: &StatusRecord, written: &CheckpointWritten) {
+    let Some(entry) = work.state.workloads.get(record.workload_id).cloned() else {
+        return;
+    };
+    let is_first =
+        entry.latest().first().is_some_and(|a| a.live && (a.node_id, a.attempt) == (node_id, record.attempt));
+    if !is_first {
+        return;
+    }
+    // A clock that is ahead must not make a checkpoint younger than it can be.
+    let at = record.at.min(work.now());
+    let apart_ms = i64::try_from(CHECKPOINT_INTERVAL_MS_MIN - INTERVAL_SLACK_MS).unwrap_or(i64::MAX);
+    let is_new = entry.checkpoint_of_latest().is_none_or(|known| at.ms_since(known.at) >= apart_ms);
+    let answers_notice = written.answers_notice && entry.notice.is_some();
+    if !is_new && !answers_notice {
+        return;
+    }
+    work.emit(Event::CheckpointWritten {
+        workload_id: record.workload_id,
+        attempt: record.attempt,
+        // Cut without a mark: the program reads it again.
+        label: clip(&written.label.chars().take(CHECKPOINT_LABEL_CHARS_MAX).collect::<String>(), usize::MAX),
+        node_at: at,
+        answers_notice,
+    });
+    if answers_notice {
+        end(work, &entry, true);
+    }
+}
+
+/// Those whose grace is over are stopped, answer or not.
+pub(super) fn end_overdue(work: &mut Work<'_>) {
+    let now = work.now();
+    let is_over = |w: &WorkloadEntry| w.notice.is_some_and(|notice| notice.until <= now);
+    let over: Vec<WorkloadId> = work.state.workloads.noticed().filter(|w| is_over(w)).map(|w| w.workload_id).collect();
+    for id in over {
+        if let Some(entry) = work.state.workloads.get(id).cloned() {
+            end(work, &entry, false);
+        }
+    }
+}
+
+fn end(work: &mut Work<'_>, entry: &WorkloadEntry, acked: bool) {
+    let Some(notice) = entry.notice else {
+        return;
+    };
+    let left_s = u32::try_from(notice.until.ms_since(work.now()).max(0) / 1_000).unwrap_or(u32::MAX);
+    // Without an answer it has had all of its grace.
+    let grace_s = if acked { left_s.clamp(1, ACKED_GRACE_S_MAX) } else { 0 };
+    work.emit(Event::NoticeEnded { workload_id: entry.workload_id, acked, grace_s });
+    work.order_stop(entry.workload_id, grace_s, StatusCause::StopRequested);
+}
