@@ -1,6 +1,7 @@
 //! The operation `diagnose`: what logs and events say about a fault, with the evidence.
 
 use claw_proto::closed_enum;
+use claw_proto::time::Timestamp;
 
 use crate::refusal::SuggestedCall;
 
@@ -184,6 +185,33 @@ output! {
 }
 
 output! {
+    /// Samples of GPUs over time that were read.
+    SeriesRead {
+        /// GPUs of which samples were read; 0: no series was read.
+        gpus: u64,
+        /// Samples, of all of them.
+        samples: u64,
+        /// The oldest sample.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        from: Option<Timestamp>,
+        /// The newest sample.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        to: Option<Timestamp>,
+        /// GPUs that were at their power limit meanwhile, which is normal.
+        at_power_limit: u64,
+        /// GPUs of which no series was read, by UUID; at most eight.
+        unread: Vec<String>,
+    }
+}
+
+impl Default for SeriesRead {
+    /// Nothing was read.
+    fn default() -> Self {
+        Self { gpus: 0, samples: 0, from: None, to: None, at_power_limit: 0, unread: Vec::new() }
+    }
+}
+
+output! {
     /// The diagnosis of one target.
     DiagnosedTarget {
         /// `node:<name>`, `workload:<name>` or `text`.
@@ -194,6 +222,8 @@ output! {
         lines: u64,
         /// Events and samples of GPUs that were read.
         records: u64,
+        /// Samples over time that were read beside the latest.
+        series: SeriesRead,
         /// Nodes whose GPUs' events or samples were read, by name; of a workload, those of all its parts.
         nodes_read: Vec<String>,
         /// Nodes of which no event and no sample could be read, by name; their logs may have been.

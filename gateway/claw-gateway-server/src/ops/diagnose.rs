@@ -24,6 +24,9 @@ use claw_tools::refusal::{ErrorCode, Refusal};
 
 use super::{OpError, OpsContext, logs};
 use crate::control::LogRead;
+use over_time::OverTime;
+
+mod over_time;
 
 /// Log lines that are read, the newest; several parts of one workload share them.
 const LINES_MAX: usize = 10_000;
@@ -117,6 +120,7 @@ struct Reading {
     nodes_read: Vec<String>,
     nodes_unread: Vec<String>,
     simulated: bool,
+    over_time: OverTime,
 }
 
 impl Reading {
@@ -145,9 +149,10 @@ impl Desk<'_> {
             diagnosis: insight.diagnosis,
             lines: seen.lines,
             records: seen.records,
+            series: reading.over_time.read,
             nodes_read: reading.nodes_read,
             nodes_unread: reading.nodes_unread,
-            simulated: reading.simulated,
+            simulated: reading.simulated || reading.over_time.simulated,
         }
     }
 
@@ -180,11 +185,13 @@ impl Desk<'_> {
                 gpus.extend(all.into_iter().filter(|gpu| part.gpus.contains(&gpu.uuid)));
                 observer.next_source(&format!("latest metrics of {}", self.name(part.node_id)));
                 sampled(&mut observer, at, &gpus, part.gpus.iter());
+                reading.over_time.part(self, part);
             }
             reading.simulated |= events.iter().any(|event| event.simulated) || gpus.iter().any(|gpu| gpu.simulated);
             reading.simulated |= self.cluster.nodes.get(part.node_id).is_some_and(|node| node.simulated());
             reading.node(self.name(part.node_id), observer.records() > before);
         }
+        reading.over_time.tell(&mut observer);
         // The culprit of several parts, or the part that ran last.
         let node = workload.verdict().map(|part| part.node_id.to_string());
         let target = Target { node, workload: Some(workload.workload_id.to_string()) };
@@ -258,6 +265,10 @@ impl Desk<'_> {
             simulated: node.simulated() || of_gpus || events.iter().any(|event| event.simulated),
             ..Reading::default()
         };
+        reading.over_time.node(self, node);
+        for (uuid, code, at_s) in reading.over_time.tell(&mut observer) {
+            faults.push(NodeFault { at_s, ..fault(&uuid, code, now) });
+        }
         reading.node(node.name.clone(), observer.records() > 0);
         let target = Target { node: Some(node.node_id.to_string()), workload: None };
         self.verdict(format!("node:{}", node.name), observer, &target, reading)

@@ -14,6 +14,7 @@ mod reported;
 mod series;
 mod tables;
 mod verdicts;
+mod window;
 mod work;
 
 #[test]

@@ -134,6 +134,11 @@ impl Desk {
     pub(super) async fn join_with_container(&self, name: &str, workload: &str) {
         let has = NodeCapabilities { runtimes: vec![RuntimeKind::Docker], ..h100x8(name) };
         let node_id = self.join_as(name, has).await;
+        self.runs(node_id, workload).await;
+    }
+
+    /// A node says that a workload runs.
+    pub(super) async fn runs(&self, node_id: NodeId, workload: &str) {
         let control = &self.ops.control;
         let (workload_id, attempt) = {
             let state = control.snapshot();
