@@ -7,13 +7,18 @@ use std::sync::{Arc, PoisonError, RwLock};
 use claw_observe::diagnose::series::window::{WINDOW_BYTES, Window};
 use claw_proto::ids::{Attempt, GpuUuid, NodeId, WorkloadId};
 use claw_proto::limits::GPUS_PER_NODE_MAX;
-use claw_proto::message::{GpuEvent, GpuMetrics};
+use claw_proto::message::{GpuEvent, GpuEventKind, GpuMetrics};
 use claw_proto::time::Timestamp;
 use claw_tools::nodes::MetricsSnapshot;
 use claw_tools::workloads::WorkloadUsage;
 
-/// Events of GPUs that are kept of each node.
-const GPU_EVENTS_KEPT: usize = 20;
+/// Events that are kept of each GPU, and of each node.
+const EVENTS_OF_A_GPU: usize = 16;
+const EVENTS_OF_A_NODE: usize = 256;
+/// Bytes of an event's words that are kept.
+const EVENT_BYTES: usize = 512;
+/// Xids whose number and time are kept of each GPU.
+const XIDS_OF_A_GPU: usize = 32;
 
 /// GPUs of which a window is kept; of more there is none, and a diagnosis says so.
 const WINDOWS_MAX: usize = 16_384;
@@ -32,6 +37,8 @@ struct Known {
     windows: Vec<(GpuUuid, Window)>,
     /// The newest last.
     gpu_events: VecDeque<GpuEvent>,
+    /// Numbers of Xids of each GPU, and when, the newest last.
+    xids: BTreeMap<GpuUuid, VecDeque<(u32, Timestamp)>>,
 }
 
 /// All nodes.
@@ -68,6 +75,28 @@ impl Known {
         }
     }
 
+    /// Keeps an event; of one GPU, and of all together, the oldest go.
+    fn happened(&mut self, mut event: GpuEvent) {
+        let cut = (0..=EVENT_BYTES.min(event.detail.len())).rev().find(|end| event.detail.is_char_boundary(*end));
+        event.detail.truncate(cut.unwrap_or(0));
+        if let (GpuEventKind::Xid, Some(code)) = (event.kind, event.code)
+            && (self.xids.len() < GPUS_PER_NODE_MAX || self.xids.contains_key(&event.uuid))
+        {
+            let seen = self.xids.entry(event.uuid.clone()).or_default();
+            if seen.len() >= XIDS_OF_A_GPU {
+                seen.pop_front();
+            }
+            seen.push_back((code, event.at));
+        }
+        let its = |known: &GpuEvent| known.uuid == event.uuid;
+        let crowded = self.gpu_events.iter().filter(|known| its(known)).count() >= EVENTS_OF_A_GPU;
+        let oldest = if crowded { self.gpu_events.iter().position(its) } else { None };
+        if let Some(oldest) = oldest.or((self.gpu_events.len() >= EVENTS_OF_A_NODE).then_some(0)) {
+            self.gpu_events.remove(oldest);
+        }
+        self.gpu_events.push_back(event);
+    }
+
     /// Lets windows go whose GPUs are not measured any more.
     fn tidy(&mut self, now: Timestamp, n_windows: &mut usize) {
         let before = self.windows.len();
@@ -99,14 +128,20 @@ impl MetricsDesk {
     /// Notes what happened to a node's GPUs.
     pub fn happened(&self, node_id: NodeId, events: Vec<GpuEvent>) {
         let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        let known = &mut all.nodes.entry(node_id).or_default().gpu_events;
-        known.extend(events);
-        let n_over = known.len().saturating_sub(GPU_EVENTS_KEPT);
-        known.drain(..n_over);
+        let known = all.nodes.entry(node_id).or_default();
+        for event in events {
+            known.happened(event);
+        }
     }
     /// A node's numbers, if it sent some since the gateway started.
     pub fn get(&self, node_id: NodeId) -> Option<MetricsSnapshot> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).nodes.get(&node_id)?.latest.clone()
+    }
+    /// Numbers of Xids of a node's GPUs, and when, as far as they are kept.
+    pub fn xids(&self, node_id: NodeId) -> Vec<(GpuUuid, u32, Timestamp)> {
+        let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let xids = all.nodes.get(&node_id).into_iter().flat_map(|known| &known.xids);
+        xids.flat_map(|(uuid, seen)| seen.iter().map(|(code, at)| (uuid.clone(), *code, *at))).collect()
     }
     /// What happened to a node's GPUs since the gateway started, newest first.
     pub fn gpu_events(&self, node_id: NodeId) -> Vec<GpuEvent> {

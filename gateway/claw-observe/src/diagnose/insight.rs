@@ -1,6 +1,6 @@
 //! A verdict for people and agents: cause, evidence, reach, and what to do, mildest first.
 
-use claw_tools::diagnosis::{Diagnosis, FaultEvidence, FaultOtherPolicy, FaultRemedy};
+use claw_tools::diagnosis::{Diagnosis, FaultChange, FaultEvidence, FaultOtherPolicy, FaultRemedy};
 use claw_tools::refusal::SuggestedCall;
 use serde_json::{Value, json};
 
@@ -53,6 +53,7 @@ impl Insight {
             details: root.map(details).unwrap_or_default(),
             why: verdict.why.clone(),
             evidence: evidence(verdict),
+            changed: Vec::new(),
             units: verdict.units.iter().map(ToString::to_string).collect(),
             blast_radius: if verdict.is_read && (verdict.root.is_some() || verdict.is_whole) {
                 blast_radius(verdict.class, verdict.action)
@@ -72,6 +73,13 @@ impl Insight {
                 .collect(),
         };
         Self { diagnosis }
+    }
+
+    /// The same, with what was changed before the fault, the newest first.
+    #[must_use]
+    pub fn with_changes(mut self, changed: Vec<FaultChange>) -> Self {
+        self.diagnosis.changed = changed;
+        self
     }
 
     /// The insight in words, at most [`TEXT_CHARS`] characters.
@@ -107,6 +115,8 @@ impl Insight {
             let times = if piece.count > 1 { format!(", {} times", piece.count) } else { String::new() };
             add("evidence", &format!("{}:{} [{}{times}] {excerpt}", piece.source, piece.line, piece.rule));
         }
+        let changed: Vec<String> = told.changed.iter().map(|change| format!("{} {}", change.at, change.what)).collect();
+        add("changed before", &changed.join("; "));
         add("reach", &told.blast_radius);
         add("follows from it", &told.follows.join(", "));
         let why: Vec<&str> = told.why.iter().map(String::as_str).filter(|why| !told.cause.contains(why)).collect();

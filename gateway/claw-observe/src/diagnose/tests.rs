@@ -8,6 +8,7 @@ mod decoys;
 mod draw;
 mod forms;
 mod inject;
+mod kernel;
 mod limits;
 mod mutations;
 mod reported;

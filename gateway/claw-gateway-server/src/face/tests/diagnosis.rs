@@ -2,6 +2,7 @@
 
 use claw_proto::ids::{Attempt, GpuUuid, NodeId, WorkloadId};
 use claw_proto::message::{GpuEvent, GpuEventKind, LogChunk, LogGap, LogKey, LogLine, LogStream, SystemMetrics};
+use claw_proto::time::Timestamp;
 use claw_tools::nodes::MetricsSnapshot;
 use serde_json::{Value, json};
 
@@ -10,13 +11,18 @@ use super::desk::{Desk, desk};
 impl Desk {
     /// A driver tells of a GPU.
     fn happened(&self, node_id: NodeId, uuid: &str, code: impl Into<Option<u32>>) {
+        self.happened_at(node_id, uuid, code, self.ops.control.now());
+    }
+
+    /// The same, of a time.
+    pub(super) fn happened_at(&self, node_id: NodeId, uuid: &str, code: impl Into<Option<u32>>, at: Timestamp) {
         let control = &self.ops.control;
         let event = GpuEvent {
             uuid: GpuUuid(uuid.into()),
             kind: GpuEventKind::Xid,
             code: code.into(),
             detail: "a test".into(),
-            at: control.now(),
+            at,
             simulated: true,
         };
         control.metrics().happened(node_id, vec![event]);

@@ -69,6 +69,15 @@ fn what_is_over_asks_for_nothing() {
 }
 
 #[test]
+fn what_is_over_leads_over_nothing_that_is_open() {
+    let served = "nfs: server 192.0.2.10 not responding, still trying\nnfs: server 192.0.2.10 OK\n";
+    let oom = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.\n";
+    check(&(served.to_owned() + oom), "cuda_oom", Class::App, Action::FixApp);
+    check(&(oom.to_owned() + served), "cuda_oom", Class::App, Action::FixApp);
+    check(served, "nfs_unresponsive", Class::Host, Action::Ignore);
+}
+
+#[test]
 fn an_nvlink5_error_is_resolved_by_unit_event_and_status() {
     let line = |code, rest: &str| xid(code, rest);
     check(&line(144, "SAW_MVB Fatal XC0 i0 Link 00 (0x00000001 0x00000010)"), "xid_144", Class::Link, Action::ResetGpu);

@@ -129,6 +129,7 @@ fn message(body: &NodeMessage) -> String {
         NodeMessage::CapabilitiesChanged { .. } => "capabilities".into(),
         NodeMessage::Error { code, message } => format!("error {code}: {message}"),
         NodeMessage::GpuEvents { events } => format!("{} GPU events", events.len()),
+        NodeMessage::KernelLog(log) => format!("{} kernel lines", log.lines.len()),
         NodeMessage::RenewCertificate { .. } => "certificate request".into(),
         NodeMessage::ExecDone { task, .. }
         | NodeMessage::OutputRead { task, .. }

@@ -76,6 +76,7 @@ fn capabilities() -> NodeCapabilities {
         findings: vec![],
         engine: None,
         nics: vec![],
+        boot_id: None,
     }
 }
 
