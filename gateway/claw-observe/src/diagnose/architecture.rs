@@ -216,6 +216,16 @@ impl Known {
         }
     }
 
+    /// Bytes that it holds.
+    #[cfg(test)]
+    pub(super) fn held_bytes(&self) -> usize {
+        let text = |unit: &Unit| match unit {
+            Unit::Pci(text) | Unit::Uuid(text) | Unit::Server(text) => text.capacity(),
+            Unit::Index(_) | Unit::Rank(_) => 0,
+        };
+        self.by_unit.keys().map(|unit| text(unit) + 3 * size_of::<(Unit, Architecture)>()).sum::<usize>() + 256
+    }
+
     /// The architecture of a unit: its own, or the only one that was told of any.
     pub fn of(&self, unit: Option<&Unit>) -> Option<Architecture> {
         let own = unit.and_then(|unit| self.by_unit.get(unit)).copied();

@@ -70,6 +70,16 @@ impl Names {
         self.0.extend(others.into_iter().take(room).map(|other| (other, name.clone())));
     }
 
+    /// Bytes that it holds.
+    #[cfg(test)]
+    pub(super) fn held_bytes(&self) -> usize {
+        let text = |unit: &Unit| match unit {
+            Unit::Pci(text) | Unit::Uuid(text) | Unit::Server(text) => text.capacity(),
+            Unit::Index(_) | Unit::Rank(_) => 0,
+        };
+        self.0.iter().map(|(unit, name)| text(unit) + text(name) + 4 * size_of::<Unit>()).sum()
+    }
+
     /// What a unit is called: the name it was given, or its own.
     pub fn of(&self, unit: Unit) -> Unit {
         self.0.get(&unit).cloned().unwrap_or(unit)

@@ -18,6 +18,9 @@ use super::reported::Asks;
 use super::rules::{Compiled, Hit, Input, Role, Rules};
 use super::traceback::{Raised, Tracebacks, Unfinished};
 
+#[cfg(test)]
+mod held;
+
 /// Bytes of a line that are looked at; the rest is ignored.
 pub const LINE_BYTES: usize = 16 * 1024;
 /// Findings (code and device) that one observer keeps; more are only counted.
@@ -26,6 +29,8 @@ pub const FINDINGS: usize = 1024;
 pub const EXCERPT_BYTES: usize = 240;
 /// Notes that an observer keeps of what it could not read.
 pub const NOTES: usize = 16;
+/// Bytes of a note.
+const NOTE_BYTES: usize = 512;
 /// Bytes of a table's cell that are put together.
 const CELL_BYTES: usize = 2 * 1024;
 /// The mark of what was found before its machine was started anew.
@@ -214,6 +219,7 @@ impl Observer {
 
     /// Notes what should have been read and could not be, in words; a verdict tells it, and is less sure that all is well.
     pub fn unread(&mut self, note: String) {
+        let note = cut(&note, NOTE_BYTES).to_owned();
         if self.unread.len() < NOTES && !self.unread.contains(&note) {
             self.unread.push(note);
         }
@@ -575,7 +581,7 @@ fn merge(rules: &Rules, code: &Code, old: &mut Detail, new: Detail) {
 }
 
 /// The beginning of a text, at most so many bytes, whole characters.
-fn cut(text: &str, bytes: usize) -> &str {
+pub(super) fn cut(text: &str, bytes: usize) -> &str {
     if text.len() <= bytes {
         return text;
     }
