@@ -57,6 +57,7 @@ pub fn capabilities(name: &str) -> NodeCapabilities {
         findings: Vec::new(),
         engine: None,
         nics: Vec::new(),
+        boot_id: None,
     }
 }
 

@@ -9,10 +9,12 @@
 
 #[cfg(debug_assertions)]
 mod audited;
+mod changes;
 mod clock;
 mod core_thread;
 mod crash;
 mod janitor;
+mod kernels;
 mod logs;
 mod metrics;
 mod seal;
@@ -30,9 +32,11 @@ use claw_tools::refusal::{ErrorCode, Fault, Refusal};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+pub use changes::{ChangeDesk, keep_changes};
 pub use clock::{Clock, RandomIds, SystemClock};
 pub use crash::{CrashPlan, CrashPlanError, CrashPoint};
 pub use janitor::keep_house;
+pub use kernels::{KernelDesk, KernelRead};
 pub use logs::{LogDesk, LogDeskError, LogRead};
 pub use metrics::MetricsDesk;
 pub use start::{ControlOptions, ControlTask, StartError, start};
@@ -81,6 +85,8 @@ pub struct ControlPlane {
     clock: Arc<dyn Clock>,
     logs: LogDesk,
     metrics: MetricsDesk,
+    kernels: KernelDesk,
+    changes: ChangeDesk,
     stopping: CancellationToken,
 }
 
@@ -147,6 +153,14 @@ impl ControlPlane {
     /// Latest metrics.
     pub fn metrics(&self) -> &MetricsDesk {
         &self.metrics
+    }
+    /// What the kernels of nodes said.
+    pub fn kernels(&self) -> &KernelDesk {
+        &self.kernels
+    }
+    /// What was done to nodes of late.
+    pub fn changes(&self) -> &ChangeDesk {
+        &self.changes
     }
     /// Canceled when the gateway begins to stop: whoever waits answers with what it has.
     pub fn stopping(&self) -> &CancellationToken {

@@ -11,6 +11,7 @@ use claw_proto::validation::{ValidationError, Validator};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::platform::RUNS_WORK;
 use crate::runtime::docker::config::DockerConfig;
 
 /// Environment variables that override the file, and the key that each sets.
@@ -28,6 +29,8 @@ pub const ENVIRONMENT: &[(&str, &str)] = &[
     ("CLAWNODE_RUNTIME_DOCKER_ENABLED", "runtime.docker.enabled"),
     ("CLAWNODE_RUNTIME_DOCKER_SOCKET", "runtime.docker.socket"),
     ("CLAWNODE_RUNTIME_SIM_ENABLED", "runtime.sim.enabled"),
+    ("CLAWNODE_KERNEL_LOG_ENABLED", "kernel_log.enabled"),
+    ("CLAWNODE_KERNEL_LOG_PATH", "kernel_log.path"),
     ("CLAWNODE_LINK_RECONNECT_MAX_MS", "link.reconnect_max_ms"),
 ];
 
@@ -100,6 +103,8 @@ pub struct NodeConfig {
     pub labels: BTreeMap<String, String>,
     /// What may execute workloads.
     pub runtime: RuntimeConfig,
+    /// What the kernel says.
+    pub kernel_log: KernelLogConfig,
     /// Connection to the gateway.
     pub link: LinkConfig,
 }
@@ -156,6 +161,19 @@ impl Default for SimConfig {
     fn default() -> Self {
         Self { enabled: None, pull_ms: 400, start_ms: 200, stop_ms: 100 }
     }
+}
+
+/// What the kernel says: lines that may tell of a fault go to the gateway, for `diagnose`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct KernelLogConfig {
+    /// Whether it is read; by default on Linux, unless the GPUs are simulated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub enabled: Option<bool>,
+    /// Where it is: `/dev/kmsg` if absent, or a pipe or a file with such records. Where one is named it is read,
+    /// even with simulated GPUs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathBuf>,
 }
 
 /// Connection to the gateway.
@@ -257,6 +275,12 @@ impl NodeConfig {
     /// Whether workloads may run as containers.
     pub fn runs_containers(&self) -> bool {
         self.runtime.docker.is_enabled(self.gpu().starts_with("sim:"))
+    }
+
+    /// Whether the kernel's log is read.
+    pub fn reads_kernel_log(&self) -> bool {
+        let KernelLogConfig { enabled, path } = &self.kernel_log;
+        enabled.unwrap_or_else(|| path.is_some() || RUNS_WORK && !self.gpu().starts_with("sim:"))
     }
 
     /// Whether workloads may be simulated.

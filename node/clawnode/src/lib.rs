@@ -12,6 +12,7 @@ pub mod enroll;
 pub mod files;
 pub mod gpu;
 pub mod identity;
+pub mod kernel_log;
 pub mod link;
 pub mod logs;
 pub mod node;

@@ -12,6 +12,7 @@ mod ends;
 mod facts;
 mod health;
 mod jobs;
+mod kernel;
 mod tasks;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -96,6 +97,7 @@ pub struct Agent {
     /// Ends that wait for their last lines.
     held_ends: Vec<HeldEnd>,
     gpu_events: health::EventQueue,
+    kernel: kernel::Kernel,
     metrics_at: Instant,
     /// Held for life: one agent per data folder.
     lock: std::fs::File,
@@ -136,6 +138,7 @@ impl Agent {
                     alive::note(&self.alive);
                     self.renew_if_due();
                     self.start_health();
+                    self.start_kernel();
                 }
                 () = tokio::time::sleep_until(self.metrics_at), if self.node.is_registered() && self.probe.is_some() => {
                     self.start_metrics();
@@ -252,6 +255,7 @@ impl Agent {
         let node_id = self.node_id;
         info!(%node_id, "registered");
         self.send_gpu_events();
+        self.kernel_anew();
         if self.news.try_send(AgentEvent::Registered { node_id }).is_err() {
             tracing::debug!("nobody listens to the agent's news");
         }

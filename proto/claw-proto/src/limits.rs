@@ -39,6 +39,14 @@ pub const RUNTIMES_PER_NODE_MAX: usize = 16;
 pub const PROCESSES_PER_GPU_MAX: usize = 64;
 /// Most events of one `GpuEvents` message.
 pub const GPU_EVENTS_PER_MESSAGE_MAX: usize = 256;
+/// Longest line of a node's kernel; a longer one is cut, bytes.
+pub const KERNEL_LINE_BYTES_MAX: usize = 1_024;
+/// Most lines of one `KernelLog` message.
+pub const KERNEL_LINES_PER_MESSAGE_MAX: usize = 64;
+/// Lines of its kernel that are held of a node, there and at the gateway.
+pub const KERNEL_TAIL_LINES_MAX: usize = 256;
+/// Their bytes.
+pub const KERNEL_TAIL_BYTES_MAX: usize = 64 * 1024;
 /// Most findings of one node.
 pub const FINDINGS_PER_NODE_MAX: usize = 64;
 /// Most network interfaces of one node.
@@ -175,6 +183,8 @@ const _: () = assert!(TASK_BYTES_MAX * 3 < FRAME_BYTES_MAX);
 const _: () = assert!(SECRETS_BYTES_MAX + (ENV_BYTES_MAX + 2 * COMMAND_BYTES_MAX) * 2 < FRAME_BYTES_MAX / 2);
 const _: () = assert!((ENV_BYTES_MAX + 2 * COMMAND_BYTES_MAX) * 2 < FRAME_BYTES_MAX);
 const _: () = assert!(ENV_VALUE_BYTES_MAX < ENV_BYTES_MAX && COMMAND_ARG_BYTES_MAX < COMMAND_BYTES_MAX);
+const _: () = assert!(KERNEL_LINE_BYTES_MAX < KERNEL_TAIL_BYTES_MAX);
+const _: () = assert!(KERNEL_LINES_PER_MESSAGE_MAX <= KERNEL_TAIL_LINES_MAX);
 const _: () = assert!(STOP_AFTER_S_MIN as u64 * 1_000 > HEARTBEAT_INTERVAL_MS);
 const _: () = assert!(STOP_AFTER_S_MIN <= STOP_AFTER_S_DEFAULT && STOP_AFTER_S_DEFAULT <= STOP_AFTER_S_MAX);
 const _: () = assert!(GRACE_S_DEFAULT <= GRACE_S_MAX);

@@ -6,6 +6,7 @@
 //! *after* it journaled their effect; the gateway takes each effect once,
 //! because a record names workload, attempt and a state that only moves forward.
 
+pub mod kernel;
 mod orders;
 mod secrets;
 mod tasks;
@@ -21,6 +22,7 @@ use crate::spec::{OnPartition, RuntimeKind, WorkloadSpec};
 use crate::time::Timestamp;
 use crate::topology::NodeCapabilities;
 
+pub use kernel::{KernelLine, KernelLog, KernelTail};
 pub use orders::{CheckpointWritten, StopOrder};
 pub use secrets::{RegistryAuth, SecretBytes, SecretFile};
 pub use tasks::{OutputContent, OutputEntry, RankAssignment, TaskErrorCode, TaskId};
@@ -314,6 +316,8 @@ pub enum NodeMessage {
         /// Events, oldest first.
         events: Vec<GpuEvent>,
     },
+    /// What the kernel said that may tell of a fault.
+    KernelLog(KernelLog),
     /// Log lines.
     Logs {
         /// Pieces of logs.

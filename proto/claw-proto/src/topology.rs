@@ -162,7 +162,9 @@ closed_enum! {
         /// The container engine cannot do something that workloads may need.
         EngineLimited = "engine_limited",
         /// The node's certificate ends soon and was not renewed.
-        CertificateExpiring = "certificate_expiring"
+        CertificateExpiring = "certificate_expiring",
+        /// What the kernel says cannot be read.
+        KernelLogUnreadable = "kernel_log_unreadable"
     }
 }
 
@@ -216,6 +218,9 @@ pub struct NodeCapabilities {
     /// Its network interfaces.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub nics: Vec<NicInfo>,
+    /// Changes when the machine starts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot_id: Option<String>,
 }
 
 impl NodeCapabilities {

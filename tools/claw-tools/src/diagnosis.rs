@@ -1,6 +1,7 @@
 //! The operation `diagnose`: what logs and events say about a fault, with the evidence.
 
 use claw_proto::closed_enum;
+use claw_proto::time::Timestamp;
 
 use crate::refusal::SuggestedCall;
 
@@ -88,10 +89,10 @@ closed_enum! {
 read_params! {
     /// What is diagnosed: a workload, a node, pasted text, or without any the whole fleet.
     DiagnoseParams {
-        /// Workload: id, name or unique prefix. Its logs and the events of its GPUs are read.
+        /// Workload: id, name or unique prefix. Its logs and what is known of its GPUs are read.
         #[serde(skip_serializing_if = "Option::is_none")]
         workload: Option<String>,
-        /// Node: id, name or unique prefix. The events of its GPUs are read.
+        /// Node: id, name or unique prefix. The events and numbers of its GPUs and its kernel log are read.
         #[serde(skip_serializing_if = "Option::is_none")]
         node: Option<String>,
         /// Log lines of one incident, instead of a target.
@@ -146,6 +147,16 @@ output! {
 }
 
 output! {
+    /// Something that was done before a fault.
+    FaultChange {
+        /// When, by the gateway's clock.
+        at: Timestamp,
+        /// What.
+        what: String,
+    }
+}
+
+output! {
     /// A verdict with its reasons.
     Diagnosis {
         /// The code of the cause, or `none`.
@@ -164,6 +175,8 @@ output! {
         why: Vec<String>,
         /// The lines it rests on.
         evidence: Vec<FaultEvidence>,
+        /// What was changed on the node or the fleet within an hour before, the newest first; at most five.
+        changed: Vec<FaultChange>,
         /// Units hit: PCI addresses, UUIDs, indices, ranks.
         units: Vec<String>,
         /// What else is hit or at risk.
@@ -184,6 +197,52 @@ output! {
 }
 
 output! {
+    /// Samples of GPUs over time that were read.
+    SeriesRead {
+        /// GPUs of which samples were read; 0: no series was read.
+        gpus: u64,
+        /// Samples, of all of them.
+        samples: u64,
+        /// The oldest sample.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        from: Option<Timestamp>,
+        /// The newest sample.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        to: Option<Timestamp>,
+        /// GPUs that were at their power limit meanwhile, which is normal.
+        at_power_limit: u64,
+        /// GPUs of which no series was read, by UUID; at most eight.
+        unread: Vec<String>,
+    }
+}
+
+impl Default for SeriesRead {
+    /// Nothing was read.
+    fn default() -> Self {
+        Self { gpus: 0, samples: 0, from: None, to: None, at_power_limit: 0, unread: Vec::new() }
+    }
+}
+
+output! {
+    /// What nodes' kernels said that was read.
+    KernelLogRead {
+        /// Lines that were read; those that say nothing of faults are not sent by nodes.
+        lines: u64,
+        /// Lines that may have told of a fault and are lost.
+        lost: u64,
+        /// Nodes whose kernel log is not known here, by name; at most eight.
+        unread: Vec<String>,
+    }
+}
+
+impl Default for KernelLogRead {
+    /// Nothing was read.
+    fn default() -> Self {
+        Self { lines: 0, lost: 0, unread: Vec::new() }
+    }
+}
+
+output! {
     /// The diagnosis of one target.
     DiagnosedTarget {
         /// `node:<name>`, `workload:<name>` or `text`.
@@ -194,9 +253,13 @@ output! {
         lines: u64,
         /// Events and samples of GPUs that were read.
         records: u64,
-        /// Nodes whose GPUs' events or samples were read, by name; of a workload, those of all its parts.
+        /// Samples over time that were read beside the latest.
+        series: SeriesRead,
+        /// What was read of the nodes' kernel logs.
+        kernel_log: KernelLogRead,
+        /// Nodes whose GPUs' events, samples or kernel lines were read, by name; of a workload, those of all its parts.
         nodes_read: Vec<String>,
-        /// Nodes of which no event and no sample could be read, by name; their logs may have been.
+        /// Nodes of which no event, sample or kernel line could be read, by name; what workloads wrote may have been.
         nodes_unread: Vec<String>,
         /// The evidence comes from simulated GPUs, or the workload is simulated.
         simulated: bool,
@@ -214,6 +277,9 @@ output! {
         action: FaultAction,
         /// The nodes hit.
         nodes: Vec<String>,
+        /// What was changed there just before, if anything.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        change: Option<String>,
     }
 }
 

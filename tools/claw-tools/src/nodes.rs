@@ -305,9 +305,27 @@ output! {
         /// What its drivers reported of its GPUs since the gateway started, newest first, at most twenty (untrusted text).
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         gpu_events: Vec<claw_proto::message::GpuEvent>,
+        /// What its kernel said that may tell of a fault; absent if it sends none. `diagnose` reads it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        kernel_log: Option<KernelHeard>,
         /// Enrolled with this token.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         enrolled_with: Option<TokenId>,
+    }
+}
+output! {
+    /// Lines of a node's kernel that may tell of a fault.
+    KernelHeard {
+        /// Kept by the node since its agent started.
+        kept: u64,
+        /// Held here, the newest.
+        held: u64,
+        /// Found no room, there or here.
+        dropped: u64,
+        /// Overwritten by the kernel before they were read.
+        missed: u64,
+        /// When the node told of it last.
+        heard_at: Timestamp,
     }
 }
 output! {

@@ -54,6 +54,7 @@ fn capabilities(name: &str) -> NodeCapabilities {
         findings: Vec::new(),
         engine: None,
         nics: Vec::new(),
+        boot_id: None,
     }
 }
 

@@ -313,6 +313,7 @@ impl SimGateway {
             NodeMessage::Logs { .. }
             | NodeMessage::Metrics { .. }
             | NodeMessage::GpuEvents { .. }
+            | NodeMessage::KernelLog(_)
             | NodeMessage::RenewCertificate { .. }
             | NodeMessage::ExecDone { .. }
             | NodeMessage::OutputRead { .. }

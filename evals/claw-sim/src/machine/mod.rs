@@ -126,5 +126,6 @@ fn capabilities(name: &str, shape: &Shape) -> NodeCapabilities {
         findings: Vec::new(),
         engine: None,
         nics: Vec::new(),
+        boot_id: None,
     }
 }

@@ -101,6 +101,8 @@ pub(super) fn begin(parts: Parts) -> Running {
     rest.spawn(node_link::watch_silence(Arc::clone(&port), stop_rest.clone()));
     let house = control::keep_house(control.clone()).with_cancellation_token_owned(stop_rest.clone());
     rest.spawn(async move { house.await.unwrap_or(()) });
+    let changes = control::keep_changes(control.clone()).with_cancellation_token_owned(stop_rest.clone());
+    rest.spawn(async move { changes.await.unwrap_or(()) });
     rest.spawn(tick(control.clone(), stop_rest.clone(), core_over.clone()));
     Running {
         http_addr: opened.http_addr,

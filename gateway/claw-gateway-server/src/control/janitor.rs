@@ -39,7 +39,10 @@ async fn tidy(control: &ControlPlane, event: &Event) {
                 control.logs().forget(*workload_id).await;
             }
         }
-        Event::NodeRemoved { node_id } => control.metrics().forget(*node_id),
+        Event::NodeRemoved { node_id } => {
+            control.metrics().forget(*node_id);
+            control.kernels().forget(*node_id);
+        }
         _ => {}
     }
 }

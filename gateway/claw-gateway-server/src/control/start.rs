@@ -18,8 +18,8 @@ use super::crash::CrashPlan;
 use super::seal::Seal;
 use super::writer::{SharedJournal, Writer};
 use super::{
-    COMMANDS_WAITING_MAX, ControlPlane, CoreMessage, EFFECTS_WAITING_MAX, EVENTS_BEHIND_MAX, EffectQueue, LogDesk,
-    MetricsDesk, SubmitError,
+    COMMANDS_WAITING_MAX, ChangeDesk, ControlPlane, CoreMessage, EFFECTS_WAITING_MAX, EVENTS_BEHIND_MAX, EffectQueue,
+    KernelDesk, LogDesk, MetricsDesk, SubmitError,
 };
 
 /// Events that are folded in one go.
@@ -177,6 +177,8 @@ pub async fn start(options: ControlOptions) -> Result<(ControlPlane, EffectQueue
         clock: options.clock,
         logs,
         metrics: MetricsDesk::default(),
+        kernels: KernelDesk::default(),
+        changes: ChangeDesk::default(),
         stopping: CancellationToken::new(),
     };
     control.submit(Command::GatewayStarted { epoch }, Caller::system(control.now())).await?;

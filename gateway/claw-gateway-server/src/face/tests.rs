@@ -4,6 +4,7 @@ mod desk;
 mod diagnosis;
 mod mcp;
 mod outputs;
+mod past;
 mod streams;
 
 use axum::body::Body;

@@ -77,6 +77,10 @@ impl Reader {
                 self.port.control.metrics().happened(self.link.node_id, events);
                 Ok(())
             }
+            NodeMessage::KernelLog(log) => {
+                self.port.control.kernels().heard(self.link.node_id, log, self.port.control.now());
+                Ok(())
+            }
             answer @ (NodeMessage::ExecDone { .. }
             | NodeMessage::OutputRead { .. }
             | NodeMessage::TaskFailed { .. }) => {

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use claw_gateway::Cluster;
 use claw_gateway::registry::NodeEntry;
 use claw_gateway::workload::{AttemptEntry, WorkloadEntry};
-use claw_observe::diagnose::analyze::fleet::{self, NodeFault};
+use claw_observe::diagnose::analyze::History;
+use claw_observe::diagnose::analyze::fleet::{self, Change, NodeFault};
 use claw_observe::diagnose::device::{self, Unit};
 use claw_observe::diagnose::insight::Target;
 use claw_observe::diagnose::observe::Reported;
@@ -15,7 +16,7 @@ use claw_observe::diagnose::reported::{self, EVENTS_MS};
 use claw_observe::diagnose::rules::Rules;
 use claw_observe::{Analyzer, Insight, Observer};
 use claw_proto::ids::{Attempt, GpuUuid, NodeId, WorkloadId};
-use claw_proto::message::{GpuEvent, GpuMetrics};
+use claw_proto::message::{GpuEvent, GpuMetrics, KernelLine};
 use claw_proto::spec::GpuVendor;
 use claw_proto::time::Timestamp;
 use claw_proto::topology::GpuInfo;
@@ -24,6 +25,13 @@ use claw_tools::refusal::{ErrorCode, Refusal};
 
 use super::{OpError, OpsContext, logs};
 use crate::control::LogRead;
+use before::Before;
+use kernel::Kernels;
+use over_time::OverTime;
+
+mod before;
+mod kernel;
+mod over_time;
 
 /// Log lines that are read, the newest; several parts of one workload share them.
 const LINES_MAX: usize = 10_000;
@@ -46,14 +54,14 @@ pub(super) async fn targets(ops: &OpsContext, p: &DiagnoseParams) -> Result<Diag
         let refusal = Refusal::new(ErrorCode::InvalidArgument, "a diagnosis has one target: workload, node or text");
         return Err(refusal.with_field(*field, "a second target").into());
     }
-    let desk = Desk { ops, cluster: ops.control.snapshot(), analyzer: analyzer(ops, p.policy)? };
+    let policy = policy(ops, p.policy)?;
+    let desk = Desk { ops, cluster: ops.control.snapshot(), policy };
     let mut found = Vec::new();
     let (mut nodes_read, mut nodes_unread) = (0, Vec::new());
     let mut faults = Vec::new();
+    let mut changes = Vec::new();
     if let Some(text) = &p.text {
-        let mut observer = Observer::new(Rules::built_in(), "text");
-        observer.text(text);
-        found.push(desk.verdict("text".to_owned(), observer, &Target::default(), Reading::default()));
+        found.push(desk.text(text));
     } else if let Some(name) = &p.workload {
         let workload = Arc::clone(desk.cluster.resolve_workload(name)?);
         found.push(desk.workload(&workload).await?);
@@ -62,6 +70,7 @@ pub(super) async fn targets(ops: &OpsContext, p: &DiagnoseParams) -> Result<Diag
     } else {
         for node in desk.cluster.nodes.iter() {
             let target = desk.node(node, &mut faults);
+            changes.extend(before::changes(&desk, node));
             nodes_read += target.nodes_read.len() as u64;
             nodes_unread
                 .extend(target.nodes_unread.iter().take(TARGETS_MAX.saturating_sub(nodes_unread.len())).cloned());
@@ -82,30 +91,34 @@ pub(super) async fn targets(ops: &OpsContext, p: &DiagnoseParams) -> Result<Diag
     found.sort_by_key(|target| std::cmp::Reverse(target.diagnosis.action));
     let truncated = found.len() > TARGETS_MAX;
     found.truncate(TARGETS_MAX);
-    Ok(Diagnoses { targets: found, common: common(&faults), nodes_read, nodes_unread, truncated, untrusted: true })
+    Ok(Diagnoses {
+        targets: found,
+        common: common(&faults, &changes),
+        nodes_read,
+        nodes_unread,
+        truncated,
+        untrusted: true,
+    })
 }
 
-/// The analyzer under the policy that was asked for, and under no other.
-fn analyzer(ops: &OpsContext, policy: Option<FaultPolicy>) -> Result<Analyzer, OpError> {
-    let policy = match policy {
-        None => Policy::ours(),
-        Some(policy) => Policy::named(policy.as_str()).map_err(|error| {
-            OpError::Fault(ops.control.fault("a policy of the schema is not among the rules", &error))
-        })?,
-    };
-    Ok(Analyzer::new(Rules::built_in(), policy))
+/// The policy that was asked for, and no other.
+fn policy(ops: &OpsContext, policy: Option<FaultPolicy>) -> Result<&'static Policy, OpError> {
+    let Some(policy) = policy else { return Ok(Policy::ours()) };
+    Policy::named(policy.as_str())
+        .map_err(|error| OpError::Fault(ops.control.fault("a policy of the schema is not among the rules", &error)))
 }
 
 /// What bursts of faults over several nodes have in common.
-fn common(faults: &[NodeFault]) -> Vec<FaultInCommon> {
+fn common(faults: &[NodeFault], changes: &[Change]) -> Vec<FaultInCommon> {
     let bursts = fleet::bursts(faults);
-    let found = bursts.iter().flat_map(|burst| fleet::common(burst, &[]));
+    let found = bursts.iter().flat_map(|burst| fleet::common(burst, changes));
     found
         .map(|common| FaultInCommon {
             cause: common.cause,
             class: common.class,
             action: common.action,
             nodes: common.nodes,
+            change: common.change,
         })
         .take(TARGETS_MAX)
         .collect()
@@ -117,6 +130,9 @@ struct Reading {
     nodes_read: Vec<String>,
     nodes_unread: Vec<String>,
     simulated: bool,
+    over_time: OverTime,
+    kernels: Kernels,
+    before: Before,
 }
 
 impl Reading {
@@ -132,22 +148,30 @@ impl Reading {
 struct Desk<'a> {
     ops: &'a OpsContext,
     cluster: Arc<Cluster>,
-    analyzer: Analyzer,
+    policy: &'static Policy,
 }
 
 impl Desk<'_> {
     fn verdict(&self, name: String, observer: Observer, target: &Target, reading: Reading) -> DiagnosedTarget {
         let seen = observer.finish();
-        let verdict = self.analyzer.judge(&seen);
-        let insight = Insight::new(Rules::built_in(), &verdict, target);
+        let (analyzer, now) = (Analyzer::new(Rules::built_in(), self.policy), self.ops.control.now());
+        let mut verdict = analyzer.judge(&seen);
+        let history = reading.before.history(&verdict, self.policy, now);
+        if history != History::default() {
+            verdict = analyzer.with_history(history).judge(&seen);
+        }
+        let changed = reading.before.changes(&verdict, now);
+        let insight = Insight::new(Rules::built_in(), &verdict, target).with_changes(changed);
         DiagnosedTarget {
             target: name,
             diagnosis: insight.diagnosis,
             lines: seen.lines,
             records: seen.records,
+            series: reading.over_time.read,
+            kernel_log: reading.kernels.read,
             nodes_read: reading.nodes_read,
             nodes_unread: reading.nodes_unread,
-            simulated: reading.simulated,
+            simulated: reading.simulated || reading.over_time.simulated,
         }
     }
 
@@ -161,15 +185,17 @@ impl Desk<'_> {
             self.logs(&mut observer, workload.workload_id, workload.attempt(), lines).await?;
         }
         for part in parts {
-            self.logs(&mut observer, workload.workload_id, part.attempt, lines).await?;
             // Addresses and numbers of several nodes are the same; a UUID is one GPU's.
-            let its = |gpu: &&GpuInfo| part.gpus.contains(&gpu.uuid);
             let node = self.cluster.nodes.get(part.node_id);
+            observer.machine(node.map(|node| kernel::names(node, Some(&part.gpus))).unwrap_or_default());
+            self.logs(&mut observer, workload.workload_id, part.attempt, lines).await?;
+            let its = |gpu: &&GpuInfo| part.gpus.contains(&gpu.uuid);
             for gpu in node.iter().flat_map(|node| node.gpus()).filter(its) {
-                inventory(&mut observer, gpu, [Unit::Uuid(gpu.uuid.to_string())]);
+                inventory(&mut observer, gpu);
             }
             let before = observer.records();
-            let (from, to) = span(part, self.ops.control.now());
+            let during @ (from, to) = span(part, self.ops.control.now());
+            let n_lines = node.map_or(0, |node| self.kernel_of(&mut observer, node, part, during, &mut reading));
             let its = |event: &GpuEvent| part.gpus.contains(&event.uuid) && (from..=to).contains(&event.at);
             observer.next_source(&format!("GPU events of {}", self.name(part.node_id)));
             let events = self.events(&mut observer, part.node_id, its);
@@ -180,11 +206,13 @@ impl Desk<'_> {
                 gpus.extend(all.into_iter().filter(|gpu| part.gpus.contains(&gpu.uuid)));
                 observer.next_source(&format!("latest metrics of {}", self.name(part.node_id)));
                 sampled(&mut observer, at, &gpus, part.gpus.iter());
+                reading.over_time.part(self, part);
             }
             reading.simulated |= events.iter().any(|event| event.simulated) || gpus.iter().any(|gpu| gpu.simulated);
             reading.simulated |= self.cluster.nodes.get(part.node_id).is_some_and(|node| node.simulated());
-            reading.node(self.name(part.node_id), observer.records() > before);
+            reading.node(self.name(part.node_id), observer.records() > before || n_lines > 0);
         }
+        reading.over_time.tell(&mut observer);
         // The culprit of several parts, or the part that ran last.
         let node = workload.verdict().map(|part| part.node_id.to_string());
         let target = Target { node, workload: Some(workload.workload_id.to_string()) };
@@ -228,12 +256,12 @@ impl Desk<'_> {
     fn node(&self, node: &NodeEntry, faults: &mut Vec<NodeFault>) -> DiagnosedTarget {
         let mut observer = Observer::new(Rules::built_in(), "GPU events");
         let now = self.ops.control.now();
+        let mut reading = Reading::default();
+        observer.machine(kernel::names(node, None));
         for gpu in node.gpus() {
-            let address = gpu.pci_address.as_deref().and_then(device::pci).map(Unit::Pci);
-            let names = [Unit::Uuid(gpu.uuid.to_string()), Unit::Index(gpu.index)].into_iter().chain(address);
-            inventory(&mut observer, gpu, names);
+            inventory(&mut observer, gpu);
         }
-        let events = self.events(&mut observer, node.node_id, |event| reported::is_recent(event.at, now));
+        let (events, n_lines) = self.runs(&mut observer, node, &mut reading);
         let fault = |uuid: &GpuUuid, code, at| NodeFault {
             node: node.name.clone(),
             rack: node.labels.get(RACK_LABEL).cloned(),
@@ -254,13 +282,79 @@ impl Desk<'_> {
             faults.extend(told.into_iter().map(|told| fault(&gpu.uuid, told.code, at)));
         }
         let of_gpus = gpus.iter().any(|gpu| gpu.simulated);
-        let mut reading = Reading {
-            simulated: node.simulated() || of_gpus || events.iter().any(|event| event.simulated),
-            ..Reading::default()
-        };
-        reading.node(node.name.clone(), observer.records() > 0);
+        reading.simulated = node.simulated() || of_gpus || events.iter().any(|event| event.simulated);
+        reading.over_time.node(self, node);
+        for (uuid, code, at_s) in reading.over_time.tell(&mut observer) {
+            faults.push(NodeFault { at_s, ..fault(&uuid, code, now) });
+        }
+        reading.node(node.name.clone(), observer.records() > 0 || n_lines > 0);
+        reading.before.node(self, node);
         let target = Target { node: Some(node.node_id.to_string()), workload: None };
         self.verdict(format!("node:{}", node.name), observer, &target, reading)
+    }
+
+    /// What happened to a node's GPUs and what its kernel said, within a day: first what was before its machine was
+    /// started anew, then what came since. Returns the events, and how many lines there were.
+    fn runs(&self, observer: &mut Observer, node: &NodeEntry, reading: &mut Reading) -> (Vec<GpuEvent>, u64) {
+        let now = self.ops.control.now();
+        let recent = |at: Timestamp| reported::is_recent(at, now);
+        let start = self.ops.control.changes().starts(node.node_id).last().copied().filter(|at| recent(*at));
+        let kernel = reading.kernels.open(self, node, observer);
+        let (before, lines) = kernel.map(|read| (read.before, read.lines)).unwrap_or_default();
+        let mut events = Vec::new();
+        let mut n_lines = 0;
+        let before: Vec<_> = before.iter().filter(|line| recent(line.at)).collect();
+        if start.is_some() || !before.is_empty() {
+            let until = start.unwrap_or(Timestamp::from_unix_ms(i64::MIN));
+            observer.next_source("GPU events before its last start");
+            self.events(observer, node.node_id, |event| recent(event.at) && event.at < until);
+            n_lines += reading.kernels.feed(observer, "kernel log before its last start", before.into_iter());
+            observer.restarted();
+        }
+        observer.next_source("GPU events");
+        let since = |event: &GpuEvent| recent(event.at) && start.is_none_or(|start| event.at >= start);
+        events.extend(self.events(observer, node.node_id, since));
+        let lines = lines.iter().filter(|line| recent(line.at));
+        n_lines += reading.kernels.feed(observer, "kernel log", lines);
+        (events, n_lines)
+    }
+
+    /// What the kernel of a part's node said of its GPUs while it had them. Returns how many lines there were.
+    fn kernel_of(
+        &self,
+        observer: &mut Observer,
+        node: &NodeEntry,
+        part: &AttemptEntry,
+        during: (Timestamp, Timestamp),
+        reading: &mut Reading,
+    ) -> u64 {
+        reading.before.node(self, node);
+        let Some(read) = reading.kernels.open(self, node, observer) else { return 0 };
+        let names = kernel::names(node, None);
+        let its = |line: &&KernelLine| kernel::is_within(line, during) && kernel::may_be_of(line, &names, &part.gpus);
+        observer.machine(names.clone());
+        let lines = read.before.iter().chain(&read.lines).filter(its);
+        reading.kernels.feed(observer, &format!("kernel log of {}", node.name), lines)
+    }
+
+    /// A pasted text. Where it names GPUs of one of our nodes, it is that node's.
+    fn text(&self, text: &str) -> DiagnosedTarget {
+        let mut observer = Observer::new(Rules::built_in(), "text");
+        let homes =
+            device::uuids(text).into_iter().filter_map(|uuid| self.cluster.nodes.home_of(&GpuUuid(uuid.into())));
+        let homes: BTreeSet<NodeId> = homes.collect();
+        let home = homes.first().filter(|_| homes.len() == 1).and_then(|id| self.cluster.nodes.get(*id));
+        let mut reading = Reading::default();
+        if let Some(node) = home {
+            observer.machine(kernel::names(node, None));
+            for gpu in node.gpus() {
+                inventory(&mut observer, gpu);
+            }
+            reading.before.node(self, node);
+        }
+        observer.text(text);
+        let target = Target { node: home.map(|node| node.node_id.to_string()), workload: None };
+        self.verdict("text".to_owned(), observer, &target, reading)
     }
 
     /// Feeds the events of a node that count, oldest first.
@@ -305,13 +399,13 @@ impl Desk<'_> {
     }
 }
 
-/// Tells of which architecture a GPU is, if its driver or its model tells it, and how it is called.
-fn inventory(observer: &mut Observer, gpu: &GpuInfo, names: impl IntoIterator<Item = Unit>) {
+/// Tells of which architecture a GPU is, if its driver or its model tells it.
+fn inventory(observer: &mut Observer, gpu: &GpuInfo) {
     let known = &Rules::built_in().architectures;
     let by_capability = gpu.compute_capability.as_deref().and_then(|capability| known.of_capability(capability));
     let architecture = by_capability.or_else(|| known.of_model(&gpu.model));
     if let Some(architecture) = architecture.filter(|_| gpu.vendor == GpuVendor::Nvidia) {
-        observer.gpu(architecture, names);
+        observer.gpu(architecture, [Unit::Uuid(gpu.uuid.to_string())]);
     }
 }
 

@@ -27,6 +27,8 @@ use crate::control::ControlPlane;
 
 /// Lane of ids of what is only imagined: no clock gives ids so late.
 const IMAGINED: u32 = u32::MAX;
+/// Events of GPUs that `node_get` shows.
+const GPU_EVENTS_SHOWN: usize = 20;
 /// Wait unless told otherwise, seconds.
 const WAIT_S_DEFAULT: u32 = 30;
 
@@ -52,7 +54,8 @@ impl<'a> Reads<'a> {
         let metrics = self.control.metrics();
         query::node_detail(&self.cluster, &p.node, |id| query::NodeLive {
             metrics: metrics.get(id),
-            gpu_events: metrics.gpu_events(id),
+            gpu_events: metrics.gpu_events(id).into_iter().take(GPU_EVENTS_SHOWN).collect(),
+            kernel_log: self.control.kernels().seen(id),
         })
     }
     pub(super) fn gpu_list(&self, p: GpuListParams) -> Result<OpReply, OpError> {

@@ -9,8 +9,8 @@ use claw_proto::topology::{GpuHealth, GpuInfo, NodeFinding};
 use claw_proto::validation::GPU_MILLI;
 use claw_tools::cluster::{ClusterStatus, GpuCounts, NodeCounts, Problem, WorkloadCounts};
 use claw_tools::nodes::{
-    GpuList, GpuListParams, GpuRow, GpuShare, MetricsSnapshot, NodeDetail, NodeLink, NodeList, NodeListParams, NodeRow,
-    Orphan, Schedulable,
+    GpuList, GpuListParams, GpuRow, GpuShare, KernelHeard, MetricsSnapshot, NodeDetail, NodeLink, NodeList,
+    NodeListParams, NodeRow, Orphan, Schedulable,
 };
 use claw_tools::outcome::clip;
 use claw_tools::refusal::{Refusal, SuggestedCall};
@@ -325,6 +325,8 @@ pub struct NodeLive {
     pub metrics: Option<MetricsSnapshot>,
     /// What happened to its GPUs, newest first.
     pub gpu_events: Vec<GpuEvent>,
+    /// What its kernel said.
+    pub kernel_log: Option<KernelHeard>,
 }
 
 /// `node_get`.
@@ -365,6 +367,7 @@ pub fn node_detail(
         settings: n.settings.clone(),
         metrics: live.metrics,
         gpu_events: live.gpu_events.iter().map(told).collect(),
+        kernel_log: live.kernel_log,
         enrolled_with: Some(n.enrolled_with),
     })
 }

@@ -318,7 +318,7 @@ fn shared(free: &[Gpu], spreads: bool, n_islands: usize, loss: impl Fn(&[Gpu]) -
         let left = if spreads { GPU_MILLI - gpu.free_milli } else { gpu.free_milli };
         (left, gpu.island.map_or(0, |island| whole[usize::from(island)]), gpu.memory_mib)
     };
-    let mut best: Option<((u32, (u16, usize, u64)), Gpu)> = None;
+    let mut best = None;
     for (at, gpu) in free.iter().enumerate() {
         // Of equal ones the first stands for all.
         if free[..at].iter().any(|first| standing(first) == standing(gpu)) {

@@ -168,7 +168,9 @@ impl Hasher for Mixed {
     }
 
     fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|byte| self.write_u128(u128::from(*byte)));
+        for byte in bytes {
+            self.write_u128(u128::from(*byte));
+        }
     }
 
     #[expect(clippy::cast_possible_truncation, reason = "both halves are used")]

@@ -7,7 +7,7 @@ use super::architecture::Architecture;
 use super::code::{Action, Class, Code};
 use super::device::Unit;
 use super::nvlink5;
-use super::observe::{Finding, Observation};
+use super::observe::{Finding, Observation, RESTARTED};
 use super::policy::Policy;
 use super::rules::{Rules, TextRule, When};
 use excuse::{belongs, driver_verdict, may_belong, recovery_action};
@@ -135,6 +135,10 @@ impl Analyzer {
         };
         let choice = self.policy.choose(&asked);
         why.extend(choice.why.clone());
+        if self.history.remediations > 0 {
+            let n = self.history.remediations;
+            why.push(format!("it came again on this unit after {n} reset(s) or restart(s) that followed it"));
+        }
         let others = super::policy::all().iter().filter(|policy| policy.name != self.policy.name);
         let others = others.map(|policy| (policy, policy.choose(&asked)));
         let differs = others.filter(|(_, other)| other.is_own && other.action != choice.action);
@@ -155,7 +159,8 @@ impl Analyzer {
         }
     }
 
-    /// The ruling on the root. A root that is over leads over no fault that asks for hands and is not.
+    /// The ruling on the root. A root that is over leads over no fault that asks for something and is not. That a
+    /// program has to be started again follows from what is over, and does not lead.
     fn lead(&self, findings: &[Finding], meanings: &[Meaning], mut gone: BTreeSet<usize>) -> Option<Ruling> {
         let first = self.lead_of(findings, meanings, &gone)?;
         let mut excused = first.excused.then_some(first.index);
@@ -164,7 +169,8 @@ impl Analyzer {
                 findings.iter().enumerate().filter(|(_, finding)| finding.code == *code).map(|(index, _)| index),
             );
             let Some(next) = self.lead_of(findings, meanings, &gone) else { break };
-            if next.action.is_hardware() && !next.excused {
+            let asks = next.action > Action::Ignore && next.action != Action::RestartApp;
+            if asks && !next.excused {
                 return Some(next);
             }
             excused = Some(next.index);
@@ -209,7 +215,13 @@ impl Analyzer {
         if finding.over || excuse::is_over(self.rules, finding, findings) {
             action = Action::Ignore;
             excused = true;
-            why.push("a later line says that it is over".to_owned());
+            let restarted = finding.over && finding.marks.contains_key(RESTARTED);
+            let words = if restarted {
+                "the machine was started anew since, and it has not come again"
+            } else {
+                "a later line says that it is over"
+            };
+            why.push(words.to_owned());
         }
         if let Some((said, words)) = driver_verdict(finding, action, findings) {
             action = said;

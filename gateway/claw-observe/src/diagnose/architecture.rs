@@ -66,6 +66,14 @@ impl Architecture {
     }
 }
 
+impl Architecture {
+    /// The one that a text names as a word.
+    fn named(text: &str) -> Option<Self> {
+        let mut words = text.split(|c: char| !c.is_ascii_alphanumeric());
+        words.find_map(|word| Self::ALL.into_iter().find(|one| word.eq_ignore_ascii_case(one.name())))
+    }
+}
+
 impl fmt::Display for Architecture {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
@@ -123,13 +131,14 @@ pub struct Architectures {
 impl Architectures {
     /// The architecture of a model, such as `NVIDIA H100 80GB HBM3` or `Tesla V100-SXM2-32GB`; none if it is not known.
     pub fn of_model(&self, model: &str) -> Option<Architecture> {
+        Architecture::named(model).or_else(|| self.of_number(model))
+    }
+
+    /// The same of its number or letters alone, such as `H100`, not of an architecture's name.
+    fn of_number(&self, model: &str) -> Option<Architecture> {
         let upper = model.to_ascii_uppercase();
         let words: Vec<&str> =
             upper.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty()).collect();
-        let told = |one: &Architecture| words.iter().any(|word| word.eq_ignore_ascii_case(one.name()));
-        if let Some(named) = Architecture::ALL.into_iter().find(told) {
-            return Some(named);
-        }
         let geforce = words.windows(2).find_map(|pair| match pair {
             ["RTX" | "GTX", number] => self.of_geforce(number),
             _ => None,
@@ -158,8 +167,17 @@ impl Architectures {
         let told = TOLD.captures(line)?;
         let text = |name: &str| told.name(name).map(|found| found.as_str());
         let by_capability = text("capability").and_then(|capability| self.of_capability(capability));
-        let architecture = by_capability.or_else(|| self.of_model(text("model")?))?;
-        Some((architecture, device::all(line)))
+        if let Some(architecture) = by_capability.or_else(|| self.of_model(text("field")?)) {
+            return Some((architecture, device::all(line)));
+        }
+        let name = text("model")?;
+        let architecture = self.of_model(name)?;
+        let units = device::all(line);
+        // Of GPUs that the line does not name it tells only as a product's name that stands alone.
+        if units.is_empty() && (!is_name(name) || self.of_number(name).is_none()) {
+            return None;
+        }
+        Some((architecture, units))
     }
 }
 
@@ -170,9 +188,15 @@ pub(super) const LITERALS: [&str; 5] =
 static TOLD: LazyLock<Pattern> = LazyLock::new(|| {
     regex(concat!(
         r"(?i)(?:compute capability:? (?P<capability>\d{1,2}\.\d)\b",
-        r"|\b(?:Product (?:Name|Architecture)\s*:\s*|NVIDIA |Tesla )(?P<model>[\w.\-]+(?: [\w.\-]+)*))",
+        r"|\bProduct (?:Name|Architecture)\s*:\s*(?P<field>[\w.\-]+(?: [\w.\-]+)*)",
+        r"|\b(?:NVIDIA |Tesla )(?P<model>[\w.\-]+(?: [\w.\-]+)*))",
     ))
 });
+
+/// Is it the name of a product and nothing else? Prose goes on in small letters ("H100 GPUs need a newer driver").
+fn is_name(words: &str) -> bool {
+    words.split(' ').all(|word| !word.starts_with(|c: char| c.is_ascii_lowercase()))
+}
 
 /// What was told of GPUs' architectures.
 #[derive(Clone, Debug, Default)]
@@ -190,6 +214,16 @@ impl Known {
                 self.by_unit.insert(unit, architecture);
             }
         }
+    }
+
+    /// Bytes that it holds.
+    #[cfg(test)]
+    pub(super) fn held_bytes(&self) -> usize {
+        let text = |unit: &Unit| match unit {
+            Unit::Pci(text) | Unit::Uuid(text) | Unit::Server(text) => text.capacity(),
+            Unit::Index(_) | Unit::Rank(_) => 0,
+        };
+        self.by_unit.keys().map(|unit| text(unit) + 3 * size_of::<(Unit, Architecture)>()).sum::<usize>() + 256
     }
 
     /// The architecture of a unit: its own, or the only one that was told of any.

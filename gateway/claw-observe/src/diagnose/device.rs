@@ -1,8 +1,12 @@
 //! Which unit a line speaks of: PCI address, UUID, index or rank.
 
 use super::pattern::{Pattern, regex};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::LazyLock;
+
+/// Names of one machine that are kept.
+const NAMES: usize = 1_024;
 
 /// A unit that a line names.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -53,6 +57,38 @@ pub fn pci(text: &str) -> Option<String> {
         }
         _ => None,
     }
+}
+
+/// Names of the GPUs of one machine: which of them mean the same one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Names(BTreeMap<Unit, Unit>);
+
+impl Names {
+    /// Takes in a GPU: what it shall be called, and what else it is called.
+    pub fn add(&mut self, name: &Unit, others: impl IntoIterator<Item = Unit>) {
+        let room = NAMES.saturating_sub(self.0.len());
+        self.0.extend(others.into_iter().take(room).map(|other| (other, name.clone())));
+    }
+
+    /// Bytes that it holds.
+    #[cfg(test)]
+    pub(super) fn held_bytes(&self) -> usize {
+        let text = |unit: &Unit| match unit {
+            Unit::Pci(text) | Unit::Uuid(text) | Unit::Server(text) => text.capacity(),
+            Unit::Index(_) | Unit::Rank(_) => 0,
+        };
+        self.0.iter().map(|(unit, name)| text(unit) + text(name) + 4 * size_of::<Unit>()).sum()
+    }
+
+    /// What a unit is called: the name it was given, or its own.
+    pub fn of(&self, unit: Unit) -> Unit {
+        self.0.get(&unit).cloned().unwrap_or(unit)
+    }
+}
+
+/// The UUIDs of GPUs that a text names.
+pub fn uuids(text: &str) -> BTreeSet<&str> {
+    UUID.find_iter(text).map(|found| found.as_str()).take(NAMES).collect()
 }
 
 /// All names by which a line calls one GPU: address, UUID, index.

@@ -1,6 +1,7 @@
 //! A verdict for people and agents: cause, evidence, reach, and what to do, mildest first.
 
-use claw_tools::diagnosis::{Diagnosis, FaultEvidence, FaultOtherPolicy, FaultRemedy};
+use claw_proto::time::Timestamp;
+use claw_tools::diagnosis::{Diagnosis, FaultChange, FaultEvidence, FaultOtherPolicy, FaultRemedy};
 use claw_tools::refusal::SuggestedCall;
 use serde_json::{Value, json};
 
@@ -12,6 +13,8 @@ use super::rules::Rules;
 
 /// Characters of [`Insight::text`] at most; 400 tokens of the usual tokenizers.
 pub const TEXT_CHARS: usize = 1_100;
+/// Units that its text names; a UUID takes some twenty tokens.
+const UNITS_NAMED: usize = 3;
 /// Pieces of evidence that an insight shows.
 const EVIDENCE: usize = 4;
 
@@ -53,6 +56,7 @@ impl Insight {
             details: root.map(details).unwrap_or_default(),
             why: verdict.why.clone(),
             evidence: evidence(verdict),
+            changed: Vec::new(),
             units: verdict.units.iter().map(ToString::to_string).collect(),
             blast_radius: if verdict.is_read && (verdict.root.is_some() || verdict.is_whole) {
                 blast_radius(verdict.class, verdict.action)
@@ -72,6 +76,13 @@ impl Insight {
                 .collect(),
         };
         Self { diagnosis }
+    }
+
+    /// The same, with what was changed before the fault, the newest first.
+    #[must_use]
+    pub fn with_changes(mut self, changed: Vec<FaultChange>) -> Self {
+        self.diagnosis.changed = changed;
+        self
     }
 
     /// The insight in words, at most [`TEXT_CHARS`] characters.
@@ -99,7 +110,9 @@ impl Insight {
         for detail in &told.details {
             add("detail", detail);
         }
-        add("units", &told.units.join(", "));
+        let named = told.units.iter().take(UNITS_NAMED).cloned().collect::<Vec<_>>().join(", ");
+        let more = told.units.len().saturating_sub(UNITS_NAMED);
+        add("units", &if more > 0 { format!("{named} and {more} more") } else { named });
         for piece in told.evidence.iter().take(3) {
             // One token at most for each character of what comes from outside.
             let ascii = |c: char| if c.is_ascii() { c } else { '?' };
@@ -107,6 +120,11 @@ impl Insight {
             let times = if piece.count > 1 { format!(", {} times", piece.count) } else { String::new() };
             add("evidence", &format!("{}:{} [{}{times}] {excerpt}", piece.source, piece.line, piece.rule));
         }
+        // Of a time, what stands after the day.
+        let hour = |at: Timestamp| at.to_string().chars().skip(11).take(8).collect::<String>();
+        let short = |what: &str| what.chars().take(80).collect::<String>();
+        let changed = told.changed.iter().take(2).map(|change| format!("{} {}", hour(change.at), short(&change.what)));
+        add("changed before", &changed.collect::<Vec<_>>().join("; "));
         add("reach", &told.blast_radius);
         add("follows from it", &told.follows.join(", "));
         let why: Vec<&str> = told.why.iter().map(String::as_str).filter(|why| !told.cause.contains(why)).collect();

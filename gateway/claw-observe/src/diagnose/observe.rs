@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::architecture::{Architecture, Known};
 use super::code::Code;
-use super::device::{self, Unit};
+use super::device::{self, Names, Unit};
 use super::envelope::{self, Envelope};
 use super::guard;
 use super::legible::Legible;
@@ -18,6 +18,9 @@ use super::reported::Asks;
 use super::rules::{Compiled, Hit, Input, Role, Rules};
 use super::traceback::{Raised, Tracebacks, Unfinished};
 
+#[cfg(test)]
+mod held;
+
 /// Bytes of a line that are looked at; the rest is ignored.
 pub const LINE_BYTES: usize = 16 * 1024;
 /// Findings (code and device) that one observer keeps; more are only counted.
@@ -26,8 +29,12 @@ pub const FINDINGS: usize = 1024;
 pub const EXCERPT_BYTES: usize = 240;
 /// Notes that an observer keeps of what it could not read.
 pub const NOTES: usize = 16;
+/// Bytes of a note.
+const NOTE_BYTES: usize = 512;
 /// Bytes of a table's cell that are put together.
 const CELL_BYTES: usize = 2 * 1024;
+/// The mark of what was found before its machine was started anew.
+pub(super) const RESTARTED: &str = "restarted";
 /// What an observer holds at most, in bytes, whatever it is fed: findings with their
 /// excerpts and names, open tracebacks, and one line in work with all its numbered codes.
 pub const MEMORY_BYTES: usize = FINDINGS * 2_048 + 64 * 1024 + 48 * LINE_BYTES;
@@ -165,6 +172,7 @@ pub struct Observer {
     records: u64,
     unread: Vec<String>,
     known: Known,
+    names: Names,
     dropped: u64,
     findings: Vec<Finding>,
     places: BTreeMap<(Code, Option<Unit>), usize>,
@@ -187,6 +195,7 @@ impl Observer {
             records: 0,
             unread: Vec::new(),
             known: Known::default(),
+            names: Names::default(),
             dropped: 0,
             findings: Vec::new(),
             places: BTreeMap::new(),
@@ -210,6 +219,7 @@ impl Observer {
 
     /// Notes what should have been read and could not be, in words; a verdict tells it, and is less sure that all is well.
     pub fn unread(&mut self, note: String) {
+        let note = cut(&note, NOTE_BYTES).to_owned();
         if self.unread.len() < NOTES && !self.unread.contains(&note) {
             self.unread.push(note);
         }
@@ -246,10 +256,10 @@ impl Observer {
         let plain = envelope::plain(cut(line, LINE_BYTES));
         let line = &*plain;
         if line.trim_start().starts_with('|') {
-            self.model(line);
             // Tools break long words over the cells of a table: read the cell as one.
             if self.table.join(line) {
                 let cell = std::mem::take(&mut self.table.cell);
+                self.model(line);
                 self.scan(&cell);
                 self.table.cell = cell;
                 return;
@@ -307,6 +317,20 @@ impl Observer {
     /// Takes in what an inventory says of a GPU: of which architecture it is, by all its names.
     pub fn gpu(&mut self, architecture: Architecture, units: impl IntoIterator<Item = Unit>) {
         self.known.tell(architecture, units);
+    }
+
+    /// What GPUs are called on the machine that the next lines speak of: a fault told by one name and an excuse
+    /// told by another meet.
+    pub fn machine(&mut self, names: Names) {
+        self.names = names;
+    }
+
+    /// The machine was started anew: what was found of its GPUs so far is over, unless it comes again.
+    pub fn restarted(&mut self) {
+        for finding in &mut self.findings {
+            finding.over = true;
+            finding.marks.insert(RESTARTED.to_owned(), self.given);
+        }
     }
 
     fn examine(&mut self, line: &str, seen: &Seen) {
@@ -426,7 +450,8 @@ impl Observer {
         let over = self.rules.text_rule(&found.rule).is_some_and(|compiled| compiled.rule.role == Role::Cancel);
         let out_of_memory = matches!(found.code.name(), Some("cuda_oom" | "hip_oom"));
         let memory = if out_of_memory { memory::read(line) } else { None };
-        let key = (found.code.clone(), found.unit.clone());
+        let unit = found.unit.map(|unit| self.names.of(unit));
+        let key = (found.code.clone(), unit.clone());
         let order = self.given;
         if let Some(finding) = self.places.get(&key).and_then(|place| self.findings.get_mut(*place)) {
             finding.count += 1;
@@ -455,7 +480,7 @@ impl Observer {
         self.places.insert(key, self.findings.len());
         self.findings.push(Finding {
             code: found.code,
-            unit: found.unit,
+            unit,
             rules: vec![found.rule],
             marks: found.mark.into_iter().map(|mark| (mark, order)).collect(),
             first: Place { source: Arc::clone(&self.source), line: at },
@@ -556,7 +581,7 @@ fn merge(rules: &Rules, code: &Code, old: &mut Detail, new: Detail) {
 }
 
 /// The beginning of a text, at most so many bytes, whole characters.
-fn cut(text: &str, bytes: usize) -> &str {
+pub(super) fn cut(text: &str, bytes: usize) -> &str {
     if text.len() <= bytes {
         return text;
     }

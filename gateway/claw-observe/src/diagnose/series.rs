@@ -8,13 +8,15 @@ use std::sync::LazyLock;
 
 use serde::Deserialize;
 
-use super::code::Action;
+use super::code::{Action, Code};
+use super::reported::Asks;
 
 mod gpu;
 mod job;
 mod memory;
 mod robust;
 mod thresholds;
+pub mod window;
 
 pub use robust::median;
 pub use thresholds::Thresholds;
@@ -46,6 +48,8 @@ pub struct Sample {
     pub own_memory_mib: Option<f64>,
     /// Power, watts.
     pub power_watts: Option<f64>,
+    /// Temperature, degrees Celsius.
+    pub temperature_celsius: Option<f64>,
     /// Clock of the multiprocessors, MHz.
     pub clock_mhz: Option<f64>,
     /// NVML's reasons for low clocks.
@@ -131,6 +135,55 @@ impl Sign {
             Self::EccSlope | Self::PowerCap => Action::Ignore,
             Self::DataStarvation | Self::MemoryLeak => Action::FixApp,
         }
+    }
+}
+
+/// How sure a sign of a series is: it was seen over a window, and the thresholds are debounced.
+const SURE: f64 = 0.8;
+
+impl Sign {
+    /// All signs, the gravest first.
+    pub const ALL: [Self; 14] = [
+        Self::PowerBrake,
+        Self::Thermal,
+        Self::CollectiveHang,
+        Self::Straggler,
+        Self::NeighborOutOfMemory,
+        Self::PcieDowntrained,
+        Self::NvlinkFlap,
+        Self::PortFlap,
+        Self::EccSlope,
+        Self::ClockLock,
+        Self::DataStarvation,
+        Self::MemoryLeak,
+        Self::IdleGpu,
+        Self::PowerCap,
+    ];
+
+    /// What it is among the codes; none of what is normal.
+    pub fn code(self) -> Option<Code> {
+        let name = match self {
+            Self::PowerBrake => "power_brake",
+            Self::Thermal => "thermal_violation",
+            Self::CollectiveHang => "collective_hang",
+            Self::Straggler => "straggler_rank",
+            Self::NeighborOutOfMemory => "gpu_memory_neighbor",
+            Self::PcieDowntrained => "pcie_downtrained",
+            Self::NvlinkFlap => "nvlink_flap",
+            Self::PortFlap => "port_flap",
+            Self::EccSlope => "gpu_memory_corrected",
+            Self::ClockLock => "clock_locked",
+            Self::DataStarvation => "data_starved",
+            Self::MemoryLeak => "gpu_memory_leak",
+            Self::IdleGpu => "gpu_idle",
+            Self::PowerCap => return None,
+        };
+        Some(Code::Named(name.into()))
+    }
+
+    /// What a sighting of it asks for.
+    pub fn asks(self) -> Asks {
+        Asks { action: self.action(), confidence: SURE, why: "seen over a window of samples, not in one" }
     }
 }
 

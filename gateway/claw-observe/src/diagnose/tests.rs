@@ -8,12 +8,14 @@ mod decoys;
 mod draw;
 mod forms;
 mod inject;
+mod kernel;
 mod limits;
 mod mutations;
 mod reported;
 mod series;
 mod tables;
 mod verdicts;
+mod window;
 mod work;
 
 #[test]

@@ -1,11 +1,14 @@
 //! Python tracebacks: the exception that started it, and the first frame that is the user's.
 
+use super::observe::cut;
 use super::pattern::{Pattern, regex};
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 /// Writers whose tracebacks are kept apart at the same time.
 const WRITERS: usize = 32;
+/// Bytes of a writer's name that tell it from others.
+const WRITER_BYTES: usize = 256;
 /// Lines that a traceback may be long before it is given up.
 const LINES: u32 = 400;
 
@@ -108,8 +111,22 @@ impl Tracebacks {
         !self.open.is_empty()
     }
 
+    /// Bytes that it holds.
+    #[cfg(test)]
+    pub(super) fn held_bytes(&self) -> usize {
+        let of = |writer: &String, frame: Option<&String>| writer.capacity() + frame.map_or(0, String::capacity);
+        let open: usize = self
+            .open
+            .iter()
+            .map(|(writer, open)| of(writer, open.frame.as_ref()) + 3 * size_of::<(String, Open)>())
+            .sum();
+        let cut: usize = self.cut.iter().map(|cut| of(&cut.writer, cut.frame.as_ref())).sum();
+        open + cut + self.cut.capacity() * size_of::<Unfinished>() + 1_024
+    }
+
     /// Reads one message of a writer, in line `at`; an exception, if it ends a traceback or names one.
     pub(super) fn line(&mut self, writer: &str, message: &str, at: u64) -> Option<Raised> {
+        let writer = cut(writer, WRITER_BYTES);
         let text = message.trim_end();
         if text.contains("Traceback (most recent call last)") {
             self.begin(writer, at);

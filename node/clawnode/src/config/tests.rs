@@ -60,6 +60,8 @@ fn settings_and_environment_reach_every_key() {
         [runtime.docker.volumes]
         roots = []
 
+        [kernel_log]
+
         [link]
         reconnect_min_ms = 200
         reconnect_max_ms = 500
@@ -85,6 +87,7 @@ fn a_file_gives_way_to_the_environment() {
             "CLAWNODE_GPU_VULKAN_PROBE" => "/opt/claw-gpu-probe",
             "CLAWNODE_RUNTIME_PROCESS_USER" => "app",
             "CLAWNODE_RUNTIME_DOCKER_SOCKET" => "/run/engine.sock",
+            "CLAWNODE_KERNEL_LOG_PATH" => "/run/kmsg",
             "CLAWNODE_LINK_RECONNECT_MAX_MS" => "900",
             _ => "false",
         };

@@ -324,6 +324,9 @@ impl Node {
         if self.session.is_registered() {
             let capabilities = self.capabilities.clone();
             self.send(NodeMessage::CapabilitiesChanged { capabilities });
+        } else {
+            // A registration that is on its way does not tell of it.
+            self.session.is_changed = true;
         }
     }
 }

@@ -53,6 +53,8 @@ pub(super) struct Session {
     /// When `Register` was sent: the gateway heard us no earlier.
     pub(super) register_sent_ms: u64,
     last_heard_ms: u64,
+    /// What the node has changed after `Register` was sent.
+    pub(super) is_changed: bool,
 }
 
 impl Session {
@@ -67,6 +69,7 @@ impl Session {
             answers: Answers::default(),
             register_sent_ms: 0,
             last_heard_ms: 0,
+            is_changed: false,
         }
     }
 
@@ -228,6 +231,10 @@ impl Node {
             self.apply_settings(settings);
             self.out.push(Action::LogsAcked { acks: log_acks, resume: true });
             self.tell_checkpoints();
+            if std::mem::take(&mut self.session.is_changed) {
+                let capabilities = self.capabilities.clone();
+                self.send(NodeMessage::CapabilitiesChanged { capabilities });
+            }
             if self.writes.failed {
                 self.refuse_for_storage("writes are waiting for the disk");
             }

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::certificates::Renewal;
 use super::facts::add_runtimes;
 use super::jobs::{Probe, PumpCommand};
+use super::kernel::Kernel;
 use super::{Agent, AgentEvent, RUNTIME_EVENTS_MAX};
 use super::{alive, health};
 use crate::clock;
@@ -25,6 +26,7 @@ use crate::gpu::rocm::ToolOptions;
 use crate::gpu::vulkan::{self, VulkanOptions};
 use crate::gpu::{GpuConfigError, GpuDetector, GpuOptions, topology};
 use crate::identity::{DataDir, Identity, IdentityError};
+use crate::kernel_log::{KMSG, KernelLog};
 use crate::link::{Link, TlsCell};
 use crate::logs::LogPump;
 use crate::node::{DurableState, FoundWorkload, Input, Node, NodeIdentity, RuntimeEvent};
@@ -150,6 +152,7 @@ impl AgentOptions {
             checkpoints: super::checkpoints::Checkpoints::default(),
             held_ends: Vec::new(),
             gpu_events: health::EventQueue::default(),
+            kernel: Kernel::new(kernel_log(&config)),
             metrics_at: Instant::now(),
             lock,
             news,
@@ -260,6 +263,12 @@ impl Origin<'_> {
     }
 }
 
+/// The kernel's log, where the config wants it read.
+fn kernel_log(config: &NodeConfig) -> Option<KernelLog> {
+    let path = config.kernel_log.path.as_deref().unwrap_or(Path::new(KMSG));
+    config.reads_kernel_log().then(|| KernelLog::new(path, clock::boot_id()))
+}
+
 /// Runtimes that the config allows and the system can have.
 fn allowed(config: &NodeConfig) -> Vec<RuntimeKind> {
     let process = (config.runtime.process.enabled && RUNS_WORK).then_some(RuntimeKind::Process);
@@ -293,6 +302,7 @@ fn capabilities(config: &NodeConfig, probe: &mut Probe, runtimes: Vec<RuntimeKin
         findings: fleet.findings,
         engine: None,
         nics: topology::nics(Path::new(SYSFS_ROOT)),
+        boot_id: Some(clock::boot_id()).filter(|id| !id.is_empty()),
     }
 }
 

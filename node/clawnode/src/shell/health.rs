@@ -26,6 +26,8 @@ pub(super) enum Finder {
     Runtimes,
     /// Whoever renews the certificate.
     Certificate,
+    /// Whoever reads the kernel's log.
+    Kernel,
 }
 
 /// What is wrong, by who found it; each replaces its own findings only.

@@ -13,6 +13,7 @@ use tracing::error;
 use super::Agent;
 use crate::clock;
 use crate::gpu::{Fleet, GpuDetector, Sampling};
+use crate::kernel_log::KernelLog;
 use crate::logs::LogPump;
 use crate::logs::pump::Polled;
 use crate::node::{DurableChange, Input};
@@ -82,6 +83,7 @@ pub(super) enum Job {
     Stored { store: Store, batch: Vec<(u64, DurableChange)>, result: io::Result<()> },
     Polled { pump: LogPump, polled: Polled, session: u64 },
     Seen { probe: Probe, fleet: Fleet, events: Vec<GpuEvent> },
+    Listened { log: KernelLog },
     Measured { probe: Probe, gpus: Vec<GpuMetrics>, system: SystemMetrics },
     Looked { found: Vec<(Key, Found)> },
 }
@@ -176,6 +178,7 @@ impl Agent {
                 self.set_gpus(fleet);
                 self.add_gpu_events(events);
             }
+            Ok(Job::Listened { log }) => self.listened(log),
             Ok(Job::Measured { probe, gpus, system }) => {
                 self.probe = Some(probe);
                 let workloads = self.runtimes.values_mut().flat_map(|runtime| runtime.measure()).collect();

@@ -32,6 +32,7 @@ pub(super) fn encode_capabilities(has: &NodeCapabilities) -> wire::NodeCapabilit
         engine: has.engine.as_ref().map(encode_engine),
         nics: has.nics.iter().map(encode_nic).collect(),
         newer_gpus: newer_gpus.into_iter().map(encode_gpu_info).collect(),
+        boot_id: has.boot_id.clone(),
     }
 }
 
@@ -58,6 +59,7 @@ pub(super) fn decode_capabilities(has: Option<wire::NodeCapabilities>) -> Result
             findings: each(has.findings, "findings", limits::FINDINGS_PER_NODE_MAX, decode_finding)?,
             engine: has.engine.map(|engine| decode_engine(engine).at("engine")).transpose()?,
             nics: each(has.nics, "nics", limits::NICS_PER_NODE_MAX, decode_nic)?,
+            boot_id: chars_optional(has.boot_id, "boot_id", text_max)?,
         })
     };
     decode().at("capabilities")

@@ -46,7 +46,7 @@ wire_enums! {
     BudgetUnit { Molt Usd }
     FindingCode {
         DriverAbsentLibrary DriverNotLoaded DriverVersionMismatch DriverHung DriverFailed GpuLost GpuNeedsReset
-        GpuErrorEvent EngineUnavailable EngineLimited CertificateExpiring
+        GpuErrorEvent EngineUnavailable EngineLimited CertificateExpiring KernelLogUnreadable
     }
     GpuDriver { None Sim Nvml Rocm Metal Vulkan }
     GpuEventKind { Xid EccDoubleBit EccSingleBit PowerState Clock Lost }

@@ -134,6 +134,7 @@ pub(super) fn decode(body: Body) -> Result<Read<GatewayMessage>, Fault> {
         Body::CapabilitiesChanged(_) => return Ok(Read::WrongDirection("capabilities_changed")),
         Body::Error(_) => return Ok(Read::WrongDirection("error")),
         Body::GpuEvents(_) => return Ok(Read::WrongDirection("gpu_events")),
+        Body::KernelLog(_) => return Ok(Read::WrongDirection("kernel_log")),
         Body::RenewCertificate(_) => return Ok(Read::WrongDirection("renew_certificate")),
         Body::ExecDone(_) => return Ok(Read::WrongDirection("exec_done")),
         Body::OutputRead(_) => return Ok(Read::WrongDirection("output_read")),

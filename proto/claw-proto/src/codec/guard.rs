@@ -29,6 +29,7 @@ const COUNTED: &[(&str, &[u32], usize)] = &[
     ("metrics.gpus.details.processes", &[18, 2, 8, 14], limits::GPUS_PER_NODE_MAX * limits::PROCESSES_PER_GPU_MAX),
     ("metrics.workloads", &[18, 4], limits::WORKLOADS_PER_NODE_MAX),
     ("gpu_events.events", &[23, 1], limits::GPU_EVENTS_PER_MESSAGE_MAX),
+    ("kernel_log.lines", &[28, 2], limits::KERNEL_LINES_PER_MESSAGE_MAX),
     ("output_read.folder.entries", &[26, 2, 1], limits::OUTPUT_ENTRIES_MAX),
     ("desired_set.workloads", &[65, 2], limits::WORKLOADS_PER_NODE_MAX),
 ];

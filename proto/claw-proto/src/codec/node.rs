@@ -11,7 +11,9 @@ use super::parts::{
 use super::tasks::{
     decode_exec_done, decode_output_read, decode_task_failed, encode_exec_done, encode_output_read, encode_task_failed,
 };
-use super::telemetry::{decode_gpu_events, decode_metrics, encode_gpu_events, encode_metrics};
+use super::telemetry::{
+    decode_gpu_events, decode_kernel_log, decode_metrics, encode_gpu_events, encode_kernel_log, encode_metrics,
+};
 use crate::ids::{Attempt, WorkloadId};
 use crate::limits;
 use crate::message::{
@@ -42,6 +44,7 @@ pub(super) fn encode(message: &NodeMessage) -> Body {
             Body::Metrics(encode_metrics(*at, gpus, system, workloads))
         }
         NodeMessage::GpuEvents { events } => Body::GpuEvents(encode_gpu_events(events)),
+        NodeMessage::KernelLog(log) => Body::KernelLog(encode_kernel_log(log)),
         NodeMessage::RenewCertificate { csr_der } => {
             Body::RenewCertificate(wire::RenewCertificate { csr_der: csr_der.clone() })
         }
@@ -76,6 +79,7 @@ pub(super) fn decode(body: Body) -> Result<Read<NodeMessage>, Fault> {
         },
         Body::Error(error) => decode_error(error).at("error")?,
         Body::GpuEvents(events) => decode_gpu_events(events).at("gpu_events")?,
+        Body::KernelLog(log) => decode_kernel_log(log).at("kernel_log")?,
         Body::RenewCertificate(wire::RenewCertificate { csr_der }) => {
             bytes_at_most(csr_der.len(), "renew_certificate.csr_der", limits::CERTIFICATE_BYTES_MAX)?;
             NodeMessage::RenewCertificate { csr_der }

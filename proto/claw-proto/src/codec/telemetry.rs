@@ -3,13 +3,15 @@
 use super::enums::WireEnum as _;
 use super::error::{At as _, Fault};
 use super::parts::{
-    decode_bits, decode_detail, decode_gpu, each, encode_bits, encode_detail, finite_f32, finite_f32_optional, required,
+    bytes_at_most, chars, decode_bits, decode_detail, decode_gpu, each, encode_bits, encode_detail, finite_f32,
+    finite_f32_optional, required,
 };
 use crate::ids::{Attempt, WorkloadId};
 use crate::limits;
+use crate::message::kernel::cut;
 use crate::message::{
-    GpuDetails, GpuEvent, GpuEventKind, GpuMetrics, GpuProcess, NodeMessage, RemappedRows, SystemMetrics,
-    ThrottleReason, WorkloadMetrics,
+    GpuDetails, GpuEvent, GpuEventKind, GpuMetrics, GpuProcess, KernelLine, KernelLog, NodeMessage, RemappedRows,
+    SystemMetrics, ThrottleReason, WorkloadMetrics,
 };
 use crate::time::Timestamp;
 use crate::wire::node_v1 as wire;
@@ -210,4 +212,35 @@ pub(super) fn decode_gpu_events(events: wire::GpuEvents) -> Result<NodeMessage, 
     };
     let events = each(events.events, "events", limits::GPU_EVENTS_PER_MESSAGE_MAX, decode_event)?;
     Ok(NodeMessage::GpuEvents { events })
+}
+
+pub(super) fn encode_kernel_log(log: &KernelLog) -> wire::KernelLog {
+    let encode_line = |line: &KernelLine| wire::KernelLine {
+        sequence: line.sequence,
+        at_unix_ms: line.at.unix_ms(),
+        priority: line.priority,
+        text: cut(&line.text).to_owned(),
+    };
+    wire::KernelLog {
+        boot_id: log.boot_id.clone(),
+        lines: log.lines.iter().map(encode_line).collect(),
+        n_kept: log.n_kept,
+        n_dropped: log.n_dropped,
+        n_missed: log.n_missed,
+    }
+}
+
+pub(super) fn decode_kernel_log(log: wire::KernelLog) -> Result<NodeMessage, Fault> {
+    let decode_line = |line: wire::KernelLine| {
+        bytes_at_most(line.text.len(), "text", limits::KERNEL_LINE_BYTES_MAX)?;
+        let at = Timestamp::from_unix_ms(line.at_unix_ms);
+        Ok(KernelLine { sequence: line.sequence, at, priority: line.priority, text: line.text })
+    };
+    Ok(NodeMessage::KernelLog(KernelLog {
+        boot_id: chars(log.boot_id, "boot_id", limits::NODE_TEXT_CHARS_MAX)?,
+        lines: each(log.lines, "lines", limits::KERNEL_LINES_PER_MESSAGE_MAX, decode_line)?,
+        n_kept: log.n_kept,
+        n_dropped: log.n_dropped,
+        n_missed: log.n_missed,
+    }))
 }

@@ -52,6 +52,7 @@ pub fn for_version(message: NodeMessage, version: u32) -> Option<NodeMessage> {
         }
         message @ (NodeMessage::Logs { .. } | NodeMessage::HeartbeatAck { .. } | NodeMessage::Error { .. }) => message,
         NodeMessage::GpuEvents { .. }
+        | NodeMessage::KernelLog(_)
         | NodeMessage::RenewCertificate { .. }
         | NodeMessage::ExecDone { .. }
         | NodeMessage::OutputRead { .. }
@@ -138,6 +139,7 @@ fn in_version_1(capabilities: NodeCapabilities) -> NodeCapabilities {
         findings: Vec::new(),
         engine: None,
         nics: Vec::new(),
+        boot_id: None,
         ..capabilities
     }
 }

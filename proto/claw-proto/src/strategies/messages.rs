@@ -80,7 +80,7 @@ fn capabilities() -> impl Strategy<Value = NodeCapabilities> {
     let runtimes = vec(select(RuntimeKind::ALL), 0..4);
     let gpus = (select(GpuDriver::ALL), vec(gpu_info(), 0..9));
     (texts, sizes, gpus, runtimes, any::<bool>(), labels(&right_parts()), newer::around()).prop_map(
-        |(texts, sizes, (gpu_driver, mut gpus), runtimes, simulated, labels, (findings, engine, nics))| {
+        |(texts, sizes, (gpu_driver, mut gpus), runtimes, simulated, labels, (findings, engine, nics, boot_id))| {
             let (hostname, os, arch, agent_version) = texts;
             let (cpu_millis, memory_mib, disk_mib) = sizes;
             // Those that version 1 does not know follow the others on the wire.
@@ -101,6 +101,7 @@ fn capabilities() -> impl Strategy<Value = NodeCapabilities> {
                 findings,
                 engine,
                 nics,
+                boot_id,
             }
         },
     )

@@ -23,7 +23,7 @@ pub struct Envelope {
     /// that a frame that runs in the wrong direction is known as such.
     #[prost(
         oneof = "envelope::Body",
-        tags = "16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 64, 65, 66, 67, 68, 69, 70, 71, 72, 73, 74, 75, 76, 77, 78, 79, 90"
+        tags = "16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 64, 65, 66, 67, 68, 69, 70, 71, 72, 73, 74, 75, 76, 77, 78, 79, 90"
     )]
     pub body: ::core::option::Option<envelope::Body>,
 }
@@ -58,6 +58,8 @@ pub mod envelope {
         OutputRead(super::OutputRead),
         #[prost(message, tag = "27")]
         TaskFailed(super::TaskFailed),
+        #[prost(message, tag = "28")]
+        KernelLog(super::KernelLog),
         #[prost(message, tag = "64")]
         Registered(super::Registered),
         #[prost(message, tag = "65")]
@@ -332,6 +334,39 @@ pub struct GpuEvent {
     #[prost(bool, tag = "6")]
     pub simulated: bool,
 }
+/// What the kernel of the node said: lines that may tell of a fault, each sent
+/// once on a connection, again from the oldest that is held on the next.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct KernelLog {
+    /// Changes when the machine starts; numbers of lines begin anew with it.
+    #[prost(string, tag = "1")]
+    pub boot_id: ::prost::alloc::string::String,
+    /// Oldest first.
+    #[prost(message, repeated, tag = "2")]
+    pub lines: ::prost::alloc::vec::Vec<KernelLine>,
+    /// Since the agent started: lines that were kept, that found no room in the
+    /// node's tail, and that the kernel had overwritten before they were read.
+    #[prost(uint64, tag = "3")]
+    pub n_kept: u64,
+    #[prost(uint64, tag = "4")]
+    pub n_dropped: u64,
+    #[prost(uint64, tag = "5")]
+    pub n_missed: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct KernelLine {
+    /// Number since the machine started, as the kernel counts.
+    #[prost(uint64, tag = "1")]
+    pub sequence: u64,
+    #[prost(int64, tag = "2")]
+    pub at_unix_ms: i64,
+    /// Facility and level, as in syslog.
+    #[prost(uint32, tag = "3")]
+    pub priority: u32,
+    /// Untrusted text.
+    #[prost(string, tag = "4")]
+    pub text: ::prost::alloc::string::String,
+}
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
 pub struct SystemMetrics {
     #[prost(float, tag = "1")]
@@ -544,6 +579,9 @@ pub struct NodeCapabilities {
     /// sides know what they speak. They follow those of field 9.
     #[prost(message, repeated, tag = "16")]
     pub newer_gpus: ::prost::alloc::vec::Vec<GpuInfo>,
+    /// Changes when the machine starts.
+    #[prost(string, optional, tag = "40")]
+    pub boot_id: ::core::option::Option<::prost::alloc::string::String>,
 }
 /// What is wrong with a node.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1462,6 +1500,7 @@ pub enum FindingCode {
     EngineUnavailable = 9,
     EngineLimited = 10,
     CertificateExpiring = 11,
+    KernelLogUnreadable = 12,
 }
 impl FindingCode {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -1482,6 +1521,7 @@ impl FindingCode {
             Self::EngineUnavailable => "FINDING_CODE_ENGINE_UNAVAILABLE",
             Self::EngineLimited => "FINDING_CODE_ENGINE_LIMITED",
             Self::CertificateExpiring => "FINDING_CODE_CERTIFICATE_EXPIRING",
+            Self::KernelLogUnreadable => "FINDING_CODE_KERNEL_LOG_UNREADABLE",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1499,6 +1539,7 @@ impl FindingCode {
             "FINDING_CODE_ENGINE_UNAVAILABLE" => Some(Self::EngineUnavailable),
             "FINDING_CODE_ENGINE_LIMITED" => Some(Self::EngineLimited),
             "FINDING_CODE_CERTIFICATE_EXPIRING" => Some(Self::CertificateExpiring),
+            "FINDING_CODE_KERNEL_LOG_UNREADABLE" => Some(Self::KernelLogUnreadable),
             _ => None,
         }
     }

@@ -104,6 +104,7 @@ impl CoreFleet {
             findings: Vec::new(),
             engine: None,
             nics: Vec::new(),
+            boot_id: None,
         });
         self.run(Command::NodeRegister { node_id, capabilities, running: Vec::new(), store_id: 1, epoch_seen: 0 });
     }

@@ -20,7 +20,7 @@ use claw_tools::access::Role;
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
-use crate::control::{ControlOptions, ControlTask, CrashPlan, SystemClock, start};
+use crate::control::{ControlOptions, ControlTask, CrashPlan, SystemClock, keep_changes, start};
 use crate::face::{FaceConfig, router};
 use crate::node_link::NodeLinks;
 use crate::ops::OpsContext;
@@ -52,6 +52,7 @@ pub(super) async fn desk_with(change: impl FnOnce(&mut FaceConfig)) -> Desk {
     };
     let (control, mut effects, task) = start(options).await.unwrap();
     tokio::spawn(async move { while effects.recv().await.is_some() {} });
+    tokio::spawn(keep_changes(control.clone()));
     let key_id = KeyId::from_bits(7);
     let key = ApiKey::generate(&key_id.to_string()).unwrap();
     let command = Command::Bootstrap { key_id, secret_hash: key.hash().to_string(), principal: "root".into() };
@@ -134,6 +135,11 @@ impl Desk {
     pub(super) async fn join_with_container(&self, name: &str, workload: &str) {
         let has = NodeCapabilities { runtimes: vec![RuntimeKind::Docker], ..h100x8(name) };
         let node_id = self.join_as(name, has).await;
+        self.runs(node_id, workload).await;
+    }
+
+    /// A node says that a workload runs.
+    pub(super) async fn runs(&self, node_id: NodeId, workload: &str) {
         let control = &self.ops.control;
         let (workload_id, attempt) = {
             let state = control.snapshot();
@@ -157,7 +163,7 @@ impl Desk {
         control.submit(command, Caller::node(node_id, control.now())).await.unwrap();
     }
 
-    async fn join_as(&self, name: &str, capabilities: NodeCapabilities) -> NodeId {
+    pub(super) async fn join_as(&self, name: &str, capabilities: NodeCapabilities) -> NodeId {
         let made = self.ok("node_token_create", &json!({ "name": name })).await;
         let token = JoinToken::parse(made["credential"]["secret"].as_str().unwrap()).unwrap();
         let control = &self.ops.control;
@@ -169,6 +175,13 @@ impl Desk {
         let Report::Enrolled { node_id } = control.submit(enroll, Caller::system(control.now())).await.unwrap() else {
             panic!("not enrolled")
         };
+        self.register(node_id, capabilities).await;
+        node_id
+    }
+
+    /// A node connects and says what it has.
+    pub(super) async fn register(&self, node_id: NodeId, capabilities: NodeCapabilities) {
+        let control = &self.ops.control;
         let register = Command::NodeRegister {
             node_id,
             capabilities: Box::new(capabilities),
@@ -177,11 +190,10 @@ impl Desk {
             epoch_seen: 0,
         };
         control.submit(register, Caller::node(node_id, control.now())).await.unwrap();
-        node_id
     }
 }
 
-fn h100x8(name: &str) -> NodeCapabilities {
+pub(super) fn h100x8(name: &str) -> NodeCapabilities {
     let gpu = |i: u32| GpuInfo {
         nvlink_island: Some(i / 4),
         numa_node: Some(i / 4),
@@ -203,5 +215,6 @@ fn h100x8(name: &str) -> NodeCapabilities {
         findings: Vec::new(),
         engine: None,
         nics: Vec::new(),
+        boot_id: None,
     }
 }

@@ -2,6 +2,7 @@
 
 use claw_proto::ids::{Attempt, GpuUuid, NodeId, WorkloadId};
 use claw_proto::message::{GpuEvent, GpuEventKind, LogChunk, LogGap, LogKey, LogLine, LogStream, SystemMetrics};
+use claw_proto::time::Timestamp;
 use claw_tools::nodes::MetricsSnapshot;
 use serde_json::{Value, json};
 
@@ -10,13 +11,18 @@ use super::desk::{Desk, desk};
 impl Desk {
     /// A driver tells of a GPU.
     fn happened(&self, node_id: NodeId, uuid: &str, code: impl Into<Option<u32>>) {
+        self.happened_at(node_id, uuid, code, self.ops.control.now());
+    }
+
+    /// The same, of a time.
+    pub(super) fn happened_at(&self, node_id: NodeId, uuid: &str, code: impl Into<Option<u32>>, at: Timestamp) {
         let control = &self.ops.control;
         let event = GpuEvent {
             uuid: GpuUuid(uuid.into()),
             kind: GpuEventKind::Xid,
             code: code.into(),
             detail: "a test".into(),
-            at: control.now(),
+            at,
             simulated: true,
         };
         control.metrics().happened(node_id, vec![event]);
@@ -43,6 +49,25 @@ impl Desk {
         let at = control.now();
         let snapshot = MetricsSnapshot { at, gpus, system: SystemMetrics::default(), workloads: Vec::new() };
         control.metrics().put(node_id, snapshot);
+    }
+
+    /// A node sends numbers of its GPUs for so many samples, one in ten seconds, up to now; the first has these details.
+    fn sent_over_time(&self, node_id: NodeId, samples: i64, first: impl Fn(i64) -> Value) {
+        let control = &self.ops.control;
+        let state = control.snapshot();
+        let gpus = state.nodes.get(node_id).unwrap().gpus();
+        for n in 0..samples {
+            let numbers = |(place, gpu): (usize, &claw_proto::topology::GpuInfo)| {
+                let details = if place == 0 { first(n) } else { json!({ "ecc_uncorrected_total": 0 }) };
+                let numbers = json!({ "uuid": gpu.uuid, "utilization_percent": 90.0, "memory_used_mib": 1, "memory_total_mib": 2,
+                    "temperature_celsius": 60.0, "power_watts": 300.0, "simulated": true, "details": details });
+                serde_json::from_value(numbers).unwrap()
+            };
+            let gpus = gpus.iter().enumerate().map(numbers).collect();
+            let at = control.now().plus_ms((n - samples) * 10_000);
+            let snapshot = MetricsSnapshot { at, gpus, system: SystemMetrics::default(), workloads: Vec::new() };
+            control.metrics().put(node_id, snapshot);
+        }
     }
 
     async fn wrote_at(&self, workload_id: WorkloadId, attempt: Attempt, text: &str) {
@@ -220,4 +245,56 @@ async fn the_inventory_tells_what_a_code_means_on_this_gpu() {
     assert_eq!((&diagnosis["root"], &diagnosis["action"]), (&json!("xid_149"), &json!("contact_support")), "{told}");
     assert!(diagnosis["why"][0].as_str().unwrap().starts_with("the GPU is of Hopper: "), "{told}");
     assert!(diagnosis["confidence"].as_f64().unwrap() <= 0.3, "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_gpus_did_over_time_is_read_and_said() {
+    let desk = desk().await;
+    let node_id = desk.join("gpu-01").await;
+    let told = desk.ok("diagnose", &json!({ "node": "gpu-01" })).await;
+    let series = &told["targets"][0]["series"];
+    assert_eq!((&series["gpus"], &series["samples"]), (&json!(0), &json!(0)), "{told}");
+    assert_eq!(series["unread"].as_array().unwrap().len(), 8, "that none was read is said: {told}");
+
+    let brake = json!({ "ecc_uncorrected_total": 0, "throttle_reasons": ["hw_power_brake"] });
+    let well = json!({ "ecc_uncorrected_total": 0, "throttle_reasons": ["sw_power_cap"] });
+    // A brake of one sample is not one over time.
+    desk.sent_over_time(node_id, 60, |n| if n == 40 { brake.clone() } else { well.clone() });
+    let told = desk.ok("diagnose", &json!({ "node": "gpu-01" })).await;
+    let target = &told["targets"][0];
+    assert_eq!(target["diagnosis"]["root"], "none", "{told}");
+    let series = &target["series"];
+    assert_eq!((&series["gpus"], &series["samples"], &series["unread"]), (&json!(8), &json!(480), &json!([])));
+    assert_eq!(series["at_power_limit"], 1, "which is normal: {told}");
+
+    let uuid = desk.ops.control.snapshot().nodes.get(node_id).unwrap().gpus()[0].uuid.to_string();
+    desk.ops.control.metrics().forget(node_id);
+    desk.sent_over_time(node_id, 120, |n| if n > 110 { brake.clone() } else { well.clone() });
+    for asked in [json!({ "node": "gpu-01" }), json!({})] {
+        let told = desk.ok("diagnose", &asked).await;
+        let target = &told["targets"][0];
+        let diagnosis = &target["diagnosis"];
+        assert_eq!((&diagnosis["root"], &diagnosis["action"]), (&json!("power_brake"), &json!("service")), "{told}");
+        assert_eq!(diagnosis["units"], json!([uuid]), "{told}");
+        let evidence = &diagnosis["evidence"][0];
+        assert!(evidence["excerpt"].as_str().unwrap().contains("hw_power_brake"), "the latest numbers: {told}");
+        assert_eq!((&target["series"]["at_power_limit"], &target["simulated"]), (&json!(1), &json!(true)), "{told}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_series_of_a_workload_begins_with_the_workload() {
+    let desk = desk().await;
+    let node_id = desk.join("gpu-01").await;
+    let hot = json!({ "ecc_uncorrected_total": 0, "throttle_reasons": ["hw_thermal"] });
+    desk.sent_over_time(node_id, 120, |_| hot.clone());
+    let spec = json!({ "name": "w", "runtime": "sim", "command": ["train"], "gpu": { "count": 8 } });
+    desk.ok("workload_run", &json!({ "spec": spec })).await;
+    let told = desk.ok("diagnose", &json!({ "node": "gpu-01" })).await;
+    assert_eq!(told["targets"][0]["series"]["gpus"], 0, "what was before it is not of it: {told}");
+    desk.runs(node_id, "w").await;
+    desk.measured(node_id);
+    let told = desk.ok("diagnose", &json!({ "workload": "w" })).await;
+    let series = &told["targets"][0]["series"];
+    assert_eq!((&series["gpus"], &series["samples"]), (&json!(8), &json!(8)), "{told}");
 }

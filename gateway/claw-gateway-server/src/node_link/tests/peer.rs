@@ -235,6 +235,7 @@ pub(super) fn capabilities() -> NodeCapabilities {
         findings: Vec::new(),
         engine: None,
         nics: Vec::new(),
+        boot_id: None,
     }
 }
 

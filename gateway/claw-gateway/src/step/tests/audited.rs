@@ -95,15 +95,16 @@ fn planted(plant: Plant, decision: &[EventRecord], before: &[EventRecord]) -> Op
             *gpus.first_mut()? = GpuUuid(format!("GPU-{other}-0"));
         }
         Plant::GpuUnknown => *gpus.first_mut()? = GpuUuid("GPU-none".into()),
-        Plant::GpuTaken => {
-            let mut twin = first.clone();
-            let other = WorkloadId::from_bits(NOBODY);
-            let Event::WorkloadPlaced { workload_id, gpus, .. } = &mut twin.event else { return None };
+        // Somebody else has it too, or so much of it that the two are more than there is.
+        Plant::GpuTaken | Plant::ShareTooLarge => {
             gpus.first()?;
-            *workload_id = other;
             let spec = submitted_spec(before, decision, *id)?;
-            let submitted = submission(other, &with_gpu(&spec, |gpu| gpu.fraction = None)?);
-            bad.extend([like(&first, submitted), twin]);
+            let larger = with_gpu(&spec, |gpu| match (plant, gpu.fraction) {
+                (Plant::GpuTaken, _) => gpu.fraction = None,
+                (_, Some(_)) => gpu.fraction = Some(0.999),
+                (_, None) => gpu.count = Some(0),
+            })?;
+            bad.extend(twin(&first, &larger)?);
         }
         Plant::NodeUnknown => *node_id = NodeId::from_bits(NOBODY),
         Plant::NodeSilent => {
@@ -122,20 +123,7 @@ fn planted(plant: Plant, decision: &[EventRecord], before: &[EventRecord]) -> Op
         Plant::PartMisnumbered => part.as_mut()?.node_rank += 1,
         Plant::PlacedTwice => return Some([decision, std::slice::from_ref(&first)].concat()),
         Plant::NeverSubmitted => *workload_id = WorkloadId::from_bits(NOBODY),
-        Plant::RoomKept => {
-            held.first()?;
-            let place = crate::scheduler::Place { node_id: *home, gpus: held.clone(), runtime: runtime(&first)? };
-            let claim = Claim { places: vec![place], victims: Vec::new() };
-            let keeper = more_important(&[before, &decision[..at]].concat(), *id)?;
-            // What two shares leave each other is nobody's loss.
-            let milli = |id| Some(submitted_spec(before, decision, id)?.demand().gpu_milli);
-            if milli(keeper)? + milli(*id)? <= GPU_MILLI {
-                return None;
-            }
-            let event =
-                Event::RoomClaimed { workload_id: keeper, claim: Some(Arc::new(claim)), lost_gpu_ms: Vec::new() };
-            bad.insert(at, like(&first, event));
-        }
+        Plant::RoomKept => bad.insert(at, like(&first, room_kept(&first, &decision[..at], before)?)),
         Plant::StoppedInVain | Plant::StoppedForLess => {
             let (why, grace_s, requeue, regroup) = (WorkloadReason::Preempted, 30, true, false);
             if plant == Plant::StoppedForLess {
@@ -149,29 +137,33 @@ fn planted(plant: Plant, decision: &[EventRecord], before: &[EventRecord]) -> Op
                 Event::WorkloadStopping { workload_id: *id, why, grace_s, requeue, regroup, notice: false },
             ));
         }
-        Plant::ShareTooLarge | Plant::SliceOfOther => {
-            let spec = submitted_spec(before, decision, *id)?;
-            let changed = with_gpu(&spec, |gpu| match (plant, gpu.fraction, &gpu.mig_profile) {
-                (Plant::ShareTooLarge, Some(_), _) => gpu.fraction = Some(0.999),
-                (Plant::SliceOfOther, _, Some(_)) => gpu.mig_profile = Some("7g.80gb".into()),
-                _ => gpu.count = Some(0),
-            })?;
-            if plant == Plant::ShareTooLarge {
-                // What is left beside who is there already is too little for this one.
-                let mut twin = first.clone();
-                let other = WorkloadId::from_bits(NOBODY);
-                let Event::WorkloadPlaced { workload_id, .. } = &mut twin.event else { return None };
-                *workload_id = other;
-                bad.extend([like(&first, submission(other, &changed)), twin]);
-            } else {
-                bad.insert(at, like(&first, submission(*id, &changed)));
-            }
-        }
-        Plant::NotAllowed | Plant::Overcommitted | Plant::GpuUnhealthy | Plant::OverQuota => {
+        Plant::NotAllowed | Plant::Overcommitted | Plant::GpuUnhealthy | Plant::OverQuota | Plant::SliceOfOther => {
             bad.insert(at, like(&first, told_otherwise(plant, (*id, *home, held.first()), decision, before)?));
         }
     }
     Some(bad)
+}
+
+/// The same placement for somebody else with this specification.
+fn twin(first: &EventRecord, spec: &Arc<ValidSpec>) -> Option<[EventRecord; 2]> {
+    let mut twin = first.clone();
+    let Event::WorkloadPlaced { workload_id, .. } = &mut twin.event else { return None };
+    *workload_id = WorkloadId::from_bits(NOBODY);
+    Some([like(first, submission(*workload_id, spec)), twin])
+}
+
+/// Room there is kept for somebody who comes before.
+fn room_kept(first: &EventRecord, decided: &[EventRecord], before: &[EventRecord]) -> Option<Event> {
+    let Event::WorkloadPlaced { workload_id: id, node_id, gpus, runtime, .. } = &first.event else { return None };
+    gpus.first()?;
+    let place = crate::scheduler::Place { node_id: *node_id, gpus: gpus.clone(), runtime: *runtime };
+    let claim = Claim { places: vec![place], victims: Vec::new() };
+    let keeper = more_important(&[before, decided].concat(), *id)?;
+    // What two shares leave each other is nobody's loss.
+    let milli = |id| Some(submitted_spec(before, decided, id)?.demand().gpu_milli);
+    let is_loss = milli(keeper)? + milli(*id)? > GPU_MILLI;
+    let (claim, lost_gpu_ms) = (Some(Arc::new(claim)), Vec::new());
+    is_loss.then_some(Event::RoomClaimed { workload_id: keeper, claim, lost_gpu_ms })
 }
 
 /// What would have to be known before the placement for it to be wrong.
@@ -187,6 +179,13 @@ fn told_otherwise(
             let placement = Some(Placement { node: Some("elsewhere".into()), ..Placement::default() });
             let wish = ValidSpec::parse(WorkloadSpec { placement, ..spec.spec().clone() }).ok()?;
             Some(submission(id, &Arc::new(wish)))
+        }
+        Plant::SliceOfOther => {
+            let other = with_gpu(&spec, |gpu| match gpu.mig_profile {
+                Some(_) => gpu.mig_profile = Some("7g.80gb".into()),
+                None => gpu.count = Some(0),
+            })?;
+            Some(submission(id, &other))
         }
         Plant::Overcommitted => reported(before, home, |has| has.cpu_millis = 0),
         Plant::GpuUnhealthy => {
@@ -239,10 +238,6 @@ fn reported(before: &[EventRecord], home: NodeId, change: impl FnOnce(&mut NodeC
         capabilities: Arc::new(capabilities),
         store_id: String::new(),
     })
-}
-
-fn runtime(record: &EventRecord) -> Option<claw_proto::spec::RuntimeKind> {
-    if let Event::WorkloadPlaced { runtime, .. } = &record.event { Some(*runtime) } else { None }
 }
 
 /// Somebody who stands before it in the queue.

@@ -59,6 +59,7 @@ pub(super) fn h100x8(name: &str) -> NodeCapabilities {
         findings: Vec::new(),
         engine: None,
         nics: Vec::new(),
+        boot_id: None,
     }
 }
 

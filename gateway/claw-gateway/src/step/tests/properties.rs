@@ -128,6 +128,14 @@ fn set_quota(f: &mut Fleet, tenant: (&str, Option<&str>), most: Option<u32>, gua
     drop(f.plan_and_apply(set));
 }
 
+/// The same with a part of a GPU, if one is drawn.
+fn of_part(spec: WorkloadSpec, part: Option<usize>) -> WorkloadSpec {
+    match part {
+        Some(part) => WorkloadSpec { nodes: None, gpu: PARTS[part]().gpu, ..spec },
+        None => spec,
+    }
+}
+
 /// Performs one move; refusals are fine, broken invariants are not.
 pub(super) fn play(f: &mut Fleet, m: &Move) {
     let nth = |f: &Fleet, pick: usize| {
@@ -144,11 +152,8 @@ pub(super) fn play(f: &mut Fleet, m: &Move) {
         Move::Submit { gpus, nvlink, nodes, priority, keep, restart, apply, tenant, part } => {
             let mode = if *apply { Mode::Apply } else { Mode::Plan };
             let tenant = tenant.map(|at| TENANTS[at].0.to_owned());
-            let mut spec = WorkloadSpec { tenant, ..wanted(*gpus, *nvlink, *nodes, *priority, *keep, *restart) };
-            if let Some(part) = part {
-                (spec.nodes, spec.gpu) = (None, PARTS[*part]().gpu);
-            }
-            let _ = f.operate("alice", run_of(spec), mode, None);
+            let spec = WorkloadSpec { tenant, ..wanted(*gpus, *nvlink, *nodes, *priority, *keep, *restart) };
+            let _ = f.operate("alice", run_of(of_part(spec, *part)), mode, None);
         }
         Move::Report { pick, part, state } => {
             let (state, cause, exit) = STATES[*state];

@@ -83,11 +83,18 @@ pub fn common(burst: &[&NodeFault], changes: &[Change]) -> Vec<Common> {
 
 /// The latest change to one of the nodes within an hour before.
 pub fn change_before(nodes: &[String], at_s: f64, changes: &[Change]) -> Option<String> {
+    changes_before(nodes, at_s, changes).first().map(|change| change.what.clone())
+}
+
+/// What was done to the nodes or to the whole fleet within an hour before, the newest first.
+pub fn changes_before<'a>(nodes: &[String], at_s: f64, changes: &'a [Change]) -> Vec<&'a Change> {
     let touches = |change: &&Change| {
         let age = at_s - change.at_s;
         (0.0..=CHANGE_S).contains(&age) && change.node.as_ref().is_none_or(|node| nodes.contains(node))
     };
-    changes.iter().filter(touches).max_by(|a, b| a.at_s.total_cmp(&b.at_s)).map(|change| change.what.clone())
+    let mut found: Vec<&Change> = changes.iter().filter(touches).collect();
+    found.sort_by(|a, b| b.at_s.total_cmp(&a.at_s));
+    found
 }
 
 /// A power brake on several nodes of a rack comes from the rack's power.

@@ -6,6 +6,7 @@ use regex::Regex;
 
 use super::{Compiled, Rules};
 use crate::diagnose::observe::Observer;
+use crate::diagnose::series::Sign;
 
 /// What is wrong with the rules, one line each; empty if nothing is.
 pub fn lint(rules: &'static Rules) -> Vec<String> {
@@ -119,11 +120,15 @@ fn observe(rules: &'static Rules, text: &str) -> Vec<(String, String)> {
 /// Every named code has a rule or a parser, and every cross-reference leads somewhere.
 fn codes(rules: &Rules) -> Vec<String> {
     let mut faults = Vec::new();
-    // Found by a parser, or reported by drivers as events.
+    // Found by a parser, reported by drivers as events, or seen in series.
     let parsed = ["user_code", "gpu_lost", "gpu_memory_uncorrected", "gpu_memory_corrected"];
+    let signs: Vec<_> = Sign::ALL.into_iter().filter_map(Sign::code).collect();
+    let unknown = signs.iter().filter_map(|code| code.name()).filter(|name| !rules.named.contains_key(*name));
+    faults.extend(unknown.map(|name| format!("{name}: a sign of series, and no code")));
     for name in rules.named.keys() {
         let has_rule = rules.text.iter().any(|compiled| compiled.code.name() == Some(name));
-        if !has_rule && !parsed.contains(&name.as_str()) {
+        let is_sign = signs.iter().any(|code| code.name() == Some(name));
+        if !has_rule && !is_sign && !parsed.contains(&name.as_str()) {
             faults.push(format!("{name}: no rule finds this code"));
         }
     }

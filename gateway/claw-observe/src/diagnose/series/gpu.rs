@@ -52,7 +52,10 @@ pub(super) fn thermal(series: &Series, t: &Thresholds) -> Option<Finding> {
         heat || (sample.reasons & bits::SLOWDOWN != 0 && sample.reasons & bits::BRAKE == 0)
     };
     let (from, to, n) = throttled(series, t, hot)?;
-    let words = format!("{n} samples with a thermal reason within {:.0} s", t.throttle.window_s);
+    let inside = series.samples.iter().filter(|sample| (from..=to).contains(&sample.at_s));
+    let hottest = inside.filter_map(|sample| sample.temperature_celsius).max_by(f64::total_cmp);
+    let heat = hottest.map(|degrees| format!(", up to {degrees:.0} °C")).unwrap_or_default();
+    let words = format!("{n} samples with a thermal reason within {:.0} s{heat}", t.throttle.window_s);
     Some(Finding::of(series, Sign::Thermal, (from, to), words))
 }
 

@@ -156,3 +156,22 @@ fn a_rule_of_a_text_is_bound_too() {
         assert_eq!((verdict.action, verdict.confidence), (Action::ContactSupport, 0.3), "{text}");
     }
 }
+
+#[test]
+fn prose_that_names_an_architecture_tells_of_no_gpu() {
+    let link = xid(149, LINK);
+    let alone = judge(&link);
+    for prose in [
+        "NVIDIA Hopper and Blackwell GPUs report this code\n",
+        "NVIDIA recommends driver 580 for Hopper\n",
+        "NVIDIA H100 GPUs need a newer driver\n",
+        "Tesla V100 support ends with CUDA 13\n",
+        "see the NVIDIA Hopper Tuning Guide\n",
+    ] {
+        let verdict = judge(&(prose.to_owned() + &link));
+        assert_eq!((verdict.action, &verdict.why), (alone.action, &alone.why), "{prose}");
+    }
+    // Of a GPU that the line names, its words are told.
+    let named = judge(&("GPU 0000:3b:00.0 is an NVIDIA H100 with a bad link\n".to_owned() + &link));
+    assert_eq!(named.action, Action::ContactSupport);
+}

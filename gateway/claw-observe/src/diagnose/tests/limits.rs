@@ -8,7 +8,7 @@ use super::tables::shared;
 use crate::diagnose::analyze::Analyzer;
 use crate::diagnose::code::Code;
 use crate::diagnose::insight::{Insight, TEXT_CHARS, Target};
-use crate::diagnose::observe::{EXCERPT_BYTES, FINDINGS, Observer};
+use crate::diagnose::observe::{EXCERPT_BYTES, FINDINGS, LINE_BYTES, MEMORY_BYTES, Observer};
 use crate::diagnose::pattern::work;
 use crate::diagnose::policy::{self, Policy};
 use crate::diagnose::rules::Rules;
@@ -33,6 +33,46 @@ fn an_endless_stream_keeps_a_bounded_number_of_findings() {
     assert_eq!((seen.findings.len(), seen.lines), (FINDINGS, 40_000));
     assert_eq!(seen.dropped, 20_000 - FINDINGS as u64, "the rest is counted");
     assert!(seen.findings.iter().all(|finding| finding.excerpt.len() <= EXCERPT_BYTES));
+}
+
+/// Lines that make an observer keep as much as it can: other units, long names, marks, open tracebacks, models.
+fn greedy(number: u32) -> [String; 7] {
+    let server = format!("{number}{}", "\u{1f980}".repeat(119));
+    let (bus, slot) = (number >> 8 & 0xff, number & 0xff);
+    let writer = format!("(w{} pid={number})", "x".repeat(1_000));
+    [
+        format!("nfs: server {server} not responding, still trying {}", "y".repeat(EXCERPT_BYTES)),
+        format!(
+            "NVRM: Xid (PCI:{:04x}:{bus:02x}:{slot:02x}): 144, SAW_MVB Fatal XC0 i0 Link 00 (0x00000001 0x00000010)",
+            number >> 16
+        ),
+        format!("amdgpu {:04x}:{bus:02x}:{slot:02x}.0: amdgpu: GPU reset(2) succeeded!", number >> 16),
+        format!("{writer} Traceback (most recent call last):"),
+        format!("{writer}   File \"/home/{}/train.py\", line {number}, in {}", "u".repeat(280), "f".repeat(119)),
+        format!("GPU {number}: NVIDIA H100 80GB HBM3 (UUID: GPU-5d1f3a77-0000-1111-2222-{number:012x})"),
+        format!("{}\u{0}\u{0}{}", "| NVIDIA ".repeat(40), "a ".repeat(500)),
+    ]
+}
+
+#[test]
+fn an_endless_stream_takes_the_stated_bytes_at_most() {
+    let mut observer = Observer::new(Rules::built_in(), "stream");
+    let mut most = 0;
+    for number in 0..700_u32 {
+        for line in greedy(number) {
+            observer.line(&line);
+        }
+        if number % 50 == 0 {
+            observer.line(&format!("(w{} pid={number}) Traceback (most recent call last):", "x".repeat(LINE_BYTES)));
+            observer.unread("n".repeat(400) + &number.to_string());
+            observer.next_source(&format!("{}{number}", "s".repeat(200)));
+        }
+        most = most.max(observer.held_bytes());
+        assert!(most <= MEMORY_BYTES, "{most} bytes held after {number} rounds, {MEMORY_BYTES} are stated");
+    }
+    println!("{most} bytes held at most, {MEMORY_BYTES} are stated");
+    assert!(most > MEMORY_BYTES / 4, "the stream was not greedy: {most} bytes");
+    assert_eq!(observer.finish().findings.len(), FINDINGS);
 }
 
 #[test]

@@ -1,13 +1,17 @@
 //! Verdicts: who leads, what is over, what policies and history change, and their words.
 
+use claw_proto::time::Timestamp;
+use claw_tools::diagnosis::FaultChange;
+
 use crate::diagnose::analyze::fleet::{Change, NodeFault, bursts, common};
 use crate::diagnose::analyze::{Analyzer, History, Verdict};
 use crate::diagnose::code::{Action, Class, Code};
 use crate::diagnose::insight::{Insight, Target};
 use crate::diagnose::memory;
-use crate::diagnose::observe::{Observation, Observer};
+use crate::diagnose::observe::{Observation, Observer, Reported};
 use crate::diagnose::policy::{Policy, all};
 use crate::diagnose::rules::Rules;
+use crate::diagnose::series::Sign;
 
 fn observe(text: &str) -> Observation {
     let mut observer = Observer::new(Rules::built_in(), "kern.log");
@@ -65,6 +69,15 @@ fn what_is_over_asks_for_nothing() {
     let engaged = xid(163, "PSHC disengaged") + &xid(162, "PSHC re-engaged");
     check(&engaged, "none", Class::None, Action::Ignore);
     let served = "nfs: server 192.0.2.10 not responding, still trying\nnfs: server 192.0.2.10 OK";
+    check(served, "nfs_unresponsive", Class::Host, Action::Ignore);
+}
+
+#[test]
+fn what_is_over_leads_over_nothing_that_is_open() {
+    let served = "nfs: server 192.0.2.10 not responding, still trying\nnfs: server 192.0.2.10 OK\n";
+    let oom = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.\n";
+    check(&(served.to_owned() + oom), "cuda_oom", Class::App, Action::FixApp);
+    check(&(oom.to_owned() + served), "cuda_oom", Class::App, Action::FixApp);
     check(served, "nfs_unresponsive", Class::Host, Action::Ignore);
 }
 
@@ -462,5 +475,37 @@ fn an_insight_fits_into_400_tokens_and_its_remedies_are_ordered_by_harm() {
         let n = tokens.encode_with_special_tokens(&words).len();
         assert!(n <= 400, "{}: {n} tokens\n{words}", compiled.id);
         assert!(insight.diagnosis.remedies.is_sorted_by_key(|remedy| remedy.harm), "{words}");
+    }
+}
+
+#[test]
+fn what_series_kernels_and_changes_tell_fits_into_400_tokens_too() {
+    let tokens = tiktoken_rs::o200k_base().unwrap();
+    let rules = Rules::built_in();
+    let uuid = |n: usize| format!("GPU-5d1f3a77-0000-1111-2222-{n:012x}");
+    let changes = (0..5).map(|n| FaultChange {
+        at: Timestamp::from_unix_ms(1_800_000_000_000 + n),
+        what: "the GPU driver went from 550.54.15, 560.35.03 to 570.86.10, 575.51.02 ".repeat(4),
+    });
+    let changes: Vec<FaultChange> = changes.collect();
+    for sign in Sign::ALL {
+        let Some(code) = sign.code() else { continue };
+        let mut observer = Observer::new(rules, "GPU events before its last start");
+        for n in 0..8 {
+            let rule = format!("series.{code}");
+            let words = "59 samples with a thermal reason within 600 s, up to 94 °C; peers' median 1410 (41 min)";
+            let (uuid, at_s, asks) = (uuid(n), 1.8e9 + n as f64, Some(sign.asks()));
+            observer.event(&Reported { code: code.clone(), uuid: &uuid, at_s, rule: &rule, words, asks });
+        }
+        observer.next_source("kernel log of gpu-node-eu-west-1a-0042");
+        observer.line("2026-11-29T05:14:41.870Z kernel: NVRM: Xid (PCI:0000:3b:00): 31, pid=1234567, name=python3, Ch 0000000f, intr 00000000");
+        observer.unread("1234567 lines of the kernel log of gpu-node-eu-west-1a-0042 are lost".into());
+        let analyzer = Analyzer::new(rules, Policy::ours()).with_history(History { remediations: 3 });
+        let verdict = analyzer.judge(&observer.finish());
+        let target = Target { node: Some("node_01jq3x5f9k8h7g6f5d4s3a2p1z".into()), workload: None };
+        let words = Insight::new(rules, &verdict, &target).with_changes(changes.clone()).text();
+        let n = tokens.encode_with_special_tokens(&words).len();
+        assert!(n <= 400, "{code}: {n} tokens\n{words}");
+        assert!(words.contains("changed before: "), "{words}");
     }
 }

@@ -10,9 +10,10 @@ use claw_proto::message::{
 };
 use claw_proto::spec::OnPartition;
 use claw_proto::time::Timestamp;
+use claw_proto::topology::NodeCapabilities;
 use expect_test::{Expect, expect};
 
-use super::world::{desired, new_node, workload_id};
+use super::world::{capabilities, desired, new_node, workload_id};
 use crate::node::{Action, DurableState, Input, Node, Now, RuntimeEvent, WorkloadEnd};
 
 fn at(mono_ms: u64) -> Now {
@@ -133,6 +134,7 @@ fn message(body: &NodeMessage) -> String {
         NodeMessage::CapabilitiesChanged { .. } => "capabilities".into(),
         NodeMessage::Error { code, message } => format!("error {code}: {message}"),
         NodeMessage::GpuEvents { events } => format!("{} GPU events", events.len()),
+        NodeMessage::KernelLog(log) => format!("{} kernel lines", log.lines.len()),
         NodeMessage::RenewCertificate { .. } => "certificate request".into(),
         NodeMessage::ExecDone { task, .. }
         | NodeMessage::OutputRead { task, .. }
@@ -339,5 +341,25 @@ fn an_old_gateway_is_told_in_its_words_or_not_at_all() {
         @1000 send register, 0 running
         @2000 start attempt 1 lease None
         @3000 send #1 attempt 1 failed (start_failed)
+    "#]]);
+}
+
+#[test]
+fn what_changes_while_a_registration_is_on_its_way_is_told_after_it() {
+    let mut story = Story { node: new_node(), epoch: 3, text: String::new() };
+    story.step(Input::Booted { now: at(0), durable: Box::new(DurableState::new(1)), found: Vec::new() });
+    let change = |version: &str| Box::new(NodeCapabilities { agent_version: version.into(), ..capabilities() });
+    // Before there is a connection: the registration tells it.
+    story.step(Input::Capabilities { now: at(500), capabilities: change("8") });
+    story.step(Input::Connected { now: at(1_000) });
+    story.gateway(1_100, registered());
+    story.step(Input::Disconnected { now: at(1_200) });
+    story.step(Input::Connected { now: at(1_300) });
+    story.step(Input::Capabilities { now: at(1_400), capabilities: change("9") });
+    story.gateway(1_500, registered());
+    story.reads(expect![[r#"
+        @1000 send register, 0 running
+        @1300 send register, 0 running
+        @1500 send capabilities
     "#]]);
 }

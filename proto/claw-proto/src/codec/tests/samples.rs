@@ -77,6 +77,7 @@ fn capabilities() -> NodeCapabilities {
         findings: vec![],
         engine: None,
         nics: vec![],
+        boot_id: None,
     }
 }
 

@@ -9,9 +9,9 @@ use super::{finite_f32, workload};
 use crate::ids::{GpuUuid, WorkloadId};
 use crate::limits;
 use crate::message::{
-    CheckpointWritten, GatewayMessage, GpuDetails, GpuEvent, GpuEventKind, GpuProcess, NodeMessage, OutputContent,
-    OutputEntry, RankAssignment, RegistryAuth, RemappedRows, SecretBytes, SecretFile, TaskErrorCode, TaskId,
-    ThrottleReason, WorkloadMetrics,
+    CheckpointWritten, GatewayMessage, GpuDetails, GpuEvent, GpuEventKind, GpuProcess, KernelLine, KernelLog,
+    NodeMessage, OutputContent, OutputEntry, RankAssignment, RegistryAuth, RemappedRows, SecretBytes, SecretFile,
+    TaskErrorCode, TaskId, ThrottleReason, WorkloadMetrics,
 };
 use crate::time::Timestamp;
 use crate::topology::{EngineInfo, FindingCode, GpuDriver, GpuInfo, MigSlice, NicInfo, NodeFinding};
@@ -31,7 +31,7 @@ pub(super) fn gpu_more() -> impl Strategy<Value = GpuMore> {
     (of("GPU-[0-9a-f]{8}"), of(select(GpuDriver::ALL)), [text(), text(), text()], nics)
 }
 
-pub(super) type Around = (Vec<NodeFinding>, Option<EngineInfo>, Vec<NicInfo>);
+pub(super) type Around = (Vec<NodeFinding>, Option<EngineInfo>, Vec<NicInfo>, Option<String>);
 
 /// What version 2 knows of a node besides.
 pub(super) fn around() -> impl Strategy<Value = Around> {
@@ -42,7 +42,7 @@ pub(super) fn around() -> impl Strategy<Value = Around> {
     let nic = ("[a-z0-9]{1,8}", of(any::<u32>()), of("[0-9a-f:.]{7,12}"), of(any::<u32>()), any::<bool>()).prop_map(
         |(name, numa_node, pci_address, speed_mbps, rdma)| NicInfo { name, numa_node, pci_address, speed_mbps, rdma },
     );
-    (vec(finding, 0..3), of(engine), vec(nic, 0..3))
+    (vec(finding, 0..3), of(engine), vec(nic, 0..3), of(".{0,36}"))
 }
 
 fn bytes() -> impl Strategy<Value = Vec<u8>> {
@@ -117,6 +117,19 @@ fn content() -> impl Strategy<Value = OutputContent> {
     ]
 }
 
+fn kernel_log() -> impl Strategy<Value = KernelLog> {
+    let line = (any::<u64>(), any::<i64>(), any::<u32>(), ".{0,40}").prop_map(|(sequence, at, priority, text)| {
+        KernelLine { sequence, at: Timestamp::from_unix_ms(at), priority, text }
+    });
+    (".{0,36}", vec(line, 0..4), any::<[u64; 3]>()).prop_map(|(boot_id, lines, n)| KernelLog {
+        boot_id,
+        lines,
+        n_kept: n[0],
+        n_dropped: n[1],
+        n_missed: n[2],
+    })
+}
+
 pub(super) fn node_message() -> impl Strategy<Value = NodeMessage> {
     let event =
         ("GPU-[0-9a-f]{8}", select(GpuEventKind::ALL), of(any::<u32>()), ".{0,20}", any::<i64>(), any::<bool>())
@@ -133,6 +146,7 @@ pub(super) fn node_message() -> impl Strategy<Value = NodeMessage> {
     prop_oneof![
         vec(event, 0..4).prop_map(|events| NodeMessage::GpuEvents { events }),
         bytes().prop_map(|csr_der| NodeMessage::RenewCertificate { csr_der }),
+        kernel_log().prop_map(NodeMessage::KernelLog),
         done.prop_map(|(task, exit_code, timed_out, stdout, stderr, truncated)| NodeMessage::ExecDone {
             task,
             exit_code,

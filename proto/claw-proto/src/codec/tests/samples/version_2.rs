@@ -3,9 +3,9 @@
 use super::{AT, WORKLOAD, capabilities, desired, metrics, record, spec, text};
 use crate::ids::{Attempt, Generation, GpuUuid};
 use crate::message::{
-    DesiredWorkload, GatewayMessage, GpuDetails, GpuEvent, GpuEventKind, GpuProcess, NodeMessage, OutputContent,
-    OutputEntry, RankAssignment, RegistryAuth, RemappedRows, SecretBytes, SecretFile, StatusCause, StatusRecord,
-    TaskErrorCode, TaskId, ThrottleReason, WorkloadMetrics,
+    DesiredWorkload, GatewayMessage, GpuDetails, GpuEvent, GpuEventKind, GpuProcess, KernelLine, KernelLog,
+    NodeMessage, OutputContent, OutputEntry, RankAssignment, RegistryAuth, RemappedRows, SecretBytes, SecretFile,
+    StatusCause, StatusRecord, TaskErrorCode, TaskId, ThrottleReason, WorkloadMetrics,
 };
 use crate::spec::{GpuRequest, GpuVendor, PullPolicy, WorkloadSpec};
 use crate::topology::{EngineInfo, FindingCode, GpuDriver, GpuInfo, MigSlice, NicInfo, NodeCapabilities, NodeFinding};
@@ -62,6 +62,17 @@ fn details() -> GpuDetails {
     }
 }
 
+fn kernel_log() -> KernelLog {
+    let text = "NVRM: Xid (PCI:0000:3b:00): 79, pid=1, GPU has fallen off the bus.".to_owned();
+    KernelLog {
+        boot_id: "6ec1b2d0-0f5e-4b0b-9f0a-1f1d0a3f9c77".to_owned(),
+        lines: vec![KernelLine { sequence: 339, at: AT, priority: 3, text }],
+        n_kept: 4,
+        n_dropped: 5,
+        n_missed: 6,
+    }
+}
+
 fn metrics_2() -> NodeMessage {
     let NodeMessage::Metrics { at, mut gpus, system, .. } = metrics() else { unreachable!("metrics are metrics") };
     for gpu in &mut gpus {
@@ -107,12 +118,15 @@ pub(in super::super) fn of_nodes() -> Vec<(&'static str, NodeMessage)> {
         versions: (1, 2),
         clock: AT,
     };
+    let booted = NodeCapabilities { boot_id: text("6ec1b2d0-0f5e-4b0b-9f0a-1f1d0a3f9c77"), ..capabilities_2() };
     vec![
         ("register", register),
         ("workload_status", NodeMessage::WorkloadStatus { records: vec![refused] }),
         ("metrics", metrics_2()),
         ("capabilities_changed", NodeMessage::CapabilitiesChanged { capabilities: capabilities_2() }),
         ("gpu_events", NodeMessage::GpuEvents { events: vec![event] }),
+        ("kernel_log", NodeMessage::KernelLog(kernel_log())),
+        ("capabilities_with_boot", NodeMessage::CapabilitiesChanged { capabilities: booted }),
         ("renew_certificate", NodeMessage::RenewCertificate { csr_der: vec![0x30, 0x00] }),
         (
             "exec_done",
