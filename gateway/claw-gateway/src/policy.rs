@@ -32,7 +32,7 @@ pub struct Policy {
     pub reserve_after_ms: i64,
     /// After so long half of what a tenant has had is forgotten, seconds.
     pub fair_share_half_life_s: u32,
-    /// After so many submissions, and one for every two nodes, it is learned which work is likely.
+    /// After so many submissions it is learned for the first time which work is likely.
     pub learn_after: u64,
     /// Whom more important work may stop.
     pub preemption: PreemptionPolicy,

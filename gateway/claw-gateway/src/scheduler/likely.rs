@@ -111,7 +111,7 @@ impl Likely {
         let (submitted, n_nodes) = (cluster.workloads.submitted(), cluster.nodes.len() as u64);
         // Each time every known shape looks at every node: what is between pays for that.
         let enough = match self.work.learned_at {
-            0 => cluster.policy.learn_after.max(n_nodes / 2),
+            0 => cluster.policy.learn_after,
             at => (3 * at).min(SUBMISSIONS_FULL.max(4 * n_nodes)),
         };
         submitted.saturating_sub(self.work.learned_at) >= enough
