@@ -61,18 +61,16 @@ pub struct Victim {
 /// interval says. Of one that fell silent no more counts than its interval or what is assumed:
 /// telling of one checkpoint and then of none is no shield either.
 pub fn lost_gpu_ms(policy: &PreemptionPolicy, w: &WorkloadEntry, now: Timestamp) -> u64 {
-    let started = w.lives().filter_map(|a| a.started_at).min();
-    let ran_ms = started.map_or(0, |at| u64::try_from(now.ms_since(at)).unwrap_or(0));
+    let ran_ms = w.started_at().map_or(0, |at| u64::try_from(now.ms_since(at)).unwrap_or(0));
     let told = w.checkpoint_of_latest().map(|written| u64::try_from(now.ms_since(written.at)).unwrap_or(0));
     let stated_s = w.spec.spec().checkpoint_interval_s;
-    if let Some(since_ms) = told {
-        let most_s = policy.assumed_checkpoint_s.max(stated_s.unwrap_or(0));
-        let lost_ms = since_ms.min(ran_ms).min(most_s.saturating_mul(1_000));
-        return lost_ms.saturating_mul(u64::from(w.spec.demand().gpus.max(1)));
-    }
-    let since_checkpoint_ms = match stated_s {
-        Some(interval_s @ 1..) => ran_ms % interval_s.saturating_mul(1_000),
-        Some(0) | None => ran_ms.min(policy.assumed_checkpoint_s.saturating_mul(1_000)),
+    let since_checkpoint_ms = match (told, stated_s) {
+        (Some(since_ms), _) => {
+            let most_s = policy.assumed_checkpoint_s.max(stated_s.unwrap_or(0));
+            since_ms.min(ran_ms).min(most_s.saturating_mul(1_000))
+        }
+        (None, Some(interval_s @ 1..)) => ran_ms % interval_s.saturating_mul(1_000),
+        (None, Some(0) | None) => ran_ms.min(policy.assumed_checkpoint_s.saturating_mul(1_000)),
     };
     let milli = match w.spec.demand().gpu_milli_total() {
         0 => u64::from(GPU_MILLI),
@@ -85,7 +83,7 @@ pub fn lost_gpu_ms(policy: &PreemptionPolicy, w: &WorkloadEntry, now: Timestamp)
 fn is_ripe(policy: &PreemptionPolicy, w: &WorkloadEntry, now: Timestamp) -> bool {
     // What has not begun loses nothing.
     let ran_long = |at: Timestamp| now.ms_since(at) >= policy.min_run_ms;
-    let is_long = w.lives().filter_map(|a| a.started_at).min().is_none_or(ran_long);
+    let is_long = w.started_at().is_none_or(ran_long);
     let n_recent = w.preempted_at.iter().filter(|at| now.ms_since(**at) < DAY_MS).count();
     is_long && n_recent < policy.per_day_max
 }

@@ -189,6 +189,10 @@ impl WorkloadEntry {
     pub fn lives(&self) -> impl Iterator<Item = &AttemptEntry> {
         self.latest().iter().filter(|a| a.live)
     }
+    /// When the first part of what holds a place now began to run, if one did.
+    pub fn started_at(&self) -> Option<Timestamp> {
+        self.lives().filter_map(|a| a.started_at).min()
+    }
     /// The attempt that holds a place on this node.
     pub fn live_on(&self, node_id: NodeId) -> Option<&AttemptEntry> {
         self.lives().find(|a| a.node_id == node_id)
@@ -437,6 +441,10 @@ impl WorkloadManager {
     pub fn ended_beyond(&self, keep: usize) -> Vec<WorkloadId> {
         let excess = self.ended.len().saturating_sub(keep);
         self.ended.iter().take(excess).map(|(_, id)| *id).collect()
+    }
+    /// Ended ones, the newest end first.
+    pub fn ended_newest_first(&self) -> impl Iterator<Item = &Arc<WorkloadEntry>> {
+        self.ended.iter().rev().filter_map(|(_, id)| self.workloads.get(id))
     }
     /// Submissions so far.
     pub const fn submitted(&self) -> u64 {

@@ -57,6 +57,9 @@ impl FleetOptions {
 
 /// Replays and prints one line.
 pub(crate) fn sched(options: &SchedOptions, screen: &Screen) -> Result<Exit, CliError> {
+    if options.core && options.policy != Policy::Ours {
+        return Err(CliError::Usage("--core decides by the gateway's own policy: leave --policy out"));
+    }
     let (trace, models) = trace(&options.nodes, &options.pods)?;
     let typical = Arc::new(Typical::new(&trace.requests, &trace.machines));
     let core = if options.core { Some(CoreFleet::new(&trace, &models)?) } else { None };

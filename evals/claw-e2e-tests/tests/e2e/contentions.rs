@@ -166,14 +166,24 @@ fn journal(fleet: &Fleet) -> Result<Vec<EventRecord>> {
     }
 }
 
-/// GPU milliseconds that it did since the last checkpoint that it told of in this attempt.
-fn lost(w: &WorkloadEntry, at: Timestamp) -> i64 {
-    let since = w.checkpoint_of_latest().map(|written| written.at).or_else(|| w.live().and_then(|a| a.started_at));
-    since.map_or(0, |since| at.ms_since(since).max(0)) * i64::from(w.spec.demand().gpus)
+/// What a simulated trainer had done when it began to write this checkpoint, milliseconds: its label says so.
+fn done_ms(label: &str) -> i64 {
+    label.strip_suffix(" ms done").and_then(|done| done.parse().ok()).unwrap_or(0)
+}
+
+/// What each had done when its attempt began, milliseconds: all of it stands in the checkpoint that it began from.
+type Begun = BTreeMap<WorkloadId, i64>;
+
+/// GPU milliseconds of its work that no checkpoint holds: what was done while one was written is lost as well.
+fn lost(w: &WorkloadEntry, begun: &Begun, at: Timestamp) -> i64 {
+    let Some(started_at) = w.started_at() else { return 0 };
+    let before = begun.get(&w.workload_id).copied().unwrap_or(0);
+    let kept = w.checkpoint_of_latest().map_or(before, |written| done_ms(&written.label));
+    (before + at.ms_since(started_at) - kept).max(0) * i64::from(w.spec.demand().gpus)
 }
 
 /// The newest on the same node that may be stopped leave until there is room, whatever they lose.
-fn newest_first(cluster: &Cluster, victims: &[WorkloadId], gpus: u32, at: Timestamp) -> i64 {
+fn newest_first(cluster: &Cluster, begun: &Begun, victims: &[WorkloadId], gpus: u32, at: Timestamp) -> i64 {
     let home = victims.first().and_then(|id| cluster.workloads.get(*id)?.live().map(|a| a.node_id));
     let mut here: Vec<_> =
         cluster.workloads.preemptible_below(u32::MAX).filter(|w| w.lives().any(|a| Some(a.node_id) == home)).collect();
@@ -184,7 +194,7 @@ fn newest_first(cluster: &Cluster, victims: &[WorkloadId], gpus: u32, at: Timest
             break;
         }
         freed += w.spec.demand().gpus;
-        all += lost(w, at);
+        all += lost(w, begun, at);
     }
     all
 }
@@ -213,13 +223,14 @@ fn judge(records: &[EventRecord]) -> Result<Judged> {
     let mut cluster = Cluster::new(std::sync::Arc::new(Policy::default()));
     let mut judged = Judged::default();
     let mut preemptions: BTreeMap<WorkloadId, usize> = BTreeMap::new();
+    let mut begun = Begun::new();
     for record in records {
         match &record.event {
             Event::RoomClaimed { workload_id, claim: Some(claim), .. } if !claim.victims.is_empty() => {
                 let victims = claim.victims.iter().filter_map(|id| cluster.workloads.get(*id));
                 let gpus = cluster.workloads.get(*workload_id).map_or(0, |w| w.spec.demand().gpus);
-                judged.ours += victims.map(|w| lost(w, record.at)).sum::<i64>();
-                judged.newest += newest_first(&cluster, &claim.victims, gpus, record.at);
+                judged.ours += victims.map(|w| lost(w, &begun, record.at)).sum::<i64>();
+                judged.newest += newest_first(&cluster, &begun, &claim.victims, gpus, record.at);
                 judged.contentions += 1;
             }
             Event::WorkloadStopping { workload_id, why: WorkloadReason::Preempted, notice, .. } => {
@@ -230,7 +241,11 @@ fn judge(records: &[EventRecord]) -> Result<Judged> {
             Event::NoticeEnded { acked, .. } => judged.answered += u32::from(*acked),
             Event::AttemptEnded { workload_id, why: WorkloadReason::Preempted, node_at, .. } => {
                 let w = cluster.workloads.get(*workload_id).context("its workload")?;
-                judged.really += lost(w, node_at.unwrap_or(record.at));
+                judged.really += lost(w, &begun, node_at.unwrap_or(record.at));
+            }
+            Event::WorkloadPlaced { workload_id, .. } => {
+                let from = cluster.workloads.get(*workload_id).and_then(|w| w.checkpoint.clone());
+                begun.insert(*workload_id, from.map_or(0, |checkpoint| done_ms(&checkpoint.label)));
             }
             _ => {}
         }

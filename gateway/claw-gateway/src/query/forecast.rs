@@ -70,8 +70,7 @@ impl Learned {
     /// From the newest that ended by themselves or by their limit, of the kinds that are asked for.
     fn of(cluster: &Cluster, open: &[Arc<WorkloadEntry>]) -> Self {
         let mut known: BTreeMap<Kind, Vec<u64>> = open.iter().map(|w| (kind(w), Vec::new())).collect();
-        let ended = cluster.workloads.iter().rev().take(ENDED_MAX).filter(|w| w.state.is_final());
-        for w in ended {
+        for w in cluster.workloads.ended_newest_first().take(ENDED_MAX) {
             let by_itself = w.state == WorkloadState::Completed || w.reason == WorkloadReason::MaxDuration;
             let Some(samples) = known.get_mut(&kind(w)).filter(|samples| by_itself && samples.len() < ALIKE_MAX) else {
                 continue;
@@ -92,6 +91,11 @@ impl Learned {
         Self { known }
     }
 
+    /// All that resembles it ran equally long, or nothing is known but its limit.
+    fn is_certain(&self, w: &WorkloadEntry) -> bool {
+        self.known.get(&kind(w)).is_none_or(|samples| samples.first() == samples.last())
+    }
+
     /// How long it may run in all, of those times beyond what it has run already, shortest first.
     fn run_times(&self, w: &WorkloadEntry, has_run_s: u64) -> Vec<u64> {
         let samples = self.known.get(&kind(w)).into_iter().flatten();
@@ -106,32 +110,38 @@ impl Learned {
 /// One that has not ended, and how long it may run.
 struct Open {
     id: WorkloadId,
+    limit_s: Option<u64>,
     /// None: not known beyond its limit.
     may_run_s: Vec<u64>,
+    /// All that resembles it ran equally long, also what it has outlived.
+    is_certain: bool,
 }
 
-/// What ends it after so long; at the limit it is ended.
-fn runs(w_limit_s: Option<u64>, seconds: u64) -> Runs {
-    if w_limit_s.is_some_and(|limit_s| seconds >= limit_s) { Runs::UpTo(seconds) } else { Runs::For(seconds) }
+impl Open {
+    /// What ends it after so long; at the limit it is ended.
+    fn runs(&self, seconds: u64) -> Runs {
+        if self.limit_s.is_some_and(|limit_s| seconds >= limit_s) { Runs::UpTo(seconds) } else { Runs::For(seconds) }
+    }
 }
 
 /// When a waiting workload will start. `blockers` are those that hold what it needs.
 pub(super) fn forecast(cluster: &Cluster, w: &WorkloadEntry, blockers: &[Blocker], now: Timestamp) -> StartForecast {
     let open_now = not_ended(cluster);
     let learned = Learned::of(cluster, &open_now);
-    let has_run_s = |w: &WorkloadEntry| {
-        let started = w.lives().filter_map(|a| a.started_at).min();
-        started.map_or(0, |at| u64::try_from(now.ms_since(at)).unwrap_or(0) / 1_000)
+    let has_run_s =
+        |w: &WorkloadEntry| w.started_at().map_or(0, |at| u64::try_from(now.ms_since(at)).unwrap_or(0) / 1_000);
+    let open = |w: &Arc<WorkloadEntry>| Open {
+        id: w.workload_id,
+        limit_s: w.spec.spec().max_duration_s,
+        may_run_s: learned.run_times(w, has_run_s(w)),
+        is_certain: learned.is_certain(w),
     };
-    let limits: BTreeMap<WorkloadId, Option<u64>> =
-        open_now.iter().map(|w| (w.workload_id, w.spec.spec().max_duration_s)).collect();
-    let all: Vec<Open> =
-        open_now.iter().map(|w| Open { id: w.workload_id, may_run_s: learned.run_times(w, has_run_s(w)) }).collect();
+    let all: Vec<Open> = open_now.iter().map(open).collect();
     let future = |pick: &mut dyn FnMut(&[u64]) -> usize| {
         let told = all.iter().filter(|open| !open.may_run_s.is_empty());
         let drawn = told.map(|open| {
             let seconds = open.may_run_s[pick(&open.may_run_s)];
-            (open.id, runs(limits.get(&open.id).copied().flatten(), seconds))
+            (open.id, open.runs(seconds))
         });
         drawn.collect::<BTreeMap<WorkloadId, Runs>>()
     };
@@ -141,13 +151,16 @@ pub(super) fn forecast(cluster: &Cluster, w: &WorkloadEntry, blockers: &[Blocker
     let in_s = |at: Timestamp| u64::try_from(at.ms_since(now)).unwrap_or(0).div_ceil(1_000);
 
     let first = ahead(future(&mut |times| times.len() / 2), STEPS_MAX.min(steps_all));
-    let certain = all.iter().all(|open| open.may_run_s.first() == open.may_run_s.last());
+    let certain = all.iter().all(|open| open.is_certain);
     let n_futures = (steps_all / first.steps.max(1)).min(FUTURES);
     let Some(first_at) = first.starts_at else {
-        return no_time(cluster, blockers, &all, &limits, first.steps >= STEPS_MAX.min(steps_all));
+        return no_time(cluster, blockers, &all, first.steps >= STEPS_MAX.min(steps_all));
     };
     if certain || n_futures < FUTURES_MIN {
-        return told(Interval { from_s: in_s(first_at), likely_s: in_s(first_at), to_s: in_s(first_at) }, 1, certain);
+        let likely_s = in_s(first_at);
+        // Of one future among many nothing is known but itself.
+        let bound = if certain { likely_s } else { u64::MAX };
+        return told(Interval { from_s: bound, likely_s, to_s: bound }, 1, certain);
     }
     let mut draws = Draws::new(w.order);
     let starts: Vec<Option<u64>> = (0..n_futures)
@@ -188,17 +201,9 @@ fn told(interval: Interval, futures: u32, certain: bool) -> StartForecast {
 }
 
 /// Why no time can be told.
-fn no_time(
-    cluster: &Cluster,
-    blockers: &[Blocker],
-    all: &[Open],
-    limits: &BTreeMap<WorkloadId, Option<u64>>,
-    too_far: bool,
-) -> StartForecast {
-    let is_unknown = |id: &WorkloadId| {
-        let tells = all.iter().any(|open| open.id == *id && !open.may_run_s.is_empty());
-        !tells && limits.get(id).copied().flatten().is_none()
-    };
+fn no_time(cluster: &Cluster, blockers: &[Blocker], all: &[Open], too_far: bool) -> StartForecast {
+    let tells = |open: &Open| open.limit_s.is_some() || !open.may_run_s.is_empty();
+    let is_unknown = |id: &WorkloadId| !all.iter().any(|open| open.id == *id && tells(open));
     let mut unknown_ends: Vec<Blocker> = blockers.iter().filter(|b| is_unknown(&b.workload_id)).cloned().collect();
     unknown_ends.truncate(UNKNOWN_MAX);
     let summary = match unknown_ends.first() {

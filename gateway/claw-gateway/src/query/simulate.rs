@@ -103,19 +103,7 @@ pub fn simulate(
     ids: &mut dyn IdSource,
 ) -> Result<ScheduleSimulation, Refusal> {
     let horizon_s = p.horizon_s.unwrap_or(HORIZON_S_DEFAULT);
-    let mut world = World {
-        cluster: cluster.detached(),
-        caller: caller.clone(),
-        from: caller.now,
-        ids,
-        due: BTreeSet::new(),
-        imagined: Vec::new(),
-        runs: BTreeMap::new(),
-        added: BTreeSet::new(),
-        moments: Vec::new(),
-        assumptions: Vec::new(),
-        awaited: None,
-    };
+    let mut world = World::of(cluster.detached(), caller.clone(), ids);
     world.known_ends();
     world.known_pauses();
     for text in &p.stop {
@@ -146,19 +134,9 @@ pub(super) fn run_ahead(
     (horizon_s, steps_max): (u64, usize),
 ) -> Ahead {
     let mut ids = CountingIds::new(u32::MAX);
-    let mut world = World {
-        cluster: cluster.clone(),
-        caller: Caller::system(now),
-        from: now,
-        ids: &mut ids,
-        due: BTreeSet::new(),
-        imagined: Vec::new(),
-        runs,
-        added: BTreeSet::new(),
-        moments: Vec::new(),
-        assumptions: Vec::new(),
-        awaited: Some((awaited, None)),
-    };
+    let mut world = World::of(cluster.clone(), Caller::system(now), &mut ids);
+    world.runs = runs;
+    world.awaited = Some((awaited, None));
     world.known_ends();
     world.known_pauses();
     let steps = world.run(after(now, horizon_s), steps_max);
@@ -170,6 +148,25 @@ pub(super) fn not_ended(cluster: &Cluster) -> Vec<Arc<WorkloadEntry>> {
     let held = cluster.nodes.iter().flat_map(|node| node.usage.workloads.iter().copied());
     let ids: BTreeSet<WorkloadId> = cluster.workloads.queue().chain(held).collect();
     ids.iter().filter_map(|id| cluster.workloads.get(*id).cloned()).collect()
+}
+
+impl<'a> World<'a> {
+    /// As the fleet stands, with nothing due yet.
+    fn of(cluster: Cluster, caller: Caller, ids: &'a mut dyn IdSource) -> Self {
+        Self {
+            cluster,
+            from: caller.now,
+            caller,
+            ids,
+            due: BTreeSet::new(),
+            imagined: Vec::new(),
+            runs: BTreeMap::new(),
+            added: BTreeSet::new(),
+            moments: Vec::new(),
+            assumptions: Vec::new(),
+            awaited: None,
+        }
+    }
 }
 
 impl World<'_> {
@@ -187,7 +184,7 @@ impl World<'_> {
                 let gone = after(w.since, u64::from(w.stop_grace_s)).max(self.from);
                 self.due.insert((gone, Due::Gone(w.workload_id)));
             } else if w.live().is_some() {
-                let started = w.lives().filter_map(|a| a.started_at).min().unwrap_or(self.from);
+                let started = w.started_at().unwrap_or(self.from);
                 match runs {
                     Some(seconds) => {
                         let end = after(started, seconds).max(self.from);

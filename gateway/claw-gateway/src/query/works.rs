@@ -118,6 +118,7 @@ pub fn workload_detail(
     let of_gpu = match &demand.mig_profile {
         _ if runtime.is_none() => "",
         _ if demand.is_share() => "; its GPU is shared by time: nothing keeps others from its memory or its time",
+        Some(_) if w.simulated() => "",
         Some(_) if runtime == Some(RuntimeKind::Process) => "; it sees the GPU's other slices as well as its own",
         Some(_) => "; its slice of a GPU is kept apart by hardware",
         None => "",

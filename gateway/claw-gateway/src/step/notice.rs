@@ -5,6 +5,7 @@
 use claw_proto::ids::{NodeId, WorkloadId};
 use claw_proto::limits::{CHECKPOINT_INTERVAL_MS_MIN, CHECKPOINT_LABEL_CHARS_MAX};
 use claw_proto::message::{CheckpointWritten, StatusCause, StatusRecord};
+use claw_tools::nodes::NodeLink;
 use claw_tools::outcome::clip;
 use claw_tools::workloads::WorkloadReason;
 
@@ -14,9 +15,9 @@ use crate::effect::Effect;
 use crate::event::Event;
 use crate::workload::WorkloadEntry;
 
-/// Between TERM and KILL for a program whose checkpoint is written, seconds: it has nothing
-/// more to lose, but may put its things in order.
-const ACKED_GRACE_S_MAX: u32 = 5;
+/// Between TERM and KILL for a program whose checkpoint is written, or whose notice has run out,
+/// seconds: nobody is killed who was not told in the way that every program knows.
+const TERM_GRACE_S_MAX: u32 = 5;
 /// Nodes do not measure to the millisecond: checkpoints this much closer together than agreed still count.
 const INTERVAL_SLACK_MS: u64 = 100;
 
@@ -34,8 +35,15 @@ pub(super) fn preempt(work: &mut Work<'_>, entry: &WorkloadEntry) {
 }
 
 /// A node says that a program has written a checkpoint. Taken once, of the live attempt of rank 0,
-/// and not more often than agreed unless it answers a notice.
-pub(super) fn checkpoint(work: &mut Work<'_>, node_id: NodeId, record: &StatusRecord, written: &CheckpointWritten) {
+/// and not more often than agreed unless it answers a notice or is the last word of an attempt
+/// whose end comes with it.
+pub(super) fn checkpoint(
+    work: &mut Work<'_>,
+    node_id: NodeId,
+    record: &StatusRecord,
+    written: &CheckpointWritten,
+    is_last_word: bool,
+) {
     let Some(entry) = work.state.workloads.get(record.workload_id).cloned() else {
         return;
     };
@@ -47,7 +55,10 @@ pub(super) fn checkpoint(work: &mut Work<'_>, node_id: NodeId, record: &StatusRe
     // A clock that is ahead must not make a checkpoint younger than it can be.
     let at = record.at.min(work.now());
     let apart_ms = i64::try_from(CHECKPOINT_INTERVAL_MS_MIN - INTERVAL_SLACK_MS).unwrap_or(i64::MAX);
-    let is_new = entry.checkpoint_of_latest().is_none_or(|known| at.ms_since(known.at) >= apart_ms);
+    let is_new = entry.checkpoint_of_latest().is_none_or(|known| {
+        let since_ms = at.ms_since(known.at);
+        since_ms >= apart_ms || (is_last_word && since_ms > 0)
+    });
     let answers_notice = written.answers_notice && entry.notice.is_some();
     if !is_new && !answers_notice {
         return;
@@ -82,8 +93,18 @@ fn end(work: &mut Work<'_>, entry: &WorkloadEntry, acked: bool) {
         return;
     };
     let left_s = u32::try_from(notice.until.ms_since(work.now()).max(0) / 1_000).unwrap_or(u32::MAX);
-    // Without an answer it has had all of its grace.
-    let grace_s = if acked { left_s.clamp(1, ACKED_GRACE_S_MAX) } else { 0 };
+    let was_told = entry.lives().all(|part| is_linked(work, part.node_id));
+    let grace_s = match (acked, was_told) {
+        (true, _) => left_s.clamp(1, TERM_GRACE_S_MAX),
+        (false, true) => TERM_GRACE_S_MAX.min(entry.spec.grace_s()),
+        // Its node is not heard from: whether the notice came through is not known, so it has
+        // all of its grace once the stop does.
+        (false, false) => entry.spec.grace_s(),
+    };
     work.emit(Event::NoticeEnded { workload_id: entry.workload_id, acked, grace_s });
     work.order_stop(entry.workload_id, grace_s, StatusCause::StopRequested);
+}
+
+fn is_linked(work: &Work<'_>, node_id: NodeId) -> bool {
+    work.state.nodes.get(node_id).is_some_and(|node| node.link == NodeLink::Online)
 }

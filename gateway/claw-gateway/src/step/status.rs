@@ -30,7 +30,11 @@ pub(super) fn records(work: &mut Work<'_>, node_id: NodeId, records: &[StatusRec
             Some(written)
                 if written.answers_notice || last.get(&(record.workload_id, record.attempt)) == Some(&place) =>
             {
-                notice::checkpoint(work, node_id, record, written);
+                let is_end = |later: &StatusRecord| {
+                    (later.workload_id, later.attempt) == (record.workload_id, record.attempt) && later.state.is_final()
+                };
+                let is_last_word = records[place..].iter().any(is_end);
+                notice::checkpoint(work, node_id, record, written, is_last_word);
             }
             Some(_) => {}
             None => one(work, node_id, record),

@@ -30,7 +30,8 @@ output! {
         /// One in twenty starts is later, seconds from now; absent if more than that may not start at all.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         to_s: Option<u64>,
-        /// Futures that were looked at: one where every end is known, else one for each draw of run times.
+        /// Futures that were looked at: one where every end is known (if only by a limit, it may start
+        /// earlier) or there is no time for more (then there is no interval), else one for each draw of run times.
         futures: u32,
         /// What holds its place and has no known end: no `max_duration_s`, and nothing alike that ended.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -117,10 +117,10 @@ fn without_an_answer_it_has_all_of_its_grace() {
     assert_eq!(stops(&f, low), Vec::<u32>::new());
     assert_eq!(f.workload(high).state, S::Pending);
     f.pass(1);
-    assert_eq!(stops(&f, low), [0], "its grace is over");
+    assert_eq!(stops(&f, low), [5], "its grace is over: TERM, and a little time before KILL");
     written(&mut f, low, "too late", true);
     f.pass(1);
-    assert_eq!(stops(&f, low), [0]);
+    assert_eq!(stops(&f, low), [5]);
     f.report(low, N::Stopped, C::StopRequested, None);
     assert_eq!(f.workload(high).state, S::Placed);
 }

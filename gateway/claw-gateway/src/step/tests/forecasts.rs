@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use claw_proto::ids::{CountingIds, WorkloadId};
+use claw_proto::ids::{Attempt, CountingIds, NodeId, WorkloadId};
 use claw_proto::message::{NodeWorkloadState as N, StatusCause as C, StatusRecord};
 use claw_proto::spec::{Priority, WorkloadSpec};
 use claw_proto::time::Timestamp;
@@ -59,7 +59,8 @@ impl Course {
         let placed: Vec<_> = self.in_state(S::Placed);
         for id in placed {
             self.started.entry(id).or_insert(self.now);
-            self.tell(id, (N::Running, C::Progress, None));
+            let parts = self.parts(id);
+            self.tell(id, &parts, (N::Running, C::Progress, None));
         }
         for id in self.in_state(S::Stopping) {
             let grace_s = i64::from(self.cluster.workloads.get(id).unwrap().stop_grace_s);
@@ -75,15 +76,20 @@ impl Course {
         held.into_iter().filter(is_it).collect()
     }
 
+    /// Every node that has a part of it says so, one after the other; what is placed in between begins.
     fn report(&mut self, id: WorkloadId, told: (N, C, Option<i32>)) {
-        self.tell(id, told);
-        self.begin_and_leave();
+        for part in self.parts(id) {
+            self.tell(id, &[part], told);
+            self.begin_and_leave();
+        }
     }
 
-    /// Every node that has a part of it says so.
-    fn tell(&mut self, id: WorkloadId, (state, cause, exit_code): (N, C, Option<i32>)) {
-        let parts: Vec<_> = self.cluster.workloads.get(id).unwrap().lives().map(|a| (a.node_id, a.attempt)).collect();
-        for (node_id, attempt) in parts {
+    fn parts(&self, id: WorkloadId) -> Vec<(NodeId, Attempt)> {
+        self.cluster.workloads.get(id).unwrap().lives().map(|a| (a.node_id, a.attempt)).collect()
+    }
+
+    fn tell(&mut self, id: WorkloadId, parts: &[(NodeId, Attempt)], (state, cause, exit_code): (N, C, Option<i32>)) {
+        for (node_id, attempt) in parts.iter().copied() {
             let record = StatusRecord {
                 record: 1,
                 workload_id: id,
@@ -120,7 +126,7 @@ impl Course {
     fn second(&mut self) {
         self.now = self.now.plus_ms(1_000);
         let due = |w: &std::sync::Arc<crate::workload::WorkloadEntry>| {
-            let started = w.lives().filter_map(|a| a.started_at).min()?;
+            let started = w.started_at()?;
             let run_s = *self.run_s.get(&w.workload_id)?;
             let is_over = self.now.ms_since(started) >= i64::try_from(run_s).unwrap() * 1_000;
             (is_over && w.state == S::Running).then_some(w.workload_id)
@@ -206,8 +212,7 @@ fn come_true(course: &mut Course, awaited: &[WorkloadId]) -> BTreeMap<WorkloadId
 #[test]
 fn with_known_run_times_the_start_that_is_told_is_the_start() {
     let (mut n, mut longest) = (0, 0);
-    // Seed 13 has a start that is told a minute late: named in the gaps.
-    for seed in 0..13 {
+    for seed in 0..40 {
         let mut draws = Draws::new(seed);
         let mut course = history(&mut draws, |_, limit_s| limit_s);
         let mut waiting = course.waiting();
@@ -227,7 +232,7 @@ fn with_known_run_times_the_start_that_is_told_is_the_start() {
         }
     }
     println!("{n} starts told exactly, the latest {longest} s ahead");
-    assert!(n >= 40, "{n}");
+    assert!(n >= 400, "{n}");
 }
 
 /// Run times are within a fifth of what is expected, anywhere; limits are what the longest needs.
@@ -250,19 +255,18 @@ fn nine_of_ten_starts_are_in_the_interval_with_a_fifth_of_noise() {
         let came = come_true(&mut course, &waiting);
         for id in waiting {
             let (told, came) = (&told[&id], came[&id]);
-            let (from_s, to_s) = (told.from_s.unwrap(), told.to_s.unwrap_or(u64::MAX));
             n += 1;
+            // An interval without an end holds anything, and counts for nothing.
+            let (Some(from_s), Some(to_s)) = (told.from_s, told.to_s) else { continue };
             inside += u32::from((from_s..=to_s).contains(&came));
-            widths.extend(to_s.checked_sub(from_s).map(|width| width * 100 / came.max(1)));
+            widths.push((to_s - from_s) * 100 / came.max(1));
         }
     }
     widths.sort_unstable();
     let covered = f64::from(inside) / f64::from(n);
-    println!(
-        "{inside} of {n} starts inside: {covered:.3}; the median interval is {} % of the wait",
-        widths[widths.len() / 2]
-    );
-    assert!(n >= 150, "{n}");
+    let median = widths[widths.len() / 2];
+    println!("{inside} of {n} starts inside: {covered:.3}; the median interval is {median} % of the wait");
+    assert!(n >= 270 && median <= 70, "{n}, {median}");
     assert!((0.85..=0.95).contains(&covered), "{inside} of {n}: {covered}");
 }
 
