@@ -6,11 +6,11 @@ use claw_proto::spec::{Priority, WorkloadSpec};
 use claw_tools::outcome::Mode;
 use claw_tools::workloads::{WorkloadReason as R, WorkloadState as S};
 
-use super::fleet::{Fleet, with_priority};
+use super::fleet::{Fleet, share, with_priority};
 use crate::audit::{Auditor, Wrong};
 use crate::effect::Effect;
 use crate::event::{Event, EventRecord};
-use crate::{Cluster, Command, Operation, query};
+use crate::{Cluster, Command, Operation, preemption, query};
 
 fn trainer(gpus: u32, grace_s: u32) -> WorkloadSpec {
     WorkloadSpec { preemptible: Some(true), grace_s: Some(grace_s), ..with_priority(gpus, Priority::Low) }
@@ -241,4 +241,40 @@ fn the_auditor_finds_who_had_neither_answer_nor_grace() {
     assert_eq!(without(|_| false), Ok(()));
     assert_eq!(without(|e| matches!(e, Event::CheckpointWritten { .. })), Err(Wrong::StoppedTooEarly(low)));
     assert_eq!(without(|e| matches!(e, Event::NoticeEnded { .. })), Err(Wrong::StoppedTooEarly(low)));
+}
+
+#[test]
+fn who_is_not_heard_from_has_all_of_its_grace_once_the_stop_comes() {
+    let (mut f, low, _) = noticed(20);
+    let node_id = f.node("n0").node_id;
+    f.silence(node_id);
+    f.pass(20);
+    assert_eq!(stops(&f, low), [20], "nobody knows whether its notice came");
+}
+
+#[test]
+fn a_share_that_tells_of_its_checkpoints_is_weighed_as_a_share() {
+    let mut f = Fleet::with_nodes(1);
+    let spec = WorkloadSpec { preemptible: Some(true), ..share(0.25) };
+    let low = run(&mut f, spec);
+    f.pass(60);
+    let lost = |f: &Fleet| preemption::lost_gpu_ms(&f.cluster.policy.preemption, &f.workload(low), f.now);
+    let silent = lost(&f);
+    written(&mut f, low, "step 1", false);
+    f.pass(60);
+    assert_eq!((silent, lost(&f)), (15_000, 15_000), "a minute of a quarter, told or not");
+}
+
+#[test]
+fn a_last_word_that_comes_with_the_end_counts_however_soon_it_comes() {
+    let mut f = Fleet::with_nodes(1);
+    let low = run(&mut f, trainer(8, 20));
+    written(&mut f, low, "almost", false);
+    f.now = f.now.plus_ms(700);
+    written(&mut f, low, "too soon", false);
+    assert_eq!(f.workload(low).checkpoint.as_ref().unwrap().label, "almost");
+    let (node_id, last) = record(&f, low, "last", false);
+    let end = StatusRecord { state: N::Failed, cause: C::Exited, exit_code: Some(1), checkpoint: None, ..last.clone() };
+    f.system(Command::NodeStatus { node_id, records: vec![last, end] });
+    assert_eq!(f.workload(low).checkpoint.as_ref().unwrap().label, "last");
 }
