@@ -161,6 +161,7 @@ async fn perform(ops: &OpsContext, caller: Caller, call: Call) -> Result<OpReply
         Call::PlanGet(p) => reply(&reads.plan(p.plan_id, &caller)?),
         Call::ApprovalList(p) => reads.approvals(p)?,
         Call::QuotaGet(p) => reply(&query::quota_list(&ops.control.snapshot(), &p, ops.control.now())?),
+        Call::ReservationList(p) => reply(&query::reservation_list(&ops.control.snapshot(), &p, ops.control.now())?),
         Call::SecretList(p) => reply(&query::secret_list(&ops.control.snapshot(), &p)),
         Call::ApiKeyList(p) => reply(&reads.keys(&p)),
         call @ (Call::WorkloadRun(_)
@@ -182,6 +183,8 @@ async fn perform(ops: &OpsContext, caller: Caller, call: Call) -> Result<OpReply
         | Call::Undo(_)
         | Call::QuotaSet(_)
         | Call::QuotaDelete(_)
+        | Call::ReservationCreate(_)
+        | Call::ReservationDelete(_)
         | Call::SecretSet(_)
         | Call::SecretDelete(_)
         | Call::ApiKeyCreate(_)

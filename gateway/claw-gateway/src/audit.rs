@@ -5,7 +5,7 @@
 //! placed whole, where its specification allows, on GPUs that are there, healthy and
 //! free, within the node's cores, memory and disk and within what its tenant and those
 //! above may hold; if nothing takes room that is kept for
-//! work before it; and if nobody is stopped for others who did not agree to it, is not
+//! work before it, or a node that is kept for another tenant; and if nobody is stopped for others who did not agree to it, is not
 //! less important, was stopped too often, or has had neither its grace nor said that its
 //! checkpoint is written. The seeded simulation and the property
 //! tests run it on every decision.
@@ -21,6 +21,7 @@ use claw_proto::time::Timestamp;
 use claw_proto::topology::{GpuHealth, GpuInfo, NodeCapabilities};
 use claw_proto::validation::{Demand, ValidSpec};
 use claw_tools::nodes::{NodeLink, Schedulable};
+use claw_tools::reservations::Reservation;
 use claw_tools::workloads::WorkloadReason;
 
 use self::notices::Notices;
@@ -58,6 +59,9 @@ pub enum Wrong {
     /// Its tenant, or one that this is a part of, has what it may have.
     #[error("{0} is placed beyond what {1} may hold")]
     OverQuota(WorkloadId, String),
+    /// The node is kept for another tenant.
+    #[error("{0} goes to {1}, which is kept for another tenant")]
+    Reserved(WorkloadId, NodeId),
     /// Parts are missing, stand on one node, or are counted wrongly.
     #[error("{0} is not placed as a whole")]
     GangIncomplete(WorkloadId),
@@ -121,6 +125,7 @@ pub struct Auditor {
     /// Those for whom room is kept.
     claimants: BTreeSet<WorkloadId>,
     quotas: Quotas,
+    reservations: BTreeMap<String, Arc<Reservation>>,
     /// Nobody is stopped for others more often in a day.
     per_day_max: usize,
 }
@@ -152,10 +157,32 @@ impl Auditor {
         for record in decision {
             self.node_event(&record.event)?;
             self.quotas.event(&record.event);
+            self.reservation_event(&record.event);
             self.notice_event(record)?;
             self.work_event(record, &mut decided)?;
         }
         decided.placed.iter().try_for_each(|(id, parts)| self.whole(*id, parts))
+    }
+
+    fn reservation_event(&mut self, event: &Event) {
+        match event {
+            Event::ReservationSet { reservation } => {
+                self.reservations.insert(reservation.name.clone(), Arc::clone(reservation));
+            }
+            Event::ReservationEnded { name } => drop(self.reservations.remove(name)),
+            _ => {}
+        }
+    }
+
+    /// Nobody else has a right to this node while the work may last.
+    fn is_reserved(&self, node_id: NodeId, spec: &ValidSpec, at: Timestamp) -> bool {
+        let (tenant, limit) = (spec.spec().tenant.as_deref(), spec.spec().max_duration_s);
+        self.reservations.values().any(|kept| {
+            let is_over = at >= kept.ends_at;
+            let room_ms = kept.starts_at.ms_since(at);
+            let ends_before = limit.is_some_and(|s| i128::from(s) * 1_000 <= i128::from(room_ms));
+            kept.nodes.contains(&node_id) && !is_over && !ends_before && !self.quotas.is_part(tenant, &kept.tenant)
+        })
     }
 
     fn node_event(&mut self, event: &Event) -> Result<(), Wrong> {
@@ -216,6 +243,10 @@ impl Auditor {
             }
             Event::WorkloadPlaced { workload_id, attempt, node_id, gpus, part, .. } => {
                 let earlier = decided.placed.entry(*workload_id).or_default();
+                let spec = self.works.get(workload_id).map(|work| &work.spec);
+                if spec.is_some_and(|spec| self.is_reserved(*node_id, spec, record.at)) {
+                    return Err(Wrong::Reserved(*workload_id, *node_id));
+                }
                 self.place(*workload_id, *attempt, (*node_id, gpus), earlier.is_empty())?;
                 earlier.push((*node_id, *part));
             }
@@ -358,7 +389,8 @@ fn are_asked_for(demand: &Demand, gpus: &[&GpuInfo]) -> bool {
     let is_right = |gpu: &&GpuInfo| {
         demand.memory_mib_of(gpu.memory_mib) >= demand.gpu_memory_mib_min
             && gpu.mig.as_ref().map(|slice| &slice.profile) == demand.mig_profile.as_ref()
-            && demand.gpu_model.as_ref().is_none_or(|model| model.eq_ignore_ascii_case(&gpu.model))
+            && demand.takes_model(&gpu.model)
+            && (demand.gpu_models.is_empty() || gpu.model.eq_ignore_ascii_case(&gpus[0].model))
             && demand.gpu_vendor.is_none_or(|vendor| vendor == gpu.vendor)
     };
     let islands: BTreeSet<Option<u32>> = gpus.iter().map(|gpu| gpu.nvlink_island).collect();

@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use crate::event::{ExecEnd, OperationRecord, PlanRecord, ReceiptKey};
 use crate::policy::Policy;
 use crate::registry::NodeRegistry;
+use crate::reservations::Reservations;
 use crate::scheduler::{IndexHandle, Likely};
 use crate::tenancy::Tenants;
 use crate::workload::WorkloadManager;
@@ -207,6 +208,10 @@ pub struct Cluster {
     pub approvals: OrdMap<ApprovalId, Arc<ApprovalEntry>>,
     /// Tenants, with what they hold.
     pub tenants: Tenants,
+    /// Nodes that are kept for tenants.
+    pub reservations: Reservations,
+    /// When the last command came, or the last event was made: what a reservation keeps out depends on it. Not journaled.
+    pub clock: Timestamp,
     /// Secrets, by handle.
     pub secrets: OrdMap<String, Arc<SecretEntry>>,
     /// API keys.

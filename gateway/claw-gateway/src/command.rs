@@ -181,6 +181,30 @@ pub enum Operation {
         /// Name.
         tenant: String,
     },
+    /// `reservation_create`.
+    ReservationCreate {
+        /// Name.
+        name: String,
+        /// For whom.
+        tenant: String,
+        /// How many nodes.
+        nodes: Option<u32>,
+        /// Which nodes.
+        node_names: Vec<String>,
+        /// GPUs of each chosen node, at least.
+        gpus: Option<u32>,
+        /// Their model.
+        model: Option<String>,
+        /// From when on.
+        starts_at: Option<Timestamp>,
+        /// For how long, seconds.
+        duration_s: u64,
+    },
+    /// `reservation_delete`.
+    ReservationDelete {
+        /// Name.
+        name: String,
+    },
     /// `secret_set`.
     SecretSet {
         /// Handle.
@@ -238,6 +262,8 @@ impl Operation {
             Self::Undo { .. } => "undo",
             Self::QuotaSet { .. } => "quota_set",
             Self::QuotaDelete { .. } => "quota_delete",
+            Self::ReservationCreate { .. } => "reservation_create",
+            Self::ReservationDelete { .. } => "reservation_delete",
             Self::SecretSet { .. } => "secret_set",
             Self::SecretDelete { .. } => "secret_delete",
             Self::ApiKeyCreate { .. } => "api_key_create",

@@ -21,6 +21,7 @@ use claw_tools::nodes::{NodeLink, Schedulable};
 use claw_tools::operations::OperationState;
 use claw_tools::outcome::Outcome;
 use claw_tools::quotas::Quota;
+use claw_tools::reservations::Reservation;
 use claw_tools::workloads::{PlacementReport, WorkloadReason, WorkloadState};
 use serde::{Deserialize, Serialize};
 
@@ -432,6 +433,16 @@ events! {
     QuotaDeleted {
         /// Name.
         tenant: String,
+    }
+    /// Nodes are kept for a tenant.
+    ReservationSet {
+        /// Which, for whom and when.
+        reservation: Arc<Reservation>,
+    }
+    /// A reservation is over, or was taken back.
+    ReservationEnded {
+        /// Name.
+        name: String,
     }
     /// A secret has a value, or a new one.
     SecretSet {

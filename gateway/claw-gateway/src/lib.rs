@@ -26,6 +26,7 @@ pub mod policy;
 pub mod preemption;
 pub mod query;
 pub mod registry;
+pub mod reservations;
 pub mod scheduler;
 pub mod step;
 pub mod tenancy;

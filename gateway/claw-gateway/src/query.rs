@@ -9,6 +9,7 @@ mod fragmentation;
 mod page;
 mod queue;
 mod quotas;
+mod reservations;
 mod simulate;
 mod works;
 
@@ -29,6 +30,7 @@ pub use fleet::{NodeLive, gpu_list, node_detail, node_list, node_row, status};
 pub use fragmentation::fragmentation;
 pub use queue::{capacity_find, queue_list};
 pub use quotas::quota_list;
+pub use reservations::reservation_list;
 pub use simulate::simulate;
 pub use works::{workload_detail, workload_list, workload_row};
 
@@ -42,7 +44,8 @@ pub fn what(spec: &WorkloadSpec) -> String {
         spec.command.as_ref().map(|c| c.join(" ")).unwrap_or_default()
     };
     if let Some(gpu) = &spec.gpu {
-        let model = gpu.model.as_deref().unwrap_or("GPU");
+        let models: Vec<&str> = gpu.model.iter().chain(&gpu.model_fallbacks).map(String::as_str).collect();
+        let model = if models.is_empty() { "GPU".to_owned() } else { models.join("/") };
         let on = match (gpu.fraction, &gpu.mig_profile, gpu.count.unwrap_or(0)) {
             (Some(fraction), _, _) if fraction < 1.0 => format!(" on {fraction} of a {model}"),
             (_, Some(profile), count) => format!(" on {}×{model} {profile}", count.max(1)),

@@ -70,6 +70,10 @@ struct Candidate<'a> {
 struct Score {
     /// Real hardware before simulated, unless the spec says otherwise.
     simulated: bool,
+    /// It is not kept for its tenant.
+    unreserved: bool,
+    /// How many models its spec would rather have than that of these GPUs.
+    fallback: u8,
     /// GPUs spread over several islands.
     broken_island: bool,
     /// What it takes from work that is likely to come, see [`likely`].
@@ -159,7 +163,8 @@ pub(crate) fn why_it_waits(cluster: &Cluster, entry: &WorkloadEntry) -> Arc<Plac
 }
 
 fn claims<'a>(cluster: &'a Cluster, asker: Option<&'a WorkloadEntry>) -> Option<Claims<'a>> {
-    cluster.workloads.has_claims().then_some(Claims { cluster, asker })
+    let is_kept = cluster.workloads.has_claims() || !cluster.reservations.is_empty();
+    is_kept.then_some(Claims { cluster, asker })
 }
 
 /// The best place: best fit, or the nearest nodes for several.

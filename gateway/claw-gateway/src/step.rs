@@ -90,6 +90,7 @@ pub struct Decision {
 /// Decides one command. A refusal changes nothing.
 pub fn step(cluster: &Cluster, command: Command, caller: &Caller, ids: &mut dyn IdSource) -> Result<Decision, Refusal> {
     let mut work = Work::new(cluster, caller, ids);
+    work.state.clock = work.state.clock.max(caller.now);
     let report = match command {
         Command::Operate { operation, mutation, args_hash, secret_hash } => {
             operate::operate(&mut work, operation, &mutation, &args_hash, secret_hash)?

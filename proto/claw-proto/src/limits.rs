@@ -72,6 +72,8 @@ pub const OUTPUT_ENTRIES_MAX: usize = 1_000;
 pub const ARGUMENT_BYTES_MAX: usize = 256 * 1024;
 /// Longest name of a workload, node, deployment or label key.
 pub const NAME_CHARS_MAX: usize = 63;
+/// GPU models that a workload falls back to.
+pub const MODEL_FALLBACKS_MAX: usize = 8;
 /// Longest label value.
 pub const LABEL_VALUE_CHARS_MAX: usize = 255;
 /// Most labels on one object.

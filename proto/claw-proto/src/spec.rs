@@ -36,6 +36,15 @@ closed_enum! {
     Interconnect { Nvlink = "nvlink", Any = "any" }
 }
 closed_enum! {
+    /// What keeps a workload's GPUs apart from others' work.
+    Isolation {
+        /// Nothing need: a share of a GPU will do. The default.
+        None = "none",
+        /// Hardware: whole GPUs, or MIG slices.
+        Hardware = "hardware"
+    }
+}
+closed_enum! {
     /// Order in the queue.
     Priority {
         /// Value 1000.
@@ -113,6 +122,10 @@ pub struct GpuRequest {
     /// Model, such as H100.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
+    /// Models that will do where `model` has no room, most wanted first; without `model`, any of
+    /// these, whichever fits best. One replica gets GPUs of one model.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub model_fallbacks: Vec<String>,
     /// Vendor.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vendor: Option<GpuVendor>,
@@ -129,6 +142,9 @@ pub struct GpuRequest {
     /// MIG profile, such as 1g.10gb: a slice that the node has cut, kept apart by hardware.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mig_profile: Option<String>,
+    /// What has to keep them apart from others' work, at least; what offers less is refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub isolation: Option<Isolation>,
 }
 
 /// Scaling rule.

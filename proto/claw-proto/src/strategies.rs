@@ -1,6 +1,6 @@
 //! Arbitrary values for the properties of validation and codec.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::collection::{btree_map, vec};
 use proptest::option::of;
@@ -9,9 +9,9 @@ use proptest::sample::select;
 
 use crate::limits;
 use crate::spec::{
-    Autoscale, AutoscaleMetric, Budget, BudgetPer, BudgetUnit, GpuRequest, GpuVendor, Interconnect, MarketUse,
-    OnPartition, Placement, PlacementStrategy, Priority, PullPolicy, Quantization, RestartPolicy, RuntimeKind,
-    SecretRef, Volume, WorkloadKind, WorkloadSpec,
+    Autoscale, AutoscaleMetric, Budget, BudgetPer, BudgetUnit, GpuRequest, GpuVendor, Interconnect, Isolation,
+    MarketUse, OnPartition, Placement, PlacementStrategy, Priority, PullPolicy, Quantization, RestartPolicy,
+    RuntimeKind, SecretRef, Volume, WorkloadKind, WorkloadSpec,
 };
 use crate::time::Timestamp;
 
@@ -94,8 +94,10 @@ fn mended(mut spec: WorkloadSpec) -> WorkloadSpec {
         gpu.count = Some(gpu.count.unwrap_or(1));
         gpu.mig_profile = gpu.mig_profile.take().filter(|_| gpu.fraction.is_none());
         if gpu.fraction.is_some() {
-            gpu.count = None;
+            (gpu.count, gpu.isolation) = (None, None);
         }
+        let mut seen = BTreeSet::from_iter(gpu.model.clone().map(|model| model.to_ascii_lowercase()));
+        gpu.model_fallbacks.retain(|model| seen.insert(model.to_ascii_lowercase()));
         if gpu.mig_profile.is_some() {
             gpu.interconnect = None;
         }
@@ -272,19 +274,32 @@ fn instant() -> impl Strategy<Value = Timestamp> {
 
 fn gpu(parts: &Parts) -> impl Strategy<Value = GpuRequest> + use<> {
     let share = prop_oneof![3 => Just(None), 1 => of(0.01..=1.0_f64)];
+    let others = (vec(parts.word.clone(), 0..3), of(select(Isolation::ALL)));
     let mig = prop_oneof![3 => Just(None), 1 => Just(Some("1g.10gb".to_owned()))];
     let model = of(parts.word.clone());
     let memory = of(parts.size.clone());
-    (of(parts.count.clone()), model, of(select(GpuVendor::ALL)), memory, of(select(Interconnect::ALL)), share, mig)
-        .prop_map(|(count, model, vendor, memory_gib_min, interconnect, fraction, mig_profile)| GpuRequest {
-            count,
-            model,
-            vendor,
-            memory_gib_min,
+    let what = (of(parts.count.clone()), model, of(select(GpuVendor::ALL)), memory);
+    (what, of(select(Interconnect::ALL)), share, mig, others).prop_map(
+        |(
+            (count, model, vendor, memory_gib_min),
             interconnect,
             fraction,
             mig_profile,
-        })
+            (model_fallbacks, isolation),
+        )| {
+            GpuRequest {
+                count,
+                model,
+                model_fallbacks,
+                vendor,
+                memory_gib_min,
+                interconnect,
+                fraction,
+                mig_profile,
+                isolation,
+            }
+        },
+    )
 }
 
 fn autoscale(parts: &Parts) -> impl Strategy<Value = Autoscale> + use<> {

@@ -180,8 +180,10 @@ pub struct Demand {
     /// that "80" is met by every GPU sold as 80 GB. Of a share it is the share's part
     /// ([`Demand::memory_mib_of`]).
     pub gpu_memory_mib_min: u64,
-    /// GPU model; a known one in its canonical spelling ([`KNOWN_GPU_MODELS`]).
-    pub gpu_model: Option<String>,
+    /// GPU models that do, none for any; known ones in their canonical spelling ([`KNOWN_GPU_MODELS`]).
+    pub gpu_models: Vec<String>,
+    /// An earlier one of several models is taken where it can be; else they are equal.
+    pub gpu_models_ranked: bool,
     /// GPU vendor.
     pub gpu_vendor: Option<GpuVendor>,
     /// The GPUs must reach each other by NVLink (or xGMI); never set for a single GPU.
@@ -218,6 +220,17 @@ pub fn share_memory_mib(milli: u16, gpu_memory_mib: u64) -> u64 {
 }
 
 impl Demand {
+    /// GPUs of this model do.
+    pub fn takes_model(&self, model: &str) -> bool {
+        self.gpu_models.is_empty() || self.gpu_models.iter().any(|wanted| wanted.eq_ignore_ascii_case(model))
+    }
+
+    /// The models that do, in words.
+    pub fn models_in_words(&self) -> String {
+        let between = if self.gpu_models_ranked { ", else " } else { " or " };
+        if self.gpu_models.is_empty() { "any".to_owned() } else { self.gpu_models.join(between) }
+    }
+
     /// It takes a part of one GPU, by time, and others can have the rest.
     pub const fn is_share(&self) -> bool {
         self.gpus > 0 && self.gpu_milli < GPU_MILLI

@@ -24,6 +24,7 @@ pub mod plans;
 pub mod quotas;
 pub mod refusal;
 pub mod registry;
+pub mod reservations;
 pub mod scheduling;
 pub mod schema;
 pub mod secrets;

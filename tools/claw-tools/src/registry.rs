@@ -8,7 +8,7 @@ use crate::refusal::{ErrorCode, Refusal};
 use crate::schema::{LazyChecker, advertised, parse};
 use crate::{
     approvals, cluster, diagnosis, events, inside, intents, keys, nodes, operations, outcome, plans, quotas,
-    scheduling, secrets, workloads,
+    reservations, scheduling, secrets, workloads,
 };
 
 /// Traits of an operation that faces show as annotations.
@@ -158,6 +158,12 @@ operations! {
         "What tenants are guaranteed, hold, borrow and wait for. Why one workload waits: workload_explain.";
     QuotaDelete = "quota_delete", "Remove a tenant", quotas::QuotaDeleteParams => outcome::Outcome, Destroys, P::QuotaAdmin, Tier::Disruptive, T::Admin, false, U::Compensating,
         "Take a tenant away that nothing runs or waits for. Tier 2: plan first.";
+    ReservationCreate = "reservation_create", "Reserve nodes", reservations::ReservationCreateParams => outcome::Outcome, Destroys, P::QuotaAdmin, Tier::Disruptive, T::Admin, false, U::Compensating,
+        "Keep whole nodes for a tenant for a time. From now on only its work, or what is sure to end before (max_duration_s), is placed there; nobody is stopped, so nodes with others' endless work are refused. Tier 2: plan first.";
+    ReservationList = "reservation_list", "List reservations", reservations::ReservationListParams => reservations::ReservationList, Reads, P::Read, Tier::Read, T::Workloads, false, U::None,
+        "Which nodes are kept for whom and when, and what runs there.";
+    ReservationDelete = "reservation_delete", "End a reservation", reservations::ReservationDeleteParams => outcome::Outcome, Destroys, P::QuotaAdmin, Tier::Disruptive, T::Admin, false, U::Compensating,
+        "End a reservation before its time: its nodes take anybody's work again. What runs there goes on. Tier 2: plan first.";
     SecretSet = "secret_set", "Store a secret", secrets::SecretSetParams => outcome::Outcome, Destroys, P::SecretWrite, Tier::Disruptive, T::Security, false, U::None,
         "Store a value that workloads name by its handle, as files (`secrets`) or for an image's registry (`pull_secret`). Replaces a former value. Tier 2: plan first. Prefer `claw secret set`, which reads the value from a file: what you write here passes through your context.";
     SecretList = "secret_list", "List secrets", secrets::SecretListParams => secrets::SecretList, Reads, P::Read, Tier::Read, T::Security, false, U::None,

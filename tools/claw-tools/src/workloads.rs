@@ -160,6 +160,8 @@ closed_enum! {
         NodeUnreachable = "node_unreachable",
         /// Takes no new work.
         NodeUnschedulable = "node_unschedulable",
+        /// It is kept for another tenant.
+        NodeReserved = "node_reserved",
         /// Too many of its GPUs are not healthy.
         GpuUnhealthy = "gpu_unhealthy",
         /// Its GPUs are held by others.
@@ -184,6 +186,7 @@ impl PlacementReason {
             self,
             Self::NodeUnreachable
                 | Self::NodeUnschedulable
+                | Self::NodeReserved
                 | Self::GpuUnhealthy
                 | Self::GpuBusy
                 | Self::NvlinkIslandBusy

@@ -89,6 +89,8 @@ const COSTS: &[&str] = &[
     "gpu.interconnect",
     "gpu.fraction",
     "gpu.mig_profile",
+    "gpu.model_fallbacks",
+    "gpu.isolation",
     "nodes",
     "cpu_cores",
     "memory_gib",

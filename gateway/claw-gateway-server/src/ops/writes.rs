@@ -16,6 +16,7 @@ use claw_tools::outcome::{EffectKind, Mode, Mutation, Observed, Outcome, clip};
 use claw_tools::quotas::QuotaSetParams;
 use claw_tools::refusal::{ErrorCode, Refusal};
 use claw_tools::registry::Call;
+use claw_tools::reservations::ReservationCreateParams;
 use claw_tools::secrets::{SecretEncoding, SecretSetParams};
 use claw_tools::workloads::WorkloadRunParams;
 use zeroize::Zeroizing;
@@ -149,6 +150,8 @@ fn operation(ops: &OpsContext, caller: &Caller, call: Call) -> Result<(Operation
         Call::Undo(p) => (Operation::Undo { operation_id: p.operation_id }, p.mutation()),
         Call::QuotaSet(p) => quota_set(p),
         Call::QuotaDelete(p) => (Operation::QuotaDelete { tenant: p.tenant.clone() }, p.mutation()),
+        Call::ReservationCreate(p) => reservation_create(p),
+        Call::ReservationDelete(p) => (Operation::ReservationDelete { name: p.name.clone() }, p.mutation()),
         Call::SecretSet(p) => (sealed(ops, &p)?, p.mutation()),
         Call::SecretDelete(p) => (Operation::SecretDelete { handle: p.handle.clone() }, p.mutation()),
         Call::ApiKeyCreate(p) => key_create(p),
@@ -178,6 +181,7 @@ fn operation(ops: &OpsContext, caller: &Caller, call: Call) -> Result<(Operation
         | Call::PlanGet(_)
         | Call::ApprovalList(_)
         | Call::QuotaGet(_)
+        | Call::ReservationList(_)
         | Call::SecretList(_)
         | Call::ApiKeyList(_) => {
             return Err(Refusal::new(ErrorCode::InvalidState, "this is not a mutation").into());
@@ -189,6 +193,14 @@ fn quota_set(p: QuotaSetParams) -> (Operation, Mutation) {
     let mutation = p.mutation();
     let QuotaSetParams { tenant, parent, guaranteed, most, lends, weight, members, .. } = p;
     (Operation::QuotaSet { tenant, parent, guaranteed, most, lends, weight, members }, mutation)
+}
+
+fn reservation_create(p: ReservationCreateParams) -> (Operation, Mutation) {
+    let mutation = p.mutation();
+    let ReservationCreateParams { name, tenant, nodes, node_names, gpus, model, starts_at, duration_s, .. } = p;
+    let operation =
+        Operation::ReservationCreate { name, tenant, nodes, node_names, gpus, model, starts_at, duration_s };
+    (operation, mutation)
 }
 
 fn key_create(p: ApiKeyCreateParams) -> (Operation, Mutation) {

@@ -37,6 +37,19 @@ impl Quotas {
         }
     }
 
+    /// `tenant` is `of`, or a part of it.
+    pub(super) fn is_part(&self, tenant: Option<&str>, of: &str) -> bool {
+        let mut at = tenant;
+        for _ in 0..self.tenants.len() {
+            let Some((name, (quota, _))) = at.and_then(|name| self.tenants.get_key_value(name)) else { return false };
+            if name == of {
+                return true;
+            }
+            at = quota.parent.as_deref();
+        }
+        false
+    }
+
     /// Counts a part; the tenant that has more than it may have with it. Of what a part does not
     /// ask for, a tenant may hold too much already: a bound that is lowered stops nobody.
     pub(super) fn take(&mut self, tenant: Option<&str>, demand: &Demand) -> Option<String> {

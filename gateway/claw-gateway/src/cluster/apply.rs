@@ -27,6 +27,7 @@ impl Cluster {
     /// Applies one event.
     pub fn apply(&mut self, record: &EventRecord) {
         self.seq += 1;
+        self.clock = self.clock.max(record.at);
         if changes_fleet(&record.event) {
             self.revision += 1;
         }
@@ -162,11 +163,13 @@ impl Cluster {
         }
     }
 
-    /// Events about tenants.
+    /// Events about tenants and what is kept for them.
     fn apply_tenants(&mut self, record: &EventRecord) {
         match &record.event {
             Event::QuotaSet { tenant, quota } => self.tenants.set(tenant, quota.clone(), self.policy.half_life_s()),
             Event::QuotaDeleted { tenant } => self.tenants.remove(tenant),
+            Event::ReservationSet { reservation } => self.reservations.set(Arc::clone(reservation)),
+            Event::ReservationEnded { name } => self.reservations.remove(name),
             _ => {}
         }
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use claw_proto::ids::{GpuUuid, NodeId};
 use claw_proto::time::Timestamp;
 use claw_tools::operations::OperationState;
+use claw_tools::reservations::Reservation;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -55,6 +56,8 @@ struct Document {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     untenanted: Option<Books>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    reservations: Vec<Arc<Reservation>>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     secrets: Vec<Arc<SecretEntry>>,
     keys: Vec<Arc<KeyEntry>>,
     tokens: Vec<Arc<TokenEntry>>,
@@ -91,6 +94,7 @@ impl Cluster {
             approvals: share_all(self.approvals.values()),
             tenants: share_all(self.tenants.iter()),
             untenanted: self.tenants.untenanted(),
+            reservations: share_all(self.reservations.iter()),
             secrets: share_all(self.secrets.values()),
             keys: share_all(self.keys.values()),
             tokens: share_all(self.tokens.values()),
@@ -129,6 +133,9 @@ impl Cluster {
             cluster.nodes.restore_removed(id);
         }
         cluster.tenants = Tenants::restored(d.tenants, d.untenanted, cluster.policy.half_life_s());
+        for reservation in d.reservations {
+            cluster.reservations.set(reservation);
+        }
         for workload in d.workloads {
             cluster.count_usage(&workload);
             cluster.workloads.insert(Arc::unwrap_or_clone(workload));

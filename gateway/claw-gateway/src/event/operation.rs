@@ -10,6 +10,7 @@ use claw_tools::def::UndoClass;
 use claw_tools::nodes::Schedulable;
 use claw_tools::outcome::PlanView;
 use claw_tools::quotas::Quota;
+use claw_tools::reservations::Reservation;
 use serde::{Deserialize, Serialize};
 
 use crate::command::Operation;
@@ -72,6 +73,15 @@ pub enum Inverse {
         expect: Option<Quota>,
         /// What was before; nothing if the operation made the tenant.
         restore: Option<Quota>,
+    },
+    /// Put a reservation back.
+    SetReservation {
+        /// Name.
+        name: String,
+        /// What the operation left; nothing if it ended it.
+        expect: Option<Reservation>,
+        /// What was before; nothing if the operation made it.
+        restore: Option<Reservation>,
     },
     /// Revoke the key that it made.
     RevokeKey {

@@ -1,6 +1,7 @@
 //! Events in words, and what they are about.
 
 use claw_tools::outcome::clip;
+use claw_tools::reservations::Reservation;
 use claw_tools::workloads::WorkloadReason;
 
 use crate::event::Event;
@@ -79,6 +80,8 @@ pub fn describe_event(event: &Event) -> String {
         Event::ExecEnded { end, .. } => format!("the command ended: {}", end.words()),
         Event::QuotaSet { tenant, .. } => format!("the quota of tenant {tenant} was set"),
         Event::QuotaDeleted { tenant } => format!("the tenant {tenant} was removed"),
+        Event::ReservationSet { reservation } => kept(reservation),
+        Event::ReservationEnded { name } => format!("the reservation {name} has ended"),
         Event::SecretSet { handle, owner, .. } => format!("the secret {handle} of {owner} has a new value"),
         Event::SecretDeleted { handle } => format!("the secret {handle} was erased"),
         Event::OperationAccepted { operation } => format!("accepted: {}", operation.summary),
@@ -96,6 +99,14 @@ pub fn describe_event(event: &Event) -> String {
         }
         Event::MassLossCleared { silent, total } => format!("{silent} of {total} nodes silent: back to normal"),
     }
+}
+
+fn kept(reservation: &Reservation) -> String {
+    let Reservation { name, tenant, nodes, starts_at, ends_at, .. } = reservation;
+    format!(
+        "{} node(s) are kept for tenant {tenant} from {starts_at} until {ends_at} (reservation {name})",
+        nodes.len()
+    )
 }
 
 fn stopping(why: WorkloadReason, grace_s: u32, requeue: bool, notice: bool) -> String {

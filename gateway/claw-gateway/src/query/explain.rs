@@ -139,7 +139,7 @@ fn blockers(cluster: &Cluster, w: &WorkloadEntry) -> Vec<Blocker> {
     for n in cluster.nodes.iter().filter(|n| n.link == NodeLink::Online && n.schedulable == Schedulable::Active) {
         let fits = |g: &&claw_proto::topology::GpuInfo| {
             g.mig.as_ref().map(|slice| &slice.profile) == demand.mig_profile.as_ref()
-                && demand.gpu_model.as_deref().is_none_or(|m| m.eq_ignore_ascii_case(&g.model))
+                && demand.takes_model(&g.model)
                 && demand.memory_mib_of(g.memory_mib) >= demand.gpu_memory_mib_min
         };
         for g in n.gpus().iter().filter(fits) {
@@ -201,6 +201,15 @@ fn remedies(cluster: &Cluster, w: &WorkloadEntry, blockers: &[Blocker]) -> Vec<R
             offer(format!("{} might hold more", bound.name), "quota_set", args);
         }
     }
+    // Nodes could be kept for others no more.
+    for kept in cluster.reservations.iter().take(TRIED_MAX) {
+        let mut fork = cluster.clone();
+        fork.reservations.remove(&kept.name);
+        if starts(&fork, &w.spec, w) {
+            let change = format!("the reservation {} for {} were ended", kept.name, kept.tenant);
+            offer(change, "reservation_delete", json!({ "name": kept.name, "mode": "plan" }));
+        }
+    }
     // It could ask for less.
     for (change, spec) in smaller(w.spec.spec()) {
         if let Ok(valid) = ValidSpec::parse(spec.clone())
@@ -237,8 +246,10 @@ fn smaller(spec: &WorkloadSpec) -> Vec<(String, WorkloadSpec)> {
             }
             s
         };
-        if let Some(model) = &gpu.model {
-            out.push((format!("it took any GPU model instead of {model}"), with(&|g| g.model = None)));
+        if gpu.model.is_some() || !gpu.model_fallbacks.is_empty() {
+            let models: Vec<&str> = gpu.model.iter().chain(&gpu.model_fallbacks).map(String::as_str).collect();
+            let change = format!("it took any GPU model instead of {}", models.join(" or "));
+            out.push((change, with(&|g| (g.model, g.model_fallbacks) = (None, Vec::new()))));
         }
         if gpu.interconnect == Some(claw_proto::spec::Interconnect::Nvlink) {
             out.push(("it did not need NVLink".into(), with(&|g| g.interconnect = None)));

@@ -35,7 +35,7 @@ struct Kind {
     gpus: u32,
     /// Of each, thousandths.
     milli: u16,
-    model: Option<String>,
+    models: Vec<String>,
     cpu_millis: u64,
     memory_mib: u64,
 }
@@ -55,12 +55,12 @@ struct Free<'a> {
 impl Kind {
     fn of(demand: &Demand) -> Self {
         let (cpu_millis, memory_mib) = (demand.cpu_millis, demand.memory_mib);
-        Self { gpus: demand.gpus, milli: demand.gpu_milli, model: demand.gpu_model.clone(), cpu_millis, memory_mib }
+        Self { gpus: demand.gpus, milli: demand.gpu_milli, models: demand.gpu_models.clone(), cpu_millis, memory_mib }
     }
 
     fn of_size(gpus: u32) -> Self {
         let (cpu_millis, memory_mib) = (limits::CPU_MILLIS_DEFAULT, limits::MEMORY_MIB_DEFAULT);
-        Self { gpus, milli: GPU_MILLI, model: None, cpu_millis, memory_mib }
+        Self { gpus, milli: GPU_MILLI, models: Vec::new(), cpu_millis, memory_mib }
     }
 
     /// How often it fits there.
@@ -84,7 +84,7 @@ impl Kind {
     }
 
     fn takes(&self, model: &str) -> bool {
-        self.model.as_deref().is_none_or(|wanted| wanted.eq_ignore_ascii_case(model))
+        self.models.is_empty() || self.models.iter().any(|wanted| wanted.eq_ignore_ascii_case(model))
     }
 }
 
@@ -127,7 +127,7 @@ pub fn fragmentation(cluster: &Cluster, p: &FragmentationReportParams) -> Result
     let typical = kinds.iter().map(|(kind, n)| TypicalWork {
         gpus: kind.gpus,
         share: (kind.milli < GPU_MILLI).then(|| in_gpus(kind.milli.into())),
-        model: kind.model.clone(),
+        model: (!kind.models.is_empty()).then(|| kind.models.join(" or ")),
         cpu_cores: kind.cpu_millis as f64 / 1_000.0,
         memory_gib: kind.memory_mib as f64 / 1_024.0,
         percent: rounded(f64::from(*n) / all * 100.0),

@@ -210,7 +210,7 @@ impl World<'_> {
     /// When time alone may change what waits: pauses end, leases run out, long waits are noticed, work may be stopped.
     fn known_pauses(&mut self) {
         let policy = Arc::clone(&self.cluster.policy);
-        let mut looks = Vec::new();
+        let mut looks: Vec<Timestamp> = self.cluster.reservations.iter().map(|kept| kept.ends_at).collect();
         for w in not_ended(&self.cluster) {
             looks.extend(w.not_before);
             looks.push(w.since.plus_ms(policy.reserve_after_ms));

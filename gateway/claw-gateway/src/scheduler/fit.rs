@@ -13,6 +13,7 @@ use super::view::{Gpu, View};
 use super::{Candidate, LEFT_MAX, MILLI_LEFT_MAX, Score, runtime_for, spreads};
 use crate::Cluster;
 use crate::registry::NodeEntry;
+use crate::reservations;
 use crate::workload::WorkloadEntry;
 
 /// Why a node does not fit, with the number that is missing. The words are made when they are
@@ -59,16 +60,64 @@ fn count(n: usize) -> u64 {
     n as u64
 }
 
+/// What is asked of a node's GPUs: the demand, with one of its models.
+#[derive(Clone, Copy)]
+struct Ask<'a> {
+    demand: &'a Demand,
+    /// None for any.
+    model: Option<&'a str>,
+}
+
+impl std::ops::Deref for Ask<'_> {
+    type Target = Demand;
+
+    fn deref(&self) -> &Demand {
+        self.demand
+    }
+}
+
 /// How the node would take it, or the most severe reason why not. What will never fit comes
 /// before what only waits. Without `claims`, room that is being made keeps nobody out.
 pub(super) fn judge(view: &View, spec: &ValidSpec, claims: Option<Claims<'_>>, losses: &Losses) -> Result<Fit, Miss> {
+    let demand = spec.node_demand();
+    let of = |model: Option<&String>| {
+        judge_model(view, spec, Ask { demand, model: model.map(String::as_str) }, claims, losses)
+    };
+    let [first, fallbacks @ ..] = &demand.gpu_models[..] else { return of(None) };
+    let mut best = of(Some(first));
+    for (model, fallback) in fallbacks.iter().zip(1_u8..) {
+        if best.is_ok() && demand.gpu_models_ranked {
+            break;
+        }
+        let verdict = of(Some(model)).map(|mut fit| {
+            fit.score.fallback = if demand.gpu_models_ranked { fallback } else { 0 };
+            fit
+        });
+        best = match (best, verdict) {
+            (Ok(best), Ok(fit)) if fit.score < best.score => Ok(fit),
+            // Of models that do not fit, the one that is nearest to fitting tells why.
+            (Err(best), Err(miss)) if (miss.reason as u8) <= best.reason as u8 => Err(best),
+            (Err(_), verdict) => verdict,
+            (best, _) => best,
+        };
+    }
+    best
+}
+
+/// The same, with GPUs of one model.
+fn judge_model(
+    view: &View,
+    spec: &ValidSpec,
+    demand: Ask<'_>,
+    claims: Option<Claims<'_>>,
+    losses: &Losses,
+) -> Result<Fit, Miss> {
     let Some(capabilities) = view.capabilities() else {
         return Err(miss(R::NodeUnreachable, 0, 0));
     };
     let node = &*view.node;
     selected(node, spec)?;
     let runtime = runtime_for(node, spec).ok_or_else(|| miss(R::RuntimeMissing, 0, 0))?;
-    let demand = spec.node_demand();
     size(view, demand)?;
     let short = |total: u64, wanted: u64, reason| {
         if total < wanted { Err(miss(reason, total, 0)) } else { Ok(()) }
@@ -82,16 +131,17 @@ pub(super) fn judge(view: &View, spec: &ValidSpec, claims: Option<Claims<'_>>, l
     if node.schedulable != Schedulable::Active {
         return Err(miss(R::NodeUnschedulable, 0, 0));
     }
+    let is_own = reserved(view, spec, claims)?;
     room(view, demand)?;
     let free: Vec<Gpu> = free(view, demand, claims)?;
     short(capabilities.cpu_millis.saturating_sub(node.usage.cpu_millis), demand.cpu_millis, R::CpuBusy)?;
     short(capabilities.memory_mib.saturating_sub(node.usage.memory_mib), demand.memory_mib, R::MemoryBusy)?;
     short(capabilities.disk_mib.saturating_sub(node.usage.disk_mib), demand.disk_mib, R::DiskBusy)?;
     if let Some(claims) = claims {
-        host_unclaimed(view, demand, claims)?;
+        host_unclaimed(view, &demand, claims)?;
     }
     // Who wants to be spread does not mind what others could use.
-    let loss = |chosen: &[Gpu]| if spreads(spec) { 0 } else { losses.loss(view, demand, chosen) };
+    let loss = |chosen: &[Gpu]| if spreads(spec) { 0 } else { losses.loss(view, &demand, chosen) };
     let (chosen, lost) = if demand.is_share() {
         shared(&free, spreads(spec), view.n_islands, loss)
     } else {
@@ -99,7 +149,7 @@ pub(super) fn judge(view: &View, spec: &ValidSpec, claims: Option<Claims<'_>>, l
         let lost = loss(&chosen);
         (chosen, lost)
     };
-    let score = Score { lost, ..score(view, capabilities, spec, runtime, (&free, &chosen)) };
+    let score = Score { lost, unreserved: !is_own, ..score(view, capabilities, spec, runtime, (&free, &chosen)) };
     Ok(Fit { chosen: chosen.into(), runtime, score })
 }
 
@@ -122,14 +172,14 @@ fn selected(node: &NodeEntry, spec: &ValidSpec) -> Check {
 }
 
 /// It is of the right model, vendor and memory.
-fn is_wanted(view: &View, gpu: &Gpu, demand: &Demand) -> bool {
+fn is_wanted(view: &View, gpu: &Gpu, demand: Ask<'_>) -> bool {
     is_of_kind(view, gpu, demand)
         && (demand.gpu_memory_mib_min == 0 || demand.memory_mib_of(gpu.memory_mib) >= demand.gpu_memory_mib_min)
         && is_of_model(view, gpu, demand)
 }
 
 /// A GPU for who wants GPUs or shares of them, a slice of the profile for who wants slices.
-fn is_of_kind(view: &View, gpu: &Gpu, demand: &Demand) -> bool {
+fn is_of_kind(view: &View, gpu: &Gpu, demand: Ask<'_>) -> bool {
     let profile = || view.info(gpu).and_then(|info| info.mig.as_ref()).map(|slice| &slice.profile);
     match &demand.mig_profile {
         None => !gpu.is_slice,
@@ -137,17 +187,17 @@ fn is_of_kind(view: &View, gpu: &Gpu, demand: &Demand) -> bool {
     }
 }
 
-fn is_of_vendor(view: &View, gpu: &Gpu, demand: &Demand) -> bool {
+fn is_of_vendor(view: &View, gpu: &Gpu, demand: Ask<'_>) -> bool {
     demand.gpu_vendor.is_none_or(|vendor| view.info(gpu).is_some_and(|info| info.vendor == vendor))
 }
 
-fn is_of_model(view: &View, gpu: &Gpu, demand: &Demand) -> bool {
+fn is_of_model(view: &View, gpu: &Gpu, demand: Ask<'_>) -> bool {
     let is = |model: &str| view.info(gpu).is_some_and(|info| info.model.eq_ignore_ascii_case(model));
-    is_of_vendor(view, gpu, demand) && demand.gpu_model.as_deref().is_none_or(is)
+    is_of_vendor(view, gpu, demand) && demand.model.is_none_or(is)
 }
 
 /// Enough GPUs of the right model, vendor and memory, whoever holds them.
-fn size(view: &View, demand: &Demand) -> Check {
+fn size(view: &View, demand: Ask<'_>) -> Check {
     let wanted = demand.gpus as usize;
     if wanted == 0 {
         return Ok(());
@@ -167,7 +217,7 @@ fn size(view: &View, demand: &Demand) -> Check {
 }
 
 /// What it is that its GPUs lack.
-fn too_small(view: &View, demand: &Demand, n_large: usize) -> Miss {
+fn too_small(view: &View, demand: Ask<'_>, n_large: usize) -> Miss {
     let any = |has: &dyn Fn(&Gpu) -> bool| view.gpus.iter().any(has);
     if demand.mig_profile.is_some() && !any(&|gpu| is_of_kind(view, gpu, demand)) {
         return miss(R::MigProfileMissing, 0, 0);
@@ -187,7 +237,7 @@ fn too_small(view: &View, demand: &Demand, n_large: usize) -> Miss {
 }
 
 /// Enough of them are healthy and free.
-fn room(view: &View, demand: &Demand) -> Check {
+fn room(view: &View, demand: Ask<'_>) -> Check {
     let wanted = demand.gpus as usize;
     let (mut n_healthy, mut n_free, mut most_free) = (0, 0, 0);
     for gpu in view.gpus.iter().filter(|gpu| wanted > 0 && gpu.is_healthy && is_wanted(view, gpu, demand)) {
@@ -206,8 +256,18 @@ fn room(view: &View, demand: &Demand) -> Check {
     Ok(())
 }
 
+/// It is kept for its tenant now; or for another one, and then it is not to be had.
+fn reserved(view: &View, spec: &ValidSpec, claims: Option<Claims<'_>>) -> Result<bool, Miss> {
+    let Some(Claims { cluster, .. }) = claims else { return Ok(false) };
+    let (node_id, tenant) = (view.node_id(), spec.spec().tenant.as_deref());
+    match reservations::keeping_out(cluster, node_id, tenant, spec.spec().max_duration_s) {
+        Some(_) => Err(miss(R::NodeReserved, 0, 0)),
+        None => Ok(reservations::is_kept_for(cluster, node_id, tenant)),
+    }
+}
+
 /// Those that it can have.
-fn free(view: &View, demand: &Demand, claims: Option<Claims<'_>>) -> Result<Vec<Gpu>, Miss> {
+fn free(view: &View, demand: Ask<'_>, claims: Option<Claims<'_>>) -> Result<Vec<Gpu>, Miss> {
     let wanted = demand.gpus as usize;
     if wanted == 0 {
         return Ok(Vec::new());
@@ -373,6 +433,8 @@ fn score(
     let milli_left = shared.map_or(0, |gpu| gpu.free_milli.saturating_sub(demand.gpu_milli));
     Score {
         simulated: runtime == RuntimeKind::Sim || (capabilities.simulated && demand.gpus > 0),
+        unreserved: true,
+        fallback: 0,
         broken_island: chosen.len() > 1 && common_island(chosen).is_none(),
         lost: 0,
         opened: shared.is_some_and(|gpu| (gpu.free_milli == GPU_MILLI) != spreads(spec)),
@@ -410,7 +472,7 @@ pub(super) fn detail(miss: Miss, view: &View, spec: &ValidSpec) -> String {
         R::GpuVendorMismatch => format!("wanted {}", demand.gpu_vendor.map_or("any", |v| v.as_str())),
         R::GpuModelMismatch => {
             let model = view.gpus.first().and_then(|gpu| view.info(gpu)).map_or("none", |info| info.model.as_str());
-            format!("wanted {}, has {model}", demand.gpu_model.as_deref().unwrap_or("any"))
+            format!("wanted {}, has {model}", demand.models_in_words())
         }
         R::GpuMemoryTooSmall => format!("wanted {} MiB per GPU, has {has}", demand.gpu_memory_mib_min),
         R::GpuCountTooSmall => format!("wanted {wanted}, has {has}"),
@@ -421,6 +483,7 @@ pub(super) fn detail(miss: Miss, view: &View, spec: &ValidSpec) -> String {
         R::NodeUnreachable if node.capabilities.is_none() => "enrolled, never connected".into(),
         R::NodeUnreachable => node.link.to_string(),
         R::NodeUnschedulable => node.schedulable.to_string(),
+        R::NodeReserved => "kept for another tenant (reservation_list)".to_owned(),
         R::MigProfileMissing => {
             format!("wanted a slice {}, has none", demand.mig_profile.as_deref().unwrap_or_default())
         }

@@ -40,6 +40,13 @@ struct Choice<'a> {
     left: usize,
 }
 
+impl Choice<'_> {
+    /// How many of its nodes are not kept for its tenant.
+    fn n_unreserved(&self) -> usize {
+        self.parts.iter().filter(|part| part.score.unreserved).count()
+    }
+}
+
 /// Places for a workload of several nodes. `candidates` are in order of their scores; why the
 /// others are none is asked for if there is a place.
 pub(super) fn place(
@@ -51,7 +58,16 @@ pub(super) fn place(
     let n_nodes = spec.nodes() as usize;
     let classes = classes(candidates);
     let mut choices: Vec<Choice<'_>> = classes.values().flat_map(|class| choices(class, n_nodes)).collect();
-    choices.sort_by_cached_key(|c| (c.parts[0].score.simulated, c.spread, c.left, c.parts[0].score.clone()));
+    choices.sort_by_cached_key(|c| {
+        (
+            c.parts[0].score.simulated,
+            c.parts[0].score.fallback,
+            c.n_unreserved(),
+            c.spread,
+            c.left,
+            c.parts[0].score.clone(),
+        )
+    });
     let best = choices.first()?;
     let why = why(best, candidates.len(), spec);
     let summary = format!("goes to {}: {why}", names(&best.parts));
@@ -240,6 +256,7 @@ fn why(best: &Choice<'_>, n_candidates: usize, spec: &ValidSpec) -> String {
     if gpus > 0 {
         parts.push(format!("{} each", crate::query::gpus(gpus)));
     }
+    parts.extend(report::of_choice(best.parts[0], spec));
     if best.parts[0].score.simulated {
         parts.push("simulated".to_owned());
     }
@@ -249,6 +266,10 @@ fn why(best: &Choice<'_>, n_candidates: usize, spec: &ValidSpec) -> String {
 fn why_not(best: &Choice<'_>, second: &Choice<'_>) -> String {
     if best.parts[0].score.simulated != second.parts[0].score.simulated {
         "they are simulated".into()
+    } else if best.parts[0].score.fallback != second.parts[0].score.fallback {
+        "their model is a later choice".into()
+    } else if best.parts[0].score.unreserved != second.parts[0].score.unreserved {
+        "they are not kept for its tenant".into()
     } else if best.spread != second.spread {
         format!("they stand in {} instead of {}", distance(second.spread), distance(best.spread))
     } else if best.left != second.left {

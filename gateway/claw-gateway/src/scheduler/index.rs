@@ -51,10 +51,12 @@ impl Worth for Rank {
 }
 
 impl Rank {
-    /// The fields of a score one below the other: 1, 1, 20, 1, 10, 16, 16, 44 and 12 bits.
+    /// The fields of a score one below the other: 1, 1, 4, 1, 20, 1, 10, 16, 16, 44 and 12 bits.
     fn of(score: &Score) -> Self {
         let fields = [
             (u128::from(score.simulated), 1),
+            (u128::from(score.unreserved), 1),
+            (u128::from(score.fallback), 4),
             (u128::from(score.broken_island), 1),
             (u128::from(score.lost), LOSS_BITS),
             (u128::from(score.opened), 1),
@@ -312,7 +314,8 @@ fn hash_of(spec: &ValidSpec) -> u64 {
     let mut hasher = DefaultHasher::new();
     let demand = spec.demand();
     (demand.gpus, demand.cpu_millis, demand.memory_mib, demand.disk_mib, demand.gpu_memory_mib_min).hash(&mut hasher);
-    (demand.gpu_milli, &demand.mig_profile, &demand.gpu_model, demand.nvlink).hash(&mut hasher);
+    (demand.gpu_milli, &demand.mig_profile, &demand.gpu_models, demand.gpu_models_ranked, demand.nvlink)
+        .hash(&mut hasher);
     (spec.nodes(), super::needs(spec)).hash(&mut hasher);
     hasher.finish()
 }
@@ -422,7 +425,11 @@ impl Drop for Answers<'_> {
 impl<'a> Answers<'a> {
     fn judge_claimed(&mut self) {
         let Some(claims) = self.claims else { return };
-        for node_id in claims.cluster.workloads.claimed_nodes() {
+        let mut nodes = claims.cluster.workloads.claimed_nodes();
+        nodes.extend(claims.cluster.reservations.nodes());
+        nodes.sort_unstable();
+        nodes.dedup();
+        for node_id in nodes {
             let Ok(at) = self.slots.binary_search_by_key(&node_id, |slot| slot.node_id) else { continue };
             let Some(view) = &self.slots[at].view else { continue };
             let verdict = fit::judge(view, self.spec, Some(claims), self.losses);
@@ -537,10 +544,12 @@ mod tests {
 
     fn scores() -> impl Strategy<Value = Score> {
         let near = prop_oneof![0_u32..3, (LEFT_MAX - 3)..=LEFT_MAX];
-        let flags = (any::<bool>(), any::<bool>(), any::<bool>());
+        let flags = (any::<bool>(), any::<bool>(), any::<bool>(), 0_u8..16, any::<bool>());
         (flags, (0_u32..1 << LOSS_BITS, 0_u16..GPU_MILLI), near.clone(), near, 0_u64..1 << 43, 0_u64..=2_000).prop_map(
             |(flags, (lost, milli_left), island_left, gpus_left, gpu_memory_over_mib, host_left_permille)| Score {
                 simulated: flags.0,
+                unreserved: flags.4,
+                fallback: flags.3,
                 broken_island: flags.1,
                 lost,
                 opened: flags.2,

@@ -49,8 +49,8 @@ struct LikelyKind {
     gpus: u32,
     gpu_milli: u16,
     cpu_millis: u64,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    model: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    models: Vec<String>,
 }
 
 /// The same, ready to be asked.
@@ -78,11 +78,9 @@ impl From<LikelyWork> for Likely {
             }
         }
         let request = |kind: &LikelyKind| {
-            let models = match kind.model.as_deref().map(at) {
-                None => ModelSet::default(),
-                // Of a model that is not there nothing is lost.
-                Some(at) => ModelSet(1 << at.unwrap_or(MODELS_MAX)),
-            };
+            // Of a model that is not there nothing is lost.
+            let bits = kind.models.iter().map(|model| 1 << at(model).unwrap_or(MODELS_MAX));
+            let models = bits.reduce(|all, bit: u64| all | bit).map_or_else(ModelSet::default, ModelSet);
             Request {
                 cpu_milli: u32::try_from(kind.cpu_millis).unwrap_or(u32::MAX),
                 memory_mib: 0,
@@ -126,7 +124,7 @@ impl Likely {
                 gpus: demand.gpus,
                 gpu_milli: demand.gpu_milli,
                 cpu_millis: demand.cpu_millis,
-                model: demand.gpu_model.as_deref().map(str::to_ascii_lowercase),
+                models: demand.gpu_models.iter().map(|model| model.to_ascii_lowercase()).collect(),
             };
             *kinds.entry(kind).or_default() += w.spec.nodes();
         }

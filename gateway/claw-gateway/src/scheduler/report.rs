@@ -107,6 +107,10 @@ fn why(best: &Candidate<'_>, n_candidates: usize, spec: &ValidSpec) -> String {
             None => parts.push(format!("{} GPUs without a common NVLink island", demand.gpus)),
         }
     }
+    parts.extend(of_choice(best, spec));
+    if !best.score.unreserved {
+        parts.push("kept for its tenant".to_owned());
+    }
     if demand.gpus > 0 && demand.mig_profile.is_none() {
         let left = best.score.gpus_left.min(LEFT_MAX - best.score.gpus_left);
         parts.push(format!("{} left free there", crate::query::gpus(left)));
@@ -117,10 +121,25 @@ fn why(best: &Candidate<'_>, n_candidates: usize, spec: &ValidSpec) -> String {
     parts.join(", ")
 }
 
+/// Which of several models it gets.
+pub(super) fn of_choice(best: &Candidate<'_>, spec: &ValidSpec) -> Option<String> {
+    let demand = spec.demand();
+    let model = best.model().filter(|_| demand.gpu_models.len() > 1)?;
+    Some(match best.score.fallback {
+        0 if demand.gpu_models_ranked => format!("{model}, its first choice"),
+        0 => format!("{model}, of {}", demand.models_in_words()),
+        n => format!("{model}, because {} has no room now", demand.gpu_models[..usize::from(n)].join(" or ")),
+    })
+}
+
 fn why_not(best: &Candidate<'_>, second: &Candidate<'_>) -> String {
     let (a, b) = (&best.score, &second.score);
     if a.simulated != b.simulated {
         "it is simulated".into()
+    } else if a.unreserved != b.unreserved {
+        "it is not kept for its tenant".into()
+    } else if a.fallback != b.fallback {
+        "its GPUs are of a model that is a later choice".into()
     } else if a.broken_island != b.broken_island {
         "its free GPUs are not in one NVLink island".into()
     } else if a.lost != b.lost {

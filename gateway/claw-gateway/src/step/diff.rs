@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use claw_proto::ids::WorkloadId;
 use claw_tools::outcome::Change;
 use claw_tools::quotas::QuotaAmounts;
+use claw_tools::reservations::Reservation;
 use imbl::ordmap::DiffItem;
 use sha2::{Digest, Sha256};
 
@@ -37,6 +38,16 @@ pub(super) fn diff(before: &Cluster, after: &Cluster) -> Vec<Change> {
     for item in before.tenants.map().diff(after.tenants.map()) {
         let (old, new) = sides(&item);
         compare(&mut changes, "tenant", old.map(|t| tenant_fields(t)), new.map(|t| tenant_fields(t)));
+    }
+    for item in before.reservations.map().diff(after.reservations.map()) {
+        let (old, new) = sides(&item);
+        let fields = |cluster: &Cluster, kept: &Reservation| {
+            let name = |id| cluster.nodes.get(id).map_or_else(|| id.to_string(), |node| node.name.clone());
+            let nodes: Vec<String> = kept.nodes.iter().map(|id| name(*id)).collect();
+            let when = format!("{} to {}", kept.starts_at, kept.ends_at);
+            (kept.name.clone(), vec![("for", kept.tenant.clone()), ("nodes", nodes.join(" ")), ("when", when)])
+        };
+        compare(&mut changes, "reservation", old.map(|r| fields(before, r)), new.map(|r| fields(after, r)));
     }
     for item in before.secrets.diff(&after.secrets) {
         let (old, new) = sides(&item);

@@ -65,6 +65,7 @@ pub(super) fn tick(work: &mut Work<'_>) -> Report {
     expire_leases(work);
     notice::end_overdue(work);
     let now = work.now();
+    end_reservations(work);
     let opened = work.state.workloads.queue().any(|id| {
         work.state
             .workloads
@@ -75,6 +76,16 @@ pub(super) fn tick(work: &mut Work<'_>) -> Report {
     reserve(work);
     prune(work);
     Report::Done
+}
+
+/// Whose time is over keeps nothing any more.
+fn end_reservations(work: &mut Work<'_>) {
+    let now = work.now();
+    let over = work.state.reservations.iter().filter(|kept| kept.ends_at <= now);
+    let names: Vec<String> = over.map(|kept| kept.name.clone()).collect();
+    for name in names {
+        work.emit(Event::ReservationEnded { name });
+    }
 }
 
 /// Tries those that wait in their turn; the same shape is tried once.
@@ -103,8 +114,15 @@ fn schedule(work: &mut Work<'_>, queue: Vec<WorkloadId>) {
         let priority = entry.spec.priority().value();
         // Room that is kept from one may be another's who stands before whom it is kept for.
         let has_claims = work.state.workloads.has_claims();
+        let has_reservations = !work.state.reservations.is_empty();
+        let stands_as = |tried: &WorkloadEntry| {
+            let of = |w: &WorkloadEntry| (w.spec.spec().tenant.clone(), w.spec.spec().max_duration_s);
+            !has_reservations || of(tried) == of(&entry)
+        };
         let tells = |tried: &WorkloadEntry| {
-            scheduler::same_shape(&tried.spec, &entry.spec) && (!has_claims || tried.outranks(&entry))
+            scheduler::same_shape(&tried.spec, &entry.spec)
+                && (!has_claims || tried.outranks(&entry))
+                && stands_as(tried)
         };
         let known = hopeless.iter().find(|(tried, ..)| tells(tried));
         let in_vain = known.is_some_and(|(.., tried)| *tried >= priority);

@@ -4,6 +4,7 @@ mod access_ops;
 mod inside_ops;
 mod node_ops;
 mod quota_ops;
+mod reservation_ops;
 mod secret_ops;
 mod workload_ops;
 
@@ -52,6 +53,8 @@ pub(super) fn perform(
         Operation::Undo { operation_id } => undo::undo(work, *operation_id),
         Operation::QuotaSet { .. } => quota_ops::set(work, operation),
         Operation::QuotaDelete { tenant } => quota_ops::delete(work, tenant),
+        Operation::ReservationCreate { .. } => reservation_ops::create(work, operation),
+        Operation::ReservationDelete { name } => reservation_ops::delete(work, name),
         Operation::SecretSet { handle, used_by, sealed: _, blob } => {
             secret_ops::set(work, handle, used_by, blob.as_deref())
         }
@@ -65,6 +68,7 @@ pub(super) fn perform(
 
 pub(super) use node_ops::{drain, set_labels, set_schedulable, set_settings};
 pub(super) use quota_ops::put as put_quota;
+pub(super) use reservation_ops::put as put_reservation;
 pub(crate) use secret_ops::handles as secret_handles;
 pub(super) use workload_ops::{checked, stop_workload};
 
@@ -87,6 +91,11 @@ pub(super) fn move_values(work: &mut Work<'_>, operation: Operation) -> Result<O
             let blob = format!("sec_{:032x}", work.ids.next_bits());
             work.blob(blob.clone(), sealed.into_bytes());
             Operation::SecretSet { handle, used_by, sealed: None, blob: Some(blob) }
+        }
+        // Now is when it was planned, not when it is applied: a plan shows what it does.
+        Operation::ReservationCreate { name, tenant, nodes, node_names, gpus, model, starts_at: None, duration_s } => {
+            let starts_at = Some(work.now());
+            Operation::ReservationCreate { name, tenant, nodes, node_names, gpus, model, starts_at, duration_s }
         }
         other => other,
     })

@@ -47,6 +47,7 @@ fn authorize_as(work: &Work<'_>, operation: &OperationEntry) -> Result<(), Refus
         Inverse::SetLabels { .. } => Some("node_label"),
         Inverse::SetSettings { .. } => Some("node_config_set"),
         Inverse::SetQuota { .. } => Some("quota_set"),
+        Inverse::SetReservation { .. } => Some("reservation_create"),
         Inverse::RevokeKey { .. } => Some("api_key_revoke"),
         Inverse::RevokeToken { .. } => Some("node_token_create"),
     };
@@ -93,34 +94,41 @@ fn invert(work: &mut Work<'_>, operation: &OperationEntry) -> Result<Performed, 
         }
         Inverse::SetSettings { node_id, expect, restore } => {
             let node = node_of(work, operation, work.state.nodes.get(node_id))?;
-            if node.settings != expect {
-                return Err(conflict(work, operation, &format!("the settings of {} were changed since", node.name)));
-            }
+            let is_same = node.settings == expect;
+            unchanged(work, operation, is_same, &format!("the settings of {} were changed since", node.name))?;
             Ok(perform::set_settings(work, &node, restore))
         }
         Inverse::SetQuota { tenant, expect, restore } => {
             let now = work.state.tenants.get(&tenant).map(|entry| (*entry.quota).clone());
-            if now != expect {
-                return Err(conflict(work, operation, &format!("the quota of {tenant} was changed since")));
-            }
+            unchanged(work, operation, now == expect, &format!("the quota of {tenant} was changed since"))?;
             perform::put_quota(work, &tenant, restore)
+        }
+        Inverse::SetReservation { name, expect, restore } => {
+            let now = work.state.reservations.get(&name).map(|kept| (**kept).clone());
+            unchanged(work, operation, now == expect, &format!("the reservation {name} is another now, or over"))?;
+            perform::put_reservation(work, &name, restore)
         }
         Inverse::RevokeKey { key_id } => {
             perform::perform(work, &crate::command::Operation::ApiKeyRevoke { key_id }, None)
         }
         Inverse::RevokeToken { token_id } => {
             let used = work.state.tokens.get(&token_id).and_then(|t| t.used_by);
-            if let Some(node_id) = used {
-                return Err(conflict(
-                    work,
-                    operation,
-                    &format!("the token was used by {node_id}; remove the node instead"),
-                ));
-            }
+            let by = used.map_or_else(String::new, |node_id| node_id.to_string());
+            unchanged(
+                work,
+                operation,
+                used.is_none(),
+                &format!("the token was used by {by}; remove the node instead"),
+            )?;
             work.emit(Event::NodeTokenRevoked { token_id });
             Ok(final_step(Outcome::new(EffectKind::Accepted, format!("revoke token {token_id}"))))
         }
     }
+}
+
+/// What the operation left is still so; else the undo stands in somebody's way.
+fn unchanged(work: &Work<'_>, operation: &OperationEntry, is_same: bool, otherwise: &str) -> Result<(), Refusal> {
+    if is_same { Ok(()) } else { Err(conflict(work, operation, otherwise)) }
 }
 
 fn final_step(outcome: Outcome) -> Performed {

@@ -149,7 +149,9 @@ impl<'a> Work<'a> {
             // It takes no room before it is placed: the others need not be tried for it.
             Event::WorkloadSubmitted { workload_id, .. } => self.submitted.push(*workload_id),
             // What was kept from starting may start now.
-            Event::QuotaSet { .. } | Event::QuotaDeleted { .. } => self.room_changed = true,
+            Event::QuotaSet { .. } | Event::QuotaDeleted { .. } | Event::ReservationEnded { .. } => {
+                self.room_changed = true;
+            }
             Event::NodeRemoved { node_id }
             | Event::NodeSchedulableChanged { node_id, .. }
             | Event::NodeLabeled { node_id, .. }

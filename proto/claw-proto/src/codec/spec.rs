@@ -9,9 +9,9 @@ use super::parts::{
 };
 use crate::limits;
 use crate::spec::{
-    Autoscale, AutoscaleMetric, Budget, BudgetPer, BudgetUnit, GpuRequest, GpuVendor, Interconnect, MarketUse,
-    OnPartition, Placement, PlacementStrategy, Priority, PullPolicy, Quantization, RestartPolicy, RuntimeKind,
-    SecretRef, Volume, WorkloadKind, WorkloadSpec,
+    Autoscale, AutoscaleMetric, Budget, BudgetPer, BudgetUnit, GpuRequest, GpuVendor, Interconnect, Isolation,
+    MarketUse, OnPartition, Placement, PlacementStrategy, Priority, PullPolicy, Quantization, RestartPolicy,
+    RuntimeKind, SecretRef, Volume, WorkloadKind, WorkloadSpec,
 };
 use crate::time::Timestamp;
 use crate::wire::node_v1 as wire;
@@ -156,6 +156,8 @@ fn encode_gpu(gpu: &GpuRequest) -> wire::GpuRequest {
         interconnect: encode_optional(gpu.interconnect),
         fraction: gpu.fraction,
         mig_profile: gpu.mig_profile.clone(),
+        model_fallbacks: gpu.model_fallbacks.clone(),
+        isolation: encode_optional(gpu.isolation),
     }
 }
 
@@ -168,6 +170,10 @@ fn decode_gpu(gpu: wire::GpuRequest) -> Result<GpuRequest, Fault> {
         interconnect: Interconnect::decode_optional(gpu.interconnect, "interconnect")?,
         fraction: finite_optional(gpu.fraction, "fraction")?,
         mig_profile: chars_optional(gpu.mig_profile, "mig_profile", limits::NAME_CHARS_MAX)?,
+        model_fallbacks: each(gpu.model_fallbacks, "model_fallbacks", limits::MODEL_FALLBACKS_MAX, |model| {
+            short(model, limits::NAME_CHARS_MAX)
+        })?,
+        isolation: Isolation::decode_optional(gpu.isolation, "isolation")?,
     })
 }
 

@@ -7,8 +7,8 @@ use super::gpu_models::{canonical_gpu_model, nearest_gpu_model, vendor_of};
 use super::{Demand, FaultCode, GPU_MILLI, Validator};
 use crate::limits;
 use crate::spec::{
-    Autoscale, AutoscaleMetric, GpuRequest, Interconnect, OnPartition, Placement, RestartPolicy, RuntimeKind,
-    SecretRef, Volume, WorkloadSpec,
+    Autoscale, AutoscaleMetric, GpuRequest, Interconnect, Isolation, OnPartition, Placement, RestartPolicy,
+    RuntimeKind, SecretRef, Volume, WorkloadSpec,
 };
 
 /// MiB in a GiB.
@@ -137,8 +137,12 @@ fn resources(v: &mut Validator, spec: &WorkloadSpec) {
 
 fn gpu_request(v: &mut Validator, gpu: &GpuRequest) {
     let is_share = gpu.fraction.is_some() || gpu.mig_profile.is_some();
-    let is_described =
-        gpu.model.is_some() || gpu.vendor.is_some() || gpu.memory_gib_min.is_some() || gpu.interconnect.is_some();
+    let is_described = gpu.model.is_some()
+        || !gpu.model_fallbacks.is_empty()
+        || gpu.vendor.is_some()
+        || gpu.memory_gib_min.is_some()
+        || gpu.interconnect.is_some()
+        || gpu.isolation.is_some();
     match gpu.count {
         None if is_described && !is_share => {
             v.fault(
@@ -162,12 +166,27 @@ fn gpu_request(v: &mut Validator, gpu: &GpuRequest) {
         v.positive("gpu.memory_gib_min", memory, limits::GPU_MEMORY_GIB_MAX);
     }
     if let Some(model) = &gpu.model {
-        gpu_model(v, gpu, model);
+        gpu_model(v, gpu, "gpu.model", model);
     }
+    gpu_fallbacks(v, gpu);
     gpu_share(v, gpu);
 }
 
-fn gpu_model(v: &mut Validator, gpu: &GpuRequest, model: &str) {
+/// Models are told apart however they are spelled.
+fn gpu_fallbacks(v: &mut Validator, gpu: &GpuRequest) {
+    v.count("gpu.model_fallbacks", gpu.model_fallbacks.len(), limits::MODEL_FALLBACKS_MAX);
+    let one = |model: &str| canonical_gpu_model(model).unwrap_or(model).to_ascii_lowercase();
+    let mut seen: BTreeSet<String> = gpu.model.as_deref().map(one).into_iter().collect();
+    for (index, model) in gpu.model_fallbacks.iter().enumerate().take(limits::MODEL_FALLBACKS_MAX) {
+        let at = indexed("gpu.model_fallbacks", index);
+        gpu_model(v, gpu, &at, model);
+        if !seen.insert(one(model)) {
+            v.fault(&at, FaultCode::Conflict, "this model is named twice").with_got(model);
+        }
+    }
+}
+
+fn gpu_model(v: &mut Validator, gpu: &GpuRequest, at: &str, model: &str) {
     let allowed = match nearest_gpu_model(model) {
         Some(nearest) => format!("a model name such as {nearest}"),
         None => "a model name such as H100".to_owned(),
@@ -176,7 +195,7 @@ fn gpu_model(v: &mut Validator, gpu: &GpuRequest, model: &str) {
         !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '+'))
     };
     let is_model = |t: &str| t.starts_with(|c: char| c.is_ascii_alphanumeric()) && t.split(' ').all(is_word);
-    if !v.form("gpu.model", model, limits::NAME_CHARS_MAX, &allowed, is_model) {
+    if !v.form(at, model, limits::NAME_CHARS_MAX, &allowed, is_model) {
         return;
     }
     let made_by = canonical_gpu_model(model).and_then(vendor_of);
@@ -201,6 +220,11 @@ fn gpu_share(v: &mut Validator, gpu: &GpuRequest) {
         if gpu.mig_profile.is_some() {
             v.fault("gpu.mig_profile", FaultCode::Conflict, "a MIG slice and a fraction exclude each other")
                 .with_allowed("one of mig_profile and fraction");
+        }
+        if fraction < 1.0 && gpu.isolation == Some(Isolation::Hardware) {
+            v.fault("gpu.isolation", FaultCode::Conflict, "nothing keeps the shares of a GPU apart")
+                .with_got(Isolation::Hardware)
+                .with_allowed("none, or gpu.mig_profile or whole GPUs instead of gpu.fraction");
         }
     }
     if let Some(profile) = &gpu.mig_profile {
@@ -415,7 +439,7 @@ pub(super) fn demand(spec: &WorkloadSpec) -> Demand {
     let gpu = spec.gpu.as_ref();
     let is_share = gpu.is_some_and(|g| g.fraction.is_some() || g.mig_profile.is_some());
     let gpus = gpu.and_then(|g| g.count).unwrap_or(u32::from(is_share));
-    let model = gpu.and_then(|g| g.model.as_deref());
+    let models = gpu.into_iter().flat_map(|g| g.model.iter().chain(&g.model_fallbacks));
     Demand {
         gpus,
         gpu_milli: share_milli(spec),
@@ -426,7 +450,8 @@ pub(super) fn demand(spec: &WorkloadSpec) -> Demand {
         gpu_memory_mib_min: gpu
             .and_then(|g| g.memory_gib_min)
             .map_or(0, |gib| scaled(gib * f64::from(limits::GPU_MEMORY_OF_NOMINAL_PERMILLE) / 1_000.0, MIB_PER_GIB)),
-        gpu_model: model.map(|m| canonical_gpu_model(m).unwrap_or(m).to_owned()),
+        gpu_models: models.map(|m| canonical_gpu_model(m).unwrap_or(m).to_owned()).collect(),
+        gpu_models_ranked: gpu.is_some_and(|g| g.model.is_some() && !g.model_fallbacks.is_empty()),
         gpu_vendor: gpu.and_then(|g| g.vendor),
         nvlink: gpus > 1 && gpu.and_then(|g| g.interconnect) == Some(Interconnect::Nvlink),
     }

@@ -1078,6 +1078,11 @@ pub struct GpuRequest {
     pub fraction: ::core::option::Option<f64>,
     #[prost(string, optional, tag = "7")]
     pub mig_profile: ::core::option::Option<::prost::alloc::string::String>,
+    /// Models that will do where `model` has no room, most wanted first.
+    #[prost(string, repeated, tag = "8")]
+    pub model_fallbacks: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(enumeration = "Isolation", optional, tag = "9")]
+    pub isolation: ::core::option::Option<i32>,
 }
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
 pub struct Autoscale {
@@ -1835,6 +1840,35 @@ impl Interconnect {
             "INTERCONNECT_UNSPECIFIED" => Some(Self::Unspecified),
             "INTERCONNECT_NVLINK" => Some(Self::Nvlink),
             "INTERCONNECT_ANY" => Some(Self::Any),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Isolation {
+    Unspecified = 0,
+    None = 1,
+    Hardware = 2,
+}
+impl Isolation {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "ISOLATION_UNSPECIFIED",
+            Self::None => "ISOLATION_NONE",
+            Self::Hardware => "ISOLATION_HARDWARE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "ISOLATION_UNSPECIFIED" => Some(Self::Unspecified),
+            "ISOLATION_NONE" => Some(Self::None),
+            "ISOLATION_HARDWARE" => Some(Self::Hardware),
             _ => None,
         }
     }

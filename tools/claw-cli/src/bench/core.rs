@@ -11,6 +11,7 @@ use claw_gateway::scheduler::packing::replay::{Draws, Placed, Placer, Trace};
 use claw_gateway::scheduler::packing::{Machine, Request};
 use claw_gateway::{Caller, Cluster, Command, Event, EventRecord, Operation, Report, step};
 use claw_proto::ids::{CountingIds, GpuUuid, TokenId, WorkloadId};
+use claw_proto::limits;
 use claw_proto::spec::{GpuRequest, GpuVendor, RuntimeKind, WorkloadSpec};
 use claw_proto::time::Timestamp;
 use claw_proto::topology::{GpuDriver, GpuInfo, NodeCapabilities};
@@ -44,9 +45,10 @@ pub(super) struct CoreFleet {
 impl CoreFleet {
     /// The trace's machines, empty.
     pub(super) fn new(trace: &Trace, models: &[String]) -> Result<Self, CliError> {
-        if trace.requests.iter().any(|request| request.models.0.count_ones() > 1) {
+        let n_models = |request: &Request| request.models.0.count_ones() as usize;
+        if trace.requests.iter().any(|request| n_models(request) > limits::MODEL_FALLBACKS_MAX) {
             return Err(CliError::Usage(
-                "a specification names one model of GPUs, and requests of this trace name several; leave --core out",
+                "a request of this trace names more models than a specification can; leave --core out",
             ));
         }
         let policy = Policy::default();
@@ -126,10 +128,12 @@ impl CoreFleet {
     fn spec(&self, request: &Request) -> WorkloadSpec {
         // What asks for nothing of a kind takes the least that can be said.
         let at_least = |units: u32, unit: f64| Some((f64::from(units) / unit).max(0.001));
-        let model = (request.models.0 != 0).then(|| request.models.0.trailing_zeros() as usize);
+        let wanted = (0..u64::BITS as usize).filter(|at| request.models.0 >> at & 1 == 1);
+        let named = |at: usize| self.models.get(at).cloned().unwrap_or_else(|| "absent".to_owned());
         let gpu = GpuRequest {
             count: Some(u32::from(request.gpus)),
-            model: model.map(|at| self.models.get(at).cloned().unwrap_or_else(|| "absent".to_owned())),
+            // All that it names are equally good.
+            model_fallbacks: wanted.map(named).collect(),
             fraction: request.is_shared().then(|| f64::from(request.gpu_milli) / 1_000.0),
             ..GpuRequest::default()
         };

@@ -45,6 +45,8 @@ fn view(n: u32, zone: u8, rack: u8) -> View {
 fn candidate(view: &View) -> Candidate<'_> {
     let score = Score {
         simulated: false,
+        unreserved: true,
+        fallback: 0,
         broken_island: false,
         lost: 0,
         opened: false,

@@ -83,6 +83,12 @@ fn unused(work: &Work<'_>, tenant: &str) -> Result<(), Refusal> {
             .with_field("tenant", tenant)
             .with_next("quota_delete", json!({ "tenant": part.name, "mode": "plan" })));
     }
+    if let Some(kept) = work.state.reservations.iter().find(|kept| kept.tenant == tenant) {
+        let message = format!("the reservation {} keeps nodes for {tenant}: end that first", kept.name);
+        return Err(Refusal::new(ErrorCode::InvalidState, message)
+            .with_field("tenant", tenant)
+            .with_next("reservation_delete", json!({ "name": kept.name, "mode": "plan" })));
+    }
     let is_its = |spec: &claw_proto::spec::WorkloadSpec| spec.tenant.as_deref() == Some(tenant);
     let user = work.state.workloads.iter().find(|w| !w.state.is_final() && is_its(w.spec.spec()));
     if let Some(user) = user {

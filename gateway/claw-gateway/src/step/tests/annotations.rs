@@ -56,6 +56,17 @@ fn sample(f: &Fleet, kind: usize, pick: usize) -> Option<Operation> {
             members: None,
         },
         18 => Operation::QuotaDelete { tenant: "lab".into() },
+        19 => Operation::ReservationCreate {
+            name: "week".into(),
+            tenant: "lab".into(),
+            nodes: Some(1),
+            node_names: Vec::new(),
+            gpus: None,
+            model: None,
+            starts_at: None,
+            duration_s: 60,
+        },
+        20 => Operation::ReservationDelete { name: "week".into() },
         15 => Operation::SecretDelete { handle: "token".into() },
         16 => Operation::WorkloadExec {
             workload: workload?.workload_id.to_string(),
@@ -65,7 +76,7 @@ fn sample(f: &Fleet, kind: usize, pick: usize) -> Option<Operation> {
         _ => Operation::ApiKeyRevoke { key_id: *f.cluster.keys.keys().next()? },
     })
 }
-const KINDS: usize = 20;
+const KINDS: usize = 22;
 
 /// What somebody could lose.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Clone)]

@@ -11,6 +11,7 @@ use claw_proto::topology::{GpuHealth, NodeCapabilities};
 use claw_proto::validation::{GPU_MILLI, ValidSpec};
 use claw_tools::nodes::{NodeLink, Schedulable};
 use claw_tools::quotas::{Quota, QuotaAmounts};
+use claw_tools::reservations::Reservation;
 use claw_tools::workloads::WorkloadReason;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -47,9 +48,10 @@ enum Plant {
     OverQuota,
     ShareTooLarge,
     SliceOfOther,
+    Reserved,
 }
 
-const ALL: [Plant; 22] = [
+const ALL: [Plant; 23] = [
     Plant::GpuMissing,
     Plant::GpuTwice,
     Plant::GpuOfAnother,
@@ -72,6 +74,7 @@ const ALL: [Plant; 22] = [
     Plant::OverQuota,
     Plant::ShareTooLarge,
     Plant::SliceOfOther,
+    Plant::Reserved,
 ];
 
 const NOBODY: u128 = u128::MAX;
@@ -114,6 +117,17 @@ fn planted(plant: Plant, decision: &[EventRecord], before: &[EventRecord]) -> Op
         Plant::NodeCordoned => {
             let event = Event::NodeSchedulableChanged { node_id: *home, to: Schedulable::Cordoned };
             bad.insert(at, like(&first, event));
+        }
+        Plant::Reserved => {
+            let reservation = Reservation {
+                name: "planted".into(),
+                tenant: "somebody".into(),
+                nodes: vec![*home],
+                starts_at: first.at,
+                ends_at: first.at.plus_ms(1),
+                by: "root".into(),
+            };
+            bad.insert(at, like(&first, Event::ReservationSet { reservation: Arc::new(reservation) }));
         }
         Plant::NodeRemoved => bad.push(like(&first, Event::NodeRemoved { node_id: *home })),
         Plant::PartMissing => {
@@ -272,6 +286,7 @@ fn is_right(plant: Plant, wrong: &Wrong) -> bool {
         Plant::NotAllowed => matches!(wrong, Wrong::NotAllowed(..)),
         Plant::Overcommitted => matches!(wrong, Wrong::Overcommitted(..)),
         Plant::OverQuota => matches!(wrong, Wrong::OverQuota(..)),
+        Plant::Reserved => matches!(wrong, Wrong::Reserved(..)),
     }
 }
 

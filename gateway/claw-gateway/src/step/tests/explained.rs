@@ -11,6 +11,7 @@ use proptest::prelude::*;
 
 use super::fleet::{Fleet, run_of, spec};
 use super::properties::{TENANTS, moves, play};
+use crate::reservations::Reservations;
 use crate::scheduler::{Decision, decide};
 use crate::tenancy::{self, Tenants};
 use crate::{Cluster, Operation, preemption, query};
@@ -84,7 +85,7 @@ fn relax(cluster: &mut Cluster, spec: &mut WorkloadSpec, reason: R) {
         R::LabelMismatch => placement.labels.clear(),
         R::ZoneMismatch => placement.zone = None,
         R::RuntimeMissing => spec.runtime = Some(RuntimeKind::Sim),
-        R::GpuModelMismatch => gpu.model = None,
+        R::GpuModelMismatch => (gpu.model, gpu.model_fallbacks) = (None, Vec::new()),
         R::GpuVendorMismatch => gpu.vendor = None,
         R::GpuMemoryTooSmall => gpu.memory_gib_min = None,
         R::MigProfileMissing => gpu.mig_profile = None,
@@ -103,6 +104,7 @@ fn relax(cluster: &mut Cluster, spec: &mut WorkloadSpec, reason: R) {
                 cluster.nodes.update(id, |n| n.schedulable = Schedulable::Active);
             }
         }
+        R::NodeReserved => cluster.reservations = Reservations::default(),
         R::GpuUnhealthy | R::GpuBusy | R::CpuBusy | R::MemoryBusy | R::DiskBusy | R::RoomClaimed => {
             let all: Vec<WorkloadId> = cluster.workloads.iter().map(|w| w.workload_id).collect();
             for id in all {
@@ -146,6 +148,7 @@ fn follow(mut f: Fleet, id: WorkloadId, remedy: &Remedy) -> bool {
             })
             .unwrap();
         }
+        "reservation_delete" => drop(f.plan_and_apply(Operation::ReservationDelete { name: arg("name") }).unwrap()),
         "workload_run" => {
             let smaller: WorkloadSpec = serde_json::from_value(remedy.call.args["spec"].clone()).unwrap();
             let out = f.operate("alice", run_of(smaller), Mode::Apply, None).unwrap();

@@ -78,7 +78,31 @@ pub(super) fn sliced(name: &str) -> NodeCapabilities {
 
 /// What a node of that name has in fleets of [`Fleet::with_slices`].
 pub(super) fn machine_of(name: &str) -> NodeCapabilities {
-    if name == "n1" { sliced(name) } else { h100x8(name) }
+    match name {
+        "n1" => sliced(name),
+        "n2" => of_model(name, "A100"),
+        _ => h100x8(name),
+    }
+}
+
+/// Eight GPUs of another model.
+pub(super) fn of_model(name: &str, model: &str) -> NodeCapabilities {
+    let mut machine = h100x8(name);
+    for gpu in &mut machine.gpus {
+        model.clone_into(&mut gpu.model);
+    }
+    machine
+}
+
+/// So many GPUs of `first`, else of one of these.
+pub(super) fn choice(gpus: u32, first: Option<&str>, fallbacks: &[&str]) -> WorkloadSpec {
+    let gpu = GpuRequest {
+        count: Some(gpus),
+        model: first.map(str::to_owned),
+        model_fallbacks: fallbacks.iter().map(ToString::to_string).collect(),
+        ..GpuRequest::default()
+    };
+    WorkloadSpec { gpu: Some(gpu), ..spec(0) }
 }
 
 pub(super) fn share(fraction: f64) -> WorkloadSpec {

@@ -6,7 +6,7 @@ use claw_tools::scheduling::FragmentationReportParams;
 use claw_tools::workloads::{WorkloadReason, WorkloadState};
 use proptest::prelude::*;
 
-use super::fleet::{Fleet, spec};
+use super::fleet::{Fleet, choice, spec};
 use super::properties::{Move, moves, play};
 use crate::query;
 
@@ -17,27 +17,28 @@ proptest! {
     #[test]
     fn what_would_fit_does(history in prop::collection::vec(moves(), 1..40), size in 0_usize..4) {
         let mut f = Fleet::with_slices(3);
-        for m in history.iter().filter(|m| !matches!(m, Move::Quota { .. })) {
+        for m in history.iter().filter(|m| !matches!(m, Move::Quota { .. } | Move::Keep { .. })) {
             play(&mut f, m);
         }
         // Whoever waits, or keeps room, would take what becomes free before them.
         prop_assume!(f.cluster.workloads.queue_len() == 0);
         let report = query::fragmentation(&f.cluster, &FragmentationReportParams::default()).unwrap();
-        let Some(h100) = report.models.first() else { return Ok(()) };
-        // Both sides are rounded to hundredths.
-        prop_assert!(h100.lost <= f64::from(h100.free) + h100.free_in_part + 0.01, "{h100:?}");
-        prop_assert!(h100.free <= h100.gpus);
-        prop_assert_eq!(h100.by_free.iter().map(|row| row.free * row.nodes).sum::<u32>(), h100.free);
-        let more = &h100.more[size];
-        let mut n_started = 0;
-        loop {
-            let id = f.submit(spec(more.gpus)).workload_id.unwrap();
-            if f.workload(id).state != WorkloadState::Placed {
-                break;
+        for of in &report.models {
+            // Both sides are rounded to hundredths.
+            prop_assert!(of.lost <= f64::from(of.free) + of.free_in_part + 0.01, "{of:?}");
+            prop_assert!(of.free <= of.gpus);
+            prop_assert_eq!(of.by_free.iter().map(|row| row.free * row.nodes).sum::<u32>(), of.free);
+            let more = &of.more[size];
+            let mut n_started = 0;
+            loop {
+                let id = f.submit(choice(more.gpus, Some(&of.model), &[])).workload_id.unwrap();
+                if f.workload(id).state != WorkloadState::Placed {
+                    break;
+                }
+                n_started += 1;
             }
-            n_started += 1;
+            prop_assert_eq!(n_started, more.workloads);
         }
-        prop_assert_eq!(n_started, more.workloads);
     }
 }
 

@@ -9,7 +9,7 @@ use claw_tools::quotas::QuotaAmounts;
 use claw_tools::workloads::{WorkloadReason, WorkloadState};
 use proptest::prelude::*;
 
-use super::fleet::{Fleet, machine_of, nvlink, run_of, share, slice, spec};
+use super::fleet::{Fleet, choice, machine_of, nvlink, run_of, share, slice, spec};
 use crate::scheduler::{Decision, decide_for};
 use crate::{Command, Operation, invariants, step, tenancy};
 
@@ -68,11 +68,20 @@ pub(super) enum Move {
         guaranteed: u32,
         lends: bool,
     },
+    Keep {
+        tenant: usize,
+        node: Option<usize>,
+        in_s: i64,
+        duration_s: u64,
+    },
+    Free {
+        tenant: usize,
+    },
 }
 
 pub(super) fn moves() -> impl Strategy<Value = Move> {
     prop_oneof![
-        6 => (0_u32..9, any::<bool>(), 1_u32..4, 0_usize..5, any::<bool>(), any::<bool>(), prop::bool::weighted(0.8), prop::option::of(0_usize..3), prop::option::weighted(0.3, 0_usize..6))
+        6 => (0_u32..9, any::<bool>(), 1_u32..4, 0_usize..5, any::<bool>(), any::<bool>(), prop::bool::weighted(0.8), prop::option::of(0_usize..3), prop::option::weighted(0.3, 0_usize..8))
             .prop_map(|(gpus, nvlink, nodes, priority, keep, restart, apply, tenant, part)| Move::Submit { gpus: gpus * nodes, nvlink, nodes, priority, keep, restart, apply, tenant, part }),
         12 => (any::<usize>(), any::<usize>(), 0_usize..8).prop_map(|(pick, part, state)| Move::Report { pick, part, state }),
         1 => any::<usize>().prop_map(|pick| Move::Stop { pick }),
@@ -87,15 +96,26 @@ pub(super) fn moves() -> impl Strategy<Value = Move> {
         2 => prop_oneof![4 => 0_i64..90, 1 => 500_i64..700].prop_map(|seconds| Move::Pass { seconds }),
         2 => (0_usize..3, prop::option::of(0_u32..20), 0_u32..12, any::<bool>())
             .prop_map(|(tenant, most, guaranteed, lends)| Move::Quota { tenant, most, guaranteed, lends }),
+        1 => (0_usize..3, prop::option::of(0_usize..3), 0_i64..200, 1_u64..300)
+            .prop_map(|(tenant, node, in_s, duration_s)| Move::Keep { tenant, node, in_s, duration_s }),
+        1 => (0_usize..3).prop_map(|tenant| Move::Free { tenant }),
     ]
 }
 
 /// Tenants that may come to be, and what each is a part of.
 pub(super) const TENANTS: [(&str, Option<&str>); 3] = [("lab", None), ("vision", Some("lab")), ("web", None)];
 
-/// Parts of a GPU.
-const PARTS: [fn() -> WorkloadSpec; 6] =
-    [|| share(0.25), || share(0.3), || share(0.5), || share(0.9), || slice("3g.40gb"), || slice("1g.10gb")];
+/// Parts of a GPU, and GPUs of one of several models.
+const PARTS: [fn() -> WorkloadSpec; 8] = [
+    || share(0.25),
+    || share(0.3),
+    || share(0.5),
+    || share(0.9),
+    || slice("3g.40gb"),
+    || slice("1g.10gb"),
+    || choice(3, Some("A100"), &["H100"]),
+    || choice(5, None, &["A100", "H100"]),
+];
 
 const STATES: [(N, C, Option<i32>); 8] = [
     (N::Pulling, C::Progress, None),
@@ -116,6 +136,8 @@ fn wanted(gpus: u32, linked: bool, nodes: u32, priority: usize, keep: bool, rest
         restart: restart.then_some(RestartPolicy::OnFailure),
         nodes: (nodes > 1).then_some(nodes),
         preemptible: (priority > 2).then_some(true),
+        // Of some it is known when they end.
+        max_duration_s: (keep && nodes == 1).then_some(100),
         ..base
     }
 }
@@ -126,6 +148,22 @@ fn set_quota(f: &mut Fleet, tenant: (&str, Option<&str>), most: Option<u32>, gua
     let (tenant, parent) = (tenant.0.to_owned(), tenant.1.map(str::to_owned));
     let set = Operation::QuotaSet { tenant, parent, guaranteed, most, lends, weight: None, members: None };
     drop(f.plan_and_apply(set));
+}
+
+/// Keeps a node for a tenant, this one or any.
+fn keep(f: &mut Fleet, tenant: usize, node: Option<usize>, in_s: i64, duration_s: u64) {
+    let tenant = TENANTS[tenant].0.to_owned();
+    let operation = Operation::ReservationCreate {
+        name: tenant.clone(),
+        tenant,
+        nodes: node.is_none().then_some(1),
+        node_names: node.iter().map(|node| format!("n{node}")).collect(),
+        gpus: None,
+        model: None,
+        starts_at: Some(f.now.plus_ms(in_s * 1_000)),
+        duration_s,
+    };
+    drop(f.plan_and_apply(operation));
 }
 
 /// The same with a part of a GPU, if one is drawn.
@@ -202,6 +240,10 @@ pub(super) fn play(f: &mut Fleet, m: &Move) {
             }
         }
         Move::Pass { seconds } => f.pass(*seconds),
+        Move::Keep { tenant, node, in_s, duration_s } => keep(f, *tenant, *node, *in_s, *duration_s),
+        Move::Free { tenant } => {
+            drop(f.plan_and_apply(Operation::ReservationDelete { name: TENANTS[*tenant].0.to_owned() }));
+        }
         Move::Quota { tenant, most, guaranteed, lends } => set_quota(f, TENANTS[*tenant], *most, *guaranteed, *lends),
     }
 }

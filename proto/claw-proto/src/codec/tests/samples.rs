@@ -160,6 +160,9 @@ fn gpu_request() -> GpuRequest {
         interconnect: Some(Interconnect::Nvlink),
         fraction: Some(0.5),
         mig_profile: text("1g.10gb"),
+        // Later than the recorded frames.
+        model_fallbacks: Vec::new(),
+        isolation: None,
     }
 }
 

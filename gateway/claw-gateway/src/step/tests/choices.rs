@@ -1,0 +1,97 @@
+//! Models that a workload falls back to, and what has to keep it apart from others.
+
+use claw_proto::spec::{GpuRequest, Isolation, WorkloadSpec};
+use claw_proto::validation::ValidSpec;
+use claw_tools::workloads::{PlacementReason, WorkloadState};
+
+use super::fleet::{Fleet, choice, of_model, share, slice, spec};
+use crate::query;
+
+/// One node of each of these models, called n0, n1, …
+fn fleet(models: &[&str]) -> Fleet {
+    let mut f = Fleet::with_nodes(0);
+    for (at, model) in models.iter().enumerate() {
+        let name = format!("n{at}");
+        f.join_as(&name, of_model(&name, model));
+    }
+    f
+}
+
+/// Where all its parts run, and what was said of it.
+fn placed(f: &mut Fleet, spec: WorkloadSpec) -> (Vec<String>, String) {
+    let id = f.submit(spec).workload_id.unwrap();
+    let w = f.workload(id);
+    let on = w.lives().map(|a| f.cluster.nodes.get(a.node_id).unwrap().name.clone()).collect();
+    (on, w.report.clone().unwrap().summary.clone())
+}
+
+#[test]
+fn a_later_model_is_taken_only_where_an_earlier_one_has_no_room() {
+    let mut f = fleet(&["A100", "L40S", "H100"]);
+    let wish = || choice(8, Some("H100"), &["L40S", "A100"]);
+    let (on, why) = placed(&mut f, wish());
+    assert_eq!(on, ["n2"]);
+    assert!(why.contains("H100, its first choice"), "{why}");
+    let (on, why) = placed(&mut f, wish());
+    assert_eq!(on, ["n1"]);
+    assert!(why.contains("L40S, because H100 has no room now"), "{why}");
+    let (on, why) = placed(&mut f, wish());
+    assert_eq!(on, ["n0"]);
+    assert!(why.contains("A100, because H100 or L40S has no room now"), "{why}");
+    // Then it waits for any of them: the one that is nearest to fitting tells why.
+    let waits = f.submit(wish()).workload_id.unwrap();
+    let report = f.workload(waits).report.clone().unwrap();
+    assert_eq!((report.rejected.len(), report.rejected[0].reason), (1, PlacementReason::GpuBusy), "{report:?}");
+    assert!(report.waiting_helps);
+    assert_eq!(query::explain(&f.cluster, &waits.to_string(), f.now).unwrap().blockers.len(), 3);
+    // What no node has is named, with all that would do.
+    let none = f.submit(choice(1, Some("B200"), &["GB200"])).workload_id.unwrap();
+    let report = f.workload(none).report.clone().unwrap();
+    assert_eq!(report.rejected[0].detail, "wanted B200, else GB200, has A100");
+    assert!(!report.waiting_helps);
+}
+
+#[test]
+fn without_a_first_choice_the_best_fit_of_all_models_is_taken() {
+    let mut f = fleet(&["A100", "H100", "L40S"]);
+    placed(&mut f, choice(4, Some("H100"), &[]));
+    let (on, why) = placed(&mut f, choice(4, None, &["A100", "H100"]));
+    assert_eq!(on, ["n1"], "it fills the node that is half full");
+    assert!(why.contains("H100, of A100 or H100"), "{why}");
+    let (on, _) = placed(&mut f, choice(1, None, &["A100", "H100"]));
+    assert_eq!(on, ["n0"], "a model that it did not name is not taken");
+}
+
+#[test]
+fn all_parts_of_a_gang_get_one_model() {
+    let mut f = fleet(&["H100", "A100", "A100"]);
+    let gang = |nodes: u32| WorkloadSpec { nodes: Some(nodes), ..choice(8 * nodes, Some("H100"), &["A100"]) };
+    let (mut on, why) = placed(&mut f, gang(2));
+    on.sort();
+    assert_eq!(on, ["n1", "n2"]);
+    assert!(why.contains("A100, because H100 has no room now"), "{why}");
+    let id = f.submit(gang(3)).workload_id.unwrap();
+    assert_eq!(f.workload(id).state, WorkloadState::Pending, "three nodes of one model are not there");
+}
+
+#[test]
+fn what_must_be_kept_apart_by_hardware_never_lands_on_a_share() {
+    let hardware = |spec: WorkloadSpec| {
+        let gpu = Some(GpuRequest { isolation: Some(Isolation::Hardware), ..spec.gpu.clone().unwrap() });
+        WorkloadSpec { gpu, ..spec }
+    };
+    let refused = ValidSpec::parse(hardware(share(0.5))).unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "invalid value: gpu.isolation: nothing keeps the shares of a GPU apart (got hardware); allowed: none, or gpu.mig_profile or whole GPUs instead of gpu.fraction"
+    );
+    let mut f = Fleet::with_slices(2);
+    for spec in [hardware(spec(1)), hardware(slice("1g.10gb")), hardware(share(1.0))] {
+        let id = f.submit(spec).workload_id.unwrap();
+        assert_eq!(f.workload(id).state, WorkloadState::Placed);
+        // Nobody gets a part of what it has.
+        let its = f.workload(id).lives().flat_map(|a| a.gpus.clone()).collect::<Vec<_>>();
+        let other = f.submit(share(0.1)).workload_id.unwrap();
+        assert!(f.workload(other).lives().all(|a| a.gpus.iter().all(|gpu| !its.contains(gpu))));
+    }
+}
