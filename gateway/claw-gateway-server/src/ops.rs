@@ -184,6 +184,7 @@ async fn perform(ops: &OpsContext, caller: Caller, call: Call) -> Result<OpReply
         | Call::QuotaSet(_)
         | Call::QuotaDelete(_)
         | Call::ReservationCreate(_)
+        | Call::DefragPlan(_)
         | Call::ReservationDelete(_)
         | Call::SecretSet(_)
         | Call::SecretDelete(_)

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use claw_proto::ids::{ApprovalId, KeyId, NodeId, OperationId, PlanId, TokenId};
+use claw_proto::ids::{ApprovalId, KeyId, NodeId, OperationId, PlanId, TokenId, WorkloadId};
 use claw_proto::message::{RunningReport, StatusRecord};
 use claw_proto::spec::WorkloadSpec;
 use claw_proto::time::Timestamp;
@@ -205,6 +205,17 @@ pub enum Operation {
         /// Name.
         name: String,
     },
+    /// `defrag_plan`.
+    Defrag {
+        /// Only for GPUs of this model.
+        model: Option<String>,
+        /// How long what is gained is worth something, seconds.
+        horizon_s: Option<u64>,
+        /// Workloads that are moved at most.
+        moves_max: Option<u32>,
+        /// These, as planned; found anew if not said.
+        moves: Option<Vec<WorkloadId>>,
+    },
     /// `secret_set`.
     SecretSet {
         /// Handle.
@@ -264,6 +275,7 @@ impl Operation {
             Self::QuotaDelete { .. } => "quota_delete",
             Self::ReservationCreate { .. } => "reservation_create",
             Self::ReservationDelete { .. } => "reservation_delete",
+            Self::Defrag { .. } => "defrag_plan",
             Self::SecretSet { .. } => "secret_set",
             Self::SecretDelete { .. } => "secret_delete",
             Self::ApiKeyCreate { .. } => "api_key_create",

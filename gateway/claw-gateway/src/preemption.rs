@@ -9,6 +9,7 @@
 //! checkpoints is told to write one more and stopped when it has, or after its grace; any
 //! other gets TERM and its grace, which is its notice.
 
+pub(crate) mod defrag;
 mod sets;
 
 use std::sync::Arc;

@@ -27,6 +27,7 @@ pub use desk::{approval_list, exec_view, key_list, operation_list, operation_vie
 pub use events::{describe_event, event_subjects};
 pub use explain::explain;
 pub use fleet::{NodeLive, gpu_list, node_detail, node_list, node_row, status};
+pub(crate) use fragmentation::Measure;
 pub use fragmentation::fragmentation;
 pub use queue::{capacity_find, queue_list};
 pub use quotas::quota_list;

@@ -124,6 +124,8 @@ operations! {
         "Where a spec would go now, how many copies would fit, or why none does and who would be told to end for it. Changes nothing.";
     FragmentationReport = "fragmentation_report", "Report fragmentation", scheduling::FragmentationReportParams => scheduling::FragmentationReport, Reads, P::Read, Tier::Read, T::Fleet, false, U::None,
         "How much of what is free is of use: free GPUs by node, how many more workloads of each size would fit, and what typical work cannot use where it is. Changes nothing.";
+    DefragPlan = "defrag_plan", "Plan moves against fragmentation", scheduling::DefragPlanParams => outcome::Outcome, Destroys, P::NodeWrite, Tier::Disruptive, T::Fleet, false, U::None,
+        "Which running work to move so that free GPUs are of use to typical work again: only work that can begin again from a checkpoint, only where what is gained is more than what is lost, each move tried on a copy. Tier 2: plan first, plan_apply tells them to move.";
     ScheduleSimulate = "schedule_simulate", "Simulate the schedule", scheduling::ScheduleSimulateParams => scheduling::ScheduleSimulation, Reads, P::Read, Tier::Read, T::Workloads, false, U::None,
         "What would start, end and make room, and when, if workloads were added or stopped and nodes came or were lost: the fleet's own decisions on a copy of it, run ahead. Changes nothing.";
     WorkloadExec = "workload_exec", "Run a command in a workload", inside::WorkloadExecParams => outcome::Outcome, Destroys, P::WorkloadExec, Tier::Disruptive, T::Workloads, false, U::None,

@@ -83,6 +83,29 @@ output! {
     }
 }
 
+/// How long what a defragmentation gains is worth something, if not said, seconds.
+pub const DEFRAG_HORIZON_S: u64 = 3_600;
+/// Workloads that one defragmentation moves at most, if not said.
+pub const DEFRAG_MOVES: u32 = 8;
+
+mutation_params! {
+    /// Move running work so that free GPUs are of use again.
+    DefragPlanParams {
+        /// Only for GPUs of this model.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schemars(length(max = 63))]
+        model: Option<String>,
+        /// How long what is gained is worth something, seconds; an hour, if not said. What is gained in that
+        /// time has to be more than what the moved lose.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schemars(range(min = 60, max = 604_800))]
+        horizon_s: Option<u64>,
+        /// Workloads that are moved at most; 8, if not said.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schemars(range(min = 1, max = 64))]
+        moves_max: Option<u32>,
+    }
+}
 read_params! {
     /// Of which GPUs.
     FragmentationReportParams {

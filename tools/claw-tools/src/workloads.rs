@@ -118,6 +118,8 @@ closed_enum! {
         PeerFailed = "peer_failed",
         /// It made room for more important work.
         Preempted = "preempted",
+        /// It moved so that free GPUs are of use again.
+        Defragmented = "defragmented",
         /// Started again by its restart policy.
         Restarted = "restarted",
         /// Its node came back with it running.

@@ -152,6 +152,10 @@ fn operation(ops: &OpsContext, caller: &Caller, call: Call) -> Result<(Operation
         Call::QuotaDelete(p) => (Operation::QuotaDelete { tenant: p.tenant.clone() }, p.mutation()),
         Call::ReservationCreate(p) => reservation_create(p),
         Call::ReservationDelete(p) => (Operation::ReservationDelete { name: p.name.clone() }, p.mutation()),
+        Call::DefragPlan(p) => {
+            let (model, horizon_s, moves_max) = (p.model.clone(), p.horizon_s, p.moves_max);
+            (Operation::Defrag { model, horizon_s, moves_max, moves: None }, p.mutation())
+        }
         Call::SecretSet(p) => (sealed(ops, &p)?, p.mutation()),
         Call::SecretDelete(p) => (Operation::SecretDelete { handle: p.handle.clone() }, p.mutation()),
         Call::ApiKeyCreate(p) => key_create(p),

@@ -31,7 +31,7 @@ impl Auditor {
             Event::WorkloadStopping { workload_id, why, grace_s, notice, .. } => {
                 let Some(work) = self.works.get_mut(workload_id) else { return Ok(()) };
                 work.notices.open = None;
-                if *why != WorkloadReason::Preempted {
+                if !matches!(why, WorkloadReason::Preempted | WorkloadReason::Defragmented) {
                     return Ok(());
                 }
                 if *grace_s < work.spec.grace_s() {

@@ -153,32 +153,68 @@ fn typical(cluster: &Cluster) -> (Vec<(Kind, u32)>, bool) {
     (kinds, false)
 }
 
+/// What typical work of a fleet cannot use, a node at a time.
+pub(crate) struct Measure {
+    kinds: Vec<(Kind, u32)>,
+    model: Option<String>,
+}
+
+impl Measure {
+    /// By the work that is known, of one model or of all.
+    pub(crate) fn of(cluster: &Cluster, model: Option<&str>) -> Self {
+        Self { kinds: typical(cluster).0, model: model.map(str::to_owned) }
+    }
+
+    /// Free GPUs of a node that typical work cannot use.
+    pub(crate) fn lost_on(&self, cluster: &Cluster, node: &NodeEntry) -> f64 {
+        let is_wanted = |model: &&str| self.model.as_ref().is_none_or(|wanted| wanted.eq_ignore_ascii_case(model));
+        let models: BTreeSet<&str> = node.whole_gpus().map(|gpu| gpu.model.as_str()).filter(is_wanted).collect();
+        let lost = models.into_iter().filter_map(|model| {
+            let kinds: Vec<&(Kind, u32)> = self.kinds.iter().filter(|(kind, _)| kind.takes(model)).collect();
+            Some(of_node(&free_of(cluster, node, model).free?, &kinds).lost)
+        });
+        lost.sum()
+    }
+}
+
+/// GPUs of one model on one node.
+struct OfModel<'a> {
+    /// Those that can be given, and those that cannot.
+    counted: u32,
+    left_out: u32,
+    /// What is free of them; nothing where that is nothing.
+    free: Option<Free<'a>>,
+}
+
+fn free_of<'a>(cluster: &Cluster, node: &'a NodeEntry, model: &str) -> OfModel<'a> {
+    let its: Vec<_> = node.whole_gpus().filter(|gpu| gpu.model == model).collect();
+    let takes_work = node.link == NodeLink::Online && node.schedulable == Schedulable::Active;
+    let counts = |gpu: &&&claw_proto::topology::GpuInfo| {
+        takes_work && gpu.health == GpuHealth::Healthy && cluster.nodes.home_of(&gpu.uuid) == Some(node.node_id)
+    };
+    let counted = its.iter().filter(counts).count();
+    // What is kept for work that waits is nobody else's.
+    let is_open = |gpu: &&&claw_proto::topology::GpuInfo| cluster.workloads.claimants(&gpu.uuid).next().is_none();
+    let open = its.iter().filter(counts).filter(is_open).map(|gpu| cluster.workloads.free_milli(&gpu.uuid));
+    let (whole, parts): (Vec<u16>, Vec<u16>) = open.filter(|milli| *milli > 0).partition(|milli| *milli == GPU_MILLI);
+    let has = node.capabilities.as_deref();
+    let free = (!whole.is_empty() || !parts.is_empty()).then(|| Free {
+        node,
+        gpus: count(whole.len()),
+        parts,
+        cpu_millis: has.map_or(0, |c| c.cpu_millis.saturating_sub(node.usage.cpu_millis)),
+        memory_mib: has.map_or(0, |c| c.memory_mib.saturating_sub(node.usage.memory_mib)),
+    });
+    OfModel { counted: count(counted), left_out: count(its.len() - counted), free }
+}
+
 fn of_model(cluster: &Cluster, model: &str, kinds: &[(Kind, u32)]) -> FragmentedModel {
     let (mut gpus, mut left_out, mut frees) = (0, 0, Vec::new());
     for node in cluster.nodes.iter() {
-        let its: Vec<_> = node.whole_gpus().filter(|gpu| gpu.model == model).collect();
-        let takes_work = node.link == NodeLink::Online && node.schedulable == Schedulable::Active;
-        let counts = |gpu: &&&claw_proto::topology::GpuInfo| {
-            takes_work && gpu.health == GpuHealth::Healthy && cluster.nodes.home_of(&gpu.uuid) == Some(node.node_id)
-        };
-        let counted = its.iter().filter(counts).count();
-        // What is kept for work that waits is nobody else's.
-        let is_open = |gpu: &&&claw_proto::topology::GpuInfo| cluster.workloads.claimants(&gpu.uuid).next().is_none();
-        let open = its.iter().filter(counts).filter(is_open).map(|gpu| cluster.workloads.free_milli(&gpu.uuid));
-        let (whole, parts): (Vec<u16>, Vec<u16>) =
-            open.filter(|milli| *milli > 0).partition(|milli| *milli == GPU_MILLI);
-        gpus += count(counted);
-        left_out += count(its.len() - counted);
-        if !whole.is_empty() || !parts.is_empty() {
-            let has = node.capabilities.as_deref();
-            frees.push(Free {
-                node,
-                gpus: count(whole.len()),
-                parts,
-                cpu_millis: has.map_or(0, |c| c.cpu_millis.saturating_sub(node.usage.cpu_millis)),
-                memory_mib: has.map_or(0, |c| c.memory_mib.saturating_sub(node.usage.memory_mib)),
-            });
-        }
+        let of = free_of(cluster, node, model);
+        gpus += of.counted;
+        left_out += of.left_out;
+        frees.extend(of.free);
     }
     let kinds: Vec<&(Kind, u32)> = kinds.iter().filter(|(kind, _)| kind.takes(model)).collect();
     let mut worst: Vec<FragmentedNode> = frees.iter().map(|free| of_node(free, &kinds)).collect();

@@ -1,6 +1,7 @@
 //! What each mutating operation does to the state.
 
 mod access_ops;
+mod defrag_ops;
 mod inside_ops;
 mod node_ops;
 mod quota_ops;
@@ -55,6 +56,7 @@ pub(super) fn perform(
         Operation::QuotaDelete { tenant } => quota_ops::delete(work, tenant),
         Operation::ReservationCreate { .. } => reservation_ops::create(work, operation),
         Operation::ReservationDelete { name } => reservation_ops::delete(work, name),
+        Operation::Defrag { .. } => defrag_ops::defrag(work, operation),
         Operation::SecretSet { handle, used_by, sealed: _, blob } => {
             secret_ops::set(work, handle, used_by, blob.as_deref())
         }
@@ -91,6 +93,10 @@ pub(super) fn move_values(work: &mut Work<'_>, operation: Operation) -> Result<O
             let blob = format!("sec_{:032x}", work.ids.next_bits());
             work.blob(blob.clone(), sealed.into_bytes());
             Operation::SecretSet { handle, used_by, sealed: None, blob: Some(blob) }
+        }
+        Operation::Defrag { model, horizon_s, moves_max, moves: None } => {
+            let open = Operation::Defrag { model: model.clone(), horizon_s, moves_max, moves: None };
+            Operation::Defrag { model, horizon_s, moves_max, moves: defrag_ops::settled(work, &open) }
         }
         // Now is when it was planned, not when it is applied: a plan shows what it does.
         Operation::ReservationCreate { name, tenant, nodes, node_names, gpus, model, starts_at: None, duration_s } => {

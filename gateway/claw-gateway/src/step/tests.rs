@@ -6,6 +6,7 @@ mod audited;
 mod checkpoints;
 mod choices;
 mod contention;
+mod defrag;
 mod explained;
 mod fleet;
 mod forecasts;

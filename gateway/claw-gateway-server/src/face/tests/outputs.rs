@@ -109,6 +109,7 @@ async fn outputs_of_all_operations_are_what_their_schema_says() {
     c.planned("quota_set", json!({ "tenant": "lab", "most": { "gpus": 4 }, "members": ["bot"] })).await;
     let quotas = c.call("quota_get", json!({})).await;
     assert_eq!((&quotas["tenants"][0]["tenant"], &quotas["fleet"]["gpus"]), (&json!("lab"), &json!(8)), "{quotas}");
+    c.call("defrag_plan", json!({ "mode": "plan" })).await;
     c.desk.join("gpu-05").await;
     c.planned("reservation_create", json!({ "name": "week", "tenant": "lab", "nodes": 1, "duration_s": 60 })).await;
     let kept = c.call("reservation_list", json!({ "tenant": "lab" })).await;

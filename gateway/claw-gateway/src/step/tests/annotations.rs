@@ -66,6 +66,7 @@ fn sample(f: &Fleet, kind: usize, pick: usize) -> Option<Operation> {
             starts_at: None,
             duration_s: 60,
         },
+        21 => Operation::Defrag { model: None, horizon_s: None, moves_max: None, moves: None },
         20 => Operation::ReservationDelete { name: "week".into() },
         15 => Operation::SecretDelete { handle: "token".into() },
         16 => Operation::WorkloadExec {
@@ -76,7 +77,7 @@ fn sample(f: &Fleet, kind: usize, pick: usize) -> Option<Operation> {
         _ => Operation::ApiKeyRevoke { key_id: *f.cluster.keys.keys().next()? },
     })
 }
-const KINDS: usize = 22;
+const KINDS: usize = 23;
 
 /// What somebody could lose.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Clone)]
