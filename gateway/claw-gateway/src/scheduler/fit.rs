@@ -7,9 +7,10 @@ use claw_proto::topology::NodeCapabilities;
 use claw_proto::validation::{Demand, GPU_MILLI, ValidSpec};
 use claw_tools::nodes::{NodeLink, Schedulable};
 use claw_tools::workloads::PlacementReason as R;
+use smallvec::{SmallVec, smallvec};
 
 use super::likely::Losses;
-use super::view::{Gpu, View};
+use super::view::{Gpu, KINDS_MAX, View};
 use super::{Candidate, LEFT_MAX, MILLI_LEFT_MAX, Score, runtime_for, spreads};
 use crate::Cluster;
 use crate::registry::NodeEntry;
@@ -34,6 +35,16 @@ type Check = Result<(), Miss>;
 pub(super) struct Claims<'a> {
     pub(super) cluster: &'a Cluster,
     pub(super) asker: Option<&'a WorkloadEntry>,
+}
+
+/// GPUs of one node; most nodes have eight, and those need no memory of their own.
+type Gpus = SmallVec<[Gpu; 8]>;
+
+/// The same before it is kept for anybody.
+struct Judged {
+    chosen: Gpus,
+    runtime: RuntimeKind,
+    score: Score,
 }
 
 /// How a node would take it.
@@ -66,6 +77,8 @@ struct Ask<'a> {
     demand: &'a Demand,
     /// None for any.
     model: Option<&'a str>,
+    /// Kinds of the node's GPUs that are wanted, as bits: asked once for each and not for each GPU.
+    kinds: u64,
 }
 
 impl std::ops::Deref for Ask<'_> {
@@ -79,9 +92,21 @@ impl std::ops::Deref for Ask<'_> {
 /// How the node would take it, or the most severe reason why not. What will never fit comes
 /// before what only waits. Without `claims`, room that is being made keeps nobody out.
 pub(super) fn judge(view: &View, spec: &ValidSpec, claims: Option<Claims<'_>>, losses: &Losses) -> Result<Fit, Miss> {
+    let Judged { chosen, runtime, score } = judge_models(view, spec, claims, losses)?;
+    Ok(Fit { chosen: Arc::from(&chosen[..]), runtime, score })
+}
+
+/// The same, for who wants to know how well it fits and not with which GPUs.
+pub(super) fn score_of(view: &View, spec: &ValidSpec, losses: &Losses) -> Result<Score, Miss> {
+    judge_models(view, spec, None, losses).map(|judged| judged.score)
+}
+
+/// With GPUs of the best of its models.
+fn judge_models(view: &View, spec: &ValidSpec, claims: Option<Claims<'_>>, losses: &Losses) -> Result<Judged, Miss> {
     let demand = spec.node_demand();
     let of = |model: Option<&String>| {
-        judge_model(view, spec, Ask { demand, model: model.map(String::as_str) }, claims, losses)
+        let ask = Ask { demand, model: model.map(String::as_str), kinds: 0 };
+        judge_model(view, spec, Ask { kinds: kinds(view, ask), ..ask }, claims, losses)
     };
     let [first, fallbacks @ ..] = &demand.gpu_models[..] else { return of(None) };
     let mut best = of(Some(first));
@@ -111,7 +136,7 @@ fn judge_model(
     demand: Ask<'_>,
     claims: Option<Claims<'_>>,
     losses: &Losses,
-) -> Result<Fit, Miss> {
+) -> Result<Judged, Miss> {
     let Some(capabilities) = view.capabilities() else {
         return Err(miss(R::NodeUnreachable, 0, 0));
     };
@@ -133,7 +158,7 @@ fn judge_model(
     }
     let is_own = reserved(view, spec, claims)?;
     room(view, demand)?;
-    let free: Vec<Gpu> = free(view, demand, claims)?;
+    let free = free(view, demand, claims)?;
     short(capabilities.cpu_millis.saturating_sub(node.usage.cpu_millis), demand.cpu_millis, R::CpuBusy)?;
     short(capabilities.memory_mib.saturating_sub(node.usage.memory_mib), demand.memory_mib, R::MemoryBusy)?;
     short(capabilities.disk_mib.saturating_sub(node.usage.disk_mib), demand.disk_mib, R::DiskBusy)?;
@@ -150,7 +175,7 @@ fn judge_model(
         (chosen, lost)
     };
     let score = Score { lost, unreserved: !is_own, ..score(view, capabilities, spec, runtime, (&free, &chosen)) };
-    Ok(Fit { chosen: chosen.into(), runtime, score })
+    Ok(Judged { chosen, runtime, score })
 }
 
 fn selected(node: &NodeEntry, spec: &ValidSpec) -> Check {
@@ -171,8 +196,24 @@ fn selected(node: &NodeEntry, spec: &ValidSpec) -> Check {
     unlike.map_or(Ok(()), |at| Err(miss(R::LabelMismatch, count(at), 0)))
 }
 
+/// Those of the node's kinds of GPUs that are wanted.
+fn kinds(view: &View, demand: Ask<'_>) -> u64 {
+    if demand.gpus == 0 {
+        return 0;
+    }
+    let of_each = view.kinds.iter().enumerate().filter_map(|(kind, first)| {
+        let gpu = view.gpus.get(usize::from(*first))?;
+        is_of_wanted_kind(view, gpu, demand).then_some(1 << kind)
+    });
+    of_each.fold(0, |all, bit: u64| all | bit)
+}
+
 /// It is of the right model, vendor and memory.
 fn is_wanted(view: &View, gpu: &Gpu, demand: Ask<'_>) -> bool {
+    if gpu.kind < KINDS_MAX { demand.kinds >> gpu.kind & 1 == 1 } else { is_of_wanted_kind(view, gpu, demand) }
+}
+
+fn is_of_wanted_kind(view: &View, gpu: &Gpu, demand: Ask<'_>) -> bool {
     is_of_kind(view, gpu, demand)
         && (demand.gpu_memory_mib_min == 0 || demand.memory_mib_of(gpu.memory_mib) >= demand.gpu_memory_mib_min)
         && is_of_model(view, gpu, demand)
@@ -267,13 +308,13 @@ fn reserved(view: &View, spec: &ValidSpec, claims: Option<Claims<'_>>) -> Result
 }
 
 /// Those that it can have.
-fn free(view: &View, demand: Ask<'_>, claims: Option<Claims<'_>>) -> Result<Vec<Gpu>, Miss> {
+fn free(view: &View, demand: Ask<'_>, claims: Option<Claims<'_>>) -> Result<Gpus, Miss> {
     let wanted = demand.gpus as usize;
     if wanted == 0 {
-        return Ok(Vec::new());
+        return Ok(Gpus::new());
     }
     let is_free = |gpu: &&Gpu| gpu.is_healthy && gpu.free_milli >= demand.gpu_milli && is_wanted(view, gpu, demand);
-    let mut free: Vec<Gpu> = view.gpus.iter().filter(is_free).copied().collect();
+    let mut free: Gpus = view.gpus.iter().filter(is_free).copied().collect();
     if let Some(claims) = claims {
         let n_free = free.len();
         free.retain(|gpu| {
@@ -326,8 +367,8 @@ fn host_unclaimed(view: &View, demand: &Demand, claims: Claims<'_>) -> Check {
 }
 
 /// How many of these each island has.
-fn by_island<'a>(n_islands: usize, gpus: impl Iterator<Item = &'a Gpu>) -> Vec<usize> {
-    let mut counts = vec![0; n_islands];
+fn by_island<'a>(n_islands: usize, gpus: impl Iterator<Item = &'a Gpu>) -> SmallVec<[usize; 8]> {
+    let mut counts = smallvec![0; n_islands];
     for island in gpus.filter_map(|gpu| gpu.island) {
         counts[usize::from(island)] += 1;
     }
@@ -340,16 +381,16 @@ fn largest_island<'a>(view: &View, gpus: impl Iterator<Item = &'a Gpu>) -> usize
 
 /// The smallest island that is large enough; else, where NVLink is not demanded, the fewest
 /// and fullest islands; smallest GPUs first.
-fn choose(free: &[Gpu], n_islands: usize, wanted: usize) -> Vec<Gpu> {
+fn choose(free: &[Gpu], n_islands: usize, wanted: usize) -> Gpus {
     if wanted == 0 {
-        return Vec::new();
+        return Gpus::new();
     }
     if n_islands == 0 {
-        return take(free.to_vec(), wanted);
+        return take(free.into(), wanted);
     }
     let counts = by_island(n_islands, free.iter());
     // Of equally large ones, that with the lowest index on the node.
-    let mut first = vec![u32::MAX; n_islands];
+    let mut first: SmallVec<[u32; 8]> = smallvec![u32::MAX; n_islands];
     for gpu in free {
         if let Some(island) = gpu.island.map(usize::from)
             && first[island] == u32::MAX
@@ -363,7 +404,7 @@ fn choose(free: &[Gpu], n_islands: usize, wanted: usize) -> Vec<Gpu> {
     if let Some(island) = enough {
         return take(free.iter().filter(|gpu| gpu.island == Some(island)).copied().collect(), wanted);
     }
-    let mut pool = free.to_vec();
+    let mut pool = Gpus::from(free);
     pool.sort_by_key(|gpu| std::cmp::Reverse(gpu.island.map(order)));
     pool.truncate(wanted);
     take(pool, wanted)
@@ -372,7 +413,7 @@ fn choose(free: &[Gpu], n_islands: usize, wanted: usize) -> Vec<Gpu> {
 /// For a share: the GPU that takes least from likely work, and of equals that of which least is
 /// left (most, for who wants to be spread) and whose island has the fewest whole ones, so that
 /// others stay whole; with what it takes.
-fn shared(free: &[Gpu], spreads: bool, n_islands: usize, loss: impl Fn(&[Gpu]) -> u32) -> (Vec<Gpu>, u32) {
+fn shared(free: &[Gpu], spreads: bool, n_islands: usize, loss: impl Fn(&[Gpu]) -> u32) -> (Gpus, u32) {
     let whole = by_island(n_islands, free.iter().filter(|gpu| gpu.free_milli == GPU_MILLI));
     let standing = |gpu: &Gpu| {
         let left = if spreads { GPU_MILLI - gpu.free_milli } else { gpu.free_milli };
@@ -389,10 +430,10 @@ fn shared(free: &[Gpu], spreads: bool, n_islands: usize, loss: impl Fn(&[Gpu]) -
             best = Some((order, *gpu));
         }
     }
-    best.map_or((Vec::new(), 0), |((lost, _), gpu)| (vec![gpu], lost))
+    best.map_or((Gpus::new(), 0), |((lost, _), gpu)| (smallvec![gpu], lost))
 }
 
-fn take(mut gpus: Vec<Gpu>, wanted: usize) -> Vec<Gpu> {
+fn take(mut gpus: Gpus, wanted: usize) -> Gpus {
     gpus.sort_by_key(|g| (g.memory_mib, g.index));
     gpus.truncate(wanted);
     gpus.sort_by_key(|g| g.index);

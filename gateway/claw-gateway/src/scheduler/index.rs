@@ -320,7 +320,7 @@ fn hash_of(spec: &ValidSpec) -> u64 {
     hasher.finish()
 }
 
-fn byte(verdict: &Result<Fit, Miss>) -> u8 {
+fn byte<T>(verdict: &Result<T, Miss>) -> u8 {
     match verdict {
         Ok(_) => TAKES,
         Err(miss) => miss.reason as u8 + 1,
@@ -339,11 +339,10 @@ impl Shape {
         self.counts = [0; REASONS];
         for (at, slot) in slots.iter().enumerate() {
             let Some(view) = &slot.view else { continue };
-            let verdict = fit::judge(view, &self.spec, None, losses);
-            self.verdicts[at] = byte(&verdict);
-            self.counts[usize::from(byte(&verdict))] += 1;
-            self.ranks.fill(at, rank(&verdict));
-            self.remember(at, verdict.ok());
+            let (verdict, rank) = self.judge(at, view, losses);
+            self.verdicts[at] = verdict;
+            self.counts[usize::from(verdict)] += 1;
+            self.ranks.fill(at, rank);
         }
         self.ranks.build();
     }
@@ -368,12 +367,23 @@ impl Shape {
                 self.remember(at, None);
                 continue;
             };
-            let verdict = fit::judge(view, &self.spec, None, losses);
-            self.verdicts[at] = byte(&verdict);
-            self.counts[usize::from(byte(&verdict))] += 1;
-            self.ranks.set(at, rank(&verdict));
-            self.remember(at, verdict.ok());
+            let (verdict, rank) = self.judge(at, view, losses);
+            self.verdicts[at] = verdict;
+            self.counts[usize::from(verdict)] += 1;
+            self.ranks.set(at, rank);
         }
+    }
+
+    /// What a node answers, with which GPUs only where that is asked for later.
+    fn judge(&mut self, at: usize, view: &View, losses: &Losses) -> (u8, Rank) {
+        if self.is_for_several() {
+            let verdict = fit::judge(view, &self.spec, None, losses);
+            let told = (byte(&verdict), rank(&verdict));
+            self.remember(at, verdict.ok());
+            return told;
+        }
+        let score = fit::score_of(view, &self.spec, losses);
+        (byte(&score), score.as_ref().map_or(Rank::NONE, Rank::of))
     }
 
     fn is_for_several(&self) -> bool {

@@ -28,7 +28,13 @@ pub(super) struct Gpu {
     pub(super) is_slice: bool,
     /// What of it nobody holds, thousandths.
     pub(super) free_milli: u16,
+    /// Its kind: of one kind are GPUs of one vendor and model, with as much memory, and cut alike.
+    /// Kinds of a node are counted from 0, up to [`KINDS_MAX`], which stands for any other.
+    pub(super) kind: u8,
 }
+
+/// Kinds of GPUs of one node that are told apart, at most.
+pub(super) const KINDS_MAX: u8 = 64;
 
 /// A node, as decisions see it.
 #[derive(Debug, Clone)]
@@ -39,6 +45,8 @@ pub(super) struct View {
     pub(super) gpus: Vec<Gpu>,
     /// GPUs that can be given as a whole, with the ones that another node reported first.
     pub(super) n_whole: usize,
+    /// For each kind, where the first of its GPUs stands in [`View::gpus`].
+    pub(super) kinds: Vec<u16>,
     /// NVLink islands.
     pub(super) n_islands: usize,
     /// Its labels `zone` and `rack`; empty without one.
@@ -65,9 +73,10 @@ impl View {
         let mut n_whole = 0;
         let given = node.given_gpus().inspect(|gpu| n_whole += usize::from(gpu.mig.is_none()));
         let mine: Vec<&GpuInfo> = given.filter(is_given).filter(|gpu| seen.insert(&gpu.uuid)).collect();
-        let mut gpus = Vec::with_capacity(mine.len());
-        for gpu in mine {
-            let at = all.iter().position(|listed| std::ptr::eq(listed, gpu)).and_then(|at| u16::try_from(at).ok());
+        let mut gpus: Vec<Gpu> = Vec::with_capacity(mine.len());
+        let mut kinds: Vec<u16> = Vec::new();
+        for (place, gpu) in mine.iter().enumerate() {
+            let at = all.iter().position(|listed| std::ptr::eq(listed, *gpu)).and_then(|at| u16::try_from(at).ok());
             gpus.push(Gpu {
                 at: at.unwrap_or(u16::MAX),
                 index: gpu.index,
@@ -76,12 +85,14 @@ impl View {
                 is_healthy: gpu.health == GpuHealth::Healthy,
                 is_slice: gpu.mig.is_some(),
                 free_milli: cluster.workloads.free_milli(&gpu.uuid),
+                kind: kind(&mut kinds, &mine, place),
             });
         }
         Self {
             node: Arc::clone(node),
             gpus,
             n_whole,
+            kinds,
             n_islands: islands.len(),
             stands: STANDS.map(|key| label(node, key).into()),
             standing: None,
@@ -139,4 +150,25 @@ fn number(islands: &mut Vec<u32>, island: u32) -> u16 {
         islands.len() - 1
     });
     u16::try_from(at).unwrap_or(u16::MAX)
+}
+
+/// The kind of the GPU at `place`: a new one gets the next number.
+fn kind(kinds: &mut Vec<u16>, gpus: &[&GpuInfo], place: usize) -> u8 {
+    let of = |gpu: &GpuInfo| (gpu.vendor, gpu.memory_mib);
+    let profile = |gpu: &GpuInfo| gpu.mig.as_ref().map(|slice| slice.profile.clone());
+    let is_alike = |first: &u16| {
+        let first = gpus[usize::from(*first)];
+        let gpu = gpus[place];
+        of(first) == of(gpu) && first.model == gpu.model && profile(first) == profile(gpu)
+    };
+    if let Some(known) = kinds.iter().position(is_alike) {
+        return u8::try_from(known).unwrap_or(KINDS_MAX);
+    }
+    match (u8::try_from(kinds.len()), u16::try_from(place)) {
+        (Ok(next), Ok(place)) if next < KINDS_MAX => {
+            kinds.push(place);
+            next
+        }
+        _ => KINDS_MAX,
+    }
 }

@@ -39,7 +39,7 @@ fn view(n: u32, zone: u8, rack: u8) -> View {
         usage: NodeUsage::default(),
     };
     let stands = [format!("z{zone}").into(), format!("r{rack}").into()];
-    View { node: Arc::new(node), gpus: Vec::new(), n_whole: 0, n_islands: 0, stands, standing: None }
+    View { node: Arc::new(node), gpus: Vec::new(), n_whole: 0, kinds: Vec::new(), n_islands: 0, stands, standing: None }
 }
 
 fn candidate(view: &View) -> Candidate<'_> {
