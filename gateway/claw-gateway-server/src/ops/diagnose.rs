@@ -217,15 +217,6 @@ impl Desk {
         kernel::names(node, &self.ops.control.changes().missing(node.node_id), own)
     }
 
-    /// Lines that name the host of a node, or the node, are of that node.
-    fn host(&self, observer: &mut Observer, node: &NodeEntry, names: &Names) {
-        let id = node.node_id.to_string();
-        let hostname = node.capabilities.as_ref().map(|has| has.hostname.as_str());
-        for host in hostname.into_iter().chain([node.name.as_str()]) {
-            observer.host(host, &id, names.clone());
-        }
-    }
-
     /// The lines of what was placed last, of all its parts, and what happened to their GPUs meanwhile.
     fn workload(&self, workload: &WorkloadEntry, written: &[Written]) -> DiagnosedTarget {
         let mut observer = Observer::new(Rules::built_in(), "logs");
@@ -241,7 +232,7 @@ impl Desk {
         };
         for part in parts {
             if let Some(node) = self.cluster.nodes.get(part.node_id) {
-                self.host(&mut observer, node, &names(node, part));
+                host(&mut observer, node, &names(node, part));
             }
         }
         for (place, written) in written.iter().enumerate() {
@@ -401,12 +392,10 @@ impl Desk {
             reading.before.node(self, node, &mut observer);
         }
         let is_named = |node: &&Arc<NodeEntry>| {
-            let hostname = node.capabilities.as_ref().map(|has| has.hostname.as_str());
-            let mut hosts = hostname.into_iter().chain([node.name.as_str()]);
-            hosts.any(|host| text.contains(host.split('.').next().unwrap_or(host)))
+            hosts(node).any(|host| text.contains(host.split('.').next().unwrap_or(host)))
         };
         for node in self.cluster.nodes.iter().filter(is_named).take(HOSTS_OF_A_TEXT) {
-            self.host(&mut observer, node, &self.names(node, None));
+            host(&mut observer, node, &self.names(node, None));
         }
         observer.text(text);
         let target = Target { node: home.map(|node| node.node_id.to_string()), workload: None };
@@ -459,6 +448,18 @@ impl Desk {
     fn name(&self, node: NodeId) -> String {
         self.cluster.nodes.get(node).map_or_else(|| node.to_string(), |node| node.name.clone())
     }
+}
+
+/// What a node's machine is called: by itself, and here.
+fn hosts(node: &NodeEntry) -> impl Iterator<Item = &str> {
+    let hostname = node.capabilities.as_ref().map(|has| has.hostname.as_str());
+    hostname.into_iter().chain([node.name.as_str()])
+}
+
+/// Lines that name a node's machine are of that node.
+fn host(observer: &mut Observer, node: &NodeEntry, names: &Names) {
+    let id = node.node_id.to_string();
+    hosts(node).for_each(|host| observer.host(host, &id, names.clone()));
 }
 
 /// Tells of which architecture a GPU is, if its driver or its model tells it.

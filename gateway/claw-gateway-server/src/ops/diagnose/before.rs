@@ -57,7 +57,9 @@ impl Past {
         for (lines, boot_id) in [(&kernel.before, &kernel.boot_before), (&kernel.lines, &kernel.boot_id)] {
             let mut observer = Observer::new(Rules::built_in(), "kernel log");
             observer.machine("", self.names.clone());
-            lines.iter().for_each(|line| observer.line(&kernel::text(line)));
+            for line in lines {
+                observer.line(&kernel::text(line));
+            }
             let found = observer.finish().findings.into_iter().filter(|found| found.code == *code);
             let run = self.run(Some(boot_id.as_str()));
             sightings.extend(found.filter_map(|found| Some((found.unit?, run))));

@@ -25,7 +25,7 @@ static PLACE: LazyLock<Pattern> = LazyLock::new(|| {
 #[derive(Debug)]
 struct Host {
     /// Without its domain, in lower case.
-    host: String,
+    name: String,
     node: Arc<str>,
     names: Names,
 }
@@ -77,12 +77,12 @@ impl Machines {
     pub(super) fn host(&mut self, host: &str, node: &str, names: Names) {
         let host = short(host);
         let n_names: usize = self.hosts.iter().map(|known| known.names.len()).sum();
-        if let Some(known) = self.hosts.iter_mut().find(|known| known.host == host) {
+        if let Some(known) = self.hosts.iter_mut().find(|known| known.name == host) {
             if *known.node != *node {
-                *known = Host { host, node: "".into(), names: Names::default() };
+                *known = Host { name: host, node: "".into(), names: Names::default() };
             }
         } else if !host.is_empty() && self.hosts.len() < HOSTS && n_names + names.len() <= NAMES_OF_HOSTS {
-            self.hosts.push(Host { host, node: node.into(), names });
+            self.hosts.push(Host { name: host, node: node.into(), names });
         }
     }
 
@@ -91,7 +91,7 @@ impl Machines {
         let said = PLACE.captures(cut(&envelope.message, PLACE_BYTES));
         let text = |name: &str| said.as_ref().and_then(|said| said.name(name)).map(|found| found.as_str());
         let named = text("nccl").or_else(|| text("host")).or(envelope.host.as_deref()).map(short);
-        let host = named.and_then(|named| self.hosts.iter().find(|known| known.host == named));
+        let host = named.and_then(|named| self.hosts.iter().find(|known| known.name == named));
         let names = host.map_or(&self.present, |host| &host.names);
         let local = || {
             let index = text("device").or_else(|| text("local"))?.parse().ok().map(Unit::Index)?;
@@ -110,7 +110,7 @@ impl Machines {
     #[cfg(test)]
     pub(super) fn held_bytes(&self) -> usize {
         let of_host =
-            |host: &Host| size_of::<Host>() + host.host.capacity() + host.node.len() + host.names.held_bytes();
+            |host: &Host| size_of::<Host>() + host.name.capacity() + host.node.len() + host.names.held_bytes();
         self.present.held_bytes() + self.hosts.iter().map(of_host).sum::<usize>()
     }
 }
