@@ -14,6 +14,7 @@ use claw_observe::diagnose::observe::{Home, Reported};
 use claw_observe::diagnose::policy::Policy;
 use claw_observe::diagnose::reported::{self, EVENTS_MS};
 use claw_observe::diagnose::rules::Rules;
+use claw_observe::diagnose::series::told::Steps;
 use claw_observe::{Analyzer, Insight, Observer};
 use claw_proto::ids::{GpuUuid, NodeId};
 use claw_proto::message::{GpuEvent, GpuMetrics, KernelLine};
@@ -247,6 +248,9 @@ impl Desk {
                 self.part(&mut observer, part, &mut reading);
             }
         }
+        let mut steps = Steps::default();
+        written.iter().for_each(|written| steps.and(written.steps()));
+        reading.over_time.steps(&steps);
         reading.over_time.tell(&mut observer);
         // The culprit of several parts, or the part that ran last, if the root itself tells no node.
         let node = workload.verdict().map(|part| part.node_id.to_string());
@@ -391,9 +395,8 @@ impl Desk {
             }
             reading.before.node(self, node, &mut observer);
         }
-        let is_named = |node: &&Arc<NodeEntry>| {
-            hosts(node).any(|host| text.contains(host.split('.').next().unwrap_or(host)))
-        };
+        let is_named =
+            |node: &&Arc<NodeEntry>| hosts(node).any(|host| text.contains(host.split('.').next().unwrap_or(host)));
         for node in self.cluster.nodes.iter().filter(is_named).take(HOSTS_OF_A_TEXT) {
             host(&mut observer, node, &self.names(node, None));
         }

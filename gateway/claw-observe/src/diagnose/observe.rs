@@ -1,6 +1,7 @@
 //! Lines in, findings out: one pass, in bounded memory.
 
 use std::borrow::Cow;
+use std::cell::LazyCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -359,6 +360,9 @@ impl Observer {
             }
         }
         matches.sort_by_key(|found| found.at);
+        if !matches.is_empty() {
+            self.machines.line(&envelope);
+        }
         for found in matches {
             self.keep(&envelope, line, found);
         }
@@ -380,7 +384,8 @@ impl Observer {
     /// Keeps tracebacks without an exception as what they are: a program that ended, cause unknown.
     fn keep_unfinished(&mut self, tracebacks: Vec<Unfinished>) {
         for Unfinished { writer, at, frame } in tracebacks {
-            let envelope = envelope::open("");
+            let envelope = Envelope::default();
+            self.machines.line(&envelope);
             let found = Match {
                 code: Code::Named("user_code".into()),
                 unit: device::find(&writer),
@@ -395,6 +400,7 @@ impl Observer {
     }
 
     fn text_rules(&self, envelope: &Envelope<'_>, message: &str, matches: &mut Vec<Match>) {
+        let named = LazyCell::new(|| device::find(message).or_else(|| device::find(&envelope.writer)));
         for compiled in self.candidates.iter().filter_map(|index| self.rules.text.get(*index)) {
             let Some(found) = compiled.pattern().find(message) else { continue };
             if compiled.except().is_some_and(|except| except.is_match(message)) || !self.is_after(compiled) {
@@ -407,11 +413,8 @@ impl Observer {
             if !guard::accepts(compiled.rule.input, envelope, message, found.start(), found.end()) {
                 continue;
             }
-            let unit = compiled
-                .server(message)
-                .map(|name| Unit::Server(name.to_owned()))
-                .or_else(|| device::find(message))
-                .or_else(|| device::find(&envelope.writer));
+            let server = compiled.server(message).map(|name| Unit::Server(name.to_owned()));
+            let unit = server.or_else(|| named.clone());
             matches.push(Match {
                 code: compiled.code.clone(),
                 unit,
@@ -457,7 +460,7 @@ impl Observer {
         let over = self.rules.text_rule(&found.rule).is_some_and(|compiled| compiled.rule.role == Role::Cancel);
         let out_of_memory = matches!(found.code.name(), Some("cuda_oom" | "hip_oom"));
         let memory = if out_of_memory { memory::read(line) } else { None };
-        let (unit, home) = self.machines.place(envelope, found.unit);
+        let (unit, home) = self.machines.place(found.unit);
         let key = (found.code.clone(), unit.clone());
         let order = self.given;
         if let Some(finding) = self.places.get(&key).and_then(|place| self.findings.get_mut(*place)) {
@@ -514,6 +517,7 @@ impl Observer {
         self.given += 1;
         self.line += 1;
         let envelope = Envelope { time_s: Some(event.at_s), ..Envelope::default() };
+        self.machines.line(&envelope);
         let found = Match {
             code: event.code.clone(),
             unit: Some(Unit::Uuid(event.uuid.to_owned())),

@@ -1,8 +1,9 @@
 //! Ranks and hosts that a workload's log names are the GPUs and nodes that it was placed on.
 
 use claw_proto::ids::{Attempt, NodeId, WorkloadId};
-use claw_proto::message::{LogChunk, LogKey, LogLine, LogStream};
+use claw_proto::message::{LogChunk, LogKey, LogLine, LogStream, SystemMetrics};
 use claw_proto::topology::NodeCapabilities;
+use claw_tools::nodes::MetricsSnapshot;
 use serde_json::{Value, json};
 
 use super::desk::{Desk, desk, h100x8};
@@ -125,4 +126,67 @@ async fn a_place_that_a_program_writes_before_its_message_is_a_gpu_there() {
         gang.wrote(0, &line.replace("{host}", &gang.parts[1].1)).await;
         assert_eq!(gang.judged().await, (json!(root), gang.gpu(1, 3), json!(gang.parts[1].0)), "{line}");
     }
+}
+
+/// Seconds between two samples, and between two lines.
+const PERIOD_S: i64 = 10;
+const SAMPLES: i64 = 150;
+
+/// A workload that has run for long on all GPUs of a node: what they draw, and what it writes at each sample.
+async fn trained(watts: impl Fn(i64) -> f64, wrote: impl Fn(i64) -> Option<String>) -> Value {
+    let desk = desk().await;
+    let node_id = desk.join_as("gpu-01", machine("gpu-01")).await;
+    let spec = json!({ "name": "w", "runtime": "sim", "command": ["train"], "gpu": { "count": 8 } });
+    let run = desk.ok("workload_run", &json!({ "spec": spec })).await;
+    let workload_id: WorkloadId = run["workload_id"].as_str().unwrap().parse().unwrap();
+    let control = &desk.ops.control;
+    let now = control.now();
+    desk.runs_since(node_id, "w", now.plus_ms(-PERIOD_S * 1_000 * (SAMPLES + 1))).await;
+    let uuids: Vec<_> = (0..8).map(|gpu| format!("GPU-gpu-01-{gpu}")).collect();
+    let mut lines = Vec::new();
+    for n in 0..SAMPLES {
+        let at = now.plus_ms((n - SAMPLES) * PERIOD_S * 1_000);
+        let gpu = |uuid: &String| {
+            let numbers = json!({ "uuid": uuid, "utilization_percent": 99.0, "memory_used_mib": 60_000,
+                "memory_total_mib": 81_559, "temperature_celsius": 60.0, "power_watts": watts(n), "simulated": true,
+                "details": { "ecc_uncorrected_total": 0 } });
+            serde_json::from_value(numbers).unwrap()
+        };
+        let gpus = uuids.iter().map(gpu).collect();
+        let snapshot = MetricsSnapshot { at, gpus, system: SystemMetrics::default(), workloads: Vec::new() };
+        control.metrics().put(node_id, snapshot);
+        if let Some(text) = wrote(n) {
+            let sequence = lines.len() as u64 + 1;
+            lines.push(LogLine { sequence, at, bytes: text.into_bytes() });
+        }
+    }
+    let attempt = control.snapshot().workloads.get(workload_id).unwrap().attempt();
+    let key = LogKey { workload_id, attempt, stream: LogStream::Stdout };
+    control.logs().append(vec![LogChunk { key, gap: None, lines }]).await.unwrap();
+    let told = desk.ok("diagnose", &json!({ "workload": "w" })).await;
+    told["targets"][0]["diagnosis"].clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_spins_while_its_log_tells_no_more_steps_hangs() {
+    let spins = |n: i64| if n < 60 { 640.0 } else { 210.0 };
+    let step = |n: i64| Some(format!("step={n} loss=2.1"));
+    let told = trained(spins, |n| step(n).filter(|_| n < 60)).await;
+    assert_eq!((&told["root"], &told["action"]), (&json!("collective_hang"), &json!("restart_app")), "{told}");
+    assert!(told["evidence"][0]["excerpt"].as_str().unwrap().contains("no step"), "{told}");
+    // Steps go on; or none was ever told, and then nobody can say.
+    assert_eq!(trained(spins, step).await["root"], "none");
+    assert_eq!(trained(spins, |n| Some(format!("epoch begins at {n}"))).await["root"], "none");
+    assert_eq!(trained(|_| 640.0, |n| step(n).filter(|_| n < 60)).await["root"], "none", "at full power it works");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_whose_log_tells_that_it_waits_for_data_does() {
+    let line = |data: &str| {
+        let data = data.to_owned();
+        move |n: i64| Some(format!("Iter(train) [{n}/9000]  lr: 1.0e-04  time: 0.5000  data_time: {data}  loss: 1.2"))
+    };
+    let told = trained(|_| 640.0, line("0.2900")).await;
+    assert_eq!((&told["root"], &told["action"]), (&json!("data_starved"), &json!("fix_app")), "{told}");
+    assert_eq!(trained(|_| 640.0, line("0.0200")).await["root"], "none");
 }

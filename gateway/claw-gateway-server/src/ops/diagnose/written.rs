@@ -7,6 +7,7 @@ use claw_gateway::workload::{AttemptEntry, WorkloadEntry};
 use claw_observe::Observer;
 use claw_observe::diagnose::device::Unit;
 use claw_observe::diagnose::observe::writer;
+use claw_observe::diagnose::series::told::Steps;
 use claw_proto::ids::{Attempt, GpuUuid};
 
 use super::super::{OpError, OpsContext, logs};
@@ -22,7 +23,8 @@ const LINES_OF_A_PART: usize = 200;
 #[derive(Debug)]
 pub(super) struct Written {
     attempt: Attempt,
-    lines: Vec<String>,
+    /// With their times, seconds.
+    lines: Vec<(f64, String)>,
     /// So many were asked for, and there are more.
     cut_at: Option<usize>,
     n_lost: u64,
@@ -49,7 +51,11 @@ pub(super) async fn of(ops: &OpsContext, workload: &WorkloadEntry) -> Result<Vec
             attempt,
             cut_at: page.truncated.then_some(lines),
             n_lost: page.gaps.iter().map(|gap| gap.n_lost).sum(),
-            lines: page.entries.iter().map(|entry| String::from_utf8_lossy(&entry.line.bytes).into_owned()).collect(),
+            lines: page
+                .entries
+                .iter()
+                .map(|entry| (entry.line.at_ms as f64 / 1e3, String::from_utf8_lossy(&entry.line.bytes).into_owned()))
+                .collect(),
         });
     }
     Ok(written)
@@ -60,7 +66,7 @@ impl Written {
     pub(super) fn feed(&self, observer: &mut Observer) {
         let Self { attempt: Attempt(attempt), lines, cut_at, n_lost } = self;
         observer.next_source(&format!("logs of attempt {attempt}"));
-        for line in lines {
+        for (_, line) in lines {
             observer.line(line);
         }
         if observer.source_lines() == 0 {
@@ -74,9 +80,15 @@ impl Written {
         }
     }
 
+    /// Steps that the lines tell of. Where lines are missing their silence says nothing.
+    pub(super) fn steps(&self) -> Steps {
+        let lines = self.lines.iter().filter(|_| self.n_lost == 0);
+        Steps::of(lines.map(|(at_s, line)| (*at_s, line.as_str())))
+    }
+
     /// Numbers of the processes that say who they are.
     fn writers(&self) -> BTreeSet<u32> {
-        self.lines.iter().filter_map(|line| writer(line)).collect()
+        self.lines.iter().filter_map(|(_, line)| writer(line)).collect()
     }
 }
 

@@ -37,6 +37,9 @@ pub(super) struct Machines {
     present: Names,
     node: Option<Arc<str>>,
     hosts: Vec<Host>,
+    /// What the line in work says of its place: the host's name, and a number there.
+    host: Option<String>,
+    local: Option<u32>,
 }
 
 /// Whose a finding is.
@@ -86,17 +89,19 @@ impl Machines {
         }
     }
 
-    /// What a line's unit is called, and whose it is.
-    pub(super) fn place(&self, envelope: &Envelope<'_>, unit: Option<Unit>) -> (Option<Unit>, Home) {
+    /// Reads what a line says of its place.
+    pub(super) fn line(&mut self, envelope: &Envelope<'_>) {
         let said = PLACE.captures(cut(&envelope.message, PLACE_BYTES));
         let text = |name: &str| said.as_ref().and_then(|said| said.name(name)).map(|found| found.as_str());
-        let named = text("nccl").or_else(|| text("host")).or(envelope.host.as_deref()).map(short);
-        let host = named.and_then(|named| self.hosts.iter().find(|known| known.name == named));
+        self.host = text("nccl").or_else(|| text("host")).or(envelope.host.as_deref()).map(short);
+        self.local = text("device").or_else(|| text("local")).and_then(|number| number.parse().ok());
+    }
+
+    /// What a unit of the line in work is called, and whose it is.
+    pub(super) fn place(&self, unit: Option<Unit>) -> (Option<Unit>, Home) {
+        let host = self.host.as_ref().and_then(|named| self.hosts.iter().find(|known| known.name == *named));
         let names = host.map_or(&self.present, |host| &host.names);
-        let local = || {
-            let index = text("device").or_else(|| text("local"))?.parse().ok().map(Unit::Index)?;
-            names.knows(&index).then_some(index)
-        };
+        let local = || self.local.map(Unit::Index).filter(|index| names.knows(index));
         // What a line says of its own place is surer than a rank that it speaks of.
         let unit = match unit {
             Some(unit @ Unit::Rank(_)) => local().or(Some(unit)),
@@ -111,7 +116,9 @@ impl Machines {
     pub(super) fn held_bytes(&self) -> usize {
         let of_host =
             |host: &Host| size_of::<Host>() + host.name.capacity() + host.node.len() + host.names.held_bytes();
-        self.present.held_bytes() + self.hosts.iter().map(of_host).sum::<usize>()
+        self.present.held_bytes()
+            + self.host.as_ref().map_or(0, String::capacity)
+            + self.hosts.iter().map(of_host).sum::<usize>()
     }
 }
 
