@@ -249,7 +249,9 @@ impl Desk {
             }
         }
         let mut steps = Steps::default();
-        written.iter().for_each(|written| steps.and(written.steps()));
+        for written in written {
+            steps.and(written.steps());
+        }
         reading.over_time.steps(&steps);
         reading.over_time.tell(&mut observer);
         // The culprit of several parts, or the part that ran last, if the root itself tells no node.
@@ -462,7 +464,9 @@ fn hosts(node: &NodeEntry) -> impl Iterator<Item = &str> {
 /// Lines that name a node's machine are of that node.
 fn host(observer: &mut Observer, node: &NodeEntry, names: &Names) {
     let id = node.node_id.to_string();
-    hosts(node).for_each(|host| observer.host(host, &id, names.clone()));
+    for host in hosts(node) {
+        observer.host(host, &id, names.clone());
+    }
 }
 
 /// Tells of which architecture a GPU is, if its driver or its model tells it.

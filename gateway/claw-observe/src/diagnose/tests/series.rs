@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use super::draw::Draw;
 use super::inject::{healthy, inject, telemetry, train, windows};
 use crate::diagnose::code::Action;
-use crate::diagnose::series::told::{Steps, told};
+use crate::diagnose::series::told::{Steps, told as of_line};
 use crate::diagnose::series::{Sample, Series, Sign, analyze, bits, thresholds};
 
 const SIGNS: [Sign; 12] = [
@@ -202,7 +202,7 @@ fn leaks_and_memory_errors_are_trends() {
 
 #[test]
 fn steps_are_read_as_trainers_print_them() {
-    let of = |line: &str| told(line).map(|told| (told.step, told.times_s));
+    let of = |line: &str| of_line(line).map(|told| (told.step, told.times_s));
     for (line, step) in [
         ("step=1200 loss=2.113 tokens/s=181233", 1_200),
         ("[rank0]: 2026-01-02 INFO global_step: 77, loss: 2.0", 77),
