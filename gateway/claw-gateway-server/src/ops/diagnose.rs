@@ -233,7 +233,7 @@ impl Desk {
         };
         for part in parts {
             if let Some(node) = self.cluster.nodes.get(part.node_id) {
-                host(&mut observer, node, &names(node, part));
+                host(&mut observer, node, &self.names(node, Some(&part.gpus)));
             }
         }
         for (place, written) in written.iter().enumerate() {

@@ -108,7 +108,9 @@ impl Machines {
             unit => unit.or_else(local),
         };
         let node = host.map(|host| &host.node).or(self.node.as_ref()).filter(|node| !node.is_empty());
-        (unit.map(|unit| names.of(unit)), node.map_or(Home::Unknown, |node| Home::Node(Arc::clone(node))))
+        // Ranks are counted through a job, whichever host a line names.
+        let called = |unit: Unit| if matches!(unit, Unit::Rank(_)) { self.present.of(unit) } else { names.of(unit) };
+        (unit.map(called), node.map_or(Home::Unknown, |node| Home::Node(Arc::clone(node))))
     }
 
     /// Bytes that it holds.
