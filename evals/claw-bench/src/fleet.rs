@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use claw_proto::codec::encode_node;
 use claw_proto::ids::{Generation, GpuUuid};
 use claw_proto::limits::{PROTOCOL_VERSION, PROTOCOL_VERSION_MIN};
-use claw_proto::message::{Envelope, GatewayMessage, GpuMetrics, NodeMessage, SystemMetrics};
+use claw_proto::message::{Envelope, GatewayMessage, GpuDetails, GpuMetrics, NodeMessage, SystemMetrics};
 use claw_proto::spec::{GpuVendor, RuntimeKind};
 use claw_proto::time::Timestamp;
 use claw_proto::topology::{GpuDriver, GpuInfo, NodeCapabilities};
@@ -65,8 +65,17 @@ fn gpu_uuid(name: &str, index: u32) -> GpuUuid {
     GpuUuid(format!("GPU-{name}-{index}"))
 }
 
-/// The metrics of such a node.
-fn metrics(name: &str) -> NodeMessage {
+/// The metrics of such a node at a time, as NVML tells them.
+fn metrics(name: &str, at_ms: i64) -> NodeMessage {
+    let details = GpuDetails {
+        sm_clock_mhz: Some(1_980),
+        ecc_corrected_total: Some(0),
+        ecc_uncorrected_total: Some(0),
+        pcie_generation: Some(5),
+        pcie_width: Some(16),
+        nvlink_errors_total: Some(0),
+        ..GpuDetails::default()
+    };
     let gpu = |index| GpuMetrics {
         uuid: gpu_uuid(name, index),
         utilization_percent: 50.0,
@@ -75,9 +84,9 @@ fn metrics(name: &str) -> NodeMessage {
         temperature_celsius: 60.0,
         power_watts: 500.0,
         simulated: true,
-        details: None,
+        details: Some(Box::new(details.clone())),
     };
-    let at = Timestamp::from_unix_ms(1);
+    let at = Timestamp::from_unix_ms(at_ms);
     NodeMessage::Metrics {
         at,
         gpus: (0..8).map(gpu).collect(),
@@ -141,7 +150,7 @@ async fn enroll_one(mcp: &mut McpClient, node_url: &str, name: String) -> Result
 /// Nodes that are connected; they go with this value.
 #[derive(Debug)]
 pub struct Connected {
-    orders: Vec<mpsc::Sender<u32>>,
+    orders: Vec<mpsc::Sender<Frames>>,
     sent: watch::Receiver<u64>,
     stop: CancellationToken,
     tasks: JoinSet<Result<()>>,
@@ -182,15 +191,16 @@ impl Connected {
         Ok(connected)
     }
 
-    /// Lets every node send so many metrics frames, and waits until they have.
+    /// Lets every node send so many metrics frames, and waits until they have: each newer than the one before, so
+    /// that the windows of its GPUs grow, or all of one time, which adds nothing to them.
     ///
     /// # Errors
     /// If a connection is gone.
-    pub async fn send_metrics(&mut self, each: u32) -> Result<u64> {
+    pub async fn send_metrics(&mut self, each: u32, is_newer: bool) -> Result<u64> {
         let total = u64::from(each) * self.orders.len() as u64;
         let before = *self.sent.borrow();
         for node in &self.orders {
-            node.send(each).await.context("a connection is gone")?;
+            node.send(Frames { n: each, is_newer }).await.context("a connection is gone")?;
         }
         let all_sent = self.sent.wait_for(|now| now - before >= total);
         tokio::time::timeout(PATIENCE, all_sent).await.context("frames are stuck")?.context("no node is left")?;
@@ -212,6 +222,12 @@ impl Connected {
     }
 }
 
+/// Metrics frames that a node is to send.
+struct Frames {
+    n: u32,
+    is_newer: bool,
+}
+
 /// One node with its numbers.
 struct LiveNode {
     node: Enrolled,
@@ -220,11 +236,13 @@ struct LiveNode {
     epoch: u64,
     generation: Generation,
     sent: watch::Sender<u64>,
+    /// Time of its last metrics.
+    at_ms: i64,
 }
 
 impl LiveNode {
     fn new(node: Enrolled, sent: watch::Sender<u64>) -> Self {
-        Self { node, sequence: 0, ack: 0, epoch: 0, generation: Generation::default(), sent }
+        Self { node, sequence: 0, ack: 0, epoch: 0, generation: Generation::default(), sent, at_ms: 1 }
     }
 
     fn send(&mut self, connection: &Connection, body: NodeMessage) -> Result<()> {
@@ -257,7 +275,7 @@ impl LiveNode {
     async fn run(
         mut self,
         endpoint: Endpoint,
-        mut orders: mpsc::Receiver<u32>,
+        mut orders: mpsc::Receiver<Frames>,
         ready: tokio::sync::oneshot::Sender<()>,
         stop: CancellationToken,
     ) -> Result<()> {
@@ -270,10 +288,11 @@ impl LiveNode {
         loop {
             let event = tokio::select! {
                 event = news.recv() => event,
-                Some(n) = orders.recv() => {
+                Some(Frames { n, is_newer }) = orders.recv() => {
                     let up = connection.as_ref().context("not connected")?;
                     for _ in 0..n {
-                        let frame = metrics(&self.node.name);
+                        self.at_ms += if is_newer { 10_000 } else { 0 };
+                        let frame = metrics(&self.node.name, self.at_ms);
                         self.send(up, frame)?;
                         tokio::task::yield_now().await;
                     }

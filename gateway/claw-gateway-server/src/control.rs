@@ -32,13 +32,13 @@ use claw_tools::refusal::{ErrorCode, Fault, Refusal};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-pub use changes::{ChangeDesk, keep_changes};
+pub use changes::{ChangeDesk, Changed, Missing, Start, keep_changes};
 pub use clock::{Clock, RandomIds, SystemClock};
 pub use crash::{CrashPlan, CrashPlanError, CrashPoint};
 pub use janitor::keep_house;
 pub use kernels::{KernelDesk, KernelRead};
 pub use logs::{LogDesk, LogDeskError, LogRead};
-pub use metrics::MetricsDesk;
+pub use metrics::{Boot, MetricsDesk};
 pub use start::{ControlOptions, ControlTask, StartError, start};
 
 /// Commands that may wait for the core.
@@ -69,10 +69,24 @@ impl From<Refusal> for SubmitError {
 pub type Numbered = Arc<(u64, EventRecord)>;
 
 enum CoreMessage {
-    Submit { command: Box<Command>, caller: Box<Caller>, reply: oneshot::Sender<Result<Report, SubmitError>> },
-    Events { after_seq: u64, limit: usize, reply: oneshot::Sender<Result<Vec<(u64, EventRecord)>, SubmitError>> },
-    Blob { handle: String, reply: oneshot::Sender<Result<Option<Vec<u8>>, SubmitError>> },
+    Submit {
+        command: Box<Command>,
+        caller: Box<Caller>,
+        reply: oneshot::Sender<Result<Report, SubmitError>>,
+    },
+    Events {
+        after_seq: u64,
+        limit: usize,
+        reply: oneshot::Sender<Result<Vec<(u64, EventRecord)>, SubmitError>>,
+    },
+    Blob {
+        handle: String,
+        reply: oneshot::Sender<Result<Option<Vec<u8>>, SubmitError>>,
+    },
     Stop,
+    /// The auditor is made to find the next placement wrong.
+    #[cfg(all(test, debug_assertions))]
+    Doubt,
 }
 
 /// The handle: cheap to clone, safe to share.
@@ -120,6 +134,11 @@ impl ControlPlane {
     /// The last write to the journal succeeded.
     pub fn journal_writable(&self) -> bool {
         self.writable.load(Ordering::Acquire)
+    }
+    /// The auditor finds the next placement wrong.
+    #[cfg(all(test, debug_assertions))]
+    pub(crate) async fn doubt(&self) {
+        assert!(self.commands.send(CoreMessage::Doubt).await.is_ok(), "the core has ended");
     }
     /// Logs an error under a new id and makes the fault that the caller sees.
     pub fn fault(&self, message: &str, error: &dyn std::error::Error) -> Fault {

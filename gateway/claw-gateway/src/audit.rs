@@ -142,6 +142,12 @@ fn three(demand: &Demand) -> [u64; 3] {
     [demand.cpu_millis, demand.memory_mib, demand.disk_mib]
 }
 
+/// Journaled events by the decisions that they are of: all that one decision says has one time and one cause. Two
+/// decisions of one caller within a millisecond are not told apart.
+pub fn decisions(records: &[EventRecord]) -> impl Iterator<Item = &[EventRecord]> {
+    records.chunk_by(|a, b| (a.at, &a.principal) == (b.at, &b.principal))
+}
+
 impl Auditor {
     /// Empty books of a fleet where nobody is stopped for others more often than so in a day.
     pub fn new(per_day_max: usize) -> Self {

@@ -8,7 +8,7 @@ use std::io::{ErrorKind, Read as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use claw_proto::limits::KERNEL_LINES_PER_MESSAGE_MAX;
+use claw_proto::limits::KERNEL_LINES_AT_A_TIME;
 use claw_proto::message::kernel::may_tell;
 use claw_proto::message::{KernelLine, KernelLog as Told, KernelTail};
 use claw_proto::topology::{FindingCode, NodeFinding};
@@ -25,12 +25,8 @@ const RECORD_BYTES_MAX: usize = 8 * 1024;
 const RECORDS_PER_POLL_MAX: usize = 5_000;
 /// Reads of one poll.
 const READS_PER_POLL_MAX: usize = 5_000;
-/// Lines that are sent after one poll.
-const LINES_PER_POLL_MAX: usize = 32;
 /// The facility of what the kernel itself says; anybody with the right may write the others.
 const FACILITY_KERNEL: u32 = 0;
-
-const _: () = assert!(LINES_PER_POLL_MAX <= KERNEL_LINES_PER_MESSAGE_MAX);
 
 /// Lines since the agent started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -154,7 +150,7 @@ impl KernelLog {
     pub fn news(&mut self) -> Option<Told> {
         let (through, counts) = self.told.map_or((None, None), |(through, counts)| (Some(through), Some(counts)));
         let fresh = self.tail.iter().filter(|line| through.is_none_or(|through| line.sequence > through));
-        let lines: Vec<KernelLine> = fresh.take(LINES_PER_POLL_MAX).cloned().collect();
+        let lines: Vec<KernelLine> = fresh.take(KERNEL_LINES_AT_A_TIME).cloned().collect();
         if lines.is_empty() && (counts == Some(self.counts) || self.last_sequence.is_none()) {
             return None;
         }

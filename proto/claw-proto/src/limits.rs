@@ -43,6 +43,8 @@ pub const GPU_EVENTS_PER_MESSAGE_MAX: usize = 256;
 pub const KERNEL_LINE_BYTES_MAX: usize = 1_024;
 /// Most lines of one `KernelLog` message.
 pub const KERNEL_LINES_PER_MESSAGE_MAX: usize = 64;
+/// Lines that a node sends at a time; one that sends fewer has no more to send.
+pub const KERNEL_LINES_AT_A_TIME: usize = 32;
 /// Lines of its kernel that are held of a node, there and at the gateway.
 pub const KERNEL_TAIL_LINES_MAX: usize = 256;
 /// Their bytes.
@@ -187,6 +189,7 @@ const _: () = assert!((ENV_BYTES_MAX + 2 * COMMAND_BYTES_MAX) * 2 < FRAME_BYTES_
 const _: () = assert!(ENV_VALUE_BYTES_MAX < ENV_BYTES_MAX && COMMAND_ARG_BYTES_MAX < COMMAND_BYTES_MAX);
 const _: () = assert!(KERNEL_LINE_BYTES_MAX < KERNEL_TAIL_BYTES_MAX);
 const _: () = assert!(KERNEL_LINES_PER_MESSAGE_MAX <= KERNEL_TAIL_LINES_MAX);
+const _: () = assert!(KERNEL_LINES_AT_A_TIME <= KERNEL_LINES_PER_MESSAGE_MAX);
 const _: () = assert!(STOP_AFTER_S_MIN as u64 * 1_000 > HEARTBEAT_INTERVAL_MS);
 const _: () = assert!(STOP_AFTER_S_MIN <= STOP_AFTER_S_DEFAULT && STOP_AFTER_S_DEFAULT <= STOP_AFTER_S_MAX);
 const _: () = assert!(GRACE_S_DEFAULT <= GRACE_S_MAX);

@@ -175,7 +175,8 @@ output! {
         why: Vec<String>,
         /// The lines it rests on.
         evidence: Vec<FaultEvidence>,
-        /// What was changed on the node or the fleet within an hour before, the newest first; at most five.
+        /// What was changed on the node or the fleet within an hour before: first what a fault can come from, the newest
+        /// first; at most five.
         changed: Vec<FaultChange>,
         /// Units hit: PCI addresses, UUIDs, indices, ranks.
         units: Vec<String>,

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use claw_e2e_tests::fleet::Fleet;
 use claw_e2e_tests::session::Session;
 use claw_e2e_tests::wait::poll_until;
-use claw_gateway::audit::Auditor;
+use claw_gateway::audit::{Auditor, decisions};
 use claw_gateway::policy::Policy;
 use claw_gateway::workload::WorkloadEntry;
 use claw_gateway::{Cluster, Event, EventRecord};
@@ -216,8 +216,7 @@ struct Judged {
 
 fn judge(records: &[EventRecord]) -> Result<Judged> {
     let mut auditor = Auditor::new(PER_DAY_MAX);
-    // All that one decision says has one time and one cause.
-    for decision in records.chunk_by(|a, b| (a.at, &a.principal) == (b.at, &b.principal)) {
+    for decision in decisions(records) {
         auditor.check(decision).with_context(|| format!("{decision:?}"))?;
     }
     let mut cluster = Cluster::new(std::sync::Arc::new(Policy::default()));

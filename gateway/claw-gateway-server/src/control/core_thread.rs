@@ -161,6 +161,8 @@ impl Core {
                 drop(reply.send(lock(&self.journal).blob(&handle).map_err(|e| journal_fault(&e))));
             }
             CoreMessage::Stop => round.stop = true,
+            #[cfg(all(test, debug_assertions))]
+            CoreMessage::Doubt => self.audit.doubt(),
         }
     }
 
@@ -183,6 +185,7 @@ impl Core {
                 let Decision { events, blobs, effects, report, after } = decision;
                 #[cfg(debug_assertions)]
                 if let Err(wrong) = self.audit.check(&events) {
+                    self.say_writable(false);
                     round.waiting.push(Waiting { reply, result: Err(found_wrong(&wrong)), n_events: 0 });
                     return;
                 }
@@ -215,7 +218,7 @@ impl Core {
                 if let Some((space, bytes)) = done {
                     self.space = space;
                     self.bytes_since_snapshot += bytes;
-                    self.writable.store(space == Space::Normal, Ordering::Release);
+                    self.say_writable(space == Space::Normal);
                 }
                 self.publish(round.before.seq, after, entries);
                 self.finish(round.waiting);
@@ -256,6 +259,14 @@ impl Core {
                 self.take(next, message);
             }
         }
+    }
+
+    /// Says whether changes are taken: the journal can be written, and no decision was found wrong. Returns it.
+    fn say_writable(&self, is_writable: bool) -> bool {
+        #[cfg(debug_assertions)]
+        let is_writable = is_writable && !self.audit.is_found();
+        self.writable.store(is_writable, Ordering::Release);
+        is_writable
     }
 
     fn publish(&mut self, seq_before: u64, after: Cluster, entries: Vec<Entry>) {
@@ -352,7 +363,7 @@ impl Core {
         // An erasure may have taken the reserve, too.
         self.space = lock(&self.journal).space();
         if !self.writable.load(Ordering::Acquire) || self.space == Space::OnReserve {
-            self.writable.store(false, Ordering::Release);
+            self.say_writable(false);
             // A try costs a whole snapshot, and this thread decides, too.
             self.probes_waited += 1;
             if self.probes_waited < PROBE_EVERY_TICKS {
@@ -366,8 +377,7 @@ impl Core {
                     self.snapshot_seq = self.live.seq;
                     self.space = lock(&self.journal).space();
                     let back = self.space == Space::Normal;
-                    self.writable.store(back, Ordering::Release);
-                    if back {
+                    if self.say_writable(back) {
                         tracing::info!("the journal can be written again");
                     }
                 }

@@ -29,16 +29,20 @@ const WINDOW_UNUSED_MS: i64 = 4 * 3_600_000;
 
 const _: () = assert!(WINDOWS_BYTES_MAX <= 256 << 20);
 
+/// A run of a node's machine; none if its agent does not tell it.
+pub type Boot = Option<Arc<str>>;
+
 /// What is known of one node.
 #[derive(Debug, Default)]
 struct Known {
     latest: Option<MetricsSnapshot>,
     /// In the order of the node's last numbers, which mostly is that of the ones before.
     windows: Vec<(GpuUuid, Window)>,
-    /// The newest last.
-    gpu_events: VecDeque<GpuEvent>,
-    /// Numbers of Xids of each GPU, and when, the newest last.
-    xids: BTreeMap<GpuUuid, VecDeque<(u32, Timestamp)>>,
+    /// The newest last, with the run of the machine in which it was told: clocks of nodes and of the gateway
+    /// differ, and a machine may come back within the difference.
+    gpu_events: VecDeque<(GpuEvent, Boot)>,
+    /// Numbers of Xids of each GPU, and in which run of the machine, the newest last.
+    xids: BTreeMap<GpuUuid, VecDeque<(u32, Boot)>>,
 }
 
 /// All nodes.
@@ -76,7 +80,7 @@ impl Known {
     }
 
     /// Keeps an event; of one GPU, and of all together, the oldest go.
-    fn happened(&mut self, mut event: GpuEvent) {
+    fn happened(&mut self, mut event: GpuEvent, boot: &Boot) {
         let cut = (0..=EVENT_BYTES.min(event.detail.len())).rev().find(|end| event.detail.is_char_boundary(*end));
         event.detail.truncate(cut.unwrap_or(0));
         if let (GpuEventKind::Xid, Some(code)) = (event.kind, event.code)
@@ -86,15 +90,15 @@ impl Known {
             if seen.len() >= XIDS_OF_A_GPU {
                 seen.pop_front();
             }
-            seen.push_back((code, event.at));
+            seen.push_back((code, boot.clone()));
         }
-        let its = |known: &GpuEvent| known.uuid == event.uuid;
+        let its = |(known, _): &(GpuEvent, Boot)| known.uuid == event.uuid;
         let crowded = self.gpu_events.iter().filter(|known| its(known)).count() >= EVENTS_OF_A_GPU;
         let oldest = if crowded { self.gpu_events.iter().position(its) } else { None };
         if let Some(oldest) = oldest.or((self.gpu_events.len() >= EVENTS_OF_A_NODE).then_some(0)) {
             self.gpu_events.remove(oldest);
         }
-        self.gpu_events.push_back(event);
+        self.gpu_events.push_back((event, boot.clone()));
     }
 
     /// Lets windows go whose GPUs are not measured any more.
@@ -125,26 +129,26 @@ impl MetricsDesk {
         let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
         all.nodes.get(&node_id).map(|known| known.windows.clone()).unwrap_or_default()
     }
-    /// Notes what happened to a node's GPUs.
-    pub fn happened(&self, node_id: NodeId, events: Vec<GpuEvent>) {
+    /// Notes what happened to a node's GPUs, told in this run of its machine.
+    pub fn happened(&self, node_id: NodeId, boot: &Boot, events: Vec<GpuEvent>) {
         let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
         let known = all.nodes.entry(node_id).or_default();
         for event in events {
-            known.happened(event);
+            known.happened(event, boot);
         }
     }
     /// A node's numbers, if it sent some since the gateway started.
     pub fn get(&self, node_id: NodeId) -> Option<MetricsSnapshot> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).nodes.get(&node_id)?.latest.clone()
     }
-    /// Numbers of Xids of a node's GPUs, and when, as far as they are kept.
-    pub fn xids(&self, node_id: NodeId) -> Vec<(GpuUuid, u32, Timestamp)> {
+    /// Numbers of Xids of a node's GPUs, and in which run of its machine, as far as they are kept.
+    pub fn xids(&self, node_id: NodeId) -> Vec<(GpuUuid, u32, Boot)> {
         let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let xids = all.nodes.get(&node_id).into_iter().flat_map(|known| &known.xids);
-        xids.flat_map(|(uuid, seen)| seen.iter().map(|(code, at)| (uuid.clone(), *code, *at))).collect()
+        xids.flat_map(|(uuid, seen)| seen.iter().map(|(code, boot)| (uuid.clone(), *code, boot.clone()))).collect()
     }
-    /// What happened to a node's GPUs since the gateway started, newest first.
-    pub fn gpu_events(&self, node_id: NodeId) -> Vec<GpuEvent> {
+    /// What happened to a node's GPUs since the gateway started, newest first, and in which run of its machine.
+    pub fn gpu_events(&self, node_id: NodeId) -> Vec<(GpuEvent, Boot)> {
         let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
         all.nodes.get(&node_id).map(|known| known.gpu_events.iter().rev().cloned().collect()).unwrap_or_default()
     }

@@ -93,6 +93,23 @@ async fn poll_open(dir: &std::path::Path) -> (ControlPlane, ControlTask) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn changes_that_cannot_be_read_are_not_passed_over_in_silence() {
+    let dir = tempfile::tempdir().unwrap();
+    let (control, task) = open(dir.path()).await;
+    task.stop().await;
+    assert!(!control.changes().is_behind());
+    let following = tokio::spawn(super::keep_changes(control.clone()));
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while !control.changes().is_behind() {
+        assert!(std::time::Instant::now() < until, "nobody says that the journal cannot be read");
+        tokio::task::yield_now().await;
+    }
+    assert!(!following.is_finished(), "it is tried again");
+    control.stopping().cancel();
+    tokio::time::timeout(std::time::Duration::from_secs(30), following).await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn duplicates_in_flight_join() {
     let dir = tempfile::tempdir().unwrap();
     let (control, task) = open(dir.path()).await;

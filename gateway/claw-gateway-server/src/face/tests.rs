@@ -5,6 +5,7 @@ mod diagnosis;
 mod mcp;
 mod outputs;
 mod past;
+mod placed;
 mod streams;
 
 use axum::body::Body;
@@ -126,6 +127,26 @@ async fn ready_means_that_changes_are_taken() {
     assert_eq!(desk.get("/readyz").await.0, StatusCode::OK);
     desk.ops.control.stopping().cancel();
     assert_eq!(desk.get("/readyz").await.0, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(desk.get("/healthz").await.0, StatusCode::OK);
+    desk.task.stop().await;
+}
+
+#[cfg(debug_assertions)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_whose_auditor_refused_a_decision_is_not_ready() {
+    let desk = desk().await;
+    desk.join("gpu-01").await;
+    desk.ops.control.doubt().await;
+    let spec = json!({ "spec": { "name": "w", "runtime": "sim", "command": ["train"], "gpu": { "count": 1 } } });
+    let (_, refused) = desk.op(Some(&desk.admin), "workload_run", &spec).await;
+    assert_eq!(refused["code"], "JOURNAL_UNAVAILABLE", "{refused}");
+    // Seconds go by in which the journal is tried: it can be written, and still nothing is decided.
+    for _ in 0..8 {
+        let control = &desk.ops.control;
+        drop(control.submit(claw_gateway::Command::Tick, claw_gateway::Caller::system(control.now())).await);
+        let (status, body) = desk.get("/readyz").await;
+        assert_eq!((status, &body["ready"]), (StatusCode::SERVICE_UNAVAILABLE, &json!(false)));
+    }
     assert_eq!(desk.get("/healthz").await.0, StatusCode::OK);
     desk.task.stop().await;
 }

@@ -11,6 +11,7 @@ use super::SharedPort;
 use super::frames::{self, Incoming, Stream};
 use super::lanes::{Lanes, StatusItem};
 use super::links::{CloseCode, Ending, Link, Order};
+use crate::control::Boot;
 
 /// The reading half of a connection, after registration.
 pub(super) struct Reader {
@@ -20,6 +21,8 @@ pub(super) struct Reader {
     pub(super) version: u32,
     /// Number of the last frame.
     pub(super) sequence: u64,
+    /// The run of the node's machine.
+    pub(super) boot: Boot,
 }
 
 impl Reader {
@@ -74,7 +77,7 @@ impl Reader {
                 Ok(())
             }
             NodeMessage::GpuEvents { events } => {
-                self.port.control.metrics().happened(self.link.node_id, events);
+                self.port.control.metrics().happened(self.link.node_id, &self.boot, events);
                 Ok(())
             }
             NodeMessage::KernelLog(log) => {

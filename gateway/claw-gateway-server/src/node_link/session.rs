@@ -145,7 +145,8 @@ async fn serve(sink: Sink, mut stream: Stream, port: SharedPort, peer: NodePeer,
     let mut tasks = JoinSet::new();
     tasks.spawn(Orders::new(Arc::clone(&port), Arc::clone(&link), version, frames_in.clone()).run(orders));
     let lanes = lanes(&mut tasks, &port, &link, frames_in);
-    let reader = Reader { port: Arc::clone(&port), link: Arc::clone(&link), lanes, version, sequence: 1 };
+    let boot = registration.capabilities.boot_id.as_deref().map(Arc::from);
+    let reader = Reader { port: Arc::clone(&port), link: Arc::clone(&link), lanes, version, sequence: 1, boot };
     let reading = async {
         tokio::select! {
             () = register_and_read(&port, &link, registration, peer, reader, &mut stream) => {}

@@ -6,16 +6,17 @@ use std::sync::Arc;
 use claw_gateway::Cluster;
 use claw_gateway::registry::NodeEntry;
 use claw_gateway::workload::{AttemptEntry, WorkloadEntry};
-use claw_observe::diagnose::analyze::History;
 use claw_observe::diagnose::analyze::fleet::{self, Change, NodeFault};
-use claw_observe::diagnose::device::{self, Unit};
+use claw_observe::diagnose::analyze::{History, Verdict};
+use claw_observe::diagnose::device::{self, Names, Unit};
 use claw_observe::diagnose::insight::Target;
-use claw_observe::diagnose::observe::Reported;
+use claw_observe::diagnose::observe::{Home, Reported};
 use claw_observe::diagnose::policy::Policy;
 use claw_observe::diagnose::reported::{self, EVENTS_MS};
 use claw_observe::diagnose::rules::Rules;
+use claw_observe::diagnose::series::told::Steps;
 use claw_observe::{Analyzer, Insight, Observer};
-use claw_proto::ids::{Attempt, GpuUuid, NodeId, WorkloadId};
+use claw_proto::ids::{GpuUuid, NodeId};
 use claw_proto::message::{GpuEvent, GpuMetrics, KernelLine};
 use claw_proto::spec::GpuVendor;
 use claw_proto::time::Timestamp;
@@ -23,28 +24,36 @@ use claw_proto::topology::GpuInfo;
 use claw_tools::diagnosis::{DiagnoseParams, DiagnosedTarget, Diagnoses, FaultAction, FaultInCommon, FaultPolicy};
 use claw_tools::refusal::{ErrorCode, Refusal};
 
-use super::{OpError, OpsContext, logs};
-use crate::control::LogRead;
+use super::{OpError, OpsContext};
+use crate::control::Boot;
 use before::Before;
 use kernel::Kernels;
 use over_time::OverTime;
+use written::Written;
 
 mod before;
 mod kernel;
 mod over_time;
+mod written;
 
-/// Log lines that are read, the newest; several parts of one workload share them.
-const LINES_MAX: usize = 10_000;
-/// Log lines that are read of each part, however many there are.
-const LINES_OF_A_PART: usize = 200;
 /// Targets in one answer.
 const TARGETS_MAX: usize = 10;
 /// Milliseconds after an attempt's end within which an event of its GPUs is still its own.
 const AFTER_MS: i64 = 60_000;
 /// GPUs without numbers that are named; more are counted.
 const GPUS_NAMED: usize = 8;
+/// Nodes of which a pasted text may be, by the names of their hosts.
+const HOSTS_OF_A_TEXT: usize = 64;
 /// The node's label that names its rack.
 const RACK_LABEL: &str = "rack";
+
+/// What is to be diagnosed.
+enum Asked {
+    Text(String),
+    Workload(Arc<WorkloadEntry>, Vec<Written>),
+    Node(Arc<NodeEntry>),
+    Fleet,
+}
 
 /// Verdicts about what was asked for.
 pub(super) async fn targets(ops: &OpsContext, p: &DiagnoseParams) -> Result<Diagnoses, OpError> {
@@ -54,51 +63,21 @@ pub(super) async fn targets(ops: &OpsContext, p: &DiagnoseParams) -> Result<Diag
         let refusal = Refusal::new(ErrorCode::InvalidArgument, "a diagnosis has one target: workload, node or text");
         return Err(refusal.with_field(*field, "a second target").into());
     }
-    let policy = policy(ops, p.policy)?;
-    let desk = Desk { ops, cluster: ops.control.snapshot(), policy };
-    let mut found = Vec::new();
-    let (mut nodes_read, mut nodes_unread) = (0, Vec::new());
-    let mut faults = Vec::new();
-    let mut changes = Vec::new();
-    if let Some(text) = &p.text {
-        found.push(desk.text(text));
+    let desk = Desk { ops: ops.clone(), cluster: ops.control.snapshot(), policy: policy(ops, p.policy)? };
+    let asked = if let Some(text) = &p.text {
+        Asked::Text(text.clone())
     } else if let Some(name) = &p.workload {
         let workload = Arc::clone(desk.cluster.resolve_workload(name)?);
-        found.push(desk.workload(&workload).await?);
+        let written = written::of(ops, &workload).await?;
+        Asked::Workload(workload, written)
     } else if let Some(name) = &p.node {
-        found.push(desk.node(&Arc::clone(desk.cluster.resolve_node(name)?), &mut faults));
+        Asked::Node(Arc::clone(desk.cluster.resolve_node(name)?))
     } else {
-        for node in desk.cluster.nodes.iter() {
-            let target = desk.node(node, &mut faults);
-            changes.extend(before::changes(&desk, node));
-            nodes_read += target.nodes_read.len() as u64;
-            nodes_unread
-                .extend(target.nodes_unread.iter().take(TARGETS_MAX.saturating_sub(nodes_unread.len())).cloned());
-            // A node of which only a part was read has that to tell.
-            let partly = !target.nodes_read.is_empty() && !target.diagnosis.why.is_empty();
-            if target.diagnosis.action != FaultAction::None || partly {
-                found.push(target);
-            }
-        }
-    }
-    if let [only] = found.as_slice()
-        && (p.workload.is_some() || p.node.is_some())
-    {
-        nodes_read = only.nodes_read.len() as u64;
-        nodes_unread.extend(only.nodes_unread.iter().take(TARGETS_MAX).cloned());
-    }
-    // The gravest first; the order of nodes decides between equals.
-    found.sort_by_key(|target| std::cmp::Reverse(target.diagnosis.action));
-    let truncated = found.len() > TARGETS_MAX;
-    found.truncate(TARGETS_MAX);
-    Ok(Diagnoses {
-        targets: found,
-        common: common(&faults, &changes),
-        nodes_read,
-        nodes_unread,
-        truncated,
-        untrusted: true,
-    })
+        Asked::Fleet
+    };
+    // Thousands of lines are matched: that is no work for the threads that serve connections.
+    let answer = tokio::task::spawn_blocking(move || desk.answer(&asked)).await;
+    answer.map_err(|error| OpError::Fault(ops.control.fault("a diagnosis broke off", &error)))
 }
 
 /// The policy that was asked for, and no other.
@@ -145,14 +124,58 @@ impl Reading {
     }
 }
 
-struct Desk<'a> {
-    ops: &'a OpsContext,
+struct Desk {
+    ops: OpsContext,
     cluster: Arc<Cluster>,
     policy: &'static Policy,
 }
 
-impl Desk<'_> {
-    fn verdict(&self, name: String, observer: Observer, target: &Target, reading: Reading) -> DiagnosedTarget {
+impl Desk {
+    fn answer(&self, asked: &Asked) -> Diagnoses {
+        let mut faults = Vec::new();
+        let only = match asked {
+            Asked::Text(text) => self.text(text),
+            Asked::Workload(workload, written) => self.workload(workload, written),
+            Asked::Node(node) => self.node(node, &mut faults),
+            Asked::Fleet => return self.fleet(),
+        };
+        let is_text = matches!(asked, Asked::Text(_));
+        Diagnoses {
+            nodes_read: if is_text { 0 } else { only.nodes_read.len() as u64 },
+            nodes_unread: only.nodes_unread.iter().take(TARGETS_MAX).cloned().collect(),
+            targets: vec![only],
+            common: common(&faults, &[]),
+            truncated: false,
+            untrusted: true,
+        }
+    }
+
+    /// Every node of which there is something to tell.
+    fn fleet(&self) -> Diagnoses {
+        let (mut found, mut faults) = (Vec::new(), Vec::new());
+        let mut changes = before::of_fleet(self);
+        let (mut nodes_read, mut nodes_unread) = (0, Vec::new());
+        for node in self.cluster.nodes.iter() {
+            let target = self.node(node, &mut faults);
+            changes.extend(before::of_node(self, node));
+            nodes_read += target.nodes_read.len() as u64;
+            let room = TARGETS_MAX.saturating_sub(nodes_unread.len());
+            nodes_unread.extend(target.nodes_unread.iter().take(room).cloned());
+            // A node of which only a part was read has that to tell.
+            let partly = !target.nodes_read.is_empty() && !target.diagnosis.why.is_empty();
+            if target.diagnosis.action != FaultAction::None || partly {
+                found.push(target);
+            }
+        }
+        // The gravest first; the order of nodes decides between equals.
+        found.sort_by_key(|target| std::cmp::Reverse(target.diagnosis.action));
+        let truncated = found.len() > TARGETS_MAX;
+        found.truncate(TARGETS_MAX);
+        let common = common(&faults, &changes);
+        Diagnoses { targets: found, common, nodes_read, nodes_unread, truncated, untrusted: true }
+    }
+
+    fn verdict(&self, name: String, observer: Observer, mut target: Target, reading: Reading) -> DiagnosedTarget {
         let seen = observer.finish();
         let (analyzer, now) = (Analyzer::new(Rules::built_in(), self.policy), self.ops.control.now());
         let mut verdict = analyzer.judge(&seen);
@@ -161,7 +184,8 @@ impl Desk<'_> {
             verdict = analyzer.with_history(history).judge(&seen);
         }
         let changed = reading.before.changes(&verdict, now);
-        let insight = Insight::new(Rules::built_in(), &verdict, target).with_changes(changed);
+        target.node = self.home(&verdict).or(target.node);
+        let insight = Insight::new(Rules::built_in(), &verdict, &target).with_changes(changed);
         DiagnosedTarget {
             target: name,
             diagnosis: insight.diagnosis,
@@ -175,81 +199,92 @@ impl Desk<'_> {
         }
     }
 
+    /// The node that the root was found on, if it is one and known.
+    fn home(&self, verdict: &Verdict) -> Option<String> {
+        let root = verdict.root_index.and_then(|index| verdict.findings.get(index))?;
+        if let Some(Unit::Uuid(uuid)) = &root.unit
+            && let Some(node) = self.cluster.nodes.home_of(&GpuUuid(uuid.clone()))
+        {
+            return Some(node.to_string());
+        }
+        match &root.home {
+            Home::Node(node) => Some(node.to_string()),
+            Home::Unknown | Home::Several => None,
+        }
+    }
+
+    /// What GPUs are called on a node, those that it has not any more among them; see [`kernel::names`].
+    fn names(&self, node: &NodeEntry, own: Option<&[GpuUuid]>) -> Names {
+        kernel::names(node, &self.ops.control.changes().missing(node.node_id), own)
+    }
+
     /// The lines of what was placed last, of all its parts, and what happened to their GPUs meanwhile.
-    async fn workload(&self, workload: &WorkloadEntry) -> Result<DiagnosedTarget, OpError> {
+    fn workload(&self, workload: &WorkloadEntry, written: &[Written]) -> DiagnosedTarget {
         let mut observer = Observer::new(Rules::built_in(), "logs");
         let mut reading = Reading { simulated: workload.simulated(), ..Reading::default() };
         let parts = workload.latest();
-        let lines = (LINES_MAX / parts.len().max(1)).max(LINES_OF_A_PART);
-        if parts.is_empty() {
-            self.logs(&mut observer, workload.workload_id, workload.attempt(), lines).await?;
-        }
+        let ranks = written::ranks(&self.cluster, parts, written);
+        let names = |node: &NodeEntry, part: &AttemptEntry| {
+            let mut names = self.names(node, Some(&part.gpus));
+            for (rank, uuid) in &ranks {
+                names.add(&Unit::Uuid(uuid.to_string()), [rank.clone()]);
+            }
+            names
+        };
         for part in parts {
-            // Addresses and numbers of several nodes are the same; a UUID is one GPU's.
-            let node = self.cluster.nodes.get(part.node_id);
-            observer.machine(node.map(|node| kernel::names(node, Some(&part.gpus))).unwrap_or_default());
-            self.logs(&mut observer, workload.workload_id, part.attempt, lines).await?;
-            let its = |gpu: &&GpuInfo| part.gpus.contains(&gpu.uuid);
-            for gpu in node.iter().flat_map(|node| node.gpus()).filter(its) {
-                inventory(&mut observer, gpu);
+            if let Some(node) = self.cluster.nodes.get(part.node_id) {
+                host(&mut observer, node, &self.names(node, Some(&part.gpus)));
             }
-            let before = observer.records();
-            let during @ (from, to) = span(part, self.ops.control.now());
-            let n_lines = node.map_or(0, |node| self.kernel_of(&mut observer, node, part, during, &mut reading));
-            let its = |event: &GpuEvent| part.gpus.contains(&event.uuid) && (from..=to).contains(&event.at);
-            observer.next_source(&format!("GPU events of {}", self.name(part.node_id)));
-            let events = self.events(&mut observer, part.node_id, its);
-            // The latest numbers speak of what runs now.
-            let mut gpus = Vec::new();
-            if part.live {
-                let (at, all) = self.latest(part.node_id).unwrap_or((self.ops.control.now(), Vec::new()));
-                gpus.extend(all.into_iter().filter(|gpu| part.gpus.contains(&gpu.uuid)));
-                observer.next_source(&format!("latest metrics of {}", self.name(part.node_id)));
-                sampled(&mut observer, at, &gpus, part.gpus.iter());
-                reading.over_time.part(self, part);
-            }
-            reading.simulated |= events.iter().any(|event| event.simulated) || gpus.iter().any(|gpu| gpu.simulated);
-            reading.simulated |= self.cluster.nodes.get(part.node_id).is_some_and(|node| node.simulated());
-            reading.node(self.name(part.node_id), observer.records() > before || n_lines > 0);
         }
+        for (place, written) in written.iter().enumerate() {
+            let part = parts.get(place);
+            // Addresses and numbers of several nodes are the same; a UUID is one GPU's.
+            let node = part.and_then(|part| Some((self.cluster.nodes.get(part.node_id)?, part)));
+            if let Some((node, part)) = node {
+                observer.machine(&node.node_id.to_string(), names(node, part));
+            }
+            written.feed(&mut observer);
+            if let Some(part) = part {
+                self.part(&mut observer, part, &mut reading);
+            }
+        }
+        let mut steps = Steps::default();
+        for written in written {
+            steps.and(written.steps());
+        }
+        reading.over_time.steps(&steps);
         reading.over_time.tell(&mut observer);
-        // The culprit of several parts, or the part that ran last.
+        // The culprit of several parts, or the part that ran last, if the root itself tells no node.
         let node = workload.verdict().map(|part| part.node_id.to_string());
         let target = Target { node, workload: Some(workload.workload_id.to_string()) };
-        Ok(self.verdict(format!("workload:{}", workload.name), observer, &target, reading))
+        self.verdict(format!("workload:{}", workload.name), observer, target, reading)
     }
 
-    /// Feeds the newest lines of one attempt.
-    async fn logs(
-        &self,
-        observer: &mut Observer,
-        id: WorkloadId,
-        attempt: Attempt,
-        lines: usize,
-    ) -> Result<(), OpError> {
-        let wanted = LogRead {
-            workload_id: Some(id),
-            attempt: Some(attempt),
-            tail: Some(lines),
-            limit: lines,
-            ..LogRead::default()
-        };
-        let page = self.ops.control.logs().read(wanted).await.map_err(|error| logs::fault(self.ops, &error))?;
-        observer.next_source(&format!("logs of attempt {}", attempt.0));
-        for entry in &page.entries {
-            observer.line(&String::from_utf8_lossy(&entry.line.bytes));
+    /// What happened to the GPUs of a part, and what its node's kernel said of them, while it had them.
+    fn part(&self, observer: &mut Observer, part: &AttemptEntry, reading: &mut Reading) {
+        let node = self.cluster.nodes.get(part.node_id);
+        let its = |gpu: &&GpuInfo| part.gpus.contains(&gpu.uuid);
+        for gpu in node.iter().flat_map(|node| node.gpus()).filter(its) {
+            inventory(observer, gpu);
         }
-        if observer.source_lines() == 0 {
-            observer.unread(format!("attempt {} has written no line that can be read", attempt.0));
+        let before = observer.records();
+        let during @ (from, to) = span(part, self.ops.control.now());
+        let n_lines = node.map_or(0, |node| self.kernel_of(observer, node, part, during, reading));
+        let its = |event: &GpuEvent, _: &Boot| part.gpus.contains(&event.uuid) && (from..=to).contains(&event.at);
+        observer.next_source(&format!("GPU events of {}", self.name(part.node_id)));
+        let events = self.events(observer, part.node_id, its);
+        // The latest numbers speak of what runs now.
+        let mut gpus = Vec::new();
+        if part.live {
+            let (at, all) = self.latest(part.node_id).unwrap_or((self.ops.control.now(), Vec::new()));
+            gpus.extend(all.into_iter().filter(|gpu| part.gpus.contains(&gpu.uuid)));
+            observer.next_source(&format!("latest metrics of {}", self.name(part.node_id)));
+            sampled(observer, at, &gpus, part.gpus.iter());
+            reading.over_time.part(self, part);
         }
-        if page.truncated {
-            observer.unread(format!("of attempt {} only the newest {lines} lines were read", attempt.0));
-        }
-        let lost: u64 = page.gaps.iter().map(|gap| gap.n_lost).sum();
-        if lost > 0 {
-            observer.unread(format!("{lost} lines of attempt {} are lost", attempt.0));
-        }
-        Ok(())
+        reading.simulated |= events.iter().any(|event| event.simulated) || gpus.iter().any(|gpu| gpu.simulated);
+        reading.simulated |= node.is_some_and(|node| node.simulated());
+        reading.node(self.name(part.node_id), observer.records() > before || n_lines > 0);
     }
 
     /// What happened to a node's GPUs, and what their latest numbers say.
@@ -257,7 +292,7 @@ impl Desk<'_> {
         let mut observer = Observer::new(Rules::built_in(), "GPU events");
         let now = self.ops.control.now();
         let mut reading = Reading::default();
-        observer.machine(kernel::names(node, None));
+        observer.machine(&node.node_id.to_string(), self.names(node, None));
         for gpu in node.gpus() {
             inventory(&mut observer, gpu);
         }
@@ -288,32 +323,42 @@ impl Desk<'_> {
             faults.push(NodeFault { at_s, ..fault(&uuid, code, now) });
         }
         reading.node(node.name.clone(), observer.records() > 0 || n_lines > 0);
-        reading.before.node(self, node);
+        reading.before.node(self, node, &mut observer);
         let target = Target { node: Some(node.node_id.to_string()), workload: None };
-        self.verdict(format!("node:{}", node.name), observer, &target, reading)
+        self.verdict(format!("node:{}", node.name), observer, target, reading)
     }
 
     /// What happened to a node's GPUs and what its kernel said, within a day: first what was before its machine was
     /// started anew, then what came since. Returns the events, and how many lines there were.
+    ///
+    /// Which run of the machine something was told in says what came before, and no clock: the node's and the
+    /// gateway's differ, and the tail of a kernel's log may still be that of the run before.
     fn runs(&self, observer: &mut Observer, node: &NodeEntry, reading: &mut Reading) -> (Vec<GpuEvent>, u64) {
         let now = self.ops.control.now();
         let recent = |at: Timestamp| reported::is_recent(at, now);
-        let start = self.ops.control.changes().starts(node.node_id).last().copied().filter(|at| recent(*at));
-        let kernel = reading.kernels.open(self, node, observer);
-        let (before, lines) = kernel.map(|read| (read.before, read.lines)).unwrap_or_default();
-        let mut events = Vec::new();
+        let present = node.capabilities.as_ref().and_then(|has| has.boot_id.as_deref());
+        let is_over = |boot: Option<&str>| boot.is_some() && present.is_some() && boot != present;
+        let (mut before, mut lines) = (Vec::new(), Vec::new());
+        if let Some(read) = reading.kernels.open(self, node, observer) {
+            before = read.before;
+            lines = read.lines;
+            if is_over(Some(read.boot_id.as_str())) {
+                before.append(&mut lines);
+            }
+        }
+        before.retain(|line| recent(line.at));
         let mut n_lines = 0;
-        let before: Vec<_> = before.iter().filter(|line| recent(line.at)).collect();
-        if start.is_some() || !before.is_empty() {
-            let until = start.unwrap_or(Timestamp::from_unix_ms(i64::MIN));
-            observer.next_source("GPU events before its last start");
-            self.events(observer, node.node_id, |event| recent(event.at) && event.at < until);
-            n_lines += reading.kernels.feed(observer, "kernel log before its last start", before.into_iter());
-            observer.restarted();
+        observer.next_source("GPU events before its last start");
+        let old = |event: &GpuEvent, boot: &Boot| recent(event.at) && is_over(boot.as_deref());
+        let n_old = self.events(observer, node.node_id, old).len();
+        if n_old > 0 || !before.is_empty() {
+            n_lines += reading.kernels.feed(observer, "kernel log before its last start", before.iter());
+            let missing = self.ops.control.changes().missing(node.node_id);
+            observer.restarted(&missing.iter().map(|gpu| Unit::Uuid(gpu.uuid.to_string())).collect::<Vec<_>>());
         }
         observer.next_source("GPU events");
-        let since = |event: &GpuEvent| recent(event.at) && start.is_none_or(|start| event.at >= start);
-        events.extend(self.events(observer, node.node_id, since));
+        let since = |event: &GpuEvent, boot: &Boot| recent(event.at) && !is_over(boot.as_deref());
+        let events = self.events(observer, node.node_id, since);
         let lines = lines.iter().filter(|line| recent(line.at));
         n_lines += reading.kernels.feed(observer, "kernel log", lines);
         (events, n_lines)
@@ -328,11 +373,11 @@ impl Desk<'_> {
         during: (Timestamp, Timestamp),
         reading: &mut Reading,
     ) -> u64 {
-        reading.before.node(self, node);
+        reading.before.node(self, node, observer);
         let Some(read) = reading.kernels.open(self, node, observer) else { return 0 };
-        let names = kernel::names(node, None);
+        let names = self.names(node, None);
         let its = |line: &&KernelLine| kernel::is_within(line, during) && kernel::may_be_of(line, &names, &part.gpus);
-        observer.machine(names.clone());
+        observer.machine(&node.node_id.to_string(), names.clone());
         let lines = read.before.iter().chain(&read.lines).filter(its);
         reading.kernels.feed(observer, &format!("kernel log of {}", node.name), lines)
     }
@@ -346,22 +391,33 @@ impl Desk<'_> {
         let home = homes.first().filter(|_| homes.len() == 1).and_then(|id| self.cluster.nodes.get(*id));
         let mut reading = Reading::default();
         if let Some(node) = home {
-            observer.machine(kernel::names(node, None));
+            observer.machine(&node.node_id.to_string(), self.names(node, None));
             for gpu in node.gpus() {
                 inventory(&mut observer, gpu);
             }
-            reading.before.node(self, node);
+            reading.before.node(self, node, &mut observer);
+        }
+        let is_named =
+            |node: &&Arc<NodeEntry>| hosts(node).any(|host| text.contains(host.split('.').next().unwrap_or(host)));
+        for node in self.cluster.nodes.iter().filter(is_named).take(HOSTS_OF_A_TEXT) {
+            host(&mut observer, node, &self.names(node, None));
         }
         observer.text(text);
         let target = Target { node: home.map(|node| node.node_id.to_string()), workload: None };
-        self.verdict("text".to_owned(), observer, &target, reading)
+        self.verdict("text".to_owned(), observer, target, reading)
     }
 
     /// Feeds the events of a node that count, oldest first.
-    fn events(&self, observer: &mut Observer, node: NodeId, counts: impl Fn(&GpuEvent) -> bool) -> Vec<GpuEvent> {
+    fn events(
+        &self,
+        observer: &mut Observer,
+        node: NodeId,
+        counts: impl Fn(&GpuEvent, &Boot) -> bool,
+    ) -> Vec<GpuEvent> {
         let mut events = self.ops.control.metrics().gpu_events(node);
+        events.retain(|(event, boot)| counts(event, boot));
+        let mut events: Vec<GpuEvent> = events.into_iter().map(|(event, _)| event).collect();
         events.reverse();
-        events.retain(|event| counts(event));
         for event in &events {
             if reported::is_nameless(event) {
                 observer.unread(format!("an Xid of {} came without its number", event.uuid));
@@ -396,6 +452,20 @@ impl Desk<'_> {
     /// A node's name; of one that was removed, its id.
     fn name(&self, node: NodeId) -> String {
         self.cluster.nodes.get(node).map_or_else(|| node.to_string(), |node| node.name.clone())
+    }
+}
+
+/// What a node's machine is called: by itself, and here.
+fn hosts(node: &NodeEntry) -> impl Iterator<Item = &str> {
+    let hostname = node.capabilities.as_ref().map(|has| has.hostname.as_str());
+    hostname.into_iter().chain([node.name.as_str()])
+}
+
+/// Lines that name a node's machine are of that node.
+fn host(observer: &mut Observer, node: &NodeEntry, names: &Names) {
+    let id = node.node_id.to_string();
+    for host in hosts(node) {
+        observer.host(host, &id, names.clone());
     }
 }
 

@@ -54,7 +54,7 @@ impl<'a> Reads<'a> {
         let metrics = self.control.metrics();
         query::node_detail(&self.cluster, &p.node, |id| query::NodeLive {
             metrics: metrics.get(id),
-            gpu_events: metrics.gpu_events(id).into_iter().take(GPU_EVENTS_SHOWN).collect(),
+            gpu_events: metrics.gpu_events(id).into_iter().map(|(event, _)| event).take(GPU_EVENTS_SHOWN).collect(),
             kernel_log: self.control.kernels().seen(id),
         })
     }

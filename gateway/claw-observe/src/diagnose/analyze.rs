@@ -7,7 +7,7 @@ use super::architecture::Architecture;
 use super::code::{Action, Class, Code};
 use super::device::Unit;
 use super::nvlink5;
-use super::observe::{Finding, Observation, RESTARTED};
+use super::observe::{Finding, GONE, Observation};
 use super::policy::Policy;
 use super::rules::{Rules, TextRule, When};
 use excuse::{belongs, driver_verdict, may_belong, recovery_action};
@@ -72,8 +72,8 @@ struct Ruling {
     class: Class,
     action: Action,
     confidence: f64,
-    /// Does later evidence of the same device say that it is over?
-    excused: bool,
+    /// From when on later evidence of the same device says that it is over.
+    over_at: Option<u64>,
     why: Vec<String>,
 }
 
@@ -160,20 +160,25 @@ impl Analyzer {
     }
 
     /// The ruling on the root. A root that is over leads over no fault that asks for something and is not. That a
-    /// program has to be started again follows from what is over, and does not lead.
+    /// program has to be started again mostly follows from what is over, and does not lead; but what comes after
+    /// all was over did not follow from it.
     fn lead(&self, findings: &[Finding], meanings: &[Meaning], mut gone: BTreeSet<usize>) -> Option<Ruling> {
         let first = self.lead_of(findings, meanings, &gone)?;
-        let mut excused = first.excused.then_some(first.index);
+        let (mut excused, mut over_at) = (first.over_at.map(|_| first.index), first.over_at);
+        let is_nothing_to_do = first.action == Action::Ignore;
         while let Some(code) = excused.and_then(|index| findings.get(index)).map(|finding| &finding.code) {
             gone.extend(
                 findings.iter().enumerate().filter(|(_, finding)| finding.code == *code).map(|(index, _)| index),
             );
             let Some(next) = self.lead_of(findings, meanings, &gone) else { break };
-            let asks = next.action > Action::Ignore && next.action != Action::RestartApp;
-            if asks && !next.excused {
+            let last = findings.get(next.index).map(|finding| finding.last_order);
+            let is_new = is_nothing_to_do && last > over_at;
+            let asks = next.action > Action::Ignore && (next.action != Action::RestartApp || is_new);
+            if asks && next.over_at.is_none() {
                 return Some(next);
             }
             excused = Some(next.index);
+            over_at = over_at.max(next.over_at);
         }
         Some(first)
     }
@@ -202,33 +207,33 @@ impl Analyzer {
     fn rule_on(&self, index: usize, finding: &Finding, meaning: &Meaning, findings: &[Finding]) -> Ruling {
         let mut why: Vec<String> = meaning.why.iter().cloned().collect();
         let (mut class, mut action) = (meaning.class, meaning.action);
-        let mut excused = false;
+        let mut over_at = None;
         if let Some(when) = self.rules.whens.iter().find(|when| fits(when, finding, findings)) {
             class = when.class.unwrap_or(class);
             action = when.action.unwrap_or(action);
-            excused = !when.marks.is_empty();
+            let marked = |mark: &String| findings.iter().filter_map(|other| other.marks.get(mark)).max();
+            over_at = when.marks.iter().filter_map(marked).max().copied();
             why.push(format!("{} ({})", when.why, when.id));
         }
         if finding.code.is_xid(&NEVER_HARDWARE) && action.is_hardware() {
             action = Action::RestartApp;
         }
-        if finding.over || excuse::is_over(self.rules, finding, findings) {
+        let own = action;
+        if let Some((order, words)) = excuse::over(self.rules, finding, findings) {
             action = Action::Ignore;
-            excused = true;
-            let restarted = finding.over && finding.marks.contains_key(RESTARTED);
-            let words = if restarted {
-                "the machine was started anew since, and it has not come again"
-            } else {
-                "a later line says that it is over"
-            };
+            over_at = Some(order);
             why.push(words.to_owned());
         }
-        if let Some((said, words)) = driver_verdict(finding, action, findings) {
+        if let Some((said, order, words)) = driver_verdict(finding, action, findings) {
             action = said;
-            excused = said == Action::Ignore;
+            over_at = (said == Action::Ignore).then_some(order);
             why.push(words);
         }
-        Ruling { index, class, action, confidence: meaning.confidence, excused, why }
+        if finding.marks.contains_key(GONE) && own.is_hardware() {
+            (action, over_at) = (Action::Service, None);
+            why.push("the machine was started anew since, and this GPU did not come back".to_owned());
+        }
+        Ruling { index, class, action, confidence: meaning.confidence, over_at, why }
     }
 
     /// Does any table know the code?

@@ -40,7 +40,7 @@ static PCI: LazyLock<Pattern> =
 static UUID: LazyLock<Pattern> =
     LazyLock::new(|| regex(r"\b(?:GPU|MIG)-[0-9a-f]{4,8}(?:-[0-9a-f]{4}){0,3}(?:-[0-9a-f]{12})?"));
 static INDEX: LazyLock<Pattern> = LazyLock::new(|| regex(r"(?i)\bGPU[ :#]?(?:node-)?(\d{1,3})\b"));
-static RANK: LazyLock<Pattern> = LazyLock::new(|| regex(r"(?i)\[?\brank[ :=]?(\d{1,6})\b"));
+static RANK: LazyLock<Pattern> = LazyLock::new(|| regex(r"(?i)(?:\[?\brank[ :=]?|^\[default)(\d{1,6})\b"));
 
 /// Brings `0000:3B:00.0`, `00000000:3B:00.0` and `3b:00` to `0000:3b:00`.
 ///
@@ -68,6 +68,16 @@ impl Names {
     pub fn add(&mut self, name: &Unit, others: impl IntoIterator<Item = Unit>) {
         let room = NAMES.saturating_sub(self.0.len());
         self.0.extend(others.into_iter().take(room).map(|other| (other, name.clone())));
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Is a unit known by this name?
+    pub(super) fn knows(&self, unit: &Unit) -> bool {
+        self.0.contains_key(unit)
     }
 
     /// Bytes that it holds.

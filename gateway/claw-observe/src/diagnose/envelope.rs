@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::sync::LazyLock;
 
 /// A line without its envelope.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Envelope<'a> {
     /// What was said. May hold several lines, if a JSON field did.
     pub message: Cow<'a, str>,
@@ -18,6 +18,8 @@ pub struct Envelope<'a> {
     pub tag: Option<String>,
     /// Marks of rank or process before the message; keeps interleaved writers apart.
     pub writer: String,
+    /// The machine that a syslog line or a field names.
+    pub host: Option<String>,
 }
 
 /// Pieces of an envelope, in no fixed order; each is taken off from the left.
@@ -35,7 +37,7 @@ static PIECE: LazyLock<Pattern> = LazyLock::new(|| {
         r"|(?P<klog>[IWEF]\d{4} \d\d:\d\d:\d\d\.\d+\s+\d+ [\w.\-/]+:\d+\] ?)",
         r"|(?P<level>[\[(]?(?:TRACE|DEBUG|INFO|NOTICE|WARN(?:ING)?|ERR(?:OR)?|CRIT(?:ICAL)?|FATAL|ALERT|EMERG)[\])]?:?\s+(?:\d\d-\d\d \d\d:\d\d:\d\d )?(?:\[[\w.]+(?:\.py)?:\d+\] )?)",
         r"|(?P<facility>kern\s*:\s*\w+\s*:\s*)",
-        r"|(?P<kernel>(?:[\w.\-]+ )?kernel(?:\[\d+\])?: ?)",
+        r"|(?P<kernel>(?:(?P<host>[\w.\-]+) )?kernel(?:\[\d+\])?: ?)",
         r"|(?P<rank>\[(?:rank ?|default|Rank )?\d+(?:,\d+)?\](?:<std(?:out|err)>)?:? ?)",
         r"|(?P<process>\((?:\w[\w.\-]*\s+)?(?:\w+ )?pid=\d+(?:, ip=[\w.:]+)?\) ?)",
         r"|(?P<pod>\[pod/[^\]\s]+\] ?)",
@@ -46,7 +48,7 @@ static PIECE: LazyLock<Pattern> = LazyLock::new(|| {
     ))
 });
 
-static TAG: LazyLock<Pattern> = LazyLock::new(|| regex(r"^(?:[\w.\-]+ )?([\w.\-/()]+)(?:\[\d+\])?: "));
+static TAG: LazyLock<Pattern> = LazyLock::new(|| regex(r"^(?:(?P<host>[\w.\-]+) )?(?P<tag>[\w.\-/()]+)(?:\[\d+\])?: "));
 
 /// Colors and other escapes of a terminal.
 static ESCAPES: LazyLock<Pattern> = LazyLock::new(|| regex(r"\x1b\[[0-9;?]*[A-Za-z]"));
@@ -54,6 +56,8 @@ static ESCAPES: LazyLock<Pattern> = LazyLock::new(|| regex(r"\x1b\[[0-9;?]*[A-Za
 /// Fields of JSON log lines that hold the message, the surest first.
 const MESSAGE_FIELDS: [&str; 12] =
     ["MESSAGE", "message", "msg", "log", "error", "err", "reason", "line", "event", "body", "data", "textPayload"];
+/// Fields that hold the name of the machine.
+const HOST_FIELDS: [&str; 4] = ["_HOSTNAME", "hostname", "host", "node_name"];
 /// An object of a JSON log line that holds such fields instead of the line.
 const PAYLOAD: &str = "jsonPayload";
 
@@ -74,7 +78,7 @@ pub fn open(line: &str) -> Envelope<'_> {
 
 fn strip(line: &str) -> Envelope<'_> {
     let mut rest = line;
-    let (mut time_s, mut tag, mut writer) = (None, None, String::new());
+    let (mut time_s, mut tag, mut writer, mut host) = (None, None, String::new(), None);
     for _ in 0..10 {
         let Some(found) = PIECE.captures(rest) else { break };
         let whole = found.get(0).map_or("", |m| m.as_str());
@@ -90,12 +94,14 @@ fn strip(line: &str) -> Envelope<'_> {
         if found.name("kernel").is_some() {
             tag = Some("kernel".to_owned());
         }
+        host = found.name("host").map(|name| name.as_str().to_owned()).or(host);
         rest = rest.get(whole.len()..).unwrap_or_default();
         if dated && let Some(named) = TAG.captures(rest) {
-            let name = named.get(1).map_or("", |m| m.as_str());
+            let name = named.name("tag").map_or("", |m| m.as_str());
             let is_level = matches!(name, "INFO" | "WARNING" | "ERROR" | "NVRM" | "DEBUG" | "WARN");
             if !is_level && named[0].matches(' ').count() == 2 {
                 tag = Some(name.to_owned());
+                host = named.name("host").map(|name| name.as_str().to_owned()).or(host);
                 rest = rest.get(named[0].len()..).unwrap_or_default();
             }
         }
@@ -104,10 +110,16 @@ fn strip(line: &str) -> Envelope<'_> {
             && let Some(opened) = json(rest.trim_start())
         {
             let message = Cow::Owned(opened.message.into_owned());
-            return Envelope { message, time_s: opened.time_s.or(time_s), tag: opened.tag.or(tag), writer };
+            return Envelope {
+                message,
+                time_s: opened.time_s.or(time_s),
+                tag: opened.tag.or(tag),
+                writer,
+                host: opened.host.or(host),
+            };
         }
     }
-    Envelope { message: Cow::Borrowed(rest), time_s, tag, writer }
+    Envelope { message: Cow::Borrowed(rest), time_s, tag, writer, host }
 }
 
 /// Seconds since 1970, of the groups of an ISO date.
@@ -137,7 +149,7 @@ fn json(line: &str) -> Option<Envelope<'static>> {
     let text = |name: &str| object.get(name).or_else(|| payload?.get(name)).and_then(serde_json::Value::as_str);
     // A turn of a conversation is no log line.
     if object.contains_key("role") || object.contains_key("prompt") || object.contains_key("messages") {
-        return Some(Envelope { message: Cow::Borrowed(""), time_s: None, tag: None, writer: String::new() });
+        return Some(Envelope::default());
     }
     let mut message = String::new();
     for field in MESSAGE_FIELDS {
@@ -160,5 +172,6 @@ fn json(line: &str) -> Option<Envelope<'static>> {
         time_s: time_s.or(inner.time_s),
         tag: inner.tag.or(tag),
         writer: inner.writer,
+        host: inner.host.or_else(|| HOST_FIELDS.iter().find_map(|name| text(name)).map(str::to_owned)),
     })
 }

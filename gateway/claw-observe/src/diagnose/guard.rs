@@ -3,6 +3,7 @@
 use std::sync::LazyLock;
 
 use super::envelope::Envelope;
+use super::observe::cut;
 use super::pattern::{Pattern, regex};
 use super::rules::Input;
 
@@ -10,7 +11,7 @@ use super::rules::Input;
 static PROSE: LazyLock<Pattern> = LazyLock::new(|| {
     regex(concat!(
         r"(?i)(?:\b(?:if|whenever|e\.g\.|for example|such as|grep|egrep|zgrep|ripgrep|awk|sed|echo|printf|logger",
-        r"|COMMAND|documentation|docs|faq|explain|explains|explained|prompt|question|answer|asked|said|says|wrote|quoted?|quotes",
+        r"|(?-i:COMMAND)|documentation|docs|faq|explain|explains|explained|prompt|question|answer|asked|said|says|wrote|quoted?|quotes",
         r"|searching|pattern|patterns|regex|regexp|handler|todo|hint|tip|troubleshoot\w*|simulat\w+|inject\w*|fake|mock|sample|common (?:errors|issues|problems)|label(?: text)?",
         r"|comment|runbook|wiki|ticket|postmortem|tutorial|readme|journalctl|describe|describes|means|mean|describing|indicates?|indicating|denotes?|forum|subject|title|commit|fixed|fixes|changelog|release note\w*|matching",
         r"|(?:we|i) (?:have|had|are|am|were|was|see|saw|get|got|hit|replaced|noticed|observed)|you (?:will|can|may|might|get|see)|to (?:avoid|fix|prevent)|how to \w+)\b",
@@ -25,6 +26,9 @@ static QUOTED_LINE: LazyLock<Pattern> = LazyLock::new(|| {
         r"|(?:raise|return|if|elif|print|assert|warnings\.warn|log(?:ger|ging)?\.\w+|throw|except|def|const|let|var|parser|expect)\b[ (].*[(\x22'`])",
     ))
 });
+
+/// Bytes after a match in which such words stand.
+const EXPLAINED_BYTES: usize = 80;
 
 /// Words after a match that turn it into an explanation.
 static EXPLAINED: LazyLock<Pattern> = LazyLock::new(|| {
@@ -44,7 +48,11 @@ static SYSTEM_TAG: LazyLock<Pattern> = LazyLock::new(|| {
 pub(super) fn accepts(input: Input, envelope: &Envelope<'_>, message: &str, start: usize, end: usize) -> bool {
     let before = message.get(..start).unwrap_or_default();
     let after = message.get(end..).unwrap_or_default();
-    if QUOTED_LINE.is_match(message) || before.contains('`') || PROSE.is_match(before) || EXPLAINED.is_match(after) {
+    if QUOTED_LINE.is_match(message)
+        || before.contains('`')
+        || PROSE.is_match(before)
+        || EXPLAINED.is_match(cut(after, EXPLAINED_BYTES))
+    {
         return false;
     }
     match input {

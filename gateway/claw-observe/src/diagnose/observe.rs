@@ -1,6 +1,7 @@
 //! Lines in, findings out: one pass, in bounded memory.
 
 use std::borrow::Cow;
+use std::cell::LazyCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -20,6 +21,11 @@ use super::traceback::{Raised, Tracebacks, Unfinished};
 
 #[cfg(test)]
 mod held;
+mod machines;
+mod over;
+
+use machines::Machines;
+pub use machines::{Home, writer};
 
 /// Bytes of a line that are looked at; the rest is ignored.
 pub const LINE_BYTES: usize = 16 * 1024;
@@ -35,9 +41,12 @@ const NOTE_BYTES: usize = 512;
 const CELL_BYTES: usize = 2 * 1024;
 /// The mark of what was found before its machine was started anew.
 pub(super) const RESTARTED: &str = "restarted";
+/// The mark of what was found of a GPU that did not come back with its machine.
+pub(super) const GONE: &str = "gone";
 /// What an observer holds at most, in bytes, whatever it is fed: findings with their
-/// excerpts and names, open tracebacks, and one line in work with all its numbered codes.
-pub const MEMORY_BYTES: usize = FINDINGS * 2_048 + 64 * 1024 + 48 * LINE_BYTES;
+/// excerpts and names, open tracebacks, one line in work with all its numbered codes, and names of GPUs.
+pub const MEMORY_BYTES: usize =
+    FINDINGS * 2_048 + 64 * 1024 + 48 * LINE_BYTES + machines::NAMES_OF_HOSTS * 8 * size_of::<Unit>();
 
 /// One match in one line.
 #[derive(Clone, Debug)]
@@ -118,6 +127,8 @@ pub struct Finding {
     pub over: bool,
     /// What the sightings ask for, instead of their code.
     pub asks: Option<Asks>,
+    /// Whose it is, of the machines that the observer was told of.
+    pub home: Home,
 }
 
 /// What a driver reported of one GPU.
@@ -172,7 +183,7 @@ pub struct Observer {
     records: u64,
     unread: Vec<String>,
     known: Known,
-    names: Names,
+    machines: Machines,
     dropped: u64,
     findings: Vec<Finding>,
     places: BTreeMap<(Code, Option<Unit>), usize>,
@@ -195,7 +206,7 @@ impl Observer {
             records: 0,
             unread: Vec::new(),
             known: Known::default(),
-            names: Names::default(),
+            machines: Machines::default(),
             dropped: 0,
             findings: Vec::new(),
             places: BTreeMap::new(),
@@ -319,18 +330,15 @@ impl Observer {
         self.known.tell(architecture, units);
     }
 
-    /// What GPUs are called on the machine that the next lines speak of: a fault told by one name and an excuse
-    /// told by another meet.
-    pub fn machine(&mut self, names: Names) {
-        self.names = names;
+    /// Whose the next lines are, and what GPUs are called there: a fault told by one name and an excuse told by
+    /// another meet.
+    pub fn machine(&mut self, node: &str, names: Names) {
+        self.machines.present(node, names);
     }
 
-    /// The machine was started anew: what was found of its GPUs so far is over, unless it comes again.
-    pub fn restarted(&mut self) {
-        for finding in &mut self.findings {
-            finding.over = true;
-            finding.marks.insert(RESTARTED.to_owned(), self.given);
-        }
+    /// Lines that name this host, whoever's log they stand in, speak of that node and of its GPUs.
+    pub fn host(&mut self, host: &str, node: &str, names: Names) {
+        self.machines.host(host, node, names);
     }
 
     fn examine(&mut self, line: &str, seen: &Seen) {
@@ -352,6 +360,9 @@ impl Observer {
             }
         }
         matches.sort_by_key(|found| found.at);
+        if !matches.is_empty() {
+            self.machines.line(&envelope);
+        }
         for found in matches {
             self.keep(&envelope, line, found);
         }
@@ -373,7 +384,8 @@ impl Observer {
     /// Keeps tracebacks without an exception as what they are: a program that ended, cause unknown.
     fn keep_unfinished(&mut self, tracebacks: Vec<Unfinished>) {
         for Unfinished { writer, at, frame } in tracebacks {
-            let envelope = envelope::open("");
+            let envelope = Envelope::default();
+            self.machines.line(&envelope);
             let found = Match {
                 code: Code::Named("user_code".into()),
                 unit: device::find(&writer),
@@ -388,6 +400,7 @@ impl Observer {
     }
 
     fn text_rules(&self, envelope: &Envelope<'_>, message: &str, matches: &mut Vec<Match>) {
+        let named = LazyCell::new(|| device::find(message).or_else(|| device::find(&envelope.writer)));
         for compiled in self.candidates.iter().filter_map(|index| self.rules.text.get(*index)) {
             let Some(found) = compiled.pattern().find(message) else { continue };
             if compiled.except().is_some_and(|except| except.is_match(message)) || !self.is_after(compiled) {
@@ -400,11 +413,8 @@ impl Observer {
             if !guard::accepts(compiled.rule.input, envelope, message, found.start(), found.end()) {
                 continue;
             }
-            let unit = compiled
-                .server(message)
-                .map(|name| Unit::Server(name.to_owned()))
-                .or_else(|| device::find(message))
-                .or_else(|| device::find(&envelope.writer));
+            let server = compiled.server(message).map(|name| Unit::Server(name.to_owned()));
+            let unit = server.or_else(|| named.clone());
             matches.push(Match {
                 code: compiled.code.clone(),
                 unit,
@@ -450,7 +460,7 @@ impl Observer {
         let over = self.rules.text_rule(&found.rule).is_some_and(|compiled| compiled.rule.role == Role::Cancel);
         let out_of_memory = matches!(found.code.name(), Some("cuda_oom" | "hip_oom"));
         let memory = if out_of_memory { memory::read(line) } else { None };
-        let unit = found.unit.map(|unit| self.names.of(unit));
+        let (unit, home) = self.machines.place(found.unit);
         let key = (found.code.clone(), unit.clone());
         let order = self.given;
         if let Some(finding) = self.places.get(&key).and_then(|place| self.findings.get_mut(*place)) {
@@ -469,6 +479,7 @@ impl Observer {
             finding.asks = both(finding.asks, found.asks);
             finding.memory = finding.memory.or(memory);
             finding.frame = finding.frame.take().or(found.frame);
+            finding.home = std::mem::take(&mut finding.home).and(home);
             merge(self.rules, &found.code, &mut finding.detail, found.detail);
             return;
         }
@@ -496,6 +507,7 @@ impl Observer {
             weak: found.weak,
             over,
             asks: found.asks,
+            home,
         });
     }
 
@@ -504,12 +516,8 @@ impl Observer {
         self.records += 1;
         self.given += 1;
         self.line += 1;
-        let envelope = Envelope {
-            message: Cow::Borrowed(event.words),
-            time_s: Some(event.at_s),
-            tag: None,
-            writer: String::new(),
-        };
+        let envelope = Envelope { time_s: Some(event.at_s), ..Envelope::default() };
+        self.machines.line(&envelope);
         let found = Match {
             code: event.code.clone(),
             unit: Some(Unit::Uuid(event.uuid.to_owned())),

@@ -16,6 +16,7 @@ mod job;
 mod memory;
 mod robust;
 mod thresholds;
+pub mod told;
 pub mod window;
 
 pub use robust::median;

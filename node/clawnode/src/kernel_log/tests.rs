@@ -27,7 +27,7 @@ fn told(log: &mut KernelLog) -> (Vec<String>, (u64, u64, u64)) {
     loop {
         log.poll(now());
         let Some(told) = log.news() else { return (texts, counts) };
-        assert!(told.lines.len() <= LINES_PER_POLL_MAX && told.boot_id == "boot");
+        assert!(told.lines.len() <= KERNEL_LINES_AT_A_TIME && told.boot_id == "boot");
         texts.extend(told.lines.into_iter().map(|line| line.text));
         counts = (told.n_kept, told.n_dropped, told.n_missed);
     }
@@ -121,4 +121,13 @@ fn garbage_is_passed_over_and_floods_push_out_themselves() {
     assert_eq!(texts.len(), KERNEL_TAIL_LINES_MAX);
     assert_eq!(counts, (60_002, 60_002 - KERNEL_TAIL_LINES_MAX as u64, 0));
     assert_eq!((texts[0].len(), texts[1].as_str()), (KERNEL_LINE_BYTES_MAX, XID), "what came before the flood is held");
+}
+
+#[test]
+fn the_unit_of_the_agent_hides_no_device() {
+    let unit = include_str!("../../packaging/clawnode.service");
+    // Some say so themselves, some imply a list of devices that closes all others.
+    let hiding = ["ProtectKernelLogs=", "PrivateDevices=", "DevicePolicy=", "DeviceAllow=", "ProtectClock="];
+    let hides = |line: &&str| hiding.iter().any(|setting| line.starts_with(setting));
+    assert_eq!(unit.lines().find(hides), None);
 }

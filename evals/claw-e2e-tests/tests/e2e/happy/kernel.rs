@@ -69,7 +69,10 @@ async fn what_the_kernel_says_of_a_gpu_is_diagnosed_and_floods_are_bounded() -> 
         let heard = poll_until("the flood is over", PATIENCE, || async {
             let node = admin.call("node_get", json!({ "node": "sim-1" })).await?;
             let heard = node["kernel_log"].clone();
-            Ok((heard["kept"] == FLOOD + 1).then_some(heard))
+            // Each line is lost once, there or here, and the rest is held.
+            let all = heard["dropped"].as_u64().zip(heard["held"].as_u64()).map(|(dropped, held)| dropped + held);
+            ensure!(heard["dropped"].as_u64() <= heard["kept"].as_u64(), "{heard}");
+            Ok((heard["kept"] == FLOOD + 1 && all == heard["kept"].as_u64()).then_some(heard))
         })
         .await?;
         ensure!(heard["held"].as_u64().is_some_and(|held| held <= 256), "{heard}");

@@ -48,7 +48,7 @@ fn reported(node_id: NodeId, capabilities: Arc<NodeCapabilities>) -> Event {
 }
 
 fn words(desk: &ChangeDesk, node: NodeId) -> Vec<String> {
-    desk.of(node).into_iter().map(|change| change.what).collect()
+    desk.of_node(node).into_iter().map(|change| change.what).collect()
 }
 
 #[test]
@@ -64,7 +64,7 @@ fn what_a_node_reports_differently_is_a_change() {
         words(&desk, node),
         ["the machine was started anew", "the GPU driver went from 550.54 to 560.35", "1 GPU(s) gone, such as GPU-7"]
     );
-    assert_eq!(desk.starts(node), [Timestamp::from_unix_ms(2_000 - HEARD_AFTER_MS)]);
+    assert_eq!(desk.starts(node), [Start { at: Timestamp::from_unix_ms(2_000), boot_id: "b".into() }]);
     // What was read once is not read again.
     learn(&desk, 2, reported(node, has("c", "570", 8)));
     assert_eq!((words(&desk, node).len(), desk.seq()), (3, 4));
@@ -81,11 +81,36 @@ fn changes_are_bounded_and_go_with_their_node() {
     for boot in 0..100 {
         learn(&desk, 500 + boot, reported(node, has(&boot.to_string(), "550", 1)));
     }
-    let changes = desk.of(node);
-    assert_eq!(changes.iter().filter(|change| change.node.is_some()).count(), CHANGES_MAX);
-    assert_eq!(changes.iter().filter(|change| change.node.is_none()).count(), CHANGES_MAX);
+    let own = desk.of_node(node);
+    assert_eq!((own.len(), desk.of_fleet().len()), (CHANGES_MAX, CHANGES_MAX));
+    assert!(own.iter().all(|change| change.may_cause), "what no fault comes from went first");
     assert_eq!(desk.starts(node).len(), STARTS_MAX);
-    learn(&desk, 900, Event::NodeLinkChanged { node_id: node, link: NodeLink::Online, last_heard: changes[0].at });
+    learn(&desk, 900, Event::NodeLinkChanged { node_id: node, link: NodeLink::Online, last_heard: own[0].at });
     learn(&desk, 901, Event::NodeRemoved { node_id: node });
-    assert!(desk.of(node).iter().all(|change| change.node.is_none()));
+    assert!(desk.of_node(node).is_empty() && desk.missing(node).is_empty());
+}
+
+#[test]
+fn a_gpu_is_missing_until_it_is_back_or_another_is_in_its_place() {
+    let (desk, node) = (ChangeDesk::default(), NodeId::from_bits(1));
+    let at = |n: u32| Some(format!("0000:{:02x}:00.0", 0x10 + n));
+    let with = |gpus: &[(&str, Option<String>)]| {
+        let mut has = NodeCapabilities::clone(&has("a", "550", u32::try_from(gpus.len()).unwrap()));
+        for (gpu, (uuid, address)) in has.gpus.iter_mut().zip(gpus) {
+            (gpu.uuid, gpu.pci_address) = (GpuUuid((*uuid).to_owned()), address.clone());
+        }
+        reported(node, Arc::new(has))
+    };
+    let missing = || desk.missing(node).into_iter().map(|gpu| gpu.uuid.0).collect::<Vec<_>>();
+    learn(&desk, 1, with(&[("A", at(0)), ("B", at(1)), ("C", None)]));
+    assert!(missing().is_empty());
+    learn(&desk, 2, with(&[("A", at(0))]));
+    assert_eq!(missing(), ["B", "C"]);
+    // It stays missing while others come and go; one that is back is not.
+    learn(&desk, 3, with(&[("A", at(0)), ("C", None)]));
+    assert_eq!(missing(), ["B"]);
+    learn(&desk, 4, with(&[("A", at(0)), ("C", None), ("D", at(1))]));
+    assert!(missing().is_empty(), "another is in its place");
+    learn(&desk, 5, with(&[("A", at(0)), ("D", at(1)), ("E", None)]));
+    assert!(missing().is_empty(), "as many as before, and nothing tells where they are");
 }

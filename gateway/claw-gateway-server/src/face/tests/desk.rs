@@ -11,6 +11,7 @@ use claw_gateway::{Caller, Command, Report};
 use claw_proto::ids::{GpuUuid, KeyId, NodeId};
 use claw_proto::message::{NodeWorkloadState, StatusCause, StatusRecord};
 use claw_proto::spec::{GpuVendor, RuntimeKind};
+use claw_proto::time::Timestamp;
 use claw_proto::topology::{GpuDriver, GpuInfo, NodeCapabilities};
 use claw_security::auth::ApiKey;
 use claw_security::pki::{Authorities, JoinToken};
@@ -140,6 +141,11 @@ impl Desk {
 
     /// A node says that a workload runs.
     pub(super) async fn runs(&self, node_id: NodeId, workload: &str) {
+        self.runs_since(node_id, workload, self.ops.control.now()).await;
+    }
+
+    /// The same, since a time.
+    pub(super) async fn runs_since(&self, node_id: NodeId, workload: &str, at: Timestamp) {
         let control = &self.ops.control;
         let (workload_id, attempt) = {
             let state = control.snapshot();
@@ -155,7 +161,7 @@ impl Desk {
             detail: String::new(),
             exit_code: None,
             signal: None,
-            at: control.now(),
+            at,
             simulated: false,
             checkpoint: None,
         };

@@ -25,7 +25,9 @@ impl Desk {
             at,
             simulated: true,
         };
-        control.metrics().happened(node_id, vec![event]);
+        let boot =
+            control.snapshot().nodes.get(node_id).unwrap().capabilities.as_ref().and_then(|has| has.boot_id.clone());
+        control.metrics().happened(node_id, &boot.as_deref().map(Into::into), vec![event]);
     }
 
     /// A node sends its numbers, all well.

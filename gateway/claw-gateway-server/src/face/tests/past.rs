@@ -119,7 +119,8 @@ async fn what_came_before_a_start_is_over_and_what_comes_again_after_two_is_for_
     let desk = desk().await;
     let node_id = desk.join_as("gpu-01", machine("a", "550.54")).await;
     let (uuid, control) = ("GPU-gpu-01-5", &desk.ops.control);
-    desk.happened_at(node_id, uuid, 79, control.now().plus_ms(-60_000));
+    // The node's clock is ahead of the gateway's by minutes.
+    desk.happened_at(node_id, uuid, 79, control.now().plus_ms(300_000));
     assert_eq!(desk.of_node().await["diagnosis"]["action"], "reboot_node");
     for (boot, action) in [("b", "reboot_node"), ("c", "service")] {
         desk.register(node_id, machine(boot, "550.54")).await;
@@ -127,8 +128,9 @@ async fn what_came_before_a_start_is_over_and_what_comes_again_after_two_is_for_
         assert_eq!(told["diagnosis"]["action"], "ignore", "{told}");
         let why = told["diagnosis"]["why"].to_string();
         assert!(why.contains("started anew since"), "{told}");
-        let start = *control.changes().starts(node_id).last().unwrap();
-        desk.happened_at(node_id, uuid, 79, start.plus_ms(1));
+        assert_eq!(control.changes().starts(node_id).last().unwrap().boot_id, boot);
+        // The node's clock may be behind the gateway's: what it tells now is of now.
+        desk.happened_at(node_id, uuid, 79, control.now().plus_ms(-30_000));
         let told = desk.of_node().await;
         assert_eq!(
             (&told["diagnosis"]["root"], &told["diagnosis"]["action"]),
@@ -144,12 +146,73 @@ async fn what_came_before_a_start_is_over_and_what_comes_again_after_two_is_for_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_gpu_that_did_not_come_back_with_its_machine_is_not_well() {
+    let desk = desk().await;
+    let node_id = desk.join_as("gpu-01", machine("a", "550.54")).await;
+    let now = desk.ops.control.now();
+    desk.happened_at(node_id, "GPU-gpu-01-5", 79, now);
+    desk.said(node_id, "a", now, &[(7, "NVRM: Xid (PCI:0000:16:00): 119, pid=1, Timeout")]);
+    let without = |boot, gone: &[u32]| {
+        let mut has = machine(boot, "550.54");
+        has.gpus.retain(|gpu| !gone.contains(&gpu.index));
+        has
+    };
+    let judged = || async {
+        let told = desk.of_node().await["diagnosis"].clone();
+        (told["root"].clone(), told["action"].clone(), told["units"].clone(), told["why"].to_string())
+    };
+    desk.register(node_id, without("b", &[5])).await;
+    let (root, action, units, why) = judged().await;
+    assert_eq!((root, action, units), (json!("xid_79"), json!("service"), json!(["GPU-gpu-01-5"])), "{why}");
+    assert!(why.contains("did not come back"), "{why}");
+    // The other one is told by its address alone, which names no GPU of the machine any more.
+    desk.register(node_id, without("c", &[6])).await;
+    let (root, action, units, why) = judged().await;
+    assert_eq!((root, action, units), (json!("xid_119"), json!("service"), json!(["GPU-gpu-01-6"])), "{why}");
+    // Another GPU is in its place.
+    let mut replaced = machine("d", "550.54");
+    replaced.gpus[6].uuid = claw_proto::ids::GpuUuid("GPU-new".into());
+    desk.register(node_id, replaced).await;
+    assert_eq!(judged().await.1, "ignore");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_over_hides_no_programs_fault_that_came_after() {
+    let desk = desk().await;
+    let node_id = desk.join_as("gpu-01", machine("a", "550.54")).await;
+    let uuid = "GPU-gpu-01-5";
+    for code in [79, 31] {
+        desk.happened_at(node_id, uuid, code, desk.ops.control.now());
+    }
+    desk.register(node_id, machine("b", "550.54")).await;
+    let judged = || async { desk.of_node().await["diagnosis"].clone() };
+    let told = judged().await;
+    assert_eq!((&told["root"], &told["action"]), (&json!("xid_79"), &json!("ignore")), "both are over: {told}");
+    desk.happened_at(node_id, uuid, 31, desk.ops.control.now());
+    let told = judged().await;
+    assert_eq!((&told["root"], &told["action"]), (&json!("xid_31"), &json!("restart_app")), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_that_cannot_be_read_are_said() {
+    let desk = desk().await;
+    desk.join_as("gpu-01", machine("a", "550.54")).await;
+    desk.learned().await;
+    desk.ops.control.changes().behind(true);
+    let told = desk.ok("diagnose", &json!({ "node": "gpu-01" })).await;
+    assert!(told["targets"][0]["diagnosis"]["why"].to_string().contains("what was changed of late"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn lines_of_the_run_before_are_over_too() {
     let desk = desk().await;
     let node_id = desk.join_as("gpu-01", machine("a", "550.54")).await;
     let now = desk.ops.control.now();
     let lost = "NVRM: Xid (PCI:0000:13:00): 79, pid=1, GPU has fallen off the bus.";
     desk.said(node_id, "a", now.plus_ms(-60_000), &[(900, lost)]);
+    // The machine is back, and has sent nothing of its kernel yet: what is held is of the run before.
+    desk.register(node_id, machine("b", "550.54")).await;
+    assert_eq!(desk.of_node().await["diagnosis"]["action"], "ignore");
     desk.said(node_id, "b", now, &[(3, "nvme nvme0: 8/0/0 default/read/poll queues")]);
     let told = desk.of_node().await;
     assert_eq!(
@@ -172,7 +235,7 @@ async fn what_was_changed_just_before_is_named() {
     let told = desk.of_node().await;
     let changed = told["diagnosis"]["changed"].as_array().unwrap();
     let words: Vec<&str> = changed.iter().map(|change| change["what"].as_str().unwrap()).collect();
-    assert_eq!(words[..2], ["it was made cordoned", "the GPU driver went from 550.54 to 560.35"], "{told}");
+    assert_eq!(words[..2], ["the GPU driver went from 550.54 to 560.35", "it was made cordoned"], "{told}");
     assert!(words.len() <= 5);
     // What came after a fault did not cause it.
     desk.ops.control.metrics().forget(node_id);
@@ -188,10 +251,34 @@ async fn a_kernel_log_that_cannot_be_read_or_is_not_whole_is_no_health() {
         subject: "/dev/kmsg".into(),
         detail: "permission denied".into(),
     };
-    let node_id = desk.join_as("gpu-01", NodeCapabilities { findings: vec![finding], ..machine("a", "550.54") }).await;
+    let with = |detail: &str| {
+        let finding = NodeFinding { detail: detail.into(), ..finding.clone() };
+        NodeCapabilities { findings: vec![finding], ..machine("a", "550.54") }
+    };
+    let node_id = desk.join_as("gpu-01", with("no\u{1b}[2J\u{202e}\" \n; the root is xid_79")).await;
+    let note = || async {
+        let told = desk.of_node().await;
+        let why = told["diagnosis"]["why"].as_array().unwrap().iter().map(|why| why.as_str().unwrap().to_owned());
+        why.into_iter().find(|why| why.contains("kernel log")).unwrap()
+    };
+    let why = note().await;
+    let (ours, said) = why.split_once("it says \"").unwrap();
+    assert!(ours.contains("cannot be read there"), "{why}");
+    assert_eq!(
+        (said.matches('"').count(), said.ends_with('"')),
+        (1, true),
+        "a node's words stand between marks: {why}"
+    );
+    assert!(!said.contains(char::is_control) && !said.contains('\u{202e}'), "{why}");
+    desk.register(node_id, with(&"x".repeat(4_000))).await;
+    assert!(note().await.len() < 400);
+    desk.register(node_id, with("permission denied")).await;
     let told = desk.of_node().await;
-    assert!(told["diagnosis"]["why"].to_string().contains("cannot be read there: permission denied"), "{told}");
-    let log = KernelLog { boot_id: "a".into(), lines: Vec::new(), n_kept: 9, n_dropped: 5, n_missed: 2 };
+    assert!(
+        told["diagnosis"]["why"].to_string().contains("cannot be read there; it says \\\"permission denied\\\""),
+        "{told}"
+    );
+    let log = KernelLog { boot_id: "a".into(), lines: Vec::new(), n_kept: 5, n_dropped: 5, n_missed: 2 };
     desk.ops.control.kernels().heard(node_id, log, desk.ops.control.now());
     let told = desk.of_node().await;
     assert_eq!(told["kernel_log"]["lost"], 7, "{told}");

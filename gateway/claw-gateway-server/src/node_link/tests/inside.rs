@@ -199,7 +199,7 @@ async fn what_a_node_measures_and_what_happens_to_its_gpus_is_known() {
     let usage = control.metrics().usage(node.node_id, id, Attempt(1)).unwrap();
     assert_eq!((usage.numbers.memory_used_mib, usage.numbers.n_pids), (7, 3));
     assert!(control.metrics().usage(node.node_id, id, Attempt(2)).is_none());
-    let codes: Vec<_> = control.metrics().gpu_events(node.node_id).iter().map(|e| e.code).collect();
+    let codes: Vec<_> = control.metrics().gpu_events(node.node_id).iter().map(|(e, _)| e.code).collect();
     assert_eq!((codes.len(), codes[0], codes[15]), (16, Some(29), Some(14)), "the newest first, so many of one GPU");
     running.shutdown().await;
 }

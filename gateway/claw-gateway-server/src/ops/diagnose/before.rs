@@ -1,18 +1,21 @@
 //! What was before a fault: the same code on the same GPU, starts of its machine, and what was changed.
 
+use std::collections::BTreeSet;
+
 use claw_gateway::registry::NodeEntry;
 use claw_observe::Observer;
 use claw_observe::diagnose::analyze::fleet::{Change, changes_before};
 use claw_observe::diagnose::analyze::{History, Verdict};
 use claw_observe::diagnose::code::Code;
-use claw_observe::diagnose::device::Unit;
+use claw_observe::diagnose::device::{Names, Unit};
 use claw_observe::diagnose::policy::Policy;
 use claw_observe::diagnose::rules::Rules;
-use claw_proto::message::KernelLine;
+use claw_proto::ids::GpuUuid;
 use claw_proto::time::Timestamp;
 use claw_tools::diagnosis::FaultChange;
 
 use super::{Desk, kernel, seconds};
+use crate::control::{Boot, Changed, KernelRead, Start};
 
 /// Changes that an answer names.
 const CHANGES_NAMED: usize = 5;
@@ -21,19 +24,13 @@ const DAY_MS: i64 = 86_400_000;
 /// Seconds since 1970 begin here; smaller ones are counted from the start of a machine.
 const EPOCH_S: f64 = 1e9;
 
-/// A code that was seen on a unit.
-#[derive(Debug)]
-struct Sighting {
-    code: Code,
-    unit: Unit,
-    at: Timestamp,
-}
-
 /// What is known of one node's past.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Past {
-    starts: Vec<Timestamp>,
-    sightings: Vec<Sighting>,
+    starts: Vec<Start>,
+    xids: Vec<(GpuUuid, u32, Boot)>,
+    kernel: Option<KernelRead>,
+    names: Names,
 }
 
 /// What is known of the past of a target's nodes.
@@ -44,65 +41,79 @@ pub(super) struct Before {
     changes: Vec<Change>,
 }
 
+impl Past {
+    /// The machine's runs are counted from 0; what no agent tells is of the last.
+    fn run(&self, boot_id: Option<&str>) -> usize {
+        let Some(boot_id) = boot_id else { return self.starts.len() };
+        self.starts.iter().position(|start| start.boot_id == boot_id).map_or(0, |place| place + 1)
+    }
+
+    /// In which runs of the machine a code was seen, and on which unit.
+    fn sightings(&self, code: &Code) -> Vec<(Unit, usize)> {
+        let told = self.xids.iter().filter(|(_, number, _)| *code == Code::Xid(*number));
+        let told = told.map(|(uuid, _, boot)| (Unit::Uuid(uuid.to_string()), self.run(boot.as_deref())));
+        let mut sightings: Vec<(Unit, usize)> = told.collect();
+        let Some(kernel) = &self.kernel else { return sightings };
+        for (lines, boot_id) in [(&kernel.before, &kernel.boot_before), (&kernel.lines, &kernel.boot_id)] {
+            let mut observer = Observer::new(Rules::built_in(), "kernel log");
+            observer.machine("", self.names.clone());
+            for line in lines {
+                observer.line(&kernel::text(line));
+            }
+            let found = observer.finish().findings.into_iter().filter(|found| found.code == *code);
+            let run = self.run(Some(boot_id.as_str()));
+            sightings.extend(found.filter_map(|found| Some((found.unit?, run))));
+        }
+        sightings
+    }
+
+    /// Starts of the machine that followed a sighting on a unit, of those that were followed by one.
+    fn remediations(&self, sightings: &[(Unit, usize)], unit: &Unit, since: Timestamp) -> u32 {
+        let runs: BTreeSet<usize> = sightings.iter().filter(|(its, _)| its == unit).map(|(_, run)| *run).collect();
+        // What followed the last sighting is yet to show whether it helped.
+        let last = runs.last().copied().unwrap_or(0);
+        let starts = self.starts.iter().enumerate().take(last);
+        let n = starts.filter(|(run, start)| runs.contains(run) && start.at >= since).count();
+        u32::try_from(n).unwrap_or(u32::MAX)
+    }
+}
+
 impl Before {
-    /// Takes in what is known of a node.
-    pub(super) fn node(&mut self, desk: &Desk<'_>, node: &NodeEntry) {
+    /// Takes in what is known of a node. What was done to the whole fleet is taken once.
+    pub(super) fn node(&mut self, desk: &Desk, node: &NodeEntry, observer: &mut Observer) {
         if self.nodes.contains(&node.name) {
             return;
         }
         let control = &desk.ops.control;
-        let starts = control.changes().starts(node.node_id);
-        let xids = control.metrics().xids(node.node_id).into_iter();
-        let mut sightings: Vec<Sighting> = xids
-            .map(|(uuid, code, at)| Sighting { code: Code::Xid(code), unit: Unit::Uuid(uuid.to_string()), at })
-            .collect();
-        if let Some(read) = control.kernels().read(node.node_id) {
-            let names = kernel::names(node, None);
-            let mut told = |line: &KernelLine, at: Timestamp| {
-                let mut observer = Observer::new(Rules::built_in(), "kernel log");
-                observer.machine(names.clone());
-                observer.line(&kernel::text(line));
-                let found = observer.finish().findings.into_iter();
-                sightings.extend(found.filter_map(|found| Some(Sighting { code: found.code, unit: found.unit?, at })));
-            };
-            for line in &read.before {
-                told(line, line.at);
-            }
-            // What a kernel says while its machine starts comes before its node is heard again.
-            let last = starts.last().copied();
-            for line in &read.lines {
-                told(line, last.map_or(line.at, |last| last.max(line.at)));
+        if self.nodes.is_empty() {
+            self.changes.extend(of_fleet(desk));
+            if control.changes().is_behind() {
+                observer.unread("what was changed of late cannot be read at present".to_owned());
             }
         }
-        let changes = changes(desk, node);
-        self.changes.extend(changes);
-        self.pasts.push(Past { starts, sightings });
+        self.changes.extend(of_node(desk, node));
+        self.pasts.push(Past {
+            starts: control.changes().starts(node.node_id),
+            xids: control.metrics().xids(node.node_id),
+            kernel: control.kernels().read(node.node_id),
+            names: desk.names(node, None),
+        });
         self.nodes.push(node.name.clone());
     }
 
-    /// How often the machine was started anew after the root's code on its unit.
+    /// How often the machine was started anew after the root's code on its unit. Lines are looked at again only for
+    /// a fault of a machine that was started anew.
     pub(super) fn history(&self, verdict: &Verdict, policy: &Policy, now: Timestamp) -> History {
-        let Some(root) = &verdict.root else { return History::default() };
+        let Some(root) = verdict.root.as_ref().filter(|_| !verdict.units.is_empty()) else { return History::default() };
         let days = policy.within_days.map_or(i64::MAX / DAY_MS, i64::from);
         let since = Timestamp::from_unix_ms(now.unix_ms().saturating_sub(days.saturating_mul(DAY_MS)));
-        let counted = |past: &Past, unit: &Unit| {
-            let its = |sighting: &&Sighting| sighting.code == *root && sighting.unit == *unit;
-            let seen: Vec<Timestamp> = past.sightings.iter().filter(its).map(|sighting| sighting.at).collect();
-            // What followed the last sighting is yet to show whether it helped.
-            let last = seen.iter().max().copied();
-            let starts = past.starts.iter().filter(|start| last.is_some_and(|last| **start <= last));
-            let mut from = Timestamp::from_unix_ms(i64::MIN);
-            let mut n = 0;
-            for start in starts {
-                let came = seen.iter().any(|at| (from..*start).contains(at));
-                n += u32::from(came && *start >= since);
-                from = *start;
-            }
-            n
-        };
-        let units = || verdict.units.iter();
-        let most = self.pasts.iter().flat_map(|past| units().map(|unit| counted(past, unit))).max();
-        History { remediations: most.unwrap_or(0) }
+        let mut most = 0;
+        for past in self.pasts.iter().filter(|past| !past.starts.is_empty()) {
+            let sightings = past.sightings(root);
+            let counted = verdict.units.iter().map(|unit| past.remediations(&sightings, unit, since));
+            most = most.max(counted.max().unwrap_or(0));
+        }
+        History { remediations: most }
     }
 
     /// What was changed before the root's fault.
@@ -120,14 +131,17 @@ impl Before {
     }
 }
 
-/// What was done to a node and to the fleet.
-pub(super) fn changes(desk: &Desk<'_>, node: &NodeEntry) -> Vec<Change> {
-    let known = desk.ops.control.changes().of(node.node_id).into_iter();
-    known
-        .map(|change| Change {
-            node: change.node.map(|_| node.name.clone()),
-            what: change.what,
-            at_s: seconds(change.at),
-        })
-        .collect()
+/// What was done to a node.
+pub(super) fn of_node(desk: &Desk, node: &NodeEntry) -> Vec<Change> {
+    let known = desk.ops.control.changes().of_node(node.node_id).into_iter();
+    known.map(|changed| change(Some(node.name.clone()), changed)).collect()
+}
+
+/// What was done to the fleet as a whole.
+pub(super) fn of_fleet(desk: &Desk) -> Vec<Change> {
+    desk.ops.control.changes().of_fleet().into_iter().map(|changed| change(None, changed)).collect()
+}
+
+fn change(node: Option<String>, changed: Changed) -> Change {
+    Change { node, what: changed.what, at_s: seconds(changed.at), may_cause: changed.may_cause }
 }

@@ -9,27 +9,40 @@ use claw_proto::message::KernelLine;
 use claw_proto::time::Timestamp;
 use claw_proto::topology::FindingCode;
 use claw_tools::diagnosis::KernelLogRead;
+use claw_tools::outcome::clip;
 
 use super::{Desk, GPUS_NAMED};
-use crate::control::KernelRead;
+use crate::control::{KernelRead, Missing};
 
-/// What GPUs are called on a node, by UUID; of a workload's own log, by the numbers that it counts them with.
-pub(super) fn names(node: &NodeEntry, own: Option<&[GpuUuid]>) -> Names {
+/// Characters of what a node says of its trouble.
+const DETAIL_CHARS: usize = 160;
+
+/// What GPUs are called on a node, by UUID; of a workload's own log, by the numbers that it counts them with. Those
+/// that are missing there had names, too.
+pub(super) fn names(node: &NodeEntry, missing: &[Missing], own: Option<&[GpuUuid]>) -> Names {
     let mut names = Names::default();
-    let mut gpus: Vec<_> = node.gpus().iter().collect();
-    gpus.sort_by_key(|gpu| gpu.index);
-    let mut n_own = 0..;
-    for gpu in gpus {
+    let address = |address: Option<&String>| address.and_then(|address| device::pci(address)).map(Unit::Pci);
+    let counted = own.map(|gpus| self::own(node, gpus));
+    for gpu in node.gpus() {
         // A program counts from 0 what it was given.
-        let index = match own {
+        let index = match &counted {
             None => Some(gpu.index),
-            Some(own) if own.contains(&gpu.uuid) => n_own.next(),
-            Some(_) => None,
+            Some(own) => own.iter().position(|uuid| *uuid == gpu.uuid).and_then(|place| u32::try_from(place).ok()),
         };
-        let address = gpu.pci_address.as_deref().and_then(device::pci).map(Unit::Pci);
+        let address = address(gpu.pci_address.as_ref());
         names.add(&Unit::Uuid(gpu.uuid.to_string()), address.into_iter().chain(index.map(Unit::Index)));
     }
+    for gpu in missing {
+        names.add(&Unit::Uuid(gpu.uuid.to_string()), address(gpu.pci_address.as_ref()));
+    }
     names
+}
+
+/// Some GPUs of a node in the order of its numbers.
+pub(super) fn own(node: &NodeEntry, gpus: &[GpuUuid]) -> Vec<GpuUuid> {
+    let mut own: Vec<_> = node.gpus().iter().filter(|gpu| gpus.contains(&gpu.uuid)).collect();
+    own.sort_by_key(|gpu| gpu.index);
+    own.into_iter().map(|gpu| gpu.uuid.clone()).collect()
 }
 
 /// What was read of kernel logs for one target.
@@ -40,7 +53,7 @@ pub(super) struct Kernels {
 
 impl Kernels {
     /// What is held of a node's kernel; notes if that is nothing, or not all.
-    pub(super) fn open(&mut self, desk: &Desk<'_>, node: &NodeEntry, observer: &mut Observer) -> Option<KernelRead> {
+    pub(super) fn open(&mut self, desk: &Desk, node: &NodeEntry, observer: &mut Observer) -> Option<KernelRead> {
         let read = desk.ops.control.kernels().read(node.node_id);
         let has = node.capabilities.as_ref();
         let trouble = has.and_then(|has| has.findings.iter().find(|f| f.code == FindingCode::KernelLogUnreadable));
@@ -48,7 +61,9 @@ impl Kernels {
             self.read.unread.push(node.name.clone());
         }
         if let Some(finding) = trouble {
-            observer.unread(format!("the kernel log of {} cannot be read there: {}", node.name, finding.detail));
+            // A node's words: they stand between marks, and cannot pass for ours.
+            let said = clip(&finding.detail, DETAIL_CHARS).replace('"', "'");
+            observer.unread(format!("the kernel log of {} cannot be read there; it says \"{said}\"", node.name));
         }
         let read = read?;
         self.read.lost = self.read.lost.saturating_add(read.n_lost);

@@ -8,6 +8,7 @@ use claw_gateway::workload::Holders;
 use claw_observe::Observer;
 use claw_observe::diagnose::code::Code;
 use claw_observe::diagnose::observe::Reported;
+use claw_observe::diagnose::series::told::Steps;
 use claw_observe::diagnose::series::window::Window;
 use claw_observe::diagnose::series::{Series, Sign, analyze, thresholds};
 use claw_proto::ids::{GpuUuid, WorkloadId};
@@ -35,18 +36,31 @@ pub(super) struct OverTime {
 
 impl OverTime {
     /// Takes in the GPUs of one part of a workload, since it has them.
-    pub(super) fn part(&mut self, desk: &Desk<'_>, part: &AttemptEntry) {
+    pub(super) fn part(&mut self, desk: &Desk, part: &AttemptEntry) {
         let Some(node) = desk.cluster.nodes.get(part.node_id) else { return };
         let its = |gpu: &&GpuInfo| part.gpus.contains(&gpu.uuid);
         self.gpus(desk, node, node.gpus().iter().filter(its));
     }
 
+    /// What the job that has all these GPUs tells of its steps. Its ranks are counted in the order of its parts.
+    ///
+    /// What a rank spends on a step by itself nobody tells: a slow rank is not looked for.
+    pub(super) fn steps(&mut self, steps: &Steps) {
+        for (rank, series) in (0..).zip(self.groups.values_mut().flatten()) {
+            series.rank = Some(rank);
+            steps.count(&mut series.samples);
+            if rank == 0 {
+                steps.times(&mut series.samples);
+            }
+        }
+    }
+
     /// Takes in all GPUs of a node.
-    pub(super) fn node(&mut self, desk: &Desk<'_>, node: &NodeEntry) {
+    pub(super) fn node(&mut self, desk: &Desk, node: &NodeEntry) {
         self.gpus(desk, node, node.gpus().iter());
     }
 
-    fn gpus<'a>(&mut self, desk: &Desk<'_>, node: &NodeEntry, gpus: impl Iterator<Item = &'a GpuInfo>) {
+    fn gpus<'a>(&mut self, desk: &Desk, node: &NodeEntry, gpus: impl Iterator<Item = &'a GpuInfo>) {
         let windows: BTreeMap<GpuUuid, Window> = desk.ops.control.metrics().windows(node.node_id).into_iter().collect();
         let intervals = node.settings.metrics_interval_ms.saturating_mul(GAP_INTERVALS);
         let gap_ms = i64::try_from(intervals).unwrap_or(i64::MAX).max(GAP_MS);

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::diagnose::code::{Action, Code};
 use crate::diagnose::device::Unit;
-use crate::diagnose::observe::Finding;
+use crate::diagnose::observe::{Finding, RESTARTED};
 use crate::diagnose::rules::Rules;
 
 /// Is evidence, such as of a reset that succeeded, of the root's device? It names the same one, or
@@ -47,20 +47,32 @@ pub(super) fn canceled(rules: &Rules, findings: &[Finding]) -> BTreeSet<usize> {
     gone
 }
 
-/// Did a later `SXid` of the same switch say that this one is over?
-pub(super) fn is_over(rules: &Rules, root: &Finding, findings: &[Finding]) -> bool {
-    let Code::Sxid(number) = &root.code else { return false };
+/// From when on a finding is over, and what says so.
+pub(super) fn over(rules: &Rules, root: &Finding, findings: &[Finding]) -> Option<(u64, &'static str)> {
+    let a_line_says_so = "a later line says that it is over";
+    if root.over {
+        let started = root.marks.get(RESTARTED).copied();
+        let words = started.map_or(a_line_says_so, |_| "the machine was started anew since, and it has not come again");
+        return Some((started.unwrap_or(root.last_order), words));
+    }
+    ended(rules, root, findings).map(|order| (order, a_line_says_so))
+}
+
+/// When a later `SXid` of the same switch said that this one is over.
+fn ended(rules: &Rules, root: &Finding, findings: &[Finding]) -> Option<u64> {
+    let Code::Sxid(number) = &root.code else { return None };
     let ends = |finding: &&Finding| match &finding.code {
         Code::Sxid(other) => rules.sxids.get(other).is_some_and(|row| row.cancels.contains(number)),
         Code::Xid(_) | Code::Named(_) => false,
     };
     let later = |finding: &Finding| finding.last_order >= root.last_order;
-    findings.iter().filter(ends).any(|finding| later(finding) && belongs(finding, root, findings))
+    let its = |finding: &&Finding| later(finding) && belongs(finding, root, findings);
+    findings.iter().filter(ends).filter(its).map(|finding| finding.last_order).max()
 }
 
-/// The driver's own verdict on the root's GPU, of which the last counts. One from before the fault
-/// asks for no less than `own`, what the fault asks for itself.
-pub(super) fn driver_verdict(root: &Finding, own: Action, findings: &[Finding]) -> Option<(Action, String)> {
+/// The driver's own verdict on the root's GPU, of which the last counts, and when it was given. One from before the
+/// fault asks for no less than `own`, what the fault asks for itself.
+pub(super) fn driver_verdict(root: &Finding, own: Action, findings: &[Finding]) -> Option<(Action, u64, String)> {
     if !matches!(root.code, Code::Xid(_)) {
         return None;
     }
@@ -72,7 +84,7 @@ pub(super) fn driver_verdict(root: &Finding, own: Action, findings: &[Finding]) 
     if is_before && (action == Action::Ignore || action < own) {
         return None;
     }
-    Some((action, format!("the driver's own verdict (Xid 154) on this GPU is {value}: {}", action.as_str())))
+    Some((action, order, format!("the driver's own verdict (Xid 154) on this GPU is {value}: {}", action.as_str())))
 }
 
 /// What NVML's recovery actions ask for.

@@ -37,6 +37,8 @@ pub struct Change {
     pub what: String,
     /// Seconds, on the same clock.
     pub at_s: f64,
+    /// It reaches what work runs on; a cordon does not.
+    pub may_cause: bool,
 }
 
 /// What several faults have in common.
@@ -81,19 +83,21 @@ pub fn common(burst: &[&NodeFault], changes: &[Change]) -> Vec<Common> {
     found
 }
 
-/// The latest change to one of the nodes within an hour before.
+/// The change to one of the nodes within an hour before that most likely has to do with it.
 pub fn change_before(nodes: &[String], at_s: f64, changes: &[Change]) -> Option<String> {
     changes_before(nodes, at_s, changes).first().map(|change| change.what.clone())
 }
 
-/// What was done to the nodes or to the whole fleet within an hour before, the newest first.
+/// What was done to the nodes or to the whole fleet within an hour before: first what a fault can come from, the
+/// newest first. Of one time the later in the list is the newer.
 pub fn changes_before<'a>(nodes: &[String], at_s: f64, changes: &'a [Change]) -> Vec<&'a Change> {
     let touches = |change: &&Change| {
         let age = at_s - change.at_s;
         (0.0..=CHANGE_S).contains(&age) && change.node.as_ref().is_none_or(|node| nodes.contains(node))
     };
     let mut found: Vec<&Change> = changes.iter().filter(touches).collect();
-    found.sort_by(|a, b| b.at_s.total_cmp(&a.at_s));
+    found.reverse();
+    found.sort_by(|a, b| b.may_cause.cmp(&a.may_cause).then(b.at_s.total_cmp(&a.at_s)));
     found
 }
 

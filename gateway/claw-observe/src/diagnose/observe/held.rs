@@ -44,7 +44,7 @@ impl Observer {
     pub(in crate::diagnose) fn held_bytes(&self) -> usize {
         let findings: usize = self.findings.iter().map(of_finding).sum();
         let places: usize = self.places.keys().map(|(code, unit)| of_code(code) + of_unit(unit.as_ref())).sum();
-        let (open, known, names) = (self.tracebacks.held_bytes(), self.known.held_bytes(), self.names.held_bytes());
+        let (open, known, names) = (self.tracebacks.held_bytes(), self.known.held_bytes(), self.machines.held_bytes());
         size_of::<Self>()
             + self.findings.capacity() * size_of::<Finding>()
             + findings

@@ -7,11 +7,13 @@ use super::draw::{Draw, knob, rounds};
 use super::tables::shared;
 use crate::diagnose::analyze::Analyzer;
 use crate::diagnose::code::Code;
+use crate::diagnose::device::{Names, Unit};
 use crate::diagnose::insight::{Insight, TEXT_CHARS, Target};
-use crate::diagnose::observe::{EXCERPT_BYTES, FINDINGS, LINE_BYTES, MEMORY_BYTES, Observer};
+use crate::diagnose::observe::{EXCERPT_BYTES, FINDINGS, LINE_BYTES, MEMORY_BYTES, Observer, writer};
 use crate::diagnose::pattern::work;
 use crate::diagnose::policy::{self, Policy};
 use crate::diagnose::rules::Rules;
+use crate::diagnose::series::told::told;
 
 fn judge(text: &str) -> Insight {
     let rules = Rules::built_in();
@@ -119,11 +121,20 @@ fn accidents_of_lines_never_break_the_engine() {
     seeds.extend(shared("public.jsonl").iter().flat_map(|corpus| corpus.lines()).flat_map(lines_of));
     let mut draw = Draw(knob("CLAW_SEED", 7));
     let rounds = rounds("CLAW_FUZZ_ROUNDS", 20_000);
-    let mut observer = Observer::new(rules, "log");
+    let fresh = || {
+        let mut observer = Observer::new(rules, "log");
+        let mut names = Names::default();
+        names.add(&Unit::Uuid("GPU-1".into()), [Unit::Index(0), Unit::Rank(3), Unit::Pci("0000:3b:00".into())]);
+        observer.machine("node_1", names.clone());
+        observer.host("node-1", "node_2", names);
+        observer
+    };
+    let mut observer = fresh();
     let mut most = 0.0_f64;
     for round in 0..rounds {
         let seed = draw.below(seeds.len());
         let line = mutate(&mut draw, &seeds[seed]);
+        std::hint::black_box((told(&line), writer(&line)));
         work::take();
         observer.text(&line);
         // A short line is looked at as often as a long one, and every rule may start on it.
@@ -131,7 +142,7 @@ fn accidents_of_lines_never_break_the_engine() {
         assert!(looks <= LOOKS, "work of {looks:.0} per byte, plus 64 for a line: {line:?}");
         most = most.max(looks);
         if round % 64 == 63 {
-            let seen = std::mem::replace(&mut observer, Observer::new(rules, "log")).finish();
+            let seen = std::mem::replace(&mut observer, fresh()).finish();
             let verdict = Analyzer::new(rules, Policy::ours()).judge(&seen);
             let never = verdict.root.as_ref().is_some_and(|root| root.is_xid(&[13, 31, 43, 45]));
             let said = seen.findings.iter().any(|finding| finding.code.is_xid(&[154]));

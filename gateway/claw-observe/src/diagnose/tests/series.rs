@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use super::draw::Draw;
 use super::inject::{healthy, inject, telemetry, train, windows};
 use crate::diagnose::code::Action;
+use crate::diagnose::series::told::{Steps, told as of_line};
 use crate::diagnose::series::{Sample, Series, Sign, analyze, bits, thresholds};
 
 const SIGNS: [Sign; 12] = [
@@ -197,4 +198,33 @@ fn leaks_and_memory_errors_are_trends() {
     assert_eq!(signs(errors), [Sign::EccSlope]);
     let pending = steady(|i, sample| sample.remap_pending = i > 100);
     assert_eq!(signs(pending), [Sign::EccSlope]);
+}
+
+#[test]
+fn steps_are_read_as_trainers_print_them() {
+    let of = |line: &str| of_line(line).map(|told| (told.step, told.times_s));
+    for (line, step) in [
+        ("step=1200 loss=2.113 tokens/s=181233", 1_200),
+        ("[rank0]: 2026-01-02 INFO global_step: 77, loss: 2.0", 77),
+        (" iteration      100/  500000 | consumed samples: 25600 | elapsed time per iteration (ms): 1234.5 |", 100),
+        ("Step 8/90, epoch 1", 8),
+    ] {
+        assert_eq!(of(line), Some((step, None)), "{line}");
+    }
+    let both = Some((50, Some((0.51, 0.41))));
+    assert_eq!(of("Epoch(train) [1] Iter(train) [  50/9000]  lr: 1e-4  time: 0.5100  data_time: 0.4100"), both);
+    assert_eq!(of("iter: 50  total_loss: 1.2  time: 510 ms  data_time: 410 ms"), both);
+    // What waits for longer than it takes is no such pair.
+    assert_eq!(of("iter: 50 time: 0.1 data_time: 0.4"), Some((50, None)));
+    for line in ["loss=2.1", "footsteps: 12", "step by step", "two-step: 3"] {
+        assert_eq!(of(line), None, "{line}");
+    }
+    // Two steps say nothing of how a job goes on, nor does one that is told again and again.
+    let mut sample = [Sample { at_s: 100.0, ..Sample::default() }];
+    for lines in [["step=1", "step=2", "step=2"], ["step=1", "step=1", "step=1"]] {
+        Steps::of((0..).map(f64::from).zip(lines)).count(&mut sample);
+        assert_eq!(sample[0].steps, None, "{lines:?}");
+    }
+    Steps::of((0..).map(f64::from).zip(["step=1", "step=2", "step=3"])).count(&mut sample);
+    assert_eq!(sample[0].steps, Some(3));
 }

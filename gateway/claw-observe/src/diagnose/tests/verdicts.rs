@@ -228,7 +228,11 @@ fn a_fault_that_is_over_leads_over_none_that_is_not() {
     let other = xid(48, "pid=1, DBE").replace("3b", "5d");
     check(&(over.clone() + &other), "xid_48", Class::Memory, Action::DrainAndReset);
     check(&(other + &over), "xid_48", Class::Memory, Action::DrainAndReset);
-    check(&(over.clone() + &xid(31, "pid=1, MMU Fault")), "xid_79", Class::Bus, Action::Ignore);
+    let program = xid(31, "pid=1, MMU Fault");
+    check(&(program.clone() + &over), "xid_79", Class::Bus, Action::Ignore);
+    check(&(over.clone() + &program), "xid_31", Class::App, Action::RestartApp);
+    check(&(program.clone() + &over + &program), "xid_31", Class::App, Action::RestartApp);
+    check(&(over.clone() + &program + &xid(79, "pid=1")), "xid_79", Class::Bus, Action::RebootNode);
     let ring = "amdgpu 0000:c1:00.0: amdgpu: ring sdma0 timeout, signaled seq=88, emitted seq=90\n";
     let reset = "amdgpu 0000:c1:00.0: amdgpu: GPU reset(2) succeeded!\n";
     let hung = "amdgpu 0000:c1:00.0: amdgpu: MES failed to respond to msg=REMOVE_QUEUE\n";
@@ -451,7 +455,8 @@ fn faults_of_several_nodes_have_a_common_cause() {
     let rack = [brake("a", 0.0), brake("b", 20.0), brake("c", 60.0), brake("d", 4_000.0)];
     let groups = bursts(&rack);
     assert_eq!(groups.iter().map(Vec::len).collect::<Vec<_>>(), [3, 1]);
-    let change = Change { node: Some("b".into()), what: "driver 580 was installed".into(), at_s: -600.0 };
+    let change =
+        Change { node: Some("b".into()), what: "driver 580 was installed".into(), at_s: -600.0, may_cause: true };
     let found = common(&groups[0], &[change]);
     assert_eq!((found.len(), found[0].class, found[0].action), (1, Class::Power, Action::Service));
     assert_eq!(found[0].change.as_deref(), Some("driver 580 was installed"));
