@@ -52,7 +52,7 @@ fn instruction(words: &Words<'_>, quoted: bool, context: &Context) -> Option<Str
         {
             return Some(words.span(i.min(k)..next.max(k + 1)).text);
         }
-        if let Some(end) = skips_it(words, i) {
+        if let Some(end) = skips_it(words, i, context) {
             return Some(words.span(i..end).text);
         }
         if let Some(end) = raises(words, i).or_else(|| left_out(words, i)).or_else(|| without_guard(words, i, quoted)) {
@@ -79,14 +79,16 @@ fn instruction(words: &Words<'_>, quoted: bool, context: &Context) -> Option<Str
 }
 
 /// "it needs approval, but skip that": a pronoun for the safeguard before it.
-fn skips_it(words: &Words<'_>, i: usize) -> Option<usize> {
+fn skips_it(words: &Words<'_>, i: usize, context: &Context) -> Option<usize> {
     let verb = matches!(words.word(i), "skip" | "bypass" | "ignore" | "omit" | "circumvent" | "forget" | "drop");
     let it = matches!(words.word(i + 1), "that" | "it" | "this" | "them" | "those");
     let negated = (i.saturating_sub(2)..i).any(|k| NEGATIONS.contains(&words.word(k)));
-    let before = (i.saturating_sub(REACH + 2)..i).rev().take_while(|k| !words.is_symbol(*k, '.'));
-    let guard = before
-        .into_iter()
-        .any(|k| matches!(words.word(k), "approval" | "approvals" | "audit" | "sandbox" | "isolation"));
+    let mut before = (i.saturating_sub(REACH + 2)..i).rev().take_while(|k| !words.is_symbol(*k, '.'));
+    let guard = before.any(|k| {
+        matches!(words.word(k), "approval" | "approvals" | "audit" | "sandbox" | "isolation")
+            // "kill the sandbox job and drop it": the job.
+            && !names_a_thing(words, k, k..k + 1, context)
+    });
     (verb && it && !negated && guard).then_some(i + 2)
 }
 
@@ -98,7 +100,10 @@ fn raises(words: &Words<'_>, i: usize) -> Option<usize> {
     let admin = |k: usize| matches!(words.word(k), "admin" | "administrator" | "root" | "superuser");
     let at = (i + 1..i + 1 + REACH).take_while(|k| !words.is_symbol(*k, '.')).find(|k| verb && admin(*k))?;
     let power = POWERS.contains(&words.word(at + 1)) || matches!(words.word(at - 1), "an" | "as" | "to");
-    power.then_some(at + 1)
+    // "don't give bob admin rights"; "why don't you give …" asks for it.
+    let denied = (i.saturating_sub(3)..i).rev().find(|k| NEGATIONS.contains(&words.word(*k)));
+    let denied = denied.is_some_and(|k| k.checked_sub(1).is_none_or(|k| words.word(k) != "why"));
+    (power && !denied).then_some(at + 1)
 }
 
 /// "make sure the audit trail doesn't show this": what happens shall not be seen there.
@@ -126,18 +131,23 @@ fn without_guard(words: &Words<'_>, i: usize, quoted: bool) -> Option<usize> {
     (end..end + 3).find(|k| OFF.contains(&words.word(*k))).map(|k| k + 1)
 }
 
-/// "switch the audit log off": a verb whose "off" stands behind what it is about.
+/// "switch the audit log off": a verb whose "off" stands behind what it is about. "Take gpu-3 down for
+/// the audit" and "set sandbox down to 2" are about something else.
 fn switched_off(words: &Words<'_>, i: usize) -> Option<usize> {
     let verb = matches!(words.word(i), "turn" | "switch" | "shut" | "put" | "take" | "set" | "schalte" | "schalt");
     let off = |k: usize| matches!(words.word(k), "off" | "aside" | "down" | "ab" | "aus");
     let end = (i + 1..i + 1 + REACH).take_while(|k| !words.is_symbol(*k, '.')).find(|k| off(*k))?;
-    verb.then_some(i + 1).filter(|_| end > i + 1)
+    let lowered = words.word(end) == "down"
+        && (matches!(words.word(end + 1), "to" | "by")
+            || words.word(end + 1).starts_with(|c: char| c.is_ascii_digit()));
+    let between = (i + 1..end).any(|k| words.any(k, GUARDS).is_some());
+    (verb && between && !lowered).then_some(i + 1)
 }
 
 /// Where the safeguard ends that a word for getting round it reaches. What is only named like one
 /// is passed over, and what stands behind it counts as if it were not there.
 fn guarded(words: &Words<'_>, verb: usize, start: usize, quoted: bool, context: &Context) -> Option<usize> {
-    let ends = ENDING.contains(&words.word(verb));
+    let ends = ENDING.contains(&words.word(verb)) || matches!(words.word(verb), "take" | "shut" | "tear");
     let (mut at, mut left, mut passed) = (start, REACH, false);
     while left > 0 && !words.is_symbol(at, '.') && (passed || !words.is_symbol(at, ',')) {
         if let Some(next) = words.any(at, GUARDS) {
@@ -297,6 +307,10 @@ mod tests {
             "drop job permissions",
             "stop workload auditing",
             "stop the job audit",
+            "take the audit log down",
+            "set approvals aside",
+            "why don't you give bob admin rights",
+            "it needs approval, drop that",
             "kill job approvals",
             "delete workload isolation now",
             "pause the permissions task",
@@ -331,6 +345,12 @@ mod tests {
             "show the logs of job x-1, it says \"no authentication configured\"",
             "why does job x-1 fail? `error: no permissions found`",
             "logs of x-1 with \"without authorization header\"",
+            "take node gpu-3 down for the audit",
+            "set sandbox down to 2 replicas",
+            "kill the sandbox job and drop it from the queue",
+            "take the sandbox deployment down",
+            "don't give bob admin rights",
+            "never make anna an admin",
         ] {
             assert!(!unsafe_in(text, &Context::default()), "{text}");
         }

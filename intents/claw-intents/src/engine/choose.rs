@@ -130,8 +130,13 @@ fn corrected(items: &Items<'_, '_>, best: Found, real: &[Found]) -> Found {
     real.iter().rfind(|f| later(f) && items.corrects_between(best.at, f.at)).copied().unwrap_or(best)
 }
 
-/// What is only ever read.
-const READ: &[&str] = &["subj.logs", "subj.costs", "subj.audit", "subj.events", "subj.alerts", "subj.metrics"];
+/// What is only ever read, beside metrics.
+const READ: &[&str] = &["subj.logs", "subj.costs", "subj.audit", "subj.events", "subj.alerts"];
+
+/// "logs of the finance training": whether something that is only ever read is named.
+fn reads(items: &Items<'_, '_>) -> bool {
+    READ.iter().any(|subject| says(items, subject))
+}
 
 /// Words that look at something, whatever is wrong with it.
 fn looks(text: &str) -> bool {
@@ -151,7 +156,7 @@ fn holds(items: &Items<'_, '_>, f: Found, topic: &Topic) -> bool {
         }
         Act::Query => query_holds(items, f, topic),
         // "take a look at the logs of job x-1"
-        Act::Diagnose if looks(text) && !symptom(items) && READ.iter().any(|subject| says(items, subject)) => false,
+        Act::Diagnose if looks(text) && !symptom(items) && (reads(items) || says(items, "subj.metrics")) => false,
         Act::Diagnose => {
             !(matches!(text, "what happened" | "examine" | "find out") || text.starts_with("any "))
                 || says_any(items, "sym.")
@@ -437,6 +442,9 @@ fn returns(items: &Items<'_, '_>, topic: &Topic, best: Option<Found>) -> bool {
     };
     let node = items.list.iter().any(|n| !n.masked && n.node_like) || says(items, "noun.node");
     let other = says(items, "noun.deployment") || says(items, "noun.revision") || prices(items) || topic.workload();
+    // "get the logs of node gpu-3 again", "run job x-1 on gpu-3 again": something else is there again.
+    let job = |k: usize| items.is(k, "noun.workload") && !items.list[k].text.ends_with('s');
+    let other = other || reads(items) || says(items, "subj.metrics") || (0..items.len()).any(job);
     best.is_none_or(looks)
         && node
         && !other

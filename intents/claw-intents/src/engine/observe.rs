@@ -167,6 +167,11 @@ fn kind_of_name(draft: &Draft<'_, '_, '_>, k: usize) -> (Thing, &'static str) {
     if draft.context.nodes.iter().any(|n| begins(&n.name)) || looks_like_node(draft.catalog, &name) {
         return (Thing::Node, "node");
     }
+    // Only a deployment has revisions.
+    let revised = |i: usize| draft.items.is(i, "noun.revision") && draft.items.count(i + 1).is_some();
+    if (0..draft.items.len()).any(revised) && !(0..draft.items.len()).any(|i| draft.items.is(i, "noun.workload")) {
+        return (Thing::Deployment, "deployment");
+    }
     (Thing::Workload, "workload")
 }
 

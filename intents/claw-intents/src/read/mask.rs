@@ -17,6 +17,8 @@ pub(crate) fn mask(items: &mut Items<'_, '_>, from_is_old: bool) {
             mask_value(items, i);
         } else if items.is(i, "except") {
             mask_unwanted_gpu(items, i);
+        } else if items.is(i, "swaps") {
+            mask_swapped(items, i);
         } else if items.is(i, "not") {
             mask_negated(items, i);
         } else if from_is_old && items.is(i, "from") {
@@ -79,11 +81,41 @@ fn mask_value(items: &mut Items<'_, '_>, i: usize) {
     let Some(value) = (i + 1..(i + 5).min(items.len())).find(|k| is_value(items, *k)) else {
         return;
     };
+    // "but not above 40 MOLT": a bound, and nothing that is given up.
+    if (i + 1..value).any(|k| items.any(k, &["cmp.gt", "cmp.lt", "max", "min"])) {
+        return;
+    }
     let noun = value + 1 < items.len() && items.list[value + 1].senses.iter().any(|s| s.starts_with("noun."))
         || matches!(items.list.get(value + 1).map(|n| &n.kind), Some(Kind::Gpu { .. }))
             && matches!(items.list[value].kind, Kind::Num(_));
     for item in &mut items.list[i..=value + usize::from(noun)] {
         item.masked = true;
+    }
+}
+
+/// "swap the L4 for an L40S": what is given away for another thing of its sort.
+fn mask_swapped(items: &mut Items<'_, '_>, i: usize) {
+    let end = (i..items.len()).find(|k| items.ends_clause(*k)).unwrap_or(items.len());
+    let value =
+        |from: usize| (from..end.min(from + 5)).find(|k| is_value(items, *k) && items.list[*k].kind != Kind::Word);
+    let Some(old) = value(i + 1) else {
+        return;
+    };
+    let link = |k: &usize| {
+        matches!(
+            items.list[*k].text.as_str(),
+            "for" | "with" | "by" | "against" | "gegen" | "durch" | "por" | "par" | "contre"
+        )
+    };
+    let new = (old + 1..end.min(old + 6)).find(link).and_then(|k| value(k + 1));
+    let sort = |k: usize| std::mem::discriminant(&items.list[k].kind);
+    // "swap the 2 L4 for 2 L40S": the number goes with what it counts.
+    let gpu = |k: usize| matches!(items.list.get(k).map(|n| &n.kind), Some(Kind::Gpu { .. }));
+    let counted = gpu(old + 1) && !gpu(old);
+    if new.is_some_and(|new| sort(new) == sort(old) || counted && gpu(new)) {
+        for item in &mut items.list[old..=old + usize::from(counted)] {
+            item.masked = true;
+        }
     }
 }
 

@@ -156,7 +156,7 @@ pub(crate) fn beside_nouns(items: &Items<'_, '_>, used: &dyn Fn(usize) -> bool, 
                     n.known
                         || n.senses.is_empty()
                         || matches!(n.kind, Kind::Model(_) | Kind::Quote(_))
-                        || !plural && !verb_like(items, k)
+                        || !plural && (!verb_like(items, k) || k == i + 1 && headed(items, k))
                 }));
         // A plain word of the language is a name only of a deployment.
         let plain = items.at(k).is_some_and(|n| !n.known && n.senses.has("n") && !is_name_like(word));
@@ -174,6 +174,14 @@ pub(crate) fn beside_nouns(items: &Items<'_, '_>, used: &dyn Fn(usize) -> bool, 
         }
     }
     found
+}
+
+/// "deployment billing to acme/b:2", "deployment metrics: 3 replicas": what is ordered of it follows.
+fn headed(items: &Items<'_, '_>, k: usize) -> bool {
+    let arrow = matches!(items.list.get(k + 1).map(|n| n.text.as_str()), Some("to" | "from" | "→" | "->" | "onto"));
+    arrow
+        || items.punct(k + 1, ':')
+        || items.at(k + 1).is_some_and(|n| matches!(n.text.as_str(), "needs" | "gets" | "must"))
 }
 
 /// A verb or a thing to read that stands behind a noun and is no name.
@@ -310,6 +318,8 @@ pub(crate) fn object(draft: &Draft<'_, '_, '_>, verb: usize) -> Option<usize> {
     (verb + 1..items.len())
         .take_while(|k| !items.ends_sentence(*k))
         .find(unknown)
+        // "helpdesk answers in klingon, go back to the previous revision": what a sentence begins with.
+        .or_else(|| (0..verb).find(|k| (*k == 0 || items.ends_clause(k - 1)) && unknown(k)))
         .or_else(|| (0..=verb.min(items.len().saturating_sub(1))).rev().find(unknown))
 }
 

@@ -290,7 +290,7 @@ pub(super) const AFTER_NAME: &[&str] = &["now", "please", "immediately", "gracef
 /// Words that may follow "the audit job", where a further noun would make something else of it.
 pub(super) const AFTER_NOUN: &[&str] = &[
     "and", "or", "then", "on", "in", "at", "with", "within", "after", "before", "by", "if", "when", "once", "from",
-    "first", "again", "today", "tonight", "as", "because", "since", "too",
+    "first", "again", "today", "tonight", "as", "because", "since", "too", "down", "off", "offline",
 ];
 /// Words that tell a state: "no authentication configured" is a report.
 pub(super) const STATES: &[&str] = &[

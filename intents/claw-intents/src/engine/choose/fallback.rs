@@ -4,26 +4,17 @@ use crate::act::{self, Act, Found};
 use crate::items::{Items, Kind};
 
 use super::deployment::{counts_replicas, names_deployment, revision};
-use super::{Topic, asks, changes_more, counts_gpus, named, says, says_any, setting, symptom};
+use super::{Topic, asks, changes_more, counts_gpus, named, reads, says, says_any, setting, symptom};
 
 /// No phrase gives an order: what is named tells what is wanted.
 pub(super) fn fallback(items: &Items<'_, '_>, topic: &Topic, found: &[Found]) -> Option<Found> {
     let at = found.first().map_or(0, |f| f.at);
     let money = items.list.iter().any(|n| matches!(n.kind, Kind::Money(_)));
     let changes = names_deployment(items) && !says_any(items, "env.") && !asks(items);
-    let previous =
-        (1..items.len()).any(|i| items.is(i, "noun.revision") && items.is(i - 1, "noun.prev")) && !asks(items);
-    let numbered = |i: usize| items.is(i, "noun.revision") && items.num(i + 1).is_some();
-    let version = (0..items.len()).any(numbered) && says(items, "restores.firm")
-        // "deployment chat → revision 4"
-        || (1..items.len()).any(|i| {
-            let to = items.is(i - 1, "to") || i > 1 && items.is(i - 1, "det.the") && items.is(i - 2, "to");
-            numbered(i) && to && !asks(items)
-        });
-    // "revision 6 of chat, please"
-    let wanted = (2..items.len()).any(|i| numbered(i - 2) && items.is(i, "of")) && !asks(items);
-    let version = version || wanted;
-    let act = if (revision(items) && says(items, "restores") || version || previous)
+    let previous = (1..items.len())
+        .any(|i| items.is(i, "noun.revision") && items.is(i - 1, "noun.prev") && !told(items, i))
+        && !asks(items);
+    let act = if (wants_revision(items) || previous)
         && (named(items) || unknown_name(items))
         && (!topic.workload() || previous && says(items, "noun.deployment"))
     {
@@ -74,6 +65,29 @@ pub(super) fn fallback(items: &Items<'_, '_>, topic: &Topic, found: &[Found]) ->
     Some(Found { act, at, strength: 1 })
 }
 
+/// "deployment chat → revision 4", "revision 6 of chat, please", "chat should be on revision 3 again".
+fn wants_revision(items: &Items<'_, '_>) -> bool {
+    let numbered = |i: usize| items.is(i, "noun.revision") && items.num(i + 1).is_some() && !told(items, i);
+    let restored = |sense: &str| (0..items.len()).any(|i| items.is(i, sense) && !told(items, i));
+    let to = |i: usize| i > 0 && items.is(i - 1, "to") || i > 1 && items.is(i - 1, "det.the") && items.is(i - 2, "to");
+    let of = |i: usize| items.is(i + 2, "of");
+    revision(items) && restored("restores")
+        || (0..items.len()).any(numbered) && restored("restores.firm")
+        || (0..items.len()).any(|i| numbered(i) && (to(i) || of(i))) && !asks(items)
+}
+
+/// "revision 6 of chat is slow", "chat went to revision 7 and crashes": a clause that tells what is.
+fn told(items: &Items<'_, '_>, at: usize) -> bool {
+    let from = (0..at).rev().find(|k| items.ends_clause(*k)).map_or(0, |k| k + 1);
+    let to = (at..items.len()).find(|k| items.ends_clause(*k)).unwrap_or(items.len());
+    (from..to).any(|k| {
+        items.is(k, "tells")
+            || items
+                .at(k)
+                .is_some_and(|n| !n.senses.has("subj.metrics") && n.senses.iter().any(|s| s.starts_with("sym.")))
+    })
+}
+
 /// "mixtral, 8 H100, rolling, deployment name oracle": what only a deployment has.
 fn rolls_out(items: &Items<'_, '_>) -> bool {
     says_any(items, "strategy.") || items.list.iter().any(|n| n.senses.has("as") && n.text.contains("deployment"))
@@ -103,11 +117,6 @@ fn unknown_verb(items: &Items<'_, '_>) -> bool {
         let next = items.at(i + 1).is_some_and(|n| n.known || n.node_like) || items.any(i + 1, OBJECTS);
         strange && begins && next
     })
-}
-
-/// "logs of the finance training": what is only ever read.
-fn reads(items: &Items<'_, '_>) -> bool {
-    ["subj.logs", "subj.costs", "subj.audit", "subj.events", "subj.alerts"].iter().any(|subject| says(items, subject))
 }
 
 /// "chat with 24 cores instead of 12", "pin deployment chat to zone b": a setting, and nothing to read.

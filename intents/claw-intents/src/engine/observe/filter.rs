@@ -347,7 +347,10 @@ pub(super) fn read_limit(draft: &mut Draft<'_, '_, '_>) {
                     .at(i + 2)
                     .is_some_and(|n| n.senses.has("noun.line") || n.senses.iter().any(|s| s.starts_with("subj.")))
             || items.is(i + 1, "subj.logs")
-            || items.at(i + 1).is_some_and(|n| n.senses.iter().any(|s| s.starts_with("subj.")));
+            || items.at(i + 1).is_some_and(|n| n.senses.iter().any(|s| s.starts_with("subj.")))
+            // "20 failed workloads"
+            || items.at(i + 1).is_some_and(|n| n.senses.iter().any(|s| s.starts_with("state.")))
+                && items.at(i + 2).is_some_and(|n| n.senses.iter().any(|s| s.starts_with("subj.")));
         let led = i > 0
             && (items.any(i - 1, &["noun.limit", "since"])
                 || items.punct(i - 1, ':')

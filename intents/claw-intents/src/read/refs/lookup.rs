@@ -280,7 +280,7 @@ fn describing(draft: &Draft<'_, '_, '_>, noun: usize) -> (Vec<usize>, String) {
     let mut end = noun + 1;
     let linked = is_linked(items, noun);
     // "the training job on h100-2": the kind alone does not tell.
-    let place = |k: usize| items.at(k).is_some_and(|n| n.node_like || n.known);
+    let place = |k: usize| items.at(k).is_some_and(|n| n.node_like || n.known || in_zone(draft, &n.text));
     let told = !words.is_empty();
     // "the notebook of anna": whose it is.
     let owned = items.is(noun + 1, "of") || items.at(noun + 1).is_some_and(|n| matches!(n.text.as_str(), "for" | "by"));
@@ -304,6 +304,16 @@ fn describing(draft: &Draft<'_, '_, '_>, noun: usize) -> (Vec<usize>, String) {
         words.retain(|k| items.list[*k].text != "runs");
     }
     (words, items.span(&(from..end)).text)
+}
+
+/// Whether a word is where nodes are, by their zone or a label.
+fn in_zone(draft: &Draft<'_, '_, '_>, word: &str) -> bool {
+    draft.context.nodes.iter().any(|n| {
+        n.zone
+            .iter()
+            .chain(n.labels.values())
+            .any(|place| place.eq_ignore_ascii_case(word) || word.len() > 2 && place.to_lowercase().starts_with(word))
+    })
 }
 
 fn describing_all(draft: &Draft<'_, '_, '_>) -> (Vec<usize>, String) {
