@@ -113,11 +113,26 @@ fn left_out(words: &Words<'_>, i: usize) -> Option<usize> {
         &["show", "mention", "contain", "record", "list", "include", "see", "know", "notice", "log", "entry", "hear"];
     let audit = matches!(words.word(i), "audit" | "auditor" | "auditors" | "approver" | "approvers");
     let near = |from: usize, list: &[&str]| (from..from + 5).find(|k| list.contains(&words.word(*k)));
+    if let Some(end) = unseen(words, i) {
+        return Some(end);
+    }
     let not = near(i + 1, NOT).filter(|_| audit)?;
     // "the audit log has no entry for job x-1" tells.
     let orders = (0..i).any(|k| matches!(words.word(k), "sure" | "ensure" | "that" | "let" | "so" | "and"));
     let asks = (0..words.len()).any(|k| words.is_symbol(k, '?') || words.word(k) == "why");
     near(not + 1, SHOWS).filter(|_| orders && !asks).map(|k| k + 1)
+}
+
+/// "nobody needs to see that in the audit".
+fn unseen(words: &Words<'_>, i: usize) -> Option<usize> {
+    const NOBODY: &[&str] = &["nobody", "noone", "nothing", "none"];
+    const SEES: &[&str] = &[
+        "see", "sees", "know", "knows", "notice", "notices", "find", "learn", "appear", "show", "shows", "seen", "end",
+        "land",
+    ];
+    let nobody = NOBODY.contains(&words.word(i)) || words.word(i) == "no" && words.word(i + 1) == "one";
+    let sees = (i + 1..i + 6).find(|k| nobody && SEES.contains(&words.word(*k)))?;
+    (sees + 1..sees + 7).find(|k| words.word(*k).starts_with("audit")).map(|k| k + 1)
 }
 
 /// "with the sandbox disabled": an order without its safeguard. In a log it is a report.

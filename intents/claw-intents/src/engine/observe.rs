@@ -261,7 +261,8 @@ pub(super) fn alert(draft: &mut Draft<'_, '_, '_>, order: Found) {
     let value = |k: &usize| {
         !draft.is_used(*k) && refs::threshold(items, *k, metric).is_some() && (compared(*k) || !is_for(draft, *k))
     };
-    let behind = (from + 1..items.len()).find(value);
+    // "warn me at 83 degrees": the value's own unit named the metric.
+    let behind = comparison.is_none().then_some(at).filter(value).or_else(|| (from + 1..items.len()).find(value));
     let Some(k) = behind.or_else(|| (0..from).rev().find(value)) else {
         draft.ask("threshold", format!("At which value of {metric}?"), Vec::new());
         return;

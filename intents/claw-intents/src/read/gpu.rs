@@ -47,6 +47,7 @@ pub(crate) fn read(draft: &mut Draft<'_, '_, '_>) {
     }
     nodes::read(draft, per);
     vram::read(draft);
+    read_count_apart(draft);
     vague::ask(draft);
 }
 
@@ -76,11 +77,24 @@ fn read_settings(draft: &mut Draft<'_, '_, '_>) {
                 || item.text.contains("rocm")
                 || item.text.contains("cuda")
                 || item.text.starts_with("made by");
-            if (near_gpu || alone || only_vendor(draft, i)) && !named {
+            if (near_gpu || alone || only_vendor(draft, i) || own_clause(draft.items, i)) && !named {
                 draft.set("gpu.vendor", vendor, i..i + 1);
             }
         }
     }
+}
+
+/// "…, nvidia please": a clause that says nothing else.
+fn own_clause(items: &Items<'_, '_>, i: usize) -> bool {
+    const BESIDE: &[&str] =
+        &["ideally", "preferably", "only", "must", "be", "it", "should", "they", "made", "by", "if", "possible"];
+    let start = (0..i).rev().find(|k| items.ends_clause(*k)).map_or(0, |k| k + 1);
+    let end = (i..items.len()).find(|k| items.ends_clause(*k)).unwrap_or(items.len());
+    let gpu = (0..start).any(|k| is_gpu(items, k));
+    let plain = |k: usize| {
+        k == i || items.is(k, "polite") || items.at(k).is_some_and(|n| n.text.split(' ').all(|w| BESIDE.contains(&w)))
+    };
+    gpu && (start..end).all(plain)
 }
 
 /// "on AMD": a vendor behind a preposition, with nothing behind it.
@@ -314,6 +328,12 @@ fn read_count_behind(draft: &mut Draft<'_, '_, '_>, i: usize, per: Per) -> Per {
             return set_count(draft, n, i, k + 1, per);
         }
     }
+    // "4 replicas, T4 each"
+    let each = items.is(k, "each") && items.num(k).is_none();
+    if each && !matches!(items.at(i).map(|n| &n.kind), Some(Kind::Gpu { plural: true, .. })) && !draft.has("gpu.count")
+    {
+        return set_count(draft, 1.0, i, k + 1, per);
+    }
     if items.is(k, "or")
         && let Some(at) = (k + 1..k + 3).find(|at| items.num(*at).is_some())
         && !matches!(items.at(at + 1).map(|n| &n.kind), Some(Kind::Gpu { .. }))
@@ -350,6 +370,39 @@ fn read_count_behind(draft: &mut Draft<'_, '_, '_>, i: usize, per: Per) -> Per {
         }
     }
     per
+}
+
+/// "on any GPU with 80 GB, just one", "… on L4s. Two of them will do": a clause that only counts.
+fn read_count_apart(draft: &mut Draft<'_, '_, '_>) {
+    const BESIDE: &[&str] = &[
+        "just", "only", "exactly", "is", "are", "enough", "will", "do", "should", "be", "of", "them", "those", "these",
+        "suffice", "suffices", "fine", "plenty", "single", "one", "ones", "a", "please", "pls", "all", "we", "need",
+        "it", "that's", "ok", "okay", "i", "not", "more", "and",
+    ];
+    let items = draft.items;
+    let asked = ["gpu.count", "gpu.fraction", "gpu.mig_profile"].iter().any(|field| draft.has(field));
+    let Some(gpu) =
+        draft.given_by(&draft.path("gpu.model")).or_else(|| draft.given_by(&draft.path("gpu.memory_gib_min")))
+    else {
+        return;
+    };
+    if asked {
+        return;
+    }
+    let mut start = gpu.end;
+    while start < items.len() {
+        let end = (start..items.len()).find(|k| items.ends_clause(*k)).unwrap_or(items.len());
+        let number = |k: usize| items.count(k).or_else(|| items.any(k, &["det.a", "pron.one"]).then_some(1));
+        let plain = |k: usize| {
+            items.num(k).is_some() || items.at(k).is_some_and(|n| n.text.split(' ').all(|w| BESIDE.contains(&w)))
+        };
+        let counted = (start..end).find_map(|k| Some((k, number(k)?)));
+        if let Some((k, n)) = counted.filter(|_| (start..end).all(plain)) {
+            set_count(draft, f64::from(n), k, k + 1, Per::Replica);
+            return;
+        }
+        start = end + 1;
+    }
 }
 
 /// "four 80 gig cards", "an 80 GB GPU".

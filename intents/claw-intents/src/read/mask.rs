@@ -19,6 +19,8 @@ pub(crate) fn mask(items: &mut Items<'_, '_>, from_is_old: bool) {
             mask_unwanted_gpu(items, i);
         } else if items.is(i, "swaps") {
             mask_swapped(items, i);
+        } else if items.is(i, "rejects") {
+            mask_rejected(items, i);
         } else if items.is(i, "not") {
             mask_negated(items, i);
         } else if from_is_old && items.is(i, "from") {
@@ -90,6 +92,24 @@ fn mask_value(items: &mut Items<'_, '_>, i: usize) {
             && matches!(items.list[value].kind, Kind::Num(_));
     for item in &mut items.list[i..=value + usize::from(noun)] {
         item.masked = true;
+    }
+}
+
+/// "deepseek-v3 wouldn't fit, run llama": what is told to be no choice, beside another of its sort.
+fn mask_rejected(items: &mut Items<'_, '_>, i: usize) {
+    let chosen =
+        |k: usize| matches!(items.at(k).map(|n| &n.kind), Some(Kind::Model(_) | Kind::Gpu { .. } | Kind::Image));
+    let start = (0..i).rev().find(|k| items.ends_clause(*k) || items.is(*k, "and")).map_or(0, |k| k + 1);
+    let Some(old) = (start..i).rev().find(|k| chosen(*k)) else {
+        return;
+    };
+    let sort = std::mem::discriminant(&items.list[old].kind);
+    let other = |k: &usize| chosen(*k) && std::mem::discriminant(&items.list[*k].kind) == sort;
+    if (0..start).chain(i..items.len()).any(|k| other(&k)) {
+        let count = old > start && items.num(old - 1).is_some();
+        for item in &mut items.list[old - usize::from(count)..=old] {
+            item.masked = true;
+        }
     }
 }
 
@@ -175,6 +195,14 @@ fn mask_negated(items: &mut Items<'_, '_>, i: usize) {
 
 /// "from 2 to 4": the old value.
 fn mask_old(items: &mut Items<'_, '_>, i: usize) {
+    // "from port 8000 to port 9000"
+    let noun = |k: usize| items.at(k).is_some_and(|n| n.senses.iter().any(|s| s.starts_with("noun.")));
+    let same = items.list.get(i + 1).zip(items.list.get(i + 4)).is_some_and(|(a, b)| a.text == b.text);
+    if noun(i + 1) && same && items.num(i + 2).is_some() && items.is(i + 3, "to") && items.num(i + 5).is_some() {
+        items.list[i + 1].masked = true;
+        items.list[i + 2].masked = true;
+        return;
+    }
     if !is_value(items, i + 1) || matches!(items.list[i + 1].kind, Kind::Clock(_) | Kind::Date(..) | Kind::Instant(_)) {
         return;
     }

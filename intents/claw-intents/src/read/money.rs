@@ -44,6 +44,17 @@ fn per_before(items: &Items<'_, '_>, i: usize) -> Option<&'static str> {
     })
 }
 
+/// "150 usd left, that's the total": what the rest of a sentence says of its only sum.
+fn total_behind(items: &Items<'_, '_>, i: usize) -> Option<&'static str> {
+    let end = (i..items.len()).find(|k| items.ends_sentence(*k)).unwrap_or(items.len());
+    let counts = |k: usize| {
+        items.any(k, &["noun.gpu", "noun.node", "noun.replica"]) || matches!(items.list[k].kind, Kind::Gpu { .. })
+    };
+    let total = (i + 1..end).find(|k| items.is(*k, "per.total"))?;
+    (!(i + 1..total).any(counts) && !(i + 1..end).any(|k| matches!(items.list[k].kind, Kind::Money(_))))
+        .then_some("total")
+}
+
 pub(crate) fn read_budget(draft: &mut Draft<'_, '_, '_>) {
     let path = draft.path("budget");
     read_budget_at(draft, &path);
@@ -72,7 +83,7 @@ pub(crate) fn read_budget_at(draft: &mut Draft<'_, '_, '_>, path: &str) {
         let behind = per(items, i + 1);
         if let Some((per, end)) = behind {
             draft.set_at(&format!("{path}.per"), json!(per), i + 1..end);
-        } else if let Some(per) = per_before(items, i) {
+        } else if let Some(per) = per_before(items, i).or_else(|| total_behind(items, i)) {
             draft.set_at(&format!("{path}.per"), json!(per), i..i + 1);
         }
     }
@@ -174,7 +185,7 @@ fn read_worded_market(draft: &mut Draft<'_, '_, '_>) {
             "never"
         } else if (start..end).any(spare) {
             "overflow"
-        } else if (start..end).any(only) {
+        } else if (start..end).any(only) || (0..items.len()).any(|k| items.is(k, "nowhere.else")) {
             "only"
         } else {
             continue;

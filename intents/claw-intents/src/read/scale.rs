@@ -132,7 +132,12 @@ pub(crate) fn holds_metric(items: &Items<'_, '_>) -> bool {
         let range = matches!(items.at(i - 1).map(|n| &n.kind), Some(Kind::Range(..)));
         items.is(i, "noun.replica") && (words || range)
     });
-    let held = |i: usize| matches!(items.list[i].text.as_str(), "hold" | "keep" | "maintain" | "keeping" | "holding");
+    // "2 to 6 replicas by queue depth 20", "hold the utilization at 70 %"
+    let held = |i: usize| {
+        matches!(items.list[i].text.as_str(), "hold" | "keep" | "maintain" | "keeping" | "holding")
+            || items.any(i, &["to", "on", "times", "noun.target", "with"])
+                && (i + 1..i + 4).any(|k| items.at(k).is_some_and(|n| n.senses.after("metric.").is_some()))
+    };
     range && (0..items.len()).any(held) && (0..items.len()).any(|i| super::refs::threshold(items, i, metric).is_some())
 }
 

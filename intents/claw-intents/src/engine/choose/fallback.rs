@@ -11,9 +11,7 @@ pub(super) fn fallback(items: &Items<'_, '_>, topic: &Topic, found: &[Found]) ->
     let at = found.first().map_or(0, |f| f.at);
     let money = items.list.iter().any(|n| matches!(n.kind, Kind::Money(_)));
     let changes = names_deployment(items) && !says_any(items, "env.") && !asks(items);
-    let previous = (1..items.len())
-        .any(|i| items.is(i, "noun.revision") && items.is(i - 1, "noun.prev") && !told(items, i))
-        && !asks(items);
+    let previous = (0..items.len()).any(|i| wants_previous(items, i)) && !asks(items);
     let act = if (wants_revision(items) || previous)
         && (named(items) || unknown_name(items))
         && (!topic.workload() || previous && says(items, "noun.deployment"))
@@ -76,6 +74,13 @@ fn wants_revision(items: &Items<'_, '_>) -> bool {
         || (0..items.len()).any(|i| numbered(i) && (to(i) || of(i))) && !asks(items)
 }
 
+/// "the previous revision of chat", "the version before this one".
+fn wants_previous(items: &Items<'_, '_>, i: usize) -> bool {
+    const REVISIONS: &[&str] = &["version", "revision", "release", "build"];
+    let whole = items.at(i).is_some_and(|n| n.text.split(' ').any(|word| REVISIONS.contains(&word)));
+    items.is(i, "noun.prev") && (whole || items.is(i + 1, "noun.revision")) && !told(items, i)
+}
+
 /// "revision 6 of chat is slow", "chat went to revision 7 and crashes": a clause that tells what is.
 fn told(items: &Items<'_, '_>, at: usize) -> bool {
     let from = (0..at).rev().find(|k| items.ends_clause(*k)).map_or(0, |k| k + 1);
@@ -121,10 +126,34 @@ fn unknown_verb(items: &Items<'_, '_>) -> bool {
 
 /// "chat with 24 cores instead of 12", "pin deployment chat to zone b": a setting, and nothing to read.
 fn changes_setting(items: &Items<'_, '_>) -> bool {
-    let looks = items.list.iter().any(|n| {
-        !n.masked && n.senses.iter().any(|s| s.starts_with("subj.") && s != "subj.deployments" && s != "subj.workloads")
-    });
-    (setting(items) || changes_more(items)) && !says(items, "noun.replica") && !looks && !asks(items) && !symptom(items)
+    let thing = |s: &str| matches!(s, "subj.deployments" | "subj.workloads");
+    let placed = places(items);
+    let place = |s: &str| placed && matches!(s, "subj.nodes" | "subj.gpus");
+    let looks = items
+        .list
+        .iter()
+        .any(|n| !n.masked && n.senses.iter().any(|s| s.starts_with("subj.") && !thing(s) && !place(s)));
+    (setting(items) || changes_more(items) || placed)
+        && !says(items, "noun.replica")
+        && !looks
+        && !asks(items)
+        && !symptom(items)
+}
+
+/// "pin chat to node gpu-3", "chat must not run on gpu-3", "half a GPU for chat": where it runs, or on what.
+fn places(items: &Items<'_, '_>) -> bool {
+    const MODALS: &[&str] = &["must", "mustn't", "should", "shouldn't", "may", "can't", "cannot", "shall"];
+    let machine = |k: usize| items.is(k, "noun.node") || items.at(k).is_some_and(|n| n.node_like);
+    let bound = |i: usize| {
+        let modal = items.at(i).is_some_and(|n| MODALS.contains(&n.text.split(' ').next().unwrap_or_default()));
+        items.is(i, "pins") || modal
+    };
+    let share = |i: usize| {
+        matches!(items.list[i].kind, Kind::Share(_))
+            && (i + 1..i + 4)
+                .any(|k| items.is(k, "noun.gpu") || matches!(items.at(k).map(|n| &n.kind), Some(Kind::Gpu { .. })))
+    };
+    (0..items.len()).any(|i| share(i) || bound(i) && (i + 1..items.len()).any(machine))
 }
 
 /// "chat down to 1", where nothing else is said.

@@ -212,9 +212,20 @@ fn read_bare_name(draft: &mut Draft<'_, '_, '_>, path: &str) {
     }
 }
 
-/// "error rate on api": an unknown word behind a preposition.
+/// "error rate on api": an unknown word behind a preposition; "portal's p99": before its metric.
 fn plain_name(draft: &Draft<'_, '_, '_>) -> Option<usize> {
     let items = draft.items;
+    let owns = |k: &usize| {
+        let metric = items
+            .at(k + 1)
+            .is_some_and(|n| n.senses.iter().any(|s| s.starts_with("metric.") || s.starts_with("subj.")));
+        metric
+            && !draft.is_used(*k)
+            && items.at(*k).is_some_and(|n| n.kind == Kind::Word && n.senses.is_empty() && n.text.ends_with("'s"))
+    };
+    if let Some(k) = (0..items.len()).find(owns) {
+        return Some(k);
+    }
     (1..items.len()).find(|k| {
         items.at(*k).is_some_and(|n| {
             n.kind == Kind::Word

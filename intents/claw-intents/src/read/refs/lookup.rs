@@ -356,7 +356,7 @@ fn tells(items: &Items<'_, '_>, k: usize) -> bool {
 const EVENTS: &[(&str, &[&str])] = &[
     ("sym.unreachable", &["offline", "unreachable", "lost", "down", "unhealthy", "not_ready"]),
     ("sym.pending", &["pending", "queued", "waiting"]),
-    ("sym.crash", &["failed", "crashed", "crash_loop", "unhealthy"]),
+    ("sym.crash", &["failed", "crashed", "crash_loop", "unhealthy", "offline", "unreachable", "down", "lost"]),
     ("sym.error", &["failed", "error", "unhealthy", "degraded"]),
     ("sym.oom", &["failed", "oom", "crashed"]),
     ("sym.idle", &["idle"]),
