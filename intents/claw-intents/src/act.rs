@@ -143,7 +143,7 @@ fn caused(items: &Items<'_, '_>, found: &mut Vec<Found>) {
 fn parted(items: &Items<'_, '_>, found: &mut Vec<Found>) {
     const VERBS: &[&str] = &[
         "take", "bring", "tear", "turn", "switch", "put", "list", "place", "set", "move", "get", "pull", "fahr",
-        "mets", "pon", "stell", "schalte", "offering",
+        "mets", "pon", "stell", "schalte", "offering", "make",
     ];
     for i in 0..items.len() {
         let verb = items.at(i).is_some_and(|n| VERBS.contains(&n.text.as_str()));
@@ -195,11 +195,17 @@ fn second_part(items: &Items<'_, '_>, i: usize, k: usize) -> Option<Act> {
         {
             Some(Act::Stop)
         }
-        "back" | "back to" | "zurück" if number || items.any(k + 1, &["noun.revision", "noun.prev"]) => {
+        // "back to the previous revision", "back by one revision"
+        "back" | "back to" | "zurück"
+            if number
+                || (k + 1..k + 4)
+                    .take_while(|m| !items.ends_clause(*m))
+                    .any(|m| items.any(m, &["noun.revision", "noun.prev"])) =>
+        {
             Some(Act::Rollback)
         }
         _ if item.senses.has("market")
-            && matches!(verb, "put" | "list" | "place" | "offering" | "pon" | "mets" | "stell") =>
+            && matches!(verb, "put" | "list" | "place" | "offering" | "pon" | "mets" | "stell" | "make") =>
         {
             Some(Act::Offer)
         }

@@ -5,9 +5,11 @@ use crate::items::{Items, Kind, Listed};
 
 mod deployment;
 mod fallback;
+mod implied;
 
 use self::deployment::of_deployment;
 use self::fallback::fallback;
+use self::implied::{alert_rule, returns};
 
 /// Whether any item has a meaning.
 pub(super) fn says(items: &Items<'_, '_>, sense: &str) -> bool {
@@ -427,42 +429,10 @@ fn asks_of_symptom(items: &Items<'_, '_>, text: &str) -> bool {
         WRONG.iter().any(|s| n.senses.has(s)) && !n.senses.iter().any(|s| s.starts_with("state."))
     };
     let unmasked = || items.list.iter().filter(|n| !n.masked);
-    (text.starts_with("what") || text == "check") && named(items) && unmasked().any(wrong) && !unmasked().any(reads)
-}
-
-/// "node gpu-3 can be used again", "gpu-3 is fixed, bring it back": a machine that takes work again.
-fn returns(items: &Items<'_, '_>, topic: &Topic, best: Option<Found>) -> bool {
-    let looks = |f: Found| match f.act {
-        Act::Query => f.strength < 3 || matches!(items.list[f.at].text.as_str(), "get" | "any"),
-        Act::Run | Act::Update | Act::Rollback | Act::Serve | Act::Offer => true,
-        _ => false,
-    };
-    let again = |n: &crate::items::Item<'_>| {
-        !n.masked && (n.text == "again" || n.text == "back" || n.text.starts_with("back ") || n.text.ends_with(" back"))
-    };
-    let node = items.list.iter().any(|n| !n.masked && n.node_like) || says(items, "noun.node");
-    let other = says(items, "noun.deployment") || says(items, "noun.revision") || prices(items) || topic.workload();
-    // "get the logs of node gpu-3 again", "run job x-1 on gpu-3 again": something else is there again.
-    let job = |k: usize| items.is(k, "noun.workload") && !items.list[k].text.ends_with('s');
-    let other = other || reads(items) || says(items, "subj.metrics") || (0..items.len()).any(job);
-    best.is_none_or(looks)
-        && node
-        && !other
-        && !symptom(items)
-        && !asks(items)
-        && items.list.iter().any(again)
-        && !(0..items.len()).any(|i| items.is(i, "not"))
-}
-
-/// "need something that warns when …": a rule in words of which none is an order.
-fn alert_rule(items: &Items<'_, '_>) -> Option<usize> {
-    let word = |i: &usize| {
-        items.at(*i).is_some_and(|n| {
-            n.kind == Kind::Word && ["alert", "alarm", "warning", "notification"].iter().any(|w| n.text.contains(w))
-        })
-    };
-    let compares = says_any(items, "cmp.") && (says_any(items, "metric.") || measured(items));
-    (compares && says(items, "cond")).then(|| (0..items.len()).find(word)).flatten()
+    let hot = text == "check" && measured(items) && unmasked().all(|n| n.senses.after("cmp.").is_none());
+    (text.starts_with("what") || text == "check")
+        && named(items)
+        && (unmasked().any(wrong) && !unmasked().any(reads) || hot)
 }
 
 fn prices(items: &Items<'_, '_>) -> bool {

@@ -304,6 +304,15 @@ pub(super) fn rollback(draft: &mut Draft<'_, '_, '_>, order: Found) {
     if found.len() > 1 && !found.iter().all(|(i, _)| wrong(*i)) {
         found.retain(|(i, _)| !wrong(*i));
     }
+    // "rev 9 was fine, rev 10 isn't: roll back"
+    let praised = |i: usize| {
+        const FINE: &[&str] = &["fine", "worked", "good", "ok", "okay", "stable", "healthy"];
+        let end = (i..items.len()).find(|k| items.ends_clause(*k)).unwrap_or(items.len());
+        (i..end).any(|k| items.at(k).is_some_and(|n| n.text.split(' ').any(|w| FINE.contains(&w))))
+    };
+    if found.len() > 1 && found.iter().any(|(i, _)| praised(*i)) {
+        found.retain(|(i, _)| praised(*i));
+    }
     // "rollback search 7": a number that ends the order.
     if found.is_empty()
         && let Some(i) = (order.at + 1..items.len()).find(|k| items.count(*k).is_some() && items.ends_clause(k + 1))
@@ -379,7 +388,8 @@ fn only_drained(draft: &Draft<'_, '_, '_>) -> Option<String> {
         state.is_some_and(|s| matches!(s.to_lowercase().as_str(), "drained" | "draining" | "cordoned" | "maintenance"))
     };
     let items = draft.items;
-    let vague = (0..items.len()).any(|i| items.is(i, "det.that"));
+    let vague = (0..items.len())
+        .any(|i| items.is(i, "det.that") || items.at(i).is_some_and(|n| n.text.split(' ').any(|word| word == "it")));
     let mut drained = draft.context.nodes.iter().filter(|n| out(n.state.as_deref()));
     match (drained.next(), drained.next()) {
         (Some(node), None) if vague => Some(node.name.clone()),

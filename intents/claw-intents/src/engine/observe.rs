@@ -112,6 +112,17 @@ fn described_target(draft: &mut Draft<'_, '_, '_>) {
             }
             return;
         }
+        // "portal gives 503s, why? (deployment)": the noun stands by itself, the name begins the request.
+        let alone = at > 0
+            && items.ends_clause(at - 1) | items.punct(at - 1, '(')
+            && (items.ends_clause(at + 1) || items.punct(at + 1, ')'));
+        let head = (0..at).find(|k| !items.any(*k, &["polite", "greeting"]) && !items.ends_clause(*k));
+        if let Some(k) =
+            head.filter(|k| alone && items.at(*k).is_some_and(|n| n.kind == Kind::Word && n.senses.is_empty()))
+        {
+            set_target(draft, thing, kind, k);
+            return;
+        }
         if at > 0 && items.any(at - 1, &["det.the", "det.a"]) || at > 1 && items.any(at - 2, &["det.the", "det.that"]) {
             draft.ask("target.id", format!("Which {kind} is meant?"), Vec::new());
             return;
@@ -276,6 +287,8 @@ pub(super) fn alert(draft: &mut Draft<'_, '_, '_>, order: Found) {
     }
     crate::read::mask::read_bare_corrections(draft);
     read_for(draft);
+    // "for 2 minutes, no, 3 minutes"
+    crate::read::mask::read_bare_corrections(draft);
 }
 
 /// What cannot be reached is a node, whatever its name looks like.

@@ -420,6 +420,15 @@ impl<'c> Builder<'_, 'c, '_> {
             {
                 format!("{x}.{}", last.text).parse().ok().map(|n| (Kind::Num(n), Senses::default()))
             }
+            // "0,5 MOLT", "1,5 h": in any language where the amount has a unit.
+            (Kind::Num(x), Kind::Punct(','), Kind::Money(y) | Kind::Qty(y)) if mid.glued && last.glued => {
+                let digits: String = last.text.chars().take_while(char::is_ascii_digit).collect();
+                let whole: f64 = digits.parse().ok().filter(|n| *n > 0.0 && digits.len() <= 2).unwrap_or(f64::NAN);
+                let n = format!("{x}.{digits}").parse::<f64>().ok().map(|n| n * y / whole).filter(|n| n.is_finite());
+                n.map(|n| {
+                    (if matches!(last.kind, Kind::Money(_)) { Kind::Money(n) } else { Kind::Qty(n) }, last.senses)
+                })
+            }
             (Kind::Num(x), Kind::Punct('.'), Kind::Num(_)) if mid.glued && last.glued => {
                 format!("{x}.{}", last.text).parse().ok().map(|n| (Kind::Num(n), Senses::default()))
             }

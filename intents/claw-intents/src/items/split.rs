@@ -116,7 +116,8 @@ fn cuts_of(word: &str, raw: &str, catalog: &Catalog) -> Vec<usize> {
         return vec![name.len(), name.len() + 1];
     }
     if let Some(slash) = word.find('/').filter(|at| *at > 0)
-        && known(&word[slash..]).is_some()
+        // "3 MOLT/gpu hour"
+        && (known(&word[slash..]).is_some() || matches!(&word[slash..], "/gpu" | "/card"))
         && word[..slash].chars().all(|c| c.is_alphanumeric() || c == '.')
     {
         let mut cuts = number_cuts(&word[..slash]);

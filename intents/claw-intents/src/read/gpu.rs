@@ -6,7 +6,9 @@ use crate::answer::RefusalCode;
 use crate::draft::Draft;
 use crate::items::{Items, Kind, whole};
 
+mod apart;
 mod nodes;
+mod settings;
 mod vague;
 mod vram;
 
@@ -18,7 +20,7 @@ enum Per {
 }
 
 pub(crate) fn read(draft: &mut Draft<'_, '_, '_>) {
-    read_settings(draft);
+    settings::read(draft);
     read_none(draft);
     read_shares(draft);
     let mut per = Per::Replica;
@@ -47,62 +49,8 @@ pub(crate) fn read(draft: &mut Draft<'_, '_, '_>) {
     }
     nodes::read(draft, per);
     vram::read(draft);
-    read_count_apart(draft);
+    apart::read(draft);
     vague::ask(draft);
-}
-
-/// Interconnect and vendor.
-fn read_settings(draft: &mut Draft<'_, '_, '_>) {
-    for i in 0..draft.items.len() {
-        let Some(item) = draft.items.at(i) else {
-            continue;
-        };
-        if let Some(link) = item.senses.after("link.") {
-            draft.set("gpu.interconnect", link, i..i + 1);
-        } else if let Some(vendor) = item.senses.after("vendor.") {
-            // "2 AMD GPUs", "an 80 GB GPU, nvidia please"
-            let near_gpu = (i + 1..i + 4).any(|k| draft.items.is(k, "noun.gpu"))
-                || i > 1 && draft.items.punct(i - 1, ',') && draft.items.is(i - 2, "noun.gpu");
-            let named = match draft.items.at(i + 1).map(|n| &n.kind) {
-                Some(Kind::Gpu { id, .. }) => {
-                    if let Some(gpu) = draft.catalog.gpu(id).filter(|gpu| gpu.vendor.as_str() != vendor) {
-                        let message = format!("{} is made by {}, not by {vendor}", gpu.id, gpu.vendor);
-                        draft.refuse(RefusalCode::Contradictory, message);
-                    }
-                    true
-                }
-                _ => false,
-            };
-            let alone = vendor == "apple"
-                || item.text.contains("rocm")
-                || item.text.contains("cuda")
-                || item.text.starts_with("made by");
-            if (near_gpu || alone || only_vendor(draft, i) || own_clause(draft.items, i)) && !named {
-                draft.set("gpu.vendor", vendor, i..i + 1);
-            }
-        }
-    }
-}
-
-/// "…, nvidia please": a clause that says nothing else.
-fn own_clause(items: &Items<'_, '_>, i: usize) -> bool {
-    const BESIDE: &[&str] =
-        &["ideally", "preferably", "only", "must", "be", "it", "should", "they", "made", "by", "if", "possible"];
-    let start = (0..i).rev().find(|k| items.ends_clause(*k)).map_or(0, |k| k + 1);
-    let end = (i..items.len()).find(|k| items.ends_clause(*k)).unwrap_or(items.len());
-    let gpu = (0..start).any(|k| is_gpu(items, k));
-    let plain = |k: usize| {
-        k == i || items.is(k, "polite") || items.at(k).is_some_and(|n| n.text.split(' ').all(|w| BESIDE.contains(&w)))
-    };
-    gpu && (start..end).all(plain)
-}
-
-/// "on AMD": a vendor behind a preposition, with nothing behind it.
-fn only_vendor(draft: &Draft<'_, '_, '_>, i: usize) -> bool {
-    let before = i
-        .checked_sub(1)
-        .is_some_and(|k| draft.items.any(k, &["on", "det.a", "det.all", "with", "of"]) || draft.items.num(k).is_some());
-    before && draft.items.at(i + 1).is_none_or(|next| !matches!(next.kind, Kind::Image | Kind::Path))
 }
 
 fn read_none(draft: &mut Draft<'_, '_, '_>) {
@@ -370,39 +318,6 @@ fn read_count_behind(draft: &mut Draft<'_, '_, '_>, i: usize, per: Per) -> Per {
         }
     }
     per
-}
-
-/// "on any GPU with 80 GB, just one", "… on L4s. Two of them will do": a clause that only counts.
-fn read_count_apart(draft: &mut Draft<'_, '_, '_>) {
-    const BESIDE: &[&str] = &[
-        "just", "only", "exactly", "is", "are", "enough", "will", "do", "should", "be", "of", "them", "those", "these",
-        "suffice", "suffices", "fine", "plenty", "single", "one", "ones", "a", "please", "pls", "all", "we", "need",
-        "it", "that's", "ok", "okay", "i", "not", "more", "and",
-    ];
-    let items = draft.items;
-    let asked = ["gpu.count", "gpu.fraction", "gpu.mig_profile"].iter().any(|field| draft.has(field));
-    let Some(gpu) =
-        draft.given_by(&draft.path("gpu.model")).or_else(|| draft.given_by(&draft.path("gpu.memory_gib_min")))
-    else {
-        return;
-    };
-    if asked {
-        return;
-    }
-    let mut start = gpu.end;
-    while start < items.len() {
-        let end = (start..items.len()).find(|k| items.ends_clause(*k)).unwrap_or(items.len());
-        let number = |k: usize| items.count(k).or_else(|| items.any(k, &["det.a", "pron.one"]).then_some(1));
-        let plain = |k: usize| {
-            items.num(k).is_some() || items.at(k).is_some_and(|n| n.text.split(' ').all(|w| BESIDE.contains(&w)))
-        };
-        let counted = (start..end).find_map(|k| Some((k, number(k)?)));
-        if let Some((k, n)) = counted.filter(|_| (start..end).all(plain)) {
-            set_count(draft, f64::from(n), k, k + 1, Per::Replica);
-            return;
-        }
-        start = end + 1;
-    }
 }
 
 /// "four 80 gig cards", "an 80 GB GPU".

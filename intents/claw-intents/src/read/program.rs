@@ -246,7 +246,10 @@ fn read_name(draft: &mut Draft<'_, '_, '_>) {
         {
             k += 1;
         }
-        if !names_after_as(items, k) {
+        // "named playground": whatever the word means elsewhere.
+        let word = items.at(k).is_some_and(|n| n.kind == Kind::Word && n.text.chars().all(char::is_alphanumeric));
+        let naming = ["name", "named", "called", "call it"].iter().any(|w| items.list[i].text.contains(w));
+        if !(names_after_as(items, k) || naming && word && items.ends_clause(k + 1)) {
             continue;
         }
         let name = refs::name_of(items, k);
@@ -471,11 +474,12 @@ fn read_volumes(draft: &mut Draft<'_, '_, '_>) {
         if !path || draft.is_used(i) || i == 0 || mounted_elsewhere(items, i) {
             continue;
         }
-        let placed = items.any(i - 1, &["on", "to", "as"])
+        let placed = items.any(i - 1, &["on", "to", "as", "maps"]) && items.list[i - 1].text != "from"
             || !quoted_path && items.is(i - 1, "noun.volume")
             || items.punct(i - 1, '→');
         let raw = if quoted_path { items.list[i].text.as_str() } else { raw };
-        let about = (i.saturating_sub(8)..(i + 4).min(items.len())).any(|k| items.is(k, "noun.volume"));
+        let about =
+            (i.saturating_sub(8)..(i + 4).min(items.len())).any(|k| items.any(k, &["noun.volume", "ro", "maps"]));
         if !placed || !about {
             continue;
         }
@@ -497,8 +501,8 @@ fn mounted_elsewhere(items: &Items<'_, '_>, i: usize) -> bool {
     let next =
         (i + 1..i + 5).find(|k| items.at(*k).is_some_and(|n| n.kind == Kind::Path) && items.raw(*k).starts_with('/'));
     next.is_some_and(|k| {
-        items.any(k - 1, &["on", "to", "as"])
-            && (i + 1..k).all(|m| items.any(m, &["on", "to", "as", "noun.volume", "ro", "x"]))
+        items.any(k - 1, &["on", "to", "as", "maps"])
+            && (i + 1..k).all(|m| items.any(m, &["on", "to", "as", "noun.volume", "ro", "x", "maps"]))
     })
 }
 

@@ -72,6 +72,7 @@ const FUNCTION: &[&str] = &[
     "ago",
     "vague",
     "noun.image",
+    "noun.label",
     "noun.priority",
     "det.that",
     "cmp.gt",
@@ -94,7 +95,8 @@ pub(crate) fn can_name(items: &Items<'_, '_>, i: usize) -> bool {
                 return true;
             }
             let function = item.senses.iter().any(|s| {
-                FUNCTION.contains(&s)
+                // "tagger" is no slip of "tagged" where a name stands.
+                FUNCTION.contains(&s) && !(item.corrected && s == "noun.label")
                     || s.starts_with("sym.")
                     || s.starts_with("state.")
                     || s.starts_with("day.")
@@ -158,6 +160,14 @@ pub(crate) fn beside_nouns(items: &Items<'_, '_>, used: &dyn Fn(usize) -> bool, 
                         || matches!(n.kind, Kind::Model(_) | Kind::Quote(_))
                         || !plural && (!verb_like(items, k) || k == i + 1 && headed(items, k))
                 }));
+        // "stop deployment staging": the name of a place where one runs, if nothing else names it.
+        let sure = sure
+            || thing == Thing::Deployment
+                && !plural
+                && k == i + 1
+                && items.at(k).is_some_and(|n| n.kind == Kind::Word && n.senses.after("env.").is_some())
+                && (items.ends_clause(k + 1) || items.any(k + 1, &["to", "polite", "now"]))
+                && !(i > 0 && items.any(i - 1, &["to", "on"]));
         // A plain word of the language is a name only of a deployment.
         let plain = items.at(k).is_some_and(|n| !n.known && n.senses.has("n") && !is_name_like(word));
         let inflected = ["ed", "ing", "s", "ly"].iter().any(|end| word.ends_with(end));
@@ -310,10 +320,9 @@ pub(crate) fn object(draft: &Draft<'_, '_, '_>, verb: usize) -> Option<usize> {
     }
     // Any unknown word of the clause behind the order, then before it.
     let unknown = |k: &usize| {
-        items
-            .at(*k)
-            .is_some_and(|n| n.kind == Kind::Word && n.senses.is_empty() && n.text.chars().any(char::is_alphabetic))
-            && free(*k)
+        items.at(*k).is_some_and(|n| {
+            n.kind == Kind::Word && (n.senses.is_empty() || n.corrected) && n.text.chars().any(char::is_alphabetic)
+        }) && free(*k)
     };
     (verb + 1..items.len())
         .take_while(|k| !items.ends_sentence(*k))
@@ -321,6 +330,16 @@ pub(crate) fn object(draft: &Draft<'_, '_, '_>, verb: usize) -> Option<usize> {
         // "helpdesk answers in klingon, go back to the previous revision": what a sentence begins with.
         .or_else(|| (0..verb).find(|k| (*k == 0 || items.ends_clause(k - 1)) && unknown(k)))
         .or_else(|| (0..=verb.min(items.len().saturating_sub(1))).rev().find(unknown))
+        .or_else(|| (0..items.len()).find(|k| *k != verb && plain_name(items, *k) && free(*k)))
+}
+
+/// "roll back to rev 40 on writer", "writer, rev 40": a plain noun where only a name can stand.
+fn plain_name(items: &Items<'_, '_>, k: usize) -> bool {
+    let noun =
+        items.at(k).is_some_and(|n| n.kind == Kind::Word && n.senses.has("n") && n.senses.iter().all(|s| s == "n"));
+    let alone = items.ends_clause(k + 1) || items.is(k + 1, "noun.revision");
+    let placed = k > 0 && items.any(k - 1, &["on", "of", "for"]) || k == 0 || items.ends_clause(k - 1);
+    noun && alone && placed
 }
 
 /// A tenant that the words name, and its item.

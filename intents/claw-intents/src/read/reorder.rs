@@ -2,6 +2,7 @@
 //! "the port to 9000, of deployment chat".
 
 use crate::items::{Item, Items, Kind};
+use crate::lexicon::Senses;
 
 use super::refs;
 
@@ -15,7 +16,7 @@ pub(crate) fn reorder(items: &mut Items<'_, '_>) {
     let moved: Vec<Item<'_>> = items.list.drain(from..to).collect();
     let comma = Item { kind: Kind::Punct(','), text: ",".to_owned(), span: at..at, ..moved[0].clone() };
     let behind = end - (to - from);
-    items.list.splice(behind..behind, std::iter::once(Item { senses: Default::default(), ..comma }).chain(moved));
+    items.list.splice(behind..behind, std::iter::once(Item { senses: Senses::default(), ..comma }).chain(moved));
 }
 
 /// The end of "of deployment chat" at a place, where its new value follows.

@@ -48,6 +48,14 @@ fn read_moments(draft: &mut Draft<'_, '_, '_>) {
             i = end;
             continue;
         }
+        // "between 22:00 and 06:00"
+        if let (Moment::At(from), Some((Moment::At(until), last))) = (&moment, window(draft, i, end)) {
+            let until = if until <= *from { until.plus_ms(DAY_MS) } else { until };
+            draft.set("not_before", json!(from.to_string()), i..end);
+            draft.set("deadline", json!(until.to_string()), end + 1..last);
+            i = last;
+            continue;
+        }
         let path = draft.path(field);
         match moment {
             Moment::At(at) => draft.set(field, json!(at.to_string()), i..end),
@@ -64,6 +72,14 @@ fn read_moments(draft: &mut Draft<'_, '_, '_>) {
         }
         i = end;
     }
+}
+
+const DAY_MS: i64 = 86_400_000;
+
+/// The second moment of "between 22:00 and 06:00".
+fn window(draft: &Draft<'_, '_, '_>, i: usize, end: usize) -> Option<(Moment, usize)> {
+    let between = i > 0 && draft.items.is(i - 1, "between") && draft.items.list[i - 1].text.contains("between");
+    (between && draft.items.is(end, "rangeand")).then(|| moment(draft, end + 1)).flatten()
 }
 
 /// A day that no word binds a start to: "today", or one in a clause that speaks of no workload.
@@ -119,7 +135,7 @@ fn concerns(items: &Items<'_, '_>, i: usize, field: &str) -> bool {
     let leads = (start..i).all(filler)
         && (field == "deadline"
             || i - start <= 2
-                && (start..i).all(|k| items.any(k, &["notbefore", "deadline", "and", "polite", "correct"])));
+                && (start..i).all(|k| items.any(k, &["notbefore", "deadline", "and", "polite", "correct", "det.the"])));
     ours || leads || held || field == "deadline" && is_due(items, start, i)
 }
 
@@ -298,6 +314,8 @@ fn day_at(items: &Items<'_, '_>, i: usize) -> Option<(Day, usize)> {
         let text = items.at(k)?.text.trim_end_matches(['s', 't', 'n', 'd', 'r', 'h', '.']).to_owned();
         text.parse().ok().filter(|n| (1..=31).contains(n))
     };
+    // "the 30th of April"
+    let of = i + 1 + usize::from(items.is(i + 1, "of") && month(i + 2).is_some());
     let year = |k: usize| items.count(k).filter(|y| (2020..=2100).contains(y)).and_then(|y| i32::try_from(y).ok());
     if let (Some(m), Some(d)) = (month(i), ordinal(i + 1)) {
         let comma = usize::from(items.punct(i + 2, ','));
@@ -307,11 +325,11 @@ fn day_at(items: &Items<'_, '_>, i: usize) -> Option<(Day, usize)> {
         };
     }
     if let (Some(d), Some(m)) =
-        (ordinal(i), month(i + 1).filter(|_| items.list[i + 1].text != "may" || items.num(i).is_some()))
+        (ordinal(i), month(of).filter(|_| items.list[of].text != "may" || items.num(i).is_some() || of > i + 1))
     {
-        return match year(i + 2) {
-            Some(y) => Some((Day::Date(Some(y), m, d), i + 3)),
-            None => Some((Day::Date(None, m, d), i + 2)),
+        return match year(of + 1) {
+            Some(y) => Some((Day::Date(Some(y), m, d), of + 2)),
+            None => Some((Day::Date(None, m, d), of + 1)),
         };
     }
     // "from tomorrow's image on": whose it is.

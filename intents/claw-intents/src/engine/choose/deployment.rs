@@ -36,6 +36,10 @@ pub(super) fn of_deployment(items: &Items<'_, '_>, best: Found, topic: &Topic) -
             Some(Act::Scale)
         }
         Act::Stop if withdraws(items, best.at) => Some(Act::Drain),
+        // "switch off market use for deployment chat"
+        Act::Stop if deployment && ends_setting(items, best.at) => Some(Act::Update),
+        // "cancel the latest rollout of chat": what it would put in place ends, and not chat.
+        Act::Stop if !topic.workload() && ends_rollout(items, best.at) => Some(Act::Rollback),
         Act::Undrain if says(items, "noun.prev") && !says(items, "noun.node") && items.is(best.at, "restores") => {
             Some(Act::Rollback)
         }
@@ -64,6 +68,43 @@ fn withdraws(items: &Items<'_, '_>, at: usize) -> bool {
         n.node_like || n.kind == Kind::Word && (n.senses.is_empty() || n.known) || n.senses.has("det.that")
     });
     items.is(at, "withdraws") && machine && direct && !says(items, "noun.workload") && !names_deployment(items)
+}
+
+/// Whether the object of an order to stop is a setting of something.
+fn ends_setting(items: &Items<'_, '_>, at: usize) -> bool {
+    const SETTINGS: &[&str] = &[
+        "market",
+        "act.autoscale",
+        "noun.checkpoint",
+        "noun.port",
+        "noun.restart",
+        "noun.volume",
+        "noun.env",
+        "noun.label",
+    ];
+    let object = (at + 1..items.len()).find(|k| !items.any(*k, &["det.the", "det.a", "det.all"]));
+    object.is_some_and(|k| {
+        let own = items.at(k).is_some_and(|n| {
+            matches!(n.kind, Kind::Pair(..))
+                || n.senses.iter().any(|s| ["preempt.", "link.", "market."].iter().any(|p| s.starts_with(p)))
+        });
+        (own || items.any(k, SETTINGS))
+            && !items.list[k].known
+            && !items.any(k + 1, &["noun.deployment", "noun.workload"])
+    })
+}
+
+/// Whether the object of an order to stop is a rollout.
+fn ends_rollout(items: &Items<'_, '_>, at: usize) -> bool {
+    const ROLLOUTS: &[&str] = &["rollout", "roll-out", "update", "upgrade", "release", "deploy", "canary", "push"];
+    let passed =
+        |k: usize| items.any(k, &["det.the", "noun.prev", "since", "noun.limit"]) || items.list[k].text == "new";
+    let object = (at + 1..items.len()).find(|k| !passed(*k));
+    object.is_some_and(|k| {
+        ROLLOUTS.contains(&items.list[k].text.split(' ').next().unwrap_or_default())
+            && !items.list[k].known
+            && (items.any(k + 1, &["of", "for", "on"]) || items.list[k].text.ends_with(" of"))
+    })
 }
 
 /// Whether anything that is there can be meant: a word that looks like a name, and is no node's.

@@ -18,8 +18,9 @@ pub(super) fn fallback(items: &Items<'_, '_>, topic: &Topic, found: &[Found]) ->
     {
         let verb = (0..items.len()).find(|i| items.any(*i, &["restores.firm", "restores"]));
         return Some(Found { act: Act::Rollback, at: verb.unwrap_or(at), strength: 1 });
-    } else if names_deployment(items)
+    } else if (names_deployment(items) || named(items) && lowers_to(items))
         && to_number(items)
+        && !revision(items)
         && !topic.workload()
         && !setting(items)
         && !says(items, "noun.gpu")
@@ -29,7 +30,7 @@ pub(super) fn fallback(items: &Items<'_, '_>, topic: &Topic, found: &[Found]) ->
         Act::Update
     } else if says(items, "market") && counts_gpus(items) && !topic.workload() && !asks(items) {
         Act::Bid
-    } else if reads(items) && !topic.image && !topic.gpu {
+    } else if (reads(items) || counts_lines(items) && named(items)) && !topic.image && !topic.gpu {
         Act::Query
     } else if says(items, "noun.replica") && says(items, "noun.deployment") && !topic.image && !topic.gpu {
         Act::Scale
@@ -69,9 +70,11 @@ fn wants_revision(items: &Items<'_, '_>) -> bool {
     let restored = |sense: &str| (0..items.len()).any(|i| items.is(i, sense) && !told(items, i));
     let to = |i: usize| i > 0 && items.is(i - 1, "to") || i > 1 && items.is(i - 1, "det.the") && items.is(i - 2, "to");
     let of = |i: usize| items.is(i + 2, "of");
+    // "rev 12 -> 11"
+    let arrow = |i: usize| matches!(items.list.get(i + 2).map(|n| n.text.as_str()), Some("->" | "- >" | "→" | "=>"));
     revision(items) && restored("restores")
         || (0..items.len()).any(numbered) && restored("restores.firm")
-        || (0..items.len()).any(|i| numbered(i) && (to(i) || of(i))) && !asks(items)
+        || (0..items.len()).any(|i| numbered(i) && (to(i) || of(i) || arrow(i))) && !asks(items)
 }
 
 /// "the previous revision of chat", "the version before this one".
@@ -140,6 +143,11 @@ fn changes_setting(items: &Items<'_, '_>) -> bool {
         && !symptom(items)
 }
 
+/// "last 20 lines of x-1": what has lines is a log.
+fn counts_lines(items: &Items<'_, '_>) -> bool {
+    (1..items.len()).any(|i| items.is(i, "noun.line") && items.count(i - 1).is_some())
+}
+
 /// "pin chat to node gpu-3", "chat must not run on gpu-3", "half a GPU for chat": where it runs, or on what.
 fn places(items: &Items<'_, '_>) -> bool {
     const MODALS: &[&str] = &["must", "mustn't", "should", "shouldn't", "may", "can't", "cannot", "shall"];
@@ -161,8 +169,13 @@ fn to_number(items: &Items<'_, '_>) -> bool {
     (1..items.len()).any(|i| {
         matches!(items.list[i - 1].text.as_str(), "down to" | "up to" | "→" | "- >" | "->")
             && items.count(i).is_some()
-            && (items.ends_clause(i + 1) || items.is(i + 1, "noun.replica"))
+            && (items.ends_clause(i + 1) || items.any(i + 1, &["noun.replica", "polite"]))
     })
+}
+
+/// "down to", "up to": a number that is said in full.
+fn lowers_to(items: &Items<'_, '_>) -> bool {
+    items.list.iter().any(|n| matches!(n.text.as_str(), "down to" | "up to"))
 }
 
 /// "gpus 4 -> 2", "only needs 2 gpus".

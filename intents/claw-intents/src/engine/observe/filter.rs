@@ -41,8 +41,9 @@ pub(super) fn subject(draft: &Draft<'_, '_, '_>, order: Found) -> Option<(&'stat
     }
     // "the last 50 lines from job x-1": what has lines is a log.
     let named = ["workload_id", "deployment"].iter().any(|f| draft.get(&format!("filter.{f}")).is_some());
-    if let Some(at) =
-        (0..items.len()).find(|i| items.at(*i).is_some_and(|n| n.text.starts_with("line"))).filter(|_| named)
+    if let Some(at) = (0..items.len())
+        .find(|i| items.is(*i, "noun.line") && !items.any(*i, &["subj.audit", "subj.events"]))
+        .filter(|_| named)
     {
         return Some(("logs", at));
     }
@@ -369,6 +370,9 @@ pub(super) fn read_limit(draft: &mut Draft<'_, '_, '_>) {
                     && i > 1
                     && matches!(items.list[i - 2].text.as_str(), "tail" | "limit" | "lines")
                 || matches!(items.list[i - 1].text.as_str(), "tail" | "head" | "-n" | "first" | "limit"));
+        // "audit entries, 50 max"
+        let counted =
+            counted || items.is(i + 1, "max") && items.ends_clause(i + 2) && (i == 0 || items.ends_clause(i - 1));
         let index = i > 0 && items.any(i - 1, &["noun.gpu", "noun.node"]);
         if (counted || led) && !index {
             draft.set_at("limit", json!(n), i..i + 1);

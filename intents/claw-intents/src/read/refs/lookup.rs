@@ -62,9 +62,13 @@ fn entries(draft: &Draft<'_, '_, '_>, thing: Thing) -> Vec<Entry> {
                 answer: w.id.clone(),
                 names: [Some(w.id.clone()), w.name.clone()].into_iter().flatten().collect(),
                 model: w.model.clone().unwrap_or_default(),
-                words: [w.kind.clone(), w.model.clone(), w.state.clone(), w.node.clone()]
+                words: [w.kind.clone(), w.model.clone(), w.image.clone(), w.state.clone(), w.node.clone()]
                     .into_iter()
                     .flatten()
+                    // "the job on the L4 node", "the one in fra"
+                    .chain(context.nodes.iter().filter(|n| w.node.as_deref() == Some(&n.name)).flat_map(|n| {
+                        [n.gpu.as_ref().and_then(|g| g.model.clone()), n.zone.clone()].into_iter().flatten()
+                    }))
                     .chain(tasks(draft, w.model.as_deref()))
                     .collect(),
             })
@@ -174,6 +178,10 @@ pub(crate) fn described(draft: &mut Draft<'_, '_, '_>, thing: Thing, path: &str)
         Some(at) => describing(draft, at),
         None => describing_all(draft),
     };
+    let counted = counted(draft, thing, noun);
+    if words.is_empty() && counted.as_ref().is_some_and(|found| !found.is_empty()) {
+        return one_of(draft, &all, counted.unwrap_or_default(), path, &said);
+    }
     if words.is_empty() {
         // "it", "that node": sure only where there is one.
         let options: Vec<String> = all.iter().take(8).map(|e| e.answer.clone()).collect();
@@ -186,7 +194,34 @@ pub(crate) fn described(draft: &mut Draft<'_, '_, '_>, thing: Thing, path: &str)
     }
     let found: Vec<usize> = (0..all.len()).filter(|k| words.iter().all(|w| describes(draft, *w, &all[*k]))).collect();
     let found = if found.is_empty() && noun.is_none() { by_word(draft, &all, &words) } else { found };
+    let found = match counted {
+        Some(counted) if found.len() > 1 => found.into_iter().filter(|k| counted.contains(k)).collect(),
+        _ => found,
+    };
     one_of(draft, &all, found, path, &said)
+}
+
+/// "the node with 8 H100", "the one with 6 replicas": the entries that have so many, if a number tells.
+fn counted(draft: &mut Draft<'_, '_, '_>, thing: Thing, noun: Option<usize>) -> Option<Vec<usize>> {
+    let items = draft.items;
+    let noun = noun?;
+    let end = (noun..items.len()).find(|k| items.ends_clause(*k)).unwrap_or(items.len()).min(noun + 6);
+    let at = (noun + 2..end).find(|k| items.count(*k).is_some() && items.is(k - 1, "with"))?;
+    let n = items.count(at)?;
+    let gpu = matches!(items.at(at + 1).map(|n| &n.kind), Some(Kind::Gpu { .. })) || items.is(at + 1, "noun.gpu");
+    let context = draft.context;
+    let found = match thing {
+        Thing::Node if gpu => {
+            let has = |k: &usize| context.nodes[*k].gpu.as_ref().and_then(|g| g.count) == Some(n);
+            (0..context.nodes.len()).filter(has).collect()
+        }
+        Thing::Deployment if items.is(at + 1, "noun.replica") => {
+            (0..context.deployments.len()).filter(|k| context.deployments[*k].replicas == Some(n)).collect()
+        }
+        _ => return None,
+    };
+    draft.mark(&(at..at + 2));
+    Some(found)
 }
 
 /// Entries that the first telling word describes.
@@ -246,7 +281,7 @@ fn is_linked(items: &Items<'_, '_>, noun: usize) -> bool {
     let relative = items.is(noun + 1, "det.the") && items.is(noun, "noun.node");
     state
         || relative
-        || items.any(noun + 1, &["on", "with", "of", "x", "cond", "as"])
+        || items.any(noun + 1, &["on", "with", "of", "x", "cond", "as", "noun.label"])
         || items.at(noun + 1).is_some_and(|n| LINKS.contains(&n.text.split(' ').next().unwrap_or_default()))
 }
 
@@ -299,9 +334,10 @@ fn describing(draft: &Draft<'_, '_, '_>, noun: usize) -> (Vec<usize>, String) {
             k += 1;
         }
     }
-    // "the node where the notebook runs": the verb tells nothing beside what runs there.
+    // "the node where the notebook runs", "the one running acme/api": the verb tells nothing beside what runs.
     if words.len() > 1 {
-        words.retain(|k| items.list[*k].text != "runs");
+        let thing = |k: usize| matches!(items.at(k).map(|n| &n.kind), Some(Kind::Model(_) | Kind::Image));
+        words.retain(|k| items.list[*k].text != "runs" && !(items.list[*k].text == "running" && thing(k + 1)));
     }
     (words, items.span(&(from..end)).text)
 }
@@ -334,6 +370,9 @@ fn tells(items: &Items<'_, '_>, k: usize) -> bool {
     };
     match &item.kind {
         Kind::Model(_) | Kind::Gpu { .. } | Kind::Image => true,
+        // "the node labelled rack=r7"
+        Kind::Pair(..) => true,
+        Kind::Word if item.senses.has("noun.label") => false,
         Kind::Word => {
             item.known
                 || is_name_like(&item.text)
@@ -392,6 +431,7 @@ fn describes(draft: &Draft<'_, '_, '_>, word: usize, entry: &Entry) -> bool {
                 || entry.says(&item.text)
                 || entry.says(&id.to_lowercase())
         }
+        Kind::Pair(key, value) => entry.says(key) && entry.says(value),
         _ => {
             let state = item.senses.iter().find_map(|s| s.strip_prefix("state.").or_else(|| s.strip_prefix("kind.")));
             let state_fits = item
@@ -420,6 +460,8 @@ impl Entry {
         };
         self.names.iter().chain(&self.words).any(|text| {
             text.eq_ignore_ascii_case(word)
+                // "the one running acme/api"
+                || word.contains('/') && text.to_lowercase().split(':').next() == Some(word)
                 || text.split(|c: char| !c.is_alphanumeric()).filter(|p| !p.is_empty()).any(same)
         })
     }

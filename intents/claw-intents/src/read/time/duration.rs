@@ -9,6 +9,12 @@ use super::says_end;
 
 pub(super) fn read(draft: &mut Draft<'_, '_, '_>) {
     let items = draft.items;
+    for i in 1..items.len() {
+        let before = if items.punct(i - 1, ':') || items.equals(i - 1) { i.saturating_sub(2) } else { i - 1 };
+        if let Some(seconds) = hours_minutes_seconds(items.raw(i)).filter(|_| items.is(before, "limit.time")) {
+            draft.set("max_duration_s", json!(seconds), i..i + 1);
+        }
+    }
     for i in 0..items.len() {
         let Some(seconds) = items.seconds(i).filter(|_| !draft.is_used(i)) else {
             continue;
@@ -126,5 +132,14 @@ fn ahead_of_now(draft: &mut Draft<'_, '_, '_>, field: &str, seconds: u64, i: usi
         let path = draft.path(field);
         draft.ask(&path, "The present is not known here; at what time exactly?", Vec::new());
         draft.mark(&(i..i + 1));
+    }
+}
+
+/// "12:00:00" behind a limit of time.
+fn hours_minutes_seconds(text: &str) -> Option<u64> {
+    let parts: Vec<u64> = text.split(':').map(|part| part.parse().ok()).collect::<Option<_>>()?;
+    match parts.as_slice() {
+        [hours, minutes @ 0..60, seconds @ 0..60] if *hours < 10_000 => Some(hours * 3_600 + minutes * 60 + seconds),
+        _ => None,
     }
 }
