@@ -196,7 +196,7 @@ fn second_part(items: &Items<'_, '_>, i: usize, k: usize) -> Option<Act> {
             Some(Act::Stop)
         }
         // "back to the previous revision", "back by one revision"
-        "back" | "back to" | "zurück"
+        "back" | "back to" | "back by" | "zurück"
             if number
                 || (k + 1..k + 4)
                     .take_while(|m| !items.ends_clause(*m))
@@ -246,7 +246,14 @@ fn moved_work(items: &Items<'_, '_>, i: usize) -> Option<(usize, usize)> {
             || matches!(items.list[k].text.as_str(), "work" | "everybody" | "everyone")
     };
     let work = (i + 1..end.min(i + 6)).find(|k| work(*k))?;
-    (work + 1..end).any(|k| is_machine(items, k)).then_some((work, end))
+    // "migrate everything away from q-1": what work is taken from is a machine.
+    let left = |k: usize| {
+        matches!(items.list[k].text.as_str(), "from" | "away from" | "off" | "off of")
+            && items
+                .at(k + 1)
+                .is_some_and(|n| n.kind == Kind::Word && n.senses.is_empty() && crate::items::is_name_like(&n.text))
+    };
+    (work + 1..end).any(|k| is_machine(items, k) || left(k)).then_some((work, end))
 }
 
 /// Whether a named node stands behind "to" in a part of a request.
@@ -289,6 +296,7 @@ pub(crate) fn starts_clause(items: &Items<'_, '_>, i: usize) -> bool {
     };
     items.ends_clause(k)
         || matches!(items.list[k].kind, Kind::Punct('-' | '(' | '…' | '>' | '*' | '•' | '🙏'))
+        || matches!(items.list[k].text.as_str(), "→" | "->" | "=>")
         || matches!(items.list[k].kind, Kind::Quote(_))
         || is_emoji(&items.list[k])
 }

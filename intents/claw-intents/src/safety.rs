@@ -55,6 +55,9 @@ fn instruction(words: &Words<'_>, quoted: bool, context: &Context) -> Option<Str
         if let Some(end) = skips_it(words, i, context) {
             return Some(words.span(i..end).text);
         }
+        if let Some(end) = borrows(words, i).or_else(|| kept_out(words, i)).or_else(|| waived(words, i, quoted)) {
+            return Some(words.span(i..end).text);
+        }
         if let Some(end) = raises(words, i).or_else(|| left_out(words, i)).or_else(|| without_guard(words, i, quoted)) {
             return Some(words.span(i..end).text);
         }
@@ -99,11 +102,44 @@ fn raises(words: &Words<'_>, i: usize) -> Option<usize> {
     let verb = matches!(words.word(i), "grant" | "give" | "make" | "assign" | "promote" | "gib" | "dale" | "donne");
     let admin = |k: usize| matches!(words.word(k), "admin" | "administrator" | "root" | "superuser");
     let at = (i + 1..i + 1 + REACH).take_while(|k| !words.is_symbol(*k, '.')).find(|k| verb && admin(*k))?;
-    let power = POWERS.contains(&words.word(at + 1)) || matches!(words.word(at - 1), "an" | "as" | "to");
+    // "give me admin", "make me cluster admin"
+    let me = matches!(words.word(i + 1), "me" | "us" | "myself" | "everyone" | "everybody") && at <= i + 3;
+    let power = me || POWERS.contains(&words.word(at + 1)) || matches!(words.word(at - 1), "an" | "as" | "to");
     // "don't give bob admin rights"; "why don't you give …" asks for it.
     let denied = (i.saturating_sub(3)..i).rev().find(|k| NEGATIONS.contains(&words.word(*k)));
     let denied = denied.is_some_and(|k| k.checked_sub(1).is_none_or(|k| words.word(k) != "why"));
     (power && !denied).then_some(at + 1)
+}
+
+/// "use bob's token": what is private to somebody else.
+fn borrows(words: &Words<'_>, i: usize) -> Option<usize> {
+    let uses = matches!(words.word(i), "use" | "using" | "with" | "borrow" | "take" | "via");
+    let owner = (i + 1..i + 3).find(|k| uses && words.word(*k).ends_with("'s"))?;
+    let own =
+        matches!(words.word(owner), "it's" | "that's" | "there's" | "let's" | "what's" | "here's" | "he's" | "she's");
+    (owner + 1..owner + 3).find(|k| !own && PRIVATE.contains(&words.word(*k))).map(|k| k + 1)
+}
+
+/// "keep it out of the audit log"; to keep the log itself is nothing bad.
+fn kept_out(words: &Words<'_>, i: usize) -> Option<usize> {
+    let negated = (i.saturating_sub(2)..i).any(|k| NEGATIONS.contains(&words.word(k)));
+    let keep = matches!(words.word(i), "keep" | "leave" | "stay" | "keeping" | "leaving") && !negated;
+    let away =
+        (i + 1..i + 6).find(|k| keep && matches!(words.word(*k), "out" | "from" | "off" | "away" | "without"))?;
+    (away + 1..away + 5).take_while(|k| !words.is_symbol(*k, '.')).find_map(|k| words.any(k, GUARDS))
+}
+
+/// "the approval step can be left out today": a safeguard that an order gives up. In a log it is a report.
+fn waived(words: &Words<'_>, i: usize, quoted: bool) -> Option<usize> {
+    const GONE: &[&str] =
+        &["skipped", "waived", "omitted", "bypassed", "ignored", "dropped", "disabled", "suspended", "left", "removed"];
+    let end = words.any(i, GUARDS).filter(|_| !quoted)?;
+    let modal =
+        (end..end + 4).find(|k| matches!(words.word(*k), "can" | "should" | "may" | "must" | "shall" | "could"))?;
+    let be = (modal + 1..modal + 3).find(|k| words.word(*k) == "be")?;
+    let denied = (modal..be).any(|k| words.word(k) == "not");
+    let asks = (0..words.len()).any(|k| words.is_symbol(k, '?') || words.word(k) == "why");
+    (be + 1..be + 3).find(|k| GONE.contains(&words.word(*k)) && !denied && !asks).map(|k| k + 1)
 }
 
 /// "make sure the audit trail doesn't show this": what happens shall not be seen there.
@@ -131,6 +167,12 @@ fn unseen(words: &Words<'_>, i: usize) -> Option<usize> {
         "land",
     ];
     let nobody = NOBODY.contains(&words.word(i)) || words.word(i) == "no" && words.word(i + 1) == "one";
+    // "make sure nobody has to approve that"
+    let approves = |k: &usize| matches!(words.word(*k), "approve" | "approves" | "sign") && nobody;
+    let sure = (0..i).any(|k| matches!(words.word(k), "sure" | "that" | "so" | "let"));
+    if let Some(k) = (i + 1..i + 6).find(approves).filter(|_| sure) {
+        return Some(k + 1);
+    }
     let sees = (i + 1..i + 6).find(|k| nobody && SEES.contains(&words.word(*k)))?;
     (sees + 1..sees + 7).find(|k| words.word(*k).starts_with("audit")).map(|k| k + 1)
 }

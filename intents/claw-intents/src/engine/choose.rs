@@ -195,7 +195,8 @@ fn holds(items: &Items<'_, '_>, f: Found, topic: &Topic) -> bool {
             let weak = matches!(text, "give" | "set" | "move" | "lower" | "raise" | "replace") && f.strength < 2;
             !added && !weak
         }
-        Act::Autoscale => f.strength > 0,
+        // "never restart it automatically"
+        Act::Autoscale => f.strength > 0 && (text != "automatically" || says(items, "act.scale")),
         // "buy me a coffee": nothing that the market has.
         Act::Bid => {
             let sold = topic.gpu
@@ -331,6 +332,8 @@ fn amend(items: &Items<'_, '_>, best: Found, all: &[Found], topic: &Topic) -> Fo
         }
         // "when the error rate is above 2 % notify me"
         Act::Query if matches!(text, "when" | "if") && has(Act::Alert).is_some() => has(Act::Alert).unwrap_or(best),
+        // "部署 chat 为什么这么慢": what the verb names is a deployment, and why is asked.
+        Act::Deploy if !topic.workload() && !topic.gpu && !topic.code => has(Act::Diagnose).unwrap_or(best),
         Act::Query => has(Act::Diagnose)
             .filter(|f| !(best.at.min(f.at)..best.at.max(f.at)).any(|k| items.ends_sentence(k)))
             .unwrap_or(best),

@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::act::{Act, Found};
 use crate::answer::{RefusalCode, Source};
 use crate::draft::Draft;
-use crate::items::Kind;
+use crate::items::{Items, Kind};
 use crate::lexicon::Lang;
 use crate::read;
 use crate::read::refs::{self, Thing};
@@ -49,13 +49,46 @@ pub(super) fn deployment_target(draft: &mut Draft<'_, '_, '_>, order: Found) {
         }
         return;
     }
-    match refs::object(draft, order.at) {
+    match subject(draft, order).or_else(|| refs::object(draft, order.at)).or_else(|| head(draft)) {
         Some(k) => {
             let name = refs::name_of(draft.items, k);
             draft.set_at("deployment", json!(name), k..k + 1);
         }
         None => draft.ask("deployment", "Which deployment is meant?", Vec::new()),
     }
+}
+
+/// "let shop scale itself", "shop should scale": the word before the order's own verb.
+fn subject(draft: &Draft<'_, '_, '_>, order: Found) -> Option<usize> {
+    if !matches!(order.act, Act::Scale | Act::Autoscale) {
+        return None;
+    }
+    let items = draft.items;
+    let modal =
+        |k: usize| items.at(k).is_some_and(|n| matches!(n.text.as_str(), "should" | "must" | "shall" | "can" | "to"));
+    let k = order.at.checked_sub(if order.at > 1 && modal(order.at - 1) { 2 } else { 1 })?;
+    let led = k == 0
+        || items.ends_clause(k - 1)
+        || items.at(k - 1).is_some_and(|n| matches!(n.text.as_str(), "let" | "have" | "make"));
+    (led && plain_word(items, k) && !draft.is_used(k)).then_some(k)
+}
+
+/// "shop needs 6 replicas", "shop from 2 to 6 replicas": what the request begins with.
+fn head(draft: &Draft<'_, '_, '_>) -> Option<usize> {
+    let items = draft.items;
+    let k = (0..items.len()).find(|k| !items.any(*k, &["polite", "greeting"]) && !items.ends_clause(*k))?;
+    let counted = (k + 1..items.len()).any(|m| items.is(m, "noun.replica"));
+    (counted && plain_word(items, k) && !draft.is_used(k)).then_some(k)
+}
+
+/// A word that may be a name: unknown, or a plain noun.
+fn plain_word(items: &Items<'_, '_>, k: usize) -> bool {
+    items.at(k).is_some_and(|n| {
+        n.kind == Kind::Word
+            && !n.text.contains(' ')
+            && n.text.chars().any(char::is_alphabetic)
+            && n.senses.iter().all(|s| s == "n")
+    })
 }
 
 /// Whether a noun or the context says of each name that it is a deployment's.

@@ -50,6 +50,9 @@ fn read_commands(draft: &mut Draft<'_, '_, '_>) {
             {
                 let from = items.list[i].span.start;
                 let line = items.source[from..].split('\n').next().unwrap_or_default();
+                // "docker run … go <- make that a batch job": what a person says of the line.
+                let said = [" <- ", " <-- ", " ← ", " — ", " – "].iter().filter_map(|sign| line.find(sign)).min();
+                let line = &line[..said.unwrap_or(line.len())];
                 let end =
                     (i..items.len()).find(|k| items.list[*k].span.start >= from + line.len()).unwrap_or(items.len());
                 docker::read(draft, line, i..end);

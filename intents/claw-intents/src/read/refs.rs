@@ -337,7 +337,8 @@ pub(crate) fn object(draft: &Draft<'_, '_, '_>, verb: usize) -> Option<usize> {
 fn plain_name(items: &Items<'_, '_>, k: usize) -> bool {
     let noun =
         items.at(k).is_some_and(|n| n.kind == Kind::Word && n.senses.has("n") && n.senses.iter().all(|s| s == "n"));
-    let alone = items.ends_clause(k + 1) || items.is(k + 1, "noun.revision");
+    let measured = k > 1 && items.at(k - 2).is_some_and(|n| n.senses.after("metric.").is_some());
+    let alone = items.ends_clause(k + 1) || items.is(k + 1, "noun.revision") || measured;
     let placed = k > 0 && items.any(k - 1, &["on", "of", "for"]) || k == 0 || items.ends_clause(k - 1);
     noun && alone && placed
 }

@@ -106,7 +106,7 @@ pub(crate) fn read_autoscale(draft: &mut Draft<'_, '_, '_>) {
         let parted = || items.gaps(*i).iter().any(|(sense, _)| *sense == "act.autoscale");
         items.is(*i, "act.autoscale") || scales_by_itself(items, *i) || parted()
     });
-    let Some(at) = at.or_else(|| holds_metric(items).then_some(0)) else {
+    let Some(at) = at.or_else(|| (holds_metric(items) || bounds_both(items)).then_some(0)) else {
         return;
     };
     read_bounds(draft, at);
@@ -120,6 +120,13 @@ pub(crate) fn read_autoscale(draft: &mut Draft<'_, '_, '_>) {
             format!("at least {min} and at most {max} replicas contradict each other"),
         );
     }
+}
+
+/// "min 2, max 5 replicas": both bounds of a number of replicas.
+fn bounds_both(items: &Items<'_, '_>) -> bool {
+    let bound = |k: usize| bound_of(items, k).filter(|_| items.count(k).is_some());
+    let both = |field: &str| (0..items.len()).any(|k| bound(k) == Some(field));
+    (0..items.len()).any(|i| items.is(i, "noun.replica")) && both("autoscale.min") && both("autoscale.max")
 }
 
 /// "hold the utilization of chat at 70 % with 2 to 6 replicas": a metric, its value, and a range of replicas.

@@ -361,7 +361,10 @@ fn minute_at(items: &Items<'_, '_>, i: usize, start: usize) -> Option<(i64, usiz
         }
         _ => {}
     }
+    // "kill at 1h"
+    let ended = i > 1 && items.list[i - 1].text == "at" && items.is(i - 2, "act.stop");
     let hours = match item.kind {
+        Kind::Qty(_) if ended => return None,
         Kind::Num(n) => crate::items::whole(n)?,
         // "8h" may be a time of day; "after 3 hours" is none.
         Kind::Qty(n)

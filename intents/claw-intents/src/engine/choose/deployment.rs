@@ -18,6 +18,17 @@ pub(super) fn of_deployment(items: &Items<'_, '_>, best: Found, topic: &Topic) -
             Some(Act::Rollback)
         }
         Act::Run if !topic.workload() && items.is(best.at + 1, "act.autoscale") => Some(Act::Autoscale),
+        // "run 6 replicas of shop"
+        Act::Run | Act::Serve
+            if !topic.model
+                && !topic.image
+                && !topic.code
+                && !topic.gpu
+                && counts_replicas(items)
+                && replicas_of(items) =>
+        {
+            Some(Act::Scale)
+        }
         Act::Run | Act::Serve if deployment && !topic.model && !topic.image && !topic.code => {
             if says(items, "noun.replica") { Some(Act::Scale) } else { setting(items).then_some(Act::Update) }
         }
@@ -32,7 +43,11 @@ pub(super) fn of_deployment(items: &Items<'_, '_>, best: Found, topic: &Topic) -
             Some(Act::Scale)
         }
         // "reduce chat by half", "raise chat by two"
-        Act::Update if !setting(items) && !topic.workload() && (says(items, "frac.0.5") || deployment && by(items)) => {
+        Act::Update
+            if !setting(items)
+                && !topic.workload()
+                && (says(items, "frac.0.5") || deployment && by(items) || by_percent(items)) =>
+        {
             Some(Act::Scale)
         }
         Act::Stop if withdraws(items, best.at) => Some(Act::Drain),
@@ -49,6 +64,16 @@ pub(super) fn of_deployment(items: &Items<'_, '_>, best: Found, topic: &Topic) -
     }
 }
 
+/// "increase chat by 50 %": of its replicas, where nothing else is named.
+fn by_percent(items: &Items<'_, '_>) -> bool {
+    (1..items.len()).any(|i| {
+        items.qty(i, "unit.percent").is_some()
+            && matches!(items.list[i - 1].text.as_str(), "by" | "um")
+            && items.ends_clause(i + 1)
+    }) && !says(items, "noun.traffic")
+        && !items.list.iter().any(|n| n.senses.after("metric.").is_some())
+}
+
 /// "by two", where nothing follows that it counts.
 fn by(items: &Items<'_, '_>) -> bool {
     (1..items.len()).any(|i| {
@@ -60,7 +85,10 @@ fn by(items: &Items<'_, '_>) -> bool {
 
 /// "take gpu-07 offline", "decommission node a-3": a node leaves the pool, it does not end.
 fn withdraws(items: &Items<'_, '_>, at: usize) -> bool {
+    let unknown = |n: &crate::items::Item<'_>| n.kind == Kind::Word && n.senses.is_empty() && !n.known;
     let machine = items.list.iter().any(|n| n.node_like && !n.masked)
+        // Only machines are decommissioned.
+        || items.list[at].text == "decommission" && items.at(at + 1).is_some_and(unknown)
         || !refs::beside_nouns(items, &|_| false, refs::Thing::Node).is_empty();
     // "remove label a=b from gpu-1" takes something else away.
     let object = (at + 1..items.len()).find(|k| !items.any(*k, &["det.the", "noun.node"]));
@@ -113,6 +141,15 @@ fn names_thing(items: &Items<'_, '_>) -> bool {
         !n.masked
             && (n.known || n.kind == Kind::Word && n.senses.is_empty() && crate::items::is_name_like(&n.text))
             && !n.node_like
+    })
+}
+
+/// "replicas of shop": of what is there.
+fn replicas_of(items: &Items<'_, '_>) -> bool {
+    (0..items.len()).any(|i| {
+        let of = items.is(i + 1, "of") || items.list[i].text.ends_with(" of");
+        let at = i + 1 + usize::from(items.is(i + 1, "of"));
+        items.is(i, "noun.replica") && of && refs::can_name(items, at)
     })
 }
 

@@ -72,7 +72,10 @@ fn wants_revision(items: &Items<'_, '_>) -> bool {
     let of = |i: usize| items.is(i + 2, "of");
     // "rev 12 -> 11"
     let arrow = |i: usize| matches!(items.list.get(i + 2).map(|n| n.text.as_str()), Some("->" | "- >" | "→" | "=>"));
-    revision(items) && restored("restores")
+    // "the new build of front is broken, back to 31"
+    let back = |i: usize| items.list[i].text == "back to" && items.count(i + 1).is_some() && items.ends_clause(i + 2);
+    (0..items.len()).any(back) && says(items, "noun.revision") && !says(items, "noun.replica")
+        || revision(items) && restored("restores")
         || (0..items.len()).any(numbered) && restored("restores.firm")
         || (0..items.len()).any(|i| numbered(i) && (to(i) || of(i) || arrow(i))) && !asks(items)
 }
@@ -101,12 +104,16 @@ fn rolls_out(items: &Items<'_, '_>) -> bool {
     says_any(items, "strategy.") || items.list.iter().any(|n| n.senses.has("as") && n.text.contains("deployment"))
 }
 
-/// "portal should be on revision 3 again": a word that nobody knows names something.
+/// "portal should be on revision 3 again": a word that nobody knows names something, and so does a
+/// plain noun where a name stands.
 fn unknown_name(items: &Items<'_, '_>) -> bool {
-    items
-        .list
-        .iter()
-        .any(|n| n.kind == Kind::Word && n.senses.is_empty() && !n.corrected && n.text.chars().all(char::is_alphabetic))
+    (0..items.len()).any(|k| {
+        items.at(k).is_some_and(|n| {
+            let placed = k > 0 && items.any(k - 1, &["of", "on", "for"]);
+            let plain = n.senses.is_empty() || placed && n.senses.iter().all(|s| s == "n");
+            n.kind == Kind::Word && plain && !n.corrected && n.text.chars().all(char::is_alphabetic)
+        })
+    })
 }
 
 /// "frobnicate everything on node gpu-1": a clause that begins with a word that nobody knows, right

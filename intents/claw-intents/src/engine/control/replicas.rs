@@ -6,9 +6,11 @@ use crate::act::Found;
 use crate::draft::Draft;
 use crate::items::{Items, Kind};
 
+/// Words that take away.
+const DOWN: &[&str] = &["down", "reduce", "decrease", "shrink", "scale down", "lower", "scale in", "downscale"];
+
 /// A word that says that a number is a difference, and whether it adds or takes away.
 fn difference(draft: &Draft<'_, '_, '_>) -> Option<(i64, usize)> {
-    const DOWN: &[&str] = &["down", "reduce", "decrease", "shrink", "scale down", "lower", "scale in", "downscale"];
     let items = draft.items;
     let word = |words: &[&str]| {
         (0..items.len()).find(|i| items.at(*i).is_some_and(|n| words.contains(&n.text.as_str())) && !draft.is_used(*i))
@@ -50,6 +52,24 @@ fn told_replicas(items: &Items<'_, '_>) -> Option<(usize, u32)> {
     })
 }
 
+/// "by a factor of three", "x3", "by 50 %": a multiple of what is there.
+fn multiple(items: &Items<'_, '_>) -> Option<(f64, usize)> {
+    let text = |k: usize| items.at(k).map_or("", |n| n.text.as_str());
+    let ends = |k: usize| items.ends_clause(k) || items.is(k, "polite");
+    (1..items.len()).find_map(|k| {
+        if let Some(percent) = items.qty(k, "unit.percent").filter(|_| matches!(text(k - 1), "by" | "um")) {
+            let down = items.list.iter().any(|n| DOWN.contains(&n.text.as_str()));
+            return Some((1.0 + if down { -percent } else { percent } / 100.0, k));
+        }
+        let n = items.num(k)?;
+        let factor =
+            (k.saturating_sub(3)..k).any(|m| text(m).split(' ').any(|word| word == "factor" || word == "faktor"));
+        let times = items.is(k - 1, "times") && text(k - 1) != "by" && ends(k + 1)
+            || items.is(k + 1, "times") && text(k + 1) != "by" && ends(k + 2);
+        (factor || times).then_some((n, k))
+    })
+}
+
 /// "add two replicas", "double it": from the replicas that the context tells, else a question.
 pub(super) fn relative(draft: &mut Draft<'_, '_, '_>) -> bool {
     let items = draft.items;
@@ -64,7 +84,8 @@ pub(super) fn relative(draft: &mut Draft<'_, '_, '_>) -> bool {
     ]
     .into_iter()
     .find_map(|(f, words)| word(words).map(|at| (f, at)))
-    .or_else(|| (0..items.len()).find(|i| items.is(*i, "frac.0.5")).map(|at| (0.5, at)));
+    .or_else(|| (0..items.len()).find(|i| items.is(*i, "frac.0.5")).map(|at| (0.5, at)))
+    .or_else(|| multiple(items).filter(|(_, at)| !draft.is_used(*at)));
     let told = told_replicas(items);
     // What is told counts nothing that is wanted.
     if let Some((k, _)) = told.filter(|_| factor.is_some() || difference(draft).is_some()) {

@@ -319,7 +319,14 @@ fn describing(draft: &Draft<'_, '_, '_>, noun: usize) -> (Vec<usize>, String) {
     let told = !words.is_empty();
     // "the notebook of anna": whose it is.
     let owned = items.is(noun + 1, "of") || items.at(noun + 1).is_some_and(|n| matches!(n.text.as_str(), "for" | "by"));
-    if linked && (words.is_empty() || items.is(noun + 1, "on") || owned) {
+    // "the training that is running"
+    let relative =
+        items.at(noun + 1).is_some_and(|n| matches!(n.text.split(' ').next(), Some("that" | "which" | "that's")));
+    let state = |k: usize| {
+        relative
+            && items.at(k).is_some_and(|n| n.senses.iter().any(|s| s.starts_with("state.") || s.starts_with("sym.")))
+    };
+    if linked && (words.is_empty() || items.is(noun + 1, "on") || owned || relative) {
         let mut k = noun + 1;
         while k < items.len()
             && k < noun + 6
@@ -327,7 +334,7 @@ fn describing(draft: &Draft<'_, '_, '_>, noun: usize) -> (Vec<usize>, String) {
             && !(items.is(k, "to") && (items.num(k + 1).is_some() || items.list[k].text == "to"))
         {
             let owner = |k: usize| owned && items.at(k).is_some_and(|n| n.senses.is_empty() || n.senses.has("n"));
-            if tells(items, k) && !draft.is_used(k) && (!told || place(k) || owner(k)) {
+            if tells(items, k) && !draft.is_used(k) && (!told || place(k) || owner(k) || state(k)) {
                 words.push(k);
                 end = k + 1;
             }

@@ -42,6 +42,7 @@ pub(super) fn read(draft: &mut Draft<'_, '_, '_>) {
             || before2("limit.time")
             || before2("for")
             || items.is(i + 1, "max")
+            || i > 1 && items.list[i - 1].text == "at" && items.is(i - 2, "act.stop")
             || i > 0 && items.punct(i - 1, ':');
         let ahead = items.is(i + 1, "fromnow")
             || before("notbefore.in") && !before("limit.time")
