@@ -2,6 +2,7 @@
 
 use crate::act::{self, Act, Found};
 use crate::items::{Items, Kind, Listed};
+use crate::lexicon::Lang;
 
 mod deployment;
 mod fallback;
@@ -86,7 +87,7 @@ pub(super) fn order(items: &Items<'_, '_>, found: &[Found]) -> Option<Found> {
     };
     if let Some(at) = crate::read::refs::modal_subject(items).filter(|at| !heading(*at))
         && act::best(&real).is_none_or(|best| best.strength < 3 || matches!(best.act, Act::Query))
-        && (setting(items) || says(items, "noun.replica") || topic.model)
+        && (setting(items) || says(items, "noun.replica") || topic.model || sized(items, at))
     {
         let act = if says(items, "noun.replica") { Act::Scale } else { Act::Update };
         return Some(Found { act, at, strength: 2 });
@@ -124,6 +125,12 @@ pub(super) fn order(items: &Items<'_, '_>, found: &[Found]) -> Option<Found> {
         }
         None => fallback(items, &topic, found),
     }
+}
+
+/// "chat needs more memory": a size behind its subject, whatever it shall be.
+fn sized(items: &Items<'_, '_>, at: usize) -> bool {
+    let end = (at..items.len()).find(|k| items.ends_clause(*k)).unwrap_or(items.len());
+    (at..end).any(|k| items.any(k, &["noun.memory", "noun.disk", "noun.shm", "noun.vram"])) && !asks(items)
 }
 
 /// "scale search to 2, no wait, scale chat to 2": the order that a correction put in place of one of its sort.
@@ -333,7 +340,10 @@ fn amend(items: &Items<'_, '_>, best: Found, all: &[Found], topic: &Topic) -> Fo
         // "when the error rate is above 2 % notify me"
         Act::Query if matches!(text, "when" | "if") && has(Act::Alert).is_some() => has(Act::Alert).unwrap_or(best),
         // "部署 chat 为什么这么慢": what the verb names is a deployment, and why is asked.
-        Act::Deploy if !topic.workload() && !topic.gpu && !topic.code => has(Act::Diagnose).unwrap_or(best),
+        Act::Deploy if !topic.workload() && !topic.gpu && !topic.code => {
+            let other = [Act::Diagnose, Act::Autoscale, Act::Scale, Act::Update].into_iter().find_map(has);
+            other.filter(|f| f.act == Act::Diagnose || items.lang == Lang::Chinese).unwrap_or(best)
+        }
         Act::Query => has(Act::Diagnose)
             .filter(|f| !(best.at.min(f.at)..best.at.max(f.at)).any(|k| items.ends_sentence(k)))
             .unwrap_or(best),
@@ -381,6 +391,10 @@ fn of_scale(items: &Items<'_, '_>, best: Found, all: &[Found], topic: &Topic) ->
         }
         // "put gemma live in production on three replicas"
         Act::Scale if topic.workload() && has(Act::Deploy).is_some() => has(Act::Deploy).unwrap_or(best),
+        // "run phi-4 on 1 H100 with 2 replicas"
+        Act::Scale if (topic.model || topic.image) && topic.gpu => {
+            *all.iter().find(|f| f.at == best.at && matches!(f.act, Act::Run | Act::Serve | Act::Train))?
+        }
         // "set up an autoscaler for chat", "hold the utilization at 70 % with 2 to 6 replicas"
         Act::Run | Act::Update | Act::Query | Act::Scale
             if scales_itself(items, topic) && !(best.act == Act::Update && (setting(items) || changes_more(items))) =>

@@ -210,7 +210,9 @@ fn mask_old(items: &mut Items<'_, '_>, i: usize) {
     if items.list[i + 1].known {
         return;
     }
-    let Some(to) = (i + 2..(i + 5).min(items.len())).find(|k| items.any(*k, &["to"])) else {
+    // 从 2 个副本扩到 5 个
+    let reach = if items.lang == crate::lexicon::Lang::Chinese { 8 } else { 5 };
+    let Some(to) = (i + 2..(i + reach).min(items.len())).find(|k| items.any(*k, &["to"])) else {
         return;
     };
     if is_value(items, to + 1) {

@@ -185,6 +185,7 @@ fn read_worded_market(draft: &mut Draft<'_, '_, '_>) {
                         | "uniquement"
                         | "只"
                         | "just"
+                        | "strictly"
                 )
             })
         };

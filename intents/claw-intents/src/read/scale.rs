@@ -9,6 +9,14 @@ use crate::items::{Items, Kind, whole};
 /// "3 replicas", "replicas: 3", "three copies of it".
 pub(crate) fn read_replicas(draft: &mut Draft<'_, '_, '_>) {
     let items = draft.items;
+    // "deploy 3x phi-4"
+    for i in 2..items.len() {
+        let program = matches!(items.at(i).map(|n| &n.kind), Some(Kind::Model(_) | Kind::Image));
+        let times = items.is(i - 1, "times") && matches!(items.list[i - 1].text.as_str(), "x" | "×" | "times");
+        if let Some(n) = items.count(i - 2).filter(|_| program && times && !draft.is_used(i - 2)) {
+            draft.set("replicas", json!(n), i - 2..i);
+        }
+    }
     for i in 0..items.len() {
         if !items.is(i, "noun.replica") || items.list[i].text == "count" {
             continue;

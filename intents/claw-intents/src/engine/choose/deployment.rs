@@ -60,6 +60,8 @@ pub(super) fn of_deployment(items: &Items<'_, '_>, best: Found, topic: &Topic) -
         }
         Act::Stop if deployment && items.list[best.at].text != "stop" && lowers(items, best.at) => Some(Act::Update),
         Act::Scale if !says(items, "noun.replica") && lowers(items, best.at) => Some(Act::Update),
+        // "double … well, set it to 48 GB": a size is no number of replicas.
+        Act::Scale if !says(items, "noun.replica") && sets_size(items, best.at) => Some(Act::Update),
         _ => None,
     }
 }
@@ -137,8 +139,11 @@ fn ends_rollout(items: &Items<'_, '_>, at: usize) -> bool {
 
 /// Whether anything that is there can be meant: a word that looks like a name, and is no node's.
 fn names_thing(items: &Items<'_, '_>) -> bool {
-    items.list.iter().any(|n| {
+    items.list.iter().enumerate().any(|(k, n)| {
+        // "set env LOG_LEVEL to debug": a variable.
+        let variable = k > 0 && items.is(k - 1, "noun.env");
         !n.masked
+            && !variable
             && (n.known || n.kind == Kind::Word && n.senses.is_empty() && crate::items::is_name_like(&n.text))
             && !n.node_like
     })
@@ -177,6 +182,11 @@ pub(super) fn revision(items: &Items<'_, '_>) -> bool {
 /// Whether a verb puts something in place again.
 fn restores(items: &Items<'_, '_>, best: Found) -> bool {
     best.strength >= 2 && items.is(best.at, "restores")
+}
+
+/// Whether a size is set behind a place.
+fn sets_size(items: &Items<'_, '_>, at: usize) -> bool {
+    (at + 1..items.len()).any(|k| items.gib(k).is_some() && items.any(k - 1, &["to", "with"]))
 }
 
 /// "… priority to low", "… memory to 32 GB": what is set to something lower is no thing that ends.

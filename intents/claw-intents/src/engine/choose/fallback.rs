@@ -109,7 +109,7 @@ fn rolls_out(items: &Items<'_, '_>) -> bool {
 fn unknown_name(items: &Items<'_, '_>) -> bool {
     (0..items.len()).any(|k| {
         items.at(k).is_some_and(|n| {
-            let placed = k > 0 && items.any(k - 1, &["of", "on", "for"]);
+            let placed = k > 0 && items.any(k - 1, &["of", "on", "for"]) || items.punct(k + 1, ':');
             let plain = n.senses.is_empty() || placed && n.senses.iter().all(|s| s == "n");
             n.kind == Kind::Word && plain && !n.corrected && n.text.chars().all(char::is_alphabetic)
         })
@@ -171,10 +171,12 @@ fn places(items: &Items<'_, '_>) -> bool {
     (0..items.len()).any(|i| share(i) || bound(i) && (i + 1..items.len()).any(machine))
 }
 
-/// "chat down to 1", where nothing else is said.
+/// "chat down to 1", "chat to 12", where nothing else is said.
 fn to_number(items: &Items<'_, '_>) -> bool {
     (1..items.len()).any(|i| {
-        matches!(items.list[i - 1].text.as_str(), "down to" | "up to" | "→" | "- >" | "->")
+        let word = items.list[i - 1].text.as_str();
+        let known = i > 1 && items.at(i - 2).is_some_and(|n| n.listed == Some(crate::items::Listed::Deployment));
+        (matches!(word, "down to" | "up to" | "→" | "- >" | "->") || word == "to" && known)
             && items.count(i).is_some()
             && (items.ends_clause(i + 1) || items.any(i + 1, &["noun.replica", "polite"]))
     })

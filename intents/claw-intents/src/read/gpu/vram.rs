@@ -42,6 +42,10 @@ fn told_of_gpu(items: &Items<'_, '_>, i: usize) -> bool {
 /// "at least 24 GB each", "40 gigs of vram".
 pub(super) fn read(draft: &mut Draft<'_, '_, '_>) {
     let items = draft.items;
+    // "no GPU, 4 GB memory each": of what has none.
+    if draft.field("gpu.count").and_then(serde_json::Value::as_u64) == Some(0) {
+        return;
+    }
     for i in 0..items.len() {
         let Some(gib) = items.gib(i).filter(|_| !draft.is_used(i)) else {
             continue;

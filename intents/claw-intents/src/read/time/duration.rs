@@ -19,6 +19,10 @@ pub(super) fn read(draft: &mut Draft<'_, '_, '_>) {
         let Some(seconds) = items.seconds(i).filter(|_| !draft.is_used(i)) else {
             continue;
         };
+        // "500m cpu": thousandths of a core.
+        if items.is(i + 1, "noun.core") {
+            continue;
+        }
         let plain_word = items.list[i].kind == Kind::Word;
         let before = |sense: &str| i > 0 && items.is(i - 1, sense);
         let before2 = |sense: &str| {
@@ -44,6 +48,7 @@ pub(super) fn read(draft: &mut Draft<'_, '_, '_>) {
             || items.is(i + 1, "max")
             || i > 1 && items.list[i - 1].text == "at" && items.is(i - 2, "act.stop")
             || i > 0 && items.punct(i - 1, ':');
+        let limit = limit || is_given(items, i);
         let ahead = items.is(i + 1, "fromnow")
             || before("notbefore.in") && !before("limit.time")
             || i > 1 && items.is(i - 1, "x") && items.is(i - 2, "notbefore.in");
@@ -103,7 +108,12 @@ fn lasts(items: &Items<'_, '_>, i: usize) -> bool {
         });
     let has_to =
         (start..i).any(|k| items.at(k).is_some_and(|n| n.senses.has("deadline") || n.senses.has("deadline.in")));
-    (!past || ours || has_to || says_end(items, start, i)) && !items.is(i + 1, "ago")
+    (!past || ours || has_to || is_given(items, i) || says_end(items, start, i)) && !items.is(i + 1, "ago")
+}
+
+/// "it has 20 minutes".
+fn is_given(items: &Items<'_, '_>, i: usize) -> bool {
+    i > 0 && items.list[i - 1].text.split(' ').any(|w| w == "has" || w == "gets") && items.ends_clause(i + 1)
 }
 
 fn limit_word(items: &Items<'_, '_>, i: usize) -> bool {
