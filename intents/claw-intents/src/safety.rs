@@ -4,7 +4,9 @@
 //! ("do not skip the approval") takes the edge off; in quoted text such an
 //! instruction has no business at all.
 
+use std::collections::HashSet;
 use std::ops::Range;
+use std::sync::OnceLock;
 
 use crate::context::Context;
 use crate::text::{Kind, Words};
@@ -40,9 +42,75 @@ fn unquoted(text: &str) -> String {
     text.replace(['"', '`', '\'', '>', '“', '”', '„', '«', '»', '‘', '’'], " ")
 }
 
+/// Whether an objection can begin with a word.
+fn begins(word: &str) -> bool {
+    const OTHER: &[&str] = &[
+        "skip",
+        "bypass",
+        "ignore",
+        "omit",
+        "circumvent",
+        "forget",
+        "drop",
+        "grant",
+        "give",
+        "make",
+        "assign",
+        "promote",
+        "gib",
+        "dale",
+        "donne",
+        "with",
+        "audit",
+        "auditor",
+        "auditors",
+        "approver",
+        "approvers",
+        "nobody",
+        "noone",
+        "nothing",
+        "none",
+        "no",
+        "turn",
+        "switch",
+        "shut",
+        "put",
+        "take",
+        "set",
+        "schalte",
+        "schalt",
+        "use",
+        "using",
+        "borrow",
+        "via",
+        "keep",
+        "leave",
+        "stay",
+        "keeping",
+        "leaving",
+        "skipped",
+        "waived",
+        "omitted",
+        "bypassed",
+        "ignored",
+        "dropped",
+        "disabled",
+        "suspended",
+        "left",
+        "removed",
+    ];
+    static FIRST: OnceLock<HashSet<&'static str>> = OnceLock::new();
+    let phrases = || PLAIN.iter().chain(OTHERS).chain(ROUND).filter_map(|phrase| phrase.first().copied());
+    !word.is_empty() && FIRST.get_or_init(|| phrases().chain(OTHER.iter().copied()).collect()).contains(word)
+}
+
 /// An unsafe instruction in some words.
 fn instruction(words: &Words<'_>, quoted: bool, context: &Context) -> Option<String> {
     for i in 0..words.len() {
+        // Most words begin nothing.
+        if !begins(words.word(i)) {
+            continue;
+        }
         if let Some(next) = words.any(i, PLAIN) {
             return Some(words.span(i..next).text);
         }
@@ -133,13 +201,16 @@ fn kept_out(words: &Words<'_>, i: usize) -> Option<usize> {
 fn waived(words: &Words<'_>, i: usize, quoted: bool) -> Option<usize> {
     const GONE: &[&str] =
         &["skipped", "waived", "omitted", "bypassed", "ignored", "dropped", "disabled", "suspended", "left", "removed"];
-    let end = words.any(i, GUARDS).filter(|_| !quoted)?;
-    let modal =
-        (end..end + 4).find(|k| matches!(words.word(*k), "can" | "should" | "may" | "must" | "shall" | "could"))?;
-    let be = (modal + 1..modal + 3).find(|k| words.word(*k) == "be")?;
+    if quoted || !GONE.contains(&words.word(i)) {
+        return None;
+    }
+    let be = (i.saturating_sub(2)..i).rev().find(|k| words.word(*k) == "be")?;
+    let is_modal = |k: &usize| matches!(words.word(*k), "can" | "should" | "may" | "must" | "shall" | "could");
+    let modal = (be.saturating_sub(2)..be).rev().find(is_modal)?;
+    let guard = (modal.saturating_sub(4)..modal).any(|k| words.any(k, GUARDS).is_some());
     let denied = (modal..be).any(|k| words.word(k) == "not");
     let asks = (0..words.len()).any(|k| words.is_symbol(k, '?') || words.word(k) == "why");
-    (be + 1..be + 3).find(|k| GONE.contains(&words.word(*k)) && !denied && !asks).map(|k| k + 1)
+    (guard && !denied && !asks).then_some(i + 1)
 }
 
 /// "make sure the audit trail doesn't show this": what happens shall not be seen there.

@@ -49,7 +49,8 @@ pub(super) fn deployment_target(draft: &mut Draft<'_, '_, '_>, order: Found) {
         }
         return;
     }
-    match subject(draft, order).or_else(|| refs::object(draft, order.at)).or_else(|| head(draft)) {
+    let named = subject(draft, order).or_else(|| counted(draft)).or_else(|| refs::object(draft, order.at));
+    match named.or_else(|| head(draft)) {
         Some(k) => {
             let name = refs::name_of(draft.items, k);
             draft.set_at("deployment", json!(name), k..k + 1);
@@ -71,6 +72,18 @@ fn subject(draft: &Draft<'_, '_, '_>, order: Found) -> Option<usize> {
         || items.ends_clause(k - 1)
         || items.at(k - 1).is_some_and(|n| matches!(n.text.as_str(), "let" | "have" | "make"));
     (led && plain_word(items, k) && !draft.is_used(k)).then_some(k)
+}
+
+/// "the replica count of pay to 2": of what replicas are, whatever the word means elsewhere.
+fn counted(draft: &Draft<'_, '_, '_>) -> Option<usize> {
+    let items = draft.items;
+    let of = |i: usize| items.is(i, "noun.replica") && items.is(i + 1, "of");
+    let word = |k: usize| items.at(k).is_some_and(|n| n.kind == Kind::Word && n.text.chars().all(char::is_alphabetic));
+    (0..items.len()).filter(|i| of(*i)).map(|i| i + 2).find(|k| {
+        word(*k)
+            && !items.any(*k, &["det.the", "det.that", "det.a", "det.all", "noun.deployment", "each"])
+            && !draft.is_used(*k)
+    })
 }
 
 /// "shop needs 6 replicas", "shop from 2 to 6 replicas": what the request begins with.

@@ -390,7 +390,7 @@ impl<'c> Builder<'_, 'c, '_> {
             self.merge(2, kind, senses);
             return true;
         }
-        self.join_three()
+        self.join_three() || self.join_said_twice()
     }
 
     fn numbers(&self, before: &Item<'c>, last: &Item<'c>, a: f64, b: f64) -> Option<(Kind<'c>, Senses)> {
@@ -404,6 +404,24 @@ impl<'c> Builder<'_, 'c, '_> {
             None
         };
         n.map(|n| (Kind::Num(n), last.senses))
+    }
+
+    /// "two (2)": a number that is said twice counts once.
+    fn join_said_twice(&mut self) -> bool {
+        let Some([first, open, last, close]) = self.list.len().checked_sub(4).and_then(|from| self.list.get(from..))
+        else {
+            return false;
+        };
+        let (Kind::Num(a), Kind::Num(b)) = (&first.kind, &last.kind) else {
+            return false;
+        };
+        let signs = open.kind == Kind::Punct('(') && close.kind == Kind::Punct(')');
+        let same = signs && (a - b).abs() < f64::EPSILON;
+        if same {
+            let (kind, senses) = (first.kind.clone(), first.senses);
+            self.merge(4, kind, senses);
+        }
+        same
     }
 
     /// "0,5" in languages with a decimal comma, and "an hour and a half".

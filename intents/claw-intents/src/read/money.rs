@@ -202,7 +202,7 @@ fn read_worded_market(draft: &mut Draft<'_, '_, '_>) {
         let lacks = (start..i).any(|k| items.is(k, "cond") && (k + 1..i).any(|m| items.any(m, &["no", "not"])));
         let value = if lacks {
             "overflow"
-        } else if (start..end).any(|k| items.any(k, &["not", "no"]) || ends_use(items, k)) {
+        } else if (start..end).any(|k| items.any(k, &["not", "no", "except"]) || ends_use(items, k)) {
             "never"
         } else if (start..end).any(spare) {
             "overflow"

@@ -242,7 +242,7 @@ fn read_name(draft: &mut Draft<'_, '_, '_>) {
         let mut k = i + 1;
         while items.punct(k, ':')
             || items.at(k).is_some_and(|n| n.text == "=")
-            || items.any(k, &["noun.deployment", "as", "det.the", "det.that"])
+            || items.any(k, &["noun.deployment", "as", "det.the", "det.that", "pron.one"])
                 && items.at(k + 1).is_some()
                 && !items.ends_clause(k + 1)
                 && k < i + 4
