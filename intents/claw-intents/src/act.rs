@@ -324,6 +324,18 @@ fn stands(items: &Items<'_, '_>, i: usize, item: &Item<'_>, act: Act) -> bool {
         Act::Unsupported => starts_clause(items, i) || follows_request(items, i) || i <= 3,
         // "deployment search": a name.
         Act::Query if i > 0 && items.is(i - 1, "noun.deployment") && !items.list[i - 1].text.ends_with('s') => false,
+        // "search went bad": a name, of which something is told.
+        Act::Query
+            if matches!(item.text.as_str(), "search" | "report" | "count")
+                && items.at(i + 1).is_some_and(|n| {
+                    matches!(
+                        n.text.as_str(),
+                        "is" | "was" | "went" | "has" | "needs" | "keeps" | "should" | "does" | "can" | "gets"
+                    )
+                }) =>
+        {
+            false
+        }
         Act::Query | Act::Run => !item.text.contains('?'),
         _ => true,
     }

@@ -285,7 +285,9 @@ fn query_holds(items: &Items<'_, '_>, f: Found, topic: &Topic) -> bool {
     if f.strength < 3 && (topic.model || topic.image || text == "when") {
         return false;
     }
-    !(VAGUE.contains(&text) && topic.workload() && !says_any(items, "subj."))
+    // "mixtral on 8 GPUs, any model"
+    let any = text == "any" && topic.model && !items.is(f.at + 1, "subj.logs");
+    !(any || VAGUE.contains(&text) && topic.workload() && !says_any(items, "subj."))
 }
 
 /// "then it must stop", "kill it if it takes longer than 45 min": about the
@@ -503,7 +505,8 @@ fn symptom(items: &Items<'_, '_>) -> bool {
 
 /// Whether anything of this system is named, beside a verb of one word such as "print".
 fn ours(items: &Items<'_, '_>, topic: &Topic, verb: Option<usize>) -> bool {
-    const OURS: &[&str] = &["subj.", "metric.", "noun.cluster", "sym.", "state.", "noun.tenant", "act.stop", "market"];
+    const OURS: &[&str] =
+        &["noun.replica", "subj.", "metric.", "noun.cluster", "sym.", "state.", "noun.tenant", "act.stop", "market"];
     let told = items.list.iter().enumerate().any(|(k, n)| {
         let own = verb == Some(k) && !n.text.contains(' ') && n.senses.has("act.query");
         !n.masked && !own && n.senses.iter().any(|s| OURS.iter().any(|p| s.starts_with(p)))

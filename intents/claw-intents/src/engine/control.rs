@@ -345,7 +345,9 @@ pub(super) fn rollback(draft: &mut Draft<'_, '_, '_>, order: Found) {
     let wrong = |i: usize| {
         let start = (0..i).rev().find(|k| items.ends_clause(*k)).map_or(0, |k| k + 1);
         let end = (i..items.len()).find(|k| items.ends_clause(*k)).unwrap_or(items.len());
-        (start..end).any(|k| items.at(k).is_some_and(|n| n.senses.iter().any(|s| s.starts_with("sym."))))
+        (start..end).any(|k| {
+            items.is(k, "tells") || items.at(k).is_some_and(|n| n.senses.iter().any(|s| s.starts_with("sym.")))
+        })
     };
     if found.len() > 1 && !found.iter().all(|(i, _)| wrong(*i)) {
         found.retain(|(i, _)| !wrong(*i));

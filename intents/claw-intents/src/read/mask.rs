@@ -19,6 +19,8 @@ pub(crate) fn mask(items: &mut Items<'_, '_>, from_is_old: bool) {
             mask_unwanted_gpu(items, i);
         } else if items.is(i, "swaps") {
             mask_swapped(items, i);
+        } else if items.is(i, "hearsay") {
+            mask_hearsay(items, i);
         } else if items.is(i, "rejects") {
             mask_rejected(items, i);
         } else if items.is(i, "not") {
@@ -110,6 +112,18 @@ fn mask_rejected(items: &mut Items<'_, '_>, i: usize) {
         for item in &mut items.list[old - usize::from(count)..=old] {
             item.masked = true;
         }
+    }
+}
+
+/// "I was told three H100 but it is two": numbers and things that were only said.
+fn mask_hearsay(items: &mut Items<'_, '_>, i: usize) {
+    let end = (i..items.len()).find(|k| items.ends_sentence(*k) || items.list[*k].text == "but").unwrap_or(items.len());
+    // Only where something else is said then.
+    if items.list.get(end).is_none_or(|n| n.text != "but") {
+        return;
+    }
+    for item in &mut items.list[i..end] {
+        item.masked = true;
     }
 }
 

@@ -101,6 +101,7 @@ pub(crate) fn can_name(items: &Items<'_, '_>, i: usize) -> bool {
                     || s.starts_with("state.")
                     || s.starts_with("day.")
                     || s.starts_with("env.")
+                    || s.starts_with("quant.")
             });
             !function && !item.text.contains(' ') && item.text.chars().any(char::is_alphabetic)
         }
@@ -215,6 +216,8 @@ fn prefer(items: &Items<'_, '_>, old: Option<usize>, new: usize) -> usize {
 /// "the chat deployment": a name before its noun.
 fn before_noun(items: &Items<'_, '_>, used: &dyn Fn(usize) -> bool, i: usize, thing: Thing) -> Option<usize> {
     let k = i.checked_sub(1)?;
+    // "kiwi-bot (deployment)"
+    let k = if items.punct(k, '(') && items.punct(i + 1, ')') { k.checked_sub(1)? } else { k };
     let item = items.at(k)?;
     if used(k) || item.text.contains(' ') || item.corrected {
         return None;
@@ -225,7 +228,8 @@ fn before_noun(items: &Items<'_, '_>, used: &dyn Fn(usize) -> bool, i: usize, th
     let heads = k == 0
         || items.ends_clause(k - 1)
         || items.at(k - 1).is_some_and(|n| n.senses.iter().any(|s| s.starts_with("act.") || s == "polite"));
-    let article = article || heads && item.senses.is_empty() && items.list[i].text == "deployment";
+    let plain_word = item.senses.iter().all(|s| matches!(s, "n" | "act.query"));
+    let article = article || heads && plain_word && items.list[i].text == "deployment" && k == i - 1;
     let plain = item.kind == Kind::Word
         && article
         && thing != Thing::Node
@@ -315,7 +319,16 @@ pub(crate) fn object(draft: &Draft<'_, '_, '_>, verb: usize) -> Option<usize> {
     {
         return Some(named);
     }
-    if can_name(items, k) && free(k) {
+    // "how it was before the update": what was done names nothing.
+    let done = |k: usize| {
+        items.at(k).is_some_and(|n| {
+            matches!(
+                n.text.as_str(),
+                "update" | "release" | "rollout" | "deploy" | "upgrade" | "change" | "version" | "build"
+            )
+        })
+    };
+    if can_name(items, k) && free(k) && !(done(k) && k > verb + 1) {
         return Some(k);
     }
     // Any unknown word of the clause behind the order, then before it.

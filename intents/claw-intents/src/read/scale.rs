@@ -114,6 +114,12 @@ pub(crate) fn read_autoscale(draft: &mut Draft<'_, '_, '_>) {
         let parted = || items.gaps(*i).iter().any(|(sense, _)| *sense == "act.autoscale");
         items.is(*i, "act.autoscale") || scales_by_itself(items, *i) || parted()
     });
+    // "deploy it and let it scale from 1 to 3": of what is started, a range and no step.
+    let ranged = |i: usize| {
+        let from = (i + 1..(i + 4).min(items.len())).find(|k| items.num(*k).is_some());
+        items.is(i, "act.scale") && from.is_some_and(|k| items.is(k + 1, "rangeand") && items.num(k + 2).is_some())
+    };
+    let at = at.or_else(|| (0..items.len()).find(|i| draft.root == "workload" && ranged(*i)));
     let Some(at) = at.or_else(|| (holds_metric(items) || bounds_both(items)).then_some(0)) else {
         return;
     };

@@ -85,7 +85,7 @@ fn named_behind(items: &Items<'_, '_>, i: usize) -> Option<(&'static str, usize)
 /// "2 cores and 4 gigs", "8 vcpu / 32 GB".
 fn beside_cores(items: &Items<'_, '_>, i: usize) -> bool {
     let joint = |k: usize| items.is(k, "and") || items.punct(k, ',') || items.punct(k, '/') || items.punct(k, '+');
-    let free = items.ends_clause(i + 1) || items.any(i + 1, &["and", "on", "with", "no"]);
+    let free = items.ends_clause(i + 1) || items.any(i + 1, &["and", "on", "with", "no", "each"]);
     let before = i.checked_sub(1).is_some_and(|k| {
         items.is(k, "noun.core") || joint(k) && k.checked_sub(1).is_some_and(|k| items.is(k, "noun.core"))
     });

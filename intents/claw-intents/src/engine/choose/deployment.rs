@@ -18,6 +18,10 @@ pub(super) fn of_deployment(items: &Items<'_, '_>, best: Found, topic: &Topic) -
             Some(Act::Rollback)
         }
         Act::Run if !topic.workload() && items.is(best.at + 1, "act.autoscale") => Some(Act::Autoscale),
+        // "promote acme/s:2 on deployment search"
+        Act::Deploy if items.list[best.at].text == "promote" && topic.image && on_deployment(items, best.at) => {
+            Some(Act::Update)
+        }
         // "run 6 replicas of shop"
         Act::Run | Act::Serve
             if !topic.model
@@ -155,6 +159,15 @@ fn replicas_of(items: &Items<'_, '_>) -> bool {
         let of = items.is(i + 1, "of") || items.list[i].text.ends_with(" of");
         let at = i + 1 + usize::from(items.is(i + 1, "of"));
         items.is(i, "noun.replica") && of && refs::can_name(items, at)
+    })
+}
+
+/// "… on deployment search": what is there gets it.
+fn on_deployment(items: &Items<'_, '_>, at: usize) -> bool {
+    (at + 1..items.len()).any(|k| {
+        let deployment = items.list[k].text == "deployment" || items.list[k].text == "the deployment";
+        let on = if items.is(k - 1, "det.the") { k.checked_sub(2) } else { k.checked_sub(1) };
+        deployment && on.is_some_and(|m| m > at && matches!(items.list[m].text.as_str(), "on" | "onto" | "for"))
     })
 }
 

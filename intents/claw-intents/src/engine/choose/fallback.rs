@@ -48,6 +48,8 @@ pub(super) fn fallback(items: &Items<'_, '_>, topic: &Topic, found: &[Found]) ->
         Act::Run
     } else if says(items, "noun.deployment") && !says(items, "noun.replica") && setting(items) {
         Act::Update
+    } else if lists_some(items) {
+        Act::Query
     } else if symptom(items) && (named(items) || says(items, "noun.cluster")) {
         Act::Diagnose
     } else if says(items, "noun.replica") && (named(items) || counts_replicas(items)) {
@@ -110,7 +112,8 @@ fn unknown_name(items: &Items<'_, '_>) -> bool {
     (0..items.len()).any(|k| {
         items.at(k).is_some_and(|n| {
             let placed = k > 0 && items.any(k - 1, &["of", "on", "for"]) || items.punct(k + 1, ':');
-            let plain = n.senses.is_empty() || placed && n.senses.iter().all(|s| s == "n");
+            let noun = n.senses.iter().all(|s| matches!(s, "n" | "act.query"));
+            let plain = n.senses.is_empty() || (placed || k == 0) && noun;
             n.kind == Kind::Word && plain && !n.corrected && n.text.chars().all(char::is_alphabetic)
         })
     })
@@ -148,6 +151,15 @@ fn changes_setting(items: &Items<'_, '_>) -> bool {
         && !looks
         && !asks(items)
         && !symptom(items)
+}
+
+/// "top 10 workloads in state pending": so many of what is listed.
+fn lists_some(items: &Items<'_, '_>) -> bool {
+    (1..items.len()).any(|i| {
+        items.is(i - 1, "noun.limit")
+            && items.count(i).is_some()
+            && items.at(i + 1).is_some_and(|n| n.senses.iter().any(|s| s.starts_with("subj.")))
+    })
 }
 
 /// "last 20 lines of x-1": what has lines is a log.

@@ -124,7 +124,12 @@ pub(super) fn relative(draft: &mut Draft<'_, '_, '_>) -> bool {
         let far = || (0..items.len()).find(|k| items.count(*k).is_some() && !draft.is_used(*k));
         let number =
             behind().or_else(|| number(at)).or_else(|| items.list[at].text.starts_with("away").then(far).flatten());
-        match number.and_then(|k| items.count(k)).or(one.then_some(1)) {
+        // "add one replica, no, two"
+        let again = number.and_then(|from| {
+            let corrected = (from + 1..items.len()).find(|k| items.corrects(*k))?;
+            (corrected + 1..corrected + 4).find(|k| items.count(*k).is_some())
+        });
+        match again.or(number).and_then(|k| items.count(k)).or(one.then_some(1)) {
             Some(n) => present.map(|p| (f64::from(p) + if sign < 0 { -f64::from(n) } else { f64::from(n) }, at)),
             None => None,
         }

@@ -47,6 +47,12 @@ pub(super) fn subject(draft: &Draft<'_, '_, '_>, order: Found) -> Option<(&'stat
     {
         return Some(("logs", at));
     }
+    // "how many replicas does chat have": a deployment has them.
+    if let Some(at) =
+        (0..items.len()).find(|i| items.is(*i, "noun.replica")).filter(|_| draft.get("filter.deployment").is_some())
+    {
+        return Some(("deployments", at));
+    }
     let plural_first =
         GENERAL.iter().filter_map(|subject| first(subject, true).map(|at| (*subject, at))).min_by_key(|(_, at)| *at);
     let status = first("status", false);
@@ -166,7 +172,10 @@ fn read_described(draft: &mut Draft<'_, '_, '_>, path: &str) {
 /// Words that say what is read rather than name a thing.
 fn is_word_of_query(draft: &Draft<'_, '_, '_>, k: usize) -> bool {
     let item = &draft.items.list[k];
+    // "logs of deployment search"
+    let named = item.text == "search" && k > 0 && draft.items.is(k - 1, "noun.deployment");
     !item.known
+        && !named
         && item.senses.iter().any(|s| {
             s.starts_with("subj.") || s.starts_with("metric.") || s.starts_with("noun.") || s.starts_with("act.")
         })
@@ -224,7 +233,14 @@ fn plain_name(draft: &Draft<'_, '_, '_>) -> Option<usize> {
             && !draft.is_used(*k)
             && items.at(*k).is_some_and(|n| n.kind == Kind::Word && n.senses.is_empty() && n.text.ends_with("'s"))
     };
-    if let Some(k) = (0..items.len()).find(owns) {
+    // "how many replicas does oracle have"
+    let asked = |k: &usize| {
+        *k > 0
+            && items.list[*k - 1].text == "does"
+            && items.at(*k).is_some_and(|n| n.kind == Kind::Word && n.senses.iter().all(|s| s == "n"))
+            && !draft.is_used(*k)
+    };
+    if let Some(k) = (0..items.len()).find(owns).or_else(|| (0..items.len()).find(asked)) {
         return Some(k);
     }
     (1..items.len()).find(|k| {

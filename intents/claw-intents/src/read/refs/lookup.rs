@@ -194,11 +194,30 @@ pub(crate) fn described(draft: &mut Draft<'_, '_, '_>, thing: Thing, path: &str)
     }
     let found: Vec<usize> = (0..all.len()).filter(|k| words.iter().all(|w| describes(draft, *w, &all[*k]))).collect();
     let found = if found.is_empty() && noun.is_none() { by_word(draft, &all, &words) } else { found };
+    let found = by_size(draft, &all, found);
     let found = match counted {
         Some(counted) if found.len() > 1 => found.into_iter().filter(|k| counted.contains(k)).collect(),
         _ => found,
     };
     one_of(draft, &all, found, path, &said)
+}
+
+/// "the bigger llama", "the small one": of several models the one with the most or the fewest parameters.
+fn by_size(draft: &Draft<'_, '_, '_>, all: &[Entry], found: Vec<usize>) -> Vec<usize> {
+    let says = |words: &[&str]| draft.items.list.iter().any(|n| !n.masked && words.contains(&n.text.as_str()));
+    let big = says(&["big", "bigger", "biggest", "large", "larger", "largest"]);
+    let small = says(&["small", "smaller", "smallest", "little", "tiny"]);
+    if found.len() < 2 || big == small {
+        return found;
+    }
+    let size = |k: usize| draft.catalog.model(&all[k].model).map(|m| m.params_b);
+    let sizes: Vec<f64> = found.iter().filter_map(|k| size(*k)).collect();
+    if sizes.len() < found.len() {
+        return found;
+    }
+    let wanted =
+        if big { sizes.iter().copied().fold(0.0, f64::max) } else { sizes.iter().copied().fold(f64::MAX, f64::min) };
+    found.into_iter().filter(|k| size(*k).is_some_and(|s| (s - wanted).abs() < 1e-9)).collect()
 }
 
 /// "the node with 8 H100", "the one with 6 replicas": the entries that have so many, if a number tells.
@@ -379,7 +398,7 @@ fn tells(items: &Items<'_, '_>, k: usize) -> bool {
         Kind::Model(_) | Kind::Gpu { .. } | Kind::Image => true,
         // "the node labelled rack=r7"
         Kind::Pair(..) => true,
-        Kind::Word if item.senses.has("noun.label") => false,
+        Kind::Word if item.senses.has("noun.label") || matches!(item.text.as_str(), "state" | "status") => false,
         Kind::Word => {
             item.known
                 || is_name_like(&item.text)
