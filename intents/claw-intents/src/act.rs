@@ -222,7 +222,9 @@ fn moved_off(items: &Items<'_, '_>, found: &mut Vec<Found>) {
         };
         // "get all jobs on gpu-3" looks; to evict them is to take them from there, whatever follows.
         let says = |k: usize| items.at(k).is_some_and(|n| AWAY.contains(&n.text.as_str()));
-        if items.is(i, "moves.away") || (work + 1..end).any(says) {
+        let heading =
+            i > 1 && items.punct(i - 1, ':') && matches!(items.list[i].text.as_str(), "remove" | "clear" | "move");
+        if items.is(i, "moves.away") || heading || (work + 1..end).any(says) {
             found.push(Found { act: Act::Drain, at: i, strength: 3 });
         }
     }
@@ -253,7 +255,9 @@ fn moved_work(items: &Items<'_, '_>, i: usize) -> Option<(usize, usize)> {
                 .at(k + 1)
                 .is_some_and(|n| n.kind == Kind::Word && n.senses.is_empty() && crate::items::is_name_like(&n.text))
     };
-    (work + 1..end).any(|k| is_machine(items, k) || left(k)).then_some((work, end))
+    // "ws-9: remove all workloads"
+    let heading = i > 1 && items.punct(i - 1, ':') && is_machine(items, i - 2);
+    (heading || (work + 1..end).any(|k| is_machine(items, k) || left(k))).then_some((work, end))
 }
 
 /// Whether a named node stands behind "to" in a part of a request.
@@ -336,9 +340,18 @@ fn stands(items: &Items<'_, '_>, i: usize, item: &Item<'_>, act: Act) -> bool {
         {
             false
         }
+        // "we see much load": what somebody sees is no order.
+        Act::Query if item.text == "see" && told_by(items, i) => false,
         Act::Query | Act::Run => !item.text.contains('?'),
         _ => true,
     }
+}
+
+/// Whether a verb is said of people rather than asked for: "we see", but not "can we see".
+fn told_by(items: &Items<'_, '_>, i: usize) -> bool {
+    let text = |k: Option<usize>| k.and_then(|k| items.at(k)).map_or("", |n| n.text.as_str());
+    let who = matches!(text(i.checked_sub(1)), "i" | "we" | "they" | "you" | "people" | "users");
+    who && !matches!(text(i.checked_sub(2)), "can" | "could" | "may" | "let" | "should" | "shall" | "so")
 }
 
 /// Whether the name of a thing, or the noun of one, stands here.

@@ -2,7 +2,6 @@
 
 use crate::act::{self, Act, Found};
 use crate::items::{Items, Kind, Listed};
-use crate::lexicon::Lang;
 
 mod deployment;
 mod fallback;
@@ -344,7 +343,9 @@ fn amend(items: &Items<'_, '_>, best: Found, all: &[Found], topic: &Topic) -> Fo
         // "部署 chat 为什么这么慢": what the verb names is a deployment, and why is asked.
         Act::Deploy if !topic.workload() && !topic.gpu && !topic.code => {
             let other = [Act::Diagnose, Act::Autoscale, Act::Scale, Act::Update].into_iter().find_map(has);
-            other.filter(|f| f.act == Act::Diagnose || items.lang == Lang::Chinese).unwrap_or(best)
+            // 部署 is the noun, too.
+            let noun = text.chars().any(crate::text::is_ideograph);
+            other.filter(|f| f.act == Act::Diagnose || noun).unwrap_or(best)
         }
         Act::Query => has(Act::Diagnose)
             .filter(|f| !(best.at.min(f.at)..best.at.max(f.at)).any(|k| items.ends_sentence(k)))
@@ -505,13 +506,14 @@ fn symptom(items: &Items<'_, '_>) -> bool {
 
 /// Whether anything of this system is named, beside a verb of one word such as "print".
 fn ours(items: &Items<'_, '_>, topic: &Topic, verb: Option<usize>) -> bool {
-    const OURS: &[&str] =
-        &["noun.replica", "subj.", "metric.", "noun.cluster", "sym.", "state.", "noun.tenant", "act.stop", "market"];
+    const OURS: &[&str] = &["subj.", "metric.", "noun.cluster", "sym.", "state.", "noun.tenant", "act.stop", "market"];
     let told = items.list.iter().enumerate().any(|(k, n)| {
         let own = verb == Some(k) && !n.text.contains(' ') && n.senses.has("act.query");
         !n.masked && !own && n.senses.iter().any(|s| OURS.iter().any(|p| s.starts_with(p)))
     });
-    topic.workload() || topic.gpu || named(items) || told
+    // "how many replicas does chat have"
+    let counts = verb.is_some_and(|k| items.list[k].text == "how many") && says(items, "noun.replica");
+    topic.workload() || topic.gpu || named(items) || told || counts
 }
 
 /// Whether a change is of something that is nothing here: an unknown word, and no setting or name beside it.
@@ -530,7 +532,7 @@ fn setting(items: &Items<'_, '_>) -> bool {
         || says(items, "market")
         || (0..items.len()).any(|i| {
             items.gib(i).is_some()
-                || items.is(i, "noun.core")
+                || items.any(i, &["noun.core", "noun.gpucount"])
                 || items.num(i).is_some() && items.is(i + 1, "noun.gpu")
                 || items.is(i, "noun.port")
                 || items.at(i).is_some_and(|n| matches!(n.kind, Kind::Pair(..) | Kind::Image | Kind::Gpu { .. }))

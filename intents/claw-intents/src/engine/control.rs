@@ -352,6 +352,18 @@ pub(super) fn rollback(draft: &mut Draft<'_, '_, '_>, order: Found) {
     if found.len() > 1 && !found.iter().all(|(i, _)| wrong(*i)) {
         found.retain(|(i, _)| !wrong(*i));
     }
+    // "roll it back, 12 is broken, 11 was fine"
+    if found.is_empty() {
+        let told = |k: &usize| {
+            let starts = *k > 0 && items.ends_clause(k - 1);
+            starts
+                && items
+                    .at(k + 1)
+                    .is_some_and(|n| matches!(n.text.as_str(), "is" | "was" | "worked" | "works" | "isn't"))
+        };
+        let numbered = (0..items.len()).filter(told).filter_map(|k| Some((k, u64::from(items.count(k)?))));
+        found.extend(numbered.filter(|(k, _)| !wrong(*k)));
+    }
     // "rev 9 was fine, rev 10 isn't: roll back"
     let praised = |i: usize| {
         const FINE: &[&str] = &["fine", "worked", "good", "ok", "okay", "stable", "healthy"];

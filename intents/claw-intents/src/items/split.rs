@@ -48,6 +48,7 @@ fn push(parts: &mut Vec<Part>, token: &Token, cuts: &[usize], glued: bool) {
         let kind = match text.as_str() {
             ":" => Kind::Symbol(':'),
             "=" => Kind::Symbol('='),
+            "/" => Kind::Symbol('/'),
             "-" | "--" => Kind::Symbol('-'),
             _ => Kind::Word,
         };
@@ -114,6 +115,14 @@ fn cuts_of(word: &str, raw: &str, catalog: &Catalog) -> Vec<usize> {
         && tail.bytes().all(|b| b.is_ascii_digit())
     {
         return vec![name.len(), name.len() + 1];
+    }
+    // "2 cores/4 GB"
+    if let Some((head, tail)) = word.split_once('/')
+        && noun(head)
+        && tail.starts_with(|c: char| c.is_ascii_digit())
+    {
+        let from = head.len() + 1;
+        return [head.len(), from].into_iter().chain(number_cuts(tail).into_iter().map(|cut| cut + from)).collect();
     }
     if let Some(slash) = word.find('/').filter(|at| *at > 0)
         // "3 MOLT/gpu hour"

@@ -84,6 +84,9 @@ const FUNCTION: &[&str] = &[
     "strategy.canary",
 ];
 
+/// Verbs of looking, which name nothing where they are no orders: "we see much load on chat".
+pub(crate) const LOOKS: &[&str] = &["see", "show", "list", "get", "give", "view", "display", "tell", "fetch", "find"];
+
 /// Whether the item at a place can be a name.
 pub(crate) fn can_name(items: &Items<'_, '_>, i: usize) -> bool {
     let Some(item) = items.at(i) else {
@@ -94,15 +97,16 @@ pub(crate) fn can_name(items: &Items<'_, '_>, i: usize) -> bool {
             if item.known || is_name_like(&item.text) && !item.text.contains(' ') {
                 return true;
             }
-            let function = item.senses.iter().any(|s| {
-                // "tagger" is no slip of "tagged" where a name stands.
-                FUNCTION.contains(&s) && !(item.corrected && s == "noun.label")
-                    || s.starts_with("sym.")
-                    || s.starts_with("state.")
-                    || s.starts_with("day.")
-                    || s.starts_with("env.")
-                    || s.starts_with("quant.")
-            });
+            let function = LOOKS.contains(&item.text.as_str())
+                || item.senses.iter().any(|s| {
+                    // "tagger" is no slip of "tagged" where a name stands.
+                    FUNCTION.contains(&s) && !(item.corrected && s == "noun.label")
+                        || s.starts_with("sym.")
+                        || s.starts_with("state.")
+                        || s.starts_with("day.")
+                        || s.starts_with("env.")
+                        || s.starts_with("quant.")
+                });
             !function && !item.text.contains(' ') && item.text.chars().any(char::is_alphabetic)
         }
         Kind::Quote(Quote::Marks | Quote::Code) => {

@@ -136,7 +136,8 @@ fn read_cores(draft: &mut Draft<'_, '_, '_>) {
         }
         if let Some(at) = k.checked_sub(1)
             && !items.equals(i + 1)
-            && let Some(n) = items.num(at).or_else(|| half(items, at)).filter(|_| !draft.is_used(at))
+            && let Some(n) =
+                items.num(at).or_else(|| half(items, at)).or_else(|| one(items, at, i)).filter(|_| !draft.is_used(at))
         {
             draft.set("cpu_cores", json!(n), at..i + 1);
             continue;
@@ -162,6 +163,12 @@ fn read_cores(draft: &mut Draft<'_, '_, '_>) {
             draft.set("cpu_cores", json!(n), i..k + 1);
         }
     }
+}
+
+/// "ein Kern", "a single core".
+fn one(items: &Items<'_, '_>, at: usize, noun: usize) -> Option<f64> {
+    let single = matches!(items.list[noun].text.as_str(), "core" | "cpu" | "vcpu" | "kern" | "núcleo" | "cœur");
+    (single && at + 1 == noun && items.is(at, "det.a")).then_some(1.0)
 }
 
 /// "half a core", "500m" of one.

@@ -173,7 +173,7 @@ fn places(items: &Items<'_, '_>) -> bool {
     let machine = |k: usize| items.is(k, "noun.node") || items.at(k).is_some_and(|n| n.node_like);
     let bound = |i: usize| {
         let modal = items.at(i).is_some_and(|n| MODALS.contains(&n.text.split(' ').next().unwrap_or_default()));
-        items.is(i, "pins") || modal
+        items.any(i, &["pins", "except"]) || modal
     };
     let share = |i: usize| {
         matches!(items.list[i].kind, Kind::Share(_))

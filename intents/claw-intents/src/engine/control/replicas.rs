@@ -6,6 +6,46 @@ use crate::act::Found;
 use crate::draft::Draft;
 use crate::items::{Items, Kind};
 
+/// Words by which a number of replicas is added.
+const ADDS: &[&str] = &[
+    "add",
+    "more",
+    "additional",
+    "extra",
+    "another",
+    "further",
+    "mehr",
+    "weitere",
+    "más",
+    "plus",
+    "añade",
+    "agrega",
+    "ajoute",
+    "ajouter",
+    "füge",
+    "增加",
+    "添加",
+];
+/// Words by which a number of replicas is taken away.
+const TAKES: &[&str] = &[
+    "fewer",
+    "less",
+    "remove",
+    "weniger",
+    "menos",
+    "moins",
+    "drop",
+    "lose",
+    "away",
+    "away from",
+    "shed",
+    "quita",
+    "elimina",
+    "retire",
+    "enlève",
+    "entferne",
+    "减少",
+];
 /// Words that take away.
 const DOWN: &[&str] = &["down", "reduce", "decrease", "shrink", "scale down", "lower", "scale in", "downscale"];
 
@@ -19,15 +59,12 @@ fn difference(draft: &Draft<'_, '_, '_>) -> Option<(i64, usize)> {
         (at.saturating_sub(2)..at + 3).any(|k| k != at && items.count(k).is_some())
             || (at + 1..at + 3).any(|k| items.is(k, "noun.replica"))
     };
-    let more = word(&["add", "more", "additional", "extra", "another", "further", "mehr", "weitere", "más", "plus"])
-        .filter(|at| counted(*at))
-        .map(|at| (1_i64, at));
+    let more = word(ADDS).filter(|at| counted(*at)).map(|at| (1_i64, at));
     let counted_anywhere = (0..items.len()).any(|k| items.is(k, "noun.replica"));
-    let fewer =
-        word(&["fewer", "less", "remove", "weniger", "menos", "moins", "drop", "lose", "away", "away from", "shed"])
-            .filter(|at| counted(*at) || items.list[*at].text.starts_with("away") && counted_anywhere)
-            .map(|at| (-1_i64, at))
-            .or_else(|| word(&["minus"]).filter(|at| items.count(at + 1).is_some()).map(|at| (-1_i64, at)));
+    let fewer = word(TAKES)
+        .filter(|at| counted(*at) || items.list[*at].text.starts_with("away") && counted_anywhere)
+        .map(|at| (-1_i64, at))
+        .or_else(|| word(&["minus"]).filter(|at| items.count(at + 1).is_some()).map(|at| (-1_i64, at)));
     let minus = |at: usize| items.list.get(at + 1).is_some_and(|n| n.text == "minus" || n.kind == Kind::Punct('-'));
     let down = |at: usize| minus(at) || items.list.iter().any(|n| DOWN.contains(&n.text.as_str()));
     let by = word(&["by", "um"]).filter(|at| items.count(at + 1).is_some() || items.count(at + 2).is_some());
