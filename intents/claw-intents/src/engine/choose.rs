@@ -215,6 +215,12 @@ fn holds(items: &Items<'_, '_>, f: Found, topic: &Topic) -> bool {
         Act::Train => !(topic.image && says(items, "act.deploy")) || f.strength == 3,
         Act::Stop if ends_in_go(text) && !ends_there(items, f.at + 1) => false,
         Act::Stop => f.strength > 0 && !is_limit(items, f, topic),
+        // "canary update of chat, start with 15 %": a share, and nothing that is started.
+        Act::Run
+            if text.starts_with("start") && (f.at + 1..f.at + 4).any(|k| items.qty(k, "unit.percent").is_some()) =>
+        {
+            false
+        }
         // "which deployments do we run": a verb of a question.
         Act::Run | Act::Serve if in_question(items, f.at) => false,
         Act::Run | Act::Serve | Act::Deploy | Act::Scale | Act::Rollback | Act::Unsupported => f.strength > 0,

@@ -252,7 +252,7 @@ fn read_name(draft: &mut Draft<'_, '_, '_>) {
         // "named playground": whatever the word means elsewhere.
         let word = items.at(k).is_some_and(|n| n.kind == Kind::Word && n.text.chars().all(char::is_alphanumeric));
         let naming = ["name", "named", "called", "call it"].iter().any(|w| items.list[i].text.contains(w));
-        if !(names_after_as(items, k) || naming && word && items.ends_clause(k + 1)) {
+        if !(names_after_as(items, k) || naming && word && (items.ends_clause(k + 1) || items.punct(k + 1, ')'))) {
             continue;
         }
         let name = refs::name_of(items, k);

@@ -150,7 +150,9 @@ pub(crate) fn beside_nouns(items: &Items<'_, '_>, used: &dyn Fn(usize) -> bool, 
             k += 1;
         }
         let metric = items.at(k).is_some_and(|n| !n.known && n.senses.iter().any(|s| s.starts_with("metric.")));
-        let named = can_name(items, k) && !metric
+        // "deployment quick to low": a word that means little elsewhere, where only a name can stand.
+        let small = items.list[i].text == "deployment" && k == i + 1 && headed(items, k) && is_small(items, k);
+        let named = (can_name(items, k) || small) && !metric
             || matches!(items.at(k).map(|n| &n.kind), Some(Kind::Model(_) | Kind::Gpu { .. } | Kind::Image))
                 && k == i + 1
                 && !items.list[i].text.ends_with('s');
@@ -196,7 +198,40 @@ fn headed(items: &Items<'_, '_>, k: usize) -> bool {
     let arrow = matches!(items.list.get(k + 1).map(|n| n.text.as_str()), Some("to" | "from" | "→" | "->" | "onto"));
     arrow
         || items.punct(k + 1, ':')
-        || items.at(k + 1).is_some_and(|n| matches!(n.text.as_str(), "needs" | "gets" | "must"))
+        || items.at(k + 1).is_some_and(|n| matches!(n.text.as_str(), "needs" | "gets" | "must" | "has" | "should"))
+}
+
+/// A word such as "quick", that is none of those that go with a verb.
+fn is_small(items: &Items<'_, '_>, k: usize) -> bool {
+    const NONE: &[&str] = &[
+        "back",
+        "again",
+        "also",
+        "still",
+        "now",
+        "over",
+        "just",
+        "only",
+        "that",
+        "this",
+        "then",
+        "already",
+        "currently",
+        "really",
+        "always",
+        "together",
+        "instead",
+        "once",
+        "even",
+        "ever",
+    ];
+    items.at(k).is_some_and(|n| {
+        let plain = n.kind == Kind::Word && n.text.len() > 3 && n.text.chars().all(char::is_alphabetic);
+        plain
+            && n.senses.iter().all(|s| s == "x" || s == "n")
+            && !NONE.contains(&n.text.as_str())
+            && !n.text.ends_with("ly")
+    })
 }
 
 /// A verb or a thing to read that stands behind a noun and is no name.

@@ -15,7 +15,17 @@ pub(super) fn returns(items: &Items<'_, '_>, topic: &Topic, best: Option<Found>)
     let again = |n: &crate::items::Item<'_>| {
         !n.masked && (n.text == "again" || n.text == "back" || n.text.starts_with("back ") || n.text.ends_with(" back"))
     };
-    let node = items.list.iter().any(|n| !n.masked && n.node_like) || says(items, "noun.node");
+    // "let jobs run on kiwi-3 again"
+    let place = |k: usize| {
+        let named = items
+            .at(k)
+            .is_some_and(|n| n.kind == Kind::Word && n.senses.is_empty() && crate::items::is_name_like(&n.text));
+        named
+            && items.list[k - 1].text == "on"
+            && (0..k).any(|m| items.is(m, "noun.workload") && items.list[m].text.ends_with('s'))
+    };
+    let node =
+        items.list.iter().any(|n| !n.masked && n.node_like) || says(items, "noun.node") || (1..items.len()).any(place);
     let other = says(items, "noun.deployment") || says(items, "noun.revision") || prices(items) || topic.workload();
     // "get the logs of node gpu-3 again", "run job x-1 on gpu-3 again": something else is there again.
     let job = |k: usize| items.is(k, "noun.workload") && !items.list[k].text.ends_with('s');
