@@ -215,14 +215,8 @@ fn holds(items: &Items<'_, '_>, f: Found, topic: &Topic) -> bool {
         Act::Train => !(topic.image && says(items, "act.deploy")) || f.strength == 3,
         Act::Stop if ends_in_go(text) && !ends_there(items, f.at + 1) => false,
         Act::Stop => f.strength > 0 && !is_limit(items, f, topic),
-        // "canary update of chat, start with 15 %": a share, and nothing that is started.
-        Act::Run
-            if text.starts_with("start") && (f.at + 1..f.at + 4).any(|k| items.qty(k, "unit.percent").is_some()) =>
-        {
-            false
-        }
         // "which deployments do we run": a verb of a question.
-        Act::Run | Act::Serve if in_question(items, f.at) => false,
+        Act::Run | Act::Serve if in_question(items, f.at) || starts_share(items, f.at) => false,
         Act::Run | Act::Serve | Act::Deploy | Act::Scale | Act::Rollback | Act::Unsupported => f.strength > 0,
     }
 }
@@ -235,6 +229,11 @@ fn ends_in_go(text: &str) -> bool {
 /// Whether a clause ends here, or the next one begins.
 fn ends_there(items: &Items<'_, '_>, i: usize) -> bool {
     items.ends_clause(i) || items.any(i, &["polite", "and", "grace.no", "grace.yes"])
+}
+
+/// "canary update of chat, start with 15 %": a share, and nothing that is started.
+fn starts_share(items: &Items<'_, '_>, at: usize) -> bool {
+    items.list[at].text.starts_with("start") && (at + 1..at + 4).any(|k| items.qty(k, "unit.percent").is_some())
 }
 
 /// Whether a clause that a question word begins holds this place.

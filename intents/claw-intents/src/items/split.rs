@@ -116,14 +116,6 @@ fn cuts_of(word: &str, raw: &str, catalog: &Catalog) -> Vec<usize> {
     {
         return vec![name.len(), name.len() + 1];
     }
-    // "2 cores/4 GB"
-    if let Some((head, tail)) = word.split_once('/')
-        && noun(head)
-        && tail.starts_with(|c: char| c.is_ascii_digit())
-    {
-        let from = head.len() + 1;
-        return [head.len(), from].into_iter().chain(number_cuts(tail).into_iter().map(|cut| cut + from)).collect();
-    }
     if let Some(slash) = word.find('/').filter(|at| *at > 0)
         // "3 MOLT/gpu hour"
         && (known(&word[slash..]).is_some() || matches!(&word[slash..], "/gpu" | "/card"))
@@ -133,7 +125,15 @@ fn cuts_of(word: &str, raw: &str, catalog: &Catalog) -> Vec<usize> {
         cuts.push(slash);
         return cuts;
     }
-    number_cuts(word)
+    noun_and_number(word).unwrap_or_else(|| number_cuts(word))
+}
+
+/// "cores/4" of "2 cores/4 GB".
+fn noun_and_number(word: &str) -> Option<Vec<usize>> {
+    let (head, tail) = word.split_once('/')?;
+    let from = head.len() + 1;
+    let cuts = || [head.len(), from].into_iter().chain(number_cuts(tail).into_iter().map(|cut| cut + from)).collect();
+    (noun(head) && tail.starts_with(|c: char| c.is_ascii_digit())).then(cuts)
 }
 
 /// Cuts between numbers and the units or nouns that are written right behind them.

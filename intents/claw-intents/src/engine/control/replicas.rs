@@ -107,6 +107,12 @@ fn multiple(items: &Items<'_, '_>) -> Option<(f64, usize)> {
     })
 }
 
+/// "add one replica, no, two": the number behind a correction.
+fn corrected(items: &Items<'_, '_>, from: usize) -> Option<usize> {
+    let at = (from + 1..items.len()).find(|k| items.corrects(*k))?;
+    (at + 1..at + 4).find(|k| items.count(*k).is_some())
+}
+
 /// "add two replicas", "double it": from the replicas that the context tells, else a question.
 pub(super) fn relative(draft: &mut Draft<'_, '_, '_>) -> bool {
     let items = draft.items;
@@ -161,11 +167,7 @@ pub(super) fn relative(draft: &mut Draft<'_, '_, '_>) -> bool {
         let far = || (0..items.len()).find(|k| items.count(*k).is_some() && !draft.is_used(*k));
         let number =
             behind().or_else(|| number(at)).or_else(|| items.list[at].text.starts_with("away").then(far).flatten());
-        // "add one replica, no, two"
-        let again = number.and_then(|from| {
-            let corrected = (from + 1..items.len()).find(|k| items.corrects(*k))?;
-            (corrected + 1..corrected + 4).find(|k| items.count(*k).is_some())
-        });
+        let again = number.and_then(|from| corrected(items, from));
         match again.or(number).and_then(|k| items.count(k)).or(one.then_some(1)) {
             Some(n) => present.map(|p| (f64::from(p) + if sign < 0 { -f64::from(n) } else { f64::from(n) }, at)),
             None => None,
