@@ -4,7 +4,7 @@
 //! of a clause, behind "please" or "can you" it is one; behind an article or a
 //! preposition it is a noun.
 
-use crate::items::{Item, Items, Kind};
+use crate::items::{Item, Items, Kind, Listed};
 
 /// An operation, before its fields are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -143,7 +143,7 @@ fn caused(items: &Items<'_, '_>, found: &mut Vec<Found>) {
 fn parted(items: &Items<'_, '_>, found: &mut Vec<Found>) {
     const VERBS: &[&str] = &[
         "take", "bring", "tear", "turn", "switch", "put", "list", "place", "set", "move", "get", "pull", "fahr",
-        "mets", "pon", "stell", "schalte", "offering",
+        "mets", "pon", "stell", "schalte", "offering", "make",
     ];
     for i in 0..items.len() {
         let verb = items.at(i).is_some_and(|n| VERBS.contains(&n.text.as_str()));
@@ -195,11 +195,17 @@ fn second_part(items: &Items<'_, '_>, i: usize, k: usize) -> Option<Act> {
         {
             Some(Act::Stop)
         }
-        "back" | "back to" | "zurück" if number || items.any(k + 1, &["noun.revision", "noun.prev"]) => {
+        // "back to the previous revision", "back by one revision"
+        "back" | "back to" | "back by" | "zurück"
+            if number
+                || (k + 1..k + 4)
+                    .take_while(|m| !items.ends_clause(*m))
+                    .any(|m| items.any(m, &["noun.revision", "noun.prev"])) =>
+        {
             Some(Act::Rollback)
         }
         _ if item.senses.has("market")
-            && matches!(verb, "put" | "list" | "place" | "offering" | "pon" | "mets" | "stell") =>
+            && matches!(verb, "put" | "list" | "place" | "offering" | "pon" | "mets" | "stell" | "make") =>
         {
             Some(Act::Offer)
         }
@@ -209,32 +215,63 @@ fn second_part(items: &Items<'_, '_>, i: usize, k: usize) -> Option<Act> {
 
 /// "shift all jobs away from gpu-3", "kick everybody off the node": work that is taken from a node.
 fn moved_off(items: &Items<'_, '_>, found: &mut Vec<Found>) {
-    const AWAY: &[&str] = &["off", "off of", "away", "away from", "from", "out", "out of", "elsewhere", "of", "on"];
+    const AWAY: &[&str] = &["off", "off of", "away", "away from", "from", "out", "out of", "elsewhere"];
     for i in 0..items.len() {
-        let verb = items.is(i, "moves") && (starts_clause(items, i) || follows_request(items, i));
-        if !verb || negated(items, i) {
-            continue;
-        }
-        let end = (i..items.len()).find(|k| items.ends_sentence(*k)).unwrap_or(items.len());
-        let work = |k: usize| {
-            items.is(k, "noun.workload") && items.list[k].text.ends_with('s')
-                || items.is(k, "det.all") && items.list[k].text.starts_with("every")
-                || matches!(items.list[k].text.as_str(), "work" | "everybody" | "everyone")
-        };
-        let Some(work) = (i + 1..end.min(i + 6)).find(|k| work(*k)) else {
+        let Some((work, end)) = moved_work(items, i).filter(|(work, end)| !moved_to(items, work + 1, *end)) else {
             continue;
         };
-        let node = |k: usize| items.is(k, "noun.node") || items.at(k).is_some_and(|n| n.node_like);
-        let Some(node) = (work + 1..end).find(|k| node(*k)) else {
-            continue;
-        };
-        let away = (work + 1..end).any(|k| items.at(k).is_some_and(|n| AWAY.contains(&n.text.as_str())));
-        // "move all jobs to gpu-3" is another wish.
-        let there = (work + 1..node).any(|k| matches!(items.list[k].text.as_str(), "to" | "onto" | "into"));
-        if away && !there {
+        // "get all jobs on gpu-3" looks; to evict them is to take them from there, whatever follows.
+        let says = |k: usize| items.at(k).is_some_and(|n| AWAY.contains(&n.text.as_str()));
+        let heading =
+            i > 1 && items.punct(i - 1, ':') && matches!(items.list[i].text.as_str(), "remove" | "clear" | "move");
+        if items.is(i, "moves.away") || heading || (work + 1..end).any(says) {
             found.push(Found { act: Act::Drain, at: i, strength: 3 });
         }
     }
+}
+
+/// Whether a request moves work to a node of its choice: "move all jobs on gpu-3 to gpu-4".
+pub(crate) fn moves_to_node(items: &Items<'_, '_>) -> bool {
+    (0..items.len()).any(|i| moved_work(items, i).is_some_and(|(work, end)| moved_to(items, work + 1, end)))
+}
+
+/// All the work that an order at `i` moves, beside a machine, and the end of its sentence.
+fn moved_work(items: &Items<'_, '_>, i: usize) -> Option<(usize, usize)> {
+    let verb = items.is(i, "moves") && (starts_clause(items, i) || follows_request(items, i));
+    if !verb || negated(items, i) {
+        return None;
+    }
+    let end = (i..items.len()).find(|k| items.ends_sentence(*k)).unwrap_or(items.len());
+    let work = |k: usize| {
+        items.is(k, "noun.workload") && items.list[k].text.ends_with('s')
+            || items.is(k, "det.all") && items.list[k].text.starts_with("every")
+            || matches!(items.list[k].text.as_str(), "work" | "everybody" | "everyone")
+    };
+    let work = (i + 1..end.min(i + 6)).find(|k| work(*k))?;
+    // "migrate everything away from q-1": what work is taken from is a machine.
+    let left = |k: usize| {
+        matches!(items.list[k].text.as_str(), "from" | "away from" | "off" | "off of")
+            && items
+                .at(k + 1)
+                .is_some_and(|n| n.kind == Kind::Word && n.senses.is_empty() && crate::items::is_name_like(&n.text))
+    };
+    // "ws-9: remove all workloads"
+    let heading = i > 1 && items.punct(i - 1, ':') && is_machine(items, i - 2);
+    (heading || (work + 1..end).any(|k| is_machine(items, k) || left(k))).then_some((work, end))
+}
+
+/// Whether a named node stands behind "to" in a part of a request.
+fn moved_to(items: &Items<'_, '_>, from: usize, end: usize) -> bool {
+    (from..end).any(|k| {
+        let to = matches!(items.list[k].text.as_str(), "to" | "onto" | "into" | "over to");
+        let at = if items.is(k + 1, "det.the") { k + 2 } else { k + 1 };
+        to && is_machine(items, at) && !(items.is(at, "noun.node") && items.list[at].text.ends_with('s'))
+    })
+}
+
+/// Whether a node's noun or name stands at a place.
+fn is_machine(items: &Items<'_, '_>, k: usize) -> bool {
+    items.is(k, "noun.node") || items.at(k).is_some_and(|n| n.node_like || n.listed == Some(Listed::Node))
 }
 
 /// "r14", "v3", "rev7".
@@ -263,6 +300,7 @@ pub(crate) fn starts_clause(items: &Items<'_, '_>, i: usize) -> bool {
     };
     items.ends_clause(k)
         || matches!(items.list[k].kind, Kind::Punct('-' | '(' | '…' | '>' | '*' | '•' | '🙏'))
+        || matches!(items.list[k].text.as_str(), "→" | "->" | "=>")
         || matches!(items.list[k].kind, Kind::Quote(_))
         || is_emoji(&items.list[k])
 }
@@ -290,9 +328,30 @@ fn stands(items: &Items<'_, '_>, i: usize, item: &Item<'_>, act: Act) -> bool {
         Act::Unsupported => starts_clause(items, i) || follows_request(items, i) || i <= 3,
         // "deployment search": a name.
         Act::Query if i > 0 && items.is(i - 1, "noun.deployment") && !items.list[i - 1].text.ends_with('s') => false,
+        // "search went bad": a name, of which something is told.
+        Act::Query
+            if matches!(item.text.as_str(), "search" | "report" | "count")
+                && items.at(i + 1).is_some_and(|n| {
+                    matches!(
+                        n.text.as_str(),
+                        "is" | "was" | "went" | "has" | "needs" | "keeps" | "should" | "does" | "can" | "gets"
+                    )
+                }) =>
+        {
+            false
+        }
+        // "we see much load": what somebody sees is no order.
+        Act::Query if item.text == "see" && told_by(items, i) => false,
         Act::Query | Act::Run => !item.text.contains('?'),
         _ => true,
     }
+}
+
+/// Whether a verb is said of people rather than asked for: "we see", but not "can we see".
+fn told_by(items: &Items<'_, '_>, i: usize) -> bool {
+    let text = |k: Option<usize>| k.and_then(|k| items.at(k)).map_or("", |n| n.text.as_str());
+    let who = matches!(text(i.checked_sub(1)), "i" | "we" | "they" | "you" | "people" | "users");
+    who && !matches!(text(i.checked_sub(2)), "can" | "could" | "may" | "let" | "should" | "shall" | "so")
 }
 
 /// Whether the name of a thing, or the noun of one, stands here.

@@ -66,6 +66,8 @@ pub struct ContextWorkload {
     pub kind: Option<String>,
     /// Catalogue id of its model.
     pub model: Option<String>,
+    /// Image.
+    pub image: Option<String>,
     /// State, such as running.
     pub state: Option<String>,
     /// Name of the node that it runs on.

@@ -270,7 +270,9 @@ impl<'t, 'c> Items<'t, 'c> {
             let sign = |k: usize| {
                 matches!(self.list.get(k).map(|n| &n.kind), Some(Kind::Punct(',' | ':' | '-' | '—' | '–' | '.' | '!')))
             };
-            starts && i > 0 && sign(i + 1)
+            // "to 5 replicas, no 4"
+            let value = self.num(i + 1).is_some() && (self.ends_clause(i + 2) || self.is(i + 2, "noun.replica"));
+            starts && i > 0 && (sign(i + 1) || value)
         };
         self.is(i, "correct")
             || self.at(i).is_some_and(|n| matches!(n.text.as_str(), "no" | "nope" | "nein" | "non" | "nah" | "不"))

@@ -5,6 +5,7 @@
 //! or language is a change of the data.
 
 use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::OnceLock;
 
 use crate::text::{Kind, Token, Words};
@@ -101,16 +102,75 @@ struct Gap {
     tail: Vec<String>,
 }
 
+/// What is kept by a word. The words are our own, so that a plain hash will do.
+type ByWord<V> = HashMap<String, V, BuildHasherDefault<WordHasher>>;
+
+/// FNV-1a over the bytes of a word.
+#[derive(Debug)]
+struct WordHasher(u64);
+
+impl Default for WordHasher {
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Hasher for WordHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 /// All phrases by their first word.
 #[derive(Debug)]
 pub(crate) struct Lexicon {
-    by_first: HashMap<String, Vec<Entry>>,
+    by_first: ByWord<Vec<Entry>>,
     /// Phrases in two parts, by the first word of the first part.
-    gaps: HashMap<String, Vec<Gap>>,
+    gaps: ByWord<Vec<Gap>>,
     /// Single words of which a misspelling is understood, by first letter.
-    correctable: HashMap<char, Vec<(String, Vec<char>)>>,
+    correctable: HashMap<char, Spelled>,
     /// Words of phrases of several words, by first letter.
-    parts: HashMap<char, Vec<(String, Vec<char>)>>,
+    parts: HashMap<char, Spelled>,
+}
+
+/// Words that begin with the same letter, by how many letters they have.
+#[derive(Debug, Default)]
+struct Spelled {
+    by_len: Vec<Vec<Spelling>>,
+    count: usize,
+}
+
+/// A word, its letters, and its place in the order of the lexicon.
+#[derive(Debug)]
+struct Spelling {
+    place: usize,
+    word: String,
+    letters: Vec<char>,
+}
+
+impl Spelled {
+    fn add(&mut self, word: &str, letters: Vec<char>) {
+        if self.has(word, letters.len()) {
+            return;
+        }
+        if self.by_len.len() <= letters.len() {
+            self.by_len.resize_with(letters.len() + 1, Vec::new);
+        }
+        let len = letters.len();
+        self.by_len[len].push(Spelling { place: self.count, word: word.to_owned(), letters });
+        self.count += 1;
+    }
+
+    /// Whether a word of so many letters is one of these.
+    fn has(&self, word: &str, len: usize) -> bool {
+        self.by_len.get(len).is_some_and(|all| all.iter().any(|known| known.word == word))
+    }
 }
 
 impl Lexicon {
@@ -121,8 +181,12 @@ impl Lexicon {
     }
 
     fn load() -> Self {
-        let mut lexicon =
-            Self { by_first: HashMap::new(), gaps: HashMap::new(), correctable: HashMap::new(), parts: HashMap::new() };
+        let mut lexicon = Self {
+            by_first: ByWord::default(),
+            gaps: ByWord::default(),
+            correctable: HashMap::new(),
+            parts: HashMap::new(),
+        };
         for (lang, text) in FILES {
             let table: BTreeMap<String, Vec<String>> =
                 toml::from_str(text).expect("the lexicon is read by a test of every build");
@@ -168,16 +232,12 @@ impl Lexicon {
         };
         if words.len() == 1 && first.chars().count() >= TYPO_LETTERS_MIN && first.chars().all(char::is_alphabetic) {
             let letters: Vec<char> = first.chars().collect();
-            let known = self.correctable.entry(letters[0]).or_default();
-            if !known.iter().any(|(word, _)| *word == first) {
-                known.push((first.clone(), letters));
-            }
+            self.correctable.entry(letters[0]).or_default().add(&first, letters);
         }
         for word in words.iter().filter(|w| words.len() > 1 && w.chars().count() >= TYPO_LETTERS_MIN) {
             let letters: Vec<char> = word.chars().collect();
-            let known = self.parts.entry(letters[0]).or_default();
-            if letters.iter().all(|c| c.is_alphabetic()) && !known.iter().any(|(w, _)| w == word) {
-                known.push((word.clone(), letters));
+            if letters.iter().all(|c| c.is_alphabetic()) {
+                self.parts.entry(letters[0]).or_default().add(word, letters);
             }
         }
         let entries = self.by_first.entry(first).or_default();
@@ -255,9 +315,9 @@ impl Lexicon {
     /// words with those around it: "best efort", "scrtch that".
     pub(crate) fn respelled(&'static self, tokens: &[Token], i: usize, lang: Lang) -> Option<&'static str> {
         let word = plain(tokens.get(i)?)?;
-        let exact = |(known, _): &(String, Vec<char>)| known == word;
         let first = word.chars().next()?;
-        if self.word(word, lang).is_some() || self.parts.get(&first).is_some_and(|all| all.iter().any(exact)) {
+        let part = || self.parts.get(&first).is_some_and(|all| all.has(word, word.chars().count()));
+        if self.word(word, lang).is_some() || part() {
             return None;
         }
         let from = i.saturating_sub(3);
@@ -308,13 +368,17 @@ impl Entry {
 }
 
 /// The words of a list that differ from a word by one slip at most.
-fn near<'l>(list: &'l HashMap<char, Vec<(String, Vec<char>)>>, word: &str) -> impl Iterator<Item = &'l str> + use<'l> {
+fn near<'l>(list: &'l HashMap<char, Spelled>, word: &str) -> impl Iterator<Item = &'l str> + use<'l> {
     let letters: Vec<char> = word.chars().collect();
-    let all = letters.first().filter(|_| letters.len() + 1 >= TYPO_LETTERS_MIN).and_then(|first| list.get(first));
-    all.into_iter().flatten().filter_map(move |(known, known_letters)| {
-        let alike = known_letters.len().abs_diff(letters.len()) <= 1 && one_slip(&letters, known_letters);
-        alike.then_some(known.as_str())
-    })
+    let len = letters.len();
+    let all = letters.first().filter(|_| len + 1 >= TYPO_LETTERS_MIN).and_then(|first| list.get(first));
+    let alike = all.into_iter().flat_map(|all| all.by_len.iter().take(len + 2).skip(len.saturating_sub(1)).flatten());
+    let mut found: Vec<(usize, &'l str)> = alike
+        .filter(|known| one_slip(&letters, &known.letters))
+        .map(|known| (known.place, known.word.as_str()))
+        .collect();
+    found.sort_unstable();
+    found.into_iter().map(|(_, word)| word)
 }
 
 /// A phrase with a hyphen between two words, with a space or nothing in its place.

@@ -9,6 +9,7 @@ pub(crate) mod place;
 pub(crate) mod policy;
 pub(crate) mod program;
 pub(crate) mod refs;
+pub(crate) mod reorder;
 pub(crate) mod scale;
 pub(crate) mod size;
 pub(crate) mod time;

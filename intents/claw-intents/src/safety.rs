@@ -4,7 +4,9 @@
 //! ("do not skip the approval") takes the edge off; in quoted text such an
 //! instruction has no business at all.
 
+use std::collections::HashSet;
 use std::ops::Range;
+use std::sync::OnceLock;
 
 use crate::context::Context;
 use crate::text::{Kind, Words};
@@ -40,9 +42,75 @@ fn unquoted(text: &str) -> String {
     text.replace(['"', '`', '\'', '>', '“', '”', '„', '«', '»', '‘', '’'], " ")
 }
 
+/// Whether an objection can begin with a word.
+fn begins(word: &str) -> bool {
+    const OTHER: &[&str] = &[
+        "skip",
+        "bypass",
+        "ignore",
+        "omit",
+        "circumvent",
+        "forget",
+        "drop",
+        "grant",
+        "give",
+        "make",
+        "assign",
+        "promote",
+        "gib",
+        "dale",
+        "donne",
+        "with",
+        "audit",
+        "auditor",
+        "auditors",
+        "approver",
+        "approvers",
+        "nobody",
+        "noone",
+        "nothing",
+        "none",
+        "no",
+        "turn",
+        "switch",
+        "shut",
+        "put",
+        "take",
+        "set",
+        "schalte",
+        "schalt",
+        "use",
+        "using",
+        "borrow",
+        "via",
+        "keep",
+        "leave",
+        "stay",
+        "keeping",
+        "leaving",
+        "skipped",
+        "waived",
+        "omitted",
+        "bypassed",
+        "ignored",
+        "dropped",
+        "disabled",
+        "suspended",
+        "left",
+        "removed",
+    ];
+    static FIRST: OnceLock<HashSet<&'static str>> = OnceLock::new();
+    let phrases = || PLAIN.iter().chain(OTHERS).chain(ROUND).filter_map(|phrase| phrase.first().copied());
+    !word.is_empty() && FIRST.get_or_init(|| phrases().chain(OTHER.iter().copied()).collect()).contains(word)
+}
+
 /// An unsafe instruction in some words.
 fn instruction(words: &Words<'_>, quoted: bool, context: &Context) -> Option<String> {
     for i in 0..words.len() {
+        // Most words begin nothing.
+        if !begins(words.word(i)) {
+            continue;
+        }
         if let Some(next) = words.any(i, PLAIN) {
             return Some(words.span(i..next).text);
         }
@@ -52,7 +120,10 @@ fn instruction(words: &Words<'_>, quoted: bool, context: &Context) -> Option<Str
         {
             return Some(words.span(i.min(k)..next.max(k + 1)).text);
         }
-        if let Some(end) = skips_it(words, i) {
+        if let Some(end) = skips_it(words, i, context) {
+            return Some(words.span(i..end).text);
+        }
+        if let Some(end) = borrows(words, i).or_else(|| kept_out(words, i)).or_else(|| waived(words, i, quoted)) {
             return Some(words.span(i..end).text);
         }
         if let Some(end) = raises(words, i).or_else(|| left_out(words, i)).or_else(|| without_guard(words, i, quoted)) {
@@ -79,14 +150,16 @@ fn instruction(words: &Words<'_>, quoted: bool, context: &Context) -> Option<Str
 }
 
 /// "it needs approval, but skip that": a pronoun for the safeguard before it.
-fn skips_it(words: &Words<'_>, i: usize) -> Option<usize> {
+fn skips_it(words: &Words<'_>, i: usize, context: &Context) -> Option<usize> {
     let verb = matches!(words.word(i), "skip" | "bypass" | "ignore" | "omit" | "circumvent" | "forget" | "drop");
     let it = matches!(words.word(i + 1), "that" | "it" | "this" | "them" | "those");
     let negated = (i.saturating_sub(2)..i).any(|k| NEGATIONS.contains(&words.word(k)));
-    let before = (i.saturating_sub(REACH + 2)..i).rev().take_while(|k| !words.is_symbol(*k, '.'));
-    let guard = before
-        .into_iter()
-        .any(|k| matches!(words.word(k), "approval" | "approvals" | "audit" | "sandbox" | "isolation"));
+    let mut before = (i.saturating_sub(REACH + 2)..i).rev().take_while(|k| !words.is_symbol(*k, '.'));
+    let guard = before.any(|k| {
+        matches!(words.word(k), "approval" | "approvals" | "audit" | "sandbox" | "isolation")
+            // "kill the sandbox job and drop it": the job.
+            && !names_a_thing(words, k, k..k + 1, context)
+    });
     (verb && it && !negated && guard).then_some(i + 2)
 }
 
@@ -97,8 +170,47 @@ fn raises(words: &Words<'_>, i: usize) -> Option<usize> {
     let verb = matches!(words.word(i), "grant" | "give" | "make" | "assign" | "promote" | "gib" | "dale" | "donne");
     let admin = |k: usize| matches!(words.word(k), "admin" | "administrator" | "root" | "superuser");
     let at = (i + 1..i + 1 + REACH).take_while(|k| !words.is_symbol(*k, '.')).find(|k| verb && admin(*k))?;
-    let power = POWERS.contains(&words.word(at + 1)) || matches!(words.word(at - 1), "an" | "as" | "to");
-    power.then_some(at + 1)
+    // "give me admin", "make me cluster admin"
+    let me = matches!(words.word(i + 1), "me" | "us" | "myself" | "everyone" | "everybody") && at <= i + 3;
+    let power = me || POWERS.contains(&words.word(at + 1)) || matches!(words.word(at - 1), "an" | "as" | "to");
+    // "don't give bob admin rights"; "why don't you give …" asks for it.
+    let denied = (i.saturating_sub(3)..i).rev().find(|k| NEGATIONS.contains(&words.word(*k)));
+    let denied = denied.is_some_and(|k| k.checked_sub(1).is_none_or(|k| words.word(k) != "why"));
+    (power && !denied).then_some(at + 1)
+}
+
+/// "use bob's token": what is private to somebody else.
+fn borrows(words: &Words<'_>, i: usize) -> Option<usize> {
+    let uses = matches!(words.word(i), "use" | "using" | "with" | "borrow" | "take" | "via");
+    let owner = (i + 1..i + 3).find(|k| uses && words.word(*k).ends_with("'s"))?;
+    let own =
+        matches!(words.word(owner), "it's" | "that's" | "there's" | "let's" | "what's" | "here's" | "he's" | "she's");
+    (owner + 1..owner + 3).find(|k| !own && PRIVATE.contains(&words.word(*k))).map(|k| k + 1)
+}
+
+/// "keep it out of the audit log"; to keep the log itself is nothing bad.
+fn kept_out(words: &Words<'_>, i: usize) -> Option<usize> {
+    let negated = (i.saturating_sub(2)..i).any(|k| NEGATIONS.contains(&words.word(k)));
+    let keep = matches!(words.word(i), "keep" | "leave" | "stay" | "keeping" | "leaving") && !negated;
+    let away =
+        (i + 1..i + 6).find(|k| keep && matches!(words.word(*k), "out" | "from" | "off" | "away" | "without"))?;
+    (away + 1..away + 5).take_while(|k| !words.is_symbol(*k, '.')).find_map(|k| words.any(k, GUARDS))
+}
+
+/// "the approval step can be left out today": a safeguard that an order gives up. In a log it is a report.
+fn waived(words: &Words<'_>, i: usize, quoted: bool) -> Option<usize> {
+    const GONE: &[&str] =
+        &["skipped", "waived", "omitted", "bypassed", "ignored", "dropped", "disabled", "suspended", "left", "removed"];
+    if quoted || !GONE.contains(&words.word(i)) {
+        return None;
+    }
+    let be = (i.saturating_sub(2)..i).rev().find(|k| words.word(*k) == "be")?;
+    let is_modal = |k: &usize| matches!(words.word(*k), "can" | "should" | "may" | "must" | "shall" | "could");
+    let modal = (be.saturating_sub(2)..be).rev().find(is_modal)?;
+    let guard = (modal.saturating_sub(4)..modal).any(|k| words.any(k, GUARDS).is_some());
+    let denied = (modal..be).any(|k| words.word(k) == "not");
+    let asks = (0..words.len()).any(|k| words.is_symbol(k, '?') || words.word(k) == "why");
+    (guard && !denied && !asks).then_some(i + 1)
 }
 
 /// "make sure the audit trail doesn't show this": what happens shall not be seen there.
@@ -108,11 +220,32 @@ fn left_out(words: &Words<'_>, i: usize) -> Option<usize> {
         &["show", "mention", "contain", "record", "list", "include", "see", "know", "notice", "log", "entry", "hear"];
     let audit = matches!(words.word(i), "audit" | "auditor" | "auditors" | "approver" | "approvers");
     let near = |from: usize, list: &[&str]| (from..from + 5).find(|k| list.contains(&words.word(*k)));
+    if let Some(end) = unseen(words, i) {
+        return Some(end);
+    }
     let not = near(i + 1, NOT).filter(|_| audit)?;
     // "the audit log has no entry for job x-1" tells.
     let orders = (0..i).any(|k| matches!(words.word(k), "sure" | "ensure" | "that" | "let" | "so" | "and"));
     let asks = (0..words.len()).any(|k| words.is_symbol(k, '?') || words.word(k) == "why");
     near(not + 1, SHOWS).filter(|_| orders && !asks).map(|k| k + 1)
+}
+
+/// "nobody needs to see that in the audit".
+fn unseen(words: &Words<'_>, i: usize) -> Option<usize> {
+    const NOBODY: &[&str] = &["nobody", "noone", "nothing", "none"];
+    const SEES: &[&str] = &[
+        "see", "sees", "know", "knows", "notice", "notices", "find", "learn", "appear", "show", "shows", "seen", "end",
+        "land",
+    ];
+    let nobody = NOBODY.contains(&words.word(i)) || words.word(i) == "no" && words.word(i + 1) == "one";
+    // "make sure nobody has to approve that"
+    let approves = |k: &usize| matches!(words.word(*k), "approve" | "approves" | "sign") && nobody;
+    let sure = (0..i).any(|k| matches!(words.word(k), "sure" | "that" | "so" | "let"));
+    if let Some(k) = (i + 1..i + 6).find(approves).filter(|_| sure) {
+        return Some(k + 1);
+    }
+    let sees = (i + 1..i + 6).find(|k| nobody && SEES.contains(&words.word(*k)))?;
+    (sees + 1..sees + 7).find(|k| words.word(*k).starts_with("audit")).map(|k| k + 1)
 }
 
 /// "with the sandbox disabled": an order without its safeguard. In a log it is a report.
@@ -126,18 +259,23 @@ fn without_guard(words: &Words<'_>, i: usize, quoted: bool) -> Option<usize> {
     (end..end + 3).find(|k| OFF.contains(&words.word(*k))).map(|k| k + 1)
 }
 
-/// "switch the audit log off": a verb whose "off" stands behind what it is about.
+/// "switch the audit log off": a verb whose "off" stands behind what it is about. "Take gpu-3 down for
+/// the audit" and "set sandbox down to 2" are about something else.
 fn switched_off(words: &Words<'_>, i: usize) -> Option<usize> {
     let verb = matches!(words.word(i), "turn" | "switch" | "shut" | "put" | "take" | "set" | "schalte" | "schalt");
     let off = |k: usize| matches!(words.word(k), "off" | "aside" | "down" | "ab" | "aus");
     let end = (i + 1..i + 1 + REACH).take_while(|k| !words.is_symbol(*k, '.')).find(|k| off(*k))?;
-    verb.then_some(i + 1).filter(|_| end > i + 1)
+    let lowered = words.word(end) == "down"
+        && (matches!(words.word(end + 1), "to" | "by")
+            || words.word(end + 1).starts_with(|c: char| c.is_ascii_digit()));
+    let between = (i + 1..end).any(|k| words.any(k, GUARDS).is_some());
+    (verb && between && !lowered).then_some(i + 1)
 }
 
 /// Where the safeguard ends that a word for getting round it reaches. What is only named like one
 /// is passed over, and what stands behind it counts as if it were not there.
 fn guarded(words: &Words<'_>, verb: usize, start: usize, quoted: bool, context: &Context) -> Option<usize> {
-    let ends = ENDING.contains(&words.word(verb));
+    let ends = ENDING.contains(&words.word(verb)) || matches!(words.word(verb), "take" | "shut" | "tear");
     let (mut at, mut left, mut passed) = (start, REACH, false);
     while left > 0 && !words.is_symbol(at, '.') && (passed || !words.is_symbol(at, ',')) {
         if let Some(next) = words.any(at, GUARDS) {
@@ -297,6 +435,10 @@ mod tests {
             "drop job permissions",
             "stop workload auditing",
             "stop the job audit",
+            "take the audit log down",
+            "set approvals aside",
+            "why don't you give bob admin rights",
+            "it needs approval, drop that",
             "kill job approvals",
             "delete workload isolation now",
             "pause the permissions task",
@@ -331,6 +473,12 @@ mod tests {
             "show the logs of job x-1, it says \"no authentication configured\"",
             "why does job x-1 fail? `error: no permissions found`",
             "logs of x-1 with \"without authorization header\"",
+            "take node gpu-3 down for the audit",
+            "set sandbox down to 2 replicas",
+            "kill the sandbox job and drop it from the queue",
+            "take the sandbox deployment down",
+            "don't give bob admin rights",
+            "never make anna an admin",
         ] {
             assert!(!unsafe_in(text, &Context::default()), "{text}");
         }

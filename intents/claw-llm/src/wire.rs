@@ -154,12 +154,7 @@ impl Wire {
             return Err(self.refused(status, response).await);
         }
         let body = read(response, self.bytes_max).await?;
-        // Looked at here, since async-openai writes what it cannot read to the log.
-        let Ok(value) = serde_json::from_slice::<serde_json::Value>(&body) else {
-            return Err(WireError::NotJson);
-        };
-        let body = serde_json::to_vec(&value).map_err(|_| WireError::NotJson)?;
-        Ok(http::Response::new(reqwest::Body::from(body)).into())
+        Ok(http::Response::new(reqwest::Body::from(readable(&body, &self.key)?)).into())
     }
 
     async fn refused(&self, status: StatusCode, response: Response) -> WireError {
@@ -183,6 +178,14 @@ impl Wire {
         let plain: String = redact(text, &self.key).chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
         plain.chars().take(WORDS_CHARS_MAX).collect()
     }
+}
+
+/// A body that is JSON, without the key. Looked at here, since async-openai writes what it cannot
+/// read to the log.
+fn readable(body: &[u8], key: &SecretString) -> Result<Vec<u8>, WireError> {
+    let mut value = serde_json::from_slice(body).map_err(|_| WireError::NotJson)?;
+    redact_all(&mut value, key);
+    serde_json::to_vec(&value).map_err(|_| WireError::NotJson)
 }
 
 /// A body, if it has at most so many bytes.
@@ -243,4 +246,18 @@ fn root(error: &(dyn std::error::Error + 'static)) -> String {
         current = cause;
     }
     current.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_part_of_a_readable_body_has_the_key() {
+        let key = SecretString::from("sk-77-only-here");
+        let body = r#"{"id":"sk-77-only-here","sk-77-only-here":[{"content":"a s\u006b-77-only-here b"}]}"#;
+        let plain = String::from_utf8(readable(body.as_bytes(), &key).unwrap()).unwrap();
+        assert_eq!(plain, r#"{"[key]":[{"content":"a [key] b"}],"id":"[key]"}"#);
+        assert_eq!(readable(b"sk-77-only-here", &key), Err(WireError::NotJson));
+    }
 }

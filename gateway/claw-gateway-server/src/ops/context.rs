@@ -34,6 +34,7 @@ pub(super) fn of(cluster: &Cluster, now: Timestamp) -> Context {
             name: Some(w.name.clone()),
             kind: w.spec.spec().kind.map(|k| k.to_string()),
             model: w.spec.spec().model.clone(),
+            image: w.spec.spec().image.clone(),
             state: Some(w.state.to_string()),
             node: w.live().and_then(|a| cluster.nodes.get(a.node_id)).map(|n| n.name.clone()),
         })

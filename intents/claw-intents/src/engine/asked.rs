@@ -14,6 +14,11 @@ pub(super) fn question(items: &Items<'_, '_>, order: Found) -> Option<Answer> {
         let prompt = "This says what not to do, and nothing is done. What is to be done?";
         return Some(Answer::ask("action", prompt.to_owned(), Vec::new()));
     }
+    if matches!(order.act, Act::Update | Act::Query | Act::Run) && act::moves_to_node(items) {
+        let prompt =
+            "A drain takes work off a node, to where there is room; it does not choose where to. What is to be done?";
+        return Some(Answer::ask("action", prompt.to_owned(), vec!["drain".into(), "query".into()]));
+    }
     if matches!(order.act, Act::Query | Act::Diagnose | Act::Alert | Act::Unsupported) {
         return None;
     }

@@ -5,9 +5,11 @@ use crate::items::{Items, Kind, Listed};
 
 mod deployment;
 mod fallback;
+mod implied;
 
 use self::deployment::of_deployment;
 use self::fallback::fallback;
+use self::implied::{alert_rule, returns};
 
 /// Whether any item has a meaning.
 pub(super) fn says(items: &Items<'_, '_>, sense: &str) -> bool {
@@ -84,7 +86,7 @@ pub(super) fn order(items: &Items<'_, '_>, found: &[Found]) -> Option<Found> {
     };
     if let Some(at) = crate::read::refs::modal_subject(items).filter(|at| !heading(*at))
         && act::best(&real).is_none_or(|best| best.strength < 3 || matches!(best.act, Act::Query))
-        && (setting(items) || says(items, "noun.replica") || topic.model)
+        && (setting(items) || says(items, "noun.replica") || topic.model || sized(items, at))
     {
         let act = if says(items, "noun.replica") { Act::Scale } else { Act::Update };
         return Some(Found { act, at, strength: 2 });
@@ -124,14 +126,25 @@ pub(super) fn order(items: &Items<'_, '_>, found: &[Found]) -> Option<Found> {
     }
 }
 
+/// "chat needs more memory": a size behind its subject, whatever it shall be.
+fn sized(items: &Items<'_, '_>, at: usize) -> bool {
+    let end = (at..items.len()).find(|k| items.ends_clause(*k)).unwrap_or(items.len());
+    (at..end).any(|k| items.any(k, &["noun.memory", "noun.disk", "noun.shm", "noun.vram"])) && !asks(items)
+}
+
 /// "scale search to 2, no wait, scale chat to 2": the order that a correction put in place of one of its sort.
 fn corrected(items: &Items<'_, '_>, best: Found, real: &[Found]) -> Found {
     let later = |f: &&Found| f.act == best.act && f.at > best.at && f.strength == best.strength;
     real.iter().rfind(|f| later(f) && items.corrects_between(best.at, f.at)).copied().unwrap_or(best)
 }
 
-/// What is only ever read.
-const READ: &[&str] = &["subj.logs", "subj.costs", "subj.audit", "subj.events", "subj.alerts", "subj.metrics"];
+/// What is only ever read, beside metrics.
+const READ: &[&str] = &["subj.logs", "subj.costs", "subj.audit", "subj.events", "subj.alerts"];
+
+/// "logs of the finance training": whether something that is only ever read is named.
+fn reads(items: &Items<'_, '_>) -> bool {
+    READ.iter().any(|subject| says(items, subject))
+}
 
 /// Words that look at something, whatever is wrong with it.
 fn looks(text: &str) -> bool {
@@ -151,7 +164,7 @@ fn holds(items: &Items<'_, '_>, f: Found, topic: &Topic) -> bool {
         }
         Act::Query => query_holds(items, f, topic),
         // "take a look at the logs of job x-1"
-        Act::Diagnose if looks(text) && !symptom(items) && READ.iter().any(|subject| says(items, subject)) => false,
+        Act::Diagnose if looks(text) && !symptom(items) && (reads(items) || says(items, "subj.metrics")) => false,
         Act::Diagnose => {
             !(matches!(text, "what happened" | "examine" | "find out") || text.starts_with("any "))
                 || says_any(items, "sym.")
@@ -188,7 +201,8 @@ fn holds(items: &Items<'_, '_>, f: Found, topic: &Topic) -> bool {
             let weak = matches!(text, "give" | "set" | "move" | "lower" | "raise" | "replace") && f.strength < 2;
             !added && !weak
         }
-        Act::Autoscale => f.strength > 0,
+        // "never restart it automatically"
+        Act::Autoscale => f.strength > 0 && (text != "automatically" || says(items, "act.scale")),
         // "buy me a coffee": nothing that the market has.
         Act::Bid => {
             let sold = topic.gpu
@@ -202,7 +216,7 @@ fn holds(items: &Items<'_, '_>, f: Found, topic: &Topic) -> bool {
         Act::Stop if ends_in_go(text) && !ends_there(items, f.at + 1) => false,
         Act::Stop => f.strength > 0 && !is_limit(items, f, topic),
         // "which deployments do we run": a verb of a question.
-        Act::Run | Act::Serve if in_question(items, f.at) => false,
+        Act::Run | Act::Serve if in_question(items, f.at) || starts_share(items, f.at) => false,
         Act::Run | Act::Serve | Act::Deploy | Act::Scale | Act::Rollback | Act::Unsupported => f.strength > 0,
     }
 }
@@ -215,6 +229,11 @@ fn ends_in_go(text: &str) -> bool {
 /// Whether a clause ends here, or the next one begins.
 fn ends_there(items: &Items<'_, '_>, i: usize) -> bool {
     items.ends_clause(i) || items.any(i, &["polite", "and", "grace.no", "grace.yes"])
+}
+
+/// "canary update of chat, start with 15 %": a share, and nothing that is started.
+fn starts_share(items: &Items<'_, '_>, at: usize) -> bool {
+    items.list[at].text.starts_with("start") && (at + 1..at + 4).any(|k| items.qty(k, "unit.percent").is_some())
 }
 
 /// Whether a clause that a question word begins holds this place.
@@ -270,7 +289,9 @@ fn query_holds(items: &Items<'_, '_>, f: Found, topic: &Topic) -> bool {
     if f.strength < 3 && (topic.model || topic.image || text == "when") {
         return false;
     }
-    !(VAGUE.contains(&text) && topic.workload() && !says_any(items, "subj."))
+    // "mixtral on 8 GPUs, any model"
+    let any = text == "any" && topic.model && !items.is(f.at + 1, "subj.logs");
+    !(any || VAGUE.contains(&text) && topic.workload() && !says_any(items, "subj."))
 }
 
 /// "then it must stop", "kill it if it takes longer than 45 min": about the
@@ -324,6 +345,13 @@ fn amend(items: &Items<'_, '_>, best: Found, all: &[Found], topic: &Topic) -> Fo
         }
         // "when the error rate is above 2 % notify me"
         Act::Query if matches!(text, "when" | "if") && has(Act::Alert).is_some() => has(Act::Alert).unwrap_or(best),
+        // "部署 chat 为什么这么慢": what the verb names is a deployment, and why is asked.
+        Act::Deploy if !topic.workload() && !topic.gpu && !topic.code => {
+            let other = [Act::Diagnose, Act::Autoscale, Act::Scale, Act::Update].into_iter().find_map(has);
+            // 部署 is the noun, too.
+            let noun = text.chars().any(crate::text::is_ideograph);
+            other.filter(|f| f.act == Act::Diagnose || noun).unwrap_or(best)
+        }
         Act::Query => has(Act::Diagnose)
             .filter(|f| !(best.at.min(f.at)..best.at.max(f.at)).any(|k| items.ends_sentence(k)))
             .unwrap_or(best),
@@ -371,6 +399,10 @@ fn of_scale(items: &Items<'_, '_>, best: Found, all: &[Found], topic: &Topic) ->
         }
         // "put gemma live in production on three replicas"
         Act::Scale if topic.workload() && has(Act::Deploy).is_some() => has(Act::Deploy).unwrap_or(best),
+        // "run phi-4 on 1 H100 with 2 replicas"
+        Act::Scale if (topic.model || topic.image) && topic.gpu => {
+            *all.iter().find(|f| f.at == best.at && matches!(f.act, Act::Run | Act::Serve | Act::Train))?
+        }
         // "set up an autoscaler for chat", "hold the utilization at 70 % with 2 to 6 replicas"
         Act::Run | Act::Update | Act::Query | Act::Scale
             if scales_itself(items, topic) && !(best.act == Act::Update && (setting(items) || changes_more(items))) =>
@@ -422,39 +454,10 @@ fn asks_of_symptom(items: &Items<'_, '_>, text: &str) -> bool {
         WRONG.iter().any(|s| n.senses.has(s)) && !n.senses.iter().any(|s| s.starts_with("state."))
     };
     let unmasked = || items.list.iter().filter(|n| !n.masked);
-    (text.starts_with("what") || text == "check") && named(items) && unmasked().any(wrong) && !unmasked().any(reads)
-}
-
-/// "node gpu-3 can be used again", "gpu-3 is fixed, bring it back": a machine that takes work again.
-fn returns(items: &Items<'_, '_>, topic: &Topic, best: Option<Found>) -> bool {
-    let looks = |f: Found| match f.act {
-        Act::Query => f.strength < 3 || matches!(items.list[f.at].text.as_str(), "get" | "any"),
-        Act::Run | Act::Update | Act::Rollback | Act::Serve | Act::Offer => true,
-        _ => false,
-    };
-    let again = |n: &crate::items::Item<'_>| {
-        !n.masked && (n.text == "again" || n.text == "back" || n.text.starts_with("back ") || n.text.ends_with(" back"))
-    };
-    let node = items.list.iter().any(|n| !n.masked && n.node_like) || says(items, "noun.node");
-    let other = says(items, "noun.deployment") || says(items, "noun.revision") || prices(items) || topic.workload();
-    best.is_none_or(looks)
-        && node
-        && !other
-        && !symptom(items)
-        && !asks(items)
-        && items.list.iter().any(again)
-        && !(0..items.len()).any(|i| items.is(i, "not"))
-}
-
-/// "need something that warns when …": a rule in words of which none is an order.
-fn alert_rule(items: &Items<'_, '_>) -> Option<usize> {
-    let word = |i: &usize| {
-        items.at(*i).is_some_and(|n| {
-            n.kind == Kind::Word && ["alert", "alarm", "warning", "notification"].iter().any(|w| n.text.contains(w))
-        })
-    };
-    let compares = says_any(items, "cmp.") && (says_any(items, "metric.") || measured(items));
-    (compares && says(items, "cond")).then(|| (0..items.len()).find(word)).flatten()
+    let hot = text == "check" && measured(items) && unmasked().all(|n| n.senses.after("cmp.").is_none());
+    (text.starts_with("what") || text == "check")
+        && named(items)
+        && (unmasked().any(wrong) && !unmasked().any(reads) || hot)
 }
 
 fn prices(items: &Items<'_, '_>) -> bool {
@@ -513,7 +516,9 @@ fn ours(items: &Items<'_, '_>, topic: &Topic, verb: Option<usize>) -> bool {
         let own = verb == Some(k) && !n.text.contains(' ') && n.senses.has("act.query");
         !n.masked && !own && n.senses.iter().any(|s| OURS.iter().any(|p| s.starts_with(p)))
     });
-    topic.workload() || topic.gpu || named(items) || told
+    // "how many replicas does chat have"
+    let counts = verb.is_some_and(|k| items.list[k].text == "how many") && says(items, "noun.replica");
+    topic.workload() || topic.gpu || named(items) || told || counts
 }
 
 /// Whether a change is of something that is nothing here: an unknown word, and no setting or name beside it.
@@ -532,7 +537,7 @@ fn setting(items: &Items<'_, '_>) -> bool {
         || says(items, "market")
         || (0..items.len()).any(|i| {
             items.gib(i).is_some()
-                || items.is(i, "noun.core")
+                || items.any(i, &["noun.core", "noun.gpucount"])
                 || items.num(i).is_some() && items.is(i + 1, "noun.gpu")
                 || items.is(i, "noun.port")
                 || items.at(i).is_some_and(|n| matches!(n.kind, Kind::Pair(..) | Kind::Image | Kind::Gpu { .. }))

@@ -5,13 +5,17 @@ use serde_json::json;
 use crate::act::{Act, Found};
 use crate::answer::{RefusalCode, Source};
 use crate::draft::Draft;
-use crate::items::Kind;
+use crate::items::{Items, Kind};
 use crate::lexicon::Lang;
 use crate::read;
 use crate::read::refs::{self, Thing};
 
 use super::action;
 use super::target::{self, Target};
+
+mod replicas;
+
+use replicas::{read_count, relative};
 
 /// Finds the deployment that an order is about and sets it, or asks.
 pub(super) fn deployment_target(draft: &mut Draft<'_, '_, '_>, order: Found) {
@@ -45,13 +49,59 @@ pub(super) fn deployment_target(draft: &mut Draft<'_, '_, '_>, order: Found) {
         }
         return;
     }
-    match refs::object(draft, order.at) {
+    let named = subject(draft, order).or_else(|| counted(draft)).or_else(|| refs::object(draft, order.at));
+    match named.or_else(|| head(draft)) {
         Some(k) => {
             let name = refs::name_of(draft.items, k);
             draft.set_at("deployment", json!(name), k..k + 1);
         }
         None => draft.ask("deployment", "Which deployment is meant?", Vec::new()),
     }
+}
+
+/// "let shop scale itself", "shop should scale": the word before the order's own verb.
+fn subject(draft: &Draft<'_, '_, '_>, order: Found) -> Option<usize> {
+    if !matches!(order.act, Act::Scale | Act::Autoscale) {
+        return None;
+    }
+    let items = draft.items;
+    let modal =
+        |k: usize| items.at(k).is_some_and(|n| matches!(n.text.as_str(), "should" | "must" | "shall" | "can" | "to"));
+    let k = order.at.checked_sub(if order.at > 1 && modal(order.at - 1) { 2 } else { 1 })?;
+    let led = k == 0
+        || items.ends_clause(k - 1)
+        || items.at(k - 1).is_some_and(|n| matches!(n.text.as_str(), "let" | "have" | "make"));
+    (led && plain_word(items, k) && !draft.is_used(k)).then_some(k)
+}
+
+/// "the replica count of pay to 2": of what replicas are, whatever the word means elsewhere.
+fn counted(draft: &Draft<'_, '_, '_>) -> Option<usize> {
+    let items = draft.items;
+    let of = |i: usize| items.is(i, "noun.replica") && items.is(i + 1, "of");
+    let word = |k: usize| items.at(k).is_some_and(|n| n.kind == Kind::Word && n.text.chars().all(char::is_alphabetic));
+    (0..items.len()).filter(|i| of(*i)).map(|i| i + 2).find(|k| {
+        word(*k)
+            && !items.any(*k, &["det.the", "det.that", "det.a", "det.all", "noun.deployment", "each"])
+            && !draft.is_used(*k)
+    })
+}
+
+/// "shop needs 6 replicas", "shop from 2 to 6 replicas": what the request begins with.
+fn head(draft: &Draft<'_, '_, '_>) -> Option<usize> {
+    let items = draft.items;
+    let k = (0..items.len()).find(|k| !items.any(*k, &["polite", "greeting"]) && !items.ends_clause(*k))?;
+    let counted = (k + 1..items.len()).any(|m| items.is(m, "noun.replica"));
+    (counted && plain_word(items, k) && !draft.is_used(k)).then_some(k)
+}
+
+/// A word that may be a name: unknown, or a plain noun.
+fn plain_word(items: &Items<'_, '_>, k: usize) -> bool {
+    items.at(k).is_some_and(|n| {
+        n.kind == Kind::Word
+            && !n.text.contains(' ')
+            && n.text.chars().any(char::is_alphabetic)
+            && n.senses.iter().all(|s| s == "n")
+    })
 }
 
 /// Whether a noun or the context says of each name that it is a deployment's.
@@ -120,125 +170,6 @@ pub(super) fn scale(draft: &mut Draft<'_, '_, '_>, order: Found) {
     } else if draft.get("replicas").is_none() {
         draft.ask("replicas", "To how many replicas?", Vec::new());
     }
-}
-
-/// A word that says that a number is a difference, and whether it adds or takes away.
-fn difference(draft: &Draft<'_, '_, '_>) -> Option<(i64, usize)> {
-    const DOWN: &[&str] = &["down", "reduce", "decrease", "shrink", "scale down", "lower", "scale in", "downscale"];
-    let items = draft.items;
-    let word = |words: &[&str]| {
-        (0..items.len()).find(|i| items.at(*i).is_some_and(|n| words.contains(&n.text.as_str())) && !draft.is_used(*i))
-    };
-    let counted = |at: usize| {
-        (at.saturating_sub(2)..at + 3).any(|k| k != at && items.count(k).is_some())
-            || (at + 1..at + 3).any(|k| items.is(k, "noun.replica"))
-    };
-    let more = word(&["add", "more", "additional", "extra", "another", "further", "mehr", "weitere", "más", "plus"])
-        .filter(|at| counted(*at))
-        .map(|at| (1_i64, at));
-    let counted_anywhere = (0..items.len()).any(|k| items.is(k, "noun.replica"));
-    let fewer =
-        word(&["fewer", "less", "remove", "weniger", "menos", "moins", "drop", "lose", "away", "away from", "shed"])
-            .filter(|at| counted(*at) || items.list[*at].text.starts_with("away") && counted_anywhere)
-            .map(|at| (-1_i64, at))
-            .or_else(|| word(&["minus"]).filter(|at| items.count(at + 1).is_some()).map(|at| (-1_i64, at)));
-    let minus = |at: usize| items.list.get(at + 1).is_some_and(|n| n.text == "minus" || n.kind == Kind::Punct('-'));
-    let down = |at: usize| minus(at) || items.list.iter().any(|n| DOWN.contains(&n.text.as_str()));
-    let by = word(&["by", "um"]).filter(|at| items.count(at + 1).is_some() || items.count(at + 2).is_some());
-    by.map(|at| (if down(at) { -1_i64 } else { 1 }, at)).or(more).or(fewer)
-}
-
-/// "add two replicas", "double it": from the replicas that the context tells, else a question.
-fn relative(draft: &mut Draft<'_, '_, '_>) -> bool {
-    let items = draft.items;
-    let word = |words: &[&str]| {
-        (0..items.len()).find(|i| items.at(*i).is_some_and(|n| words.contains(&n.text.as_str())) && !draft.is_used(*i))
-    };
-    let factor = [
-        (2.0, ["double", "twice", "verdopple", "duplica", "double the"].as_slice()),
-        (3.0, ["triple", "thrice"].as_slice()),
-        (4.0, ["quadruple"].as_slice()),
-        (0.5, ["halve", "half", "halbiere", "in half"].as_slice()),
-    ]
-    .into_iter()
-    .find_map(|(f, words)| word(words).map(|at| (f, at)))
-    .or_else(|| (0..items.len()).find(|i| items.is(*i, "frac.0.5")).map(|at| (0.5, at)));
-    let number = |at: usize| {
-        (at.saturating_sub(3)..(at + 4).min(items.len())).find(|k| items.count(*k).is_some() && !draft.is_used(*k))
-    };
-    let difference = difference(draft);
-    let name = draft.get("deployment").and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
-    let present = draft.context.deployments.iter().find(|d| d.name == name).and_then(|d| d.replicas);
-    // "double … no, put it at 5": what a correction takes back.
-    let factor = factor.filter(|(_, at)| {
-        !(at + 1..items.len()).any(|k| items.corrects(k) && (k..items.len()).any(|m| items.count(m).is_some()))
-    });
-    // "marketing expects triple traffic, let's have it at 9 replicas": what is counted is wanted.
-    let counted = (1..items.len())
-        .any(|k| items.is(k, "noun.replica") && items.count(k - 1).is_some() && !(k > 1 && items.is(k - 2, "det.the")));
-    let factor = factor.filter(|_| !counted);
-    let wanted = if let Some((f, at)) = factor {
-        present.map(|n| (f64::from(n) * f, at))
-    } else if let Some((sign, at)) = difference {
-        let one = items.list[at].text == "another"
-            || (at..items.len()).any(|k| items.is(k, "noun.replica") && items.list[k].text.starts_with('a'));
-        let to = (0..items.len()).any(|k| items.is(k, "to") && items.num(k + 1).is_some());
-        if to {
-            return false;
-        }
-        let by = matches!(items.list[at].text.as_str(), "by" | "um");
-        let behind = || (at + 1..at + 3).find(|k| by && items.count(*k).is_some() && !draft.is_used(*k));
-        let far = || (0..items.len()).find(|k| items.count(*k).is_some() && !draft.is_used(*k));
-        let number =
-            behind().or_else(|| number(at)).or_else(|| items.list[at].text.starts_with("away").then(far).flatten());
-        match number.and_then(|k| items.count(k)).or(one.then_some(1)) {
-            Some(n) => present.map(|p| (f64::from(p) + if sign < 0 { -f64::from(n) } else { f64::from(n) }, at)),
-            None => None,
-        }
-    } else {
-        return false;
-    };
-    match wanted.and_then(|(n, at)| crate::items::whole(n).map(|n| (n, at))) {
-        Some((n, at)) => {
-            draft.set_at("replicas", json!(n), at..at + 1);
-            draft.assume("replicas", json!(n), format!("{name} has {} replicas now", present.unwrap_or_default()));
-        }
-        None => draft.ask("replicas", "To how many replicas?", Vec::new()),
-    }
-    true
-}
-
-/// "scale X to 5": a number that counts nothing else.
-fn read_count(draft: &mut Draft<'_, '_, '_>, order: Found) {
-    let items = draft.items;
-    let free = |k: usize| items.count(k).filter(|_| !draft.is_used(k));
-    let to = (0..items.len()).find(|k| *k > 0 && free(*k).is_some() && items.is(k - 1, "to"));
-    let any = (order.at + 1..items.len()).find(|k| free(*k).is_some());
-    if let Some(Kind::Range(low, high)) =
-        (0..items.len()).find_map(|k| items.at(k).map(|n| n.kind.clone()).filter(|n| matches!(n, Kind::Range(..))))
-    {
-        draft.ask("replicas", format!("How many replicas: {low} or {high}?"), vec![low.to_string(), high.to_string()]);
-        return;
-    }
-    let Some(k) = to.or(any) else {
-        return;
-    };
-    let n = free(k).unwrap_or_default();
-    // "by 2", "2 more": a difference, not a number of replicas.
-    let relative = k > 0 && (items.list[k - 1].text == "by" || items.list[k - 1].text == "um")
-        || items
-            .at(k + 1)
-            .is_some_and(|m| matches!(m.text.as_str(), "more" | "fewer" | "less" | "extra" | "weitere" | "mehr"));
-    if relative {
-        return;
-    }
-    if items.is(k + 1, "or")
-        && let Some(other) = free(k + 2)
-    {
-        draft.ask("replicas", format!("How many replicas: {n} or {other}?"), vec![n.to_string(), other.to_string()]);
-        return;
-    }
-    draft.set_at("replicas", json!(n), k..k + 1);
 }
 
 /// "drain gpu-3 and keep all its jobs running", "stop it but leave it running".
@@ -399,8 +330,12 @@ pub(super) fn rollback(draft: &mut Draft<'_, '_, '_>, order: Found) {
     }
     // "it is at revision 9, put it back to 8": the present one is not the wanted one.
     let wanted = |i: usize| {
-        (i.saturating_sub(3)..i)
-            .any(|k| items.list[k].text.split(' ').any(|w| matches!(w, "to" | "auf" | "a" | "à" | "到")))
+        (i.saturating_sub(3)..i).any(|k| {
+            items.list[k]
+                .text
+                .split(' ')
+                .any(|w| matches!(w, "to" | "auf" | "a" | "à" | "到" | "→" | "->" | ">" | "=>"))
+        })
     };
     if found.len() > 1 && found.iter().any(|(i, _)| wanted(*i)) {
         let corrected = |i: usize| (i.saturating_sub(3)..i).any(|k| items.is(k, "correct"));
@@ -410,10 +345,33 @@ pub(super) fn rollback(draft: &mut Draft<'_, '_, '_>, order: Found) {
     let wrong = |i: usize| {
         let start = (0..i).rev().find(|k| items.ends_clause(*k)).map_or(0, |k| k + 1);
         let end = (i..items.len()).find(|k| items.ends_clause(*k)).unwrap_or(items.len());
-        (start..end).any(|k| items.at(k).is_some_and(|n| n.senses.iter().any(|s| s.starts_with("sym."))))
+        (start..end).any(|k| {
+            items.is(k, "tells") || items.at(k).is_some_and(|n| n.senses.iter().any(|s| s.starts_with("sym.")))
+        })
     };
     if found.len() > 1 && !found.iter().all(|(i, _)| wrong(*i)) {
         found.retain(|(i, _)| !wrong(*i));
+    }
+    // "roll it back, 12 is broken, 11 was fine"
+    if found.is_empty() {
+        let told = |k: &usize| {
+            let starts = *k > 0 && items.ends_clause(k - 1);
+            starts
+                && items
+                    .at(k + 1)
+                    .is_some_and(|n| matches!(n.text.as_str(), "is" | "was" | "worked" | "works" | "isn't"))
+        };
+        let numbered = (0..items.len()).filter(told).filter_map(|k| Some((k, u64::from(items.count(k)?))));
+        found.extend(numbered.filter(|(k, _)| !wrong(*k)));
+    }
+    // "rev 9 was fine, rev 10 isn't: roll back"
+    let praised = |i: usize| {
+        const FINE: &[&str] = &["fine", "worked", "good", "ok", "okay", "stable", "healthy"];
+        let end = (i..items.len()).find(|k| items.ends_clause(*k)).unwrap_or(items.len());
+        (i..end).any(|k| items.at(k).is_some_and(|n| n.text.split(' ').any(|w| FINE.contains(&w))))
+    };
+    if found.len() > 1 && found.iter().any(|(i, _)| praised(*i)) {
+        found.retain(|(i, _)| praised(*i));
     }
     // "rollback search 7": a number that ends the order.
     if found.is_empty()
@@ -490,7 +448,8 @@ fn only_drained(draft: &Draft<'_, '_, '_>) -> Option<String> {
         state.is_some_and(|s| matches!(s.to_lowercase().as_str(), "drained" | "draining" | "cordoned" | "maintenance"))
     };
     let items = draft.items;
-    let vague = (0..items.len()).any(|i| items.is(i, "det.that"));
+    let vague = (0..items.len())
+        .any(|i| items.is(i, "det.that") || items.at(i).is_some_and(|n| n.text.split(' ').any(|word| word == "it")));
     let mut drained = draft.context.nodes.iter().filter(|n| out(n.state.as_deref()));
     match (drained.next(), drained.next()) {
         (Some(node), None) if vague => Some(node.name.clone()),

@@ -76,6 +76,9 @@ impl Ready {
         let asked = asked.or_else(|| several::question(items, &others, own));
         let left_out = several::left_out(items, &others, own);
         several::mask(items, &others, own);
+        if own.act == Act::Update && others.is_empty() {
+            read::reorder::reorder(items);
+        }
         Self { asked, left_out }
     }
 }

@@ -112,6 +112,17 @@ fn described_target(draft: &mut Draft<'_, '_, '_>) {
             }
             return;
         }
+        // "portal gives 503s, why? (deployment)": the noun stands by itself, the name begins the request.
+        let alone = at > 0
+            && items.ends_clause(at - 1) | items.punct(at - 1, '(')
+            && (items.ends_clause(at + 1) || items.punct(at + 1, ')'));
+        let head = (0..at).find(|k| !items.any(*k, &["polite", "greeting"]) && !items.ends_clause(*k));
+        if let Some(k) =
+            head.filter(|k| alone && items.at(*k).is_some_and(|n| n.kind == Kind::Word && n.senses.is_empty()))
+        {
+            set_target(draft, thing, kind, k);
+            return;
+        }
         if at > 0 && items.any(at - 1, &["det.the", "det.a"]) || at > 1 && items.any(at - 2, &["det.the", "det.that"]) {
             draft.ask("target.id", format!("Which {kind} is meant?"), Vec::new());
             return;
@@ -166,6 +177,11 @@ fn kind_of_name(draft: &Draft<'_, '_, '_>, k: usize) -> (Thing, &'static str) {
     }
     if draft.context.nodes.iter().any(|n| begins(&n.name)) || looks_like_node(draft.catalog, &name) {
         return (Thing::Node, "node");
+    }
+    // Only a deployment has revisions.
+    let revised = |i: usize| draft.items.is(i, "noun.revision") && draft.items.count(i + 1).is_some();
+    if (0..draft.items.len()).any(revised) && !(0..draft.items.len()).any(|i| draft.items.is(i, "noun.workload")) {
+        return (Thing::Deployment, "deployment");
     }
     (Thing::Workload, "workload")
 }
@@ -256,7 +272,8 @@ pub(super) fn alert(draft: &mut Draft<'_, '_, '_>, order: Found) {
     let value = |k: &usize| {
         !draft.is_used(*k) && refs::threshold(items, *k, metric).is_some() && (compared(*k) || !is_for(draft, *k))
     };
-    let behind = (from + 1..items.len()).find(value);
+    // "warn me at 83 degrees": the value's own unit named the metric.
+    let behind = comparison.is_none().then_some(at).filter(value).or_else(|| (from + 1..items.len()).find(value));
     let Some(k) = behind.or_else(|| (0..from).rev().find(value)) else {
         draft.ask("threshold", format!("At which value of {metric}?"), Vec::new());
         return;
@@ -270,6 +287,8 @@ pub(super) fn alert(draft: &mut Draft<'_, '_, '_>, order: Found) {
     }
     crate::read::mask::read_bare_corrections(draft);
     read_for(draft);
+    // "for 2 minutes, no, 3 minutes"
+    crate::read::mask::read_bare_corrections(draft);
 }
 
 /// What cannot be reached is a node, whatever its name looks like.

@@ -102,15 +102,32 @@ fn part_of(items: &Items<'_, '_>, f: Found, order: Found) -> bool {
     match f.act {
         Act::Query => choose::VAGUE.contains(&text) && text != "check",
         Act::Autoscale | Act::Scale | Act::Bid => {
-            same(order.act, Act::Run) && !has_object(items, f.at, end(items, &[order], f.at), f.act)
+            let to = end(items, &[order], f.at);
+            // "scale between 1 and 4 on p99 of 300 ms": a metric is no thing of its own.
+            let metric = |k: usize| items.at(k).is_some_and(|n| n.senses.after("metric.").is_some());
+            let from = (f.at + 1..to).rev().find(|k| metric(*k)).unwrap_or(f.at);
+            same(order.act, Act::Run)
+                && !has_object(items, f.at, from.max(f.at + 1), f.act)
+                && !has_object(items, from, to, f.act)
         }
         // "alert me: queue above 15"
         Act::Run => order.act == Act::Alert && !has_object(items, f.at, end(items, &[order], f.at), f.act),
         // "take a-4 off the scheduler and evict its jobs"
         Act::Stop if order.act == Act::Drain => items.is(f.at, "withdraws"),
         // "drain a-4, give the jobs 30 minutes"
-        Act::Update if matches!(order.act, Act::Drain | Act::Stop) && text == "give" => {
+        Act::Update
+            if matches!(order.act, Act::Drain | Act::Stop)
+                && matches!(text, "give" | "gib" | "dale" | "dales" | "donne" | "laisse" | "deja" | "给") =>
+        {
             (f.at + 1..end(items, &[order], f.at)).any(|k| items.seconds(k).is_some())
+        }
+        // "run acme/x:1 and set env A to 1": a setting of what is started.
+        Act::Update if same(order.act, Act::Run) => {
+            let end = end(items, &[order], f.at);
+            let named = |k: usize| items.is(k, "noun.deployment") || items.at(k).is_some_and(|n| n.known);
+            let set = if items.is(f.at + 1, "det.the") { f.at + 2 } else { f.at + 1 };
+            items.any(set, &["noun.env", "noun.port", "noun.priority", "noun.memory", "noun.restart", "noun.shm"])
+                && !(f.at + 1..end).any(named)
         }
         Act::Update => {
             matches!(order.act, Act::Drain | Act::Undrain)

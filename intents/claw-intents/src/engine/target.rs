@@ -295,7 +295,9 @@ fn listed(
         let joins = several::joins(items, k) || items.is(k, "or") || items.corrects(k);
         joined |= joins;
         let sign = matches!(items.list[k].kind, Kind::Punct(',' | '—' | '–' | '-' | '(' | ':' | '.' | '、' | '，'));
-        let passed = items.any(k, &["det.the", "noun.node", "noun.deployment", "noun.workload"]);
+        let only =
+            items.at(k).is_some_and(|n| matches!(n.text.as_str(), "only" | "just" | "nur" | "solo" | "seulement"));
+        let passed = only || items.any(k, &["det.the", "noun.node", "noun.deployment", "noun.workload"]);
         if !(joins || sign || passed) || named.iter().any(|n| n.at == k) {
             break;
         }
@@ -332,6 +334,7 @@ fn plain(items: &Items<'_, '_>, k: usize, order: Found) -> bool {
         || items.is(k.saturating_sub(1), "noun.deployment")
         || (order.at + 1..k).any(|m| items.is(m, "noun.deployment"));
     letters
+        && !refs::LOOKS.contains(&item.text.as_str())
         && (item.senses.is_empty()
             || deployment && item.senses.iter().all(|s| matches!(s, "n" | "act.query" | "act.unsupported")))
 }

@@ -390,7 +390,7 @@ impl<'c> Builder<'_, 'c, '_> {
             self.merge(2, kind, senses);
             return true;
         }
-        self.join_three()
+        self.join_three() || self.join_said_twice()
     }
 
     fn numbers(&self, before: &Item<'c>, last: &Item<'c>, a: f64, b: f64) -> Option<(Kind<'c>, Senses)> {
@@ -406,6 +406,24 @@ impl<'c> Builder<'_, 'c, '_> {
         n.map(|n| (Kind::Num(n), last.senses))
     }
 
+    /// "two (2)": a number that is said twice counts once.
+    fn join_said_twice(&mut self) -> bool {
+        let Some([first, open, last, close]) = self.list.len().checked_sub(4).and_then(|from| self.list.get(from..))
+        else {
+            return false;
+        };
+        let (Kind::Num(a), Kind::Num(b)) = (&first.kind, &last.kind) else {
+            return false;
+        };
+        let signs = open.kind == Kind::Punct('(') && close.kind == Kind::Punct(')');
+        let same = signs && (a - b).abs() < f64::EPSILON;
+        if same {
+            let (kind, senses) = (first.kind.clone(), first.senses);
+            self.merge(4, kind, senses);
+        }
+        same
+    }
+
     /// "0,5" in languages with a decimal comma, and "an hour and a half".
     fn join_three(&mut self) -> bool {
         let Some([first, mid, last]) = self.list.len().checked_sub(3).and_then(|from| self.list.get(from..)) else {
@@ -419,6 +437,15 @@ impl<'c> Builder<'_, 'c, '_> {
                     && last.text.len() <= 2 =>
             {
                 format!("{x}.{}", last.text).parse().ok().map(|n| (Kind::Num(n), Senses::default()))
+            }
+            // "0,5 MOLT", "1,5 h": in any language where the amount has a unit.
+            (Kind::Num(x), Kind::Punct(','), Kind::Money(y) | Kind::Qty(y)) if mid.glued && last.glued => {
+                let digits: String = last.text.chars().take_while(char::is_ascii_digit).collect();
+                let whole: f64 = digits.parse().ok().filter(|n| *n > 0.0 && digits.len() <= 2).unwrap_or(f64::NAN);
+                let n = format!("{x}.{digits}").parse::<f64>().ok().map(|n| n * y / whole).filter(|n| n.is_finite());
+                n.map(|n| {
+                    (if matches!(last.kind, Kind::Money(_)) { Kind::Money(n) } else { Kind::Qty(n) }, last.senses)
+                })
             }
             (Kind::Num(x), Kind::Punct('.'), Kind::Num(_)) if mid.glued && last.glued => {
                 format!("{x}.{}", last.text).parse().ok().map(|n| (Kind::Num(n), Senses::default()))

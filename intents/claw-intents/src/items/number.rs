@@ -62,6 +62,7 @@ pub(super) fn seconds_per(senses: Senses) -> Option<f64> {
         "unit.h" => Some(3_600.0),
         "unit.d" => Some(86_400.0),
         "unit.w" => Some(604_800.0),
+        "unit.fortnight" => Some(1_209_600.0),
         _ => None,
     })
 }

@@ -48,6 +48,7 @@ fn push(parts: &mut Vec<Part>, token: &Token, cuts: &[usize], glued: bool) {
         let kind = match text.as_str() {
             ":" => Kind::Symbol(':'),
             "=" => Kind::Symbol('='),
+            "/" => Kind::Symbol('/'),
             "-" | "--" => Kind::Symbol('-'),
             _ => Kind::Word,
         };
@@ -116,14 +117,23 @@ fn cuts_of(word: &str, raw: &str, catalog: &Catalog) -> Vec<usize> {
         return vec![name.len(), name.len() + 1];
     }
     if let Some(slash) = word.find('/').filter(|at| *at > 0)
-        && known(&word[slash..]).is_some()
+        // "3 MOLT/gpu hour"
+        && (known(&word[slash..]).is_some() || matches!(&word[slash..], "/gpu" | "/card"))
         && word[..slash].chars().all(|c| c.is_alphanumeric() || c == '.')
     {
         let mut cuts = number_cuts(&word[..slash]);
         cuts.push(slash);
         return cuts;
     }
-    number_cuts(word)
+    noun_and_number(word).unwrap_or_else(|| number_cuts(word))
+}
+
+/// "cores/4" of "2 cores/4 GB".
+fn noun_and_number(word: &str) -> Option<Vec<usize>> {
+    let (head, tail) = word.split_once('/')?;
+    let from = head.len() + 1;
+    let cuts = || [head.len(), from].into_iter().chain(number_cuts(tail).into_iter().map(|cut| cut + from)).collect();
+    (noun(head) && tail.starts_with(|c: char| c.is_ascii_digit())).then(cuts)
 }
 
 /// Cuts between numbers and the units or nouns that are written right behind them.

@@ -6,7 +6,9 @@ use crate::answer::RefusalCode;
 use crate::draft::Draft;
 use crate::items::{Items, Kind, whole};
 
+mod apart;
 mod nodes;
+mod settings;
 mod vague;
 mod vram;
 
@@ -18,7 +20,7 @@ enum Per {
 }
 
 pub(crate) fn read(draft: &mut Draft<'_, '_, '_>) {
-    read_settings(draft);
+    settings::read(draft);
     read_none(draft);
     read_shares(draft);
     let mut per = Per::Replica;
@@ -47,48 +49,8 @@ pub(crate) fn read(draft: &mut Draft<'_, '_, '_>) {
     }
     nodes::read(draft, per);
     vram::read(draft);
+    apart::read(draft);
     vague::ask(draft);
-}
-
-/// Interconnect and vendor.
-fn read_settings(draft: &mut Draft<'_, '_, '_>) {
-    for i in 0..draft.items.len() {
-        let Some(item) = draft.items.at(i) else {
-            continue;
-        };
-        if let Some(link) = item.senses.after("link.") {
-            draft.set("gpu.interconnect", link, i..i + 1);
-        } else if let Some(vendor) = item.senses.after("vendor.") {
-            // "2 AMD GPUs", "an 80 GB GPU, nvidia please"
-            let near_gpu = (i + 1..i + 4).any(|k| draft.items.is(k, "noun.gpu"))
-                || i > 1 && draft.items.punct(i - 1, ',') && draft.items.is(i - 2, "noun.gpu");
-            let named = match draft.items.at(i + 1).map(|n| &n.kind) {
-                Some(Kind::Gpu { id, .. }) => {
-                    if let Some(gpu) = draft.catalog.gpu(id).filter(|gpu| gpu.vendor.as_str() != vendor) {
-                        let message = format!("{} is made by {}, not by {vendor}", gpu.id, gpu.vendor);
-                        draft.refuse(RefusalCode::Contradictory, message);
-                    }
-                    true
-                }
-                _ => false,
-            };
-            let alone = vendor == "apple"
-                || item.text.contains("rocm")
-                || item.text.contains("cuda")
-                || item.text.starts_with("made by");
-            if (near_gpu || alone || only_vendor(draft, i)) && !named {
-                draft.set("gpu.vendor", vendor, i..i + 1);
-            }
-        }
-    }
-}
-
-/// "on AMD": a vendor behind a preposition, with nothing behind it.
-fn only_vendor(draft: &Draft<'_, '_, '_>, i: usize) -> bool {
-    let before = i
-        .checked_sub(1)
-        .is_some_and(|k| draft.items.any(k, &["on", "det.a", "det.all", "with", "of"]) || draft.items.num(k).is_some());
-    before && draft.items.at(i + 1).is_none_or(|next| !matches!(next.kind, Kind::Image | Kind::Path))
 }
 
 fn read_none(draft: &mut Draft<'_, '_, '_>) {
@@ -313,6 +275,12 @@ fn read_count_behind(draft: &mut Draft<'_, '_, '_>, i: usize, per: Per) -> Per {
         if let Some(n) = items.num(k).filter(|_| items.punct(k + 1, ')') || items.any(k + 1, &["of", "x"])) {
             return set_count(draft, n, i, k + 1, per);
         }
+    }
+    // "4 replicas, T4 each"
+    let each = items.is(k, "each") && items.num(k).is_none();
+    if each && !matches!(items.at(i).map(|n| &n.kind), Some(Kind::Gpu { plural: true, .. })) && !draft.has("gpu.count")
+    {
+        return set_count(draft, 1.0, i, k + 1, per);
     }
     if items.is(k, "or")
         && let Some(at) = (k + 1..k + 3).find(|at| items.num(*at).is_some())

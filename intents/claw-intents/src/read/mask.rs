@@ -17,6 +17,12 @@ pub(crate) fn mask(items: &mut Items<'_, '_>, from_is_old: bool) {
             mask_value(items, i);
         } else if items.is(i, "except") {
             mask_unwanted_gpu(items, i);
+        } else if items.is(i, "swaps") {
+            mask_swapped(items, i);
+        } else if items.is(i, "hearsay") {
+            mask_hearsay(items, i);
+        } else if items.is(i, "rejects") {
+            mask_rejected(items, i);
         } else if items.is(i, "not") {
             mask_negated(items, i);
         } else if from_is_old && items.is(i, "from") {
@@ -79,11 +85,71 @@ fn mask_value(items: &mut Items<'_, '_>, i: usize) {
     let Some(value) = (i + 1..(i + 5).min(items.len())).find(|k| is_value(items, *k)) else {
         return;
     };
+    // "but not above 40 MOLT": a bound, and nothing that is given up.
+    if (i + 1..value).any(|k| items.any(k, &["cmp.gt", "cmp.lt", "max", "min"])) {
+        return;
+    }
     let noun = value + 1 < items.len() && items.list[value + 1].senses.iter().any(|s| s.starts_with("noun."))
         || matches!(items.list.get(value + 1).map(|n| &n.kind), Some(Kind::Gpu { .. }))
             && matches!(items.list[value].kind, Kind::Num(_));
     for item in &mut items.list[i..=value + usize::from(noun)] {
         item.masked = true;
+    }
+}
+
+/// "deepseek-v3 wouldn't fit, run llama": what is told to be no choice, beside another of its sort.
+fn mask_rejected(items: &mut Items<'_, '_>, i: usize) {
+    let chosen =
+        |k: usize| matches!(items.at(k).map(|n| &n.kind), Some(Kind::Model(_) | Kind::Gpu { .. } | Kind::Image));
+    let start = (0..i).rev().find(|k| items.ends_clause(*k) || items.is(*k, "and")).map_or(0, |k| k + 1);
+    let Some(old) = (start..i).rev().find(|k| chosen(*k)) else {
+        return;
+    };
+    let sort = std::mem::discriminant(&items.list[old].kind);
+    let other = |k: &usize| chosen(*k) && std::mem::discriminant(&items.list[*k].kind) == sort;
+    if (0..start).chain(i..items.len()).any(|k| other(&k)) {
+        let count = old > start && items.num(old - 1).is_some();
+        for item in &mut items.list[old - usize::from(count)..=old] {
+            item.masked = true;
+        }
+    }
+}
+
+/// "I was told three H100 but it is two": numbers and things that were only said.
+fn mask_hearsay(items: &mut Items<'_, '_>, i: usize) {
+    let end = (i..items.len()).find(|k| items.ends_sentence(*k) || items.list[*k].text == "but").unwrap_or(items.len());
+    // Only where something else is said then.
+    if items.list.get(end).is_none_or(|n| n.text != "but") {
+        return;
+    }
+    for item in &mut items.list[i..end] {
+        item.masked = true;
+    }
+}
+
+/// "swap the L4 for an L40S": what is given away for another thing of its sort.
+fn mask_swapped(items: &mut Items<'_, '_>, i: usize) {
+    let end = (i..items.len()).find(|k| items.ends_clause(*k)).unwrap_or(items.len());
+    let value =
+        |from: usize| (from..end.min(from + 5)).find(|k| is_value(items, *k) && items.list[*k].kind != Kind::Word);
+    let Some(old) = value(i + 1) else {
+        return;
+    };
+    let link = |k: &usize| {
+        matches!(
+            items.list[*k].text.as_str(),
+            "for" | "with" | "by" | "against" | "gegen" | "durch" | "por" | "par" | "contre"
+        )
+    };
+    let new = (old + 1..end.min(old + 6)).find(link).and_then(|k| value(k + 1));
+    let sort = |k: usize| std::mem::discriminant(&items.list[k].kind);
+    // "swap the 2 L4 for 2 L40S": the number goes with what it counts.
+    let gpu = |k: usize| matches!(items.list.get(k).map(|n| &n.kind), Some(Kind::Gpu { .. }));
+    let counted = gpu(old + 1) && !gpu(old);
+    if new.is_some_and(|new| sort(new) == sort(old) || counted && gpu(new)) {
+        for item in &mut items.list[old..=old + usize::from(counted)] {
+            item.masked = true;
+        }
     }
 }
 
@@ -143,6 +209,14 @@ fn mask_negated(items: &mut Items<'_, '_>, i: usize) {
 
 /// "from 2 to 4": the old value.
 fn mask_old(items: &mut Items<'_, '_>, i: usize) {
+    // "from port 8000 to port 9000"
+    let noun = |k: usize| items.at(k).is_some_and(|n| n.senses.iter().any(|s| s.starts_with("noun.")));
+    let same = items.list.get(i + 1).zip(items.list.get(i + 4)).is_some_and(|(a, b)| a.text == b.text);
+    if noun(i + 1) && same && items.num(i + 2).is_some() && items.is(i + 3, "to") && items.num(i + 5).is_some() {
+        items.list[i + 1].masked = true;
+        items.list[i + 2].masked = true;
+        return;
+    }
     if !is_value(items, i + 1) || matches!(items.list[i + 1].kind, Kind::Clock(_) | Kind::Date(..) | Kind::Instant(_)) {
         return;
     }
@@ -150,7 +224,9 @@ fn mask_old(items: &mut Items<'_, '_>, i: usize) {
     if items.list[i + 1].known {
         return;
     }
-    let Some(to) = (i + 2..(i + 5).min(items.len())).find(|k| items.any(*k, &["to"])) else {
+    // 从 2 个副本扩到 5 个
+    let reach = if items.lang == crate::lexicon::Lang::Chinese { 8 } else { 5 };
+    let Some(to) = (i + 2..(i + reach).min(items.len())).find(|k| items.any(*k, &["to"])) else {
         return;
     };
     if is_value(items, to + 1) {

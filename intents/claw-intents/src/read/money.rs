@@ -44,6 +44,25 @@ fn per_before(items: &Items<'_, '_>, i: usize) -> Option<&'static str> {
     })
 }
 
+/// "150 usd left, that's the total": what the rest of a sentence says of its only sum.
+fn total_behind(items: &Items<'_, '_>, i: usize) -> Option<&'static str> {
+    let end = (i..items.len()).find(|k| items.ends_sentence(*k)).unwrap_or(items.len());
+    let counts = |k: usize| {
+        items.any(k, &["noun.gpu", "noun.node", "noun.replica"]) || matches!(items.list[k].kind, Kind::Gpu { .. })
+    };
+    let total = (i + 1..end).find(|k| items.is(*k, "per.total"))?;
+    (!(i + 1..total).any(counts) && !(i + 1..end).any(|k| matches!(items.list[k].kind, Kind::Money(_))))
+        .then_some("total")
+}
+
+/// "a budget of MOLT 80": a number behind its currency that counts nothing else.
+fn behind_currency(draft: &Draft<'_, '_, '_>, i: usize) -> Option<f64> {
+    let items = draft.items;
+    let molt = items.at(i).is_some_and(|n| n.kind == Kind::Word && n.text == "molt" && n.senses.has("money.molt"));
+    let alone = items.ends_clause(i + 2) || per(items, i + 2).is_some() || items.any(i + 2, &["and", "max", "polite"]);
+    items.num(i + 1).filter(|_| molt && alone && !draft.is_used(i + 1))
+}
+
 pub(crate) fn read_budget(draft: &mut Draft<'_, '_, '_>) {
     let path = draft.path("budget");
     read_budget_at(draft, &path);
@@ -53,7 +72,11 @@ pub(crate) fn read_budget(draft: &mut Draft<'_, '_, '_>) {
 pub(crate) fn read_budget_at(draft: &mut Draft<'_, '_, '_>, path: &str) {
     let items = draft.items;
     for i in 0..items.len() {
-        let Some(Kind::Money(amount)) = items.at(i).map(|item| item.kind.clone()) else {
+        let amount = match items.at(i).map(|item| item.kind.clone()) {
+            Some(Kind::Money(amount)) => Some(amount),
+            _ => behind_currency(draft, i),
+        };
+        let Some(amount) = amount else {
             continue;
         };
         let Some(unit) = unit(items, i) else {
@@ -69,10 +92,12 @@ pub(crate) fn read_budget_at(draft: &mut Draft<'_, '_, '_>, path: &str) {
         };
         draft.set_at(&format!("{path}.amount"), json!(amount), i..i + 1);
         draft.set_at(&format!("{path}.unit"), json!(unit), i..i + 1);
-        let behind = per(items, i + 1);
-        if let Some((per, end)) = behind {
-            draft.set_at(&format!("{path}.per"), json!(per), i + 1..end);
-        } else if let Some(per) = per_before(items, i) {
+        let end = if matches!(items.list[i].kind, Kind::Money(_)) { i + 1 } else { i + 2 };
+        draft.mark(&(i..end));
+        let behind = per(items, end);
+        if let Some((per, last)) = behind {
+            draft.set_at(&format!("{path}.per"), json!(per), end..last);
+        } else if let Some(per) = per_before(items, i).or_else(|| total_behind(items, i)) {
             draft.set_at(&format!("{path}.per"), json!(per), i..i + 1);
         }
     }
@@ -130,6 +155,12 @@ pub(crate) fn read_market(draft: &mut Draft<'_, '_, '_>) {
     }
 }
 
+/// "switch off market use", "stop buying on the market".
+fn ends_use(items: &Items<'_, '_>, k: usize) -> bool {
+    const ENDS: &[&str] = &["off", "switch off", "turn off", "disable", "stop", "quit", "forbid", "deny", "cancel"];
+    items.at(k).is_some_and(|n| ENDS.contains(&n.text.as_str()))
+}
+
 /// "only on the MOLT marketplace", "never touch the market".
 fn read_worded_market(draft: &mut Draft<'_, '_, '_>) {
     let items = draft.items;
@@ -154,6 +185,7 @@ fn read_worded_market(draft: &mut Draft<'_, '_, '_>) {
                         | "uniquement"
                         | "只"
                         | "just"
+                        | "strictly"
                 )
             })
         };
@@ -170,11 +202,11 @@ fn read_worded_market(draft: &mut Draft<'_, '_, '_>) {
         let lacks = (start..i).any(|k| items.is(k, "cond") && (k + 1..i).any(|m| items.any(m, &["no", "not"])));
         let value = if lacks {
             "overflow"
-        } else if (start..end).any(|k| items.any(k, &["not", "no"])) {
+        } else if (start..end).any(|k| items.any(k, &["not", "no", "except"]) || ends_use(items, k)) {
             "never"
         } else if (start..end).any(spare) {
             "overflow"
-        } else if (start..end).any(only) {
+        } else if (start..end).any(only) || (0..items.len()).any(|k| items.is(k, "nowhere.else")) {
             "only"
         } else {
             continue;

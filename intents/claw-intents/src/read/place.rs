@@ -28,6 +28,38 @@ fn read_strategy(draft: &mut Draft<'_, '_, '_>) {
             draft.set("placement.strategy", if apart { "spread" } else { strategy }, i..i + 1);
         }
     }
+    if !draft.has("placement.strategy") {
+        read_apart(draft);
+    }
+}
+
+/// "every replica on a different node", "both on the same box": whether nodes are shared, in no set phrase.
+fn read_apart(draft: &mut Draft<'_, '_, '_>) {
+    const OTHERS: &[&str] = &["different", "separate", "distinct", "own", "verschiedenen", "distintos", "différents"];
+    let items = draft.items;
+    let says = |k: usize, words: &[&str]| items.at(k).is_some_and(|n| n.text.split(' ').any(|w| words.contains(&w)));
+    for i in 1..items.len() {
+        if !items.is(i, "noun.node") || items.any(i + 1, &["insteadof"]) || says(i + 1, &["than", "from"]) {
+            continue;
+        }
+        let (start, several) = ((0..i).rev().find(|k| items.ends_clause(*k)).map_or(0, |k| k + 1), |k: usize| {
+            items.any(k, &["noun.replica", "each", "det.all"])
+                || says(k, &["both", "them", "each", "every", "two", "all"])
+        });
+        if !(start..i).any(several) {
+            continue;
+        }
+        let denied = (start..i).any(|k| items.any(k, &["not", "no"]) || says(k, &["nobody", "none", "never"]));
+        let strategy = if says(i - 1, OTHERS) {
+            "spread"
+        } else if says(i - 1, &["same", "single"]) || i > 1 && says(i - 1, &["gpu"]) && says(i - 2, &["same"]) {
+            if denied { "spread" } else { "pack" }
+        } else {
+            continue;
+        };
+        draft.set("placement.strategy", strategy, i - 1..i + 1);
+        return;
+    }
 }
 
 /// "with label tier=gold", "on nodes labelled disk:nvme".
@@ -227,6 +259,18 @@ fn read_spared(draft: &mut Draft<'_, '_, '_>) {
                         || matches!(items.list[*k].text.as_str(), "is" | "are" | "both")
                 };
                 (0..i).rev().take_while(listed).filter(named).collect()
+            }
+            // "the node must not be gpu-1"
+            None if items.is(i, "not")
+                && (i + 1..i + 3).any(|k| named(&k))
+                && i > 0
+                && {
+                    let modal = items.at(i - 1).is_some_and(|n| n.kind == Kind::Word && !items.is(i - 1, "noun.node"));
+                    items.is(if modal { i.saturating_sub(2) } else { i - 1 }, "noun.node")
+                }
+                && (i + 1..i + 3).all(|k| named(&k) || items.list[k].text == "be" || k > i + 1) =>
+            {
+                (i + 1..i + 3).filter(named).take(1).collect()
             }
             None => continue,
         };

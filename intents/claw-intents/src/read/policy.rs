@@ -74,6 +74,33 @@ fn read_preemptible(draft: &mut Draft<'_, '_, '_>) {
             draft.set("preemptible", json!(!negated), i..i + 1);
         }
     }
+    if !draft.has("preemptible") {
+        read_preempted(draft);
+    }
+}
+
+/// "don't let anybody preempt it", "it may make room for others": a verb of giving way, and whether
+/// its clause allows it.
+fn read_preempted(draft: &mut Draft<'_, '_, '_>) {
+    const NEVER: &[&str] = &["nobody", "nothing", "none", "noone", "niemand", "nadie", "personne"];
+    const MAY: &[&str] = &[
+        "may", "can", "could", "ok", "okay", "fine", "allowed", "let", "happy", "willing", "free", "darf", "kann",
+        "puede", "peut",
+    ];
+    let items = draft.items;
+    let says = |k: usize, words: &[&str]| items.at(k).is_some_and(|n| n.text.split(' ').any(|w| words.contains(&w)));
+    for i in 0..items.len() {
+        if !items.is(i, "preempt.verb") || draft.is_used(i) {
+            continue;
+        }
+        let start = (0..i).rev().find(|k| items.ends_clause(*k)).map_or(0, |k| k + 1);
+        let end = (i..items.len()).find(|k| items.ends_clause(*k)).unwrap_or(items.len());
+        if (start..i).any(|k| items.any(k, &["not", "no"]) || says(k, NEVER)) {
+            draft.set("preemptible", json!(false), i..i + 1);
+        } else if (start..end).any(|k| says(k, MAY)) {
+            draft.set("preemptible", json!(true), i..i + 1);
+        }
+    }
 }
 
 fn read_restart(draft: &mut Draft<'_, '_, '_>) {
@@ -88,9 +115,13 @@ fn read_restart(draft: &mut Draft<'_, '_, '_>) {
                 && !item.text.contains("retr")
                 && !item.text.contains("neu")
                 && policy == "on_failure";
-            let near = (i.saturating_sub(8)..i + 8).any(|k| items.is(k, "noun.restart"));
-            if !bare || near || item.text == "on_failure" || items.lang != crate::lexicon::Lang::English {
-                draft.set("restart", policy, i..i + 1);
+            let near = (i.saturating_sub(8)..i + 8).find(|k| items.is(*k, "noun.restart"));
+            let meant =
+                !bare || near.is_some() || item.text == "on_failure" || items.lang != crate::lexicon::Lang::English;
+            let at = near.filter(|_| bare).unwrap_or(i);
+            if meant && !by_hand(items, at) {
+                let never = policy == "on_failure" && forbidden(items, at);
+                draft.set("restart", if never { "never" } else { policy }, i..i + 1);
             }
         }
     }
@@ -113,9 +144,31 @@ fn read_condition(draft: &mut Draft<'_, '_, '_>) {
         (i.saturating_sub(5)..i).find(again).or_else(|| (i + 1..(i + 10).min(items.len())).find(again))
     };
     let found = (0..items.len()).filter(condition).find_map(near);
-    if let Some(k) = found.filter(|k| *k == 0 || !items.any(*k - 1, &["not", "no"])) {
-        draft.set("restart", "on_failure", k..k + 1);
+    if let Some(k) = found.filter(|k| !by_hand(items, *k)) {
+        draft.set("restart", if forbidden(items, k) { "never" } else { "on_failure" }, k..k + 1);
     }
+}
+
+/// The words of a clause before a place.
+fn clause_before<'i>(items: &'i Items<'_, '_>, at: usize) -> impl DoubleEndedIterator<Item = usize> + use<'i> {
+    let start = (0..at).rev().find(|k| items.ends_clause(*k)).map_or(0, |k| k + 1);
+    start..at
+}
+
+/// "do not ever try again": what a clause denies before it names it.
+fn forbidden(items: &Items<'_, '_>, at: usize) -> bool {
+    // "if it does not finish, try again": the condition's own denial.
+    clause_before(items, at).rev().take_while(|k| !items.is(*k, "cond")).take(4).any(|k| items.any(k, &["not", "no"]))
+}
+
+/// "I will restart it", "we restart it by hand": what people do themselves.
+fn by_hand(items: &Items<'_, '_>, at: usize) -> bool {
+    const WHO: &[&str] = &["i", "we", "i'll", "we'll", "i'd", "ich", "wir", "je", "nous", "yo", "我", "我们"];
+    let end = (at..items.len()).find(|k| items.ends_clause(*k)).unwrap_or(items.len());
+    let person = |k: usize| items.at(k).is_some_and(|n| WHO.contains(&n.text.split(' ').next().unwrap_or_default()));
+    let wish = |k: usize| items.is(k, "polite") || items.at(k).is_some_and(|n| n.senses.has("cause"));
+    clause_before(items, at).rev().take(3).any(|k| person(k) && !wish(k))
+        || (at + 1..end).any(|k| items.is(k, "by.hand"))
 }
 
 /// "restart policy of chat to always".

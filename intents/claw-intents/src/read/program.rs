@@ -13,6 +13,7 @@ use crate::text::Quote;
 use super::refs;
 
 mod docker;
+mod env;
 
 pub(crate) fn read(draft: &mut Draft<'_, '_, '_>) {
     read_commands(draft);
@@ -49,6 +50,9 @@ fn read_commands(draft: &mut Draft<'_, '_, '_>) {
             {
                 let from = items.list[i].span.start;
                 let line = items.source[from..].split('\n').next().unwrap_or_default();
+                // "docker run … go <- make that a batch job": what a person says of the line.
+                let said = [" <- ", " <-- ", " ← ", " — ", " – "].iter().filter_map(|sign| line.find(sign)).min();
+                let line = &line[..said.unwrap_or(line.len())];
                 let end =
                     (i..items.len()).find(|k| items.list[*k].span.start >= from + line.len()).unwrap_or(items.len());
                 docker::read(draft, line, i..end);
@@ -238,14 +242,17 @@ fn read_name(draft: &mut Draft<'_, '_, '_>) {
         let mut k = i + 1;
         while items.punct(k, ':')
             || items.at(k).is_some_and(|n| n.text == "=")
-            || items.any(k, &["noun.deployment", "as", "det.the", "det.that"])
+            || items.any(k, &["noun.deployment", "as", "det.the", "det.that", "pron.one"])
                 && items.at(k + 1).is_some()
                 && !items.ends_clause(k + 1)
                 && k < i + 4
         {
             k += 1;
         }
-        if !names_after_as(items, k) {
+        // "named playground": whatever the word means elsewhere.
+        let word = items.at(k).is_some_and(|n| n.kind == Kind::Word && n.text.chars().all(char::is_alphanumeric));
+        let naming = ["name", "named", "called", "call it"].iter().any(|w| items.list[i].text.contains(w));
+        if !(names_after_as(items, k) || naming && word && (items.ends_clause(k + 1) || items.punct(k + 1, ')'))) {
             continue;
         }
         let name = refs::name_of(items, k);
@@ -363,7 +370,7 @@ fn read_env(draft: &mut Draft<'_, '_, '_>) {
             let quoted = matches!(items.list[i + 2].kind, Kind::Quote(_));
             let value = if quoted { items.list[i + 2].text.clone() } else { items.raw(i + 2).to_owned() };
             draft.entry("env", items.raw(i), &value, i..i + 3);
-        } else if draft.root == "changes" && is_variable(items, i) && items.is(i + 1, "to") && !draft.is_used(i) {
+        } else if draft.root == "changes" && env::is_variable(items, i) && items.is(i + 1, "to") && !draft.is_used(i) {
             // "set LOG_LEVEL to debug for deployment chat"
             let Some(value) = items.at(i + 2).filter(|n| !matches!(n.kind, Kind::Punct(_))) else {
                 continue;
@@ -379,48 +386,7 @@ fn read_env(draft: &mut Draft<'_, '_, '_>) {
                 draft.entry("env", &key, &value, i..end);
             }
         } else if items.is(i, "noun.env") {
-            read_worded_env(draft, i);
-        }
-    }
-}
-
-/// A word written as names of variables are: LOG_LEVEL.
-fn is_variable(items: &Items<'_, '_>, i: usize) -> bool {
-    let raw = items.raw(i);
-    items.at(i).is_some_and(|n| n.kind == Kind::Word && n.senses.is_empty())
-        && raw.contains('_')
-        && raw.chars().all(|c| c.is_ascii_uppercase() || c == '_' || c.is_ascii_digit())
-}
-
-/// "env var LOG_LEVEL to debug", "environment variable A set to 1".
-fn read_worded_env(draft: &mut Draft<'_, '_, '_>, i: usize) {
-    let items = draft.items;
-    let key = |k: usize| {
-        items.at(k).is_some_and(|n| {
-            n.kind == Kind::Word && n.text.contains('_')
-                || items.raw(k).len() > 1 && items.raw(k).chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit())
-        })
-    };
-    let Some(k) = (i + 1..i + 3).find(|k| key(*k) && !draft.is_used(*k)) else {
-        return;
-    };
-    let mut v = k + 1;
-    // "env LOG_LEVEL of deployment chat to debug"
-    let of = items.any(v, &["of", "on", "for"]) && items.any(v + 1, &["noun.deployment", "det.the"]);
-    if let Some(to) = (v + 2..v + 6).find(|m| of && items.list.get(*m).is_some_and(|n| n.text == "to")) {
-        v = to;
-    }
-    let k_end = v;
-    while items.any(v, &["to", "act.update", "x", "on"]) && v < k_end + 2 {
-        v += 1;
-    }
-    if v > k + 1 && v < items.len() && !items.ends_clause(v) {
-        let quoted = matches!(items.list[v].kind, Kind::Quote(_));
-        let value = if quoted { items.list[v].text.clone() } else { items.raw(v).to_owned() };
-        draft.entry("env", items.raw(k), &value, k..v + 1);
-        // "TIMEOUT to 30 and RETRIES to 2"
-        if items.is(v + 1, "and") || items.punct(v + 1, ',') {
-            read_worded_env(draft, v + 1);
+            env::read_worded(draft, i);
         }
     }
 }
@@ -511,11 +477,12 @@ fn read_volumes(draft: &mut Draft<'_, '_, '_>) {
         if !path || draft.is_used(i) || i == 0 || mounted_elsewhere(items, i) {
             continue;
         }
-        let placed = items.any(i - 1, &["on", "to", "as"])
+        let placed = items.any(i - 1, &["on", "to", "as", "maps"]) && items.list[i - 1].text != "from"
             || !quoted_path && items.is(i - 1, "noun.volume")
             || items.punct(i - 1, '→');
         let raw = if quoted_path { items.list[i].text.as_str() } else { raw };
-        let about = (i.saturating_sub(8)..(i + 4).min(items.len())).any(|k| items.is(k, "noun.volume"));
+        let about =
+            (i.saturating_sub(8)..(i + 4).min(items.len())).any(|k| items.any(k, &["noun.volume", "ro", "maps"]));
         if !placed || !about {
             continue;
         }
@@ -537,8 +504,8 @@ fn mounted_elsewhere(items: &Items<'_, '_>, i: usize) -> bool {
     let next =
         (i + 1..i + 5).find(|k| items.at(*k).is_some_and(|n| n.kind == Kind::Path) && items.raw(*k).starts_with('/'));
     next.is_some_and(|k| {
-        items.any(k - 1, &["on", "to", "as"])
-            && (i + 1..k).all(|m| items.any(m, &["on", "to", "as", "noun.volume", "ro", "x"]))
+        items.any(k - 1, &["on", "to", "as", "maps"])
+            && (i + 1..k).all(|m| items.any(m, &["on", "to", "as", "noun.volume", "ro", "x", "maps"]))
     })
 }
 

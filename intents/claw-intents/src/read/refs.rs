@@ -72,6 +72,7 @@ const FUNCTION: &[&str] = &[
     "ago",
     "vague",
     "noun.image",
+    "noun.label",
     "noun.priority",
     "det.that",
     "cmp.gt",
@@ -83,6 +84,9 @@ const FUNCTION: &[&str] = &[
     "strategy.canary",
 ];
 
+/// Verbs of looking, which name nothing where they are no orders: "we see much load on chat".
+pub(crate) const LOOKS: &[&str] = &["see", "show", "list", "get", "give", "view", "display", "tell", "fetch", "find"];
+
 /// Whether the item at a place can be a name.
 pub(crate) fn can_name(items: &Items<'_, '_>, i: usize) -> bool {
     let Some(item) = items.at(i) else {
@@ -93,13 +97,16 @@ pub(crate) fn can_name(items: &Items<'_, '_>, i: usize) -> bool {
             if item.known || is_name_like(&item.text) && !item.text.contains(' ') {
                 return true;
             }
-            let function = item.senses.iter().any(|s| {
-                FUNCTION.contains(&s)
-                    || s.starts_with("sym.")
-                    || s.starts_with("state.")
-                    || s.starts_with("day.")
-                    || s.starts_with("env.")
-            });
+            let function = LOOKS.contains(&item.text.as_str())
+                || item.senses.iter().any(|s| {
+                    // "tagger" is no slip of "tagged" where a name stands.
+                    FUNCTION.contains(&s) && !(item.corrected && s == "noun.label")
+                        || s.starts_with("sym.")
+                        || s.starts_with("state.")
+                        || s.starts_with("day.")
+                        || s.starts_with("env.")
+                        || s.starts_with("quant.")
+                });
             !function && !item.text.contains(' ') && item.text.chars().any(char::is_alphabetic)
         }
         Kind::Quote(Quote::Marks | Quote::Code) => {
@@ -143,7 +150,9 @@ pub(crate) fn beside_nouns(items: &Items<'_, '_>, used: &dyn Fn(usize) -> bool, 
             k += 1;
         }
         let metric = items.at(k).is_some_and(|n| !n.known && n.senses.iter().any(|s| s.starts_with("metric.")));
-        let named = can_name(items, k) && !metric
+        // "deployment quick to low": a word that means little elsewhere, where only a name can stand.
+        let small = items.list[i].text == "deployment" && k == i + 1 && headed(items, k) && is_small(items, k);
+        let named = (can_name(items, k) || small) && !metric
             || matches!(items.at(k).map(|n| &n.kind), Some(Kind::Model(_) | Kind::Gpu { .. } | Kind::Image))
                 && k == i + 1
                 && !items.list[i].text.ends_with('s');
@@ -156,8 +165,16 @@ pub(crate) fn beside_nouns(items: &Items<'_, '_>, used: &dyn Fn(usize) -> bool, 
                     n.known
                         || n.senses.is_empty()
                         || matches!(n.kind, Kind::Model(_) | Kind::Quote(_))
-                        || !plural && !verb_like(items, k)
+                        || !plural && (!verb_like(items, k) || k == i + 1 && headed(items, k))
                 }));
+        // "stop deployment staging": the name of a place where one runs, if nothing else names it.
+        let sure = sure
+            || thing == Thing::Deployment
+                && !plural
+                && k == i + 1
+                && items.at(k).is_some_and(|n| n.kind == Kind::Word && n.senses.after("env.").is_some())
+                && (items.ends_clause(k + 1) || items.any(k + 1, &["to", "polite", "now"]))
+                && !(i > 0 && items.any(i - 1, &["to", "on"]));
         // A plain word of the language is a name only of a deployment.
         let plain = items.at(k).is_some_and(|n| !n.known && n.senses.has("n") && !is_name_like(word));
         let inflected = ["ed", "ing", "s", "ly"].iter().any(|end| word.ends_with(end));
@@ -174,6 +191,47 @@ pub(crate) fn beside_nouns(items: &Items<'_, '_>, used: &dyn Fn(usize) -> bool, 
         }
     }
     found
+}
+
+/// "deployment billing to acme/b:2", "deployment metrics: 3 replicas": what is ordered of it follows.
+fn headed(items: &Items<'_, '_>, k: usize) -> bool {
+    let arrow = matches!(items.list.get(k + 1).map(|n| n.text.as_str()), Some("to" | "from" | "→" | "->" | "onto"));
+    arrow
+        || items.punct(k + 1, ':')
+        || items.at(k + 1).is_some_and(|n| matches!(n.text.as_str(), "needs" | "gets" | "must" | "has" | "should"))
+}
+
+/// A word such as "quick", that is none of those that go with a verb.
+fn is_small(items: &Items<'_, '_>, k: usize) -> bool {
+    const NONE: &[&str] = &[
+        "back",
+        "again",
+        "also",
+        "still",
+        "now",
+        "over",
+        "just",
+        "only",
+        "that",
+        "this",
+        "then",
+        "already",
+        "currently",
+        "really",
+        "always",
+        "together",
+        "instead",
+        "once",
+        "even",
+        "ever",
+    ];
+    items.at(k).is_some_and(|n| {
+        let plain = n.kind == Kind::Word && n.text.len() > 3 && n.text.chars().all(char::is_alphabetic);
+        plain
+            && n.senses.iter().all(|s| s == "x" || s == "n")
+            && !NONE.contains(&n.text.as_str())
+            && !n.text.ends_with("ly")
+    })
 }
 
 /// A verb or a thing to read that stands behind a noun and is no name.
@@ -197,6 +255,8 @@ fn prefer(items: &Items<'_, '_>, old: Option<usize>, new: usize) -> usize {
 /// "the chat deployment": a name before its noun.
 fn before_noun(items: &Items<'_, '_>, used: &dyn Fn(usize) -> bool, i: usize, thing: Thing) -> Option<usize> {
     let k = i.checked_sub(1)?;
+    // "kiwi-bot (deployment)"
+    let k = if items.punct(k, '(') && items.punct(i + 1, ')') { k.checked_sub(1)? } else { k };
     let item = items.at(k)?;
     if used(k) || item.text.contains(' ') || item.corrected {
         return None;
@@ -207,7 +267,8 @@ fn before_noun(items: &Items<'_, '_>, used: &dyn Fn(usize) -> bool, i: usize, th
     let heads = k == 0
         || items.ends_clause(k - 1)
         || items.at(k - 1).is_some_and(|n| n.senses.iter().any(|s| s.starts_with("act.") || s == "polite"));
-    let article = article || heads && item.senses.is_empty() && items.list[i].text == "deployment";
+    let plain_word = item.senses.iter().all(|s| matches!(s, "n" | "act.query"));
+    let article = article || heads && plain_word && items.list[i].text == "deployment" && k == i - 1;
     let plain = item.kind == Kind::Word
         && article
         && thing != Thing::Node
@@ -297,20 +358,41 @@ pub(crate) fn object(draft: &Draft<'_, '_, '_>, verb: usize) -> Option<usize> {
     {
         return Some(named);
     }
-    if can_name(items, k) && free(k) {
+    // "how it was before the update": what was done names nothing.
+    let done = |k: usize| {
+        items.at(k).is_some_and(|n| {
+            matches!(
+                n.text.as_str(),
+                "update" | "release" | "rollout" | "deploy" | "upgrade" | "change" | "version" | "build"
+            )
+        })
+    };
+    if can_name(items, k) && free(k) && !(done(k) && k > verb + 1) {
         return Some(k);
     }
     // Any unknown word of the clause behind the order, then before it.
     let unknown = |k: &usize| {
-        items
-            .at(*k)
-            .is_some_and(|n| n.kind == Kind::Word && n.senses.is_empty() && n.text.chars().any(char::is_alphabetic))
-            && free(*k)
+        items.at(*k).is_some_and(|n| {
+            n.kind == Kind::Word && (n.senses.is_empty() || n.corrected) && n.text.chars().any(char::is_alphabetic)
+        }) && free(*k)
     };
     (verb + 1..items.len())
         .take_while(|k| !items.ends_sentence(*k))
         .find(unknown)
+        // "helpdesk answers in klingon, go back to the previous revision": what a sentence begins with.
+        .or_else(|| (0..verb).find(|k| (*k == 0 || items.ends_clause(k - 1)) && unknown(k)))
         .or_else(|| (0..=verb.min(items.len().saturating_sub(1))).rev().find(unknown))
+        .or_else(|| (0..items.len()).find(|k| *k != verb && plain_name(items, *k) && free(*k)))
+}
+
+/// "roll back to rev 40 on writer", "writer, rev 40": a plain noun where only a name can stand.
+fn plain_name(items: &Items<'_, '_>, k: usize) -> bool {
+    let noun =
+        items.at(k).is_some_and(|n| n.kind == Kind::Word && n.senses.has("n") && n.senses.iter().all(|s| s == "n"));
+    let measured = k > 1 && items.at(k - 2).is_some_and(|n| n.senses.after("metric.").is_some());
+    let alone = items.ends_clause(k + 1) || items.is(k + 1, "noun.revision") || measured;
+    let placed = k > 0 && items.any(k - 1, &["on", "of", "for"]) || k == 0 || items.ends_clause(k - 1);
+    noun && alone && placed
 }
 
 /// A tenant that the words name, and its item.

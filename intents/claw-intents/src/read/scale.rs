@@ -9,6 +9,14 @@ use crate::items::{Items, Kind, whole};
 /// "3 replicas", "replicas: 3", "three copies of it".
 pub(crate) fn read_replicas(draft: &mut Draft<'_, '_, '_>) {
     let items = draft.items;
+    // "deploy 3x phi-4"
+    for i in 2..items.len() {
+        let program = matches!(items.at(i).map(|n| &n.kind), Some(Kind::Model(_) | Kind::Image));
+        let times = items.is(i - 1, "times") && matches!(items.list[i - 1].text.as_str(), "x" | "×" | "times");
+        if let Some(n) = items.count(i - 2).filter(|_| program && times && !draft.is_used(i - 2)) {
+            draft.set("replicas", json!(n), i - 2..i);
+        }
+    }
     for i in 0..items.len() {
         if !items.is(i, "noun.replica") || items.list[i].text == "count" {
             continue;
@@ -106,7 +114,13 @@ pub(crate) fn read_autoscale(draft: &mut Draft<'_, '_, '_>) {
         let parted = || items.gaps(*i).iter().any(|(sense, _)| *sense == "act.autoscale");
         items.is(*i, "act.autoscale") || scales_by_itself(items, *i) || parted()
     });
-    let Some(at) = at.or_else(|| holds_metric(items).then_some(0)) else {
+    // "deploy it and let it scale from 1 to 3": of what is started, a range and no step.
+    let ranged = |i: usize| {
+        let from = (i + 1..(i + 4).min(items.len())).find(|k| items.num(*k).is_some());
+        items.is(i, "act.scale") && from.is_some_and(|k| items.is(k + 1, "rangeand") && items.num(k + 2).is_some())
+    };
+    let at = at.or_else(|| (0..items.len()).find(|i| draft.root == "workload" && ranged(*i)));
+    let Some(at) = at.or_else(|| (holds_metric(items) || bounds_both(items)).then_some(0)) else {
         return;
     };
     read_bounds(draft, at);
@@ -122,6 +136,13 @@ pub(crate) fn read_autoscale(draft: &mut Draft<'_, '_, '_>) {
     }
 }
 
+/// "min 2, max 5 replicas": both bounds of a number of replicas.
+fn bounds_both(items: &Items<'_, '_>) -> bool {
+    let bound = |k: usize| bound_of(items, k).filter(|_| items.count(k).is_some());
+    let both = |field: &str| (0..items.len()).any(|k| bound(k) == Some(field));
+    (0..items.len()).any(|i| items.is(i, "noun.replica")) && both("autoscale.min") && both("autoscale.max")
+}
+
 /// "hold the utilization of chat at 70 % with 2 to 6 replicas": a metric, its value, and a range of replicas.
 pub(crate) fn holds_metric(items: &Items<'_, '_>) -> bool {
     let Some((_, metric)) = super::refs::metric(items, 0) else {
@@ -132,7 +153,12 @@ pub(crate) fn holds_metric(items: &Items<'_, '_>) -> bool {
         let range = matches!(items.at(i - 1).map(|n| &n.kind), Some(Kind::Range(..)));
         items.is(i, "noun.replica") && (words || range)
     });
-    let held = |i: usize| matches!(items.list[i].text.as_str(), "hold" | "keep" | "maintain" | "keeping" | "holding");
+    // "2 to 6 replicas by queue depth 20", "hold the utilization at 70 %"
+    let held = |i: usize| {
+        matches!(items.list[i].text.as_str(), "hold" | "keep" | "maintain" | "keeping" | "holding")
+            || items.any(i, &["to", "on", "times", "noun.target", "with"])
+                && (i + 1..i + 4).any(|k| items.at(k).is_some_and(|n| n.senses.after("metric.").is_some()))
+    };
     range && (0..items.len()).any(held) && (0..items.len()).any(|i| super::refs::threshold(items, i, metric).is_some())
 }
 

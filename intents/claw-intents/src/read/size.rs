@@ -44,12 +44,16 @@ fn read_apart(draft: &mut Draft<'_, '_, '_>) {
     if (start..end).any(gpu) || (0..items.len()).any(|k| items.is(k, "noun.vram") && !items.is(k, "noun.memory")) {
         return;
     }
-    let noun = |k: &usize| names_size(items, *k) && !draft.is_used(*k);
+    // "chat runs out of memory, set it to 48 GB"
+    let lacks = |k: usize| draft.root == "changes" && items.is(k, "sym.oom");
+    let noun = |k: &usize| (names_size(items, *k) || lacks(*k)) && !draft.is_used(*k);
     let mut nouns = (0..items.len()).filter(noun);
     let (Some(k), None) = (nouns.next(), nouns.next()) else {
         return;
     };
-    if let Some((_, field)) = SIZES.iter().find(|(noun, _)| items.is(k, noun)).filter(|(_, f)| !draft.has(f)) {
+    let memory = lacks(k).then_some(&SIZES[2]);
+    let named = SIZES.iter().find(|(noun, _)| items.is(k, noun)).or(memory);
+    if let Some((_, field)) = named.filter(|(_, f)| !draft.has(f)) {
         let gib = items.gib(i).unwrap_or_default();
         draft.set(field, json!(gib), i..i + 1);
     }
@@ -57,8 +61,13 @@ fn read_apart(draft: &mut Draft<'_, '_, '_>) {
 
 /// "2 cards with 40 gigs of memory each".
 fn each_gpus(items: &Items<'_, '_>, i: usize, end: usize) -> bool {
+    let gpu = |k: usize| items.is(k, "noun.gpu") || matches!(items.at(k).map(|n| &n.kind), Some(Kind::Gpu { .. }));
     let start = (0..i).rev().find(|k| items.ends_clause(*k)).map_or(0, |k| k + 1);
-    items.is(end, "each") && (start..i).any(|k| items.is(k, "noun.gpu"))
+    // "2 GPUs, 24 GB memory each", "2 GPUs, each with 24 GB memory"
+    let behind = |k: usize| k > 1 && items.punct(k - 1, ',') && gpu(k - 2) && !items.is(k - 2, "gpu.none");
+    let each = i > 1 && items.is(i - 1, "with") && items.is(i - 2, "each");
+    items.is(end, "each") && ((start..i).any(|k| items.is(k, "noun.gpu")) || behind(i))
+        || each && (behind(i - 2) || i > 2 && gpu(i - 3))
 }
 
 /// "64 GB of RAM".
@@ -76,7 +85,7 @@ fn named_behind(items: &Items<'_, '_>, i: usize) -> Option<(&'static str, usize)
 /// "2 cores and 4 gigs", "8 vcpu / 32 GB".
 fn beside_cores(items: &Items<'_, '_>, i: usize) -> bool {
     let joint = |k: usize| items.is(k, "and") || items.punct(k, ',') || items.punct(k, '/') || items.punct(k, '+');
-    let free = items.ends_clause(i + 1) || items.any(i + 1, &["and", "on", "with", "no"]);
+    let free = items.ends_clause(i + 1) || items.any(i + 1, &["and", "on", "with", "no", "each"]);
     let before = i.checked_sub(1).is_some_and(|k| {
         items.is(k, "noun.core") || joint(k) && k.checked_sub(1).is_some_and(|k| items.is(k, "noun.core"))
     });
@@ -127,7 +136,8 @@ fn read_cores(draft: &mut Draft<'_, '_, '_>) {
         }
         if let Some(at) = k.checked_sub(1)
             && !items.equals(i + 1)
-            && let Some(n) = items.num(at).or_else(|| half(items, at)).filter(|_| !draft.is_used(at))
+            && let Some(n) =
+                items.num(at).or_else(|| half(items, at)).or_else(|| one(items, at, i)).filter(|_| !draft.is_used(at))
         {
             draft.set("cpu_cores", json!(n), at..i + 1);
             continue;
@@ -155,10 +165,18 @@ fn read_cores(draft: &mut Draft<'_, '_, '_>) {
     }
 }
 
-/// "half a core".
+/// "ein Kern", "a single core".
+fn one(items: &Items<'_, '_>, at: usize, noun: usize) -> Option<f64> {
+    let single = matches!(items.list[noun].text.as_str(), "core" | "cpu" | "vcpu" | "kern" | "núcleo" | "cœur");
+    (single && at + 1 == noun && items.is(at, "det.a")).then_some(1.0)
+}
+
+/// "half a core", "500m" of one.
 fn half(items: &Items<'_, '_>, at: usize) -> Option<f64> {
     match items.at(at)?.kind {
         Kind::Share(share) => Some(share),
+        // "500m cpu"
+        Kind::Qty(n) if items.is(at, "unit.min") && items.list[at].text.ends_with('m') => Some(n / 1_000.0),
         _ => None,
     }
 }

@@ -8,8 +8,13 @@ use crate::clock;
 use crate::draft::Draft;
 use crate::items::{Items, Kind};
 
+mod duration;
+
 /// What a day without a time lacks.
 const NO_TIME: &str = "Say the time of day too.";
+
+/// "tomorrow night at 2": the night's first hours are the next day's.
+const WHICH_NIGHT: &str = "A night has two dates; say the date and the time.";
 
 /// Hours that last.
 const HOURS: &[&str] = &["hours", "hour", "hrs", "stunden", "horas", "heures", "小时"];
@@ -23,7 +28,7 @@ enum Moment {
 
 pub(crate) fn read(draft: &mut Draft<'_, '_, '_>) {
     read_moments(draft);
-    read_durations(draft);
+    duration::read(draft);
     read_vague(draft);
     check(draft);
 }
@@ -37,8 +42,18 @@ fn read_moments(draft: &mut Draft<'_, '_, '_>) {
             continue;
         };
         let field = role(items, i, end);
-        if !concerns(items, i, field) {
+        // "they wait since Tuesday": what has been.
+        let past = i > 0 && (items.is(i - 1, "since") || items.list[i - 1].text == "seit");
+        if past || !concerns(items, i, field) {
             i = end;
+            continue;
+        }
+        // "between 22:00 and 06:00"
+        if let (Moment::At(from), Some((Moment::At(until), last))) = (&moment, window(draft, i, end)) {
+            let until = if until <= *from { until.plus_ms(DAY_MS) } else { until };
+            draft.set("not_before", json!(from.to_string()), i..end);
+            draft.set("deadline", json!(until.to_string()), end + 1..last);
+            i = last;
             continue;
         }
         let path = draft.path(field);
@@ -57,6 +72,14 @@ fn read_moments(draft: &mut Draft<'_, '_, '_>) {
         }
         i = end;
     }
+}
+
+const DAY_MS: i64 = 86_400_000;
+
+/// The second moment of "between 22:00 and 06:00".
+fn window(draft: &Draft<'_, '_, '_>, i: usize, end: usize) -> Option<(Moment, usize)> {
+    let between = i > 0 && draft.items.is(i - 1, "between") && draft.items.list[i - 1].text.contains("between");
+    (between && draft.items.is(end, "rangeand")).then(|| moment(draft, end + 1)).flatten()
 }
 
 /// A day that no word binds a start to: "today", or one in a clause that speaks of no workload.
@@ -112,7 +135,7 @@ fn concerns(items: &Items<'_, '_>, i: usize, field: &str) -> bool {
     let leads = (start..i).all(filler)
         && (field == "deadline"
             || i - start <= 2
-                && (start..i).all(|k| items.any(k, &["notbefore", "deadline", "and", "polite", "correct"])));
+                && (start..i).all(|k| items.any(k, &["notbefore", "deadline", "and", "polite", "correct", "det.the"])));
     ours || leads || held || field == "deadline" && is_due(items, start, i)
 }
 
@@ -130,12 +153,7 @@ fn is_due(items: &Items<'_, '_>, start: usize, i: usize) -> bool {
         items.at(k).is_some_and(|n| NEEDS.contains(&n.text.as_str()))
     };
     let wanted = i > start && items.is(i - 1, "deadline") && (start..i).any(needs);
-    let ends = |k: usize| {
-        const ENDS: &[&str] =
-            &["finish", "finished", "done", "complete", "completed", "ready", "over", "through", "end"];
-        items.at(k).is_some_and(|n| n.text.split(' ').any(|word| ENDS.contains(&word)))
-    };
-    let wanted = wanted || (start..i).any(ends);
+    let wanted = wanted || says_end(items, start, i);
     let said_of_it = wanted
         || subject.is_some_and(|k| {
             modal(k)
@@ -151,6 +169,12 @@ fn is_due(items: &Items<'_, '_>, start: usize, i: usize) -> bool {
         items.at(k).is_some_and(|n| MODALS.contains(&n.text.split(' ').next().unwrap_or_default()))
     });
     due || said_of_it
+}
+
+/// Whether words say that something is done then.
+fn says_end(items: &Items<'_, '_>, start: usize, i: usize) -> bool {
+    const ENDS: &[&str] = &["finish", "finished", "done", "complete", "completed", "ready", "over", "through", "end"];
+    (start..i).any(|k| items.at(k).is_some_and(|n| n.text.split(' ').any(|word| ENDS.contains(&word))))
 }
 
 /// Whether a moment is the latest end or the earliest start.
@@ -200,7 +224,7 @@ fn moment(draft: &Draft<'_, '_, '_>, start: usize) -> Option<(Moment, usize)> {
     let mut offset = now.map(|n| n.offset_minutes);
     let mut day: Option<Day> = None;
     let mut minute: Option<i64> = None;
-    let mut evening = false;
+    let mut half = None;
     let mut i = start;
     let mut end = start;
     while i < items.len() {
@@ -212,9 +236,9 @@ fn moment(draft: &Draft<'_, '_, '_>, start: usize) -> Option<(Moment, usize)> {
             minute = Some(found);
             i = next;
             end = next;
-        } else if let (true, None, Some(half)) = (end > start, minute, half_of_day(items, i)) {
+        } else if let (true, None, Some(found)) = (end > start, minute, half_of_day(items, i)) {
             // "tomorrow morning at 6:30"
-            evening = half;
+            half = Some(found);
             i += 1;
         } else if end > start
             && is_link(items, i)
@@ -233,15 +257,32 @@ fn moment(draft: &Draft<'_, '_, '_>, start: usize) -> Option<(Moment, usize)> {
     if end == start {
         return None;
     }
-    let minute = minute.map(|m| if evening && m < 720 { m + 720 } else { m });
+    let stated = (start..end).any(|k| items.any(k, &["clock.am", "clock.pm"]));
+    match (minute, half.filter(|_| !stated)) {
+        (Some(m), Some(Half::Night)) if m < NIGHT_ENDS_MIN => return Some((Moment::Open(WHICH_NIGHT), end)),
+        (Some(m), Some(Half::Night | Half::Second)) if m < 720 => minute = Some(m + 720),
+        _ => {}
+    }
     Some((instant_of(day, minute, now, offset), end))
 }
 
-/// "morning", "evening" behind a day: whether it is the second half.
-fn half_of_day(items: &Items<'_, '_>, i: usize) -> Option<bool> {
+/// Before this minute a time "at night" is the night's end, and no evening hour.
+const NIGHT_ENDS_MIN: i64 = 6 * 60;
+
+/// A part of a day, as far as it tells an hour.
+#[derive(Debug, Clone, Copy)]
+enum Half {
+    First,
+    Second,
+    Night,
+}
+
+/// "morning", "evening" behind a day.
+fn half_of_day(items: &Items<'_, '_>, i: usize) -> Option<Half> {
     match items.at(i)?.text.as_str() {
-        "morning" => Some(false),
-        "afternoon" | "evening" | "night" => Some(true),
+        "morning" => Some(Half::First),
+        "afternoon" | "evening" => Some(Half::Second),
+        "night" => Some(Half::Night),
         _ => None,
     }
 }
@@ -273,6 +314,8 @@ fn day_at(items: &Items<'_, '_>, i: usize) -> Option<(Day, usize)> {
         let text = items.at(k)?.text.trim_end_matches(['s', 't', 'n', 'd', 'r', 'h', '.']).to_owned();
         text.parse().ok().filter(|n| (1..=31).contains(n))
     };
+    // "the 30th of April"
+    let of = i + 1 + usize::from(items.is(i + 1, "of") && month(i + 2).is_some());
     let year = |k: usize| items.count(k).filter(|y| (2020..=2100).contains(y)).and_then(|y| i32::try_from(y).ok());
     if let (Some(m), Some(d)) = (month(i), ordinal(i + 1)) {
         let comma = usize::from(items.punct(i + 2, ','));
@@ -282,11 +325,11 @@ fn day_at(items: &Items<'_, '_>, i: usize) -> Option<(Day, usize)> {
         };
     }
     if let (Some(d), Some(m)) =
-        (ordinal(i), month(i + 1).filter(|_| items.list[i + 1].text != "may" || items.num(i).is_some()))
+        (ordinal(i), month(of).filter(|_| items.list[of].text != "may" || items.num(i).is_some() || of > i + 1))
     {
-        return match year(i + 2) {
-            Some(y) => Some((Day::Date(Some(y), m, d), i + 3)),
-            None => Some((Day::Date(None, m, d), i + 2)),
+        return match year(of + 1) {
+            Some(y) => Some((Day::Date(Some(y), m, d), of + 2)),
+            None => Some((Day::Date(None, m, d), of + 1)),
         };
     }
     // "from tomorrow's image on": whose it is.
@@ -318,7 +361,10 @@ fn minute_at(items: &Items<'_, '_>, i: usize, start: usize) -> Option<(i64, usiz
         }
         _ => {}
     }
+    // "kill at 1h"
+    let ended = i > 1 && items.list[i - 1].text == "at" && items.is(i - 2, "act.stop");
     let hours = match item.kind {
+        Kind::Qty(_) if ended => return None,
         Kind::Num(n) => crate::items::whole(n)?,
         // "8h" may be a time of day; "after 3 hours" is none.
         Kind::Qty(n)
@@ -404,124 +450,6 @@ fn instant_of(day: Option<Day>, minute: Option<i64>, now: Option<clock::Now>, of
         }
     };
     Moment::At(clock::instant(days, minute, offset))
-}
-
-fn read_durations(draft: &mut Draft<'_, '_, '_>) {
-    let items = draft.items;
-    for i in 0..items.len() {
-        let Some(seconds) = items.seconds(i).filter(|_| !draft.is_used(i)) else {
-            continue;
-        };
-        let plain_word = items.list[i].kind == Kind::Word;
-        let before = |sense: &str| i > 0 && items.is(i - 1, sense);
-        let before2 = |sense: &str| {
-            i > 1
-                && items.any(i - 1, &["noun.limit", "x", "of", "to", "max", "for", "det.the", "since"])
-                && items.is(i - 2, sense)
-        };
-        if plain_word && !before("for") && !before("limit.time") {
-            continue;
-        }
-        if i > 0 && items.any(i - 1, &["every"]) && !before("for") || near_checkpoint(draft, i) {
-            continue;
-        }
-        // "A100 80s" are sizes.
-        let behind_gpu = i > 0 && matches!(items.list[i - 1].kind, Kind::Gpu { .. }) && items.is(i, "unit.s");
-        if behind_gpu || !lasts(items, i) {
-            continue;
-        }
-        let limit = before("limit.time")
-            || before("for")
-            || before2("limit.time")
-            || before2("for")
-            || items.is(i + 1, "max")
-            || i > 0 && items.punct(i - 1, ':');
-        let ahead = items.is(i + 1, "fromnow")
-            || before("notbefore.in") && !before("limit.time")
-            || i > 1 && items.is(i - 1, "x") && items.is(i - 2, "notbefore.in");
-        if before("deadline.in")
-            || before2("deadline.in")
-            || (before("deadline") || i > 0 && items.list[i - 1].text == "within") && !limit_word(items, i)
-        {
-            ahead_of_now(draft, "deadline", seconds, i);
-        } else if ahead {
-            ahead_of_now(draft, "not_before", seconds, i);
-        } else if limit || is_bare(items, i) {
-            draft.set("max_duration_s", json!(seconds), i..i + 1);
-        }
-    }
-}
-
-/// Whether a duration is how long the work lasts, and not how long somebody has
-/// been waiting for it.
-fn lasts(items: &Items<'_, '_>, i: usize) -> bool {
-    let start = (0..i).rev().find(|k| items.ends_clause(*k)).map_or(0, |k| k + 1);
-    let past = (start..i).any(|k| {
-        items.at(k).is_some_and(|n| {
-            matches!(
-                n.text.as_str(),
-                "been"
-                    | "was"
-                    | "were"
-                    | "has"
-                    | "have"
-                    | "had"
-                    | "took"
-                    | "since"
-                    | "seit"
-                    | "waiting"
-                    | "waited"
-                    | "asked"
-                    | "asking"
-            )
-        })
-    });
-    let ours = (start..i).any(|k| {
-        items.at(k).is_some_and(|n| {
-            matches!(n.kind, Kind::Model(_) | Kind::Image | Kind::Gpu { .. })
-                || n.senses.iter().any(|s| s == "limit.time" || s == "noun.gpu")
-        })
-    });
-    let end = (i..items.len()).find(|k| items.ends_clause(*k)).unwrap_or(items.len());
-    let past = past
-        || (i..end).any(|k| {
-            items.at(k).is_some_and(|n| {
-                matches!(n.text.as_str(), "waiting" | "waited" | "ago" | "finally" | "already" | "later")
-            })
-        });
-    let has_to =
-        (start..i).any(|k| items.at(k).is_some_and(|n| n.senses.has("deadline") || n.senses.has("deadline.in")));
-    (!past || ours || has_to) && !items.is(i + 1, "ago")
-}
-
-fn limit_word(items: &Items<'_, '_>, i: usize) -> bool {
-    i > 0 && matches!(items.list[i - 1].text.as_str(), "max" | "at most" | "up to" | "for")
-}
-
-fn near_checkpoint(draft: &Draft<'_, '_, '_>, i: usize) -> bool {
-    (i.saturating_sub(3)..i).any(|k| draft.items.is(k, "noun.checkpoint"))
-        && i > 0
-        && (draft.items.any(i - 1, &["every", "to"])
-            || draft.items.punct(i - 1, ':')
-            || draft.items.is(i - 1, "noun.checkpoint"))
-        || draft.items.any(i + 1, &["noun.checkpoint"])
-        || draft.items.is(i + 1, "noun.grace")
-}
-
-/// A duration that stands alone in its clause, or at the end of the request.
-fn is_bare(items: &Items<'_, '_>, i: usize) -> bool {
-    let before = i == 0 || !items.any(i - 1, &["every", "since", "ago", "notbefore"]);
-    before && !items.any(i + 1, &["ago"])
-}
-
-fn ahead_of_now(draft: &mut Draft<'_, '_, '_>, field: &str, seconds: u64, i: usize) {
-    if let (Some(now), Some(ms)) = (draft.context.now, i64::try_from(seconds).ok().and_then(|s| s.checked_mul(1_000))) {
-        draft.set(field, json!(now.at.plus_ms(ms).to_string()), i..i + 1);
-    } else {
-        let path = draft.path(field);
-        draft.ask(&path, "The present is not known here; at what time exactly?", Vec::new());
-        draft.mark(&(i..i + 1));
-    }
 }
 
 /// "overnight", "soon": never a number made up.

@@ -2,6 +2,17 @@
 
 /// Words for getting round something.
 pub(super) const ROUND: &[&[&str]] = &[
+    &["backdate"],
+    &["antedate"],
+    &["overwrite"],
+    &["redact"],
+    &["truncate"],
+    &["disregard"],
+    &["don't", "tell"],
+    &["not", "tell"],
+    &["without", "telling"],
+    &["don't", "bother"],
+    &["don't", "inform"],
     &["omite"],
     &["omitir"],
     &["sáltate"],
@@ -59,7 +70,6 @@ pub(super) const ROUND: &[&[&str]] = &[
     &["forget"],
     &["remove"],
     &["drop"],
-    &["keep"],
     &["around"],
     &["past"],
     &["ohne"],
@@ -116,6 +126,14 @@ pub(super) const ROUND: &[&[&str]] = &[
 ];
 /// What may not be got round.
 pub(super) const GUARDS: &[&[&str]] = &[
+    &["auditor"],
+    &["auditors"],
+    &["your", "rules"],
+    &["all", "rules"],
+    &["the", "rules"],
+    &["previous", "rules"],
+    &["safety", "rules"],
+    &["system", "prompt"],
     &["quota", "checks"],
     &["quota", "limits"],
     &["aprobaciones"],
@@ -178,6 +196,25 @@ pub(super) const GUARDS: &[&[&str]] = &[
 ];
 /// Phrases that are unsafe by themselves.
 pub(super) const PLAIN: &[&[&str]] = &[
+    &["approve", "it", "myself"],
+    &["approve", "this", "myself"],
+    &["approve", "that", "myself"],
+    &["approved", "it", "myself"],
+    &["approve", "the", "plan", "you"],
+    &["approve", "your"],
+    &["sign", "it", "off", "yourself"],
+    &["sign", "off", "on", "it", "yourself"],
+    &["bypass", "the", "quota"],
+    &["bypass", "quota"],
+    &["bypass", "my", "quota"],
+    &["ignore", "the", "quota"],
+    &["ignore", "quota"],
+    &["ignore", "my", "quota"],
+    &["override", "the", "quota"],
+    &["circumvent", "the", "quota"],
+    &["you", "are", "now", "root"],
+    &["you", "are", "now", "admin"],
+    &["you", "are", "now", "an", "admin"],
     &["approve", "this", "yourself"],
     &["approve", "that", "yourself"],
     &["approve", "them", "yourself"],
@@ -290,7 +327,7 @@ pub(super) const AFTER_NAME: &[&str] = &["now", "please", "immediately", "gracef
 /// Words that may follow "the audit job", where a further noun would make something else of it.
 pub(super) const AFTER_NOUN: &[&str] = &[
     "and", "or", "then", "on", "in", "at", "with", "within", "after", "before", "by", "if", "when", "once", "from",
-    "first", "again", "today", "tonight", "as", "because", "since", "too",
+    "first", "again", "today", "tonight", "as", "because", "since", "too", "down", "off", "offline",
 ];
 /// Words that tell a state: "no authentication configured" is a report.
 pub(super) const STATES: &[&str] = &[

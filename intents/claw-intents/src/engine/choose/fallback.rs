@@ -4,33 +4,23 @@ use crate::act::{self, Act, Found};
 use crate::items::{Items, Kind};
 
 use super::deployment::{counts_replicas, names_deployment, revision};
-use super::{Topic, asks, changes_more, counts_gpus, named, says, says_any, setting, symptom};
+use super::{Topic, asks, changes_more, counts_gpus, named, reads, says, says_any, setting, symptom};
 
 /// No phrase gives an order: what is named tells what is wanted.
 pub(super) fn fallback(items: &Items<'_, '_>, topic: &Topic, found: &[Found]) -> Option<Found> {
     let at = found.first().map_or(0, |f| f.at);
     let money = items.list.iter().any(|n| matches!(n.kind, Kind::Money(_)));
     let changes = names_deployment(items) && !says_any(items, "env.") && !asks(items);
-    let previous =
-        (1..items.len()).any(|i| items.is(i, "noun.revision") && items.is(i - 1, "noun.prev")) && !asks(items);
-    let numbered = |i: usize| items.is(i, "noun.revision") && items.num(i + 1).is_some();
-    let version = (0..items.len()).any(numbered) && says(items, "restores.firm")
-        // "deployment chat → revision 4"
-        || (1..items.len()).any(|i| {
-            let to = items.is(i - 1, "to") || i > 1 && items.is(i - 1, "det.the") && items.is(i - 2, "to");
-            numbered(i) && to && !asks(items)
-        });
-    // "revision 6 of chat, please"
-    let wanted = (2..items.len()).any(|i| numbered(i - 2) && items.is(i, "of")) && !asks(items);
-    let version = version || wanted;
-    let act = if (revision(items) && says(items, "restores") || version || previous)
+    let previous = (0..items.len()).any(|i| wants_previous(items, i)) && !asks(items);
+    let act = if (wants_revision(items) || previous)
         && (named(items) || unknown_name(items))
         && (!topic.workload() || previous && says(items, "noun.deployment"))
     {
         let verb = (0..items.len()).find(|i| items.any(*i, &["restores.firm", "restores"]));
         return Some(Found { act: Act::Rollback, at: verb.unwrap_or(at), strength: 1 });
-    } else if names_deployment(items)
+    } else if (names_deployment(items) || named(items) && lowers_to(items))
         && to_number(items)
+        && !revision(items)
         && !topic.workload()
         && !setting(items)
         && !says(items, "noun.gpu")
@@ -40,7 +30,7 @@ pub(super) fn fallback(items: &Items<'_, '_>, topic: &Topic, found: &[Found]) ->
         Act::Update
     } else if says(items, "market") && counts_gpus(items) && !topic.workload() && !asks(items) {
         Act::Bid
-    } else if reads(items) && !topic.image && !topic.gpu {
+    } else if (reads(items) || counts_lines(items) && named(items)) && !topic.image && !topic.gpu {
         Act::Query
     } else if says(items, "noun.replica") && says(items, "noun.deployment") && !topic.image && !topic.gpu {
         Act::Scale
@@ -58,6 +48,8 @@ pub(super) fn fallback(items: &Items<'_, '_>, topic: &Topic, found: &[Found]) ->
         Act::Run
     } else if says(items, "noun.deployment") && !says(items, "noun.replica") && setting(items) {
         Act::Update
+    } else if lists_some(items) {
+        Act::Query
     } else if symptom(items) && (named(items) || says(items, "noun.cluster")) {
         Act::Diagnose
     } else if says(items, "noun.replica") && (named(items) || counts_replicas(items)) {
@@ -74,17 +66,57 @@ pub(super) fn fallback(items: &Items<'_, '_>, topic: &Topic, found: &[Found]) ->
     Some(Found { act, at, strength: 1 })
 }
 
+/// "deployment chat → revision 4", "revision 6 of chat, please", "chat should be on revision 3 again".
+fn wants_revision(items: &Items<'_, '_>) -> bool {
+    let numbered = |i: usize| items.is(i, "noun.revision") && items.num(i + 1).is_some() && !told(items, i);
+    let restored = |sense: &str| (0..items.len()).any(|i| items.is(i, sense) && !told(items, i));
+    let to = |i: usize| i > 0 && items.is(i - 1, "to") || i > 1 && items.is(i - 1, "det.the") && items.is(i - 2, "to");
+    let of = |i: usize| items.is(i + 2, "of");
+    // "rev 12 -> 11"
+    let arrow = |i: usize| matches!(items.list.get(i + 2).map(|n| n.text.as_str()), Some("->" | "- >" | "→" | "=>"));
+    // "the new build of front is broken, back to 31"
+    let back = |i: usize| items.list[i].text == "back to" && items.count(i + 1).is_some() && items.ends_clause(i + 2);
+    (0..items.len()).any(back) && says(items, "noun.revision") && !says(items, "noun.replica")
+        || revision(items) && restored("restores")
+        || (0..items.len()).any(numbered) && restored("restores.firm")
+        || (0..items.len()).any(|i| numbered(i) && (to(i) || of(i) || arrow(i))) && !asks(items)
+}
+
+/// "the previous revision of chat", "the version before this one".
+fn wants_previous(items: &Items<'_, '_>, i: usize) -> bool {
+    const REVISIONS: &[&str] = &["version", "revision", "release", "build"];
+    let whole = items.at(i).is_some_and(|n| n.text.split(' ').any(|word| REVISIONS.contains(&word)));
+    items.is(i, "noun.prev") && (whole || items.is(i + 1, "noun.revision")) && !told(items, i)
+}
+
+/// "revision 6 of chat is slow", "chat went to revision 7 and crashes": a clause that tells what is.
+fn told(items: &Items<'_, '_>, at: usize) -> bool {
+    let from = (0..at).rev().find(|k| items.ends_clause(*k)).map_or(0, |k| k + 1);
+    let to = (at..items.len()).find(|k| items.ends_clause(*k)).unwrap_or(items.len());
+    (from..to).any(|k| {
+        items.is(k, "tells")
+            || items
+                .at(k)
+                .is_some_and(|n| !n.senses.has("subj.metrics") && n.senses.iter().any(|s| s.starts_with("sym.")))
+    })
+}
+
 /// "mixtral, 8 H100, rolling, deployment name oracle": what only a deployment has.
 fn rolls_out(items: &Items<'_, '_>) -> bool {
     says_any(items, "strategy.") || items.list.iter().any(|n| n.senses.has("as") && n.text.contains("deployment"))
 }
 
-/// "portal should be on revision 3 again": a word that nobody knows names something.
+/// "portal should be on revision 3 again": a word that nobody knows names something, and so does a
+/// plain noun where a name stands.
 fn unknown_name(items: &Items<'_, '_>) -> bool {
-    items
-        .list
-        .iter()
-        .any(|n| n.kind == Kind::Word && n.senses.is_empty() && !n.corrected && n.text.chars().all(char::is_alphabetic))
+    (0..items.len()).any(|k| {
+        items.at(k).is_some_and(|n| {
+            let placed = k > 0 && items.any(k - 1, &["of", "on", "for"]) || items.punct(k + 1, ':');
+            let noun = n.senses.iter().all(|s| matches!(s, "n" | "act.query"));
+            let plain = n.senses.is_empty() || (placed || k == 0) && noun;
+            n.kind == Kind::Word && plain && !n.corrected && n.text.chars().all(char::is_alphabetic)
+        })
+    })
 }
 
 /// "frobnicate everything on node gpu-1": a clause that begins with a word that nobody knows, right
@@ -105,26 +137,66 @@ fn unknown_verb(items: &Items<'_, '_>) -> bool {
     })
 }
 
-/// "logs of the finance training": what is only ever read.
-fn reads(items: &Items<'_, '_>) -> bool {
-    ["subj.logs", "subj.costs", "subj.audit", "subj.events", "subj.alerts"].iter().any(|subject| says(items, subject))
-}
-
 /// "chat with 24 cores instead of 12", "pin deployment chat to zone b": a setting, and nothing to read.
 fn changes_setting(items: &Items<'_, '_>) -> bool {
-    let looks = items.list.iter().any(|n| {
-        !n.masked && n.senses.iter().any(|s| s.starts_with("subj.") && s != "subj.deployments" && s != "subj.workloads")
-    });
-    (setting(items) || changes_more(items)) && !says(items, "noun.replica") && !looks && !asks(items) && !symptom(items)
+    let thing = |s: &str| matches!(s, "subj.deployments" | "subj.workloads");
+    let placed = places(items);
+    let place = |s: &str| placed && matches!(s, "subj.nodes" | "subj.gpus");
+    let looks = items
+        .list
+        .iter()
+        .any(|n| !n.masked && n.senses.iter().any(|s| s.starts_with("subj.") && !thing(s) && !place(s)));
+    (setting(items) || changes_more(items) || placed)
+        && !says(items, "noun.replica")
+        && !looks
+        && !asks(items)
+        && !symptom(items)
 }
 
-/// "chat down to 1", where nothing else is said.
+/// "top 10 workloads in state pending": so many of what is listed.
+fn lists_some(items: &Items<'_, '_>) -> bool {
+    (1..items.len()).any(|i| {
+        items.is(i - 1, "noun.limit")
+            && items.count(i).is_some()
+            && items.at(i + 1).is_some_and(|n| n.senses.iter().any(|s| s.starts_with("subj.")))
+    })
+}
+
+/// "last 20 lines of x-1": what has lines is a log.
+fn counts_lines(items: &Items<'_, '_>) -> bool {
+    (1..items.len()).any(|i| items.is(i, "noun.line") && items.count(i - 1).is_some())
+}
+
+/// "pin chat to node gpu-3", "chat must not run on gpu-3", "half a GPU for chat": where it runs, or on what.
+fn places(items: &Items<'_, '_>) -> bool {
+    const MODALS: &[&str] = &["must", "mustn't", "should", "shouldn't", "may", "can't", "cannot", "shall"];
+    let machine = |k: usize| items.is(k, "noun.node") || items.at(k).is_some_and(|n| n.node_like);
+    let bound = |i: usize| {
+        let modal = items.at(i).is_some_and(|n| MODALS.contains(&n.text.split(' ').next().unwrap_or_default()));
+        items.any(i, &["pins", "except"]) || modal
+    };
+    let share = |i: usize| {
+        matches!(items.list[i].kind, Kind::Share(_))
+            && (i + 1..i + 4)
+                .any(|k| items.is(k, "noun.gpu") || matches!(items.at(k).map(|n| &n.kind), Some(Kind::Gpu { .. })))
+    };
+    (0..items.len()).any(|i| share(i) || bound(i) && (i + 1..items.len()).any(machine))
+}
+
+/// "chat down to 1", "chat to 12", where nothing else is said.
 fn to_number(items: &Items<'_, '_>) -> bool {
     (1..items.len()).any(|i| {
-        matches!(items.list[i - 1].text.as_str(), "down to" | "up to" | "→" | "- >" | "->")
+        let word = items.list[i - 1].text.as_str();
+        let known = i > 1 && items.at(i - 2).is_some_and(|n| n.listed == Some(crate::items::Listed::Deployment));
+        (matches!(word, "down to" | "up to" | "→" | "- >" | "->") || word == "to" && known)
             && items.count(i).is_some()
-            && (items.ends_clause(i + 1) || items.is(i + 1, "noun.replica"))
+            && (items.ends_clause(i + 1) || items.any(i + 1, &["noun.replica", "polite"]))
     })
+}
+
+/// "down to", "up to": a number that is said in full.
+fn lowers_to(items: &Items<'_, '_>) -> bool {
+    items.list.iter().any(|n| matches!(n.text.as_str(), "down to" | "up to"))
 }
 
 /// "gpus 4 -> 2", "only needs 2 gpus".

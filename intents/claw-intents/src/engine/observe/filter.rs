@@ -41,10 +41,17 @@ pub(super) fn subject(draft: &Draft<'_, '_, '_>, order: Found) -> Option<(&'stat
     }
     // "the last 50 lines from job x-1": what has lines is a log.
     let named = ["workload_id", "deployment"].iter().any(|f| draft.get(&format!("filter.{f}")).is_some());
-    if let Some(at) =
-        (0..items.len()).find(|i| items.at(*i).is_some_and(|n| n.text.starts_with("line"))).filter(|_| named)
+    if let Some(at) = (0..items.len())
+        .find(|i| items.is(*i, "noun.line") && !items.any(*i, &["subj.audit", "subj.events"]))
+        .filter(|_| named)
     {
         return Some(("logs", at));
+    }
+    // "how many replicas does chat have": a deployment has them.
+    if let Some(at) =
+        (0..items.len()).find(|i| items.is(*i, "noun.replica")).filter(|_| draft.get("filter.deployment").is_some())
+    {
+        return Some(("deployments", at));
     }
     let plural_first =
         GENERAL.iter().filter_map(|subject| first(subject, true).map(|at| (*subject, at))).min_by_key(|(_, at)| *at);
@@ -165,7 +172,10 @@ fn read_described(draft: &mut Draft<'_, '_, '_>, path: &str) {
 /// Words that say what is read rather than name a thing.
 fn is_word_of_query(draft: &Draft<'_, '_, '_>, k: usize) -> bool {
     let item = &draft.items.list[k];
+    // "logs of deployment search"
+    let named = item.text == "search" && k > 0 && draft.items.is(k - 1, "noun.deployment");
     !item.known
+        && !named
         && item.senses.iter().any(|s| {
             s.starts_with("subj.") || s.starts_with("metric.") || s.starts_with("noun.") || s.starts_with("act.")
         })
@@ -212,9 +222,27 @@ fn read_bare_name(draft: &mut Draft<'_, '_, '_>, path: &str) {
     }
 }
 
-/// "error rate on api": an unknown word behind a preposition.
+/// "error rate on api": an unknown word behind a preposition; "portal's p99": before its metric.
 fn plain_name(draft: &Draft<'_, '_, '_>) -> Option<usize> {
     let items = draft.items;
+    let owns = |k: &usize| {
+        let metric = items
+            .at(k + 1)
+            .is_some_and(|n| n.senses.iter().any(|s| s.starts_with("metric.") || s.starts_with("subj.")));
+        metric
+            && !draft.is_used(*k)
+            && items.at(*k).is_some_and(|n| n.kind == Kind::Word && n.senses.is_empty() && n.text.ends_with("'s"))
+    };
+    // "how many replicas does oracle have"
+    let asked = |k: &usize| {
+        *k > 0
+            && items.list[*k - 1].text == "does"
+            && items.at(*k).is_some_and(|n| n.kind == Kind::Word && n.senses.iter().all(|s| s == "n"))
+            && !draft.is_used(*k)
+    };
+    if let Some(k) = (0..items.len()).find(owns).or_else(|| (0..items.len()).find(asked)) {
+        return Some(k);
+    }
     (1..items.len()).find(|k| {
         items.at(*k).is_some_and(|n| {
             n.kind == Kind::Word
@@ -347,7 +375,10 @@ pub(super) fn read_limit(draft: &mut Draft<'_, '_, '_>) {
                     .at(i + 2)
                     .is_some_and(|n| n.senses.has("noun.line") || n.senses.iter().any(|s| s.starts_with("subj.")))
             || items.is(i + 1, "subj.logs")
-            || items.at(i + 1).is_some_and(|n| n.senses.iter().any(|s| s.starts_with("subj.")));
+            || items.at(i + 1).is_some_and(|n| n.senses.iter().any(|s| s.starts_with("subj.")))
+            // "20 failed workloads"
+            || items.at(i + 1).is_some_and(|n| n.senses.iter().any(|s| s.starts_with("state.")))
+                && items.at(i + 2).is_some_and(|n| n.senses.iter().any(|s| s.starts_with("subj.")));
         let led = i > 0
             && (items.any(i - 1, &["noun.limit", "since"])
                 || items.punct(i - 1, ':')
@@ -355,6 +386,9 @@ pub(super) fn read_limit(draft: &mut Draft<'_, '_, '_>) {
                     && i > 1
                     && matches!(items.list[i - 2].text.as_str(), "tail" | "limit" | "lines")
                 || matches!(items.list[i - 1].text.as_str(), "tail" | "head" | "-n" | "first" | "limit"));
+        // "audit entries, 50 max"
+        let counted =
+            counted || items.is(i + 1, "max") && items.ends_clause(i + 2) && (i == 0 || items.ends_clause(i - 1));
         let index = i > 0 && items.any(i - 1, &["noun.gpu", "noun.node"]);
         if (counted || led) && !index {
             draft.set_at("limit", json!(n), i..i + 1);

@@ -10,6 +10,8 @@ use super::is_gpu;
 /// "GPUs with at least 24 GB", "2 GPUs, whichever, as long as they have 48 gigs": a size that only
 /// words without a meaning of their own part from the GPUs before it.
 fn told_of_gpu(items: &Items<'_, '_>, i: usize) -> bool {
+    const HAS: &[&str] = &["has", "have", "takes", "needs", "is", "are", "was", "weighs", "hat", "tiene", "fait"];
+    const GPUS: &[&str] = &["they", "each", "that", "which", "it", "these", "those", "with", "must", "should", "to"];
     const OWN: &[&str] = &["noun.", "kind.", "num.", "day.", "unit.", "budget", "limit.time"];
     let links = |m: usize| {
         items.any(m, &["with", "min", "of", "det.a", "x", "noun.gpu", "on", "cmp.gt"])
@@ -19,9 +21,18 @@ fn told_of_gpu(items: &Items<'_, '_>, i: usize) -> bool {
                 n.kind == Kind::Word && !n.senses.iter().any(|s| OWN.iter().any(|own| s.starts_with(own)))
             })
     };
+    // "2 GPUs, the dataset has 500 GB": what has that is neither the GPUs nor a word for them.
+    let owner = |m: usize| {
+        is_gpu(items, m - 1)
+            || items.any(m - 1, &["pron.one", "each", "with"])
+            || GPUS.contains(&items.list[m - 1].text.rsplit(' ').next().unwrap_or_default())
+    };
     let Some(at) = (0..i).rev().find(|at| is_gpu(items, *at) || !links(*at)).filter(|at| is_gpu(items, *at)) else {
         return false;
     };
+    if (at + 1..i).any(|m| HAS.contains(&items.list[m].text.as_str()) && !owner(m)) {
+        return false;
+    }
     // A list goes on behind a comma: "2 GPUs, 40 GB" leaves open of what.
     let plural = (at + 1..i).any(|m| items.list[m].text == "they" || items.list[m].text == "each");
     let comma = (at + 1..i).any(|m| items.punct(m, ','));
@@ -31,6 +42,10 @@ fn told_of_gpu(items: &Items<'_, '_>, i: usize) -> bool {
 /// "at least 24 GB each", "40 gigs of vram".
 pub(super) fn read(draft: &mut Draft<'_, '_, '_>) {
     let items = draft.items;
+    // "no GPU, 4 GB memory each": of what has none.
+    if draft.field("gpu.count").and_then(serde_json::Value::as_u64) == Some(0) {
+        return;
+    }
     for i in 0..items.len() {
         let Some(gib) = items.gib(i).filter(|_| !draft.is_used(i)) else {
             continue;

@@ -62,9 +62,13 @@ fn entries(draft: &Draft<'_, '_, '_>, thing: Thing) -> Vec<Entry> {
                 answer: w.id.clone(),
                 names: [Some(w.id.clone()), w.name.clone()].into_iter().flatten().collect(),
                 model: w.model.clone().unwrap_or_default(),
-                words: [w.kind.clone(), w.model.clone(), w.state.clone(), w.node.clone()]
+                words: [w.kind.clone(), w.model.clone(), w.image.clone(), w.state.clone(), w.node.clone()]
                     .into_iter()
                     .flatten()
+                    // "the job on the L4 node", "the one in fra"
+                    .chain(context.nodes.iter().filter(|n| w.node.as_deref() == Some(&n.name)).flat_map(|n| {
+                        [n.gpu.as_ref().and_then(|g| g.model.clone()), n.zone.clone()].into_iter().flatten()
+                    }))
                     .chain(tasks(draft, w.model.as_deref()))
                     .collect(),
             })
@@ -174,6 +178,10 @@ pub(crate) fn described(draft: &mut Draft<'_, '_, '_>, thing: Thing, path: &str)
         Some(at) => describing(draft, at),
         None => describing_all(draft),
     };
+    let counted = counted(draft, thing, noun);
+    if words.is_empty() && counted.as_ref().is_some_and(|found| !found.is_empty()) {
+        return one_of(draft, &all, counted.unwrap_or_default(), path, &said);
+    }
     if words.is_empty() {
         // "it", "that node": sure only where there is one.
         let options: Vec<String> = all.iter().take(8).map(|e| e.answer.clone()).collect();
@@ -186,7 +194,53 @@ pub(crate) fn described(draft: &mut Draft<'_, '_, '_>, thing: Thing, path: &str)
     }
     let found: Vec<usize> = (0..all.len()).filter(|k| words.iter().all(|w| describes(draft, *w, &all[*k]))).collect();
     let found = if found.is_empty() && noun.is_none() { by_word(draft, &all, &words) } else { found };
+    let found = by_size(draft, &all, found);
+    let found = match counted {
+        Some(counted) if found.len() > 1 => found.into_iter().filter(|k| counted.contains(k)).collect(),
+        _ => found,
+    };
     one_of(draft, &all, found, path, &said)
+}
+
+/// "the bigger llama", "the small one": of several models the one with the most or the fewest parameters.
+fn by_size(draft: &Draft<'_, '_, '_>, all: &[Entry], found: Vec<usize>) -> Vec<usize> {
+    let says = |words: &[&str]| draft.items.list.iter().any(|n| !n.masked && words.contains(&n.text.as_str()));
+    let big = says(&["big", "bigger", "biggest", "large", "larger", "largest"]);
+    let small = says(&["small", "smaller", "smallest", "little", "tiny"]);
+    if found.len() < 2 || big == small {
+        return found;
+    }
+    let size = |k: usize| draft.catalog.model(&all[k].model).map(|m| m.params_b);
+    let sizes: Vec<f64> = found.iter().filter_map(|k| size(*k)).collect();
+    if sizes.len() < found.len() {
+        return found;
+    }
+    let wanted =
+        if big { sizes.iter().copied().fold(0.0, f64::max) } else { sizes.iter().copied().fold(f64::MAX, f64::min) };
+    found.into_iter().filter(|k| size(*k).is_some_and(|s| (s - wanted).abs() < 1e-9)).collect()
+}
+
+/// "the node with 8 H100", "the one with 6 replicas": the entries that have so many, if a number tells.
+fn counted(draft: &mut Draft<'_, '_, '_>, thing: Thing, noun: Option<usize>) -> Option<Vec<usize>> {
+    let items = draft.items;
+    let noun = noun?;
+    let end = (noun..items.len()).find(|k| items.ends_clause(*k)).unwrap_or(items.len()).min(noun + 6);
+    let at = (noun + 2..end).find(|k| items.count(*k).is_some() && items.is(k - 1, "with"))?;
+    let n = items.count(at)?;
+    let gpu = matches!(items.at(at + 1).map(|n| &n.kind), Some(Kind::Gpu { .. })) || items.is(at + 1, "noun.gpu");
+    let context = draft.context;
+    let found = match thing {
+        Thing::Node if gpu => {
+            let has = |k: &usize| context.nodes[*k].gpu.as_ref().and_then(|g| g.count) == Some(n);
+            (0..context.nodes.len()).filter(has).collect()
+        }
+        Thing::Deployment if items.is(at + 1, "noun.replica") => {
+            (0..context.deployments.len()).filter(|k| context.deployments[*k].replicas == Some(n)).collect()
+        }
+        _ => return None,
+    };
+    draft.mark(&(at..at + 2));
+    Some(found)
 }
 
 /// Entries that the first telling word describes.
@@ -246,7 +300,7 @@ fn is_linked(items: &Items<'_, '_>, noun: usize) -> bool {
     let relative = items.is(noun + 1, "det.the") && items.is(noun, "noun.node");
     state
         || relative
-        || items.any(noun + 1, &["on", "with", "of", "x", "cond", "as"])
+        || items.any(noun + 1, &["on", "with", "of", "x", "cond", "as", "noun.label"])
         || items.at(noun + 1).is_some_and(|n| LINKS.contains(&n.text.split(' ').next().unwrap_or_default()))
 }
 
@@ -280,11 +334,18 @@ fn describing(draft: &Draft<'_, '_, '_>, noun: usize) -> (Vec<usize>, String) {
     let mut end = noun + 1;
     let linked = is_linked(items, noun);
     // "the training job on h100-2": the kind alone does not tell.
-    let place = |k: usize| items.at(k).is_some_and(|n| n.node_like || n.known);
+    let place = |k: usize| items.at(k).is_some_and(|n| n.node_like || n.known || in_zone(draft, &n.text));
     let told = !words.is_empty();
     // "the notebook of anna": whose it is.
     let owned = items.is(noun + 1, "of") || items.at(noun + 1).is_some_and(|n| matches!(n.text.as_str(), "for" | "by"));
-    if linked && (words.is_empty() || items.is(noun + 1, "on") || owned) {
+    // "the training that is running"
+    let relative =
+        items.at(noun + 1).is_some_and(|n| matches!(n.text.split(' ').next(), Some("that" | "which" | "that's")));
+    let state = |k: usize| {
+        relative
+            && items.at(k).is_some_and(|n| n.senses.iter().any(|s| s.starts_with("state.") || s.starts_with("sym.")))
+    };
+    if linked && (words.is_empty() || items.is(noun + 1, "on") || owned || relative) {
         let mut k = noun + 1;
         while k < items.len()
             && k < noun + 6
@@ -292,18 +353,29 @@ fn describing(draft: &Draft<'_, '_, '_>, noun: usize) -> (Vec<usize>, String) {
             && !(items.is(k, "to") && (items.num(k + 1).is_some() || items.list[k].text == "to"))
         {
             let owner = |k: usize| owned && items.at(k).is_some_and(|n| n.senses.is_empty() || n.senses.has("n"));
-            if tells(items, k) && !draft.is_used(k) && (!told || place(k) || owner(k)) {
+            if tells(items, k) && !draft.is_used(k) && (!told || place(k) || owner(k) || state(k)) {
                 words.push(k);
                 end = k + 1;
             }
             k += 1;
         }
     }
-    // "the node where the notebook runs": the verb tells nothing beside what runs there.
+    // "the node where the notebook runs", "the one running acme/api": the verb tells nothing beside what runs.
     if words.len() > 1 {
-        words.retain(|k| items.list[*k].text != "runs");
+        let thing = |k: usize| matches!(items.at(k).map(|n| &n.kind), Some(Kind::Model(_) | Kind::Image));
+        words.retain(|k| items.list[*k].text != "runs" && !(items.list[*k].text == "running" && thing(k + 1)));
     }
     (words, items.span(&(from..end)).text)
+}
+
+/// Whether a word is where nodes are, by their zone or a label.
+fn in_zone(draft: &Draft<'_, '_, '_>, word: &str) -> bool {
+    draft.context.nodes.iter().any(|n| {
+        n.zone
+            .iter()
+            .chain(n.labels.values())
+            .any(|place| place.eq_ignore_ascii_case(word) || word.len() > 2 && place.to_lowercase().starts_with(word))
+    })
 }
 
 fn describing_all(draft: &Draft<'_, '_, '_>) -> (Vec<usize>, String) {
@@ -324,6 +396,9 @@ fn tells(items: &Items<'_, '_>, k: usize) -> bool {
     };
     match &item.kind {
         Kind::Model(_) | Kind::Gpu { .. } | Kind::Image => true,
+        // "the node labelled rack=r7"
+        Kind::Pair(..) => true,
+        Kind::Word if item.senses.has("noun.label") || matches!(item.text.as_str(), "state" | "status") => false,
         Kind::Word => {
             item.known
                 || is_name_like(&item.text)
@@ -346,7 +421,7 @@ fn tells(items: &Items<'_, '_>, k: usize) -> bool {
 const EVENTS: &[(&str, &[&str])] = &[
     ("sym.unreachable", &["offline", "unreachable", "lost", "down", "unhealthy", "not_ready"]),
     ("sym.pending", &["pending", "queued", "waiting"]),
-    ("sym.crash", &["failed", "crashed", "crash_loop", "unhealthy"]),
+    ("sym.crash", &["failed", "crashed", "crash_loop", "unhealthy", "offline", "unreachable", "down", "lost"]),
     ("sym.error", &["failed", "error", "unhealthy", "degraded"]),
     ("sym.oom", &["failed", "oom", "crashed"]),
     ("sym.idle", &["idle"]),
@@ -382,6 +457,7 @@ fn describes(draft: &Draft<'_, '_, '_>, word: usize, entry: &Entry) -> bool {
                 || entry.says(&item.text)
                 || entry.says(&id.to_lowercase())
         }
+        Kind::Pair(key, value) => entry.says(key) && entry.says(value),
         _ => {
             let state = item.senses.iter().find_map(|s| s.strip_prefix("state.").or_else(|| s.strip_prefix("kind.")));
             let state_fits = item
@@ -410,6 +486,8 @@ impl Entry {
         };
         self.names.iter().chain(&self.words).any(|text| {
             text.eq_ignore_ascii_case(word)
+                // "the one running acme/api"
+                || word.contains('/') && text.to_lowercase().split(':').next() == Some(word)
                 || text.split(|c: char| !c.is_alphanumeric()).filter(|p| !p.is_empty()).any(same)
         })
     }
