@@ -126,6 +126,8 @@ pub struct Auditor {
     claimants: BTreeSet<WorkloadId>,
     quotas: Quotas,
     reservations: BTreeMap<String, Arc<Reservation>>,
+    /// The latest instant of all events: a wall clock may go back.
+    clock: Timestamp,
     /// Nobody is stopped for others more often in a day.
     per_day_max: usize,
 }
@@ -162,6 +164,7 @@ impl Auditor {
         let mut decided = Decided::default();
         for record in decision {
             self.node_event(&record.event)?;
+            self.clock = self.clock.max(record.at);
             self.quotas.event(&record.event);
             self.reservation_event(&record.event);
             self.notice_event(record)?;
@@ -250,7 +253,7 @@ impl Auditor {
             Event::WorkloadPlaced { workload_id, attempt, node_id, gpus, part, .. } => {
                 let earlier = decided.placed.entry(*workload_id).or_default();
                 let spec = self.works.get(workload_id).map(|work| &work.spec);
-                if spec.is_some_and(|spec| self.is_reserved(*node_id, spec, record.at)) {
+                if spec.is_some_and(|spec| self.is_reserved(*node_id, spec, self.clock)) {
                     return Err(Wrong::Reserved(*workload_id, *node_id));
                 }
                 self.place(*workload_id, *attempt, (*node_id, gpus), earlier.is_empty())?;

@@ -10,19 +10,23 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use claw_proto::ids::{NodeId, WorkloadId};
+use claw_proto::ids::{CountingIds, GpuUuid, NodeId, WorkloadId};
 use claw_proto::time::Timestamp;
 use claw_tools::workloads::{WorkloadReason, WorkloadState};
 
 use super::{is_ripe, lost_gpu_ms};
-use crate::Cluster;
 use crate::event::{Event, EventRecord};
 use crate::query::Measure;
-use crate::scheduler::{Decision, decide_for, placements};
+use crate::step::reschedule;
 use crate::workload::{Desired, WorkloadEntry};
+use crate::{Caller, Cluster};
 
 /// Sets that are tried in a round at most: those on the nodes that lose most.
 const TRIED_MAX: usize = 64;
+/// The same while many wait: each try looks at all of them.
+const TRIED_MAX_IN_A_CROWD: usize = 8;
+/// So many that wait are many.
+const CROWD: usize = 256;
 
 /// One workload that is to be moved.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,7 +83,8 @@ pub(crate) fn plan(cluster: &Cluster, ask: Ask<'_>) -> Defrag {
         let left = ask.moves_max - defrag.moves.len();
         let moved: BTreeSet<WorkloadId> = defrag.moves.iter().map(|one| one.workload_id).collect();
         let tried = sets(&fork, &measure, &ask, &moved).into_iter().filter(|set| set.len() <= left);
-        let outcomes = tried.take(TRIED_MAX).filter_map(|set| {
+        let n_tried = if cluster.workloads.queue_len() > CROWD { TRIED_MAX_IN_A_CROWD } else { TRIED_MAX };
+        let outcomes = tried.take(n_tried).filter_map(|set| {
             let (after, moves, gained) = moved_away(&fork, &measure, &set, ask.now)?;
             Some((gained * ask.horizon_s as f64 - lost_gpu_s(&moves), gained, moves, after))
         });
@@ -144,7 +149,9 @@ fn sets(
         let held = node.usage.workloads.iter().filter_map(|id| cluster.workloads.get(*id));
         let with_gpus: Vec<&Arc<WorkloadEntry>> = held.filter(|w| w.spec.demand().gpus > 0).collect();
         let may = |w: &WorkloadEntry| is_movable(cluster, w, ask.now) && !moved.contains(&w.workload_id);
-        let its: Vec<Arc<WorkloadEntry>> = with_gpus.iter().filter(|w| may(w)).map(|w| Arc::clone(w)).collect();
+        let mut its: Vec<Arc<WorkloadEntry>> = with_gpus.iter().filter(|w| may(w)).map(|w| Arc::clone(w)).collect();
+        // The largest first: it has the fewest places to go to.
+        its.sort_by_key(|w| (std::cmp::Reverse(w.spec.demand().gpu_milli_total()), w.workload_id));
         if its.len() > 1 && its.len() == with_gpus.len() {
             sets.push(its.clone());
         }
@@ -153,7 +160,7 @@ fn sets(
     sets
 }
 
-/// The fleet after these were moved one after the other, the largest first, where each goes, and how many GPUs
+/// The fleet after these were moved one after the other, in this order, where each goes, and how many GPUs
 /// are of use then that are of none now. Nothing where one stays, or finds no place.
 fn moved_away(
     cluster: &Cluster,
@@ -161,11 +168,9 @@ fn moved_away(
     set: &[Arc<WorkloadEntry>],
     now: Timestamp,
 ) -> Option<(Cluster, Vec<Move>, f64)> {
-    let mut order: Vec<&Arc<WorkloadEntry>> = set.iter().collect();
-    order.sort_by_key(|w| (std::cmp::Reverse(w.spec.demand().gpu_milli_total()), w.workload_id));
     let mut fork = cluster.clone();
     let mut moves = Vec::new();
-    for w in order {
+    for w in set {
         let from = w.live()?.node_id;
         let to = moved(&mut fork, w, now)?;
         if to == from {
@@ -186,6 +191,7 @@ fn moved_away(
 fn moved(fork: &mut Cluster, w: &WorkloadEntry, now: Timestamp) -> Option<NodeId> {
     let (workload_id, why) = (w.workload_id, WorkloadReason::Defragmented);
     let attempt = w.live()?.attempt;
+    let claimed = fork.clone();
     let apply = |fork: &mut Cluster, event: Event| {
         let (principal, reason) = (String::new(), String::new());
         fork.apply(&EventRecord { at: now, principal, reason, operation_id: None, event });
@@ -204,11 +210,11 @@ fn moved(fork: &mut Cluster, w: &WorkloadEntry, now: Timestamp) -> Option<NodeId
         },
     );
     apply(fork, Event::WorkloadRequeued { workload_id, why, not_before: None, counts: false });
-    let waiting = fork.workloads.get(workload_id).cloned()?;
-    let Decision::Place { places, report } = decide_for(fork, &waiting) else { return None };
-    let to = places.first()?.node_id;
-    for event in placements(&waiting, places, &report) {
-        apply(fork, event);
-    }
-    Some(to)
+    // Who waits before it goes first, as it will be; then it may find no place at all.
+    let (caller, mut ids) = (Caller::system(now), CountingIds::new(0));
+    *fork = reschedule(fork, &caller, &mut ids).after;
+    let place = fork.workloads.get(workload_id)?.live().cloned()?;
+    // What is kept for work that waits is not for what moves.
+    let is_kept = |gpu: &GpuUuid| claimed.workloads.claimants(gpu).next().is_some();
+    (!place.gpus.iter().any(is_kept)).then_some(place.node_id)
 }

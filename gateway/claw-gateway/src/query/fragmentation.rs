@@ -167,6 +167,10 @@ impl Measure {
 
     /// Free GPUs of a node that typical work cannot use.
     pub(crate) fn lost_on(&self, cluster: &Cluster, node: &NodeEntry) -> f64 {
+        // What is kept for somebody is not for typical work.
+        if cluster.reservations.of_node(node.node_id).next().is_some() {
+            return 0.0;
+        }
         let is_wanted = |model: &&str| self.model.as_ref().is_none_or(|wanted| wanted.eq_ignore_ascii_case(model));
         let models: BTreeSet<&str> = node.whole_gpus().map(|gpu| gpu.model.as_str()).filter(is_wanted).collect();
         let lost = models.into_iter().filter_map(|model| {

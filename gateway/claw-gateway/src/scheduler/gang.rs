@@ -61,8 +61,8 @@ pub(super) fn place(
     choices.sort_by_cached_key(|c| {
         (
             c.parts[0].score.simulated,
-            c.parts[0].score.fallback,
             c.n_unreserved(),
+            c.parts[0].score.fallback,
             c.spread,
             c.left,
             c.parts[0].score.clone(),
@@ -266,10 +266,10 @@ fn why(best: &Choice<'_>, n_candidates: usize, spec: &ValidSpec) -> String {
 fn why_not(best: &Choice<'_>, second: &Choice<'_>) -> String {
     if best.parts[0].score.simulated != second.parts[0].score.simulated {
         "they are simulated".into()
+    } else if best.n_unreserved() != second.n_unreserved() {
+        "more of them are not kept for its tenant".into()
     } else if best.parts[0].score.fallback != second.parts[0].score.fallback {
         "their model is a later choice".into()
-    } else if best.parts[0].score.unreserved != second.parts[0].score.unreserved {
-        "they are not kept for its tenant".into()
     } else if best.spread != second.spread {
         format!("they stand in {} instead of {}", distance(second.spread), distance(best.spread))
     } else if best.left != second.left {

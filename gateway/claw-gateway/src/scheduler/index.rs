@@ -478,7 +478,9 @@ impl<'a> Answers<'a> {
     fn verdict(&self, at: usize) -> Option<Result<Candidate<'a>, Miss>> {
         let slots: &'a [Slot] = self.slots;
         let view = slots.get(at)?.view.as_ref()?;
-        let claimed = self.claimed.iter().find(|claimed| claimed.at == at).map(|claimed| claimed.verdict.clone());
+        // They stand in order of their places.
+        let found = self.claimed.binary_search_by_key(&at, |claimed| claimed.at).ok();
+        let claimed = found.map(|found| self.claimed[found].verdict.clone());
         let known = claimed.or_else(|| self.shape.fits.get(at).cloned().flatten().map(Ok));
         let verdict = known.unwrap_or_else(|| fit::judge(view, self.spec, None, self.losses));
         Some(verdict.map(|fit| fit.candidate(view)))

@@ -14,6 +14,7 @@ use super::{Decision, Place, decide_for, place_on};
 use crate::Cluster;
 use crate::preemption::free;
 use crate::registry::NodeEntry;
+use crate::reservations::keeping_out;
 use crate::workload::{Claim, WorkloadEntry};
 
 /// Where `entry` will fit first, if that can be known.
@@ -22,15 +23,20 @@ pub(crate) fn plan(cluster: &Cluster, entry: &WorkloadEntry, now: Timestamp) -> 
         cluster.nodes.iter().filter_map(|node| Some((free_at(cluster, node, now)?, node))).collect();
     nodes.sort_by_key(|(at, node)| (*at, node.node_id));
     let mut fork = cluster.clone();
-    for (_, node) in nodes {
+    for (at, node) in nodes {
         if entry.spec.nodes() == 1 {
             fork = cluster.clone();
         }
+        // What is kept for tenants by then keeps it out as well.
+        fork.clock = fork.clock.max(at);
         for id in &node.usage.workloads {
             free(&mut fork, *id);
         }
         if let Some(places) = places(&fork, node, entry) {
-            return Some(Claim { places, victims: Vec::new() });
+            let claim = Claim { places, victims: Vec::new() };
+            if stands(cluster, entry, &claim) {
+                return Some(claim);
+            }
         }
     }
     None
@@ -47,9 +53,14 @@ fn places(fork: &Cluster, node: &NodeEntry, entry: &WorkloadEntry) -> Option<Vec
     }
 }
 
-/// The nodes of a claim still take work.
-pub(crate) fn stands(cluster: &Cluster, claim: &Claim) -> bool {
-    claim.places.iter().all(|place| cluster.nodes.get(place.node_id).is_some_and(|node| takes_work(node)))
+/// The nodes of a claim still take work, and none is kept for somebody else by now.
+pub(crate) fn stands(cluster: &Cluster, entry: &WorkloadEntry, claim: &Claim) -> bool {
+    let spec = entry.spec.spec();
+    let (tenant, limit) = (spec.tenant.as_deref(), spec.max_duration_s);
+    claim.places.iter().all(|place| {
+        cluster.nodes.get(place.node_id).is_some_and(|node| takes_work(node))
+            && keeping_out(cluster, place.node_id, tenant, limit).is_none()
+    })
 }
 
 /// When all that runs there will have ended at the latest.

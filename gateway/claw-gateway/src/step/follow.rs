@@ -39,6 +39,8 @@ const MASS_LOSS_PERCENT: u32 = 20;
 /// What fell silent within this time fell silent at once, milliseconds. Nodes that
 /// broke one by one over weeks are no fault of ours and hold nobody's work back.
 const MASS_LOSS_WINDOW_MS: i64 = 10 * 60 * 1000;
+/// So many that have waited long are looked at for a reservation at most.
+const RESERVE_TRIED_MAX: usize = 8;
 /// How many ended workloads one pruning forgets at most.
 const PRUNE_BATCH: usize = 1_000;
 
@@ -80,7 +82,8 @@ pub(super) fn tick(work: &mut Work<'_>) -> Report {
 
 /// Whose time is over keeps nothing any more.
 fn end_reservations(work: &mut Work<'_>) {
-    let now = work.now();
+    // By the clock that decisions look at, which never goes back.
+    let now = work.state.clock;
     let over = work.state.reservations.iter().filter(|kept| kept.ends_at <= now);
     let names: Vec<String> = over.map(|kept| kept.name.clone()).collect();
     for name in names {
@@ -185,7 +188,7 @@ fn give_up_claim(work: &mut Work<'_>, workload_id: WorkloadId) {
 fn reserve(work: &mut Work<'_>) {
     let (now, after_ms) = (work.now(), work.state.policy.reserve_after_ms);
     if let Some(kept) = work.state.workloads.reserved().cloned() {
-        let stands = kept.claim.as_ref().is_some_and(|claim| scheduler::reserve::stands(&work.state, claim));
+        let stands = kept.claim.as_ref().is_some_and(|claim| scheduler::reserve::stands(&work.state, &kept, claim));
         if stands {
             return;
         }
@@ -195,10 +198,10 @@ fn reserve(work: &mut Work<'_>) {
         w.reason == WorkloadReason::NoRoom && w.claim.is_none() && now.ms_since(w.since) >= after_ms
     };
     let entries = work.state.workloads.queue().filter_map(|id| work.state.workloads.get(id));
-    let Some(entry) = entries.into_iter().find(waits_long).cloned() else {
-        return;
-    };
-    if let Some(claim) = scheduler::reserve::plan(&work.state, &entry, now) {
+    // Of one it is not known when it fits: then the next, who goes behind it all the same.
+    let first: Vec<Arc<WorkloadEntry>> = entries.filter(waits_long).take(RESERVE_TRIED_MAX).cloned().collect();
+    let planned = first.iter().find_map(|entry| Some((entry, scheduler::reserve::plan(&work.state, entry, now)?)));
+    if let Some((entry, claim)) = planned {
         let claim = Some(Arc::new(claim));
         work.emit(Event::RoomClaimed { workload_id: entry.workload_id, claim, lost_gpu_ms: Vec::new() });
     }

@@ -224,7 +224,8 @@ pub(super) fn tier_of(base: Tier, before: &Cluster, after: &Cluster, caller: &Ca
     // Whoever changes keys changes access, by whichever operation.
     let access = !before.keys.ptr_eq(&after.keys) && before.keys != after.keys;
     let quotas = before.tenants.differs(&after.tenants);
-    let tier = if of_others || access || quotas { base.max(Tier::Disruptive) } else { base };
+    let kept = !before.reservations.map().ptr_eq(after.reservations.map()) && before.reservations != after.reservations;
+    let tier = if of_others || access || quotas || kept { base.max(Tier::Disruptive) } else { base };
     if access && makes_approver(before, after) { tier.max(Tier::Irreversible) } else { tier }
 }
 
@@ -249,8 +250,8 @@ pub(super) fn key_still_valid(work: &Work<'_>) -> Result<(), Refusal> {
 fn as_plan(operation: &Operation) -> serde_json::Value {
     let mut args = serde_json::to_value(operation).unwrap_or_default();
     if let serde_json::Value::Object(map) = &mut args {
-        // The value of a secret is the caller's own; its blob was not stored.
-        for inner in ["op", "blob"] {
+        // The value of a secret is the caller's own; its blob was not stored. What is moved is found anew.
+        for inner in ["op", "blob", "moves"] {
             map.remove(inner);
         }
         map.retain(|_, value| !value.is_null());

@@ -90,7 +90,7 @@ impl Cluster {
             };
             w.stop_grace_s = *grace_s;
             w.notice = notice.then(|| Notice { until: record.at.plus_ms(i64::from(*grace_s) * 1_000) });
-            if *why == WorkloadReason::Preempted {
+            if matches!(why, WorkloadReason::Preempted | WorkloadReason::Defragmented) {
                 w.preempted_at.retain(|earlier| record.at.ms_since(*earlier) < DAY_MS);
                 w.preempted_at.push(record.at);
             }

@@ -36,6 +36,13 @@ pub(super) fn settled(work: &Work<'_>, operation: &Operation) -> Option<Vec<Work
 pub(super) fn defrag(work: &mut Work<'_>, operation: &Operation) -> Result<Performed, Refusal> {
     let wrong = || Refusal::new(ErrorCode::InvalidArgument, "this moves nothing");
     let (ask, moves) = asked(work, operation).ok_or_else(wrong)?;
+    let bounds = [("horizon_s", ask.horizon_s, 60, 604_800), ("moves_max", ask.moves_max as u64, 1, 64)];
+    if let Some((field, got, least, most)) = bounds.into_iter().find(|(_, got, least, most)| got < least || got > most)
+    {
+        return Err(Refusal::new(ErrorCode::InvalidArgument, format!("{field} is out of range"))
+            .with_field(field, got.to_string())
+            .with_allowed([format!("{least} to {most}")]));
+    }
     if let Some(model) = ask.model {
         let known: Vec<&str> =
             work.state.nodes.iter().flat_map(|n| n.whole_gpus()).map(|gpu| gpu.model.as_str()).collect();

@@ -45,13 +45,6 @@ pub(super) fn create(work: &mut Work<'_>, operation: &Operation) -> Result<Perfo
             .with_field("name", name.clone())
             .with_next("reservation_list", json!({})));
     }
-    if work.state.tenants.get(tenant).is_none() {
-        return Err(unknown(&work.state, tenant).with_field("tenant", tenant.clone()));
-    }
-    if work.state.reservations.len() >= RESERVATIONS_MAX {
-        let message = format!("there are {RESERVATIONS_MAX} reservations already");
-        return Err(Refusal::new(ErrorCode::TooLarge, message).with_next("reservation_list", json!({})));
-    }
     let now = work.now();
     let starts_at = starts_at.unwrap_or(now);
     let ahead_ms = i64::try_from(RESERVED_AHEAD_S_MAX * 1_000).unwrap_or(i64::MAX);
@@ -63,12 +56,13 @@ pub(super) fn create(work: &mut Work<'_>, operation: &Operation) -> Result<Perfo
         return Err(invalid("duration_s", "is out of range").with_allowed([format!("1 to {RESERVED_S_MAX}")]));
     }
     let ends_at = starts_at.plus_ms(i64::try_from(duration_s * 1_000).unwrap_or(i64::MAX / 4));
-    if ends_at <= now {
-        return Err(invalid("starts_at", &format!("it would have ended at {ends_at}, and it is {now}")));
-    }
     let (name, tenant, by) = (name.clone(), tenant.clone(), work.caller.principal.clone());
     let mut wanted = Reservation { name, tenant, nodes: Vec::new(), starts_at, ends_at, by };
+    sound(work, &wanted)?;
     wanted.nodes = match (nodes, &node_names[..]) {
+        (Some(0), []) => {
+            return Err(invalid("nodes", "keeps nothing").with_allowed([format!("1 to {RESERVED_NODES_MAX}")]));
+        }
         (Some(count), []) => {
             chosen(work, &wanted, &Wish { count: *count, gpus: gpus.unwrap_or(0), model: model.as_deref() })?
         }
@@ -109,6 +103,7 @@ pub(in crate::step) fn put(work: &mut Work<'_>, name: &str, wanted: Option<Reser
         None => format!("end reservation {name}"),
     };
     if let Some(kept) = &wanted {
+        sound(work, kept)?;
         for node_id in &kept.nodes {
             let Some(node) = work.state.nodes.get(*node_id) else { continue };
             if let Some(why) = obstacle(&work.state, node, kept) {
@@ -132,6 +127,22 @@ pub(in crate::step) fn put(work: &mut Work<'_>, name: &str, wanted: Option<Reser
         goal: Goal::Immediate,
         undoes: None,
     })
+}
+
+/// It is for somebody, not over, and not one too many.
+fn sound(work: &Work<'_>, wanted: &Reservation) -> Result<(), Refusal> {
+    let (tenant, now) = (&wanted.tenant, work.now());
+    if work.state.tenants.get(tenant).is_none() {
+        return Err(unknown(&work.state, tenant).with_field("tenant", tenant.clone()));
+    }
+    if wanted.ends_at <= now {
+        return Err(invalid("starts_at", &format!("it would have ended at {}, and it is {now}", wanted.ends_at)));
+    }
+    if work.state.reservations.len() >= RESERVATIONS_MAX {
+        let message = format!("there are {RESERVATIONS_MAX} reservations already");
+        return Err(Refusal::new(ErrorCode::TooLarge, message).with_next("reservation_list", json!({})));
+    }
+    Ok(())
 }
 
 /// Those that are named, if all of them can be kept.

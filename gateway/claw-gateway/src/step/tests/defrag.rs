@@ -2,7 +2,7 @@
 
 use claw_proto::ids::WorkloadId;
 use claw_proto::message::{NodeWorkloadState as N, StatusCause as C};
-use claw_proto::spec::WorkloadSpec;
+use claw_proto::spec::{Priority, WorkloadSpec};
 use claw_tools::outcome::{EffectKind, Mode};
 use claw_tools::refusal::ErrorCode;
 use claw_tools::workloads::{WorkloadReason, WorkloadState};
@@ -69,9 +69,9 @@ fn nothing_moves_that_cannot_begin_again_or_loses_more_than_is_gained() {
     let (mut f, _) = scattered(spec(1));
     let told = f.operate("root", ask(3_600), Mode::Plan, None).unwrap();
     assert!(told.summary.contains("no running work can be moved"), "{}", told.summary);
-    // Some seven GPUs for less than ten seconds are less than the sixty that it would lose.
-    let (mut f, _) = scattered(trainer());
-    let told = f.operate("root", ask(8), Mode::Plan, None).unwrap();
+    // Seven GPUs for a minute are less than what it would lose since its start.
+    let (mut f, _) = scattered(WorkloadSpec { checkpoint_interval_s: Some(6_000), ..trainer() });
+    let told = f.operate("root", ask(60), Mode::Plan, None).unwrap();
     assert!(told.summary.contains("nothing is worth moving: the best move would make"), "{}", told.summary);
     // What was planned and is gone is not replaced by something else.
     let (mut f, id) = scattered(trainer());
@@ -90,6 +90,26 @@ fn nothing_moves_that_cannot_begin_again_or_loses_more_than_is_gained() {
         matches!(refused.code, ErrorCode::InvalidState | ErrorCode::StalePlan | ErrorCode::ApprovalRequired),
         "{refused}"
     );
+}
+
+#[test]
+fn who_asks_to_apply_at_once_is_told_how_in_a_call_that_can_be_made() {
+    let (mut f, _) = scattered(trainer());
+    let refused = f.operate("root", ask(3_600), Mode::Apply, None).unwrap_err();
+    assert_eq!(refused.code, ErrorCode::PlanRequired);
+    assert_eq!(refused.next[0].args, serde_json::json!({ "horizon_s": 3_600, "mode": "plan" }));
+}
+
+/// Its place would be taken by somebody who waits: then it would have none, and stays.
+#[test]
+fn nothing_moves_whose_place_somebody_who_waits_would_take() {
+    let (mut f, _) = scattered(trainer());
+    let wide = WorkloadSpec { cpu_cores: Some(60.0), priority: Some(Priority::High), ..spec(2) };
+    let pair = WorkloadSpec { nodes: Some(2), ..WorkloadSpec { gpu: spec(16).gpu, ..wide.clone() } };
+    f.submit(pair);
+    let told = f.operate("root", ask(3_600), Mode::Plan, None).unwrap();
+    let free = f.submit(wide).workload_id.unwrap();
+    assert_eq!(f.workload(free).state, WorkloadState::Placed, "{}", told.summary);
 }
 
 proptest! {
@@ -121,6 +141,12 @@ proptest! {
         }
         prop_assert!(plan.moves.is_empty() || plan.gained_gpus * horizon_s as f64 > plan.lost_gpu_s());
         prop_assert!(plan.moves.len() <= 8);
+        // What was planned is found worth it again, in its own order.
+        if !plan.moves.is_empty() {
+            let ids: Vec<_> = plan.moves.iter().map(|one| one.workload_id).collect();
+            let again = defrag::again(&f.cluster, asked, &ids);
+            prop_assert_eq!(again.map(|again| again.moves), Some(plan.moves.clone()));
+        }
         // The same again, and the fleet as it was.
         prop_assert_eq!(defrag::plan(&f.cluster, asked), plan);
     }

@@ -1,6 +1,7 @@
 //! Nodes that are kept for a tenant for a time.
 
 use claw_proto::ids::WorkloadId;
+use claw_proto::message::{NodeWorkloadState as N, StatusCause as C};
 use claw_proto::spec::WorkloadSpec;
 use claw_tools::outcome::Mode;
 use claw_tools::refusal::ErrorCode;
@@ -152,15 +153,39 @@ fn a_reservation_chooses_by_model_and_is_undone() {
     let made = f.plan_and_apply(wish).unwrap();
     assert!(made.summary.contains("a0"), "{}", made.summary);
     let operation_id = made.operation_id.unwrap();
-    f.operate("root", Operation::Undo { operation_id }, Mode::Apply, None).unwrap();
+    let unplanned = f.operate("root", Operation::Undo { operation_id }, Mode::Apply, None).unwrap_err();
+    assert_eq!(unplanned.code, ErrorCode::PlanRequired, "an undo is as harmful as what it does");
+    f.plan_and_apply(Operation::Undo { operation_id }).unwrap();
     assert!(f.cluster.reservations.is_empty());
     // To undo the end of one is to keep its nodes again, where nobody has come in between.
     f.plan_and_apply(keep(&f, 2, 600, 600)).unwrap();
     let ended = f.plan_and_apply(Operation::ReservationDelete { name: "week".into() }).unwrap().operation_id.unwrap();
     let mut twin = Fleet { cluster: f.cluster.clone(), ids: f.ids.clone(), auditor: f.auditor.clone(), ..Fleet::new() };
-    f.operate("root", Operation::Undo { operation_id: ended }, Mode::Apply, None).unwrap();
+    f.plan_and_apply(Operation::Undo { operation_id: ended }).unwrap();
     assert_eq!(f.cluster.reservations.len(), 1);
     twin.submit(of(None, 8, None));
-    let late = twin.operate("root", Operation::Undo { operation_id: ended }, Mode::Apply, None).unwrap_err();
+    let late = twin.plan_and_apply(Operation::Undo { operation_id: ended }).unwrap_err();
     assert!(late.to_string().contains("which says no max_duration_s"), "{late}");
+}
+
+/// A claim for who has waited long does not outlast the moment from which a reservation keeps it out.
+#[test]
+fn what_is_kept_for_a_long_wait_gives_way_to_a_reservation() {
+    let mut f = fleet(1);
+    let running = f.submit(of(None, 8, Some(5_400))).workload_id.unwrap();
+    f.report(running, N::Running, C::Progress, None);
+    f.plan_and_apply(keep(&f, 1, 7_200, 7_200)).unwrap();
+    let waits = f.submit(of(Some("web"), 8, Some(3_600))).workload_id.unwrap();
+    f.pass(700);
+    assert!(f.workload(waits).claim.is_none(), "when the node is free it is too late");
+    let short = f.submit(of(Some("web"), 8, Some(600))).workload_id.unwrap();
+    f.pass(700);
+    assert!(f.workload(short).claim.is_some(), "this one will have ended");
+    // It is free later than it was thought.
+    f.pass(5_300);
+    f.report(running, N::Completed, C::Exited, Some(0));
+    let own = f.submit(of(Some("lab"), 8, None)).workload_id.unwrap();
+    assert_eq!(f.workload(own).state, WorkloadState::Placed);
+    f.pass(1);
+    assert!(f.workload(short).claim.is_none());
 }
