@@ -10,13 +10,14 @@ use claw_security::secrets::SealError;
 use claw_tools::access::PrincipalKind;
 use claw_tools::inside::EXEC_TIMEOUT_S;
 use claw_tools::keys::ApiKeyCreateParams;
-use claw_tools::nodes::NodeConfigSetParams;
+use claw_tools::nodes::{NodeConfigSetParams, NodeTokenCreateParams};
 use claw_tools::operations::OperationState;
 use claw_tools::outcome::{EffectKind, Mode, Mutation, Observed, Outcome, clip};
 use claw_tools::quotas::QuotaSetParams;
 use claw_tools::refusal::{ErrorCode, Refusal};
 use claw_tools::registry::Call;
 use claw_tools::reservations::ReservationCreateParams;
+use claw_tools::scheduling::DefragPlanParams;
 use claw_tools::secrets::{SecretEncoding, SecretSetParams};
 use claw_tools::workloads::WorkloadRunParams;
 use zeroize::Zeroizing;
@@ -142,20 +143,14 @@ fn operation(ops: &OpsContext, caller: &Caller, call: Call) -> Result<(Operation
         Call::NodeRevoke(p) => (Operation::NodeRevoke { node: p.node.clone() }, p.mutation()),
         Call::CaRotate(p) => (Operation::CaRotate {}, p.mutation()),
         Call::NodeConfigSet(p) => (config_set(&p), p.mutation()),
-        Call::NodeTokenCreate(p) => {
-            let ttl_s = p.ttl_s.unwrap_or(TOKEN_TTL_S);
-            (Operation::NodeTokenCreate { name: p.name.clone(), labels: p.labels.clone(), ttl_s }, p.mutation())
-        }
+        Call::NodeTokenCreate(p) => token_create(p),
         Call::OperationCancel(p) => (Operation::OperationCancel { operation_id: p.operation_id }, p.mutation()),
         Call::Undo(p) => (Operation::Undo { operation_id: p.operation_id }, p.mutation()),
         Call::QuotaSet(p) => quota_set(p),
         Call::QuotaDelete(p) => (Operation::QuotaDelete { tenant: p.tenant.clone() }, p.mutation()),
         Call::ReservationCreate(p) => reservation_create(p),
         Call::ReservationDelete(p) => (Operation::ReservationDelete { name: p.name.clone() }, p.mutation()),
-        Call::DefragPlan(p) => {
-            let (model, horizon_s, moves_max) = (p.model.clone(), p.horizon_s, p.moves_max);
-            (Operation::Defrag { model, horizon_s, moves_max, moves: None }, p.mutation())
-        }
+        Call::DefragPlan(p) => defrag(p),
         Call::SecretSet(p) => (sealed(ops, &p)?, p.mutation()),
         Call::SecretDelete(p) => (Operation::SecretDelete { handle: p.handle.clone() }, p.mutation()),
         Call::ApiKeyCreate(p) => key_create(p),
@@ -197,6 +192,17 @@ fn quota_set(p: QuotaSetParams) -> (Operation, Mutation) {
     let mutation = p.mutation();
     let QuotaSetParams { tenant, parent, guaranteed, most, lends, weight, members, .. } = p;
     (Operation::QuotaSet { tenant, parent, guaranteed, most, lends, weight, members }, mutation)
+}
+
+fn token_create(p: NodeTokenCreateParams) -> (Operation, Mutation) {
+    let (mutation, ttl_s) = (p.mutation(), p.ttl_s.unwrap_or(TOKEN_TTL_S));
+    (Operation::NodeTokenCreate { name: p.name, labels: p.labels, ttl_s }, mutation)
+}
+
+fn defrag(p: DefragPlanParams) -> (Operation, Mutation) {
+    let mutation = p.mutation();
+    let DefragPlanParams { model, horizon_s, moves_max, .. } = p;
+    (Operation::Defrag { model, horizon_s, moves_max, moves: None }, mutation)
 }
 
 fn reservation_create(p: ReservationCreateParams) -> (Operation, Mutation) {

@@ -61,11 +61,8 @@ pub fn describe_event(event: &Event) -> String {
         Event::CheckpointWritten { label, answers_notice, .. } => checkpoint(label, *answers_notice),
         Event::NoticeEnded { acked, .. } => notice_ended(*acked).into(),
         Event::AttemptEnded { attempt, state, why, exit_code, .. } => {
-            format!(
-                "attempt {} ended: {state} ({why}{})",
-                attempt.0,
-                exit_code.map(|c| format!(", exit code {c}")).unwrap_or_default()
-            )
+            let code = exit_code.map(|c| format!(", exit code {c}")).unwrap_or_default();
+            format!("attempt {} ended: {state} ({why}{code})", attempt.0)
         }
         Event::RoomClaimed { claim, lost_gpu_ms, .. } => describe_claim(claim.as_deref(), lost_gpu_ms),
         Event::WorkloadRequeued { why, .. } => format!("it waits for a place again ({why})"),

@@ -25,6 +25,16 @@ impl Checked {
         body
     }
 
+    async fn reservations_and_moves(&mut self) {
+        self.call("defrag_plan", json!({ "mode": "plan" })).await;
+        self.desk.join("gpu-05").await;
+        let week = json!({ "name": "week", "tenant": "lab", "nodes": 1, "duration_s": 60 });
+        self.planned("reservation_create", week).await;
+        let kept = self.call("reservation_list", json!({ "tenant": "lab" })).await;
+        assert_eq!(kept["reservations"][0]["nodes"], json!(["gpu-05"]), "{kept}");
+        self.planned("reservation_delete", json!({ "name": "week" })).await;
+    }
+
     /// Reads that make something of words, log lines and wishes; `w` runs on `gpu-01`.
     async fn words_logs_and_what_if(&mut self) {
         let parsed = self.call("intent_parse", json!({ "text": "Run Llama 70B on 4 H100s" })).await;
@@ -109,12 +119,7 @@ async fn outputs_of_all_operations_are_what_their_schema_says() {
     c.planned("quota_set", json!({ "tenant": "lab", "most": { "gpus": 4 }, "members": ["bot"] })).await;
     let quotas = c.call("quota_get", json!({})).await;
     assert_eq!((&quotas["tenants"][0]["tenant"], &quotas["fleet"]["gpus"]), (&json!("lab"), &json!(8)), "{quotas}");
-    c.call("defrag_plan", json!({ "mode": "plan" })).await;
-    c.desk.join("gpu-05").await;
-    c.planned("reservation_create", json!({ "name": "week", "tenant": "lab", "nodes": 1, "duration_s": 60 })).await;
-    let kept = c.call("reservation_list", json!({ "tenant": "lab" })).await;
-    assert_eq!(kept["reservations"][0]["nodes"], json!(["gpu-05"]), "{kept}");
-    c.planned("reservation_delete", json!({ "name": "week" })).await;
+    c.reservations_and_moves().await;
     c.planned("quota_delete", json!({ "tenant": "lab" })).await;
     let spec = json!({ "name": "c", "image": "registry.example/app:1", "runtime": "docker", "outputs": ["/out"] });
     c.call("workload_run", json!({ "spec": spec })).await;

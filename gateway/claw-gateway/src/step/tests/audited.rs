@@ -118,17 +118,7 @@ fn planted(plant: Plant, decision: &[EventRecord], before: &[EventRecord]) -> Op
             let event = Event::NodeSchedulableChanged { node_id: *home, to: Schedulable::Cordoned };
             bad.insert(at, like(&first, event));
         }
-        Plant::Reserved => {
-            let reservation = Reservation {
-                name: "planted".into(),
-                tenant: "somebody".into(),
-                nodes: vec![*home],
-                starts_at: first.at,
-                ends_at: first.at.plus_ms(1),
-                by: "root".into(),
-            };
-            bad.insert(at, like(&first, Event::ReservationSet { reservation: Arc::new(reservation) }));
-        }
+        Plant::Reserved => bad.insert(at, like(&first, kept_for_another(*home, &first))),
         Plant::NodeRemoved => bad.push(like(&first, Event::NodeRemoved { node_id: *home })),
         Plant::PartMissing => {
             part.as_ref()?;
@@ -156,6 +146,19 @@ fn planted(plant: Plant, decision: &[EventRecord], before: &[EventRecord]) -> Op
         }
     }
     Some(bad)
+}
+
+/// The node is kept for a tenant that nobody is of.
+fn kept_for_another(home: NodeId, first: &EventRecord) -> Event {
+    let reservation = Reservation {
+        name: "planted".into(),
+        tenant: "somebody".into(),
+        nodes: vec![home],
+        starts_at: first.at,
+        ends_at: first.at.plus_ms(1),
+        by: "root".into(),
+    };
+    Event::ReservationSet { reservation: Arc::new(reservation) }
 }
 
 /// The same placement for somebody else with this specification.

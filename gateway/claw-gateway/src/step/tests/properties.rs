@@ -201,12 +201,8 @@ pub(super) fn play(f: &mut Fleet, m: &Move) {
         }
         Move::Stop { pick } => {
             if let Some(id) = nth(f, *pick) {
-                let _ = f.operate(
-                    "alice",
-                    Operation::WorkloadStop { workload: id.to_string(), grace_s: None },
-                    Mode::Apply,
-                    None,
-                );
+                let stop = Operation::WorkloadStop { workload: id.to_string(), grace_s: None };
+                let _ = f.operate("alice", stop, Mode::Apply, None);
             }
         }
         Move::Drain { node } => {
