@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize};
 use crate::workload::{Claim, Part};
 
 pub use self::exec::ExecEnd;
-pub use self::operation::{Goal, Inverse, OperationRecord, PlanRecord, ReceiptKey};
+pub use self::operation::{Goal, Inverse, Moved, OperationRecord, PlanRecord, ReceiptKey};
 
 /// Version of the event format; older versions are lifted by [`EventRecord::from_json`].
 pub const EVENT_VERSION: u16 = 1;

@@ -87,6 +87,10 @@ output! {
 pub const DEFRAG_HORIZON_S: u64 = 3_600;
 /// Workloads that one defragmentation moves at most, if not said.
 pub const DEFRAG_MOVES: u32 = 8;
+/// The least and the most that the horizon may be, as the schema says it, seconds.
+pub const DEFRAG_HORIZON_S_BOUNDS: (u64, u64) = (60, 604_800);
+/// The same of the moves.
+pub const DEFRAG_MOVES_BOUNDS: (u64, u64) = (1, 64);
 
 mutation_params! {
     /// Move running work so that free GPUs are of use again.
@@ -189,7 +193,7 @@ output! {
         more: Vec<MoreWouldFit>,
         /// Nodes that lose most, at most ten.
         worst: Vec<FragmentedNode>,
-        /// GPUs that are not counted: on nodes that take no work or do not answer, or not healthy.
+        /// GPUs that are not counted: on nodes that take no work, do not answer or are kept for a tenant, or not healthy.
         left_out: u32,
     }
 }

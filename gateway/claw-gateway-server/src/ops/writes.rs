@@ -102,12 +102,13 @@ async fn observe(ops: &OpsContext, outcome: &mut Outcome, wait_s: u32) {
     let of_workload = |id| cluster.workloads.get(id).map(|w| Observed { state: w.state.to_string(), at: w.since });
     let seen = match &operation.record.goal {
         Goal::WorkloadRuns { workload_id } | Goal::WorkloadEnds { workload_id } => of_workload(*workload_id),
-        Goal::ExecEnds { .. } => operation.observed_at.map(|at| Observed { state: operation.observed.clone(), at }),
+        Goal::ExecEnds { .. } | Goal::WorkloadsMove { .. } | Goal::Immediate => {
+            operation.observed_at.map(|at| Observed { state: operation.observed.clone(), at })
+        }
         Goal::NodeEmpty { node_id } => cluster.nodes.get(*node_id).map(|n| Observed {
             state: n.schedulable.to_string(),
             at: operation.observed_at.unwrap_or_else(|| ops.control.now()),
         }),
-        Goal::Immediate => operation.observed_at.map(|at| Observed { state: operation.observed.clone(), at }),
     };
     outcome.observed = seen.or_else(|| outcome.observed.take());
     outcome.exec = query::exec_view(&cluster, id);

@@ -301,21 +301,20 @@ impl Cluster {
             observed_at: immediate.then_some(record.at),
             undone_by: None,
         };
-        match &operation.goal {
-            Goal::Immediate | Goal::ExecEnds { .. } => {}
-            Goal::WorkloadRuns { workload_id } | Goal::WorkloadEnds { workload_id } => {
-                self.open_by_workload.insert((*workload_id, operation.operation_id));
-            }
-            Goal::NodeEmpty { node_id } => {
-                self.open_by_node.insert((*node_id, operation.operation_id));
-            }
-        }
+        self.open_goal(operation);
         if let Some(undone) = operation.undoes
             && let Some(entry) = self.operations.get_mut(&undone)
         {
             Arc::make_mut(entry).undone_by = Some(operation.operation_id);
         }
         self.operations.insert(operation.operation_id, Arc::new(entry));
+    }
+
+    /// Notes whose changes may bring the result of an operation.
+    pub(super) fn open_goal(&mut self, operation: &OperationRecord) {
+        let id = operation.operation_id;
+        self.open_by_workload.extend(operation.goal.workloads().into_iter().map(|workload_id| (workload_id, id)));
+        self.open_by_node.extend(operation.goal.node().map(|node_id| (node_id, id)));
     }
 
     fn mark_applied(&mut self, plan_id: claw_proto::ids::PlanId) {
@@ -400,14 +399,11 @@ fn close_goal(
     by_node: &mut imbl::OrdSet<(NodeId, claw_proto::ids::OperationId)>,
     record: &OperationRecord,
 ) {
-    match &record.goal {
-        Goal::Immediate | Goal::ExecEnds { .. } => {}
-        Goal::WorkloadRuns { workload_id } | Goal::WorkloadEnds { workload_id } => {
-            by_workload.remove(&(*workload_id, record.operation_id));
-        }
-        Goal::NodeEmpty { node_id } => {
-            by_node.remove(&(*node_id, record.operation_id));
-        }
+    for workload_id in record.goal.workloads() {
+        by_workload.remove(&(workload_id, record.operation_id));
+    }
+    if let Some(node_id) = record.goal.node() {
+        by_node.remove(&(node_id, record.operation_id));
     }
 }
 

@@ -12,7 +12,7 @@ use super::{
     ApprovalEntry, CaRotations, Cluster, ExecEntry, KeyEntry, OperationEntry, PlanEntry, ReceiptEntry, SecretEntry,
     TokenEntry,
 };
-use crate::event::{Goal, ReceiptKey};
+use crate::event::ReceiptKey;
 use crate::policy::Policy;
 use crate::registry::NodeEntry;
 use crate::scheduler::LikelyWork;
@@ -172,18 +172,8 @@ impl Cluster {
     }
 
     fn index_operation(&mut self, entry: &OperationEntry) {
-        if entry.state != OperationState::Pending {
-            return;
-        }
-        let id = entry.record.operation_id;
-        match &entry.record.goal {
-            Goal::Immediate | Goal::ExecEnds { .. } => {}
-            Goal::WorkloadRuns { workload_id } | Goal::WorkloadEnds { workload_id } => {
-                self.open_by_workload.insert((*workload_id, id));
-            }
-            Goal::NodeEmpty { node_id } => {
-                self.open_by_node.insert((*node_id, id));
-            }
+        if entry.state == OperationState::Pending {
+            self.open_goal(&entry.record);
         }
     }
 }

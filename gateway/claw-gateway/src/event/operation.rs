@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use claw_proto::ids::{KeyId, NodeId, OperationId, TokenId, WorkloadId};
+use claw_proto::ids::{Attempt, KeyId, NodeId, OperationId, TokenId, WorkloadId};
 use claw_proto::message::NodeSettings;
 use claw_tools::access::PrincipalKind;
 use claw_tools::def::UndoClass;
@@ -116,11 +116,51 @@ pub enum Goal {
         /// Where.
         workload_id: WorkloadId,
     },
+    /// Workloads run again, elsewhere.
+    WorkloadsMove {
+        /// Which, and where they were.
+        moves: Vec<Moved>,
+    },
     /// The node has no work left.
     NodeEmpty {
         /// Which.
         node_id: NodeId,
     },
+}
+
+/// A workload that was told to move.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moved {
+    /// Which.
+    pub workload_id: WorkloadId,
+    /// What ran then.
+    pub attempt: Attempt,
+    /// Where.
+    pub node_id: NodeId,
+}
+
+impl Goal {
+    /// Workloads whose changes may bring the result.
+    pub fn workloads(&self) -> Vec<WorkloadId> {
+        match self {
+            Self::WorkloadRuns { workload_id } | Self::WorkloadEnds { workload_id } => vec![*workload_id],
+            Self::WorkloadsMove { moves } => moves.iter().map(|moved| moved.workload_id).collect(),
+            // A command's end is told by itself.
+            Self::Immediate | Self::ExecEnds { .. } | Self::NodeEmpty { .. } => Vec::new(),
+        }
+    }
+
+    /// The node whose changes may bring the result.
+    pub const fn node(&self) -> Option<NodeId> {
+        match self {
+            Self::NodeEmpty { node_id } => Some(*node_id),
+            Self::Immediate
+            | Self::ExecEnds { .. }
+            | Self::WorkloadRuns { .. }
+            | Self::WorkloadEnds { .. }
+            | Self::WorkloadsMove { .. } => None,
+        }
+    }
 }
 
 /// An accepted operation.

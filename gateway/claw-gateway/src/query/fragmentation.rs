@@ -167,10 +167,6 @@ impl Measure {
 
     /// Free GPUs of a node that typical work cannot use.
     pub(crate) fn lost_on(&self, cluster: &Cluster, node: &NodeEntry) -> f64 {
-        // What is kept for somebody is not for typical work.
-        if cluster.reservations.of_node(node.node_id).next().is_some() {
-            return 0.0;
-        }
         let is_wanted = |model: &&str| self.model.as_ref().is_none_or(|wanted| wanted.eq_ignore_ascii_case(model));
         let models: BTreeSet<&str> = node.whole_gpus().map(|gpu| gpu.model.as_str()).filter(is_wanted).collect();
         let lost = models.into_iter().filter_map(|model| {
@@ -192,7 +188,9 @@ struct OfModel<'a> {
 
 fn free_of<'a>(cluster: &Cluster, node: &'a NodeEntry, model: &str) -> OfModel<'a> {
     let its: Vec<_> = node.whole_gpus().filter(|gpu| gpu.model == model).collect();
-    let takes_work = node.link == NodeLink::Online && node.schedulable == Schedulable::Active;
+    // What is kept for a tenant is not for everybody.
+    let is_kept = cluster.reservations.of_node(node.node_id).next().is_some();
+    let takes_work = node.link == NodeLink::Online && node.schedulable == Schedulable::Active && !is_kept;
     let counts = |gpu: &&&claw_proto::topology::GpuInfo| {
         takes_work && gpu.health == GpuHealth::Healthy && cluster.nodes.home_of(&gpu.uuid) == Some(node.node_id)
     };

@@ -128,7 +128,7 @@ pub(super) fn of_choice(best: &Candidate<'_>, spec: &ValidSpec) -> Option<String
     Some(match best.score.fallback {
         0 if demand.gpu_models_ranked => format!("{model}, its first choice"),
         0 => format!("{model}, of {}", demand.models_in_words()),
-        n => format!("{model}, because {} has no room now", demand.gpu_models[..usize::from(n)].join(" or ")),
+        n => format!("{model}, its choice {} of {}", n + 1, demand.gpu_models.len()),
     })
 }
 

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use claw_proto::ids::{NodeId, WorkloadId};
+use claw_proto::ids::{NodeId, OperationId, WorkloadId};
 use claw_proto::limits::{LEASE_DRIFT_PERMILLE, LEASE_MARGIN_MS};
 use claw_proto::message::StatusCause;
 use claw_proto::spec::{OnPartition, RestartPolicy};
@@ -19,7 +19,7 @@ use crate::Cluster;
 use crate::cluster::{ExecEntry, PlanEntry};
 use crate::command::Operation;
 use crate::effect::Effect;
-use crate::event::{Event, Goal};
+use crate::event::{Event, Goal, Moved};
 use crate::preemption;
 use crate::registry::NodeEntry;
 use crate::scheduler::{self, Place, Trial};
@@ -175,7 +175,7 @@ fn make_room(work: &mut Work<'_>, entry: &WorkloadEntry) -> bool {
         let Some(w) = work.state.workloads.get(victim.workload_id).cloned() else {
             continue;
         };
-        notice::preempt(work, &w);
+        notice::send_away(work, &w, WorkloadReason::Preempted);
     }
     true
 }
@@ -442,13 +442,9 @@ fn watch_mass_loss(work: &mut Work<'_>) {
 }
 
 fn resolve_operations(work: &mut Work<'_>) {
-    let mut results = Vec::new();
+    let mut results: Vec<(OperationId, OperationState, String)> = Vec::new();
     for id in &work.touched {
-        let open = work
-            .state
-            .open_by_workload
-            .range((*id, claw_proto::ids::OperationId::from_bits(0))..)
-            .take_while(|(w, _)| w == id);
+        let open = work.state.open_by_workload.range((*id, OperationId::from_bits(0))..).take_while(|(w, _)| w == id);
         let Some(entry) = work.state.workloads.get(*id) else {
             continue;
         };
@@ -456,15 +452,20 @@ fn resolve_operations(work: &mut Work<'_>) {
             let Some(operation) = work.state.operations.get(operation_id) else {
                 continue;
             };
-            results.extend(result_of(&operation.record.goal, entry).map(|(state, text)| (*operation_id, state, text)));
+            let result = match &operation.record.goal {
+                Goal::WorkloadsMove { moves } => result_of_moves(&work.state, moves),
+                goal => result_of(goal, entry),
+            };
+            // Several of its workloads may have come further at once.
+            if let Some((state, text)) = result
+                && !results.iter().any(|(known, ..)| known == operation_id)
+            {
+                results.push((*operation_id, state, text));
+            }
         }
     }
     for id in &work.touched_nodes {
-        let open = work
-            .state
-            .open_by_node
-            .range((*id, claw_proto::ids::OperationId::from_bits(0))..)
-            .take_while(|(n, _)| n == id);
+        let open = work.state.open_by_node.range((*id, OperationId::from_bits(0))..).take_while(|(n, _)| n == id);
         let result = match work.state.nodes.get(*id).map(|n| n.schedulable) {
             Some(Schedulable::Drained) => (OperationState::Succeeded, "drained: no work is left on it".to_owned()),
             Some(to @ (Schedulable::Active | Schedulable::Cordoned)) => {
@@ -493,10 +494,37 @@ fn result_of(goal: &Goal, w: &WorkloadEntry) -> Option<(OperationState, String)>
         Goal::WorkloadEnds { .. } if w.state.is_final() => Some((OperationState::Succeeded, state_text())),
         Goal::WorkloadRuns { .. }
         | Goal::WorkloadEnds { .. }
+        | Goal::WorkloadsMove { .. }
         | Goal::ExecEnds { .. }
         | Goal::NodeEmpty { .. }
         | Goal::Immediate => None,
     }
+}
+
+/// What became of those that were told to move, once each of them runs again or has ended: it went well if all run,
+/// elsewhere.
+fn result_of_moves(cluster: &Cluster, moves: &[Moved]) -> Option<(OperationState, String)> {
+    let mut told = Vec::new();
+    let mut all_moved = true;
+    for Moved { workload_id, attempt, node_id } in moves {
+        let Some(w) = cluster.workloads.get(*workload_id) else {
+            all_moved = false;
+            told.push(format!("{workload_id} has ended"));
+            continue;
+        };
+        if w.state.is_final() {
+            all_moved = false;
+            told.push(format!("{} is {}", w.name, w.state));
+            continue;
+        }
+        let runs = w.live().filter(|part| w.state == WorkloadState::Running && part.attempt > *attempt)?;
+        let node = cluster.nodes.get(runs.node_id).map_or_else(|| runs.node_id.to_string(), |node| node.name.clone());
+        let again = if runs.node_id == *node_id { "again " } else { "" };
+        all_moved &= runs.node_id != *node_id;
+        told.push(format!("{} runs {again}on {node}", w.name));
+    }
+    let state = if all_moved { OperationState::Succeeded } else { OperationState::Failed };
+    Some((state, told.join("; ")))
 }
 
 /// Values that nothing refers to any more: environments and secrets of plans that

@@ -21,11 +21,6 @@ const TERM_GRACE_S_MAX: u32 = 5;
 /// Nodes do not measure to the millisecond: checkpoints this much closer together than agreed still count.
 const INTERVAL_SLACK_MS: u64 = 100;
 
-/// Ends a victim of a preemption.
-pub(super) fn preempt(work: &mut Work<'_>, entry: &WorkloadEntry) {
-    send_away(work, entry, WorkloadReason::Preempted);
-}
-
 /// Ends what is to run elsewhere: by notice if its program has told of a checkpoint in this
 /// attempt, which says that program and node know the word; else by TERM.
 pub(super) fn send_away(work: &mut Work<'_>, entry: &WorkloadEntry, why: WorkloadReason) {

@@ -95,8 +95,8 @@ pub(super) fn move_values(work: &mut Work<'_>, operation: Operation) -> Result<O
             Operation::SecretSet { handle, used_by, sealed: None, blob: Some(blob) }
         }
         Operation::Defrag { model, horizon_s, moves_max, moves: None } => {
-            let open = Operation::Defrag { model: model.clone(), horizon_s, moves_max, moves: None };
-            Operation::Defrag { model, horizon_s, moves_max, moves: defrag_ops::settled(work, &open) }
+            let moves = Some(defrag_ops::settled(work, model.as_deref(), horizon_s, moves_max)?);
+            Operation::Defrag { model, horizon_s, moves_max, moves }
         }
         // Now is when it was planned, not when it is applied: a plan shows what it does.
         Operation::ReservationCreate { name, tenant, nodes, node_names, gpus, model, starts_at: None, duration_s } => {

@@ -221,7 +221,7 @@ pub(super) fn cancel(work: &mut Work<'_>, operation_id: OperationId) -> Result<P
             perform::set_schedulable(work, &node, to, "cancel drain of");
             format!("{} is {to} again; what was told to move, moves", node.name)
         }
-        Goal::WorkloadEnds { .. } | Goal::ExecEnds { .. } | Goal::Immediate => {
+        Goal::WorkloadEnds { .. } | Goal::WorkloadsMove { .. } | Goal::ExecEnds { .. } | Goal::Immediate => {
             return Err(Refusal::new(ErrorCode::InvalidState, "what is under way on the node cannot be called back")
                 .with_field("operation_id", operation_id.to_string()));
         }

@@ -4,46 +4,31 @@ use claw_proto::ids::WorkloadId;
 use claw_tools::def::UndoClass;
 use claw_tools::outcome::{EffectKind, Outcome};
 use claw_tools::refusal::{ErrorCode, Refusal};
-use claw_tools::scheduling::{DEFRAG_HORIZON_S, DEFRAG_MOVES};
+use claw_tools::scheduling::{DEFRAG_HORIZON_S, DEFRAG_HORIZON_S_BOUNDS, DEFRAG_MOVES, DEFRAG_MOVES_BOUNDS};
 use claw_tools::workloads::WorkloadReason;
 use serde_json::json;
 
 use super::Performed;
 use crate::command::Operation;
-use crate::event::{Goal, Inverse};
+use crate::event::{Goal, Inverse, Moved};
 use crate::preemption::defrag::{self, Ask, Defrag};
 use crate::step::notice;
 use crate::step::work::Work;
 
-fn asked<'a>(work: &Work<'_>, operation: &'a Operation) -> Option<(Ask<'a>, Option<&'a [WorkloadId]>)> {
-    let Operation::Defrag { model, horizon_s, moves_max, moves } = operation else { return None };
-    let ask = Ask {
-        model: model.as_deref(),
-        horizon_s: horizon_s.unwrap_or(DEFRAG_HORIZON_S),
-        moves_max: moves_max.unwrap_or(DEFRAG_MOVES) as usize,
-        now: work.now(),
-    };
-    Some((ask, moves.as_deref()))
-}
-
-/// What it would move now: a plan names them, and moves these or nothing.
-pub(super) fn settled(work: &Work<'_>, operation: &Operation) -> Option<Vec<WorkloadId>> {
-    let (ask, None) = asked(work, operation)? else { return None };
-    Some(defrag::plan(&work.state, ask).moves.iter().map(|one| one.workload_id).collect())
-}
-
-/// Tells those that are worth moving to move.
-pub(super) fn defrag(work: &mut Work<'_>, operation: &Operation) -> Result<Performed, Refusal> {
-    let wrong = || Refusal::new(ErrorCode::InvalidArgument, "this moves nothing");
-    let (ask, moves) = asked(work, operation).ok_or_else(wrong)?;
-    let bounds = [("horizon_s", ask.horizon_s, 60, 604_800), ("moves_max", ask.moves_max as u64, 1, 64)];
-    if let Some((field, got, least, most)) = bounds.into_iter().find(|(_, got, least, most)| got < least || got > most)
-    {
+/// What is asked for, if it is within bounds.
+fn asked<'a>(
+    work: &Work<'_>,
+    (model, horizon_s, moves_max): (Option<&'a str>, Option<u64>, Option<u32>),
+) -> Result<Ask<'a>, Refusal> {
+    let (horizon_s, moves_max) = (horizon_s.unwrap_or(DEFRAG_HORIZON_S), moves_max.unwrap_or(DEFRAG_MOVES));
+    let bounds =
+        [("horizon_s", horizon_s, DEFRAG_HORIZON_S_BOUNDS), ("moves_max", moves_max.into(), DEFRAG_MOVES_BOUNDS)];
+    if let Some((field, got, (least, most))) = bounds.into_iter().find(|(_, n, (least, most))| n < least || n > most) {
         return Err(Refusal::new(ErrorCode::InvalidArgument, format!("{field} is out of range"))
             .with_field(field, got.to_string())
             .with_allowed([format!("{least} to {most}")]));
     }
-    if let Some(model) = ask.model {
+    if let Some(model) = model {
         let known: Vec<&str> =
             work.state.nodes.iter().flat_map(|n| n.whole_gpus()).map(|gpu| gpu.model.as_str()).collect();
         if !known.iter().any(|known| known.eq_ignore_ascii_case(model)) {
@@ -53,7 +38,27 @@ pub(super) fn defrag(work: &mut Work<'_>, operation: &Operation) -> Result<Perfo
                 .with_next("gpu_list", json!({})));
         }
     }
-    let planned = match moves {
+    Ok(Ask { model, horizon_s, moves_max: moves_max as usize, now: work.now() })
+}
+
+/// What it would move now: a plan names them, and moves these or nothing.
+pub(super) fn settled(
+    work: &Work<'_>,
+    model: Option<&str>,
+    horizon_s: Option<u64>,
+    moves_max: Option<u32>,
+) -> Result<Vec<WorkloadId>, Refusal> {
+    let ask = asked(work, (model, horizon_s, moves_max))?;
+    Ok(defrag::plan(&work.state, ask).moves.iter().map(|one| one.workload_id).collect())
+}
+
+/// Tells those that are worth moving to move.
+pub(super) fn defrag(work: &mut Work<'_>, operation: &Operation) -> Result<Performed, Refusal> {
+    let Operation::Defrag { model, horizon_s, moves_max, moves } = operation else {
+        return Err(Refusal::new(ErrorCode::InvalidArgument, "this moves nothing"));
+    };
+    let ask = asked(work, (model.as_deref(), *horizon_s, *moves_max))?;
+    let planned = match moves.as_deref() {
         Some(ids @ [_, ..]) => defrag::again(&work.state, ask, ids).ok_or_else(|| {
             let message = "what was to be moved has ended or moved, would stay, or is not worth it any more: plan anew";
             Refusal::new(ErrorCode::InvalidState, message).with_next("defrag_plan", json!({ "mode": "plan" }))
@@ -61,12 +66,15 @@ pub(super) fn defrag(work: &mut Work<'_>, operation: &Operation) -> Result<Perfo
         _ => defrag::plan(&work.state, ask),
     };
     let summary = summary(work, &planned, ask.horizon_s);
+    let mut moves = Vec::new();
     for one in &planned.moves {
         if let Some(entry) = work.state.workloads.get(one.workload_id).cloned() {
             notice::send_away(work, &entry, WorkloadReason::Defragmented);
+            moves.push(Moved { workload_id: one.workload_id, attempt: entry.attempt(), node_id: one.from });
         }
     }
     let effect = if planned.moves.is_empty() { EffectKind::NoChange } else { EffectKind::Accepted };
+    let goal = if moves.is_empty() { Goal::Immediate } else { Goal::WorkloadsMove { moves } };
     let mut outcome = Outcome::new(effect, summary);
     outcome.next.push(claw_tools::refusal::SuggestedCall::new("fragmentation_report", json!({})));
     Ok(Performed {
@@ -76,7 +84,7 @@ pub(super) fn defrag(work: &mut Work<'_>, operation: &Operation) -> Result<Perfo
         },
         undo: UndoClass::None,
         not_restored: "the former places, and what was done since the last checkpoints",
-        goal: Goal::Immediate,
+        goal,
         undoes: None,
     })
 }

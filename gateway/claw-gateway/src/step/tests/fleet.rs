@@ -10,7 +10,7 @@ use claw_proto::time::Timestamp;
 use claw_proto::topology::{GpuDriver, GpuInfo, MigSlice, NodeCapabilities};
 use claw_tools::access::{PrincipalKind, Role};
 use claw_tools::approvals::ApprovalDecision;
-use claw_tools::outcome::{Mode, Mutation, Outcome};
+use claw_tools::outcome::{Mode, Mutation, Outcome, PlanView};
 use claw_tools::refusal::Refusal;
 
 use crate::audit::Auditor;
@@ -215,13 +215,20 @@ impl Fleet {
     /// The long way, which every operation may take; another admin approves it where that is needed.
     pub(super) fn plan_and_apply(&mut self, operation: Operation) -> Result<Outcome, Refusal> {
         let planned = self.operate("root", operation, Mode::Plan, None)?;
-        let Some(plan) = planned.plan.clone() else { return Ok(planned) };
+        match planned.plan.clone() {
+            Some(plan) => self.approve_and_apply(&plan),
+            None => Ok(planned),
+        }
+    }
+
+    /// Applies a plan; another admin approves it where that is needed.
+    pub(super) fn approve_and_apply(&mut self, plan: &PlanView) -> Result<Outcome, Refusal> {
         if let Some(approval_id) = plan.approval_id {
             let carol = who("carol", Role::Admin, PrincipalKind::Person, self.now);
             let decide = Command::ApprovalDecide {
                 approval_id,
                 decision: ApprovalDecision::Approve,
-                diff_hash: plan.diff_hash,
+                diff_hash: plan.diff_hash.clone(),
                 mutation: mutation(Mode::Apply, None),
                 args_hash: "h".into(),
             };

@@ -77,6 +77,9 @@ pub(super) enum Move {
     Free {
         tenant: usize,
     },
+    Defrag {
+        horizon_s: u64,
+    },
 }
 
 pub(super) fn moves() -> impl Strategy<Value = Move> {
@@ -99,6 +102,7 @@ pub(super) fn moves() -> impl Strategy<Value = Move> {
         1 => (0_usize..3, prop::option::of(0_usize..3), 0_i64..200, 1_u64..300)
             .prop_map(|(tenant, node, in_s, duration_s)| Move::Keep { tenant, node, in_s, duration_s }),
         1 => (0_usize..3).prop_map(|tenant| Move::Free { tenant }),
+        1 => (60_u64..10_000).prop_map(|horizon_s| Move::Defrag { horizon_s }),
     ]
 }
 
@@ -136,6 +140,8 @@ fn wanted(gpus: u32, linked: bool, nodes: u32, priority: usize, keep: bool, rest
         restart: restart.then_some(RestartPolicy::OnFailure),
         nodes: (nodes > 1).then_some(nodes),
         preemptible: (priority > 2).then_some(true),
+        // Some can begin again where they were.
+        checkpoint_interval_s: restart.then_some(30),
         // Of some it is known when they end.
         max_duration_s: (keep && nodes == 1).then_some(100),
         ..base
@@ -237,6 +243,10 @@ pub(super) fn play(f: &mut Fleet, m: &Move) {
         }
         Move::Pass { seconds } => f.pass(*seconds),
         Move::Keep { tenant, node, in_s, duration_s } => keep(f, *tenant, *node, *in_s, *duration_s),
+        Move::Defrag { horizon_s } => {
+            let horizon_s = Some(*horizon_s);
+            drop(f.plan_and_apply(Operation::Defrag { model: None, horizon_s, moves_max: None, moves: None }));
+        }
         Move::Free { tenant } => {
             drop(f.plan_and_apply(Operation::ReservationDelete { name: TENANTS[*tenant].0.to_owned() }));
         }
