@@ -342,6 +342,9 @@ events! {
         /// It is the answer to a notice.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         answers_notice: bool,
+        /// How long it was written, milliseconds, as its program said or as its answer took.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        took_ms: Option<u32>,
     }
     /// It was told to write a checkpoint, and is stopped now.
     NoticeEnded {

@@ -5,9 +5,10 @@
 //! priority, and only if that work then fits: either a whole set of victims makes
 //! its place, or nobody is touched. Among the sets that would do, the one that
 //! loses least is taken. What is lost is counted in GPU seconds since the last
-//! checkpoint, as its program told or as its interval says. A program that tells of
+//! checkpoint, as its program told or as its interval says; of a program that is known to write one
+//! within its grace, what it does while it writes. A program that tells of
 //! checkpoints is told to write one more and stopped when it has, or after its grace; any
-//! other gets TERM and its grace, which is its notice.
+//! other, and one that is known to need longer for that, gets TERM and its grace, which is its notice.
 
 pub(crate) mod defrag;
 mod sets;
@@ -57,18 +58,21 @@ pub struct Victim {
     pub lost_gpu_ms: u64,
 }
 
-/// What somebody would lose if it were stopped now, thousandths of GPU seconds: what it did
-/// since the last checkpoint that it told of; if it never did, since the last that its
-/// interval says. Of one that fell silent no more counts than its interval or what is assumed:
-/// telling of one checkpoint and then of none is no shield either.
+/// What somebody would lose if it were stopped now, thousandths of GPU seconds: what its last
+/// checkpoint does not hold, by its own word; if it never told of one, what it did since the last that
+/// its interval says. One that is known to write a checkpoint within its grace is told to write one
+/// more, and loses what it does while it writes that. Of one that fell silent no more counts than its
+/// interval or what is assumed: telling of one checkpoint and then of none is no shield either.
 pub fn lost_gpu_ms(policy: &PreemptionPolicy, w: &WorkloadEntry, now: Timestamp) -> u64 {
     let ran_ms = w.started_at().map_or(0, |at| u64::try_from(now.ms_since(at)).unwrap_or(0));
-    let told = w.checkpoint_of_latest().map(|written| u64::try_from(now.ms_since(written.at)).unwrap_or(0));
     let stated_s = w.spec.spec().checkpoint_interval_s;
-    let since_checkpoint_ms = match (told, stated_s) {
-        (Some(since_ms), _) => {
+    let since_checkpoint_ms = match (w.checkpoint_of_latest(), stated_s) {
+        (Some(written), _) => {
+            let since_ms = u64::try_from(now.ms_since(written.at)).unwrap_or(0);
             let most_s = policy.assumed_checkpoint_s.max(stated_s.unwrap_or(0));
-            since_ms.min(ran_ms).min(most_s.saturating_mul(1_000))
+            let took_ms = u64::from(written.took_ms.unwrap_or(0));
+            let unheld_ms = (since_ms + took_ms).min(ran_ms).min(most_s.saturating_mul(1_000));
+            if writes_in_time(w) == Some(true) { unheld_ms.min(took_ms) } else { unheld_ms }
         }
         (None, Some(interval_s @ 1..)) => ran_ms % interval_s.saturating_mul(1_000),
         (None, Some(0) | None) => ran_ms.min(policy.assumed_checkpoint_s.saturating_mul(1_000)),
@@ -80,7 +84,13 @@ pub fn lost_gpu_ms(policy: &PreemptionPolicy, w: &WorkloadEntry, now: Timestamp)
     since_checkpoint_ms.saturating_mul(milli) / u64::from(GPU_MILLI)
 }
 
-/// May it be stopped at this instant for work of a higher priority?
+/// Whether it writes a checkpoint within the grace that it has; nothing where that is not known.
+pub(crate) fn writes_in_time(w: &WorkloadEntry) -> Option<bool> {
+    let took_ms = w.checkpoint_of_latest()?.took_ms?;
+    Some(u64::from(took_ms) <= u64::from(w.spec.grace_s()) * 1_000)
+}
+
+/// May it be stopped at this instant, for work of a higher priority or to be moved?
 fn is_ripe(policy: &PreemptionPolicy, w: &WorkloadEntry, now: Timestamp) -> bool {
     // What has not begun loses nothing.
     let ran_long = |at: Timestamp| now.ms_since(at) >= policy.min_run_ms;

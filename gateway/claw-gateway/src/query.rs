@@ -45,7 +45,7 @@ pub fn what(spec: &WorkloadSpec) -> String {
         spec.command.as_ref().map(|c| c.join(" ")).unwrap_or_default()
     };
     if let Some(gpu) = &spec.gpu {
-        let models: Vec<&str> = gpu.model.iter().chain(&gpu.model_fallbacks).map(String::as_str).collect();
+        let models: Vec<&str> = gpu.models().collect();
         let model = if models.is_empty() { "GPU".to_owned() } else { models.join("/") };
         let on = match (gpu.fraction, &gpu.mig_profile, gpu.count.unwrap_or(0)) {
             (Some(fraction), _, _) if fraction < 1.0 => format!(" on {fraction} of a {model}"),
@@ -63,6 +63,18 @@ pub fn what(spec: &WorkloadSpec) -> String {
 
 /// A wanted workload and the handle of its environment values.
 pub type WithEnv = (DesiredWorkload, Option<String>);
+
+/// So many nodes, in words.
+pub(crate) fn nodes(n: usize) -> String {
+    if n == 1 { "1 node".into() } else { format!("{n} nodes") }
+}
+
+/// The first names, and how many more there are.
+pub(crate) fn first_names(names: &[&str], shown: usize) -> String {
+    let more = names.len().saturating_sub(shown);
+    let rest = (more > 0).then(|| format!("and {more} more"));
+    names.iter().take(shown).copied().chain(rest.as_deref()).collect::<Vec<_>>().join(", ")
+}
 
 /// So many GPUs, in words.
 pub(crate) fn gpus(n: u32) -> String {

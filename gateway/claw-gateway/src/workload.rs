@@ -57,6 +57,10 @@ pub struct Checkpoint {
     pub label: String,
     /// When, node's clock.
     pub at: Timestamp,
+    /// How long this one or one before was written, milliseconds, if that is known: what was done meanwhile is
+    /// not in it, and so long the next one will take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub took_ms: Option<u32>,
 }
 
 /// A program was told to write a checkpoint; it is stopped when it says that one is written,
@@ -159,7 +163,7 @@ pub struct WorkloadEntry {
     pub not_before: Option<Timestamp>,
     /// The last decision about its place.
     pub report: Option<Arc<PlacementReport>>,
-    /// When it was told to make room for others, as far as that limits doing so again.
+    /// When it was told to make room for others, or to move, as far as that limits doing so again.
     /// Its attempts do not tell: of a workload over nodes only few tries are kept.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub preempted_at: Vec<Timestamp>,

@@ -5,8 +5,9 @@
 //! or language is a change of the data.
 
 use std::collections::{BTreeMap, HashMap};
-use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::OnceLock;
+
+use rustc_hash::FxHashMap;
 
 use crate::text::{Kind, Token, Words};
 
@@ -103,29 +104,7 @@ struct Gap {
 }
 
 /// What is kept by a word. The words are our own, so that a plain hash will do.
-type ByWord<V> = HashMap<String, V, BuildHasherDefault<WordHasher>>;
-
-/// FNV-1a over the bytes of a word.
-#[derive(Debug)]
-struct WordHasher(u64);
-
-impl Default for WordHasher {
-    fn default() -> Self {
-        Self(0xcbf2_9ce4_8422_2325)
-    }
-}
-
-impl Hasher for WordHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
+type ByWord<V> = FxHashMap<String, V>;
 
 /// All phrases by their first word.
 #[derive(Debug)]

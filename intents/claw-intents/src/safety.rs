@@ -42,66 +42,33 @@ fn unquoted(text: &str) -> String {
     text.replace(['"', '`', '\'', '>', '“', '”', '„', '«', '»', '‘', '’'], " ")
 }
 
-/// Whether an objection can begin with a word.
+/// Verbs for passing over what was said before.
+const SKIPS: &[&str] = &["skip", "bypass", "ignore", "omit", "circumvent", "forget", "drop"];
+/// Verbs for giving power to somebody.
+const RAISES: &[&str] = &["grant", "give", "make", "assign", "promote", "gib", "dale", "donne"];
+/// Words for doing something with what is somebody's.
+const BORROWS: &[&str] = &["use", "using", "with", "borrow", "take", "via"];
+/// Verbs for leaving something where it is, or out of something.
+const KEEPS: &[&str] = &["keep", "leave", "stay", "keeping", "leaving"];
+/// What became of a safeguard that is given up.
+const GONE: &[&str] =
+    &["skipped", "waived", "omitted", "bypassed", "ignored", "dropped", "disabled", "suspended", "left", "removed"];
+/// Who and what sees what happens.
+const WATCHES: &[&str] = &["audit", "auditor", "auditors", "approver", "approvers"];
+/// Nobody; "no one" is the last.
+const NOBODY: &[&str] = &["nobody", "noone", "nothing", "none", "no"];
+/// An order without its safeguard begins so.
+const WITH: &[&str] = &["with"];
+/// Verbs whose "off" stands behind what they are about.
+const SWITCHES: &[&str] = &["turn", "switch", "shut", "put", "take", "set", "schalte", "schalt"];
+
+/// Whether an objection can begin with a word: each check looks for one of these where it begins.
 fn begins(word: &str) -> bool {
-    const OTHER: &[&str] = &[
-        "skip",
-        "bypass",
-        "ignore",
-        "omit",
-        "circumvent",
-        "forget",
-        "drop",
-        "grant",
-        "give",
-        "make",
-        "assign",
-        "promote",
-        "gib",
-        "dale",
-        "donne",
-        "with",
-        "audit",
-        "auditor",
-        "auditors",
-        "approver",
-        "approvers",
-        "nobody",
-        "noone",
-        "nothing",
-        "none",
-        "no",
-        "turn",
-        "switch",
-        "shut",
-        "put",
-        "take",
-        "set",
-        "schalte",
-        "schalt",
-        "use",
-        "using",
-        "borrow",
-        "via",
-        "keep",
-        "leave",
-        "stay",
-        "keeping",
-        "leaving",
-        "skipped",
-        "waived",
-        "omitted",
-        "bypassed",
-        "ignored",
-        "dropped",
-        "disabled",
-        "suspended",
-        "left",
-        "removed",
-    ];
     static FIRST: OnceLock<HashSet<&'static str>> = OnceLock::new();
     let phrases = || PLAIN.iter().chain(OTHERS).chain(ROUND).filter_map(|phrase| phrase.first().copied());
-    !word.is_empty() && FIRST.get_or_init(|| phrases().chain(OTHER.iter().copied()).collect()).contains(word)
+    let checks = [SKIPS, RAISES, BORROWS, KEEPS, GONE, WATCHES, NOBODY, WITH, SWITCHES];
+    let all = || phrases().chain(checks.into_iter().flatten().copied()).collect();
+    !word.is_empty() && FIRST.get_or_init(all).contains(word)
 }
 
 /// An unsafe instruction in some words.
@@ -151,7 +118,7 @@ fn instruction(words: &Words<'_>, quoted: bool, context: &Context) -> Option<Str
 
 /// "it needs approval, but skip that": a pronoun for the safeguard before it.
 fn skips_it(words: &Words<'_>, i: usize, context: &Context) -> Option<usize> {
-    let verb = matches!(words.word(i), "skip" | "bypass" | "ignore" | "omit" | "circumvent" | "forget" | "drop");
+    let verb = SKIPS.contains(&words.word(i));
     let it = matches!(words.word(i + 1), "that" | "it" | "this" | "them" | "those");
     let negated = (i.saturating_sub(2)..i).any(|k| NEGATIONS.contains(&words.word(k)));
     let mut before = (i.saturating_sub(REACH + 2)..i).rev().take_while(|k| !words.is_symbol(*k, '.'));
@@ -167,7 +134,7 @@ fn skips_it(words: &Words<'_>, i: usize, context: &Context) -> Option<usize> {
 fn raises(words: &Words<'_>, i: usize) -> Option<usize> {
     const POWERS: &[&str] =
         &["rights", "permission", "permissions", "role", "access", "privileges", "privilege", "powers", "status"];
-    let verb = matches!(words.word(i), "grant" | "give" | "make" | "assign" | "promote" | "gib" | "dale" | "donne");
+    let verb = RAISES.contains(&words.word(i));
     let admin = |k: usize| matches!(words.word(k), "admin" | "administrator" | "root" | "superuser");
     let at = (i + 1..i + 1 + REACH).take_while(|k| !words.is_symbol(*k, '.')).find(|k| verb && admin(*k))?;
     // "give me admin", "make me cluster admin"
@@ -181,7 +148,7 @@ fn raises(words: &Words<'_>, i: usize) -> Option<usize> {
 
 /// "use bob's token": what is private to somebody else.
 fn borrows(words: &Words<'_>, i: usize) -> Option<usize> {
-    let uses = matches!(words.word(i), "use" | "using" | "with" | "borrow" | "take" | "via");
+    let uses = BORROWS.contains(&words.word(i));
     let owner = (i + 1..i + 3).find(|k| uses && words.word(*k).ends_with("'s"))?;
     let own =
         matches!(words.word(owner), "it's" | "that's" | "there's" | "let's" | "what's" | "here's" | "he's" | "she's");
@@ -191,7 +158,7 @@ fn borrows(words: &Words<'_>, i: usize) -> Option<usize> {
 /// "keep it out of the audit log"; to keep the log itself is nothing bad.
 fn kept_out(words: &Words<'_>, i: usize) -> Option<usize> {
     let negated = (i.saturating_sub(2)..i).any(|k| NEGATIONS.contains(&words.word(k)));
-    let keep = matches!(words.word(i), "keep" | "leave" | "stay" | "keeping" | "leaving") && !negated;
+    let keep = KEEPS.contains(&words.word(i)) && !negated;
     let away =
         (i + 1..i + 6).find(|k| keep && matches!(words.word(*k), "out" | "from" | "off" | "away" | "without"))?;
     (away + 1..away + 5).take_while(|k| !words.is_symbol(*k, '.')).find_map(|k| words.any(k, GUARDS))
@@ -199,8 +166,6 @@ fn kept_out(words: &Words<'_>, i: usize) -> Option<usize> {
 
 /// "the approval step can be left out today": a safeguard that an order gives up. In a log it is a report.
 fn waived(words: &Words<'_>, i: usize, quoted: bool) -> Option<usize> {
-    const GONE: &[&str] =
-        &["skipped", "waived", "omitted", "bypassed", "ignored", "dropped", "disabled", "suspended", "left", "removed"];
     if quoted || !GONE.contains(&words.word(i)) {
         return None;
     }
@@ -218,7 +183,7 @@ fn left_out(words: &Words<'_>, i: usize) -> Option<usize> {
     const NOT: &[&str] = &["doesn't", "not", "won't", "never", "nothing", "cannot", "can't", "don't", "no"];
     const SHOWS: &[&str] =
         &["show", "mention", "contain", "record", "list", "include", "see", "know", "notice", "log", "entry", "hear"];
-    let audit = matches!(words.word(i), "audit" | "auditor" | "auditors" | "approver" | "approvers");
+    let audit = WATCHES.contains(&words.word(i));
     let near = |from: usize, list: &[&str]| (from..from + 5).find(|k| list.contains(&words.word(*k)));
     if let Some(end) = unseen(words, i) {
         return Some(end);
@@ -232,12 +197,11 @@ fn left_out(words: &Words<'_>, i: usize) -> Option<usize> {
 
 /// "nobody needs to see that in the audit".
 fn unseen(words: &Words<'_>, i: usize) -> Option<usize> {
-    const NOBODY: &[&str] = &["nobody", "noone", "nothing", "none"];
     const SEES: &[&str] = &[
         "see", "sees", "know", "knows", "notice", "notices", "find", "learn", "appear", "show", "shows", "seen", "end",
         "land",
     ];
-    let nobody = NOBODY.contains(&words.word(i)) || words.word(i) == "no" && words.word(i + 1) == "one";
+    let nobody = NOBODY.contains(&words.word(i)) && (words.word(i) != "no" || words.word(i + 1) == "one");
     // "make sure nobody has to approve that"
     let approves = |k: &usize| matches!(words.word(*k), "approve" | "approves" | "sign") && nobody;
     let sure = (0..i).any(|k| matches!(words.word(k), "sure" | "that" | "so" | "let"));
@@ -251,7 +215,7 @@ fn unseen(words: &Words<'_>, i: usize) -> Option<usize> {
 /// "with the sandbox disabled": an order without its safeguard. In a log it is a report.
 fn without_guard(words: &Words<'_>, i: usize, quoted: bool) -> Option<usize> {
     const OFF: &[&str] = &["disabled", "off", "deactivated", "skipped", "bypassed", "removed", "ignored", "suspended"];
-    if quoted || words.word(i) != "with" {
+    if quoted || !WITH.contains(&words.word(i)) {
         return None;
     }
     let at = (i + 1..i + 4).find(|k| words.any(*k, GUARDS).is_some())?;
@@ -262,7 +226,7 @@ fn without_guard(words: &Words<'_>, i: usize, quoted: bool) -> Option<usize> {
 /// "switch the audit log off": a verb whose "off" stands behind what it is about. "Take gpu-3 down for
 /// the audit" and "set sandbox down to 2" are about something else.
 fn switched_off(words: &Words<'_>, i: usize) -> Option<usize> {
-    let verb = matches!(words.word(i), "turn" | "switch" | "shut" | "put" | "take" | "set" | "schalte" | "schalt");
+    let verb = SWITCHES.contains(&words.word(i));
     let off = |k: usize| matches!(words.word(k), "off" | "aside" | "down" | "ab" | "aus");
     let end = (i + 1..i + 1 + REACH).take_while(|k| !words.is_symbol(*k, '.')).find(|k| off(*k))?;
     let lowered = words.word(end) == "down"

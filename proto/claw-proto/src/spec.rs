@@ -147,6 +147,13 @@ pub struct GpuRequest {
     pub isolation: Option<Isolation>,
 }
 
+impl GpuRequest {
+    /// All models that do, most wanted first; none for any.
+    pub fn models(&self) -> impl Iterator<Item = &str> {
+        self.model.iter().chain(&self.model_fallbacks).map(String::as_str)
+    }
+}
+
 /// Scaling rule.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

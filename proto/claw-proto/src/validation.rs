@@ -219,10 +219,15 @@ pub fn share_memory_mib(milli: u16, gpu_memory_mib: u64) -> u64 {
     gpu_memory_mib.saturating_sub(reserve) * u64::from(milli) / u64::from(GPU_MILLI)
 }
 
+/// GPUs of a model do for who wants one of these; none is any.
+pub fn takes_model(wanted: &[String], model: &str) -> bool {
+    wanted.is_empty() || wanted.iter().any(|wanted| wanted.eq_ignore_ascii_case(model))
+}
+
 impl Demand {
     /// GPUs of this model do.
     pub fn takes_model(&self, model: &str) -> bool {
-        self.gpu_models.is_empty() || self.gpu_models.iter().any(|wanted| wanted.eq_ignore_ascii_case(model))
+        takes_model(&self.gpu_models, model)
     }
 
     /// The models that do, in words.

@@ -1,9 +1,11 @@
-//! Two hundred contentions on nodes full of simulated trainers, over the real protocol: who is
+//! Two hundred contentions in racks full of simulated trainers, over the real protocol: who is
 //! stopped for more important work, what that loses, and that nobody is stopped before its
 //! answer or its grace. What is judged is the journal, read when all is over. CI plays forty of
-//! them; with `CLAW_SOAK` it is two hundred, and what is lost is held to its bound.
+//! them; with `CLAW_SOAK` it is two hundred.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use claw_e2e_tests::fleet::Fleet;
@@ -24,6 +26,8 @@ use crate::support::{PATIENCE, on_fleet, run_of, say, text};
 
 /// Most preemptions of one trainer in a day.
 const PER_DAY_MAX: usize = 3;
+/// Nobody is stopped that ran for less, milliseconds.
+const MIN_RUN_MS: i64 = 1_000;
 const SETTINGS: &[&str] = &["preemption.min_run_s=1", "preemption.per_day_max=3"];
 const NODE: &[&str] = &[
     "gpu=sim:h100x8",
@@ -32,9 +36,10 @@ const NODE: &[&str] = &[
     "runtime.sim.stop_ms=20",
     "link.reconnect_max_ms=500",
 ];
-const NODES: usize = 10;
+const RACKS: usize = 8;
+const NODES_PER_RACK: usize = 3;
 /// With `CLAW_SOAK`, and else.
-const CONTENTIONS_PER_NODE: [usize; 2] = [20, 4];
+const CONTENTIONS_PER_RACK: [usize; 2] = [25, 5];
 /// Seed of everything that is drawn.
 const SEED: u64 = 20_260_301;
 /// How the eight GPUs of a node are shared out among its trainers.
@@ -58,45 +63,55 @@ impl Draws {
     }
 }
 
-/// One node with its trainers.
+/// A rack full of trainers.
 struct Site {
-    node: String,
+    rack: String,
+    nodes: Vec<String>,
     agent: Session,
     draws: Draws,
-    /// Trainer and its GPUs.
-    trainers: Vec<(String, u64)>,
+    trainers: Vec<Trainer>,
     n_named: u32,
 }
 
+#[derive(Clone)]
+struct Trainer {
+    id: String,
+    node: String,
+    gpus: u64,
+}
+
 impl Site {
-    fn trainer(&mut self, gpus: u64) -> Value {
+    fn trainer(&mut self, node: &str, gpus: u64) -> Value {
         self.n_named += 1;
         let every_ms = self.draws.pick(&EVERY_MS);
         let mut labels = json!({ "claw.sim/log-lines": "0" });
         if every_ms > 0 {
             labels["claw.sim/checkpoint-every-ms"] = json!(every_ms.to_string());
             labels["claw.sim/checkpoint-ms"] = json!(self.draws.pick(&TAKES_MS).to_string());
+            labels["claw.sim/checkpoint-says-took"] = json!((self.draws.below(4) > 0).to_string());
         }
         json!({
-            "name": format!("{}-trainer-{}", self.node, self.n_named), "runtime": "sim", "command": ["train"],
+            "name": format!("{node}-trainer-{}", self.n_named), "runtime": "sim", "command": ["train"],
             "gpu": { "count": gpus }, "cpu_cores": 0.1, "memory_gib": 0.1, "priority": "low", "preemptible": true,
-            "grace_s": 1, "placement": { "node": self.node }, "labels": labels,
+            "grace_s": 1, "placement": { "node": node }, "labels": labels,
         })
     }
 
     /// The next trainer begins when the one before runs: no two are of the same age.
-    async fn begin(&mut self, gpus: u64) -> Result<()> {
-        let spec = self.trainer(gpus);
+    async fn begin(&mut self, node: &str, gpus: u64) -> Result<()> {
+        let spec = self.trainer(node, gpus);
         let run = self.agent.call("workload_run", run_of(spec)).await?;
         let id = text(&run, "/workload_id").to_owned();
         self.agent.until(&id, &["running"], PATIENCE).await?;
-        self.trainers.push((id, gpus));
+        self.trainers.push(Trainer { id, node: node.to_owned(), gpus });
         Ok(())
     }
 
     async fn fill(&mut self) -> Result<()> {
-        for gpus in self.draws.pick(&SHARES) {
-            self.begin(*gpus).await?;
+        for node in self.nodes.clone() {
+            for gpus in self.draws.pick(&SHARES) {
+                self.begin(&node, *gpus).await?;
+            }
         }
         Ok(())
     }
@@ -104,7 +119,7 @@ impl Site {
     /// All run again, and those that write checkpoints have told of one since they began.
     async fn settle(&mut self) -> Result<()> {
         for place in (0..self.trainers.len()).rev() {
-            let (id, gpus) = self.trainers[place].clone();
+            let Trainer { id, node, gpus } = self.trainers[place].clone();
             let is_settled = || async {
                 let detail = self.agent.call("workload_get", json!({ "workload": id })).await?;
                 let speaks = detail.pointer("/spec/labels/claw.sim~1checkpoint-every-ms").is_some();
@@ -120,7 +135,7 @@ impl Site {
                 self.agent.call("workload_stop", json!({ "workload": id, "grace_s": 0 })).await?;
                 self.agent.until(&id, &["stopped"], PATIENCE).await?;
                 self.trainers.remove(place);
-                self.begin(gpus).await?;
+                self.begin(&node, gpus).await?;
                 Box::pin(self.settle()).await?;
                 return Ok(());
             }
@@ -132,9 +147,9 @@ impl Site {
         self.settle().await?;
         let gpus = self.draws.pick(&[1, 2, 4]);
         let spec = json!({
-            "name": format!("{}-important-{n}", self.node), "runtime": "sim", "command": ["serve"],
+            "name": format!("{}-important-{n}", self.rack), "runtime": "sim", "command": ["serve"],
             "gpu": { "count": gpus }, "cpu_cores": 0.1, "memory_gib": 0.1, "priority": "high",
-            "placement": { "node": self.node },
+            "placement": { "labels": { "rack": self.rack } },
             "labels": { "claw.sim/run-for-ms": "100", "claw.sim/log-lines": "0" },
         });
         let run = self.agent.call("workload_run", run_of(spec)).await?;
@@ -145,7 +160,7 @@ impl Site {
     async fn play(mut self, contentions: usize) -> Result<()> {
         self.fill().await?;
         for n in 0..contentions {
-            self.contend(n).await.with_context(|| format!("contention {n} on {}", self.node))?;
+            self.contend(n).await.with_context(|| format!("contention {n} in {}", self.rack))?;
         }
         Ok(())
     }
@@ -182,21 +197,35 @@ fn lost(w: &WorkloadEntry, begun: &Begun, at: Timestamp) -> i64 {
     (before + at.ms_since(started_at) - kept).max(0) * i64::from(w.spec.demand().gpus)
 }
 
-/// The newest on the same node that may be stopped leave until there is room, whatever they lose.
+/// It may be stopped, by the rules that bind both: it ran long enough, and was not stopped too often.
+fn may_be_stopped(w: &WorkloadEntry, at: Timestamp) -> bool {
+    w.started_at().is_none_or(|started_at| at.ms_since(started_at) >= MIN_RUN_MS)
+        && w.preempted_at.len() < PER_DAY_MAX
+}
+
+/// The newest of a node leave until there is room, whatever they lose: on that node of the rack where the fewest have
+/// to, of several on the one whose leavers began last. So Kubernetes chooses among work of one priority.
 fn newest_first(cluster: &Cluster, begun: &Begun, victims: &[WorkloadId], gpus: u32, at: Timestamp) -> i64 {
     let home = victims.first().and_then(|id| cluster.workloads.get(*id)?.live().map(|a| a.node_id));
-    let mut here: Vec<_> =
-        cluster.workloads.preemptible_below(u32::MAX).filter(|w| w.lives().any(|a| Some(a.node_id) == home)).collect();
-    here.sort_by_key(|w| std::cmp::Reverse(w.live().and_then(|a| a.started_at)));
-    let (mut freed, mut all) = (0, 0);
-    for w in here {
-        if freed >= gpus {
-            break;
-        }
-        freed += w.spec.demand().gpus;
-        all += lost(w, begun, at);
-    }
-    all
+    let rack = |node_id| cluster.nodes.get(node_id).and_then(|node| node.labels.get("rack").cloned());
+    let began = |w: &WorkloadEntry| w.live().and_then(|a| a.started_at);
+    let on = |node_id| {
+        let is_here = |w: &WorkloadEntry| w.lives().any(|a| a.node_id == node_id) && may_be_stopped(w, at);
+        let mut here: Vec<_> = cluster.workloads.preemptible_below(u32::MAX).filter(|w| is_here(w)).collect();
+        here.sort_by_key(|w| Reverse(began(w)));
+        let mut freed = 0;
+        let is_needed = |w: &&Arc<WorkloadEntry>| {
+            let is_needed = freed < gpus;
+            freed += w.spec.demand().gpus;
+            is_needed
+        };
+        let leavers: Vec<_> = here.into_iter().take_while(is_needed).collect();
+        (freed >= gpus).then_some(leavers)
+    };
+    let nodes = cluster.nodes.iter().map(|node| node.node_id).filter(|id| rack(*id) == home.and_then(rack));
+    let order = |leavers: &Vec<&Arc<WorkloadEntry>>| (leavers.len(), Reverse(leavers.iter().map(|w| began(w)).min()));
+    let leavers = nodes.filter_map(on).min_by_key(order).unwrap_or_default();
+    leavers.into_iter().map(|w| lost(w, begun, at)).sum()
 }
 
 /// What two hundred contentions came to.
@@ -219,7 +248,7 @@ fn judge(records: &[EventRecord]) -> Result<Judged> {
     for decision in decisions(records) {
         auditor.check(decision).with_context(|| format!("{decision:?}"))?;
     }
-    let mut cluster = Cluster::new(std::sync::Arc::new(Policy::default()));
+    let mut cluster = Cluster::new(Arc::new(Policy::default()));
     let mut judged = Judged::default();
     let mut preemptions: BTreeMap<WorkloadId, usize> = BTreeMap::new();
     let mut begun = Begun::new();
@@ -258,16 +287,17 @@ fn judge(records: &[EventRecord]) -> Result<Judged> {
 async fn contentions_lose_half_of_the_baseline_at_most_and_nobody_is_cut_short() -> Result<()> {
     on_fleet(540, SETTINGS, async |fleet| {
         let soak = std::env::var_os("CLAW_SOAK").is_some();
-        let contentions = CONTENTIONS_PER_NODE[usize::from(!soak)];
+        let contentions = CONTENTIONS_PER_RACK[usize::from(!soak)];
         let began = std::time::Instant::now();
-        for n in 0..NODES {
-            fleet.add_node(&format!("n{n}"), NODE).await?;
-        }
         let mut sites = JoinSet::new();
-        for n in 0..NODES {
+        for n in 0..RACKS {
+            let (rack, label) = (format!("r{n}"), format!("labels.rack=r{n}"));
+            let nodes: Vec<String> = (0..NODES_PER_RACK).map(|at| format!("{rack}-n{at}")).collect();
+            for node in &nodes {
+                fleet.add_node(node, &[NODE, &[label.as_str()]].concat()).await?;
+            }
             let agent = fleet.operator(&format!("agent-{n}")).await?;
-            let draws = Draws(SEED + n as u64);
-            let site = Site { node: format!("n{n}"), agent, draws, trainers: Vec::new(), n_named: 0 };
+            let site = Site { rack, nodes, agent, draws: Draws(SEED + n as u64), trainers: Vec::new(), n_named: 0 };
             sites.spawn(site.play(contentions));
         }
         while let Some(played) = sites.join_next().await {
@@ -282,13 +312,12 @@ async fn contentions_lose_half_of_the_baseline_at_most_and_nobody_is_cut_short()
             100 * judged.really / judged.newest.max(1),
             took.as_secs()
         ));
-        ensure!(judged.contentions as usize >= NODES * contentions, "{judged:?}");
+        ensure!(judged.contentions as usize >= RACKS * contentions, "{judged:?}");
         ensure!(judged.asked > judged.contentions / 2 && judged.answered > judged.contentions / 4, "{judged:?}");
-        ensure!(judged.answered < judged.asked, "{judged:?}");
-        // What the baseline would lose at these moments is the least that it would: it waits for no
-        // answer. A few contentions say little of the mean.
-        let bound = if soak { judged.newest / 2 } else { judged.newest };
-        ensure!(judged.really <= bound, "{judged:?}");
+        // Some do not say how long they write, and are asked in vain; forty contentions may meet none of them.
+        ensure!(!soak || judged.answered < judged.asked, "{judged:?}");
+        // What the baseline would lose at these moments is the least that it would: it waits for no answer.
+        ensure!(2 * judged.really <= judged.newest, "{judged:?}");
         ensure!(judged.most_preemptions <= PER_DAY_MAX, "{judged:?}");
         Ok(())
     })

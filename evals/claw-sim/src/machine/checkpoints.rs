@@ -31,7 +31,7 @@ impl Machine {
         if boot != self.boot || !self.is_up || !runs {
             return;
         }
-        let written = CheckpointWritten { label: format!("at {}", ctx.now_ms), answers_notice };
+        let written = CheckpointWritten { label: format!("at {}", ctx.now_ms), answers_notice, took_ms: None };
         let at = self.clock.now(ctx.now_ms).wall;
         self.tell(ctx, RuntimeEvent::Checkpoint { workload_id: key.0, attempt: key.1, written, at });
         if !answers_notice {

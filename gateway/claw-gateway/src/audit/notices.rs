@@ -13,6 +13,8 @@ use crate::event::{Event, EventRecord};
 pub(super) struct Notices {
     /// The last attempt that told of a checkpoint.
     spoke: Option<Attempt>,
+    /// How long it writes one, milliseconds, as last told.
+    took_ms: Option<u32>,
     /// It was told to write one: end of its grace, and whether it has answered.
     open: Option<(Timestamp, bool)>,
 }
@@ -21,8 +23,9 @@ impl Auditor {
     /// Nobody is stopped for others before it has answered, or has had its grace.
     pub(super) fn notice_event(&mut self, record: &EventRecord) -> Result<(), Wrong> {
         match &record.event {
-            Event::CheckpointWritten { workload_id, attempt, answers_notice, .. } => {
+            Event::CheckpointWritten { workload_id, attempt, answers_notice, took_ms, .. } => {
                 if let Some(work) = self.works.get_mut(workload_id) {
+                    work.notices.took_ms = took_ms.or(work.notices.took_ms);
                     work.notices.spoke = Some(*attempt);
                     let heard = |(until, answered)| (until, answered || *answers_notice);
                     work.notices.open = work.notices.open.map(heard);
@@ -40,7 +43,11 @@ impl Auditor {
                 if *notice {
                     let until = record.at.plus_ms(i64::from(*grace_s) * 1_000);
                     work.notices.open = Some((until, false));
-                } else if *grace_s > 0 && work.notices.spoke.is_some_and(|by| work.parts.keys().next() == Some(&by)) {
+                    return Ok(());
+                }
+                let spoke = work.notices.spoke.is_some_and(|by| work.parts.keys().next() == Some(&by));
+                let in_vain = |took_ms: u32| u64::from(took_ms) > u64::from(*grace_s) * 1_000;
+                if *grace_s > 0 && spoke && !work.notices.took_ms.is_some_and(in_vain) {
                     return Err(Wrong::NotNoticed(*workload_id));
                 }
             }

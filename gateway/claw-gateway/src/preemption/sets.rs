@@ -1,13 +1,20 @@
 //! Sets of victims: the cheapest that makes room.
 
-use std::collections::BTreeSet;
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap};
 use std::sync::Arc;
+
+use claw_proto::validation::Demand;
 
 use super::free;
 use crate::Cluster;
 use crate::registry::NodeEntry;
 use crate::scheduler::{Decision, decide_for, place_on};
 use crate::workload::WorkloadEntry;
+
+/// So many sets of one node are looked at for one that loses less, and so many of them tried.
+const LOOKED_MAX: usize = 256;
+const TRIED_MAX: usize = 32;
 
 /// Somebody who could leave, with what that costs.
 #[derive(Debug, Clone)]
@@ -18,15 +25,21 @@ pub(super) struct Weighed {
 
 impl Weighed {
     /// The least important first, then the one that loses least, then the newest.
-    pub(super) fn order(&self) -> (u32, u64, std::cmp::Reverse<u64>) {
-        (self.entry.spec.priority().value(), self.lost_gpu_ms, std::cmp::Reverse(self.entry.order))
+    pub(super) fn order(&self) -> (u32, u64, Reverse<u64>) {
+        (self.entry.spec.priority().value(), self.lost_gpu_ms, Reverse(self.entry.order))
     }
 }
 
 /// What a set costs: the highest priority that it touches, what is lost, how many leave.
-fn cost(set: &[Weighed]) -> (u32, u64, usize) {
-    let highest = set.iter().map(|v| v.entry.spec.priority().value()).max().unwrap_or(0);
-    (highest, set.iter().map(|v| v.lost_gpu_ms).sum(), set.len())
+type Cost = (u32, u64, usize);
+
+fn cost(set: &[Weighed]) -> Cost {
+    set.iter().fold((0, 0, 0), with)
+}
+
+/// What a set costs with one more in it: never less.
+fn with((highest, lost_gpu_ms, n): Cost, more: &Weighed) -> Cost {
+    (highest.max(more.entry.spec.priority().value()), lost_gpu_ms.saturating_add(more.lost_gpu_ms), n + 1)
 }
 
 /// The fleet as if these had ended.
@@ -49,13 +62,46 @@ pub(super) fn for_one(cluster: &Cluster, entry: &WorkloadEntry, ripe: &[Weighed]
     sets.min_by_key(|set| cost(set))
 }
 
-/// The cheapest set on this node: as few as are needed in order, then without those that turn out to be needless.
+/// The cheapest set on this node.
 fn on_node(cluster: &Cluster, node: &Arc<NodeEntry>, entry: &WorkloadEntry, here: &[Weighed]) -> Option<Vec<Weighed>> {
     let fits = |victims: &[Weighed]| {
         let fork = without(cluster, victims);
         fork.nodes.get(node.node_id).is_some_and(|node| place_on(&fork, node, entry).is_some())
     };
-    least(here, fits)
+    let whole = |demand: &Demand| if demand.is_share() { 0 } else { demand.gpus };
+    let free = u32::try_from(node.given_gpus().count()).unwrap_or(u32::MAX).saturating_sub(node.usage.gpus);
+    let gpus = whole(entry.spec.node_demand()).saturating_sub(free);
+    Some(cheapest(here, least(here, fits)?, gpus, fits))
+}
+
+/// The cheapest set of those `here` that fits, or `known` if none that was tried is cheaper: sets in order of what
+/// they cost, from the empty one, those that hold fewer GPUs than are wanted untried.
+fn cheapest(here: &[Weighed], known: Vec<Weighed>, gpus: u32, fits: impl Fn(&[Weighed]) -> bool) -> Vec<Weighed> {
+    let most = cost(&known);
+    let mut open = BinaryHeap::from([Reverse((Cost::default(), Vec::<usize>::new()))]);
+    let mut n_tried = 0;
+    for _ in 0..LOOKED_MAX {
+        let Some(Reverse((so_far, set))) = open.pop() else { break };
+        let victims: Vec<Weighed> = set.iter().map(|place| here[*place].clone()).collect();
+        let held = victims.iter().fold(0_u32, |sum, v| sum.saturating_add(v.entry.spec.node_demand().gpus));
+        if !victims.is_empty() && held >= gpus {
+            n_tried += 1;
+            if fits(&victims) {
+                return victims;
+            }
+            if n_tried == TRIED_MAX {
+                break;
+            }
+        }
+        let after = set.last().map_or(0, |last| last + 1);
+        for (place, more) in here.iter().enumerate().skip(after) {
+            let all = with(so_far, more);
+            if all < most {
+                open.push(Reverse((all, set.iter().copied().chain([place]).collect())));
+            }
+        }
+    }
+    known
 }
 
 /// For several nodes: nodes are freed in order of what they cost, until all parts fit.
@@ -91,7 +137,7 @@ fn least(order: &[Weighed], fits: impl Fn(&[Weighed]) -> bool) -> Option<Vec<Wei
     }
     let mut set = order[..enough].to_vec();
     let mut dearest = set.clone();
-    dearest.sort_by_key(|v| std::cmp::Reverse(v.order()));
+    dearest.sort_by_key(|v| Reverse(v.order()));
     for needless in dearest {
         let id = needless.entry.workload_id;
         let rest: Vec<Weighed> = set.iter().filter(|v| v.entry.workload_id != id).cloned().collect();

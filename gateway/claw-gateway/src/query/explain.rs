@@ -246,8 +246,8 @@ fn smaller(spec: &WorkloadSpec) -> Vec<(String, WorkloadSpec)> {
             }
             s
         };
-        if gpu.model.is_some() || !gpu.model_fallbacks.is_empty() {
-            let models: Vec<&str> = gpu.model.iter().chain(&gpu.model_fallbacks).map(String::as_str).collect();
+        let models: Vec<&str> = gpu.models().collect();
+        if !models.is_empty() {
             let change = format!("it took any GPU model instead of {}", models.join(" or "));
             out.push((change, with(&|g| (g.model, g.model_fallbacks) = (None, Vec::new()))));
         }

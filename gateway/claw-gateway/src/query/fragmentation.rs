@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use claw_proto::limits;
 use claw_proto::topology::GpuHealth;
-use claw_proto::validation::{Demand, GPU_MILLI};
+use claw_proto::validation::{Demand, GPU_MILLI, takes_model};
 use claw_tools::nearest::nearest;
 use claw_tools::nodes::{NodeLink, Schedulable};
 use claw_tools::refusal::{ErrorCode, Refusal, SuggestedCall};
@@ -84,7 +84,7 @@ impl Kind {
     }
 
     fn takes(&self, model: &str) -> bool {
-        self.models.is_empty() || self.models.iter().any(|wanted| wanted.eq_ignore_ascii_case(model))
+        takes_model(&self.models, model)
     }
 }
 

@@ -144,6 +144,7 @@ pub fn workload_detail(
             attempt: written.attempt,
             label: written.label.clone(),
             at: written.at,
+            took_ms: written.took_ms,
         }),
         attempts: w.attempts.iter().rev().map(|a| attempt_view(cluster, a)).collect(),
         next,

@@ -40,7 +40,7 @@ pub(super) struct Claims<'a> {
 /// GPUs of one node; most nodes have eight, and those need no memory of their own.
 type Gpus = SmallVec<[Gpu; 8]>;
 
-/// The same before it is kept for anybody.
+/// How a node would take it: the GPUs of a [`Fit`] before they are kept for longer.
 struct Judged {
     chosen: Gpus,
     runtime: RuntimeKind,

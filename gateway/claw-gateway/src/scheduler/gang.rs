@@ -231,12 +231,7 @@ fn placed(node_rank: u32, part: &Candidate<'_>) -> PlacedPart {
 /// The nodes, by name; of many the first.
 fn names(parts: &[&Candidate<'_>]) -> String {
     const SHOWN: usize = 8;
-    let mut names: Vec<&str> = parts.iter().take(SHOWN).map(|part| part.node().name.as_str()).collect();
-    let more = format!("and {} more", parts.len().saturating_sub(SHOWN));
-    if parts.len() > SHOWN {
-        names.push(&more);
-    }
-    names.join(", ")
+    crate::query::first_names(&parts.iter().map(|part| part.node().name.as_str()).collect::<Vec<_>>(), SHOWN)
 }
 
 fn distance(spread: Spread) -> String {

@@ -60,17 +60,13 @@ fn nowhere(considered: usize, rejected: &[RejectedNodes], waiting_helps: bool) -
 
 /// Why nodes were not taken, and on how many.
 pub(super) fn reasons(rejected: &[RejectedNodes]) -> String {
-    let why = |r: &RejectedNodes| format!("{} on {} ({})", r.reason, count(r.count), r.detail);
+    let why = |r: &RejectedNodes| format!("{} on {} ({})", r.reason, crate::query::nodes(r.count as usize), r.detail);
     rejected.iter().map(why).collect::<Vec<_>>().join("; ")
 }
 
 /// Whether waiting helps, in words.
 pub(super) const fn outlook(waiting_helps: bool) -> &'static str {
     if waiting_helps { "it waits for room" } else { "waiting will not help: the fleet or the spec has to change" }
-}
-
-pub(super) fn count(n: u32) -> String {
-    if n == 1 { "1 node".into() } else { format!("{n} nodes") }
 }
 
 /// So many nodes that are not named so far.

@@ -1,6 +1,7 @@
 //! Two phases of a preemption: a program that tells of its checkpoints is told to
 //! write one, and stopped when it has, or when its grace is over. One that was never
-//! heard of gets TERM and its grace, as everybody did before there was such a word.
+//! heard of, or needs longer than its grace, gets TERM and its grace, as everybody did
+//! before there was such a word.
 
 use claw_proto::ids::{NodeId, WorkloadId};
 use claw_proto::limits::{CHECKPOINT_INTERVAL_MS_MIN, CHECKPOINT_LABEL_CHARS_MAX};
@@ -13,6 +14,7 @@ use super::perform::stop_workload;
 use super::work::Work;
 use crate::effect::Effect;
 use crate::event::Event;
+use crate::preemption::writes_in_time;
 use crate::workload::WorkloadEntry;
 
 /// Between TERM and KILL for a program whose checkpoint is written, or whose notice has run out,
@@ -22,10 +24,12 @@ const TERM_GRACE_S_MAX: u32 = 5;
 const INTERVAL_SLACK_MS: u64 = 100;
 
 /// Ends what is to run elsewhere: by notice if its program has told of a checkpoint in this
-/// attempt, which says that program and node know the word; else by TERM.
+/// attempt, which says that program and node know the word; else by TERM. By TERM as well where it
+/// is known to need longer than its grace to write one: it would hold its GPUs for a checkpoint that
+/// is never written.
 pub(super) fn send_away(work: &mut Work<'_>, entry: &WorkloadEntry, why: WorkloadReason) {
     let (workload_id, grace_s) = (entry.workload_id, entry.spec.grace_s());
-    if entry.checkpoint_of_latest().is_none() || grace_s == 0 {
+    if entry.checkpoint_of_latest().is_none() || grace_s == 0 || writes_in_time(entry) == Some(false) {
         return stop_workload(work, workload_id, grace_s, why, true);
     }
     work.emit(Event::WorkloadStopping { workload_id, why, grace_s, requeue: true, regroup: false, notice: true });
@@ -59,10 +63,16 @@ pub(super) fn checkpoint(
         let since_ms = at.ms_since(known.at);
         since_ms >= apart_ms || (is_last_word && since_ms > 0)
     });
-    let answers_notice = written.answers_notice && entry.notice.is_some();
+    let answered = entry.notice.filter(|_| written.answers_notice);
+    let answers_notice = answered.is_some();
     if !is_new && !answers_notice {
         return;
     }
+    // Who does not say how long it was written shows it by its answer.
+    let shown_ms = answered.and_then(|notice| {
+        let told_at = notice.until.plus_ms(-i64::from(entry.stop_grace_s) * 1_000);
+        u32::try_from(at.ms_since(told_at)).ok()
+    });
     work.emit(Event::CheckpointWritten {
         workload_id: record.workload_id,
         attempt: record.attempt,
@@ -70,6 +80,7 @@ pub(super) fn checkpoint(
         label: clip(&written.label.chars().take(CHECKPOINT_LABEL_CHARS_MAX).collect::<String>(), usize::MAX),
         node_at: at,
         answers_notice,
+        took_ms: written.took_ms.or(shown_ms),
     });
     if answers_notice {
         end(work, &entry, true);

@@ -113,13 +113,10 @@ fn invert(work: &mut Work<'_>, operation: &OperationEntry) -> Result<Performed, 
         }
         Inverse::RevokeToken { token_id } => {
             let used = work.state.tokens.get(&token_id).and_then(|t| t.used_by);
-            let by = used.map_or_else(String::new, |node_id| node_id.to_string());
-            unchanged(
-                work,
-                operation,
-                used.is_none(),
-                &format!("the token was used by {by}; remove the node instead"),
-            )?;
+            if let Some(node_id) = used {
+                let why = format!("the token was used by {node_id}; remove the node instead");
+                return Err(conflict(work, operation, &why));
+            }
             work.emit(Event::NodeTokenRevoked { token_id });
             Ok(final_step(Outcome::new(EffectKind::Accepted, format!("revoke token {token_id}"))))
         }

@@ -133,6 +133,8 @@ fn a_lie_about_what_costs_names_the_field_and_what_the_words_allow() {
         (json!({ "gpu": { "model": "H100" } }), "workload.gpu.model", json!("H100"), vec![json!("A100")]),
         (json!({ "gpu": { "interconnect": "nvlink" } }), "workload.gpu.interconnect", json!("nvlink"), vec![]),
         (json!({ "gpu": { "memory_gib_min": 80 } }), "workload.gpu.memory_gib_min", json!(80), vec![]),
+        (json!({ "gpu": { "model_fallbacks": ["H100"] } }), "workload.gpu.model_fallbacks", json!(["H100"]), vec![]),
+        (json!({ "gpu": { "isolation": "hardware" } }), "workload.gpu.isolation", json!("hardware"), vec![]),
         (json!({ "replicas": 4 }), "workload.replicas", json!(4), vec![]),
         (json!({ "nodes": 2 }), "workload.nodes", json!(2), vec![]),
         (json!({ "autoscale": { "min": 2, "max": 4 } }), "workload.autoscale.max", json!(4), vec![]),

@@ -2,7 +2,7 @@
 //!
 //! | variable | what it names |
 //! |---|---|
-//! | `CLAW_CHECKPOINT_FILE` | the file that the program replaces after each checkpoint; its first line is what it calls it |
+//! | `CLAW_CHECKPOINT_FILE` | the file that the program replaces after each checkpoint; its first line is what it calls it, and a second line `took_s=12.5` says how long it was written |
 //! | `CLAW_CHECKPOINT_NOTICE` | the file that appears when one is wanted now; it holds the seconds that are left |
 //! | `CLAW_CHECKPOINT_LAST` | what the program called the last one, in an earlier attempt |
 //!
@@ -17,7 +17,7 @@ use std::io::{self, Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bollard::models::{Mount, MountType};
 use claw_proto::limits::CHECKPOINT_LABEL_CHARS_MAX;
@@ -33,6 +33,8 @@ const CONTAINER_TARGET: &str = "/run/claw/checkpoint";
 const WRITTEN: &str = "written";
 /// The node's file.
 const NOTICE: &str = "notice";
+/// Before the seconds that a checkpoint was written, in a line of their own.
+const TOOK: &str = "took_s=";
 /// So much of the program's file is read, bytes.
 const READ_BYTES_MAX: u64 = 4 * 1024;
 
@@ -96,6 +98,13 @@ fn open_file(folder: &OwnedFd, name: &str) -> io::Result<Option<(File, SystemTim
     Ok(if known.is_file() { Some((file, known.modified()?)) } else { None })
 }
 
+/// What a line says of how long a checkpoint was written, milliseconds; nothing if that is no time.
+fn took_ms(line: &str) -> Option<u32> {
+    let took_s: f64 = line.trim().strip_prefix(TOOK)?.trim().parse().ok()?;
+    let took_ms = Duration::try_from_secs_f64(took_s).ok()?.as_millis();
+    Some(u32::try_from(took_ms).unwrap_or(u32::MAX))
+}
+
 /// What the program says of its last checkpoint, if it does.
 ///
 /// # Errors
@@ -117,9 +126,10 @@ pub(crate) fn read(folder: &Path) -> io::Result<Option<Found>> {
     if label.is_empty() {
         return Ok(None);
     }
+    let took_ms = text.lines().skip(1).find_map(took_ms);
     // Both times are of the same file system's clock.
     let answers_notice = open_file(&folder, NOTICE)?.is_some_and(|(_, noticed)| at >= noticed);
-    Ok(Some(Found { written: CheckpointWritten { label, answers_notice }, at }))
+    Ok(Some(Found { written: CheckpointWritten { label, answers_notice, took_ms }, at }))
 }
 
 /// Asks the program to write one now. Asking again changes nothing.
@@ -162,6 +172,26 @@ mod tests {
         check(b"step 1200 /data/1200.pt\nand more\n", Some("step 1200 /data/1200.pt"));
         check(b"a\x1b[31mb\xff", Some("a[31mb\u{fffd}"));
         check(&vec![b'x'; 100_000], Some(&"x".repeat(CHECKPOINT_LABEL_CHARS_MAX)));
+    }
+
+    #[test]
+    fn a_later_line_says_how_long_it_was_written() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("checkpoint");
+        make(&folder, false).unwrap();
+        let check = |text: &str, expected: Option<u32>| {
+            std::fs::write(folder.join(WRITTEN), text).unwrap();
+            let found = read(&folder).unwrap().unwrap().written;
+            assert_eq!((found.label.lines().count(), found.took_ms), (1, expected), "{text:?}");
+        };
+        check("step 1200", None);
+        check("step 1200\ntook_s=12.5\n", Some(12_500));
+        check("step 1200\r\n and more\r\n took_s= 0 \r\n", Some(0));
+        check("took_s=3\n", None);
+        for no_time in ["-1", "NaN", "inf", "1e300", "12,5", "", "12 s"] {
+            check(&format!("step 1200\ntook_s={no_time}\n"), None);
+        }
+        check("step 1200\ntook_s=99999999\n", Some(u32::MAX));
     }
 
     #[test]

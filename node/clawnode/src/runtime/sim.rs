@@ -11,6 +11,7 @@
 //! | `claw.sim/log-lines` | log lines that it writes (3) |
 //! | `claw.sim/checkpoint-every-ms` | writes a checkpoint each time it has run so long, and begins again from the last one |
 //! | `claw.sim/checkpoint-ms` | so long it takes to write one (0) |
+//! | `claw.sim/checkpoint-says-took` | it says how long it took (true) |
 //!
 //! Simulated workloads end with the agent: a restarted agent reports them lost.
 

@@ -116,3 +116,24 @@ async fn simulated_trainers_write_answer_and_go_on_from_there() {
     let records = session.records_until(|record| record.state.is_final()).await;
     assert_eq!(records.last().unwrap().state, NodeWorkloadState::Completed);
 }
+
+/// A checkpoint that takes longer to write than from one to the next holds what was done when its writing began.
+#[tokio::test]
+async fn a_trainer_that_writes_slowly_does_not_fall_behind() {
+    let peer = Peer::new().await;
+    let folder = enrolled(&peer).await;
+    let _agent = Agent::start(folder.path());
+    let (mut session, _) = peer.register_as(3, 0, BTreeMap::new()).await;
+    let mut slow = trainer(6, "");
+    slow.runtime = RuntimeKind::Sim;
+    let labels = [("claw.sim/checkpoint-every-ms", "1000"), ("claw.sim/checkpoint-ms", "2500")];
+    slow.spec.labels = labels.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
+    start(&mut session, 1, &slow).await;
+    let done = |record: &StatusRecord| -> Option<u64> {
+        record.checkpoint.as_ref()?.label.strip_suffix(" ms done")?.parse().ok()
+    };
+    // Begun after one second, and again when that was written.
+    let records = session.records_until(|record| done(record).is_some_and(|done| done > 1_000)).await;
+    let told: Vec<u64> = records.iter().filter_map(done).collect();
+    assert!(told.last().is_some_and(|last| *last >= 3_000), "{told:?}");
+}

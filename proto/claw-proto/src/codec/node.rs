@@ -153,6 +153,7 @@ fn encode_record(record: &StatusRecord) -> wire::StatusRecord {
         checkpoint: record.checkpoint.as_ref().map(|written| wire::CheckpointWritten {
             label: written.label.clone(),
             answers_notice: written.answers_notice,
+            took_ms: written.took_ms,
         }),
     }
 }
@@ -183,6 +184,7 @@ fn decode_checkpoint(written: wire::CheckpointWritten) -> Result<CheckpointWritt
     Ok(CheckpointWritten {
         label: chars(written.label, "label", limits::CHECKPOINT_LABEL_CHARS_MAX)?,
         answers_notice: written.answers_notice,
+        took_ms: written.took_ms,
     })
 }
 

@@ -12,6 +12,9 @@ pub struct CheckpointWritten {
     pub label: String,
     /// It was written after the node passed on a notice of the gateway.
     pub answers_notice: bool,
+    /// How long it was written, milliseconds, if the program said: what it did meanwhile is not in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub took_ms: Option<u32>,
 }
 
 /// An attempt that shall end.

@@ -137,8 +137,7 @@ fn resources(v: &mut Validator, spec: &WorkloadSpec) {
 
 fn gpu_request(v: &mut Validator, gpu: &GpuRequest) {
     let is_share = gpu.fraction.is_some() || gpu.mig_profile.is_some();
-    let is_described = gpu.model.is_some()
-        || !gpu.model_fallbacks.is_empty()
+    let is_described = gpu.models().next().is_some()
         || gpu.vendor.is_some()
         || gpu.memory_gib_min.is_some()
         || gpu.interconnect.is_some()
@@ -439,7 +438,7 @@ pub(super) fn demand(spec: &WorkloadSpec) -> Demand {
     let gpu = spec.gpu.as_ref();
     let is_share = gpu.is_some_and(|g| g.fraction.is_some() || g.mig_profile.is_some());
     let gpus = gpu.and_then(|g| g.count).unwrap_or(u32::from(is_share));
-    let models = gpu.into_iter().flat_map(|g| g.model.iter().chain(&g.model_fallbacks));
+    let models = gpu.into_iter().flat_map(GpuRequest::models);
     Demand {
         gpus,
         gpu_milli: share_milli(spec),

@@ -183,6 +183,10 @@ pub struct CheckpointWritten {
     /// It was written after the node passed on a notice of the gateway.
     #[prost(bool, tag = "2")]
     pub answers_notice: bool,
+    /// How long it was written, milliseconds: what was done meanwhile it does not
+    /// hold. Absent if the program did not say; an older peer never says it.
+    #[prost(uint32, optional, tag = "3")]
+    pub took_ms: ::core::option::Option<u32>,
 }
 /// One attempt that the node really has.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -14,6 +14,9 @@ output! {
         label: String,
         /// When, node's clock.
         at: Timestamp,
+        /// How long this one or one before was written, milliseconds; absent if its program neither said nor showed it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        took_ms: Option<u32>,
     }
 }
 output! {

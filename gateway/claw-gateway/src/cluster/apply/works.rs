@@ -101,9 +101,12 @@ impl Cluster {
     /// Its program wrote a checkpoint, or is not waited for any more.
     fn checkpoint(&mut self, record: &EventRecord) {
         match &record.event {
-            Event::CheckpointWritten { workload_id, attempt, label, node_at, .. } => {
-                let written = Checkpoint { attempt: *attempt, label: label.clone(), at: *node_at };
-                self.touch(*workload_id, |w| w.checkpoint = Some(Arc::new(written)));
+            Event::CheckpointWritten { workload_id, attempt, label, node_at, took_ms, .. } => {
+                let (attempt, label, at) = (*attempt, label.clone(), *node_at);
+                self.touch(*workload_id, |w| {
+                    let took_ms = took_ms.or(w.checkpoint.as_ref().and_then(|earlier| earlier.took_ms));
+                    w.checkpoint = Some(Arc::new(Checkpoint { attempt, label, at, took_ms }));
+                });
             }
             Event::NoticeEnded { workload_id, grace_s, .. } => {
                 self.touch(*workload_id, |w| {

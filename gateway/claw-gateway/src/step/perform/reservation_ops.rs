@@ -16,6 +16,7 @@ use serde_json::json;
 use super::Performed;
 use crate::command::Operation;
 use crate::event::{Event, Goal, Inverse};
+use crate::query::{self, first_names};
 use crate::registry::NodeEntry;
 use crate::reservations::obstacle;
 use crate::step::work::Work;
@@ -36,7 +37,7 @@ pub(super) fn create(work: &mut Work<'_>, operation: &Operation) -> Result<Perfo
     let Operation::ReservationCreate { name, tenant, nodes, node_names, gpus, model, starts_at, duration_s } =
         operation
     else {
-        return Err(invalid("name", "this makes no reservation"));
+        return Err(invalid("name", "", "this makes no reservation"));
     };
     named(name)?;
     if work.state.reservations.get(name).is_some() {
@@ -49,11 +50,13 @@ pub(super) fn create(work: &mut Work<'_>, operation: &Operation) -> Result<Perfo
     let starts_at = starts_at.unwrap_or(now);
     let ahead_ms = i64::try_from(RESERVED_AHEAD_S_MAX * 1_000).unwrap_or(i64::MAX);
     if starts_at.ms_since(now) > ahead_ms {
-        return Err(invalid("starts_at", "is more than a year ahead")
+        return Err(invalid("starts_at", starts_at, "is more than a year ahead")
             .with_allowed([format!("{now} to {}", now.plus_ms(ahead_ms))]));
     }
     if *duration_s == 0 || *duration_s > RESERVED_S_MAX {
-        return Err(invalid("duration_s", "is out of range").with_allowed([format!("1 to {RESERVED_S_MAX}")]));
+        return Err(
+            invalid("duration_s", duration_s, "is out of range").with_allowed([format!("1 to {RESERVED_S_MAX}")])
+        );
     }
     let ends_at = starts_at.plus_ms(i64::try_from(duration_s * 1_000).unwrap_or(i64::MAX / 4));
     let (name, tenant, by) = (name.clone(), tenant.clone(), work.caller.principal.clone());
@@ -61,19 +64,25 @@ pub(super) fn create(work: &mut Work<'_>, operation: &Operation) -> Result<Perfo
     sound(work, &wanted)?;
     wanted.nodes = match (nodes, &node_names[..]) {
         (Some(0), []) => {
-            return Err(invalid("nodes", "keeps nothing").with_allowed([format!("1 to {RESERVED_NODES_MAX}")]));
+            return Err(invalid("nodes", 0, "keeps nothing").with_allowed([format!("1 to {RESERVED_NODES_MAX}")]));
         }
         (Some(count), []) => {
             chosen(work, &wanted, &Wish { count: *count, gpus: gpus.unwrap_or(0), model: model.as_deref() })?
         }
         (None, [_, ..]) if gpus.is_none() && model.is_none() => these(work, &wanted, node_names)?,
         (None, [_, ..]) => {
-            return Err(invalid("node_names", "gpus and model choose nodes; these are named: leave one of them out"));
+            return Err(invalid(
+                "node_names",
+                node_names.join(", "),
+                "gpus and model choose nodes; these are named: leave one of them out",
+            ));
         }
-        _ => return Err(invalid("nodes", "say either how many nodes (nodes) or which (node_names)")),
+        (got, _) => {
+            let got = got.map_or_else(String::new, |n| n.to_string());
+            return Err(invalid("nodes", got, "say either how many nodes (nodes) or which (node_names)"));
+        }
     };
-    let name = wanted.name.clone();
-    put(work, &name, Some(wanted))
+    Ok(set(work, wanted, None))
 }
 
 /// Ends a reservation.
@@ -88,45 +97,55 @@ pub(super) fn delete(work: &mut Work<'_>, name: &str) -> Result<Performed, Refus
     put(work, name, None)
 }
 
-/// It is as said from now on, or is gone; the way back is what was before.
+/// A reservation is as it was, or is gone; the way back is what is now.
 pub(in crate::step) fn put(work: &mut Work<'_>, name: &str, wanted: Option<Reservation>) -> Result<Performed, Refusal> {
     let former = work.state.reservations.get(name).map(|kept| (**kept).clone());
-    let summary = match &wanted {
-        Some(kept) => format!(
-            "keep {} for {} from {} until {}: {}",
-            count(kept.nodes.len()),
-            kept.tenant,
-            kept.starts_at,
-            kept.ends_at,
-            names(work, &kept.nodes)
-        ),
-        None => format!("end reservation {name}"),
+    let Some(wanted) = wanted else {
+        work.emit(Event::ReservationEnded { name: name.to_owned() });
+        let inverse = Inverse::SetReservation { name: name.to_owned(), expect: None, restore: former };
+        let not_restored = "its nodes, where others' work has started there meanwhile";
+        return Ok(done(format!("end reservation {name}"), inverse, not_restored));
     };
-    if let Some(kept) = &wanted {
-        sound(work, kept)?;
-        for node_id in &kept.nodes {
-            let Some(node) = work.state.nodes.get(*node_id) else { continue };
-            if let Some(why) = obstacle(&work.state, node, kept) {
-                return Err(in_the_way(&format!("{} {why}", node.name)).with_field("node_names", node.name.clone()));
-            }
-        }
+    sound(work, &wanted)?;
+    for node in wanted.nodes.iter().filter_map(|id| work.state.nodes.get(*id)) {
+        free(work, node, &wanted)?;
     }
-    work.emit(match &wanted {
-        Some(kept) => Event::ReservationSet { reservation: Arc::new(kept.clone()) },
-        None => Event::ReservationEnded { name: name.to_owned() },
-    });
-    let not_restored = match wanted {
-        Some(_) => "what could not start on its nodes meanwhile",
-        None => "its nodes, where others' work has started there meanwhile",
-    };
-    Ok(Performed {
+    Ok(set(work, wanted, former))
+}
+
+/// It is as said from now on.
+fn set(work: &mut Work<'_>, wanted: Reservation, former: Option<Reservation>) -> Performed {
+    let nodes = wanted.nodes.iter().filter_map(|id| work.state.nodes.get(*id)).map(|node| node.name.as_str());
+    let summary = format!(
+        "keep {} for {} from {} until {}: {}",
+        query::nodes(wanted.nodes.len()),
+        wanted.tenant,
+        wanted.starts_at,
+        wanted.ends_at,
+        first_names(&nodes.collect::<Vec<_>>(), NAMED_MAX)
+    );
+    work.emit(Event::ReservationSet { reservation: Arc::new(wanted.clone()) });
+    let inverse = Inverse::SetReservation { name: wanted.name.clone(), expect: Some(wanted), restore: former };
+    done(summary, inverse, "what could not start on its nodes meanwhile")
+}
+
+fn done(summary: String, inverse: Inverse, not_restored: &'static str) -> Performed {
+    Performed {
         outcome: Outcome::new(EffectKind::Accepted, summary),
-        inverse: Inverse::SetReservation { name: name.to_owned(), expect: wanted, restore: former },
+        inverse,
         undo: UndoClass::Compensating,
         not_restored,
         goal: Goal::Immediate,
         undoes: None,
-    })
+    }
+}
+
+/// A node can be kept then.
+fn free(work: &Work<'_>, node: &NodeEntry, wanted: &Reservation) -> Result<(), Refusal> {
+    match obstacle(&work.state, node, wanted) {
+        Some(why) => Err(in_the_way(&format!("{} {why}", node.name)).with_field("node_names", node.name.clone())),
+        None => Ok(()),
+    }
 }
 
 /// It is for somebody, not over, and not one too many.
@@ -136,7 +155,11 @@ fn sound(work: &Work<'_>, wanted: &Reservation) -> Result<(), Refusal> {
         return Err(unknown(&work.state, tenant).with_field("tenant", tenant.clone()));
     }
     if wanted.ends_at <= now {
-        return Err(invalid("starts_at", &format!("it would have ended at {}, and it is {now}", wanted.ends_at)));
+        return Err(invalid(
+            "starts_at",
+            wanted.starts_at,
+            &format!("it would have ended at {}, and it is {now}", wanted.ends_at),
+        ));
     }
     if work.state.reservations.len() >= RESERVATIONS_MAX {
         let message = format!("there are {RESERVATIONS_MAX} reservations already");
@@ -148,14 +171,13 @@ fn sound(work: &Work<'_>, wanted: &Reservation) -> Result<(), Refusal> {
 /// Those that are named, if all of them can be kept.
 fn these(work: &Work<'_>, wanted: &Reservation, named: &[String]) -> Result<Vec<NodeId>, Refusal> {
     if named.len() > RESERVED_NODES_MAX {
-        return Err(invalid("node_names", "names too many nodes").with_allowed([format!("1 to {RESERVED_NODES_MAX}")]));
+        return Err(invalid("node_names", named.len(), "names too many nodes")
+            .with_allowed([format!("1 to {RESERVED_NODES_MAX}")]));
     }
     let mut nodes = BTreeSet::new();
     for text in named {
         let node = work.state.resolve_node(text)?;
-        if let Some(why) = obstacle(&work.state, node, wanted) {
-            return Err(in_the_way(&format!("{} {why}", node.name)).with_field("node_names", text.clone()));
-        }
+        free(work, node, wanted)?;
         nodes.insert(node.node_id);
     }
     Ok(nodes.into_iter().collect())
@@ -186,8 +208,11 @@ fn chosen(work: &Work<'_>, wanted: &Reservation, wish: &Wish<'_>) -> Result<Vec<
         }
         let why = if obstacles.is_empty() { String::new() } else { format!(": {}", obstacles.join("; ")) };
         let is = if right.len() == 1 { "is" } else { "are" };
-        let message =
-            format!("{} {is} of this kind, and {} can be kept then{why}", count(right.len()), count(free.len()));
+        let message = format!(
+            "{} {is} of this kind, and {} can be kept then{why}",
+            query::nodes(right.len()),
+            query::nodes(free.len())
+        );
         let refusal = in_the_way(&message).with_field("nodes", wish.count.to_string());
         return Err(if free.is_empty() { refusal } else { refusal.with_allowed([format!("1 to {}", free.len())]) });
     }
@@ -204,25 +229,11 @@ fn chosen(work: &Work<'_>, wanted: &Reservation, wish: &Wish<'_>) -> Result<Vec<
 fn named(name: &str) -> Result<(), Refusal> {
     let mut validator = Validator::new();
     validator.name("name", name);
-    validator.finish().map_err(|error| invalid("name", &error.to_string()))
+    validator.finish().map_err(|error| invalid("name", name, &error.to_string()))
 }
 
-fn count(n: usize) -> String {
-    if n == 1 { "1 node".to_owned() } else { format!("{n} nodes") }
-}
-
-fn names(work: &Work<'_>, nodes: &[NodeId]) -> String {
-    let named = nodes.iter().filter_map(|id| work.state.nodes.get(*id)).map(|node| node.name.as_str());
-    let mut told: Vec<&str> = named.take(NAMED_MAX).collect();
-    let more = format!("and {} more", nodes.len().saturating_sub(NAMED_MAX));
-    if nodes.len() > NAMED_MAX {
-        told.push(&more);
-    }
-    told.join(", ")
-}
-
-fn invalid(field: &str, message: &str) -> Refusal {
-    Refusal::new(ErrorCode::InvalidArgument, format!("{field}: {message}")).with_field(field, String::new())
+fn invalid(field: &str, got: impl ToString, message: &str) -> Refusal {
+    Refusal::new(ErrorCode::InvalidArgument, format!("{field}: {message}")).with_field(field, got.to_string())
 }
 
 fn in_the_way(message: &str) -> Refusal {

@@ -7,7 +7,7 @@ use claw_tools::outcome::Mode;
 use claw_tools::workloads::{WorkloadReason as R, WorkloadState as S};
 
 use super::fleet::{Fleet, share, with_priority};
-use crate::audit::{Auditor, Wrong};
+use crate::audit::{Auditor, Wrong, decisions};
 use crate::effect::Effect;
 use crate::event::{Event, EventRecord};
 use crate::{Cluster, Command, Operation, preemption, query};
@@ -42,9 +42,16 @@ fn record(f: &Fleet, id: WorkloadId, label: &str, answers_notice: bool) -> (Node
         signal: None,
         at: f.now,
         simulated: true,
-        checkpoint: Some(CheckpointWritten { label: label.into(), answers_notice }),
+        checkpoint: Some(CheckpointWritten { label: label.into(), answers_notice, took_ms: None }),
     };
     (live.node_id, record)
+}
+
+/// The same, with how long it was written.
+fn took(f: &mut Fleet, id: WorkloadId, took_ms: u32) {
+    let (node_id, mut record) = record(f, id, "step", false);
+    record.checkpoint.as_mut().unwrap().took_ms = Some(took_ms);
+    f.system(Command::NodeStatus { node_id, records: vec![record] });
 }
 
 fn n_written(f: &Fleet) -> usize {
@@ -195,6 +202,63 @@ fn what_was_told_counts_before_what_the_interval_says() {
     assert_eq!(lost(&f), 2 * 130_000, "as it told");
     f.pass(10_000);
     assert_eq!(lost(&f), 2 * 1_800_000, "falling silent is no shield");
+}
+
+/// What was done while a checkpoint was written is not in it; who writes one within its grace loses no more than that.
+#[test]
+fn who_writes_quickly_loses_what_it_does_while_it_writes() {
+    let mut f = Fleet::with_nodes(1);
+    let id = run(&mut f, trainer(2, 20));
+    let lost = |f: &Fleet| preemption::lost_gpu_ms(&f.cluster.policy.preemption, &f.workload(id), f.now);
+    f.pass(250);
+    took(&mut f, id, 25_000);
+    f.pass(100);
+    assert_eq!(lost(&f), 2 * 125_000, "longer than its grace: asked in vain");
+    took(&mut f, id, 20_000);
+    assert_eq!(lost(&f), 2 * 20_000, "it has just written one, which holds what was done when that began");
+    f.pass(100);
+    assert_eq!(lost(&f), 2 * 20_000, "the next one takes as long");
+    f.pass(10_000);
+    took(&mut f, id, u32::MAX);
+    assert_eq!(lost(&f), 2 * 1_800_000, "a word is no shield");
+}
+
+/// Where no checkpoint can be written within the grace, nobody waits for one: TERM, and all of its grace.
+#[test]
+fn who_needs_longer_than_its_grace_is_not_asked_in_vain() {
+    for (took_ms, asked) in [(20_000, 1), (20_001, 0)] {
+        let mut f = Fleet::with_nodes(1);
+        let low = run(&mut f, trainer(8, 20));
+        f.pass(70);
+        took(&mut f, low, took_ms);
+        f.pass(30);
+        f.submit(with_priority(8, Priority::High));
+        let told = if asked == 1 { Vec::new() } else { vec![20] };
+        assert_eq!((notices(&f, low), stops(&f, low)), (asked, told), "{took_ms} ms");
+        let mut auditor = Auditor::new(3);
+        decisions(&f.journal).for_each(|decision| auditor.check(decision).unwrap());
+    }
+}
+
+/// A program that does not say how long it writes shows it when it answers, and that is known of its next attempts.
+#[test]
+fn an_answer_shows_how_long_it_takes_to_write_one() {
+    let (mut f, low, high) = noticed(20);
+    f.pass(3);
+    written(&mut f, low, "step 2", true);
+    f.report(low, N::Stopped, C::StopRequested, None);
+    f.report(high, N::Running, C::Progress, None);
+    let stop = Operation::WorkloadStop { workload: high.to_string(), grace_s: None };
+    f.operate("alice", stop, Mode::Apply, None).unwrap();
+    f.report(high, N::Stopped, C::StopRequested, None);
+    f.report(low, N::Running, C::Progress, None);
+    f.pass(100);
+    written(&mut f, low, "step 3", false);
+    f.pass(100);
+    let w = f.workload(low);
+    assert_eq!(w.checkpoint_of_latest().and_then(|written| written.took_ms), Some(3_000));
+    let gpus = u64::from(w.spec.demand().gpus);
+    assert_eq!(preemption::lost_gpu_ms(&f.cluster.policy.preemption, &w, f.now), gpus * 3_000);
 }
 
 /// Decisions that stop somebody before its word or its time are found.

@@ -10,7 +10,7 @@ use claw_tools::workloads::{WorkloadReason, WorkloadState};
 
 use super::fleet::{Fleet, with_priority};
 use crate::effect::Effect;
-use crate::preemption::free;
+use crate::preemption::{self, free};
 use crate::scheduler::packing::replay::Draws;
 use crate::scheduler::{Decision, decide};
 use crate::workload::WorkloadEntry;
@@ -25,9 +25,9 @@ fn lost(w: &WorkloadEntry, now: Timestamp) -> i64 {
     interval_ms.map_or(ran_ms, |interval_ms| ran_ms % interval_ms) * i64::from(w.spec.demand().gpus)
 }
 
-/// Four nodes full of trainers that began at different times.
-fn full(draws: &mut Draws) -> Fleet {
-    let mut f = Fleet::with_nodes(4);
+/// Nodes full of trainers that began at different times.
+fn full(draws: &mut Draws, nodes: u32) -> Fleet {
+    let mut f = Fleet::with_nodes(nodes);
     loop {
         let gpus = [1, 2, 4, 8][draws.below(4)];
         let checkpoint_interval_s = [None, Some(300), Some(900), Some(1_800)][draws.below(4)];
@@ -75,7 +75,7 @@ fn preemption_loses_at_most_half_of_what_the_newest_would() {
     let (mut ours, mut newest) = (0, 0);
     for seed in 0..CONTENTIONS {
         let mut draws = Draws::new(seed);
-        let mut f = full(&mut draws);
+        let mut f = full(&mut draws, 4);
         f.pass(61 + i64::try_from(draws.below(900)).unwrap());
         let (before, now) = (f.cluster.clone(), f.now);
         let wanted = with_priority([2, 4, 8][draws.below(3)], Priority::High);
@@ -103,4 +103,35 @@ fn preemption_loses_at_most_half_of_what_the_newest_would() {
     }
     println!("lost: {} % of what the newest would lose", 100 * ours / newest);
     assert!(2 * ours <= newest, "{ours} of {newest} GPU milliseconds");
+}
+
+/// What the cheapest of all sets of one node's workloads that make room would lose, by trying every one.
+fn cheapest(cluster: &Cluster, spec: &ValidSpec, now: Timestamp) -> u64 {
+    let here: Vec<_> = cluster.workloads.iter().filter(|w| w.live().is_some()).cloned().collect();
+    let lost = |w: &WorkloadEntry| preemption::lost_gpu_ms(&cluster.policy.preemption, w, now);
+    let of_set = |set: u32| {
+        let mut fork = cluster.detached();
+        let leaves = here.iter().enumerate().filter(|(place, _)| set & (1 << place) != 0);
+        let all = leaves.inspect(|(_, w)| free(&mut fork, w.workload_id)).map(|(_, w)| lost(w)).sum();
+        matches!(decide(&fork, spec), Decision::Place { .. }).then_some(all)
+    };
+    (1..1_u32 << here.len()).filter_map(of_set).min().unwrap()
+}
+
+#[test]
+fn of_all_sets_on_a_node_the_one_that_loses_least_leaves() {
+    for seed in 0..40 {
+        let mut draws = Draws::new(seed);
+        let mut f = full(&mut draws, 1);
+        f.pass(61 + i64::try_from(draws.below(900)).unwrap());
+        let (before, now) = (f.cluster.clone(), f.now);
+        let wanted = with_priority([1, 2, 4, 6][draws.below(4)], Priority::High);
+        let id = f.submit(wanted.clone()).workload_id.unwrap();
+        let victims = f.workload(id).claim.as_ref().unwrap().victims.clone();
+        let lost = |id: &WorkloadId| {
+            preemption::lost_gpu_ms(&before.policy.preemption, before.workloads.get(*id).unwrap(), now)
+        };
+        let ours: u64 = victims.iter().map(lost).sum();
+        assert_eq!(ours, cheapest(&before, &ValidSpec::parse(wanted).unwrap(), now), "seed {seed}");
+    }
 }

@@ -180,6 +180,10 @@ fn of_part(spec: WorkloadSpec, part: Option<usize>) -> WorkloadSpec {
     }
 }
 
+fn apply(f: &mut Fleet, operation: Operation) {
+    drop(f.operate("alice", operation, Mode::Apply, None));
+}
+
 /// Performs one move; refusals are fine, broken invariants are not.
 pub(super) fn play(f: &mut Fleet, m: &Move) {
     let nth = |f: &Fleet, pick: usize| {
@@ -207,19 +211,12 @@ pub(super) fn play(f: &mut Fleet, m: &Move) {
         }
         Move::Stop { pick } => {
             if let Some(id) = nth(f, *pick) {
-                let stop = Operation::WorkloadStop { workload: id.to_string(), grace_s: None };
-                let _ = f.operate("alice", stop, Mode::Apply, None);
+                apply(f, Operation::WorkloadStop { workload: id.to_string(), grace_s: None });
             }
         }
-        Move::Drain { node } => {
-            drop(f.operate("alice", Operation::NodeDrain { node: name(node), grace_s: None }, Mode::Apply, None));
-        }
-        Move::Undrain { node } => {
-            drop(f.operate("alice", Operation::NodeUndrain { node: name(node) }, Mode::Apply, None));
-        }
-        Move::Cordon { node } => {
-            drop(f.operate("alice", Operation::NodeCordon { node: name(node) }, Mode::Apply, None));
-        }
+        Move::Drain { node } => apply(f, Operation::NodeDrain { node: name(node), grace_s: None }),
+        Move::Undrain { node } => apply(f, Operation::NodeUndrain { node: name(node) }),
+        Move::Cordon { node } => apply(f, Operation::NodeCordon { node: name(node) }),
         Move::Silence { node } => {
             if let Some(id) = node_id(f, node) {
                 f.silence(id);
@@ -233,12 +230,12 @@ pub(super) fn play(f: &mut Fleet, m: &Move) {
         Move::Remove { node } => drop(f.operate("alice", Operation::NodeRemove { node: name(node) }, Mode::Plan, None)),
         Move::Undo { pick } => {
             if let Some(operation_id) = operation(f, *pick) {
-                let _ = f.operate("alice", Operation::Undo { operation_id }, Mode::Apply, None);
+                apply(f, Operation::Undo { operation_id });
             }
         }
         Move::Cancel { pick } => {
             if let Some(operation_id) = operation(f, *pick) {
-                let _ = f.operate("alice", Operation::OperationCancel { operation_id }, Mode::Apply, None);
+                apply(f, Operation::OperationCancel { operation_id });
             }
         }
         Move::Pass { seconds } => f.pass(*seconds),

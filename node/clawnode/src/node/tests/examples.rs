@@ -169,7 +169,7 @@ fn of_checkpoints_written_while_the_gateway_is_away_the_newest_is_told() {
     story.start(2_000, 1, 1, OnPartition::Keep);
     story.running(2_100, 1);
     let written = |story: &mut Story, now_ms: u64, attempt: u32, answers_notice: bool| {
-        let written = CheckpointWritten { label: now_ms.to_string(), answers_notice };
+        let written = CheckpointWritten { label: now_ms.to_string(), answers_notice, took_ms: Some(7) };
         let at_then = at(now_ms).wall;
         let event =
             RuntimeEvent::Checkpoint { workload_id: workload_id(0), attempt: Attempt(attempt), written, at: at_then };
@@ -182,7 +182,9 @@ fn of_checkpoints_written_while_the_gateway_is_away_the_newest_is_told() {
     written(&mut story, 6_000, 9, false);
     story.ended(7_000, 1, WorkloadEnd::exited(1));
     let told: Vec<_> = story.node.durable().outbox.iter().map(|r| (r.state, r.checkpoint.clone())).collect();
-    let checkpoint = |label: &str, answers_notice| Some(CheckpointWritten { label: label.into(), answers_notice });
+    let checkpoint = |label: &str, answers_notice| {
+        Some(CheckpointWritten { label: label.into(), answers_notice, took_ms: Some(7) })
+    };
     assert_eq!(
         told,
         [

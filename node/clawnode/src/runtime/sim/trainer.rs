@@ -22,6 +22,7 @@ fn done_before(label: Option<&str>) -> u64 {
 #[derive(Debug, Clone, Copy)]
 struct Writing {
     done_ms: u64,
+    began_ms: u64,
     until_ms: u64,
     answers_notice: bool,
 }
@@ -54,8 +55,13 @@ impl Run {
                 exit = self.wait(Some(left_ms)) => if exit.is_some() { return exit },
                 () = is_noticed, if may_notice => {
                     noticed = true;
-                    let done_ms = before_ms + passed();
-                    writing = Some(Writing { done_ms, until_ms: passed() + takes_ms, answers_notice: true });
+                    let now_ms = passed();
+                    writing = Some(Writing {
+                        done_ms: before_ms + now_ms,
+                        began_ms: now_ms,
+                        until_ms: now_ms + takes_ms,
+                        answers_notice: true,
+                    });
                     continue;
                 }
             }
@@ -66,11 +72,14 @@ impl Run {
             match writing {
                 Some(done) if now_ms >= done.until_ms => {
                     writing = None;
-                    self.say_written(done).await;
+                    self.say_written(done, now_ms).await;
+                    // What fell due meanwhile is one: it holds what is done by now.
+                    next_ms += now_ms.saturating_sub(next_ms) / every_ms * every_ms;
                 }
                 None if now_ms >= next_ms => {
                     writing = Some(Writing {
                         done_ms: before_ms + next_ms,
+                        began_ms: next_ms,
                         until_ms: now_ms + takes_ms,
                         answers_notice: false,
                     });
@@ -81,10 +90,12 @@ impl Run {
         }
     }
 
-    async fn say_written(&self, writing: Writing) {
+    async fn say_written(&self, writing: Writing, now_ms: u64) {
         let (workload_id, attempt) = self.key;
         let label = format!("{}{LABEL_END}", writing.done_ms);
-        let written = CheckpointWritten { label, answers_notice: writing.answers_notice };
+        let says_took = self.label("claw.sim/checkpoint-says-took").unwrap_or(true);
+        let took_ms = says_took.then(|| u32::try_from(now_ms.saturating_sub(writing.began_ms)).unwrap_or(u32::MAX));
+        let written = CheckpointWritten { label, answers_notice: writing.answers_notice, took_ms };
         self.send(RuntimeEvent::Checkpoint { workload_id, attempt, written, at: clock::wall() }).await;
     }
 }

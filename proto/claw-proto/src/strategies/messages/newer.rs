@@ -168,7 +168,8 @@ type Hidden = (Vec<SecretFile>, Option<RegistryAuth>, Option<RankAssignment>, Op
 
 /// A program's word that a checkpoint is written.
 pub(super) fn checkpoint() -> impl Strategy<Value = CheckpointWritten> {
-    ("[ -~]{1,20}", any::<bool>()).prop_map(|(label, answers_notice)| CheckpointWritten { label, answers_notice })
+    let fields = ("[ -~]{1,20}", any::<bool>(), any::<Option<u32>>());
+    fields.prop_map(|(label, answers_notice, took_ms)| CheckpointWritten { label, answers_notice, took_ms })
 }
 
 /// What a workload gets besides its specification.

@@ -5,7 +5,9 @@ use crate::ids::{Attempt, Generation};
 use crate::message::{CheckpointWritten, DesiredWorkload, GatewayMessage, NodeMessage, StatusCause, StatusRecord};
 
 pub(in super::super) fn of_nodes() -> Vec<(&'static str, NodeMessage)> {
-    let checkpoint = CheckpointWritten { label: "step 1200, /data/ckpt/1200".to_owned(), answers_notice: true };
+    // `took_ms` is later than the recorded frames.
+    let label = "step 1200, /data/ckpt/1200".to_owned();
+    let checkpoint = CheckpointWritten { label, answers_notice: true, took_ms: None };
     let cause = StatusCause::Progress;
     let written = StatusRecord { cause, checkpoint: Some(checkpoint), exit_code: None, signal: None, ..record() };
     vec![("workload_status", NodeMessage::WorkloadStatus { records: vec![written] })]
