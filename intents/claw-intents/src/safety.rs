@@ -31,6 +31,9 @@ pub(crate) fn objection(words: &Words<'_>, context: &Context) -> Option<String> 
             }
         }
     }
+    if let Some(found) = tenants_secrets(words, context) {
+        return Some(format!("{found:?} asks for what is private to a tenant"));
+    }
     let own = context.tenant.as_deref()?;
     let other = other_tenant(words, own)?;
     Some(format!("{other:?} is another tenant than your own"))
@@ -55,6 +58,8 @@ const GONE: &[&str] =
     &["skipped", "waived", "omitted", "bypassed", "ignored", "dropped", "disabled", "suspended", "left", "removed"];
 /// Who and what sees what happens.
 const WATCHES: &[&str] = &["audit", "auditor", "auditors", "approver", "approvers"];
+/// What somebody gives before something is done.
+const APPROVALS: &[&str] = &["approval", "approvals", "sign-off", "confirmation"];
 /// Nobody; "no one" is the last.
 const NOBODY: &[&str] = &["nobody", "noone", "nothing", "none", "no"];
 /// An order without its safeguard begins so.
@@ -66,7 +71,7 @@ const SWITCHES: &[&str] = &["turn", "switch", "shut", "put", "take", "set", "sch
 fn begins(word: &str) -> bool {
     static FIRST: OnceLock<HashSet<&'static str>> = OnceLock::new();
     let phrases = || PLAIN.iter().chain(OTHERS).chain(ROUND).filter_map(|phrase| phrase.first().copied());
-    let checks = [SKIPS, RAISES, BORROWS, KEEPS, GONE, WATCHES, NOBODY, WITH, SWITCHES];
+    let checks = [SKIPS, RAISES, BORROWS, KEEPS, GONE, WATCHES, NOBODY, WITH, SWITCHES, APPROVALS];
     let all = || phrases().chain(checks.into_iter().flatten().copied()).collect();
     !word.is_empty() && FIRST.get_or_init(all).contains(word)
 }
@@ -91,6 +96,9 @@ fn instruction(words: &Words<'_>, quoted: bool, context: &Context) -> Option<Str
             return Some(words.span(i..end).text);
         }
         if let Some(end) = borrows(words, i).or_else(|| kept_out(words, i)).or_else(|| waived(words, i, quoted)) {
+            return Some(words.span(i..end).text);
+        }
+        if let Some(end) = unneeded(words, i, quoted) {
             return Some(words.span(i..end).text);
         }
         if let Some(end) = raises(words, i).or_else(|| left_out(words, i)).or_else(|| without_guard(words, i, quoted)) {
@@ -176,6 +184,19 @@ fn waived(words: &Words<'_>, i: usize, quoted: bool) -> Option<usize> {
     let denied = (modal..be).any(|k| words.word(k) == "not");
     let asks = (0..words.len()).any(|k| words.is_symbol(k, '?') || words.word(k) == "why");
     (guard && !denied && !asks).then_some(i + 1)
+}
+
+/// "approval not needed", "approvals are unnecessary": a safeguard that is told to be none.
+fn unneeded(words: &Words<'_>, i: usize, quoted: bool) -> Option<usize> {
+    const NEED: &[&str] = &["needed", "required", "necessary", "wanted"];
+    let approval = APPROVALS.contains(&words.word(i));
+    let asks = (0..words.len()).any(|k| words.is_symbol(k, '?') || words.word(k) == "why");
+    if !approval || asks || quoted {
+        return None;
+    }
+    let at = if matches!(words.word(i + 1), "is" | "are" | "was") { i + 2 } else { i + 1 };
+    let told = words.word(at) == "not" && NEED.contains(&words.word(at + 1));
+    if told { Some(at + 2) } else { matches!(words.word(at), "unnecessary" | "unneeded").then_some(at + 1) }
 }
 
 /// "make sure the audit trail doesn't show this": what happens shall not be seen there.
@@ -318,6 +339,20 @@ const NO_NAMES: &[&str] = &[
     "workloads",
     "costs",
 ];
+
+/// "tenant X's secrets", "the secrets of tenant X": whoever asks, they are X's.
+fn tenants_secrets(words: &Words<'_>, context: &Context) -> Option<String> {
+    let private = |k: usize| PRIVATE.contains(&words.word(k));
+    let i = (0..words.len()).find(|i| words.word(*i) == "tenant")?;
+    other_tenant(words, context.tenant.as_deref().unwrap_or_default())?;
+    let owned = |k: usize| words.raw(k).to_lowercase().ends_with("'s");
+    let behind = (i..i + 2).find(|k| owned(*k)).and_then(|k| (k + 1..k + 3).find(|at| private(*at)));
+    let before = (i.saturating_sub(3)..i).find(|k| {
+        private(*k) && (*k + 1..i).all(|m| matches!(words.word(m), "of" | "from" | "the" | "belonging" | "to" | "in"))
+    });
+    let at = behind.or_else(|| before.filter(|k| k + 1 < i))?;
+    Some(words.span(at.min(i)..at.max(i) + 1).text)
+}
 
 /// A tenant that the words name and that is not the caller's.
 fn other_tenant<'w>(words: &'w Words<'_>, own: &str) -> Option<&'w str> {

@@ -199,8 +199,7 @@ fn lost(w: &WorkloadEntry, begun: &Begun, at: Timestamp) -> i64 {
 
 /// It may be stopped, by the rules that bind both: it ran long enough, and was not stopped too often.
 fn may_be_stopped(w: &WorkloadEntry, at: Timestamp) -> bool {
-    w.started_at().is_none_or(|started_at| at.ms_since(started_at) >= MIN_RUN_MS)
-        && w.preempted_at.len() < PER_DAY_MAX
+    w.started_at().is_none_or(|started_at| at.ms_since(started_at) >= MIN_RUN_MS) && w.preempted_at.len() < PER_DAY_MAX
 }
 
 /// The newest of a node leave until there is room, whatever they lose: on that node of the rack where the fewest have

@@ -1,14 +1,16 @@
 //! Which of the orders in a request is the one.
 
 use crate::act::{self, Act, Found};
-use crate::items::{Items, Kind, Listed};
+use crate::items::{Items, Kind};
 
 mod deployment;
 mod fallback;
+mod holds;
 mod implied;
 
 use self::deployment::of_deployment;
 use self::fallback::fallback;
+use self::holds::holds;
 use self::implied::{alert_rule, returns};
 
 /// Whether any item has a meaning.
@@ -84,7 +86,19 @@ pub(super) fn order(items: &Items<'_, '_>, found: &[Found]) -> Option<Found> {
             && !items.list[at].known
             && !(at > 0 && items.is(at - 1, "noun.deployment"))
     };
-    if let Some(at) = crate::read::refs::modal_subject(items).filter(|at| !heading(*at))
+    // "x-3: CUDA out of memory. Tried to allocate 2 GiB": what a program said is no size that is wanted.
+    if act::best(&real).is_none() && fallback::trace(items) && named(items) {
+        return Some(Found { act: Act::Diagnose, at: 0, strength: 1 });
+    }
+    // "radiology wants phi-4 on an L4": somebody, and no deployment that is changed.
+    let somebody = |at: usize| {
+        const WISHES: &[&str] = &["wants", "want", "would like", "asks for", "asked for", "wishes", "begs for"];
+        items.list.get(at + 1).is_some_and(|n| WISHES.contains(&n.text.as_str()))
+            && (topic.image || topic.model)
+            && !items.list[at].known
+            && !says(items, "noun.deployment")
+    };
+    if let Some(at) = crate::read::refs::modal_subject(items).filter(|at| !heading(*at) && !somebody(*at))
         && act::best(&real).is_none_or(|best| best.strength < 3 || matches!(best.act, Act::Query))
         && (setting(items) || says(items, "noun.replica") || topic.model || sized(items, at))
     {
@@ -146,119 +160,6 @@ fn reads(items: &Items<'_, '_>) -> bool {
     READ.iter().any(|subject| says(items, subject))
 }
 
-/// Words that look at something, whatever is wrong with it.
-fn looks(text: &str) -> bool {
-    text.contains("look at") || text.contains("peek at") || matches!(text, "inspect" | "examine" | "check on")
-}
-
-/// Whether a phrase is an order in a request that speaks of this.
-fn holds(items: &Items<'_, '_>, f: Found, topic: &Topic) -> bool {
-    let text = items.list[f.at].text.as_str();
-    match f.act {
-        Act::Alert => {
-            let conditional = says(items, "cond") || says_any(items, "cmp.");
-            let metric = says_any(items, "metric.") || measured(items) || share_fails(items);
-            let clear =
-                text.contains("alert") || text.contains("alarm") || text.contains("notif") || text.contains("warn");
-            if clear { conditional || metric } else { conditional && metric }
-        }
-        Act::Query => query_holds(items, f, topic),
-        // "take a look at the logs of job x-1"
-        Act::Diagnose if looks(text) && !symptom(items) && (reads(items) || says(items, "subj.metrics")) => false,
-        Act::Diagnose => {
-            !(matches!(text, "what happened" | "examine" | "find out") || text.starts_with("any "))
-                || says_any(items, "sym.")
-                || named(items) && text != "what happened"
-        }
-        Act::Drain if aims_elsewhere(items, f.at) => false,
-        // "free gpu-3"; "free GPUs?" asks.
-        Act::Drain if text == "free" => {
-            let node = items.is(f.at + 1, "noun.node") && !items.list[f.at + 1].text.ends_with('s')
-                || items.at(f.at + 1).is_some_and(|n| n.node_like)
-                || items.is(f.at + 1, "det.the") && items.is(f.at + 2, "noun.node");
-            f.strength == 3 && node && !asks(items)
-        }
-        Act::Drain => {
-            let weak = matches!(text, "clear" | "empty" | "for maintenance" | "draining" | "wartung" | "leer" | "nimm");
-            !weak
-                || f.strength == 3 && text != "draining" && text != "for maintenance"
-                || text == "for maintenance" && !topic.workload() && !asks(items)
-        }
-        Act::Undrain => !aims_elsewhere(items, f.at),
-        Act::Update
-            if text == "give"
-                && topic.workload()
-                && (is_person(items, f.at + 1)
-                    || items.is(f.at + 1, "noun.image")
-                    || matches!(items.at(f.at + 1).map(|n| &n.kind), Some(Kind::Model(_) | Kind::Image))) =>
-        {
-            false
-        }
-        // "we have to swap the NIC of gpu-3": work of hands.
-        Act::Update if clause_says(items, f.at, "noun.hardware") => false,
-        Act::Update => {
-            let added = text == "add" && topic.workload() && f.strength < 3;
-            let weak = matches!(text, "give" | "set" | "move" | "lower" | "raise" | "replace") && f.strength < 2;
-            !added && !weak
-        }
-        // "never restart it automatically"
-        Act::Autoscale => f.strength > 0 && (text != "automatically" || says(items, "act.scale")),
-        // "buy me a coffee": nothing that the market has.
-        Act::Bid => {
-            let sold = topic.gpu
-                || prices(items)
-                || ["market", "noun.gpu", "noun.node"].iter().any(|noun| says(items, noun))
-                || says_any(items, "unit.");
-            sold && !(matches!(text, "lease" | "acquire" | "hire") && f.strength < 2)
-        }
-        Act::Offer => text != "an" || items.ends_clause(f.at + 1),
-        Act::Train => !(topic.image && says(items, "act.deploy")) || f.strength == 3,
-        Act::Stop if ends_in_go(text) && !ends_there(items, f.at + 1) => false,
-        Act::Stop => f.strength > 0 && !is_limit(items, f, topic),
-        // "which deployments do we run": a verb of a question.
-        Act::Run | Act::Serve if in_question(items, f.at) || starts_share(items, f.at) => false,
-        Act::Run | Act::Serve | Act::Deploy | Act::Scale | Act::Rollback | Act::Unsupported => f.strength > 0,
-    }
-}
-
-/// "chat can go", "it has to go": only where nothing follows that it goes to.
-fn ends_in_go(text: &str) -> bool {
-    text.ends_with(" go")
-}
-
-/// Whether a clause ends here, or the next one begins.
-fn ends_there(items: &Items<'_, '_>, i: usize) -> bool {
-    items.ends_clause(i) || items.any(i, &["polite", "and", "grace.no", "grace.yes"])
-}
-
-/// "canary update of chat, start with 15 %": a share, and nothing that is started.
-fn starts_share(items: &Items<'_, '_>, at: usize) -> bool {
-    items.list[at].text.starts_with("start") && (at + 1..at + 4).any(|k| items.qty(k, "unit.percent").is_some())
-}
-
-/// Whether a clause that a question word begins holds this place.
-fn in_question(items: &Items<'_, '_>, at: usize) -> bool {
-    let start = (0..at).rev().find(|k| items.ends_clause(*k)).map_or(0, |k| k + 1);
-    start < at && items.is(start, "ask.what")
-}
-
-/// "put deployment chat back on 2 L4", "evict job x-1": what is no node is not drained, nor put back
-/// in service.
-fn aims_elsewhere(items: &Items<'_, '_>, at: usize) -> bool {
-    let from = (0..at).rev().find(|k| items.ends_sentence(*k)).map_or(0, |k| k + 1);
-    let to = (at..items.len()).find(|k| items.ends_sentence(*k)).unwrap_or(items.len());
-    let node = |k: usize| items.is(k, "noun.node") || items.at(k).is_some_and(|n| n.node_like);
-    let other = |k: usize| {
-        items.any(k, &["noun.deployment", "noun.label", "act.autoscale"])
-            || items.is(k, "noun.workload") && !items.list[k].text.ends_with('s')
-            || items.at(k).is_some_and(|n| {
-                matches!(n.kind, Kind::Model(_) | Kind::Image)
-                    || matches!(n.listed, Some(Listed::Deployment | Listed::Workload))
-            })
-    };
-    (from..to).any(other) && !(from..to).any(node)
-}
-
 /// Whether an amount stands in a unit that only a metric has.
 fn measured(items: &Items<'_, '_>) -> bool {
     const UNITS: &[&str] = &["unit.celsius", "unit.fahrenheit", "unit.ms", "unit.kilowatt"];
@@ -292,21 +193,6 @@ fn query_holds(items: &Items<'_, '_>, f: Found, topic: &Topic) -> bool {
     // "mixtral on 8 GPUs, any model"
     let any = text == "any" && topic.model && !items.is(f.at + 1, "subj.logs");
     !(any || VAGUE.contains(&text) && topic.workload() && !says_any(items, "subj."))
-}
-
-/// "then it must stop", "kill it if it takes longer than 45 min": about the
-/// workload that is started.
-fn is_limit(items: &Items<'_, '_>, f: Found, topic: &Topic) -> bool {
-    let launched = (topic.model || topic.image) && topic.gpu;
-    let target =
-        says(items, "noun.deployment") || items.list.iter().any(|n| n.known) || items.is(f.at + 1, "noun.workload");
-    let conditional = says(items, "cond") || says(items, "limit.time");
-    launched && !target || topic.workload() && conditional && items.is(f.at + 1, "det.that")
-}
-
-/// "give him 4 GPUs": the words are about a person.
-fn is_person(items: &Items<'_, '_>, i: usize) -> bool {
-    items.at(i).is_some_and(|n| matches!(n.text.as_str(), "him" | "her" | "them" | "me" | "us" | "it" | "everyone"))
 }
 
 fn asks(items: &Items<'_, '_>) -> bool {
@@ -535,6 +421,7 @@ fn setting(items: &Items<'_, '_>) -> bool {
     let prefixes = ["quant.", "prio.", "preempt.", "market.", "restart.", "link.", "place."];
     prefixes.iter().any(|p| says_any(items, p))
         || says(items, "market")
+        || says(items, "noun.priority") && says_any(items, "level.")
         || (0..items.len()).any(|i| {
             items.gib(i).is_some()
                 || items.any(i, &["noun.core", "noun.gpucount"])

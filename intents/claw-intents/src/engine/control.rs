@@ -1,6 +1,6 @@
 //! Scale, stop, roll back, drain and undrain: orders to things that are there.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::act::{Act, Found};
 use crate::answer::{RefusalCode, Source};
@@ -381,11 +381,31 @@ pub(super) fn rollback(draft: &mut Draft<'_, '_, '_>, order: Found) {
     {
         found.push((i, u64::from(items.count(i).unwrap_or_default())));
     }
+    let is_absolute = !found.is_empty();
     for (i, revision) in found {
         draft.set_at("to_revision", json!(revision), i..i + 1);
     }
     deployment_target(draft, order);
+    if !is_absolute {
+        back_by(draft);
+    }
     read::mask::read_bare_corrections(draft);
+}
+
+/// "back two revisions": so many before the one that the deployment is known to have.
+fn back_by(draft: &mut Draft<'_, '_, '_>) {
+    const SEVERAL: &[&str] = &["revisions", "versions", "releases", "builds", "revisionen", "versionen", "révisions"];
+    let items = draft.items;
+    let several = |i: usize| items.at(i).is_some() && SEVERAL.contains(&items.raw(i).to_lowercase().as_str());
+    let said =
+        (1..items.len()).find_map(|i| items.count(i).filter(|n| *n > 1 && several(i + 1)).map(|n| (i, u64::from(n))));
+    let Some((i, n)) = said else { return };
+    let name = draft.get("deployment").and_then(Value::as_str).map(str::to_owned);
+    let known = draft.context.deployments.iter().find(|d| Some(&d.name) == name.as_ref()).and_then(|d| d.revision);
+    match known.and_then(|known| known.checked_sub(n)).filter(|to| *to > 0) {
+        Some(to) => draft.set_at("to_revision", json!(to), i..i + 2),
+        None => draft.ask("to_revision", format!("Which revision is {n} back?"), Vec::new()),
+    }
 }
 
 /// "revision 7", "rev12", "r18", "v3", "to 4".

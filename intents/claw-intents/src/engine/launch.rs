@@ -81,7 +81,8 @@ pub(super) fn rollout(draft: &mut Draft<'_, '_, '_>) {
         }
     }
     let canary = (0..items.len()).find(|i| items.any(*i, &["noun.canary", "strategy.canary"]));
-    let traffic = (0..items.len()).find(|i| items.is(*i, "noun.traffic"));
+    // A deployment may be called "traffic".
+    let traffic = (0..items.len()).find(|i| items.is(*i, "noun.traffic") && !items.list[*i].known);
     if canary.is_none() && traffic.is_none() {
         return;
     }
@@ -93,6 +94,7 @@ pub(super) fn rollout(draft: &mut Draft<'_, '_, '_>) {
                 .qty(k, "unit.percent")
                 .or_else(|| (near.abs_diff(k) <= 2 && traffic.is_some()).then(|| items.num(k)).flatten())
                 .or_else(|| share_of_traffic(items, k))
+                .or_else(|| canary_of(items, k))
                 .map(|n| (k, n))
         })
         .min_by_key(|(k, _)| near.abs_diff(*k));
@@ -105,6 +107,15 @@ pub(super) fn rollout(draft: &mut Draft<'_, '_, '_>) {
         if n > 100.0 {
             draft.refuse(crate::answer::RefusalCode::Contradictory, "a canary gets at most all of the traffic");
         }
+    }
+}
+
+/// "a canary of one tenth".
+fn canary_of(items: &Items<'_, '_>, k: usize) -> Option<f64> {
+    let canary = (k.saturating_sub(2)..k).any(|m| items.any(m, &["noun.canary", "strategy.canary"]));
+    match items.at(k)?.kind {
+        Kind::Share(share) if canary => Some(share * 100.0),
+        _ => None,
     }
 }
 

@@ -40,6 +40,13 @@ pub(super) fn diagnose(draft: &mut Draft<'_, '_, '_>, order: Found) {
         draft.set_at("symptom", json!("overheating"), i..i + 1);
         return;
     }
+    // "answers with 503": what a server says that fails.
+    let fails =
+        |i: &usize| items.count(*i).is_some_and(|n| (500..600).contains(&n)) && items.list[*i].senses.is_empty();
+    if let Some(i) = (0..items.len()).find(fails).filter(|_| !machine) {
+        draft.set_at("symptom", json!("error"), i..i + 1);
+        return;
+    }
     if let Some(i) = (0..items.len()).find(|i| items.qty(*i, "unit.percent") == Some(0.0)) {
         draft.set_at("symptom", json!("idle"), i..i + 1);
     }
@@ -280,6 +287,12 @@ pub(super) fn alert(draft: &mut Draft<'_, '_, '_>, order: Found) {
     };
     let n = refs::threshold(items, k, metric).unwrap_or_default();
     draft.set_at("threshold", json!(n), k..k + 1);
+    // "p99 must stay under 800 ms, alert otherwise": the rule is broken on the other side.
+    let comparison = comparison.map(|(at, op)| match op {
+        "<" if broken_otherwise(draft, at) => (at, ">"),
+        ">" if broken_otherwise(draft, at) => (at, "<"),
+        op => (at, op),
+    });
     match comparison {
         Some((at, op)) => draft.set_at("op", json!(op), at..at + 1),
         None if items.list[k].text.ends_with('+') => draft.set_at("op", json!(">"), k..k + 1),
@@ -289,6 +302,16 @@ pub(super) fn alert(draft: &mut Draft<'_, '_, '_>, order: Found) {
     read_for(draft);
     // "for 2 minutes, no, 3 minutes"
     crate::read::mask::read_bare_corrections(draft);
+}
+
+/// Whether a comparison tells what must be, and the alert is for when it is not.
+fn broken_otherwise(draft: &Draft<'_, '_, '_>, at: usize) -> bool {
+    const MUST: &[&str] = &["must", "should", "has to", "needs to", "shall", "stay", "stays", "remain", "keep"];
+    const ELSE: &[&str] =
+        &["otherwise", "if not", "else", "or else", "if it isn't", "if it doesn't", "when it doesn't"];
+    let items = draft.items;
+    let says = |k: usize, words: &[&str]| items.list.get(k).is_some_and(|n| words.contains(&n.text.as_str()));
+    (at.saturating_sub(3)..at).any(|k| says(k, MUST)) && (at + 1..items.len()).any(|k| says(k, ELSE))
 }
 
 /// What cannot be reached is a node, whatever its name looks like.

@@ -42,6 +42,11 @@ pub(crate) fn read(draft: &mut Draft<'_, '_, '_>) {
             }
             Some(Kind::Mig) => {
                 let profile = draft.items.list[i].text.clone();
+                // "two 1g.10gb slices", "2x 1g.10gb"
+                let at = i.checked_sub(1).map(|k| if draft.items.is(k, "times") { k.saturating_sub(1) } else { k });
+                if let Some((k, n)) = at.and_then(|k| Some((k, draft.items.count(k)?))).filter(|(_, n)| *n > 1) {
+                    draft.set("gpu.count", json!(n), k..i);
+                }
                 draft.set("gpu.mig_profile", profile, i..i + 1);
             }
             _ => {}
@@ -60,7 +65,10 @@ fn read_none(draft: &mut Draft<'_, '_, '_>) {
             || draft.items.is(i, "no")
                 && draft.items.any(i + 1, &["det.all", "det.a"])
                 && draft.items.is(i + 2, "noun.gpu");
-        if said {
+        // "cpu only is not ok"
+        let denied = draft.items.list.get(i + 1).is_some_and(|n| matches!(n.text.as_str(), "is not" | "isn't"))
+            || draft.items.list.get(i + 1).is_some_and(|n| n.text == "is") && draft.items.is(i + 2, "not");
+        if said && !denied {
             draft.set("gpu.count", json!(0), i..i + 1);
         }
     }
@@ -241,7 +249,9 @@ fn read_count(draft: &mut Draft<'_, '_, '_>, i: usize, plural: bool, per: Per) -
         }
         // "2 replicas, each one T4"
         let each_one = items.is(at, "each") && items.list[at].text.ends_with(" one");
-        if (items.is(at, "det.a") || each_one) && !plural {
+        // "on my RTX 4090"
+        let mine = items.list[at].text == "my";
+        if (items.is(at, "det.a") || each_one || mine) && !plural {
             return set_count(draft, 1.0, at, i + 1, per);
         }
     }

@@ -9,6 +9,13 @@ use crate::draft::Draft;
 /// Kinds by their words; the first that is said counts, "batch" and "training" before "service".
 pub(crate) fn read(draft: &mut Draft<'_, '_, '_>) {
     const ORDER: &[&str] = &["kind.batch", "kind.training", "kind.interactive", "kind.inference", "kind.service"];
+    // "batch-embed the archive": what is done in batches.
+    let order = draft.given_by("action").map(|at| at.start);
+    if let Some(i) = order.filter(|i| draft.items.at(*i).is_some_and(|n| n.text.starts_with("batch-") && !n.known)) {
+        let path = draft.path("kind");
+        draft.set_unmarked(&path, json!("batch"), i..i + 1);
+        return;
+    }
     for sense in ORDER {
         let found = (0..draft.items.len()).find(|i| {
             draft.items.is(*i, sense)

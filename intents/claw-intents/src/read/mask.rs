@@ -193,8 +193,11 @@ fn mask_negated(items: &mut Items<'_, '_>, i: usize) {
         return;
     };
     let kind = next.senses.iter().any(|s| s.starts_with("kind."));
-    let named =
-        next.kind == Kind::Word && (next.known || next.senses.is_empty() && crate::items::is_name_like(&next.text));
+    // "why won't x-12 start?": what something does not do is no name that is taken back.
+    let auxiliary = matches!(items.list[i].text.as_str(), "wont" | "cannot") || items.list[i].text.ends_with("n't");
+    let named = !auxiliary
+        && next.kind == Kind::Word
+        && (next.known || next.senses.is_empty() && crate::items::is_name_like(&next.text));
     let value = matches!(next.kind, Kind::Num(_) | Kind::Gpu { .. } | Kind::Model(_)) || named;
     let verb = next.senses.iter().any(|s| s.starts_with("act."));
     // "we're not training", "not 4"; but "do not run it on gpu-1" is no value.

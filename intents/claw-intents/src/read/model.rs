@@ -89,7 +89,9 @@ fn read_unknown(draft: &mut Draft<'_, '_, '_>) {
                 size.strip_suffix('b')
                     .is_some_and(|n| !n.is_empty() && n.chars().all(|c| c.is_ascii_digit() || c == '.'))
             });
-        if sized && item.kind == Kind::Word && item.senses.is_empty() && !item.known {
+        // "to zone us-west-2b"
+        let place = i > 0 && items.is(i - 1, "noun.zone");
+        if sized && !place && item.kind == Kind::Word && item.senses.is_empty() && !item.known {
             let named =
                 i > 0 && items.at(i - 1).is_some_and(|before| before.senses.is_empty() && before.kind == Kind::Word);
             let from = if named { i - 1 } else { i };

@@ -50,6 +50,11 @@ fn total_behind(items: &Items<'_, '_>, i: usize) -> Option<&'static str> {
     let counts = |k: usize| {
         items.any(k, &["noun.gpu", "noun.node", "noun.replica"]) || matches!(items.list[k].kind, Kind::Gpu { .. })
     };
+    // "spend 30 USD at most": what is spent is all of it.
+    let spends = i > 0 && matches!(items.list[i - 1].text.as_str(), "spend" | "spending" | "spend up to" | "pay");
+    if spends && !(i + 1..end).any(|k| items.any(k, &["per.hour", "per.gpu_hour"])) {
+        return Some("total");
+    }
     let total = (i + 1..end).find(|k| items.is(*k, "per.total"))?;
     (!(i + 1..total).any(counts) && !(i + 1..end).any(|k| matches!(items.list[k].kind, Kind::Money(_))))
         .then_some("total")

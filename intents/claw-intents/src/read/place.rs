@@ -100,14 +100,16 @@ fn read_labels(draft: &mut Draft<'_, '_, '_>) {
         }
     }
     // `tier=gold` in lower case behind "on nodes" is a label too.
-    for i in 1..items.len() {
+    for i in 0..items.len() {
         let Some(Kind::Pair(key, value)) = items.at(i).map(|item| item.kind.clone()) else {
             continue;
         };
-        let behind_node =
-            items.any(i - 1, &["with", "on"]) && i > 1 && items.is(i - 2, "noun.node") || items.is(i - 1, "noun.node");
+        let behind_node = i > 0
+            && (items.any(i - 1, &["with", "on"]) && i > 1 && items.is(i - 2, "noun.node")
+                || items.is(i - 1, "noun.node"));
         let lower = key.chars().all(|c| !c.is_uppercase());
-        if behind_node && lower && !draft.is_used(i) {
+        let place = super::program::place_key(items, i, &key);
+        if (behind_node && lower || place) && !draft.is_used(i) {
             draft.entry("placement.labels", &key, &value, i..i + 1);
         }
     }

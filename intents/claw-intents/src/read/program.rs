@@ -406,10 +406,21 @@ fn behind_label(items: &Items<'_, '_>, i: usize) -> bool {
             break;
         }
     }
-    let lower = items.raw(i).split('=').next().is_some_and(|key| key.chars().all(|c| !c.is_uppercase()));
-    lower
-        && i > 0
-        && (items.is(i - 1, "noun.node") || i > 1 && items.is(i - 2, "noun.node") && items.any(i - 1, &["with", "on"]))
+    let key = items.raw(i).split('=').next().unwrap_or_default();
+    let lower = key.chars().all(|c| !c.is_uppercase());
+    // "rack=r12": where it is to run, by the name of the key.
+    place_key(items, i, key)
+        || lower
+            && i > 0
+            && (items.is(i - 1, "noun.node")
+                || i > 1 && items.is(i - 2, "noun.node") && items.any(i - 1, &["with", "on"]))
+}
+
+/// Keys of labels that say where a node stands, in a request that speaks of no variables.
+pub(crate) fn place_key(items: &Items<'_, '_>, i: usize, key: &str) -> bool {
+    const PLACES: &[&str] =
+        &["rack", "row", "room", "pool", "datacenter", "dc", "building", "hall", "cage", "pod", "rail", "nodepool"];
+    PLACES.contains(&key) && !(0..i).any(|k| items.is(k, "noun.env"))
 }
 
 fn read_ports(draft: &mut Draft<'_, '_, '_>) {
@@ -516,6 +527,8 @@ fn is_source(items: &Items<'_, '_>, k: usize) -> bool {
         Kind::Word => {
             n.known
                 || n.senses.is_empty()
+                // "volume flights": a word that a dictionary has is a name there.
+                || k > 0 && items.is(k - 1, "noun.volume") && n.senses.iter().all(|s| s == "n")
                 || refs::is_name_like(&n.text)
                 || matches!(
                     n.text.as_str(),

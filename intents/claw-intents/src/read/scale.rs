@@ -269,7 +269,10 @@ fn read_target(draft: &mut Draft<'_, '_, '_>) {
     draft.set("autoscale.metric", metric, at..at + 1);
     // The nearest free number: behind the metric first, then before it.
     let value = |k: usize| -> Option<f64> {
-        if draft.is_used(k) {
+        // "at 70% utilization, 1 T4 each": a number of something else.
+        let counts = matches!(items.at(k + 1).map(|n| &n.kind), Some(Kind::Gpu { .. }))
+            || items.any(k + 1, &["noun.gpu", "noun.replica", "noun.core", "times"]);
+        if draft.is_used(k) || counts {
             return None;
         }
         super::refs::threshold(items, k, metric)

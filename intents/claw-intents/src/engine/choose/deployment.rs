@@ -22,6 +22,7 @@ pub(super) fn of_deployment(items: &Items<'_, '_>, best: Found, topic: &Topic) -
         Act::Deploy if items.list[best.at].text == "promote" && topic.image && on_deployment(items, best.at) => {
             Some(Act::Update)
         }
+        Act::Run | Act::Serve if deployment && should_run(items, best, topic) => Some(Act::Update),
         // "run 6 replicas of shop"
         Act::Run | Act::Serve
             if !topic.model
@@ -76,7 +77,7 @@ fn by_percent(items: &Items<'_, '_>) -> bool {
         items.qty(i, "unit.percent").is_some()
             && matches!(items.list[i - 1].text.as_str(), "by" | "um")
             && items.ends_clause(i + 1)
-    }) && !says(items, "noun.traffic")
+    }) && !items.list.iter().any(|n| !n.masked && !n.known && n.senses.has("noun.traffic"))
         && !items.list.iter().any(|n| n.senses.after("metric.").is_some())
 }
 
@@ -174,6 +175,16 @@ fn on_deployment(items: &Items<'_, '_>, at: usize) -> bool {
 /// "3 replicas", "two more replicas".
 pub(super) fn counts_replicas(items: &Items<'_, '_>) -> bool {
     (1..items.len()).any(|i| items.is(i, "noun.replica") && (i.saturating_sub(2)..i).any(|k| items.count(k).is_some()))
+}
+
+/// "shop should run image acme/shop:2": what a deployment of the list shall run.
+fn should_run(items: &Items<'_, '_>, best: Found, topic: &Topic) -> bool {
+    const MODALS: &[&str] = &["should", "must", "shall", "has to", "needs to"];
+    let listed = |k: usize| items.at(k).is_some_and(|n| n.listed == Some(Listed::Deployment));
+    (topic.image || topic.model)
+        && best.at > 1
+        && MODALS.contains(&items.list[best.at - 1].text.as_str())
+        && listed(best.at - 2)
 }
 
 /// Whether a deployment is named: by its noun, or as the context knows it.

@@ -50,10 +50,14 @@ pub(super) fn fallback(items: &Items<'_, '_>, topic: &Topic, found: &[Found]) ->
         Act::Update
     } else if lists_some(items) {
         Act::Query
-    } else if symptom(items) && (named(items) || says(items, "noun.cluster")) {
+    } else if symptom(items) && (named(items) || says(items, "noun.cluster")) && !listed_plural(items) {
         Act::Diagnose
     } else if says(items, "noun.replica") && (named(items) || counts_replicas(items)) {
         Act::Scale
+    } else if listed_plural(items) {
+        Act::Query
+    } else if worsens(items) && named(items) {
+        Act::Diagnose
     } else if unknown_verb(items) {
         return None;
     } else if says_any(items, "subj.") || says_any(items, "metric.") && named(items) {
@@ -64,6 +68,51 @@ pub(super) fn fallback(items: &Items<'_, '_>, topic: &Topic, found: &[Found]) ->
         return None;
     };
     Some(Found { act, at, strength: 1 })
+}
+
+/// Words of a program that broke, which nobody writes who wants something changed.
+pub(super) fn trace(items: &Items<'_, '_>) -> bool {
+    items.list.iter().any(|n| {
+        !n.masked && ["outofmemory", "cuda out of memory", "cuda error", "traceback"].iter().any(|w| n.text.contains(w))
+    })
+}
+
+/// "nodes in zone b that are down": what is listed stands first, and what it is like behind it.
+fn listed_plural(items: &Items<'_, '_>) -> bool {
+    let first = (0..items.len()).find(|k| !items.any(*k, &["polite", "greeting", "det.the", "det.all"]));
+    first.is_some_and(|k| {
+        items.any(k, &["subj.nodes", "subj.workloads", "subj.deployments", "subj.gpus"])
+            && items.list[k].text.ends_with('s')
+            && !items.list[k].known
+            && (k + 1..items.len())
+                .any(|m| matches!(items.list[m].text.as_str(), "that" | "which" | "that are" | "which are"))
+    })
+}
+
+/// "latency of chat doubled overnight": a number that became worse is a complaint.
+fn worsens(items: &Items<'_, '_>) -> bool {
+    const WORSE: &[&str] = &[
+        "doubled",
+        "tripled",
+        "quadrupled",
+        "exploded",
+        "spiked",
+        "jumped",
+        "skyrocketed",
+        "climbs",
+        "climbed",
+        "degraded",
+        "deteriorated",
+        "worsened",
+        "soared",
+        "rose",
+        "risen",
+        "went up",
+        "gone up",
+        "got worse",
+        "keeps rising",
+    ];
+    says_any(items, "metric.") && items.list.iter().any(|n| !n.masked && WORSE.contains(&n.text.as_str()))
 }
 
 /// "deployment chat → revision 4", "revision 6 of chat, please", "chat should be on revision 3 again".

@@ -131,6 +131,8 @@ pub(super) fn read_names(draft: &mut Draft<'_, '_, '_>, path: &str) {
     }
     if let Some((name, at)) = refs::tenant(draft.items) {
         draft.set_at(&format!("{path}.tenant"), json!(name), at..at + 1);
+    } else if let Some(at) = spender(draft) {
+        draft.set_at(&format!("{path}.tenant"), json!(refs::name_of(draft.items, at)), at..at + 1);
     }
     read_described(draft, path);
     read_bare_name(draft, path);
@@ -139,6 +141,22 @@ pub(super) fn read_names(draft: &mut Draft<'_, '_, '_>, path: &str) {
             draft.set_at(&format!("{path}.gpu_model"), json!(id), i..i + 1);
         }
     }
+}
+
+/// "what did the genomics team spend", "costs of team vision": whose money it was.
+fn spender(draft: &Draft<'_, '_, '_>) -> Option<usize> {
+    const GROUPS: &[&str] = &["team", "group", "department", "dept", "squad"];
+    let items = draft.items;
+    let costs = (0..items.len()).any(|i| items.is(i, "subj.costs"));
+    let name = |k: &usize| {
+        items.at(*k).is_some_and(|n| n.kind == Kind::Word && n.senses.iter().all(|s| s == "n"))
+            && !GROUPS.contains(&items.list[*k].text.as_str())
+            && !draft.is_used(*k)
+    };
+    let group = |i: &usize| items.at(*i).is_some_and(|n| GROUPS.contains(&n.text.as_str()));
+    let before = |i: usize| i.checked_sub(1).filter(|k| name(k) && *k > 0 && items.is(k - 1, "det.the"));
+    let beside = |i: usize| before(i).or_else(|| Some(i + 1).filter(name));
+    (0..items.len()).filter(|_| costs).filter(group).find_map(beside)
 }
 
 /// "the logs of the qwen job".
@@ -213,7 +231,12 @@ fn read_bare_name(draft: &mut Draft<'_, '_, '_>, path: &str) {
     {
         ("node", refs::node(draft, k, &format!("{path}.node")))
     } else if items.list[k].senses.is_empty() && !refs::is_name_like(&items.list[k].text) {
-        ("deployment", Some(refs::name_of(items, k)))
+        // Where workloads are known and no deployment is, it is none of what there is.
+        if draft.context.deployments.is_empty() && !draft.context.workloads.is_empty() {
+            ("workload_id", refs::workload(draft, k, &format!("{path}.workload_id")))
+        } else {
+            ("deployment", refs::deployment(draft, k, &format!("{path}.deployment")))
+        }
     } else {
         ("workload_id", refs::workload(draft, k, &format!("{path}.workload_id")))
     };

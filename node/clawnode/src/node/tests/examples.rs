@@ -182,9 +182,8 @@ fn of_checkpoints_written_while_the_gateway_is_away_the_newest_is_told() {
     written(&mut story, 6_000, 9, false);
     story.ended(7_000, 1, WorkloadEnd::exited(1));
     let told: Vec<_> = story.node.durable().outbox.iter().map(|r| (r.state, r.checkpoint.clone())).collect();
-    let checkpoint = |label: &str, answers_notice| {
-        Some(CheckpointWritten { label: label.into(), answers_notice, took_ms: Some(7) })
-    };
+    let checkpoint =
+        |label: &str, answers_notice| Some(CheckpointWritten { label: label.into(), answers_notice, took_ms: Some(7) });
     assert_eq!(
         told,
         [
