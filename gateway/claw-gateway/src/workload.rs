@@ -1,5 +1,7 @@
 //! The workloads of the fleet: [`WorkloadManager`].
 
+mod indexes;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -179,6 +181,10 @@ pub struct WorkloadEntry {
     /// Revision of its last change.
     pub revision: u64,
 }
+
+/// Its numbers come from checked specifications and from JSON, where none is NaN. What is shared is then equal
+/// without a look (`Arc` compares pointers first), and two states that differ in one workload are compared fast.
+impl Eq for WorkloadEntry {}
 
 impl WorkloadEntry {
     /// The number of the latest attempt, 0 before the first.
@@ -467,7 +473,9 @@ impl WorkloadManager {
     pub(crate) fn insert(&mut self, entry: WorkloadEntry) {
         self.submitted = self.submitted.max(entry.order + 1);
         let entry = Arc::new(entry);
-        self.index(&entry);
+        // One of that id is replaced; what it held is nobody's any more.
+        let old = self.workloads.get(&entry.workload_id).cloned();
+        self.reindex(old.as_deref(), Some(&entry));
         self.workloads.insert(entry.workload_id, entry);
     }
     /// Changes one and keeps the indexes.
@@ -475,80 +483,15 @@ impl WorkloadManager {
         let Some(old) = self.workloads.get(&id).cloned() else {
             return;
         };
-        self.unindex(&old);
         let mut new = (*old).clone();
         change(&mut new);
-        let new = Arc::new(new);
-        self.index(&new);
-        self.workloads.insert(id, new);
+        self.reindex(Some(&old), Some(&new));
+        self.workloads.insert(id, Arc::new(new));
     }
     /// Forgets one (its events stay in the journal).
     pub(crate) fn forget(&mut self, id: WorkloadId) {
         if let Some(old) = self.workloads.remove(&id) {
-            self.unindex(&old);
-        }
-    }
-
-    fn index(&mut self, entry: &WorkloadEntry) {
-        *self.counts.entry(entry.state).or_insert(0) += 1;
-        if entry.state == WorkloadState::Pending {
-            self.queue.insert(entry.queue_key());
-        }
-        if let Some(key) = entry.quota_key() {
-            self.quota_waiters.insert(key);
-        }
-        for place in entry.claim.iter().flat_map(|claim| &claim.places) {
-            self.claimed_nodes.insert((place.node_id, entry.workload_id));
-            self.claimed.extend(place.gpus.iter().map(|gpu| (Arc::new(gpu.clone()), entry.workload_id)));
-        }
-        if entry.is_preemptible() {
-            self.preemptible.insert((entry.spec.priority().value(), entry.workload_id));
-        }
-        if entry.notice.is_some() {
-            self.noticed.insert(entry.workload_id);
-        }
-        if entry.state.is_final() {
-            self.ended.insert((entry.since, entry.workload_id));
-        } else {
-            self.names.insert(Arc::from(entry.name.as_str()), entry.workload_id);
-        }
-        for gpu in entry.lives().flat_map(|a| &a.gpus) {
-            let holders = Holders::with(self.held.get(gpu), entry.workload_id, entry.spec.demand().gpu_milli);
-            self.held.insert(Arc::new(gpu.clone()), holders);
-        }
-    }
-
-    fn unindex(&mut self, entry: &WorkloadEntry) {
-        if let Some(count) = self.counts.get_mut(&entry.state) {
-            *count -= 1;
-            if *count == 0 {
-                self.counts.remove(&entry.state);
-            }
-        }
-        self.queue.remove(&entry.queue_key());
-        if let Some(key) = entry.quota_key() {
-            self.quota_waiters.remove(&key);
-        }
-        for place in entry.claim.iter().flat_map(|claim| &claim.places) {
-            self.claimed_nodes.remove(&(place.node_id, entry.workload_id));
-            for gpu in &place.gpus {
-                self.claimed.remove(&(Arc::new(gpu.clone()), entry.workload_id));
-            }
-        }
-        if entry.spec.spec().preemptible == Some(true) {
-            self.preemptible.remove(&(entry.spec.priority().value(), entry.workload_id));
-        }
-        self.noticed.remove(&entry.workload_id);
-        self.ended.remove(&(entry.since, entry.workload_id));
-        if self.names.get(entry.name.as_str()) == Some(&entry.workload_id) {
-            self.names.remove(entry.name.as_str());
-        }
-        for gpu in entry.lives().flat_map(|a| &a.gpus) {
-            match self.held.get(gpu).map(|holders| holders.without(entry.workload_id)) {
-                Some(Some(others)) => self.held.insert(Arc::new(gpu.clone()), others),
-                Some(None) => self.held.remove(gpu),
-                None => None,
-            };
+            self.reindex(Some(&old), None);
         }
     }
 }

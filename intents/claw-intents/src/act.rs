@@ -63,10 +63,16 @@ pub(crate) fn weight(act: Act) -> u32 {
     TABLE.iter().find(|(_, a, _)| *a == act).map_or(0, |(.., weight)| *weight)
 }
 
+/// So many phrases that may be orders are looked at: each is weighed against the whole request, and nobody gives more.
+const PHRASES_MAX: usize = 64;
+
 /// Every phrase that may be an order, in the order of the text.
 pub(crate) fn find(items: &Items<'_, '_>) -> Vec<Found> {
     let mut found = Vec::new();
     for i in 0..items.len() {
+        if found.len() >= PHRASES_MAX {
+            break;
+        }
         let Some(item) = items.at(i) else {
             continue;
         };

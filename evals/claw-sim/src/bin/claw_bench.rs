@@ -1,5 +1,7 @@
 //! `claw-bench`: figures of the pure core, release build, five rounds each.
 //!
+//! `claw-bench [core|shapes|gangs]`: all of them, or one group.
+//!
 //! The figures are this machine's. What they are for is their ratio: from one
 //! fleet size to the next, and from one version to the next in the same run.
 
@@ -306,18 +308,22 @@ fn main() -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
     let (min, median, max, rate) = ("min us", "median us", "max us", "per second");
     writeln!(out, "{:<46} {min:>10} {median:>10} {max:>10} {rate:>12}", "figure")?;
-    for n_nodes in [10, 100, 1_000] {
+    let only = std::env::args().nth(1);
+    let wanted = |group: &str| only.as_deref().is_none_or(|only| only == group);
+    for n_nodes in [10, 100, 1_000].into_iter().filter(|_| wanted("core")) {
         for row in core_rows(n_nodes) {
             writeln!(out, "{row}")?;
         }
     }
-    for n_nodes in [1_213, 100_000] {
+    for n_nodes in [1_213, 100_000].into_iter().filter(|_| wanted("shapes")) {
         let fleet = Bench::fleet(n_nodes);
         writeln!(out, "{}", shapes_row(&fleet, &format!("{n_nodes} nodes: submit and place, 8 shapes in turn"), &[]))?;
         let fleet = fleet.with_tenants();
         writeln!(out, "{}", shapes_row(&fleet, &format!("{n_nodes} nodes: the same, with 48 tenants"), &TENANTS))?;
     }
-    writeln!(out, "{} (max us: p99)", gang_row("1250 nodes: a gang of 4 nodes, p50 and p99", &[]))?;
-    writeln!(out, "{} (max us: p99)", gang_row("1250 nodes: the same, with 48 tenants", &TENANTS))?;
+    if wanted("gangs") {
+        writeln!(out, "{} (max us: p99)", gang_row("1250 nodes: a gang of 4 nodes, p50 and p99", &[]))?;
+        writeln!(out, "{} (max us: p99)", gang_row("1250 nodes: the same, with 48 tenants", &TENANTS))?;
+    }
     Ok(())
 }

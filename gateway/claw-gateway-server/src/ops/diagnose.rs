@@ -1,6 +1,6 @@
 //! `diagnose`: what logs, events and the latest numbers say about a fault.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use claw_gateway::Cluster;
@@ -397,8 +397,8 @@ impl Desk {
             }
             reading.before.node(self, node, &mut observer);
         }
-        let is_named =
-            |node: &&Arc<NodeEntry>| hosts(node).any(|host| text.contains(host.split('.').next().unwrap_or(host)));
+        let words: HashSet<&str> = text.split(|c: char| !is_of_host(c)).map(first_label).collect();
+        let is_named = |node: &&Arc<NodeEntry>| hosts(node).any(|host| words.contains(first_label(host)));
         for node in self.cluster.nodes.iter().filter(is_named).take(HOSTS_OF_A_TEXT) {
             host(&mut observer, node, &self.names(node, None));
         }
@@ -453,6 +453,16 @@ impl Desk {
     fn name(&self, node: NodeId) -> String {
         self.cluster.nodes.get(node).map_or_else(|| node.to_string(), |node| node.name.clone())
     }
+}
+
+/// A character that names of machines are made of.
+fn is_of_host(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')
+}
+
+/// A machine's name without its domain.
+fn first_label(host: &str) -> &str {
+    host.split('.').next().unwrap_or(host)
 }
 
 /// What a node's machine is called: by itself, and here.

@@ -8,9 +8,9 @@
 //! trees that hold them which nodes are others.
 
 use std::cmp::Reverse;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::fmt;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, TryLockError};
 
 use claw_proto::ids::{GpuUuid, NodeId};
@@ -18,6 +18,7 @@ use claw_proto::validation::ValidSpec;
 use claw_tools::workloads::{PlacementReason, PlacementReport, RejectedNodes};
 use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
+use rustc_hash::{FxHashMap, FxHasher};
 
 use super::fit::{self, Claims, Fit, Miss};
 use super::likely::{LOSS_BITS, Losses};
@@ -106,7 +107,7 @@ pub(super) struct Index {
     changes: VecDeque<u32>,
     forgotten: u64,
     shapes: Vec<Shape>,
-    by_hash: HashMap<u64, Vec<usize>>,
+    by_hash: FxHashMap<u64, Vec<usize>>,
     asked: u64,
     losses: Losses,
 }
@@ -311,7 +312,7 @@ impl Index {
 }
 
 fn hash_of(spec: &ValidSpec) -> u64 {
-    let mut hasher = DefaultHasher::new();
+    let mut hasher = FxHasher::default();
     let demand = spec.demand();
     (demand.gpus, demand.cpu_millis, demand.memory_mib, demand.disk_mib, demand.gpu_memory_mib_min).hash(&mut hasher);
     (demand.gpu_milli, &demand.mig_profile, &demand.gpu_models, demand.gpu_models_ranked, demand.nvlink)

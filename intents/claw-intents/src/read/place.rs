@@ -270,7 +270,7 @@ fn read_spared(draft: &mut Draft<'_, '_, '_>) {
                     let modal = items.at(i - 1).is_some_and(|n| n.kind == Kind::Word && !items.is(i - 1, "noun.node"));
                     items.is(if modal { i.saturating_sub(2) } else { i - 1 }, "noun.node")
                 }
-                && (i + 1..i + 3).all(|k| named(&k) || items.list[k].text == "be" || k > i + 1) =>
+                && (named(&(i + 1)) || items.list.get(i + 1).is_some_and(|n| n.text == "be")) =>
             {
                 (i + 1..i + 3).filter(named).take(1).collect()
             }
