@@ -225,7 +225,9 @@ fn counted(draft: &mut Draft<'_, '_, '_>, thing: Thing, noun: Option<usize>) -> 
     let items = draft.items;
     let noun = noun?;
     let end = (noun..items.len()).find(|k| items.ends_clause(*k)).unwrap_or(items.len()).min(noun + 6);
-    let at = (noun + 2..end).find(|k| items.count(*k).is_some() && items.is(k - 1, "with"))?;
+    // "the chat one gets 3 replicas": what it shall have describes nothing.
+    let has = |k: usize| items.is(k, "with") && !items.list[k].text.starts_with("get");
+    let at = (noun + 2..end).find(|k| items.count(*k).is_some() && has(k - 1))?;
     let n = items.count(at)?;
     let gpu = matches!(items.at(at + 1).map(|n| &n.kind), Some(Kind::Gpu { .. })) || items.is(at + 1, "noun.gpu");
     let context = draft.context;
