@@ -27,6 +27,8 @@ use claw_tools::quotas::QuotaAmounts;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// Groups of figures that can be asked for alone.
+const GROUPS: [&str; 3] = ["core", "shapes", "gangs"];
 /// Rounds of each figure.
 const ROUNDS: usize = 5;
 /// Those of [`Bench::with_tenants`] that work is submitted for.
@@ -309,6 +311,12 @@ fn main() -> std::io::Result<()> {
     let (min, median, max, rate) = ("min us", "median us", "max us", "per second");
     writeln!(out, "{:<46} {min:>10} {median:>10} {max:>10} {rate:>12}", "figure")?;
     let only = std::env::args().nth(1);
+    if let Some(word) = only.as_deref().filter(|word| !GROUPS.contains(word)) {
+        return Err(std::io::Error::other(format!(
+            "no figures are called {word:?}: one of {}, or none for all",
+            GROUPS.join(", ")
+        )));
+    }
     let wanted = |group: &str| only.as_deref().is_none_or(|only| only == group);
     for n_nodes in [10, 100, 1_000].into_iter().filter(|_| wanted("core")) {
         for row in core_rows(n_nodes) {

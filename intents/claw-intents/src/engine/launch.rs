@@ -94,7 +94,6 @@ pub(super) fn rollout(draft: &mut Draft<'_, '_, '_>) {
                 .qty(k, "unit.percent")
                 .or_else(|| (near.abs_diff(k) <= 2 && traffic.is_some()).then(|| items.num(k)).flatten())
                 .or_else(|| share_of_traffic(items, k))
-                .or_else(|| canary_of(items, k))
                 .map(|n| (k, n))
         })
         .min_by_key(|(k, _)| near.abs_diff(*k));
@@ -110,19 +109,15 @@ pub(super) fn rollout(draft: &mut Draft<'_, '_, '_>) {
     }
 }
 
-/// "a canary of one tenth".
-fn canary_of(items: &Items<'_, '_>, k: usize) -> Option<f64> {
-    let canary = (k.saturating_sub(2)..k).any(|m| items.any(m, &["noun.canary", "strategy.canary"]));
-    match items.at(k)?.kind {
-        Kind::Share(share) if canary => Some(share * 100.0),
-        _ => None,
-    }
-}
-
-/// "a quarter of the traffic".
+/// "a quarter of the traffic", "a canary of one tenth".
 fn share_of_traffic(items: &Items<'_, '_>, k: usize) -> Option<f64> {
     match items.at(k)?.kind {
-        Kind::Share(share) if (k + 1..k + 4).any(|m| items.is(m, "noun.traffic")) => Some(share * 100.0),
+        Kind::Share(share)
+            if (k + 1..k + 4).any(|m| items.is(m, "noun.traffic"))
+                || (k.saturating_sub(2)..k).any(|m| items.any(m, &["noun.canary", "strategy.canary"])) =>
+        {
+            Some(share * 100.0)
+        }
         _ => None,
     }
 }

@@ -61,9 +61,12 @@ fn lower(value: &Value) -> String {
 
 /// The files of cases at hand: our own, and the published ones where they are.
 pub(super) fn case_files() -> Vec<(&'static str, Vec<eval::Case>)> {
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/intents/public.jsonl");
+    // Beside this checkout, and not beside the one that this was compiled in, whose build it may be.
+    let here = std::env::var("CARGO_MANIFEST_DIR").expect("cargo runs the tests");
+    let path = std::path::Path::new(&here).join("../../../shared/intents/public.jsonl");
     let public = std::fs::read_to_string(&path).ok();
     if public.is_none() {
+        assert!(std::env::var_os("CLAW_SHARED").is_none(), "no {}, and the shared data are here", path.display());
         eprintln!("SKIPPED: the public intent cases are not here ({})", path.display());
     }
     let own = [("tuning", TUNING.to_owned()), ("validation", VALIDATION.to_owned())];

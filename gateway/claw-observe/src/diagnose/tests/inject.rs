@@ -3,8 +3,8 @@
 //! Use of GPU and memory come from the shared trace of a serving cluster; what that trace
 //! does not hold (power, clocks, links, steps) follows from the use by plain rules and noise.
 
+use super::tables::{shared_path, skip};
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use super::draw::Draw;
 use crate::diagnose::series::{Sample, Series, Sign, bits};
@@ -18,10 +18,10 @@ const SAMPLES: usize = 240;
 pub(super) type Real = Vec<(f64, f64, f64)>;
 
 fn rows(name: &str) -> Option<BTreeMap<String, BTreeMap<i64, f64>>> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/telemetry").join(name);
+    let path = shared_path("data/telemetry").join(name);
     let unpacked = std::process::Command::new("gzip").arg("-dc").arg(path).output();
     let Some(unpacked) = unpacked.ok().filter(|output| output.status.success()) else {
-        eprintln!("SKIPPED: the shared telemetry {name} is not here, or gzip is not");
+        skip(name);
         return None;
     };
     let text = String::from_utf8(unpacked.stdout).unwrap();

@@ -24,11 +24,22 @@ const XID_ACTIONS: [(u32, &str, &str); 15] = [
     (171, "drain_and_reset", "detail of 48"),
 ];
 
+/// A file of the shared data beside this checkout: not beside the one that this was compiled in, whose build it may be.
+pub(super) fn shared_path(name: &str) -> PathBuf {
+    let here = std::env::var("CARGO_MANIFEST_DIR").expect("cargo runs the tests");
+    Path::new(&here).join("../../../shared").join(name)
+}
+
+/// Says that nothing was tested; no way out where `./dev test` has seen the shared data.
+pub(super) fn skip(what: &str) {
+    assert!(std::env::var_os("CLAW_SHARED").is_none(), "{what} cannot be read, and the shared data are here");
+    eprintln!("SKIPPED: {what} cannot be read");
+}
+
 pub(super) fn shared(name: &str) -> Option<String> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/diagnosis").join(name);
-    let text = std::fs::read_to_string(path).ok();
+    let text = std::fs::read_to_string(shared_path("diagnosis").join(name)).ok();
     if text.is_none() {
-        eprintln!("SKIPPED: the shared table {name} is not here");
+        skip(name);
     }
     text
 }
