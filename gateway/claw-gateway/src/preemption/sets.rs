@@ -62,7 +62,7 @@ pub(super) fn for_one(cluster: &Cluster, entry: &WorkloadEntry, ripe: &[Weighed]
     sets.min_by_key(|set| cost(set))
 }
 
-/// The cheapest set on this node.
+/// The cheapest set on this node that a bounded search finds.
 fn on_node(cluster: &Cluster, node: &Arc<NodeEntry>, entry: &WorkloadEntry, here: &[Weighed]) -> Option<Vec<Weighed>> {
     let fits = |victims: &[Weighed]| {
         let fork = without(cluster, victims);

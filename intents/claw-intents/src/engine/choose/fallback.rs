@@ -50,12 +50,10 @@ pub(super) fn fallback(items: &Items<'_, '_>, topic: &Topic, found: &[Found]) ->
         Act::Update
     } else if lists_some(items) {
         Act::Query
-    } else if symptom(items) && (named(items) || says(items, "noun.cluster")) && !listed_plural(items) {
+    } else if symptom(items) && (named(items) || says(items, "noun.cluster")) {
         Act::Diagnose
     } else if says(items, "noun.replica") && (named(items) || counts_replicas(items)) {
         Act::Scale
-    } else if listed_plural(items) {
-        Act::Query
     } else if worsens(items) && named(items) {
         Act::Diagnose
     } else if unknown_verb(items) {
@@ -74,18 +72,6 @@ pub(super) fn fallback(items: &Items<'_, '_>, topic: &Topic, found: &[Found]) ->
 pub(super) fn trace(items: &Items<'_, '_>) -> bool {
     items.list.iter().any(|n| {
         !n.masked && ["outofmemory", "cuda out of memory", "cuda error", "traceback"].iter().any(|w| n.text.contains(w))
-    })
-}
-
-/// "nodes in zone b that are down": what is listed stands first, and what it is like behind it.
-fn listed_plural(items: &Items<'_, '_>) -> bool {
-    let first = (0..items.len()).find(|k| !items.any(*k, &["polite", "greeting", "det.the", "det.all"]));
-    first.is_some_and(|k| {
-        items.any(k, &["subj.nodes", "subj.workloads", "subj.deployments", "subj.gpus"])
-            && items.list[k].text.ends_with('s')
-            && !items.list[k].known
-            && (k + 1..items.len())
-                .any(|m| matches!(items.list[m].text.as_str(), "that" | "which" | "that are" | "which are"))
     })
 }
 
