@@ -6,6 +6,7 @@ mod explain;
 mod fleet;
 mod forecast;
 mod fragmentation;
+mod mig;
 mod page;
 mod queue;
 mod quotas;

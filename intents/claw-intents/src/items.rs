@@ -16,6 +16,7 @@ mod build;
 mod number;
 mod quantity;
 mod respell;
+mod retract;
 mod shape;
 mod sized;
 mod split;
@@ -120,7 +121,9 @@ impl<'t, 'c> Items<'t, 'c> {
         let plain: Vec<Token> = tokens.iter().map(|t| t.token.clone()).collect();
         let lang = Lexicon::get().language(&plain);
         let list = build::build(words.source, &tokens, &plain, lang, context, catalog);
-        Self { source: words.source, list, lang }
+        let mut items = Self { source: words.source, list, lang };
+        retract::retract(&mut items);
+        items
     }
 
     /// How many there are.
@@ -274,7 +277,13 @@ impl<'t, 'c> Items<'t, 'c> {
             let value = self.num(i + 1).is_some() && (self.ends_clause(i + 2) || self.is(i + 2, "noun.replica"));
             starts && i > 0 && (sign(i + 1) || value)
         };
+        // "rev 20, er, 21"
+        let hums = |k: usize| {
+            const HUMS: &[&str] = &["er", "uh", "um", "uhm", "äh", "ähm", "euh"];
+            HUMS.contains(&self.list[k].text.as_str()) && k > 0 && self.punct(k - 1, ',') && self.punct(k + 1, ',')
+        };
         self.is(i, "correct")
+            || i < self.len() && hums(i)
             || self.at(i).is_some_and(|n| matches!(n.text.as_str(), "no" | "nope" | "nein" | "non" | "nah" | "不"))
                 && alone(i)
     }

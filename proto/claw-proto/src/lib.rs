@@ -12,6 +12,7 @@ pub mod codec;
 pub mod ids;
 pub mod limits;
 pub mod message;
+pub mod mig;
 pub mod spec;
 pub mod spelling;
 #[cfg(test)]

@@ -210,6 +210,10 @@ fn remedies(cluster: &Cluster, w: &WorkloadEntry, blockers: &[Blocker]) -> Vec<R
             offer(change, "reservation_delete", json!({ "name": kept.name, "mode": "plan" }));
         }
     }
+    // Idle GPUs could be cut, which is done on their host.
+    if let Some(cut) = super::mig::cut(cluster, w) {
+        offer(cut.change, "node_get", json!({ "node": cut.node }));
+    }
     // It could ask for less.
     for (change, spec) in smaller(w.spec.spec()) {
         if let Ok(valid) = ValidSpec::parse(spec.clone())
@@ -267,6 +271,10 @@ fn smaller(spec: &WorkloadSpec) -> Vec<(String, WorkloadSpec)> {
                     (g.mig_profile, g.count) = (None, Some(g.count.unwrap_or(1)));
                 }),
             ));
+            for other in claw_proto::mig::larger(profile) {
+                let change = format!("it took a slice {other} instead of {profile}");
+                out.push((change, with(&move |g| g.mig_profile = Some(other.to_owned()))));
+            }
         }
         let mut count = gpu.count.unwrap_or(0) / 2;
         while count > 0 {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use claw_proto::mig::{MigGeometry, geometry};
 use claw_proto::spec::RuntimeKind;
 use claw_proto::topology::NodeCapabilities;
 use claw_proto::validation::{Demand, GPU_MILLI, ValidSpec};
@@ -526,7 +527,8 @@ pub(super) fn detail(miss: Miss, view: &View, spec: &ValidSpec) -> String {
         R::NodeUnschedulable => node.schedulable.to_string(),
         R::NodeReserved => "kept for another tenant (reservation_list)".to_owned(),
         R::MigProfileMissing => {
-            format!("wanted a slice {}, has none", demand.mig_profile.as_deref().unwrap_or_default())
+            let wanted = demand.mig_profile.as_deref().unwrap_or_default();
+            format!("wanted a slice {wanted}, has none{}", never_cut_so(view, wanted))
         }
         R::GpuUnhealthy => format!("wanted {wanted}, healthy {has}"),
         R::GpuBusy if demand.is_share() => {
@@ -539,6 +541,18 @@ pub(super) fn detail(miss: Miss, view: &View, spec: &ValidSpec) -> String {
         R::CpuBusy => format!("wanted {} millicores, free {has}", demand.cpu_millis),
         R::MemoryBusy => format!("wanted {} MiB, free {has}", demand.memory_mib),
         R::DiskBusy => format!("wanted {} MiB, free {has}", demand.disk_mib),
+    }
+}
+
+/// That the node's GPUs cannot be cut so, where a table tells it of all of them.
+fn never_cut_so(view: &View, profile: &str) -> String {
+    let whole = view.node.gpus().iter().filter(|gpu| gpu.mig.is_none());
+    let known: Option<Vec<&MigGeometry>> = whole.map(|gpu| geometry(&gpu.model, gpu.memory_mib)).collect();
+    match known.as_deref() {
+        Some([first, rest @ ..]) if [*first].iter().chain(rest).all(|known| known.profile(profile).is_none()) => {
+            format!(", and {} {} GB cannot be cut so ({})", first.model, first.memory_gb, first.names())
+        }
+        _ => String::new(),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::act::{self, Act, Found};
 use crate::items::{Items, Kind};
+use crate::read::refs;
 
 mod deployment;
 mod fallback;
@@ -98,12 +99,16 @@ pub(super) fn order(items: &Items<'_, '_>, found: &[Found]) -> Option<Found> {
             && !items.list[at].known
             && !says(items, "noun.deployment")
     };
-    if let Some(at) = crate::read::refs::modal_subject(items).filter(|at| !heading(*at) && !somebody(*at))
+    if let Some(at) = refs::modal_subject(items).filter(|at| !heading(*at) && !somebody(*at))
         && act::best(&real).is_none_or(|best| best.strength < 3 || matches!(best.act, Act::Query))
         && (setting(items) || says(items, "noun.replica") || topic.model || sized(items, at))
     {
         let act = if says(items, "noun.replica") { Act::Scale } else { Act::Update };
         return Some(Found { act, at, strength: 2 });
+    }
+    // "the mistral deployment should use fp8": said of a deployment by its noun.
+    if let Some(at) = refs::modal_noun(items).filter(|_| setting(items) && act::best(&real).is_none()) {
+        return Some(Found { act: Act::Update, at, strength: 2 });
     }
     match act::best(&real).map(|best| corrected(items, best, &real)) {
         Some(best)

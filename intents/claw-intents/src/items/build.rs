@@ -364,7 +364,8 @@ impl<'c> Builder<'_, 'c, '_> {
             {
                 Some((Kind::Qty(*a), last.senses))
             }
-            (Kind::Word, Kind::Word) if before.senses.has("det.a") && long_unit(last) => {
+            // "a second model": one more, and no time that anything takes.
+            (Kind::Word, Kind::Word) if before.senses.has("det.a") && long_unit(last) && last.text != "second" => {
                 Some((Kind::Qty(1.0), last.senses))
             }
             (Kind::Word, Kind::Num(b)) if is_currency(before.senses) && before.text != "molt" => {

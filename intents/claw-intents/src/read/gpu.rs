@@ -193,6 +193,8 @@ fn between(draft: &Draft<'_, '_, '_>, k: usize) -> bool {
                     | "sxm"
                     | "pcie"
                     | "shiny"
+                    | "its"
+                    | "their"
                     | "good"
             )
         })

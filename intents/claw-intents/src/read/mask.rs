@@ -179,6 +179,12 @@ fn mask_unwanted_gpu(items: &mut Items<'_, '_>, i: usize) {
     }
 }
 
+fn next_masked(items: &mut Items<'_, '_>, i: usize) {
+    for item in &mut items.list[i..=i + 1] {
+        item.masked = true;
+    }
+}
+
 /// "not inference, we train"; "not 4 but 8".
 fn mask_negated(items: &mut Items<'_, '_>, i: usize) {
     if orders_elsewhere(items, i) {
@@ -187,6 +193,15 @@ fn mask_negated(items: &mut Items<'_, '_>, i: usize) {
         for item in &mut items.list[i..end] {
             item.masked = true;
         }
+        return;
+    }
+    let Some(next) = items.at(i + 1) else {
+        return;
+    };
+    // "dev first (not prod)"
+    let environment = next.senses.iter().any(|s| s.starts_with("env."));
+    if environment && items.punct(i + 2, ')') {
+        next_masked(items, i);
         return;
     }
     let Some(next) = items.at(i + 1) else {
@@ -289,6 +304,12 @@ fn replace_share(draft: &mut Draft<'_, '_, '_>, correction: usize) {
     let end = draft.items.len().min(correction + 4);
     let share = (correction + 1..end).find_map(|k| match draft.items.at(k)?.kind {
         Kind::Share(share) if !draft.is_used(k) => Some((k, share)),
+        // "or no, 40 % of one"
+        Kind::Qty(percent)
+            if draft.items.qty(k, "unit.percent").is_some() && draft.items.is(k + 1, "of") && !draft.is_used(k) =>
+        {
+            Some((k, percent / 100.0)).filter(|(_, share)| *share > 0.0 && *share < 1.0)
+        }
         _ => None,
     });
     if let Some((k, share)) = share.filter(|_| before) {
@@ -313,6 +334,8 @@ fn is_count_field(path: &str) -> bool {
             | "limit"
             | "threshold"
             | "max_restarts"
+            | "shm_gib"
+            | "disk_gib"
             | "amount"
             | "canary_percent"
     )
@@ -339,6 +362,15 @@ pub(crate) fn read_bare_corrections(draft: &mut Draft<'_, '_, '_>) {
         let Some(path) = draft.last_number_before(i, is_count_field) else {
             continue;
         };
+        // "above 2 seconds, make that 2.5": in the unit of what it replaces.
+        let unit = draft.given_by(&path).and_then(|at| {
+            let old = draft.get(&path).and_then(serde_json::Value::as_f64)?;
+            at.clone().find_map(|k| match draft.items.at(k)?.kind {
+                Kind::Qty(said) if said > 0.0 => Some(old / said),
+                _ => None,
+            })
+        });
+        let n = n * unit.unwrap_or(1.0);
         let value = if n.fract() == 0.0 { crate::items::whole(n).map_or(json!(n), |n| json!(n)) } else { json!(n) };
         draft.replace(&path, value, k..k + 1);
     }

@@ -152,7 +152,8 @@ const REGIONS: &[&str] = &[
 fn read_zone(draft: &mut Draft<'_, '_, '_>) {
     let items = draft.items;
     for i in 0..items.len() {
-        if !items.is(i, "noun.zone") {
+        // "nodes with labels fabric=ib and site=basel"
+        if !items.is(i, "noun.zone") || draft.is_used(i) {
             continue;
         }
         let mut k = i + 1;

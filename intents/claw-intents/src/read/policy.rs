@@ -215,7 +215,7 @@ fn read_max_restarts(draft: &mut Draft<'_, '_, '_>) {
             || items.at(i + 1).is_some_and(|item| {
                 matches!(item.text.as_str(), "mal" | "veces" | "fois" | "次" | "times" | "attempts" | "tries" | "time")
             });
-        let worded = matches!(items.list[i].text.as_str(), "twice" | "once" | "thrice");
+        let worded = matches!(items.list[i].text.as_str(), "twice" | "once" | "thrice" | "zweimal" | "dreimal");
         let left = (i.saturating_sub(3)..i).any(|k| items.is(k, "noun.restart"))
             && (i == 0
                 || items.any(i - 1, &["max", "noun.restart", "to", "limit.time"])

@@ -19,6 +19,7 @@ pub(crate) fn read(draft: &mut Draft<'_, '_, '_>) {
     read_commands(draft);
     read_own_names(draft);
     read_name(draft);
+    read_proposed_name(draft);
     read_noun_name(draft);
     read_images(draft);
     read_env(draft);
@@ -264,6 +265,27 @@ fn read_name(draft: &mut Draft<'_, '_, '_>) {
     }
 }
 
+/// "demo-tiny would be a good name": what a clause of its own says to be one.
+fn read_proposed_name(draft: &mut Draft<'_, '_, '_>) {
+    const WOULD: &[&str] = &["would", "could", "might", "is", "sounds", "seems", "will", "shall", "should"];
+    let items = draft.items;
+    if draft.root != "workload" || draft.has("name") || is_deploy(draft) {
+        return;
+    }
+    for i in 2..items.len() {
+        let Some(start) = (0..i).rev().find(|k| *k == 0 || items.ends_clause(k - 1)) else { continue };
+        let plain = items
+            .at(start)
+            .is_some_and(|n| n.kind == Kind::Word && n.senses.is_empty() && !n.known && refs::is_name_like(&n.text));
+        let would = items.at(start + 1).is_some_and(|n| WOULD.contains(&n.text.split(' ').next().unwrap_or_default()));
+        let name = items.list[i].text.rsplit(' ').next() == Some("name") && items.ends_clause(i + 1) && start + 1 < i;
+        if plain && would && name && !draft.is_used(start) {
+            draft.set("name", refs::name_of(items, start), start..i + 1);
+            return;
+        }
+    }
+}
+
 /// Whether the item behind "as" is a name: words of the language too, if they are no setting.
 fn names_after_as(items: &Items<'_, '_>, k: usize) -> bool {
     if refs::can_name(items, k) {
@@ -455,6 +477,8 @@ fn read_ports(draft: &mut Draft<'_, '_, '_>) {
                 || items.punct(k, ',')
                 || items.punct(k, ':')
                 || items.punct(k, '=')
+                || items.punct(k, '+')
+                || items.at(k).is_some_and(|n| matches!(n.text.as_str(), "+" | "&"))
                 || items.punct(k, '/'))
             {
                 break;

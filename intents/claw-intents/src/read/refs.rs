@@ -277,28 +277,36 @@ fn before_noun(items: &Items<'_, '_>, used: &dyn Fn(usize) -> bool, i: usize, th
     (raw_word || plain).then_some(k)
 }
 
+/// Words by which something is said to have to be otherwise.
+const MODALS: &[&str] = &[
+    "should",
+    "needs",
+    "must",
+    "has to",
+    "ought",
+    "shall",
+    "wants",
+    "soll",
+    "braucht",
+    "muss",
+    "necesita",
+    "debe",
+    "doit",
+    "需要",
+    "gets",
+    "needs to",
+    "should now",
+    "gotta",
+];
+
+/// "the mistral deployment should …": a deployment that is said by its noun, and not by its name.
+pub(crate) fn modal_noun(items: &Items<'_, '_>) -> Option<usize> {
+    (1..items.len())
+        .find(|i| items.is(*i, "noun.deployment") && items.at(i + 1).is_some_and(|n| MODALS.contains(&n.text.as_str())))
+}
+
 /// "chat should use …", "search needs …": the name that a wish begins with.
 pub(crate) fn modal_subject(items: &Items<'_, '_>) -> Option<usize> {
-    const MODALS: &[&str] = &[
-        "should",
-        "needs",
-        "must",
-        "has to",
-        "ought",
-        "shall",
-        "wants",
-        "soll",
-        "braucht",
-        "muss",
-        "necesita",
-        "debe",
-        "doit",
-        "需要",
-        "gets",
-        "needs to",
-        "should now",
-        "gotta",
-    ];
     (0..items.len()).find(|i| {
         let named = items.at(*i).is_some_and(|n| {
             n.kind == Kind::Word
@@ -404,6 +412,11 @@ pub(crate) fn tenant(items: &Items<'_, '_>) -> Option<(String, usize)> {
         }
         let mut k = i + 1;
         while items.punct(k, ':') || items.punct(k, '=') || items.at(k).is_some_and(|n| n.text == "id") {
+            k += 1;
+        }
+        // "the tenant is ledgerline"; but not "is over its quota".
+        let is = items.at(k).is_some_and(|n| matches!(n.text.as_str(), "is" | "ist" | "es" | "est"));
+        if is && items.at(k + 1).is_some_and(|n| n.senses.is_empty() || n.known) && items.ends_clause(k + 2) {
             k += 1;
         }
         let quoted = |k: usize| matches!(items.list[k].kind, Kind::Quote(_));

@@ -197,6 +197,15 @@ fn read_bounds(draft: &mut Draft<'_, '_, '_>, at: usize) {
                 draft.set("autoscale.min", json!(whole(low)), k..k + 1);
                 draft.set("autoscale.max", json!(whole(high)), k..k + 1);
             }
+            // "1 min 6 max" is no minute.
+            Some(Kind::Qty(low))
+                if items.is(k, "unit.min")
+                    && items.list[k].text.ends_with("min")
+                    && items.num(k + 1).is_some()
+                    && items.is(k + 2, "max") =>
+            {
+                draft.set("autoscale.min", json!(whole(low)), k..k + 1);
+            }
             Some(Kind::Num(low)) => {
                 let between = k > 0 && items.any(k - 1, &["between", "from", "to"]) || k > 1;
                 let high = items.num(k + 2).filter(|_| items.is(k + 1, "rangeand") && between && !draft.is_used(k + 2));
@@ -232,10 +241,11 @@ fn bound_of(items: &Items<'_, '_>, k: usize) -> Option<&'static str> {
     let before = j.checked_sub(1)?;
     // "keep the queue below 10": a bound of the metric.
     let metric = |m: usize| items.at(m).is_some_and(|n| n.senses.after("metric.").is_some());
-    if items.any(before, &["cmp.lt", "cmp.gt"]) && (before.saturating_sub(2)..before).any(metric) {
+    if items.any(before, &["cmp.lt", "cmp.gt"]) && (before.saturating_sub(5)..before).any(metric) {
         return None;
     }
-    if items.is(before, "min") && !items.is(before, "max") {
+    let worded = items.list[before].kind == Kind::Word;
+    if worded && items.is(before, "min") && !items.is(before, "max") {
         return Some("autoscale.min");
     }
     if items.is(before, "max") {
@@ -245,8 +255,9 @@ fn bound_of(items: &Items<'_, '_>, k: usize) -> Option<&'static str> {
         return Some("autoscale.min");
     }
     // "2 at least, 6 at most"
+    let after = k + 1 + usize::from(items.is(k + 1, "noun.replica"));
     let behind = |sense: &str, words: &[&str]| {
-        items.is(k + 1, sense) && words.contains(&items.list[k + 1].text.as_str()) && items.num(k + 2).is_none()
+        items.is(after, sense) && words.contains(&items.list[after].text.as_str()) && items.num(after + 1).is_none()
     };
     if behind("min", &["at least", "at the least", "at minimum", "or more", "minimally", "at a minimum"]) {
         return Some("autoscale.min");

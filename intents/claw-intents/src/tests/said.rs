@@ -450,7 +450,7 @@ fn is_whole(intent: &Intent) -> bool {
 /// of each file so many intents that the engine made, and so many that the cases want.
 #[test]
 fn every_case_is_said_back() {
-    const SAID: &[(&str, (u32, u32))] = &[("tuning", (4948, 4905)), ("validation", (189, 186)), ("public", (169, 169))];
+    const SAID: &[(&str, (u32, u32))] = &[("tuning", (5345, 5306)), ("validation", (388, 389)), ("public", (169, 169))];
     let mut failing = Vec::new();
     for (name, cases) in super::cases::case_files() {
         let (mut made, mut whole) = (0, 0);

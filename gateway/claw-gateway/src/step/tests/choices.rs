@@ -1,10 +1,13 @@
 //! Models that a workload falls back to, and what has to keep it apart from others.
 
+use claw_proto::ids::{GpuUuid, WorkloadId};
 use claw_proto::spec::{GpuRequest, Isolation, WorkloadSpec};
+use claw_proto::topology::{GpuInfo, MigSlice};
 use claw_proto::validation::ValidSpec;
 use claw_tools::workloads::{PlacementReason, WorkloadState};
+use expect_test::expect;
 
-use super::fleet::{Fleet, choice, of_model, share, slice, spec};
+use super::fleet::{Fleet, choice, h100x8, of_model, share, slice, spec};
 use crate::query;
 
 /// One node of each of these models, called n0, n1, …
@@ -95,4 +98,51 @@ fn what_must_be_kept_apart_by_hardware_never_lands_on_a_share() {
         assert_eq!(f.workload(other).state, WorkloadState::Placed);
         assert!(f.workload(other).lives().all(|a| a.gpus.iter().all(|gpu| !its.contains(gpu))));
     }
+}
+
+#[test]
+fn a_slice_that_nobody_has_cut_is_told_with_how_a_gpu_could_be_cut() {
+    let mut f = Fleet::with_nodes(1);
+    let node = f.node("n0").node_id;
+    let mut has = h100x8("n0");
+    has.gpus.truncate(2);
+    let parent = has.gpus[1].clone();
+    let part = |n: u32, profile: &str| GpuInfo {
+        uuid: GpuUuid(format!("MIG-{n}")),
+        index: 2 + n,
+        mig: Some(MigSlice { parent: parent.uuid.clone(), profile: profile.into() }),
+        ..parent.clone()
+    };
+    has.gpus.push(part(0, "4g.40gb"));
+    f.connect(node, has.clone(), &[], 7);
+    let would = |f: &Fleet, id: WorkloadId| {
+        let explained = query::explain(&f.cluster, &id.to_string(), f.now).unwrap();
+        let told = |r: &claw_tools::workloads::Remedy| format!("{} -> {}", r.change, r.call.tool);
+        explained.would_start_if.iter().map(told).collect::<Vec<_>>()
+    };
+    // Beside a 4g.40gb a 3g.40gb always has room; no GPU that is whole has to be cut for it.
+    let small = f.submit(slice("3g.40gb")).workload_id.unwrap();
+    expect![[r#"
+        [
+            "GPU 1 (H100) of n0 were cut into slices 3g.40gb, in its simulation -> node_get",
+            "it took a whole GPU instead of a slice 3g.40gb -> workload_run",
+            "it took a slice 4g.40gb instead of 3g.40gb -> workload_run",
+        ]
+    "#]]
+    .assert_debug_eq(&would(&f, small));
+    let whole = f.submit(slice("7g.80gb")).workload_id.unwrap();
+    assert_eq!(would(&f, whole)[0], "GPU 0 (H100) of n0 were cut into slices 7g.80gb, in its simulation -> node_get");
+    // A part of other GPUs: none of these is ever cut so.
+    let never = f.submit(slice("1g.5gb")).workload_id.unwrap();
+    let report = f.workload(never).report.clone().unwrap();
+    assert_eq!(
+        report.rejected[0].detail,
+        "wanted a slice 1g.5gb, has none, and H100 80 GB cannot be cut so (1g.10gb, 1g.20gb, 2g.20gb, 3g.40gb, 4g.40gb, \
+         7g.80gb)"
+    );
+    assert!(!would(&f, never)[0].contains("were cut"), "{:?}", would(&f, never));
+    // What was offered is done on the host, and it starts.
+    has.gpus.push(part(1, "3g.40gb"));
+    f.connect(node, has, &[], 7);
+    assert_eq!(f.workload(small).live().unwrap().gpus, [GpuUuid("MIG-1".into())]);
 }

@@ -180,7 +180,10 @@ pub(super) fn counts_replicas(items: &Items<'_, '_>) -> bool {
 /// "shop should run image acme/shop:2": what a deployment of the list shall run.
 fn should_run(items: &Items<'_, '_>, best: Found, topic: &Topic) -> bool {
     const MODALS: &[&str] = &["should", "must", "shall", "has to", "needs to"];
-    let listed = |k: usize| items.at(k).is_some_and(|n| n.listed == Some(Listed::Deployment));
+    let listed = |k: usize| {
+        items.at(k).is_some_and(|n| n.listed == Some(Listed::Deployment))
+            || k > 0 && items.is(k - 1, "noun.deployment") && refs::can_name(items, k)
+    };
     (topic.image || topic.model)
         && best.at > 1
         && MODALS.contains(&items.list[best.at - 1].text.as_str())

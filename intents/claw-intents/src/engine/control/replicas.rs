@@ -39,6 +39,7 @@ const TAKES: &[&str] = &[
     "away",
     "away from",
     "shed",
+    "off",
     "quita",
     "elimina",
     "retire",

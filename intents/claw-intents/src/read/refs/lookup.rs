@@ -121,6 +121,13 @@ fn named(draft: &mut Draft<'_, '_, '_>, thing: Thing, i: usize, path: &str) -> O
     if found.is_empty() {
         found = (0..all.len()).filter(|k| describes(draft, i, &all[*k])).collect();
     }
+    // "the fraudnet training": of several with that name, the one of the sort that is said behind it.
+    if found.len() > 1
+        && i + 1 < draft.items.len()
+        && let [one] = found.iter().copied().filter(|k| describes(draft, i + 1, &all[*k])).collect::<Vec<_>>()[..]
+    {
+        found = vec![one];
+    }
     one_of(draft, &all, found, path, &name)
 }
 

@@ -49,8 +49,11 @@ pub(super) fn read(draft: &mut Draft<'_, '_, '_>) {
             || i > 1 && items.list[i - 1].text == "at" && items.is(i - 2, "act.stop")
             || i > 0 && items.punct(i - 1, ':');
         let limit = limit || is_given(items, i);
+        let starts =
+            i == 1 || i > 1 && (items.any(i - 2, &["act.run", "notbefore", "det.that"]) || items.ends_clause(i - 2));
         let ahead = items.is(i + 1, "fromnow")
-            || before("notbefore.in") && !before("limit.time")
+            // "she reads 300 reports in a week": what somebody does, and no start.
+            || before("notbefore.in") && !before("limit.time") && (items.list[i - 1].text != "in" || starts || super::concerns(items, i, "not_before"))
             || i > 1 && items.is(i - 1, "x") && items.is(i - 2, "notbefore.in");
         // "it has to be finished in 12 hours"
         let start = (0..i).rev().find(|k| items.ends_clause(*k)).map_or(0, |k| k + 1);

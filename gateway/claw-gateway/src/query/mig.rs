@@ -1,0 +1,104 @@
+//! How GPUs could be cut so that a workload that waits for MIG slices would start: each way is tried
+//! on a copy of the fleet before it is offered. Nothing here cuts a GPU; its host does.
+
+use std::sync::Arc;
+
+use claw_proto::ids::GpuUuid;
+use claw_proto::mig::{MigRoom, geometry};
+use claw_proto::topology::{GpuHealth, GpuInfo, MigSlice, NodeCapabilities};
+use claw_tools::nodes::{NodeLink, Schedulable};
+
+use crate::Cluster;
+use crate::registry::NodeEntry;
+use crate::scheduler::{Decision, decide_for};
+use crate::workload::WorkloadEntry;
+
+/// Nodes that are tried at most.
+const NODES_TRIED_MAX: usize = 64;
+
+/// A node whose GPUs could be cut so.
+pub(super) struct Cut {
+    /// Name of the node.
+    pub(super) node: String,
+    /// What would have to be cut, in words.
+    pub(super) change: String,
+}
+
+/// The first node on which cutting idle GPUs, or what is left of cut ones, would make it start.
+pub(super) fn cut(cluster: &Cluster, w: &WorkloadEntry) -> Option<Cut> {
+    let demand = w.spec.node_demand();
+    let profile = demand.mig_profile.as_deref()?;
+    let takes_work = |n: &&Arc<NodeEntry>| n.link == NodeLink::Online && n.schedulable == Schedulable::Active;
+    cluster.nodes.iter().filter(takes_work).take(NODES_TRIED_MAX).find_map(|node| {
+        let has = node.capabilities.as_deref()?;
+        let parents = parents(cluster, node, w, profile);
+        let mut cut_more = has.clone();
+        let mut told: Vec<String> = Vec::new();
+        for (parent, n) in parents {
+            told.push(format!("GPU {} ({})", parent.index, parent.model));
+            (0..n).for_each(|at| cut_more.gpus.push(slice(has, parent, profile, at)));
+            let mut fork = cluster.detached();
+            fork.nodes.set_capabilities(node.node_id, Arc::new(cut_more.clone()));
+            if matches!(decide_for(&fork, w), Decision::Place { .. }) {
+                let of = told.join(" and ");
+                let how = how(node, parent, profile);
+                let change = format!("{of} of {} were cut into slices {profile}{how}", node.name);
+                return Some(Cut { node: node.name.clone(), change });
+            }
+        }
+        None
+    })
+}
+
+/// GPUs that could give slices of this profile, with how many: what is cut already and has room
+/// wherever its slices stand, and then idle ones that are whole.
+fn parents<'a>(cluster: &Cluster, node: &'a NodeEntry, w: &WorkloadEntry, profile: &str) -> Vec<(&'a GpuInfo, u32)> {
+    let demand = w.spec.node_demand();
+    let does = |gpu: &&GpuInfo| {
+        gpu.health == GpuHealth::Healthy
+            && gpu.mig.is_none()
+            && demand.takes_model(&gpu.model)
+            && demand.gpu_vendor.is_none_or(|vendor| vendor == gpu.vendor)
+            && cluster.nodes.home_of(&gpu.uuid) == Some(node.node_id)
+            && cluster.workloads.holders(&gpu.uuid).is_none()
+    };
+    let mut parents: Vec<(&GpuInfo, u32)> = Vec::new();
+    for gpu in node.gpus().iter().filter(does) {
+        let Some(known) = geometry(&gpu.model, gpu.memory_mib) else { continue };
+        let mine = node.gpus().iter().filter_map(|slice| slice.mig.as_ref()).filter(|slice| slice.parent == gpu.uuid);
+        let mut present: Vec<&str> = mine.map(|slice| slice.profile.as_str()).collect();
+        let is_whole = present.is_empty();
+        let mut n = 0;
+        while known.room(&present, profile) == Some(MigRoom::Sure) && n < demand.gpus {
+            present.push(profile);
+            n += 1;
+        }
+        let n = if is_whole { known.most_of(profile).min(demand.gpus) } else { n };
+        if n > 0 {
+            parents.push((gpu, n));
+        }
+    }
+    // Cut ones first: whole GPUs are for those who need them.
+    parents.sort_by_key(|(gpu, _)| node.whole_gpus().any(|whole| whole.uuid == gpu.uuid));
+    parents
+}
+
+/// A slice that is not there yet.
+fn slice(has: &NodeCapabilities, parent: &GpuInfo, profile: &str, at: u32) -> GpuInfo {
+    GpuInfo {
+        uuid: GpuUuid(format!("MIG-imagined-{}-{at}", parent.uuid)),
+        index: u32::try_from(has.gpus.len()).unwrap_or(u32::MAX).saturating_add(at),
+        mig: Some(MigSlice { parent: parent.uuid.clone(), profile: profile.to_owned() }),
+        nvlink_island: None,
+        ..parent.clone()
+    }
+}
+
+/// What one does on the host for it.
+fn how(node: &NodeEntry, parent: &GpuInfo, profile: &str) -> String {
+    if node.simulated() {
+        return ", in its simulation".to_owned();
+    }
+    let index = parent.index;
+    format!(" (on its host, once MIG mode is on: nvidia-smi mig -i {index} -cgi {profile} -C)")
+}
