@@ -103,11 +103,20 @@ struct Work {
     order: usize,
     parts: BTreeMap<Attempt, (NodeId, Vec<GpuUuid>)>,
     claimed: BTreeSet<GpuUuid>,
+    /// Until then who has ended may have what is claimed.
+    begins_at: Option<Timestamp>,
     stopped_at: Vec<Timestamp>,
     notices: Notices,
 }
 
 impl Work {
+    /// Work that begins now will have ended when this one begins, whatever comes.
+    fn begins_after(&self, other: &Self, now: Timestamp) -> bool {
+        let lasts_s = other.spec.spec().max_duration_s.map(|s| s.saturating_add(other.spec.grace_s().into()));
+        let lasts_ms = lasts_s.and_then(|s| i64::try_from(s.saturating_mul(1_000)).ok());
+        self.begins_at.zip(lasts_ms).is_some_and(|(at, ms)| at.ms_since(now) >= ms)
+    }
+
     fn comes_before(&self, other: &Self) -> bool {
         let place = |work: &Self| (std::cmp::Reverse(work.spec.priority().value()), work.order);
         place(self) < place(other)
@@ -244,9 +253,8 @@ impl Auditor {
         match &record.event {
             Event::WorkloadSubmitted { workload_id, spec, .. } => {
                 let (parts, claimed, stopped_at) = (BTreeMap::new(), BTreeSet::new(), Vec::new());
-                let notices = Notices::default();
-                let work =
-                    Work { spec: Arc::clone(spec), order: self.n_submitted, parts, claimed, stopped_at, notices };
+                let (begins_at, notices, order) = (None, Notices::default(), self.n_submitted);
+                let work = Work { spec: Arc::clone(spec), order, parts, claimed, begins_at, stopped_at, notices };
                 self.n_submitted += 1;
                 self.works.insert(*workload_id, work);
             }
@@ -268,6 +276,7 @@ impl Auditor {
                 let Some(work) = self.works.get_mut(workload_id) else { return Ok(()) };
                 let places = claim.iter().flat_map(|claim| &claim.places);
                 work.claimed = places.flat_map(|place| place.gpus.iter().cloned()).collect();
+                work.begins_at = claim.as_ref().and_then(|claim| claim.begins_at);
                 self.claimants.insert(*workload_id);
                 let priority = work.spec.priority().value();
                 decided.victims.extend(claim.iter().flat_map(|claim| &claim.victims).map(|victim| (*victim, priority)));
@@ -301,7 +310,10 @@ impl Auditor {
                 return Err(Wrong::DoubleBooked(id, gpu.clone()));
             }
             let keeps = |(other, kept): &(&WorkloadId, &Work)| {
-                **other != id && kept.claimed.contains(gpu) && kept.comes_before(work)
+                **other != id
+                    && kept.claimed.contains(gpu)
+                    && kept.comes_before(work)
+                    && !kept.begins_after(work, self.clock)
             };
             let claimants = || self.claimants.iter().filter_map(|id| self.works.get_key_value(id));
             let kept = || claimants().filter(keeps);

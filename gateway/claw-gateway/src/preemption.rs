@@ -126,7 +126,7 @@ pub fn plan(cluster: &Cluster, entry: &WorkloadEntry, now: Timestamp) -> Option<
     let Decision::Place { places, .. } = decide_for(&without(cluster, &chosen), entry) else {
         return None;
     };
-    let claim = Claim { places, victims: chosen.iter().map(|v| v.entry.workload_id).collect() };
+    let claim = Claim { places, victims: chosen.iter().map(|v| v.entry.workload_id).collect(), begins_at: None };
     let victims = chosen.iter().map(|v| Victim { workload_id: v.entry.workload_id, lost_gpu_ms: v.lost_gpu_ms });
     Some((claim, victims.collect()))
 }

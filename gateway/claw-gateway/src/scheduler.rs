@@ -5,6 +5,7 @@
 //! out. The phases are numbered.
 
 pub mod certificate;
+mod detail;
 pub mod fairness;
 mod fit;
 mod gang;
@@ -36,7 +37,7 @@ use crate::event::Event;
 use crate::registry::NodeEntry;
 use crate::tenancy;
 pub use crate::workload::Place;
-use crate::workload::{Part, WorkloadEntry};
+use crate::workload::{Part, WorkloadEntry, ends_by};
 
 /// A decision about one workload.
 #[derive(Debug, Clone, PartialEq)]
@@ -136,7 +137,7 @@ pub(crate) fn decide_as(cluster: &Cluster, spec: &ValidSpec, asker: Option<&Work
         return Decision::Wait { report: Arc::new(report) };
     }
     cluster.scheduler.ask(cluster, |index| {
-        let mut answers = index.answers(spec, claims(cluster, asker));
+        let mut answers = index.answers(spec, claims(cluster, spec, asker));
         match place(&mut answers, spec) {
             Some((places, report)) => Decision::Place { places, report },
             None => Decision::Wait { report: why_nowhere(&mut answers, spec) },
@@ -148,7 +149,7 @@ pub(crate) fn decide_as(cluster: &Cluster, spec: &ValidSpec, asker: Option<&Work
 pub(crate) fn attempt(cluster: &Cluster, entry: &WorkloadEntry) -> Trial {
     let spec = &entry.spec;
     cluster.scheduler.ask(cluster, |index| {
-        let mut answers = index.answers(spec, claims(cluster, Some(entry)));
+        let mut answers = index.answers(spec, claims(cluster, spec, Some(entry)));
         match place(&mut answers, spec) {
             Some(placed) => Trial::Place(placed),
             None => Trial::Wait { waiting_helps: waiting_helps(&answers, spec) },
@@ -158,13 +159,13 @@ pub(crate) fn attempt(cluster: &Cluster, entry: &WorkloadEntry) -> Trial {
 
 /// Why no node takes a workload of the queue.
 pub(crate) fn why_it_waits(cluster: &Cluster, entry: &WorkloadEntry) -> Arc<PlacementReport> {
-    let claims = claims(cluster, Some(entry));
+    let claims = claims(cluster, &entry.spec, Some(entry));
     cluster.scheduler.ask(cluster, |index| why_nowhere(&mut index.answers(&entry.spec, claims), &entry.spec))
 }
 
-fn claims<'a>(cluster: &'a Cluster, asker: Option<&'a WorkloadEntry>) -> Option<Claims<'a>> {
+fn claims<'a>(cluster: &'a Cluster, spec: &ValidSpec, asker: Option<&'a WorkloadEntry>) -> Option<Claims<'a>> {
     let is_kept = cluster.workloads.has_claims() || !cluster.reservations.is_empty();
-    is_kept.then_some(Claims { cluster, asker })
+    is_kept.then(|| Claims { cluster, asker, ends_at: ends_by(spec, cluster.clock) })
 }
 
 /// The best place: best fit, or the nearest nodes for several.
@@ -247,7 +248,7 @@ impl Candidate<'_> {
 pub(crate) fn place_on(cluster: &Cluster, node: &Arc<NodeEntry>, entry: &WorkloadEntry) -> Option<Place> {
     let losses = Losses::of(cluster);
     let view = View::of(cluster, node).measured(&losses);
-    let fit = fit::judge(&view, &entry.spec, claims(cluster, Some(entry)), &losses).ok()?;
+    let fit = fit::judge(&view, &entry.spec, claims(cluster, &entry.spec, Some(entry)), &losses).ok()?;
     Some(fit.candidate(&view).place())
 }
 

@@ -48,6 +48,23 @@ pub struct Claim {
     pub places: Vec<Place>,
     /// Who has to leave.
     pub victims: Vec<WorkloadId>,
+    /// When all that runs there will have ended at the latest, where room is kept and nobody has to
+    /// leave: who is sure to have ended by then may have it meanwhile. Nobody may without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub begins_at: Option<Timestamp>,
+}
+
+impl Claim {
+    /// Room that is kept does not keep out who has ended by then.
+    pub(crate) fn lets_in(&self, ends_at: Option<Timestamp>) -> bool {
+        self.begins_at.zip(ends_at).is_some_and(|(begins_at, ends_at)| ends_at <= begins_at)
+    }
+}
+
+/// When work that begins now has ended at the latest, with the time that it has to end; nothing if it has no limit.
+pub(crate) fn ends_by(spec: &ValidSpec, now: Timestamp) -> Option<Timestamp> {
+    let seconds = spec.spec().max_duration_s?.checked_add(u64::from(spec.grace_s()))?;
+    i64::try_from(seconds.checked_mul(1_000)?).ok().map(|ms| now.plus_ms(ms))
 }
 
 /// A checkpoint that a program says it has written.

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use claw_proto::mig::{MigGeometry, geometry};
 use claw_proto::spec::RuntimeKind;
+use claw_proto::time::Timestamp;
 use claw_proto::topology::NodeCapabilities;
 use claw_proto::validation::{Demand, GPU_MILLI, ValidSpec};
 use claw_tools::nodes::{NodeLink, Schedulable};
@@ -24,9 +24,9 @@ use crate::workload::WorkloadEntry;
 pub(super) struct Miss {
     pub(super) reason: R,
     /// What there is.
-    has: u64,
+    pub(super) has: u64,
     /// Of how much, or what else the reason counts.
-    of: u64,
+    pub(super) of: u64,
 }
 
 type Check = Result<(), Miss>;
@@ -36,6 +36,8 @@ type Check = Result<(), Miss>;
 pub(super) struct Claims<'a> {
     pub(super) cluster: &'a Cluster,
     pub(super) asker: Option<&'a WorkloadEntry>,
+    /// When it will have ended at the latest, if it begins now and that is known.
+    pub(super) ends_at: Option<Timestamp>,
 }
 
 /// GPUs of one node; most nodes have eight, and those need no memory of their own.
@@ -97,9 +99,34 @@ pub(super) fn judge(view: &View, spec: &ValidSpec, claims: Option<Claims<'_>>, l
     Ok(Fit { chosen: Arc::from(&chosen[..]), runtime, score })
 }
 
-/// The same, for who wants to know how well it fits and not with which GPUs.
-pub(super) fn score_of(view: &View, spec: &ValidSpec, losses: &Losses) -> Result<Score, Miss> {
-    judge_models(view, spec, None, losses).map(|judged| judged.score)
+/// The same, for who wants to know how well it fits and not with which GPUs: the reason of a
+/// node that does not take it. `fixed` is what was found of the node when it was looked at first.
+pub(super) fn score_of(view: &View, spec: &ValidSpec, losses: &Losses, fixed: &mut Option<Fixed>) -> Result<Score, R> {
+    let demand = spec.node_demand();
+    if demand.gpu_models.len() > 1 {
+        return judge_models(view, spec, None, losses).map(|judged| judged.score).map_err(|miss| miss.reason);
+    }
+    let fixed = fixed.get_or_insert_with(|| Fixed::of(view, spec));
+    let runtime = fixed.answer?;
+    let ask = Ask { demand, model: demand.gpu_models.first().map(String::as_str), kinds: fixed.kinds };
+    judge_now(view, spec, (ask, runtime), None, losses).map(|judged| judged.score).map_err(|miss| miss.reason)
+}
+
+/// What a specification finds on a node as long as the node has what it has and is called as it is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Fixed {
+    kinds: u64,
+    answer: Result<RuntimeKind, R>,
+}
+
+impl Fixed {
+    /// Of a specification that names one model at most.
+    fn of(view: &View, spec: &ValidSpec) -> Self {
+        let demand = spec.node_demand();
+        let ask = Ask { demand, model: demand.gpu_models.first().map(String::as_str), kinds: 0 };
+        let kinds = kinds(view, ask);
+        Self { kinds, answer: could(view, spec, Ask { kinds, ..ask }).map_err(|miss| miss.reason) }
+    }
 }
 
 /// With GPUs of the best of its models.
@@ -138,6 +165,13 @@ fn judge_model(
     claims: Option<Claims<'_>>,
     losses: &Losses,
 ) -> Result<Judged, Miss> {
+    let runtime = could(view, spec, demand)?;
+    judge_now(view, spec, (demand, runtime), claims, losses)
+}
+
+/// Whether it would fit if the node were idle, and with which runtime: this changes only with what the
+/// node has and how it is called.
+fn could(view: &View, spec: &ValidSpec, demand: Ask<'_>) -> Result<RuntimeKind, Miss> {
     let Some(capabilities) = view.capabilities() else {
         return Err(miss(R::NodeUnreachable, 0, 0));
     };
@@ -145,12 +179,28 @@ fn judge_model(
     selected(node, spec)?;
     let runtime = runtime_for(node, spec).ok_or_else(|| miss(R::RuntimeMissing, 0, 0))?;
     size(view, demand)?;
-    let short = |total: u64, wanted: u64, reason| {
-        if total < wanted { Err(miss(reason, total, 0)) } else { Ok(()) }
-    };
     short(capabilities.cpu_millis, demand.cpu_millis, R::CpuTooSmall)?;
     short(capabilities.memory_mib, demand.memory_mib, R::MemoryTooSmall)?;
     short(capabilities.disk_mib, demand.disk_mib, R::DiskTooSmall)?;
+    Ok(runtime)
+}
+
+fn short(total: u64, wanted: u64, reason: R) -> Check {
+    if total < wanted { Err(miss(reason, total, 0)) } else { Ok(()) }
+}
+
+/// Whether it fits as the node is now, where it could.
+fn judge_now(
+    view: &View,
+    spec: &ValidSpec,
+    (demand, runtime): (Ask<'_>, RuntimeKind),
+    claims: Option<Claims<'_>>,
+    losses: &Losses,
+) -> Result<Judged, Miss> {
+    let Some(capabilities) = view.capabilities() else {
+        return Err(miss(R::NodeUnreachable, 0, 0));
+    };
+    let node = &*view.node;
     if node.link != NodeLink::Online {
         return Err(miss(R::NodeUnreachable, 0, 0));
     }
@@ -336,9 +386,10 @@ fn free(view: &View, demand: Ask<'_>, claims: Option<Claims<'_>>) -> Result<Gpus
 }
 
 impl Claims<'_> {
-    /// A claim keeps out whoever stands behind it in the queue.
+    /// A claim keeps out whoever stands behind it in the queue and may still be there when it begins.
     fn binds(&self, claimant: &WorkloadEntry) -> bool {
-        self.asker.is_none_or(|asker| claimant.workload_id != asker.workload_id && claimant.outranks(asker))
+        let lets_in = claimant.claim.as_ref().is_some_and(|claim| claim.lets_in(self.ends_at));
+        !lets_in && self.asker.is_none_or(|asker| claimant.workload_id != asker.workload_id && claimant.outranks(asker))
     }
 
     /// What of a GPU is kept for those before who asks, thousandths.
@@ -492,83 +543,4 @@ fn score(
 /// At most [`LEFT_MAX`].
 fn few(n: usize) -> u32 {
     u32::try_from(n).unwrap_or(LEFT_MAX).min(LEFT_MAX)
-}
-
-/// What is missing, in words.
-pub(super) fn detail(miss: Miss, view: &View, spec: &ValidSpec) -> String {
-    let demand = spec.node_demand();
-    let node = &*view.node;
-    let (wanted, has) = (demand.gpus, miss.has);
-    let label = |key: &str| node.labels.get(key).map_or("none", String::as_str);
-    let placement = spec.spec().placement.clone().unwrap_or_default();
-    match miss.reason {
-        R::NodeNotNamed => format!("wanted {}", placement.node.unwrap_or_default()),
-        R::NodeExcluded => "excluded by the spec".into(),
-        R::ZoneMismatch => format!("wanted zone {}, is in {}", placement.zone.unwrap_or_default(), label("zone")),
-        R::LabelMismatch => {
-            let at = usize::try_from(has).unwrap_or(usize::MAX);
-            let unlike = placement.labels.iter().nth(at);
-            unlike.map_or_else(String::new, |(key, value)| format!("wanted {key}={value}, has {}", label(key)))
-        }
-        R::RuntimeMissing => runtime_detail(view, spec),
-        R::GpuVendorMismatch => format!("wanted {}", demand.gpu_vendor.map_or("any", |v| v.as_str())),
-        R::GpuModelMismatch => {
-            let model = view.gpus.first().and_then(|gpu| view.info(gpu)).map_or("none", |info| info.model.as_str());
-            format!("wanted {}, has {model}", demand.models_in_words())
-        }
-        R::GpuMemoryTooSmall => format!("wanted {} MiB per GPU, has {has}", demand.gpu_memory_mib_min),
-        R::GpuCountTooSmall => format!("wanted {wanted}, has {has}"),
-        R::NvlinkIslandTooSmall => format!("wanted {wanted} in one island, the largest has {has}"),
-        R::CpuTooSmall => format!("wanted {} millicores, has {has}", demand.cpu_millis),
-        R::MemoryTooSmall => format!("wanted {} MiB, has {has}", demand.memory_mib),
-        R::DiskTooSmall => format!("wanted {} MiB, has {has}", demand.disk_mib),
-        R::NodeUnreachable if node.capabilities.is_none() => "enrolled, never connected".into(),
-        R::NodeUnreachable => node.link.to_string(),
-        R::NodeUnschedulable => node.schedulable.to_string(),
-        R::NodeReserved => "kept for another tenant (reservation_list)".to_owned(),
-        R::MigProfileMissing => {
-            let wanted = demand.mig_profile.as_deref().unwrap_or_default();
-            format!("wanted a slice {wanted}, has none{}", never_cut_so(view, wanted))
-        }
-        R::GpuUnhealthy => format!("wanted {wanted}, healthy {has}"),
-        R::GpuBusy if demand.is_share() => {
-            format!("wanted {} of a GPU, at most {} of one is free", permille(demand.gpu_milli.into()), permille(has))
-        }
-        R::GpuBusy => format!("wanted {wanted}, free {has} of {}", miss.of),
-        R::RoomClaimed if has == 0 => format!("{} workload(s) before it wait for room there", miss.of),
-        R::RoomClaimed => format!("wanted {wanted}, free {has}, of which {} wait for work before it", miss.of),
-        R::NvlinkIslandBusy => format!("wanted {wanted} free in one island, the largest has {has}"),
-        R::CpuBusy => format!("wanted {} millicores, free {has}", demand.cpu_millis),
-        R::MemoryBusy => format!("wanted {} MiB, free {has}", demand.memory_mib),
-        R::DiskBusy => format!("wanted {} MiB, free {has}", demand.disk_mib),
-    }
-}
-
-/// That the node's GPUs cannot be cut so, where a table tells it of all of them.
-fn never_cut_so(view: &View, profile: &str) -> String {
-    let whole = view.node.gpus().iter().filter(|gpu| gpu.mig.is_none());
-    let known: Option<Vec<&MigGeometry>> = whole.map(|gpu| geometry(&gpu.model, gpu.memory_mib)).collect();
-    match known.as_deref() {
-        Some([first, rest @ ..]) if [*first].iter().chain(rest).all(|known| known.profile(profile).is_none()) => {
-            format!(", and {} {} GB cannot be cut so ({})", first.model, first.memory_gb, first.names())
-        }
-        _ => String::new(),
-    }
-}
-
-/// Thousandths as a fraction, such as 0.25.
-pub(super) fn permille(milli: u64) -> String {
-    (milli as f64 / f64::from(GPU_MILLI)).to_string()
-}
-
-fn runtime_detail(view: &View, spec: &ValidSpec) -> String {
-    let runtimes = view.capabilities().map_or(&[][..], |capabilities| &capabilities.runtimes);
-    let has: Vec<&str> = runtimes.iter().map(|r| r.as_str()).collect();
-    let wants = match spec.spec().runtime {
-        Some(kind) => kind.as_str(),
-        None if spec.spec().image.is_some() => "docker",
-        None if spec.spec().model.is_some() => "a simulated node (the model has no image)",
-        None => "process",
-    };
-    format!("wants {wants}, has {}", if has.is_empty() { "none".to_owned() } else { has.join(", ") })
 }

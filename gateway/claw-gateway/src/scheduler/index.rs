@@ -20,7 +20,8 @@ use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
 use rustc_hash::{FxHashMap, FxHasher};
 
-use super::fit::{self, Claims, Fit, Miss};
+use super::detail;
+use super::fit::{self, Claims, Fit, Fixed, Miss};
 use super::likely::{LOSS_BITS, Losses};
 use super::report::{n_unnamed, unnamed};
 use super::tournament::{Tournament, Worth};
@@ -29,7 +30,7 @@ use super::{Candidate, Score, same_shape};
 use crate::Cluster;
 use crate::registry::NodeEntry;
 
-/// Nodes times shapes at most: what is known takes some 50 bytes each, and that of gangs
+/// Nodes times shapes at most: what is known takes some 75 bytes each, and that of gangs
 /// [`GANG_WEIGHT`] times as much, for it remembers which GPUs each node would give.
 const KNOWN_MAX: usize = 2_000_000;
 /// See [`KNOWN_MAX`].
@@ -77,6 +78,8 @@ impl Rank {
 struct Slot {
     node_id: NodeId,
     view: Option<View>,
+    /// Counts up when the node has something else or is called otherwise.
+    generation: u32,
 }
 
 /// What is known about one shape.
@@ -86,6 +89,8 @@ struct Shape {
     ranks: Tournament<Rank>,
     /// For each slot.
     verdicts: Vec<u8>,
+    /// What it found on each slot at a generation, as long as that holds.
+    fixed: Vec<(u32, Option<Fixed>)>,
     /// How each slot would take a part, if it is for several nodes: all of them are weighed then.
     fits: Vec<Option<Fit>>,
     counts: [u32; REASONS],
@@ -204,7 +209,7 @@ impl Index {
         let (nodes, homes) = (std::mem::take(&mut self.nodes), std::mem::take(&mut self.homes));
         *self = Self { nodes, homes, losses: Losses::of(cluster), ..Self::default() };
         let view = |node: &Arc<NodeEntry>| Some(View::of(cluster, node).measured(&self.losses));
-        let slots = cluster.nodes.iter().map(|node| Slot { node_id: node.node_id, view: view(node) });
+        let slots = cluster.nodes.iter().map(|node| Slot { node_id: node.node_id, view: view(node), generation: 0 });
         self.slots = slots.collect();
     }
 
@@ -214,16 +219,20 @@ impl Index {
             (Ok(at), _) => at,
             (Err(_), None) => return,
             (Err(at), Some(_)) => {
-                self.slots.push(Slot { node_id: id, view: None });
+                self.slots.push(Slot { node_id: id, view: None, generation: 0 });
                 at
             }
         };
         let before = self.slots[at].view.take();
+        let stays = !anew && before.as_ref().zip(node).is_some_and(|(view, node)| view.has_the_same(node));
         let view = node.map(|node| match before {
             Some(view) if !anew => view.refreshed(cluster, node),
             _ => View::of(cluster, node),
         });
         self.slots[at].view = view.map(|view| view.measured(&self.losses));
+        if !stays {
+            self.slots[at].generation = self.slots[at].generation.wrapping_add(1);
+        }
         self.changes.push_back(u32::try_from(at).unwrap_or(u32::MAX));
     }
 
@@ -280,6 +289,7 @@ impl Index {
             spec: Arc::new(spec.clone()),
             ranks: Tournament::new(0),
             verdicts: Vec::new(),
+            fixed: Vec::new(),
             fits: Vec::new(),
             counts: [0; REASONS],
             seen: self.n_changes(),
@@ -336,11 +346,12 @@ impl Shape {
     fn look_at_all(&mut self, slots: &[Slot], losses: &Losses) {
         self.ranks = Tournament::new(slots.len());
         self.verdicts = vec![GONE; slots.len()];
+        self.fixed.resize(slots.len(), (0, None));
         self.fits = if self.is_for_several() { vec![None; slots.len()] } else { Vec::new() };
         self.counts = [0; REASONS];
         for (at, slot) in slots.iter().enumerate() {
             let Some(view) = &slot.view else { continue };
-            let (verdict, rank) = self.judge(at, view, losses);
+            let (verdict, rank) = self.judge(at, (view, slot.generation), losses);
             self.verdicts[at] = verdict;
             self.counts[usize::from(verdict)] += 1;
             self.ranks.fill(at, rank);
@@ -358,6 +369,7 @@ impl Shape {
             let at = *changed as usize;
             if self.verdicts.len() <= at {
                 self.verdicts.resize(slots.len(), GONE);
+                self.fixed.resize(slots.len(), (0, None));
             }
             if let Some(count) = self.counts.get_mut(usize::from(self.verdicts[at])) {
                 *count -= 1;
@@ -368,7 +380,7 @@ impl Shape {
                 self.remember(at, None);
                 continue;
             };
-            let (verdict, rank) = self.judge(at, view, losses);
+            let (verdict, rank) = self.judge(at, (view, slots[at].generation), losses);
             self.verdicts[at] = verdict;
             self.counts[usize::from(verdict)] += 1;
             self.ranks.set(at, rank);
@@ -376,15 +388,21 @@ impl Shape {
     }
 
     /// What a node answers, with which GPUs only where that is asked for later.
-    fn judge(&mut self, at: usize, view: &View, losses: &Losses) -> (u8, Rank) {
+    fn judge(&mut self, at: usize, (view, generation): (&View, u32), losses: &Losses) -> (u8, Rank) {
         if self.is_for_several() {
             let verdict = fit::judge(view, &self.spec, None, losses);
             let told = (byte(&verdict), rank(&verdict));
             self.remember(at, verdict.ok());
             return told;
         }
-        let score = fit::score_of(view, &self.spec, losses);
-        (byte(&score), score.as_ref().map_or(Rank::NONE, Rank::of))
+        let (of, fixed) = &mut self.fixed[at];
+        if *of != generation {
+            (*of, *fixed) = (generation, None);
+        }
+        match fit::score_of(view, &self.spec, losses, fixed) {
+            Ok(score) => (TAKES, Rank::of(&score)),
+            Err(reason) => (reason as u8 + 1, Rank::NONE),
+        }
     }
 
     fn is_for_several(&self) -> bool {
@@ -513,21 +531,17 @@ impl<'a> Answers<'a> {
     /// Why the others do not: their number, and the first of each kind among the first so many nodes.
     pub(super) fn rejected(&self, among: usize) -> Vec<RejectedNodes> {
         let mut groups: Vec<RejectedNodes> = self.reasons().map(|(reason, count)| unnamed(reason, count)).collect();
-        let mut missing: usize = groups.iter().map(n_unnamed).sum();
-        for (at, verdict) in self.shape.verdicts.iter().take(among).enumerate() {
-            if missing == 0 {
-                break;
-            }
-            if *verdict == TAKES || *verdict == GONE {
-                continue;
-            }
-            let is_its = |group: &&mut RejectedNodes| group.reason as u8 + 1 == *verdict && n_unnamed(group) > 0;
-            let (Some(group), Some(view)) = (groups.iter_mut().find(is_its), &self.slots[at].view) else { continue };
-            let is_first = group.nodes.is_empty();
-            group.nodes.push(view.node.name.clone());
-            missing -= 1;
-            if let (true, Some(Err(miss))) = (is_first, self.verdict(at)) {
-                group.detail = fit::detail(miss, view, self.spec);
+        let verdicts = &self.shape.verdicts[..among.min(self.shape.verdicts.len())];
+        for group in &mut groups {
+            let told = group.reason as u8 + 1;
+            let its = verdicts.iter().enumerate().filter(|(_, verdict)| **verdict == told);
+            for (at, view) in its.filter_map(|(at, _)| Some((at, self.slots[at].view.as_ref()?))).take(n_unnamed(group))
+            {
+                let is_first = group.nodes.is_empty();
+                group.nodes.push(view.node.name.clone());
+                if let (true, Some(Err(miss))) = (is_first, self.verdict(at)) {
+                    group.detail = detail::detail(miss, view, self.spec);
+                }
             }
         }
         groups

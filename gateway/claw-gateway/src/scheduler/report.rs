@@ -88,7 +88,7 @@ fn why(best: &Candidate<'_>, n_candidates: usize, spec: &ValidSpec) -> String {
         parts.push(format!("best fit of {n_candidates} nodes"));
     }
     if demand.is_share() {
-        let milli = |milli: u16| super::fit::permille(milli.into());
+        let milli = |milli: u16| super::detail::permille(milli.into());
         let shared = best.chosen.first().map_or(0, |gpu| gpu.free_milli.saturating_sub(demand.gpu_milli));
         let left = milli(shared);
         parts.push(format!(

@@ -4,6 +4,8 @@
 //! Only room whose end is known is reserved: on the nodes in question everything
 //! that runs says how long at most (`max_duration_s`). Where nothing says when it
 //! ends, keeping what becomes free would leave GPUs idle for who knows how long.
+//! Until then, who is sure to have ended may use it (conservative backfill, Mu'alem
+//! and Feitelson, TPDS 2001): what is promised is the latest start, and it stays.
 
 use std::sync::Arc;
 
@@ -33,7 +35,7 @@ pub(crate) fn plan(cluster: &Cluster, entry: &WorkloadEntry, now: Timestamp) -> 
             free(&mut fork, *id);
         }
         if let Some(places) = places(&fork, node, entry) {
-            let claim = Claim { places, victims: Vec::new() };
+            let claim = Claim { places, victims: Vec::new(), begins_at: Some(at) };
             if stands(cluster, entry, &claim) {
                 return Some(claim);
             }

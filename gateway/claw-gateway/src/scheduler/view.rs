@@ -105,6 +105,18 @@ impl View {
         self
     }
 
+    /// The node, as it is now, has what it had and is called as it was: what does not depend on who
+    /// runs there is as before.
+    pub(super) fn has_the_same(&self, node: &NodeEntry) -> bool {
+        let same = |a: &Option<Arc<NodeCapabilities>>, b: &Option<Arc<NodeCapabilities>>| match (a, b) {
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+            _ => false,
+        };
+        same(&self.node.capabilities, &node.capabilities)
+            && self.node.name == node.name
+            && self.node.labels == node.labels
+    }
+
     /// The node as it is now, where it has the same GPUs as before.
     pub(super) fn refreshed(mut self, cluster: &Cluster, node: &Arc<NodeEntry>) -> Self {
         let unchanged = match (&self.node.capabilities, &node.capabilities) {

@@ -119,8 +119,8 @@ fn schedule(work: &mut Work<'_>, queue: Vec<WorkloadId>) {
         let has_claims = work.state.workloads.has_claims();
         let has_reservations = !work.state.reservations.is_empty();
         let stands_as = |tried: &WorkloadEntry| {
-            let of = |w: &WorkloadEntry| (w.spec.spec().tenant.clone(), w.spec.spec().max_duration_s);
-            !has_reservations || of(tried) == of(&entry)
+            let of = |w: &WorkloadEntry| (w.spec.spec().tenant.clone(), w.spec.spec().max_duration_s, w.spec.grace_s());
+            !(has_reservations || has_claims) || of(tried) == of(&entry)
         };
         let tells = |tried: &WorkloadEntry| {
             scheduler::same_shape(&tried.spec, &entry.spec)

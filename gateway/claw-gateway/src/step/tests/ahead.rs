@@ -63,6 +63,28 @@ fn what_has_waited_long_is_not_passed_by_smaller_work_for_ever() {
 }
 
 #[test]
+fn who_is_sure_to_have_ended_uses_what_is_kept_meanwhile() {
+    let mut f = Fleet::with_nodes(1);
+    let first = run(&mut f, lasting(4, 3_600));
+    let large = f.submit(lasting(8, 60)).workload_id.unwrap();
+    f.pass(601);
+    assert_eq!((f.workload(large).state, f.workload(large).reason), (S::Pending, R::Reserved));
+    // It begins in 2,999 seconds at the latest; who is stopped has ten seconds to end.
+    let short = |seconds| WorkloadSpec { grace_s: Some(10), ..lasting(2, seconds) };
+    let fits = f.submit(short(2_900)).workload_id.unwrap();
+    let late = f.submit(short(2_995)).workload_id.unwrap();
+    let endless = f.submit(spec(2)).workload_id.unwrap();
+    assert_eq!([fits, late, endless].map(|id| f.workload(id).state), [S::Placed, S::Pending, S::Pending]);
+    assert_eq!(f.workload(large).reason, R::Reserved, "what is kept stays kept");
+    f.report(fits, N::Running, C::Progress, None);
+    f.report(first, N::Completed, C::Exited, Some(0));
+    assert_eq!(f.workload(large).state, S::Pending, "one that was let in is still there");
+    assert_eq!(f.workload(late).state, S::Pending);
+    f.report(fits, N::Completed, C::Exited, Some(0));
+    assert_eq!([large, late, endless].map(|id| f.workload(id).state), [S::Placed, S::Pending, S::Pending]);
+}
+
+#[test]
 fn nothing_is_kept_where_nobody_knows_when_it_ends() {
     let mut f = Fleet::with_nodes(1);
     run(&mut f, spec(4));

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use claw_proto::ids::{GpuUuid, NodeId, WorkloadId};
 use claw_proto::message::{NodeWorkloadState, StatusCause};
 use claw_proto::spec::{GpuRequest, Placement, Priority, WorkloadSpec};
+use claw_proto::time::Timestamp;
 use claw_proto::topology::{GpuHealth, NodeCapabilities};
 use claw_proto::validation::{GPU_MILLI, ValidSpec};
 use claw_tools::nodes::{NodeLink, Schedulable};
@@ -131,7 +132,7 @@ fn planted(plant: Plant, decision: &[EventRecord], before: &[EventRecord]) -> Op
         Plant::StoppedInVain | Plant::StoppedForLess => {
             let (why, grace_s, requeue, regroup) = (WorkloadReason::Preempted, 30, true, false);
             if plant == Plant::StoppedForLess {
-                let claim = Claim { places: Vec::new(), victims: vec![*id] };
+                let claim = Claim { places: Vec::new(), victims: vec![*id], begins_at: None };
                 let event =
                     Event::RoomClaimed { workload_id: *id, claim: Some(Arc::new(claim)), lost_gpu_ms: Vec::new() };
                 bad.push(like(&first, event));
@@ -174,7 +175,13 @@ fn room_kept(first: &EventRecord, decided: &[EventRecord], before: &[EventRecord
     let Event::WorkloadPlaced { workload_id: id, node_id, gpus, runtime, .. } = &first.event else { return None };
     gpus.first()?;
     let place = crate::scheduler::Place { node_id: *node_id, gpus: gpus.clone(), runtime: *runtime };
-    let claim = Claim { places: vec![place], victims: Vec::new() };
+    // When it begins, who runs then may still be there: nobody is let in whose end is not known.
+    let begins_at = submitted_spec(before, decided, *id)?
+        .spec()
+        .max_duration_s
+        .is_none()
+        .then_some(Timestamp::from_unix_ms(i64::MAX / 4));
+    let claim = Claim { places: vec![place], victims: Vec::new(), begins_at };
     let keeper = more_important(&[before, decided].concat(), *id)?;
     // What two shares leave each other is nobody's loss.
     let milli = |id| Some(submitted_spec(before, decided, id)?.demand().gpu_milli);
