@@ -106,6 +106,8 @@ struct Work {
     /// Until then who has ended may have what is claimed.
     begins_at: Option<Timestamp>,
     stopped_at: Vec<Timestamp>,
+    /// It is stopped for somebody and still there.
+    leaves: bool,
     notices: Notices,
 }
 
@@ -146,7 +148,7 @@ pub struct Auditor {
 struct Decided {
     placed: BTreeMap<WorkloadId, Vec<(NodeId, Option<Part>)>>,
     /// Victims, with the priority of those that they leave for.
-    victims: BTreeMap<WorkloadId, u32>,
+    victims: BTreeMap<WorkloadId, WorkloadId>,
 }
 
 fn three(demand: &Demand) -> [u64; 3] {
@@ -253,8 +255,9 @@ impl Auditor {
         match &record.event {
             Event::WorkloadSubmitted { workload_id, spec, .. } => {
                 let (parts, claimed, stopped_at) = (BTreeMap::new(), BTreeSet::new(), Vec::new());
-                let (begins_at, notices, order) = (None, Notices::default(), self.n_submitted);
-                let work = Work { spec: Arc::clone(spec), order, parts, claimed, begins_at, stopped_at, notices };
+                let (begins_at, leaves, notices, order) = (None, false, Notices::default(), self.n_submitted);
+                let spec = Arc::clone(spec);
+                let work = Work { spec, order, parts, claimed, begins_at, stopped_at, leaves, notices };
                 self.n_submitted += 1;
                 self.works.insert(*workload_id, work);
             }
@@ -278,8 +281,8 @@ impl Auditor {
                 work.claimed = places.flat_map(|place| place.gpus.iter().cloned()).collect();
                 work.begins_at = claim.as_ref().and_then(|claim| claim.begins_at);
                 self.claimants.insert(*workload_id);
-                let priority = work.spec.priority().value();
-                decided.victims.extend(claim.iter().flat_map(|claim| &claim.victims).map(|victim| (*victim, priority)));
+                let victims = claim.iter().flat_map(|claim| &claim.victims);
+                decided.victims.extend(victims.map(|victim| (*victim, *workload_id)));
             }
             Event::WorkloadStopping { workload_id, why: WorkloadReason::Preempted, .. } => {
                 self.preempted(*workload_id, decided.victims.get(workload_id), record.at)?;
@@ -361,6 +364,7 @@ impl Auditor {
         // How one that was given up really ended is told, too: it holds nothing any more.
         let Some(work) = self.works.get_mut(&id) else { return };
         let Some((node_id, gpus)) = work.parts.remove(&attempt) else { return };
+        work.leaves &= !work.parts.is_empty();
         let demand = three(work.spec.node_demand());
         self.quotas.give(work.spec.spec().tenant.as_deref(), work.spec.node_demand());
         self.count(node_id, &demand, false);
@@ -382,12 +386,21 @@ impl Auditor {
         if is_whole && is_in_order { Ok(()) } else { Err(Wrong::GangIncomplete(id)) }
     }
 
-    fn preempted(&mut self, id: WorkloadId, stopped_for: Option<&u32>, at: Timestamp) -> Result<(), Wrong> {
-        let Some(work) = self.works.get_mut(&id) else { return Err(Wrong::StoppedWithoutRight(id)) };
+    /// More important work may, and of the same priority who takes back what it is guaranteed.
+    fn may_stop(&self, claimant: WorkloadId, id: WorkloadId) -> bool {
+        let (Some(claimant), Some(work)) = (self.works.get(&claimant), self.works.get(&id)) else { return false };
         let agreed = work.spec.spec().preemptible == Some(true);
-        if !agreed || stopped_for.is_none_or(|priority| work.spec.priority().value() >= *priority) {
+        let (wanted, has) = (claimant.spec.priority().value(), work.spec.priority().value());
+        let leaving = self.works.values().filter(|other| other.leaves).map(|other| &*other.spec);
+        agreed && (has < wanted || has == wanted && self.quotas.takes_back(&claimant.spec, &work.spec, leaving))
+    }
+
+    fn preempted(&mut self, id: WorkloadId, stopped_for: Option<&WorkloadId>, at: Timestamp) -> Result<(), Wrong> {
+        if !stopped_for.is_some_and(|claimant| self.may_stop(*claimant, id)) {
             return Err(Wrong::StoppedWithoutRight(id));
         }
+        let Some(work) = self.works.get_mut(&id) else { return Err(Wrong::StoppedWithoutRight(id)) };
+        work.leaves = true;
         work.stopped_at.retain(|earlier| at.ms_since(*earlier) < DAY_MS);
         work.stopped_at.push(at);
         if work.stopped_at.len() > self.per_day_max { Err(Wrong::StoppedTooOften(id)) } else { Ok(()) }

@@ -2,7 +2,8 @@
 //! [`PreemptionPolicy`], [`Victim`].
 //!
 //! Only work that said `preemptible` is stopped, only for work of a higher
-//! priority, and only if that work then fits: either a whole set of victims makes
+//! priority (or of the same, where a tenant takes back what it is guaranteed from those who hold more than
+//! they are, see [`crate::tenancy`]), and only if that work then fits: either a whole set of victims makes
 //! its place, or nobody is touched. Of the sets that would do, the one that touches
 //! the least important work and then loses least is taken, as far as a bounded search finds it: on a
 //! node 256 sets are looked at and 32 tried; for several nodes the nodes are freed one by one. What
@@ -103,7 +104,8 @@ fn is_ripe(policy: &PreemptionPolicy, w: &WorkloadEntry, now: Timestamp) -> bool
 /// Some workload may become ripe by time alone while others wait: worth a look at each tick.
 pub fn may_ripen(cluster: &Cluster) -> bool {
     let highest = cluster.workloads.queue().next().and_then(|id| cluster.workloads.get(id));
-    highest.is_some_and(|w| cluster.workloads.preemptible_below(w.spec.priority().value()).next().is_some())
+    let equals = u32::from(!cluster.tenants.is_empty());
+    highest.is_some_and(|w| cluster.workloads.preemptible_below(w.spec.priority().value() + equals).next().is_some())
 }
 
 /// Who has to leave so that `entry` fits, and where it goes then; nothing if no
@@ -111,13 +113,17 @@ pub fn may_ripen(cluster: &Cluster) -> bool {
 pub fn plan(cluster: &Cluster, entry: &WorkloadEntry, now: Timestamp) -> Option<(Claim, Vec<Victim>)> {
     let policy = &cluster.policy.preemption;
     let priority = entry.spec.priority().value();
-    let mut ripe: Vec<Weighed> = cluster
-        .workloads
-        .preemptible_below(priority)
+    // What its tenant is guaranteed is taken back from who borrowed it, of the same priority as well.
+    let lent = tenancy::Lent::to_take_back(cluster, entry);
+    let candidates = cluster.workloads.preemptible_below(priority + u32::from(lent.is_some()));
+    let mut ripe: Vec<Weighed> = candidates
         .filter(|w| is_ripe(policy, w, now))
         .map(|w| Weighed { lost_gpu_ms: lost_gpu_ms(policy, w, now), entry: Arc::clone(w) })
         .collect();
     ripe.sort_by_key(Weighed::order);
+    if let Some(mut lent) = lent {
+        ripe.retain(|v| v.entry.spec.priority().value() < priority || lent.takes(&v.entry));
+    }
     ripe.truncate(WEIGHED_MAX);
     if ripe.is_empty() {
         return None;
@@ -126,7 +132,9 @@ pub fn plan(cluster: &Cluster, entry: &WorkloadEntry, now: Timestamp) -> Option<
     let Decision::Place { places, .. } = decide_for(&without(cluster, &chosen), entry) else {
         return None;
     };
-    let claim = Claim { places, victims: chosen.iter().map(|v| v.entry.workload_id).collect(), begins_at: None };
+    let reclaims = chosen.iter().any(|v| v.entry.spec.priority().value() >= priority);
+    let claim =
+        Claim { places, victims: chosen.iter().map(|v| v.entry.workload_id).collect(), begins_at: None, reclaims };
     let victims = chosen.iter().map(|v| Victim { workload_id: v.entry.workload_id, lost_gpu_ms: v.lost_gpu_ms });
     Some((claim, victims.collect()))
 }

@@ -13,6 +13,7 @@ mod index;
 pub mod jobs;
 pub(crate) mod likely;
 pub mod packing;
+mod rank;
 mod report;
 pub(crate) mod reserve;
 mod tournament;
@@ -165,7 +166,12 @@ pub(crate) fn why_it_waits(cluster: &Cluster, entry: &WorkloadEntry) -> Arc<Plac
 
 fn claims<'a>(cluster: &'a Cluster, spec: &ValidSpec, asker: Option<&'a WorkloadEntry>) -> Option<Claims<'a>> {
     let is_kept = cluster.workloads.has_claims() || !cluster.reservations.is_empty();
-    is_kept.then(|| Claims { cluster, asker, ends_at: ends_by(spec, cluster.clock) })
+    is_kept.then(|| Claims {
+        cluster,
+        asker,
+        ends_at: ends_by(spec, cluster.clock),
+        is_guaranteed: tenancy::is_guaranteed(cluster, spec, asker),
+    })
 }
 
 /// The best place: best fit, or the nearest nodes for several.

@@ -8,6 +8,7 @@
 //! goes before those who have one nor is forgotten.
 
 mod assign;
+mod lent;
 mod turns;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -25,6 +26,7 @@ use crate::scheduler::fairness::{Amounts, Decayed, Group, RESOURCES, Shares, Sho
 use crate::workload::WorkloadEntry;
 
 pub(crate) use assign::{assign, known, unknown};
+pub(crate) use lent::{Lent, is_guaranteed};
 pub(crate) use turns::{Turn, Turns, order, waits_behind};
 
 /// What nobody's tenant is called where a name is needed.

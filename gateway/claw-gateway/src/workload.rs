@@ -52,6 +52,10 @@ pub struct Claim {
     /// leave: who is sure to have ended by then may have it meanwhile. Nobody may without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub begins_at: Option<Timestamp>,
+    /// It takes back what its tenant is guaranteed from who borrowed it: of its own priority and below it
+    /// nobody gets that room who would hold more than is guaranteed, wherever they stand in the queue.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub reclaims: bool,
 }
 
 impl Claim {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use claw_proto::validation::Demand;
+use claw_proto::validation::{Demand, ValidSpec};
 use claw_tools::quotas::Quota;
 
 use crate::event::Event;
@@ -19,6 +19,10 @@ fn most(quota: &Quota) -> [Option<u64>; 3] {
     let most = &quota.most;
     let times = |count: Option<u32>, unit: u64| count.map(|count| u64::from(count) * unit);
     [times(most.gpus, 1_000), times(most.cpu_cores, 1_000), times(most.memory_gib, 1_024)]
+}
+
+fn guaranteed(quota: &Quota) -> [Option<u64>; 3] {
+    most(&Quota { most: quota.guaranteed, ..quota.clone() })
 }
 
 fn asked(demand: &Demand) -> Held {
@@ -63,6 +67,37 @@ impl Quotas {
             }
         });
         over
+    }
+
+    /// Some tenant that `wanted` is part of holds no more than it is guaranteed with it, and each that `less` is
+    /// part of, and that one is not, still what it is guaranteed without that and without those that leave.
+    pub(super) fn takes_back<'a>(
+        &self,
+        wanted: &ValidSpec,
+        less: &ValidSpec,
+        leaving: impl Iterator<Item = &'a ValidSpec>,
+    ) -> bool {
+        let tenant = |spec: &ValidSpec| spec.spec().tenant.clone();
+        let whole = |spec: &ValidSpec| asked(spec.node_demand()).map(|part| part * u64::from(spec.nodes()));
+        let is_of = |spec: &ValidSpec, name: &str| self.is_part(tenant(spec).as_deref(), name);
+        let (more, gone) = (whole(wanted), whole(less));
+        let is_within = |(name, (quota, held)): &(&String, &(Quota, Held))| {
+            let of_it = || (0..3).filter(|at| more[*at] > 0).map(|at| (guaranteed(quota)[at], held[at] + more[at]));
+            is_of(wanted, name)
+                && of_it().any(|(most, _)| most.is_some())
+                && of_it().all(|(most, with)| most.is_none_or(|most| with <= most))
+        };
+        let leaving: Vec<&ValidSpec> = leaving.collect();
+        self.tenants.iter().filter(is_within).any(|(of, _)| {
+            let keeps = |(name, (quota, held)): (&String, &(Quota, Held))| {
+                let left = leaving.iter().filter(|spec| is_of(spec, name)).map(|spec| whole(spec));
+                let left = left.fold(gone, |sum, one| std::array::from_fn(|at| sum[at] + one[at]));
+                let is_kept = |at: usize| guaranteed(quota)[at].is_none_or(|most| held[at] >= most + left[at]);
+                // Of what it is not asked for, it may hold less than it is guaranteed already.
+                !is_of(less, name) || self.is_part(Some(of), name) || (0..3).all(|at| gone[at] == 0 || is_kept(at))
+            };
+            !is_of(less, of) && self.tenants.iter().all(keeps)
+        })
     }
 
     /// Counts a part no more.

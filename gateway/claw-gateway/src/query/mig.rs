@@ -15,6 +15,8 @@ use crate::workload::WorkloadEntry;
 
 /// Nodes that are tried at most.
 const NODES_TRIED_MAX: usize = 64;
+/// Of a slice's memory its driver keeps so much at most (9,856 MiB of 10,194 are left of a 1g.10gb of an H100).
+const KEPT_PERCENT: u64 = 4;
 
 /// A node whose GPUs could be cut so.
 pub(super) struct Cut {
@@ -35,14 +37,13 @@ pub(super) fn cut(cluster: &Cluster, w: &WorkloadEntry) -> Option<Cut> {
         let mut cut_more = has.clone();
         let mut told: Vec<String> = Vec::new();
         for (parent, n) in parents {
-            told.push(format!("GPU {} ({})", parent.index, parent.model));
+            told.push(format!("{n} from GPU {} ({})", parent.index, parent.model));
             (0..n).for_each(|at| cut_more.gpus.push(slice(has, parent, profile, at)));
             let mut fork = cluster.detached();
             fork.nodes.set_capabilities(node.node_id, Arc::new(cut_more.clone()));
             if matches!(decide_for(&fork, w), Decision::Place { .. }) {
-                let of = told.join(" and ");
-                let how = how(node, parent, profile);
-                let change = format!("{of} of {} were cut into slices {profile}{how}", node.name);
+                let (of, how) = (told.join(" and "), how(node, profile));
+                let change = format!("slices {profile} were cut on {}: {of}{how}", node.name);
                 return Some(Cut { node: node.name.clone(), change });
             }
         }
@@ -89,16 +90,22 @@ fn slice(has: &NodeCapabilities, parent: &GpuInfo, profile: &str, at: u32) -> Gp
         uuid: GpuUuid(format!("MIG-imagined-{}-{at}", parent.uuid)),
         index: u32::try_from(has.gpus.len()).unwrap_or(u32::MAX).saturating_add(at),
         mig: Some(MigSlice { parent: parent.uuid.clone(), profile: profile.to_owned() }),
+        memory_mib: memory_mib(parent, profile),
         nvlink_island: None,
         ..parent.clone()
     }
 }
 
+/// What a slice has of its GPU's memory, with what the driver keeps of each taken off.
+fn memory_mib(parent: &GpuInfo, profile: &str) -> u64 {
+    let part = geometry(&parent.model, parent.memory_mib).and_then(|known| known.profile(profile));
+    part.map_or(0, |part| parent.memory_mib * u64::from(part.memory_slices) / 8 * (100 - KEPT_PERCENT) / 100)
+}
+
 /// What one does on the host for it.
-fn how(node: &NodeEntry, parent: &GpuInfo, profile: &str) -> String {
+fn how(node: &NodeEntry, profile: &str) -> String {
     if node.simulated() {
         return ", in its simulation".to_owned();
     }
-    let index = parent.index;
-    format!(" (on its host, once MIG mode is on: nvidia-smi mig -i {index} -cgi {profile} -C)")
+    format!(" (on its host, once MIG mode is on: nvidia-smi mig -i <GPU> -cgi {profile} -C, for each)")
 }

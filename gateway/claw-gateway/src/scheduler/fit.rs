@@ -38,6 +38,8 @@ pub(super) struct Claims<'a> {
     pub(super) asker: Option<&'a WorkloadEntry>,
     /// When it will have ended at the latest, if it begins now and that is known.
     pub(super) ends_at: Option<Timestamp>,
+    /// With it its tenant holds no more than it is guaranteed.
+    pub(super) is_guaranteed: bool,
 }
 
 /// GPUs of one node; most nodes have eight, and those need no memory of their own.
@@ -386,10 +388,17 @@ fn free(view: &View, demand: Ask<'_>, claims: Option<Claims<'_>>) -> Result<Gpus
 }
 
 impl Claims<'_> {
-    /// A claim keeps out whoever stands behind it in the queue and may still be there when it begins.
+    /// A claim keeps out whoever stands behind it in the queue and may still be there when it begins; one
+    /// that takes back a guarantee also who stands before it, is no more important and would borrow.
     fn binds(&self, claimant: &WorkloadEntry) -> bool {
-        let lets_in = claimant.claim.as_ref().is_some_and(|claim| claim.lets_in(self.ends_at));
-        !lets_in && self.asker.is_none_or(|asker| claimant.workload_id != asker.workload_id && claimant.outranks(asker))
+        let Some(claim) = &claimant.claim else { return false };
+        let comes_before = |asker: &WorkloadEntry| {
+            let borrows = claim.reclaims
+                && !self.is_guaranteed
+                && asker.spec.priority().value() <= claimant.spec.priority().value();
+            claimant.workload_id != asker.workload_id && (borrows || claimant.outranks(asker))
+        };
+        !claim.lets_in(self.ends_at) && self.asker.is_none_or(comes_before)
     }
 
     /// What of a GPU is kept for those before who asks, thousandths.

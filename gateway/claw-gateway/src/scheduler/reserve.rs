@@ -35,7 +35,7 @@ pub(crate) fn plan(cluster: &Cluster, entry: &WorkloadEntry, now: Timestamp) -> 
             free(&mut fork, *id);
         }
         if let Some(places) = places(&fork, node, entry) {
-            let claim = Claim { places, victims: Vec::new(), begins_at: Some(at) };
+            let claim = Claim { places, victims: Vec::new(), begins_at: Some(at), reclaims: false };
             if stands(cluster, entry, &claim) {
                 return Some(claim);
             }

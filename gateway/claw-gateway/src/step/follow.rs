@@ -128,7 +128,10 @@ fn schedule(work: &mut Work<'_>, queue: Vec<WorkloadId>) {
                 && stands_as(tried)
         };
         let known = hopeless.iter().find(|(tried, ..)| tells(tried));
-        let in_vain = known.is_some_and(|(.., tried)| *tried >= priority);
+        // Another tenant may take back what it is guaranteed where this one may not.
+        let has_tenants = !work.state.tenants.is_empty();
+        let of_its = |tried: &WorkloadEntry| !has_tenants || tried.spec.spec().tenant == entry.spec.spec().tenant;
+        let in_vain = known.is_some_and(|(entry, _, tried)| *tried >= priority && of_its(entry));
         let trial = match known {
             Some((_, waiting_helps, _)) => Trial::Wait { waiting_helps: *waiting_helps },
             None => scheduler::attempt(&work.state, &entry),

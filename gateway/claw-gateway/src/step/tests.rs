@@ -13,6 +13,7 @@ mod forecasts;
 mod fragments;
 mod gang;
 mod inside;
+mod lent;
 mod preempt;
 mod properties;
 mod remembered;

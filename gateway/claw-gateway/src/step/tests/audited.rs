@@ -132,7 +132,7 @@ fn planted(plant: Plant, decision: &[EventRecord], before: &[EventRecord]) -> Op
         Plant::StoppedInVain | Plant::StoppedForLess => {
             let (why, grace_s, requeue, regroup) = (WorkloadReason::Preempted, 30, true, false);
             if plant == Plant::StoppedForLess {
-                let claim = Claim { places: Vec::new(), victims: vec![*id], begins_at: None };
+                let claim = Claim { places: Vec::new(), victims: vec![*id], begins_at: None, reclaims: false };
                 let event =
                     Event::RoomClaimed { workload_id: *id, claim: Some(Arc::new(claim)), lost_gpu_ms: Vec::new() };
                 bad.push(like(&first, event));
@@ -181,7 +181,7 @@ fn room_kept(first: &EventRecord, decided: &[EventRecord], before: &[EventRecord
         .max_duration_s
         .is_none()
         .then_some(Timestamp::from_unix_ms(i64::MAX / 4));
-    let claim = Claim { places: vec![place], victims: Vec::new(), begins_at };
+    let claim = Claim { places: vec![place], victims: Vec::new(), begins_at, reclaims: false };
     let keeper = more_important(&[before, decided].concat(), *id)?;
     // What two shares leave each other is nobody's loss.
     let milli = |id| Some(submitted_spec(before, decided, id)?.demand().gpu_milli);

@@ -124,14 +124,17 @@ fn a_slice_that_nobody_has_cut_is_told_with_how_a_gpu_could_be_cut() {
     let small = f.submit(slice("3g.40gb")).workload_id.unwrap();
     expect![[r#"
         [
-            "GPU 1 (H100) of n0 were cut into slices 3g.40gb, in its simulation -> node_get",
+            "slices 3g.40gb were cut on n0: 1 from GPU 1 (H100), in its simulation -> node_get",
             "it took a whole GPU instead of a slice 3g.40gb -> workload_run",
             "it took a slice 4g.40gb instead of 3g.40gb -> workload_run",
         ]
     "#]]
     .assert_debug_eq(&would(&f, small));
     let whole = f.submit(slice("7g.80gb")).workload_id.unwrap();
-    assert_eq!(would(&f, whole)[0], "GPU 0 (H100) of n0 were cut into slices 7g.80gb, in its simulation -> node_get");
+    assert_eq!(
+        would(&f, whole)[0],
+        "slices 7g.80gb were cut on n0: 1 from GPU 0 (H100), in its simulation -> node_get"
+    );
     // A part of other GPUs: none of these is ever cut so.
     let never = f.submit(slice("1g.5gb")).workload_id.unwrap();
     let report = f.workload(never).report.clone().unwrap();

@@ -1,8 +1,9 @@
 //! Reasons are the ones that bind, and what is offered helps.
 
-use claw_proto::ids::WorkloadId;
+use claw_proto::ids::{GpuUuid, WorkloadId};
 use claw_proto::message::{NodeWorkloadState as N, StatusCause as C};
 use claw_proto::spec::{GpuRequest, Interconnect, Placement, RuntimeKind, WorkloadSpec};
+use claw_proto::topology::{GpuInfo, MigSlice};
 use claw_proto::validation::ValidSpec;
 use claw_tools::nodes::{NodeLink, Schedulable};
 use claw_tools::outcome::Mode;
@@ -14,7 +15,7 @@ use super::properties::{TENANTS, moves, play};
 use crate::reservations::Reservations;
 use crate::scheduler::{Decision, decide};
 use crate::tenancy::{self, Tenants};
-use crate::{Cluster, Operation, preemption, query};
+use crate::{Caller, Cluster, Command, Operation, preemption, query};
 
 fn wishes() -> impl Strategy<Value = WorkloadSpec> {
     let gpu = (
@@ -117,6 +118,28 @@ fn relax(cluster: &mut Cluster, spec: &mut WorkloadSpec, reason: R) {
     }
 }
 
+/// "slices 1g.10gb were cut on n0: 2 from GPU 1 (H100) and 1 from GPU 2 (H100)": does so, as its host would.
+fn cut(f: &mut Fleet, node: &str, change: &str) {
+    let node = f.node(node).clone();
+    let mut capabilities = (*node.capabilities.clone().unwrap()).clone();
+    let words: Vec<&str> = change.split_whitespace().collect();
+    let number = |at: usize| words[at].parse::<u32>().unwrap();
+    let from = (0..words.len()).filter(|at| words[*at] == "from").map(|at| (number(at - 1), number(at + 2)));
+    for (n, index) in from {
+        let parent = capabilities.gpus.iter().find(|gpu| gpu.index == index && gpu.mig.is_none()).unwrap().clone();
+        for at in 0..n {
+            let mig = Some(MigSlice { parent: parent.uuid.clone(), profile: words[1].to_owned() });
+            let uuid = GpuUuid(format!("MIG-cut-{index}-{at}"));
+            let gb: u64 = words[1].split(['.', 'g']).filter_map(|part| part.parse().ok()).nth(1).unwrap();
+            let memory_mib = gb * 1_000;
+            let slice = GpuInfo { uuid, index: 100 + at, memory_mib, mig, nvlink_island: None, ..parent.clone() };
+            capabilities.gpus.push(slice);
+        }
+    }
+    let command = Command::NodeCapabilities { node_id: node.node_id, capabilities: Box::new(capabilities) };
+    f.run(command, &Caller::system(f.now)).unwrap();
+}
+
 /// Does what was offered, and says whether the workload, or the smaller one, started.
 fn follow(mut f: Fleet, id: WorkloadId, remedy: &Remedy) -> bool {
     let arg = |name: &str| remedy.call.args[name].as_str().unwrap_or_default().to_owned();
@@ -149,6 +172,7 @@ fn follow(mut f: Fleet, id: WorkloadId, remedy: &Remedy) -> bool {
             .unwrap();
         }
         "reservation_delete" => drop(f.plan_and_apply(Operation::ReservationDelete { name: arg("name") }).unwrap()),
+        "node_get" => cut(&mut f, &arg("node"), &remedy.change),
         "workload_run" => {
             let smaller: WorkloadSpec = serde_json::from_value(remedy.call.args["spec"].clone()).unwrap();
             let out = f.operate("alice", run_of(smaller), Mode::Apply, None).unwrap();

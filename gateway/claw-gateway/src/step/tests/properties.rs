@@ -1,6 +1,6 @@
 //! S1–S7 over random histories. S1, S2, S3 and S7 are invariants that the fleet
-//! checks after every command; S4 (only preemptible work of a lower priority is
-//! stopped for other work, and only if that then fits) to S6 are checked here.
+//! checks after every command; S4 (only preemptible work of a lower priority, or
+//! of the same where a guarantee is taken back, is stopped for other work, and only if that then fits) to S6 are checked here.
 
 use claw_proto::message::{NodeWorkloadState as N, StatusCause as C};
 use claw_proto::spec::{OnPartition, Priority, RestartPolicy, WorkloadSpec};

@@ -17,7 +17,13 @@ fn gpus(n: u32) -> QuotaAmounts {
     QuotaAmounts { gpus: Some(n), ..QuotaAmounts::default() }
 }
 
-fn set(tenant: &str, parent: Option<&str>, guaranteed: Option<u32>, most: Option<u32>, members: &[&str]) -> Operation {
+pub(super) fn set(
+    tenant: &str,
+    parent: Option<&str>,
+    guaranteed: Option<u32>,
+    most: Option<u32>,
+    members: &[&str],
+) -> Operation {
     Operation::QuotaSet {
         tenant: tenant.into(),
         parent: parent.map(str::to_owned),
@@ -40,7 +46,7 @@ fn id_of(outcome: &Outcome) -> claw_proto::ids::WorkloadId {
     outcome.workload_id.unwrap()
 }
 
-fn of(tenant: &str, n: u32) -> WorkloadSpec {
+pub(super) fn of(tenant: &str, n: u32) -> WorkloadSpec {
     WorkloadSpec { tenant: Some(tenant.into()), ..spec(n) }
 }
 
