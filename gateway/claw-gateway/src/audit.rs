@@ -105,6 +105,8 @@ struct Work {
     claimed: BTreeSet<GpuUuid>,
     /// Until then who has ended may have what is claimed.
     begins_at: Option<Timestamp>,
+    /// It takes back what its tenant is guaranteed.
+    reclaims: bool,
     stopped_at: Vec<Timestamp>,
     /// It is stopped for somebody and still there.
     leaves: bool,
@@ -255,9 +257,10 @@ impl Auditor {
         match &record.event {
             Event::WorkloadSubmitted { workload_id, spec, .. } => {
                 let (parts, claimed, stopped_at) = (BTreeMap::new(), BTreeSet::new(), Vec::new());
-                let (begins_at, leaves, notices, order) = (None, false, Notices::default(), self.n_submitted);
+                let (begins_at, reclaims, leaves) = (None, false, false);
+                let (notices, order) = (Notices::default(), self.n_submitted);
                 let spec = Arc::clone(spec);
-                let work = Work { spec, order, parts, claimed, begins_at, stopped_at, leaves, notices };
+                let work = Work { spec, order, parts, claimed, begins_at, reclaims, stopped_at, leaves, notices };
                 self.n_submitted += 1;
                 self.works.insert(*workload_id, work);
             }
@@ -280,6 +283,7 @@ impl Auditor {
                 let places = claim.iter().flat_map(|claim| &claim.places);
                 work.claimed = places.flat_map(|place| place.gpus.iter().cloned()).collect();
                 work.begins_at = claim.as_ref().and_then(|claim| claim.begins_at);
+                work.reclaims = claim.as_ref().is_some_and(|claim| claim.reclaims);
                 self.claimants.insert(*workload_id);
                 let victims = claim.iter().flat_map(|claim| &claim.victims);
                 decided.victims.extend(victims.map(|victim| (*victim, *workload_id)));
@@ -312,11 +316,13 @@ impl Auditor {
             if u32::from(demand.gpu_milli) > left {
                 return Err(Wrong::DoubleBooked(id, gpu.clone()));
             }
+            let borrows = |kept: &Work| {
+                let is_less = work.spec.priority().value() <= kept.spec.priority().value();
+                kept.reclaims && is_less && !self.quotas.is_within(&work.spec)
+            };
             let keeps = |(other, kept): &(&WorkloadId, &Work)| {
-                **other != id
-                    && kept.claimed.contains(gpu)
-                    && kept.comes_before(work)
-                    && !kept.begins_after(work, self.clock)
+                let before = kept.comes_before(work) || borrows(kept);
+                **other != id && kept.claimed.contains(gpu) && before && !kept.begins_after(work, self.clock)
             };
             let claimants = || self.claimants.iter().filter_map(|id| self.works.get_key_value(id));
             let kept = || claimants().filter(keeps);
@@ -391,8 +397,8 @@ impl Auditor {
         let (Some(claimant), Some(work)) = (self.works.get(&claimant), self.works.get(&id)) else { return false };
         let agreed = work.spec.spec().preemptible == Some(true);
         let (wanted, has) = (claimant.spec.priority().value(), work.spec.priority().value());
-        let leaving = self.works.values().filter(|other| other.leaves).map(|other| &*other.spec);
-        agreed && (has < wanted || has == wanted && self.quotas.takes_back(&claimant.spec, &work.spec, leaving))
+        let leaving = || self.works.values().filter(|other| other.leaves).map(|other| &*other.spec).collect::<Vec<_>>();
+        agreed && (has < wanted || has == wanted && self.quotas.takes_back(&claimant.spec, &work.spec, &leaving()))
     }
 
     fn preempted(&mut self, id: WorkloadId, stopped_for: Option<&WorkloadId>, at: Timestamp) -> Result<(), Wrong> {

@@ -33,6 +33,11 @@ pub(crate) const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 /// So many victims at most are weighed for one workload: the least important and cheapest.
 const WEIGHED_MAX: usize = 512;
 
+/// A tick comes each second: who became ripe within so long is looked at again, milliseconds.
+const JUST_RIPE_MS: i64 = 5_000;
+/// So many that wait are asked at a tick whether they could take something back.
+const WAITING_LOOKED_MAX: usize = 32;
+
 /// Whom more important work may stop.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PreemptionPolicy {
@@ -104,8 +109,28 @@ fn is_ripe(policy: &PreemptionPolicy, w: &WorkloadEntry, now: Timestamp) -> bool
 /// Some workload may become ripe by time alone while others wait: worth a look at each tick.
 pub fn may_ripen(cluster: &Cluster) -> bool {
     let highest = cluster.workloads.queue().next().and_then(|id| cluster.workloads.get(id));
-    let equals = u32::from(!cluster.tenants.is_empty());
-    highest.is_some_and(|w| cluster.workloads.preemptible_below(w.spec.priority().value() + equals).next().is_some())
+    let is_above =
+        |w: &Arc<WorkloadEntry>| cluster.workloads.preemptible_below(w.spec.priority().value()).next().is_some();
+    highest.is_some_and(is_above) || may_take_back(cluster)
+}
+
+/// Somebody just became ripe of whom one that waits might take back what it is guaranteed.
+fn may_take_back(cluster: &Cluster) -> bool {
+    if cluster.tenants.is_empty() {
+        return false;
+    }
+    let min_run_ms = cluster.policy.preemption.min_run_ms;
+    let became_ripe = |w: &&Arc<WorkloadEntry>| {
+        let ran_ms = w.started_at().map(|at| cluster.clock.ms_since(at));
+        ran_ms.is_some_and(|ran_ms| (min_run_ms..min_run_ms + JUST_RIPE_MS).contains(&ran_ms))
+    };
+    let waiting = cluster.workloads.queue().take(WAITING_LOOKED_MAX).filter_map(|id| cluster.workloads.get(id));
+    waiting.filter(|w| tenancy::is_guaranteed(cluster, &w.spec, Some(w))).any(|w| {
+        let priority = w.spec.priority().value();
+        let equals =
+            cluster.workloads.preemptible_below(priority + 1).filter(|v| v.spec.priority().value() == priority);
+        equals.take(WEIGHED_MAX).any(|v| became_ripe(&v))
+    })
 }
 
 /// Who has to leave so that `entry` fits, and where it goes then; nothing if no
@@ -121,14 +146,24 @@ pub fn plan(cluster: &Cluster, entry: &WorkloadEntry, now: Timestamp) -> Option<
         .map(|w| Weighed { lost_gpu_ms: lost_gpu_ms(policy, w, now), entry: Arc::clone(w) })
         .collect();
     ripe.sort_by_key(Weighed::order);
-    if let Some(mut lent) = lent {
-        ripe.retain(|v| v.entry.spec.priority().value() < priority || lent.takes(&v.entry));
-    }
     ripe.truncate(WEIGHED_MAX);
-    if ripe.is_empty() {
-        return None;
-    }
-    let chosen = if entry.spec.nodes() > 1 { for_gang(cluster, entry, &ripe) } else { for_one(cluster, entry, &ripe) }?;
+    let is_less = |v: &Weighed| v.entry.spec.priority().value() < priority;
+    let taken_back = lent.and_then(|lent| {
+        let may = |mut some: Vec<Weighed>| {
+            let mut lent = lent.clone();
+            some.retain(|v| is_less(v) || lent.takes(&v.entry));
+            some
+        };
+        let chosen = chosen(cluster, entry, &ripe, may)?;
+        // With the less important ones that leave as well, everybody has to keep what is guaranteed.
+        let mut lent = lent.clone();
+        chosen.iter().filter(|v| is_less(v)).for_each(|v| lent.debit(&v.entry));
+        chosen.iter().all(|v| is_less(v) || lent.takes(&v.entry)).then_some(chosen)
+    });
+    let chosen = taken_back.or_else(|| {
+        ripe.retain(is_less);
+        chosen(cluster, entry, &ripe, |some| some)
+    })?;
     let Decision::Place { places, .. } = decide_for(&without(cluster, &chosen), entry) else {
         return None;
     };
@@ -137,6 +172,22 @@ pub fn plan(cluster: &Cluster, entry: &WorkloadEntry, now: Timestamp) -> Option<
         Claim { places, victims: chosen.iter().map(|v| v.entry.workload_id).collect(), begins_at: None, reclaims };
     let victims = chosen.iter().map(|v| Victim { workload_id: v.entry.workload_id, lost_gpu_ms: v.lost_gpu_ms });
     Some((claim, victims.collect()))
+}
+
+/// The cheapest set that makes room.
+fn chosen(
+    cluster: &Cluster,
+    entry: &WorkloadEntry,
+    ripe: &[Weighed],
+    may: impl Fn(Vec<Weighed>) -> Vec<Weighed>,
+) -> Option<Vec<Weighed>> {
+    if ripe.is_empty() {
+        return None;
+    }
+    if entry.spec.nodes() > 1 {
+        return for_gang(cluster, entry, &may(ripe.to_vec()));
+    }
+    for_one(cluster, entry, ripe, may)
 }
 
 /// Takes a workload out of a fork, as if it had ended.

@@ -29,6 +29,11 @@ fn asked(demand: &Demand) -> Held {
     [demand.gpu_milli_total(), demand.cpu_millis, demand.memory_mib]
 }
 
+/// What it holds with all its parts.
+fn whole(spec: &ValidSpec) -> Held {
+    asked(spec.node_demand()).map(|part| part * u64::from(spec.nodes()))
+}
+
 impl Quotas {
     pub(super) fn event(&mut self, event: &Event) {
         match event {
@@ -69,34 +74,41 @@ impl Quotas {
         over
     }
 
+    fn is_of(&self, spec: &ValidSpec, name: &str) -> bool {
+        self.is_part(spec.spec().tenant.as_deref(), name)
+    }
+
+    /// The tenants that `wanted` is part of that hold, with it, no more than they are guaranteed.
+    fn within<'a>(&'a self, wanted: &'a ValidSpec) -> impl Iterator<Item = &'a String> {
+        let more = whole(wanted);
+        let is_within = move |(name, (quota, held)): &(&String, &(Quota, Held))| {
+            let stated = guaranteed(quota);
+            let of_it = || (0..3).filter(|at| more[*at] > 0).map(|at| (stated[at], held[at] + more[at]));
+            let speaks = if more[0] > 0 { stated[0].is_some() } else { of_it().any(|(most, _)| most.is_some()) };
+            self.is_of(wanted, name) && speaks && of_it().all(|(most, with)| most.is_none_or(|most| with <= most))
+        };
+        self.tenants.iter().filter(is_within).map(|(name, _)| name)
+    }
+
+    pub(super) fn is_within(&self, wanted: &ValidSpec) -> bool {
+        self.within(wanted).next().is_some()
+    }
+
     /// Some tenant that `wanted` is part of holds no more than it is guaranteed with it, and each that `less` is
     /// part of, and that one is not, still what it is guaranteed without that and without those that leave.
-    pub(super) fn takes_back<'a>(
-        &self,
-        wanted: &ValidSpec,
-        less: &ValidSpec,
-        leaving: impl Iterator<Item = &'a ValidSpec>,
-    ) -> bool {
-        let tenant = |spec: &ValidSpec| spec.spec().tenant.clone();
-        let whole = |spec: &ValidSpec| asked(spec.node_demand()).map(|part| part * u64::from(spec.nodes()));
-        let is_of = |spec: &ValidSpec, name: &str| self.is_part(tenant(spec).as_deref(), name);
-        let (more, gone) = (whole(wanted), whole(less));
-        let is_within = |(name, (quota, held)): &(&String, &(Quota, Held))| {
-            let of_it = || (0..3).filter(|at| more[*at] > 0).map(|at| (guaranteed(quota)[at], held[at] + more[at]));
-            is_of(wanted, name)
-                && of_it().any(|(most, _)| most.is_some())
-                && of_it().all(|(most, with)| most.is_none_or(|most| with <= most))
-        };
-        let leaving: Vec<&ValidSpec> = leaving.collect();
-        self.tenants.iter().filter(is_within).any(|(of, _)| {
+    pub(super) fn takes_back(&self, wanted: &ValidSpec, less: &ValidSpec, leaving: &[&ValidSpec]) -> bool {
+        let gone = whole(less);
+        let own = less.spec().tenant.as_deref();
+        self.within(wanted).any(|of| {
             let keeps = |(name, (quota, held)): (&String, &(Quota, Held))| {
-                let left = leaving.iter().filter(|spec| is_of(spec, name)).map(|spec| whole(spec));
+                let left = leaving.iter().filter(|spec| self.is_of(spec, name)).map(|spec| whole(spec));
                 let left = left.fold(gone, |sum, one| std::array::from_fn(|at| sum[at] + one[at]));
                 let is_kept = |at: usize| guaranteed(quota)[at].is_none_or(|most| held[at] >= most + left[at]);
                 // Of what it is not asked for, it may hold less than it is guaranteed already.
-                !is_of(less, name) || self.is_part(Some(of), name) || (0..3).all(|at| gone[at] == 0 || is_kept(at))
+                !self.is_of(less, name) || self.is_part(Some(of), name) || (0..3).all(|at| gone[at] == 0 || is_kept(at))
             };
-            !is_of(less, of) && self.tenants.iter().all(keeps)
+            let is_kin = self.is_of(less, of) || own.is_some_and(|own| self.is_part(Some(of), own));
+            !is_kin && self.tenants.iter().all(keeps)
         })
     }
 

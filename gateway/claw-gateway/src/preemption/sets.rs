@@ -51,13 +51,18 @@ pub(super) fn without(cluster: &Cluster, victims: &[Weighed]) -> Cluster {
     fork
 }
 
-/// The cheapest set on any one node.
-pub(super) fn for_one(cluster: &Cluster, entry: &WorkloadEntry, ripe: &[Weighed]) -> Option<Vec<Weighed>> {
+/// The cheapest set on any one node, of those there whom `may` lets stop together.
+pub(super) fn for_one(
+    cluster: &Cluster,
+    entry: &WorkloadEntry,
+    ripe: &[Weighed],
+    may: impl Fn(Vec<Weighed>) -> Vec<Weighed>,
+) -> Option<Vec<Weighed>> {
     let homes: BTreeSet<_> = ripe.iter().flat_map(|v| v.entry.lives().map(|a| a.node_id)).collect();
     let sets = homes.into_iter().filter_map(|home| {
         let node = cluster.nodes.get(home)?;
         let here: Vec<Weighed> = ripe.iter().filter(|v| v.entry.live_on(home).is_some()).cloned().collect();
-        on_node(cluster, node, entry, &here)
+        on_node(cluster, node, entry, &may(here))
     });
     sets.min_by_key(|set| cost(set))
 }

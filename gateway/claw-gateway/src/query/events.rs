@@ -130,5 +130,7 @@ fn describe_claim(claim: Option<&Claim>, lost_gpu_ms: &[u64]) -> String {
         return format!("it has waited long: what becomes free on {} node(s) is kept for it", claim.places.len());
     }
     let lost_s = lost_gpu_ms.iter().sum::<u64>() / 1_000;
-    format!("{} less important workload(s) are stopped for it, losing {lost_s} GPU seconds", claim.victims.len())
+    let who =
+        if claim.reclaims { "workload(s) that borrow or are less important" } else { "less important workload(s)" };
+    format!("{} {who} are stopped for it, losing {lost_s} GPU seconds", claim.victims.len())
 }

@@ -109,7 +109,11 @@ fn makes_room(cluster: &Cluster, w: &WorkloadEntry) -> String {
     }
     if let Some(claim) = &w.claim {
         let victims: Vec<String> = claim.victims.iter().filter_map(name).take(5).collect();
-        let who = if claim.reclaims { "Work beyond what its tenant is guaranteed" } else { "Less important work" };
+        let who = if claim.reclaims {
+            "Work beyond what its tenant is guaranteed, or less important,"
+        } else {
+            "Less important work"
+        };
         return format!(". {who} is told to end and leaves room for it: {}", victims.join(", "));
     }
     let leaves_for = cluster.workloads.leaves_for(w.workload_id).and_then(|other| name(&other.workload_id));

@@ -31,15 +31,15 @@ pub(super) fn cut(cluster: &Cluster, w: &WorkloadEntry) -> Option<Cut> {
     let demand = w.spec.node_demand();
     let profile = demand.mig_profile.as_deref()?;
     let takes_work = |n: &&Arc<NodeEntry>| n.link == NodeLink::Online && n.schedulable == Schedulable::Active;
-    cluster.nodes.iter().filter(takes_work).take(NODES_TRIED_MAX).find_map(|node| {
+    let nodes = cluster.nodes.iter().filter(takes_work).map(|node| (node, parents(cluster, node, w, profile)));
+    nodes.filter(|(_, parents)| !parents.is_empty()).take(NODES_TRIED_MAX).find_map(|(node, parents)| {
         let has = node.capabilities.as_deref()?;
-        let parents = parents(cluster, node, w, profile);
         let mut cut_more = has.clone();
         let mut told: Vec<String> = Vec::new();
         for (parent, n) in parents {
             told.push(format!("{n} from GPU {} ({})", parent.index, parent.model));
             (0..n).for_each(|at| cut_more.gpus.push(slice(has, parent, profile, at)));
-            let mut fork = cluster.detached();
+            let mut fork = cluster.clone();
             fork.nodes.set_capabilities(node.node_id, Arc::new(cut_more.clone()));
             if matches!(decide_for(&fork, w), Decision::Place { .. }) {
                 let (of, how) = (told.join(" and "), how(node, profile));

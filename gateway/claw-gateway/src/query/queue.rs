@@ -117,7 +117,7 @@ pub fn capacity_find(
 fn summary(copies: u32, copies_max: u32, leaves: &[Blocker], placement: &PlacementReport) -> String {
     match (copies, leaves) {
         (0, []) => format!("it would wait: {}", placement.summary),
-        (0, leaves) => format!("it would wait until {} less important workload(s) have made room", leaves.len()),
+        (0, leaves) => format!("it would wait until {} workload(s) have made room", leaves.len()),
         (1, _) if copies_max == 1 => format!("it would start now: {}", placement.summary),
         (1, _) => format!("one copy would start now: {}", placement.summary),
         (n, _) if n == copies_max => format!("{n} copies or more would start now; the first {}", placement.summary),

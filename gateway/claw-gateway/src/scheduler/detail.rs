@@ -59,6 +59,10 @@ pub(super) fn detail(miss: Miss, view: &View, spec: &ValidSpec) -> String {
 
 /// That the node's GPUs cannot be cut so, where a table tells it of all of them.
 fn never_cut_so(view: &View, profile: &str) -> String {
+    // Of attributes (`+me`) the tables tell nothing.
+    if profile.contains('+') {
+        return String::new();
+    }
     let whole = view.node.gpus().iter().filter(|gpu| gpu.mig.is_none());
     let known: Option<Vec<&MigGeometry>> = whole.map(|gpu| geometry(&gpu.model, gpu.memory_mib)).collect();
     match known.as_deref() {

@@ -65,6 +65,12 @@ pub(crate) fn stands(cluster: &Cluster, entry: &WorkloadEntry, claim: &Claim) ->
     })
 }
 
+/// When all that runs on the nodes of a claim will have ended at the latest; nothing if something has no end.
+pub(crate) fn begins_at(cluster: &Cluster, claim: &Claim, now: Timestamp) -> Option<Timestamp> {
+    let nodes = claim.places.iter().map(|place| cluster.nodes.get(place.node_id));
+    nodes.map(|node| free_at(cluster, node?, now)).try_fold(now, |latest, at| Some(latest.max(at?)))
+}
+
 /// When all that runs there will have ended at the latest.
 fn free_at(cluster: &Cluster, node: &NodeEntry, now: Timestamp) -> Option<Timestamp> {
     if !takes_work(node) {

@@ -24,7 +24,7 @@ use crate::preemption;
 use crate::registry::NodeEntry;
 use crate::scheduler::{self, Place, Trial};
 use crate::tenancy::{Turn, Turns};
-use crate::workload::{AttemptEntry, Desired, WorkloadEntry};
+use crate::workload::{AttemptEntry, Claim, Desired, WorkloadEntry, ends_by};
 
 /// How often an infrastructure loss may start a workload again.
 const INFRA_ATTEMPTS_MAX: u32 = 100;
@@ -118,9 +118,20 @@ fn schedule(work: &mut Work<'_>, queue: Vec<WorkloadId>) {
         // Room that is kept from one may be another's who stands before whom it is kept for.
         let has_claims = work.state.workloads.has_claims();
         let has_reservations = !work.state.reservations.is_empty();
+        let claims: Vec<_> = if has_claims { work.state.workloads.claimants_all() } else { Vec::new() };
+        let claims: Vec<_> = claims.into_iter().filter_map(|w| w.claim.clone()).collect();
+        let reclaims = claims.iter().any(|claim| claim.reclaims);
+        let lets_in = |w: &WorkloadEntry| {
+            let ends_at = ends_by(&w.spec, work.state.clock);
+            claims.iter().map(|claim| claim.lets_in(ends_at)).collect::<Vec<_>>()
+        };
         let stands_as = |tried: &WorkloadEntry| {
-            let of = |w: &WorkloadEntry| (w.spec.spec().tenant.clone(), w.spec.spec().max_duration_s, w.spec.grace_s());
-            !(has_reservations || has_claims) || of(tried) == of(&entry)
+            let (tried_spec, spec) = (tried.spec.spec(), entry.spec.spec());
+            let same_tenant = tried_spec.tenant == spec.tenant;
+            let same_end = tried_spec.max_duration_s == spec.max_duration_s;
+            (!(has_reservations || reclaims) || same_tenant)
+                && (!has_reservations || same_end)
+                && (claims.is_empty() || same_end || lets_in(tried) == lets_in(&entry))
         };
         let tells = |tried: &WorkloadEntry| {
             scheduler::same_shape(&tried.spec, &entry.spec)
@@ -131,7 +142,9 @@ fn schedule(work: &mut Work<'_>, queue: Vec<WorkloadId>) {
         // Another tenant may take back what it is guaranteed where this one may not.
         let has_tenants = !work.state.tenants.is_empty();
         let of_its = |tried: &WorkloadEntry| !has_tenants || tried.spec.spec().tenant == entry.spec.spec().tenant;
-        let in_vain = known.is_some_and(|(entry, _, tried)| *tried >= priority && of_its(entry));
+        let in_vain = hopeless.iter().any(|(tried, _, at)| {
+            *at >= priority && of_its(tried) && scheduler::same_shape(&tried.spec, &entry.spec) && stands_as(tried)
+        });
         let trial = match known {
             Some((_, waiting_helps, _)) => Trial::Wait { waiting_helps: *waiting_helps },
             None => scheduler::attempt(&work.state, &entry),
@@ -193,7 +206,7 @@ fn reserve(work: &mut Work<'_>) {
     if let Some(kept) = work.state.workloads.reserved().cloned() {
         let stands = kept.claim.as_ref().is_some_and(|claim| scheduler::reserve::stands(&work.state, &kept, claim));
         if stands {
-            return;
+            return begins_earlier(work, &kept);
         }
         give_up_claim(work, kept.workload_id);
     }
@@ -207,6 +220,16 @@ fn reserve(work: &mut Work<'_>) {
     if let Some((entry, claim)) = planned {
         let claim = Some(Arc::new(claim));
         work.emit(Event::RoomClaimed { workload_id: entry.workload_id, claim, lost_gpu_ms: Vec::new() });
+    }
+}
+
+/// What ran where room is kept has ended early: who is let in until it begins has to end earlier as well.
+fn begins_earlier(work: &mut Work<'_>, kept: &WorkloadEntry) {
+    let Some(claim) = &kept.claim else { return };
+    let begins_at = scheduler::reserve::begins_at(&work.state, claim, work.now());
+    if begins_at.zip(claim.begins_at).is_some_and(|(now, told)| now < told) {
+        let claim = Some(Arc::new(Claim { begins_at, ..(**claim).clone() }));
+        work.emit(Event::RoomClaimed { workload_id: kept.workload_id, claim, lost_gpu_ms: Vec::new() });
     }
 }
 

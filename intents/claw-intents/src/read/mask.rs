@@ -179,12 +179,6 @@ fn mask_unwanted_gpu(items: &mut Items<'_, '_>, i: usize) {
     }
 }
 
-fn next_masked(items: &mut Items<'_, '_>, i: usize) {
-    for item in &mut items.list[i..=i + 1] {
-        item.masked = true;
-    }
-}
-
 /// "not inference, we train"; "not 4 but 8".
 fn mask_negated(items: &mut Items<'_, '_>, i: usize) {
     if orders_elsewhere(items, i) {
@@ -200,13 +194,6 @@ fn mask_negated(items: &mut Items<'_, '_>, i: usize) {
     };
     // "dev first (not prod)"
     let environment = next.senses.iter().any(|s| s.starts_with("env."));
-    if environment && items.punct(i + 2, ')') {
-        next_masked(items, i);
-        return;
-    }
-    let Some(next) = items.at(i + 1) else {
-        return;
-    };
     let kind = next.senses.iter().any(|s| s.starts_with("kind."));
     // "why won't x-12 start?": what something does not do is no name that is taken back.
     let auxiliary = matches!(items.list[i].text.as_str(), "wont" | "cannot") || items.list[i].text.ends_with("n't");
@@ -218,7 +205,8 @@ fn mask_negated(items: &mut Items<'_, '_>, i: usize) {
     // "we're not training", "not 4"; but "do not run it on gpu-1" is no value.
     let contrast = (i + 2..(i + 7).min(items.len()))
         .any(|k| items.list[k].text == "but" || items.ends_clause(k) || items.is(k, "correct"));
-    if value && contrast || kind && !verb || kind && contrast {
+    let environment = environment && items.punct(i + 2, ')');
+    if value && contrast || kind && !verb || kind && contrast || environment {
         for item in &mut items.list[i..=i + 1] {
             item.masked = true;
         }
@@ -341,6 +329,21 @@ fn is_count_field(path: &str) -> bool {
     )
 }
 
+/// "above 2 seconds, make that 2.5": in the unit of what it replaces.
+fn in_unit_of(draft: &Draft<'_, '_, '_>, path: &str, n: f64) -> f64 {
+    let items = draft.items;
+    let at = draft.given_by(path).into_iter().flatten();
+    let said = at.filter_map(|k| Some((k, items.at(k)?))).find_map(|(k, item)| match item.kind {
+        Kind::Qty(said) if said > 0.0 => Some((k, said)),
+        _ => None,
+    });
+    match (said, draft.get(path).and_then(serde_json::Value::as_f64)) {
+        (Some((k, _)), _) if items.is(k, "unit.fahrenheit") => (n - 32.0) * 5.0 / 9.0,
+        (Some((_, said)), Some(old)) => n * (old / said),
+        _ => n,
+    }
+}
+
 /// "4 H100s, no wait, make it 8": a bare number behind a correction replaces the
 /// last number before it.
 pub(crate) fn read_bare_corrections(draft: &mut Draft<'_, '_, '_>) {
@@ -362,15 +365,7 @@ pub(crate) fn read_bare_corrections(draft: &mut Draft<'_, '_, '_>) {
         let Some(path) = draft.last_number_before(i, is_count_field) else {
             continue;
         };
-        // "above 2 seconds, make that 2.5": in the unit of what it replaces.
-        let unit = draft.given_by(&path).and_then(|at| {
-            let old = draft.get(&path).and_then(serde_json::Value::as_f64)?;
-            at.clone().find_map(|k| match draft.items.at(k)?.kind {
-                Kind::Qty(said) if said > 0.0 => Some(old / said),
-                _ => None,
-            })
-        });
-        let n = n * unit.unwrap_or(1.0);
+        let n = in_unit_of(draft, &path, n);
         let value = if n.fract() == 0.0 { crate::items::whole(n).map_or(json!(n), |n| json!(n)) } else { json!(n) };
         draft.replace(&path, value, k..k + 1);
     }

@@ -85,6 +85,21 @@ fn who_is_sure_to_have_ended_uses_what_is_kept_meanwhile() {
 }
 
 #[test]
+fn an_early_end_brings_the_reserved_start_nearer() {
+    let mut f = Fleet::with_nodes(1);
+    let first = run(&mut f, lasting(4, 86_400));
+    let large = f.submit(lasting(8, 60)).workload_id.unwrap();
+    f.pass(601);
+    let short = run(&mut f, lasting(2, 3_600));
+    f.report(first, N::Completed, C::Exited, Some(0));
+    // Only the short one is waited for now: who would take longer is not let in any more.
+    let long = f.submit(lasting(2, 40_000)).workload_id.unwrap();
+    assert_eq!([large, long].map(|id| f.workload(id).state), [S::Pending, S::Pending]);
+    f.report(short, N::Completed, C::Exited, Some(0));
+    assert_eq!([large, long].map(|id| f.workload(id).state), [S::Placed, S::Pending]);
+}
+
+#[test]
 fn nothing_is_kept_where_nobody_knows_when_it_ends() {
     let mut f = Fleet::with_nodes(1);
     run(&mut f, spec(4));

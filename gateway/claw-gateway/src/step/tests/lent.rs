@@ -8,7 +8,7 @@ use claw_tools::workloads::{WorkloadReason as R, WorkloadState as S};
 use super::fleet::Fleet;
 use super::tenancy::{of, set};
 use crate::event::Event;
-use crate::query;
+use crate::{Operation, query};
 
 /// One node of eight GPUs; `lab` and `web` are guaranteed four each.
 fn halves() -> Fleet {
@@ -44,7 +44,7 @@ fn a_guarantee_takes_back_what_was_lent_and_no_more() {
     let leave: Vec<WorkloadId> = lent.iter().copied().filter(|id| f.workload(*id).state == S::Stopping).collect();
     assert_eq!(leave.len(), 2, "web keeps what it is guaranteed");
     let told = query::explain(&f.cluster, &mine.to_string(), f.now).unwrap().summary;
-    assert!(told.contains("Work beyond what its tenant is guaranteed is told to end"), "{told}");
+    assert!(told.contains("Work beyond what its tenant is guaranteed, or less important, is told to end"), "{told}");
     // The first of the two comes back into the queue, and before it: it gets nothing of what is taken back.
     for id in &leave {
         f.report_all(*id, N::Stopped, C::StopRequested, None);
@@ -78,8 +78,8 @@ fn nothing_is_taken_back_from_more_important_work_or_from_who_did_not_agree() {
 fn nobodys_work_has_no_guarantee_and_a_part_takes_nothing_from_its_own() {
     let mut f = halves();
     f.plan_and_apply(set("vision", Some("lab"), Some(2), None, &[])).unwrap();
-    let family = run(&mut f, borrows("lab", 4));
     let nobodys = run(&mut f, WorkloadSpec { tenant: None, ..borrows("lab", 4) });
+    let family = run(&mut f, borrows("lab", 4));
     f.pass(61);
     let mine = f.submit(of("vision", 2)).workload_id.unwrap();
     assert_eq!(f.workload(mine).reason, R::MakingRoom);
@@ -104,6 +104,34 @@ fn what_a_part_holds_is_kept_for_what_it_is_part_of() {
     f.pass(61);
     let again = f.submit(of("vision", 2)).workload_id.unwrap();
     assert_eq!(states(&f, &[other, again]), [S::Stopping, S::Pending]);
+}
+
+#[test]
+fn who_leaves_already_is_not_counted_as_there() {
+    let mut f = halves();
+    let lent: Vec<_> = (0..4).map(|_| run(&mut f, borrows("web", 2))).collect();
+    f.pass(61);
+    let first = f.submit(of("lab", 4)).workload_id.unwrap();
+    // It is given up while those that leave for it are still there; another comes.
+    f.plan_and_apply(Operation::WorkloadStop { workload: first.to_string(), grace_s: None }).unwrap();
+    f.submit(of("lab", 4));
+    let running = lent.iter().filter(|id| f.workload(**id).state == S::Running).count();
+    assert_eq!(running, 2, "web keeps what it is guaranteed");
+}
+
+#[test]
+fn less_important_work_that_leaves_counts_too() {
+    let mut f = halves();
+    let low = run(&mut f, WorkloadSpec { priority: Some(Priority::Low), ..borrows("web", 2) });
+    let normal = run(&mut f, borrows("web", 2));
+    run(&mut f, of("web", 2));
+    run(&mut f, WorkloadSpec { tenant: None, ..of("lab", 2) });
+    f.pass(61);
+    // Both would do together, and web would hold two of the four that it is guaranteed.
+    f.submit(of("lab", 4));
+    assert_eq!(states(&f, &[low, normal]), [S::Running, S::Running]);
+    f.submit(of("lab", 2));
+    assert_eq!(states(&f, &[low, normal]), [S::Stopping, S::Running], "the less important one suffices");
 }
 
 /// Histories of tenants that borrow and take back: the auditor, which has books of its own, looks at each
