@@ -117,33 +117,20 @@ fn schedule(work: &mut Work<'_>, queue: Vec<WorkloadId>) {
         let priority = entry.spec.priority().value();
         // Room that is kept from one may be another's who stands before whom it is kept for.
         let has_claims = work.state.workloads.has_claims();
-        let has_reservations = !work.state.reservations.is_empty();
-        let claims: Vec<_> = if has_claims { work.state.workloads.claimants_all() } else { Vec::new() };
-        let claims: Vec<_> = claims.into_iter().filter_map(|w| w.claim.clone()).collect();
-        let reclaims = claims.iter().any(|claim| claim.reclaims);
-        let lets_in = |w: &WorkloadEntry| {
-            let ends_at = ends_by(&w.spec, work.state.clock);
-            claims.iter().map(|claim| claim.lets_in(ends_at)).collect::<Vec<_>>()
-        };
-        let stands_as = |tried: &WorkloadEntry| {
-            let (tried_spec, spec) = (tried.spec.spec(), entry.spec.spec());
-            let same_tenant = tried_spec.tenant == spec.tenant;
-            let same_end = tried_spec.max_duration_s == spec.max_duration_s;
-            (!(has_reservations || reclaims) || same_tenant)
-                && (!has_reservations || same_end)
-                && (claims.is_empty() || same_end || lets_in(tried) == lets_in(&entry))
-        };
         let tells = |tried: &WorkloadEntry| {
             scheduler::same_shape(&tried.spec, &entry.spec)
                 && (!has_claims || tried.outranks(&entry))
-                && stands_as(tried)
+                && stand_alike(&work.state, tried, &entry)
         };
         let known = hopeless.iter().find(|(tried, ..)| tells(tried));
         // Another tenant may take back what it is guaranteed where this one may not.
         let has_tenants = !work.state.tenants.is_empty();
         let of_its = |tried: &WorkloadEntry| !has_tenants || tried.spec.spec().tenant == entry.spec.spec().tenant;
         let in_vain = hopeless.iter().any(|(tried, _, at)| {
-            *at >= priority && of_its(tried) && scheduler::same_shape(&tried.spec, &entry.spec) && stands_as(tried)
+            *at >= priority
+                && of_its(tried)
+                && scheduler::same_shape(&tried.spec, &entry.spec)
+                && stand_alike(&work.state, tried, &entry)
         });
         let trial = match known {
             Some((_, waiting_helps, _)) => Trial::Wait { waiting_helps: *waiting_helps },
@@ -166,6 +153,22 @@ fn schedule(work: &mut Work<'_>, queue: Vec<WorkloadId>) {
             }
         }
     }
+}
+
+/// What is kept keeps both of them out, or neither: by their tenants, and by when they will have ended.
+fn stand_alike(state: &Cluster, a: &WorkloadEntry, b: &WorkloadEntry) -> bool {
+    let limits = |w: &WorkloadEntry| (w.spec.spec().max_duration_s, w.spec.grace_s());
+    let (same_tenant, same_end) = (a.spec.spec().tenant == b.spec.spec().tenant, limits(a) == limits(b));
+    let has_claims = state.workloads.has_claims();
+    if same_tenant && same_end || !has_claims && state.reservations.is_empty() {
+        return true;
+    }
+    if !state.reservations.is_empty() {
+        return false;
+    }
+    let (a, b) = (ends_by(&a.spec, state.clock), ends_by(&b.spec, state.clock));
+    let alike = |claim: &Arc<Claim>| (same_tenant || !claim.reclaims) && claim.lets_in(a) == claim.lets_in(b);
+    state.workloads.claimants_all().into_iter().filter_map(|w| w.claim.as_ref()).all(alike)
 }
 
 /// Stops less important work for it, if that makes all of its place; or keeps
