@@ -387,7 +387,14 @@ fn an_xid_marks_its_gpu_as_far_as_it_is_serious() {
     // A lesser one does not hide what is worse.
     scenario += "xid 4 2 13\n";
     stub.scenario(&scenario);
-    let fleet = poll_until(&mut detector, 2_000, "Xid 13", |_| true);
+    // It comes when the driver's thread gives it: a mark counts from then on.
+    let began = Instant::now();
+    while !events.iter().any(|event| event.code == Some(13)) {
+        assert!(began.elapsed() < DEADLINE, "Xid 13 did not come");
+        detector.detect(2_000);
+        events.extend(detector.events());
+    }
+    let fleet = detector.detect(2_000);
     assert_eq!(fleet.gpus[2].health_reason.as_deref(), Some("Xid 79: the GPU has fallen off the bus"));
     let rows: Vec<String> = fleet.findings.iter().map(|f| format!("{} {}: {}", f.code, f.subject, f.detail)).collect();
     expect![[r"
@@ -398,7 +405,12 @@ fn an_xid_marks_its_gpu_as_far_as_it_is_serious() {
         events.iter().filter_map(|event| Some((event.code?, (event.uuid.0.as_str(), event.simulated)))).collect();
     assert_eq!(
         told,
-        BTreeMap::from([(31, ("GPU-00000000", false)), (74, ("GPU-00000001", false)), (79, ("GPU-00000002", false))])
+        BTreeMap::from([
+            (13, ("GPU-00000002", false)),
+            (31, ("GPU-00000000", false)),
+            (74, ("GPU-00000001", false)),
+            (79, ("GPU-00000002", false))
+        ])
     );
     // The driver's own verdict: a drain, a reset, and in the end nothing any more.
     stub.scenario(&(scenario.clone() + "gpu 0 recovery 4\ngpu 1 recovery 0\ngpu 2 recovery 1\n"));
