@@ -49,7 +49,7 @@ pub(crate) fn parse(text: &str, context: &Context, catalog: &Catalog) -> Answer 
     let ready = Ready::of(&mut items, &found, Some(order), order);
     match ready.asked {
         Some(question) => question,
-        None => finish(held::read(&items, ready, (context, catalog), order, &[])),
+        None => finish(held::read(&items, ready, (context, catalog), &[])),
     }
 }
 
@@ -153,9 +153,5 @@ fn no_order(items: &Items<'_, '_>) -> Answer {
 /// Sets the action.
 fn action(draft: &mut Draft<'_, '_, '_>, name: &str, order: Found) {
     let at = order.at.min(draft.items.len().saturating_sub(1));
-    // What was put in order anew can end in an item without words: then the order's own word tells it.
-    let says = |k: &usize| !draft.items.span(&(*k..*k + 1)).text.is_empty();
-    let orders = |k: &usize| says(k) && draft.items.list[*k].senses.iter().any(|s| s.starts_with("act."));
-    let at = if says(&at) { at } else { (0..at).find(orders).or_else(|| (0..at).rev().find(says)).unwrap_or(at) };
     draft.set_unmarked("action", json!(name), at..at + 1);
 }

@@ -206,9 +206,10 @@ impl<'t, 'c> Items<'t, 'c> {
 
     /// The part of the request that these items take.
     pub(crate) fn span(&self, range: &Range<usize>) -> Span {
-        let start = self.list.get(range.start).map_or(self.source.len(), |item| item.span.start);
-        let last = range.end.checked_sub(1).and_then(|last| self.list.get(last));
-        let end = last.map_or(start, |item| item.span.end.max(start));
+        // Items do not always stand in the order of the text: a correction and a reordering move some.
+        let spans = || self.list.iter().take(range.end).skip(range.start).map(|item| &item.span);
+        let start = spans().map(|span| span.start).min().unwrap_or(self.source.len());
+        let end = spans().map(|span| span.end).max().unwrap_or(start);
         Span { start, end, text: self.source[start..end].to_owned() }
     }
 

@@ -267,9 +267,12 @@ fn stop_target(draft: &mut Draft<'_, '_, '_>, order: Found) {
         Some((k, Some(_))) => return set_workload(draft, k),
         _ => {}
     }
-    if let (Some(k), None) =
-        (refs::beside_noun(draft, Thing::Node), (0..items.len()).find(|i| items.is(*i, "noun.workload")))
-    {
+    // "stop train-4 on node a-7": the node says where.
+    let is_meant = |k: &usize| named.is_none_or(|name| name.at == *k);
+    if let (Some(k), None) = (
+        refs::beside_noun(draft, Thing::Node).filter(is_meant),
+        (0..items.len()).find(|i| items.is(*i, "noun.workload")),
+    ) {
         let name = refs::name_of(items, k);
         draft.refuse(RefusalCode::Unsupported, format!("{name:?} is a node: it can be drained, not stopped"));
         return;

@@ -57,6 +57,8 @@ pub(crate) fn act_of(action: &str) -> Option<Act> {
 pub(crate) struct Ready {
     /// The question that the words are rather than an order.
     pub(crate) asked: Option<Answer>,
+    /// The order, where its words stand now.
+    order: Found,
     /// Which orders are left out.
     left_out: Vec<Assumption>,
 }
@@ -69,17 +71,19 @@ impl Ready {
             matches!(order.act, Act::Update | Act::Scale | Act::Run) && !choose::says(items, "act.autoscale");
         read::mask::mask(items, from_is_old);
         let Some(own) = own else {
-            return Self { asked: None, left_out: Vec::new() };
+            return Self { asked: None, order, left_out: Vec::new() };
         };
         let asked = asked::question(items, own);
         let others = several::others(items, found, own);
         let asked = asked.or_else(|| several::question(items, &others, own));
         let left_out = several::left_out(items, &others, own);
         several::mask(items, &others, own);
-        if own.act == Act::Update && others.is_empty() {
-            read::reorder::reorder(items);
-        }
-        Self { asked, left_out }
+        let at = if own.act == Act::Update && others.is_empty() {
+            read::reorder::reorder(items, order.at)
+        } else {
+            order.at
+        };
+        Self { asked, order: Found { at, ..order }, left_out }
     }
 }
 
@@ -94,15 +98,14 @@ pub(crate) struct Held {
     pub(crate) refusal: Option<(RefusalCode, String)>,
 }
 
-/// Reads a request that is ready as this order, with further fields that somebody else gave.
+/// Reads a request that is ready as its order, with further fields that somebody else gave.
 pub(crate) fn read(
     items: &Items<'_, '_>,
     ready: Ready,
     (context, catalog): (&Context, &Catalog),
-    order: Found,
     further: &[(String, Value)],
 ) -> Held {
-    let mut draft = draft(items, context, catalog, order);
+    let mut draft = draft(items, context, catalog, ready.order);
     for (path, value) in further {
         draft.derive(path, value.clone(), Source::Model);
     }
@@ -132,5 +135,5 @@ pub(crate) fn held(
     let mut items = items.clone();
     let own = orders.order.filter(|own| own.act == order.act);
     let ready = Ready::of(&mut items, &orders.found, own, order);
-    read(&items, ready, place, order, further)
+    read(&items, ready, place, further)
 }

@@ -343,8 +343,10 @@ fn plain(items: &Items<'_, '_>, k: usize, order: Found) -> bool {
 fn uncorrected(items: &Items<'_, '_>, mut names: Vec<Name>) -> Vec<Name> {
     names.sort_by_key(|n| n.at);
     names.dedup_by_key(|n| n.at);
-    let all = names.clone();
-    names.retain(|n| !all.iter().any(|later| later.at > n.at && items.corrects_between(n.at, later.at)));
+    let Some(last) = names.last().map(|n| n.at) else { return names };
+    // What stands between a name and a later one stands between it and the last: one look is enough.
+    let corrected = (0..last).rev().find(|k| items.corrects(*k));
+    names.retain(|n| n.at == last || corrected.is_none_or(|at| at < n.at));
     names
 }
 

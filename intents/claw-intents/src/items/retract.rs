@@ -25,15 +25,26 @@ fn replace_names(items: &mut Items<'_, '_>) {
         if !items.corrects(i) {
             continue;
         }
-        let Some(old) = (0..i).rev().find(|k| !passed(items, *k) && !items.corrects(*k)) else { continue };
+        let Some(nearest) = (0..i).rev().find(|k| !passed(items, *k) && !items.corrects(*k)) else { continue };
         let Some(new) = (i + 1..items.len()).find(|k| !passed(items, *k) && !items.corrects(*k)) else { continue };
+        // "stop train-4 on node a-7, sorry, train-5": the name of its kind is corrected, not the nearest.
+        let of_kind = |k: &usize| named(items, *k) && stem(&items.list[*k].text) == stem(&items.list[new].text);
+        let sentence = (0..=nearest).rev().take_while(|k| !items.ends_sentence(*k));
+        let old = sentence.into_iter().find(of_kind).unwrap_or(nearest);
         // What follows the new name may say more of it; what else it begins is not for here.
         let alone = items.ends_clause(new + 1) || items.punct(new + 1, ')');
-        if named(items, old) && named(items, new) && alone && items.list[old].text != items.list[new].text {
+        let sort = |k: usize| (items.list[k].node_like, items.list[k].listed);
+        let alike = sort(old) == sort(new) && items.list[old].text != items.list[new].text;
+        if named(items, old) && named(items, new) && alone && alike {
             items.list[old] = items.list[new].clone();
             items.list[new].masked = true;
         }
     }
+}
+
+/// What names of one kind begin with: "train" of "train-4".
+fn stem(name: &str) -> &str {
+    name.split(|c: char| !c.is_alphabetic()).next().unwrap_or_default()
 }
 
 /// "mistral 7b out, qwen 7b in": what goes out beside what comes in.

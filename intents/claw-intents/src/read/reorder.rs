@@ -6,10 +6,11 @@ use crate::lexicon::Senses;
 
 use super::refs;
 
-/// Moves whose setting it is behind the value, to the end of the sentence.
-pub(crate) fn reorder(items: &mut Items<'_, '_>) {
+/// Moves whose setting it is behind the value, to the end of the sentence. What stood at `of` stands at
+/// the place that comes back.
+pub(crate) fn reorder(items: &mut Items<'_, '_>, of: usize) -> usize {
     let Some((from, to)) = (1..items.len()).find_map(|i| Some((i, owner(items, i)?))) else {
-        return;
+        return of;
     };
     let end = (to..items.len()).find(|k| items.ends_sentence(*k)).unwrap_or(items.len());
     let at = items.list[end - 1].span.end;
@@ -17,6 +18,13 @@ pub(crate) fn reorder(items: &mut Items<'_, '_>) {
     let comma = Item { kind: Kind::Punct(','), text: ",".to_owned(), span: at..at, ..moved[0].clone() };
     let behind = end - (to - from);
     items.list.splice(behind..behind, std::iter::once(Item { senses: Senses::default(), ..comma }).chain(moved));
+    match of {
+        _ if of < from => of,
+        // The comma stands before what was moved, and before what comes after the sentence.
+        _ if of < to => of - from + behind + 1,
+        _ if of < end => of - (to - from),
+        _ => of + 1,
+    }
 }
 
 /// The end of "of deployment chat" at a place, where its new value follows.

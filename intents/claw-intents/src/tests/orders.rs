@@ -47,6 +47,8 @@ fn the_thing_in_the_orders_own_clause_is_meant() {
         ("stop job x-1 no wait x-2", "workload_id", Some("x-2")),
         ("stop job x-1, I mean x-2", "workload_id", Some("x-2")),
         ("drain node gpu-1, sorry, gpu-2", "node", Some("gpu-2")),
+        ("stop train-4 on node a-7", "workload_id", Some("train-4")),
+        ("stop train-4 on node a-7, sorry, train-5", "workload_id", Some("train-5")),
     ];
     hold(&cases, &Context::default());
     let known = context(json!({
@@ -201,5 +203,21 @@ fn a_limit_of_what_is_started_is_no_further_order() {
         let got = answer(text, &Context::default());
         assert_eq!(at(&got, "intent.workload.max_duration_s"), 21_600, "{text}: {got}");
         assert!(!tells_of(&got, "is a further order"), "{text}: {got}");
+    }
+}
+
+#[test]
+fn an_action_is_told_by_its_own_words() {
+    for (text, word) in [
+        ("update the image of deployment ws to acme/ws:3.1", "update"),
+        ("for ws: change the image of deployment ws to acme/ws:3.1", "change"),
+        ("set the image of deployment ws to acme/ws:3.1 and WORKERS=8", "set"),
+        ("hey folks, long update image of deployment ws to acme/ws:3.1 and set WORKERS=8very 20 minutes!!", "set"),
+        ("the image of deployment ws, update it to acme/ws:3.1", "update"),
+    ] {
+        let got = answer(text, &Context::default());
+        let told = got["provenance"].as_array().into_iter().flatten().find(|p| p["field"] == "action");
+        let told = told.map(|p| p["source"].to_string());
+        assert!(told.as_ref().is_some_and(|t| t.contains(word)), "{text}: {told:?} in {got}");
     }
 }
