@@ -68,6 +68,14 @@ pub enum ConfigError {
         /// Most delay.
         max: u64,
     },
+    /// Ports would be published on every address of the host, or on none.
+    #[error(
+        "config: runtime.docker.publish_address {got:?} is not one address; allowed: an IP address of this host, such as 127.0.0.1 (loopback) or the mesh's, not one that means all of them (0.0.0.0, ::)"
+    )]
+    PublishAddress {
+        /// What was given.
+        got: String,
+    },
 }
 
 /// Configuration of a node.
@@ -255,6 +263,10 @@ impl NodeConfig {
         let LinkConfig { reconnect_min_ms: min, reconnect_max_ms: max, .. } = self.link;
         if min == 0 || min > max {
             return Err(ConfigError::Reconnect { min, max });
+        }
+        let docker = &self.runtime.docker;
+        if !docker.publishes_on_one_address() {
+            return Err(ConfigError::PublishAddress { got: docker.publish_address.clone() });
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use serde::Serialize;
@@ -72,10 +72,32 @@ pub fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-/// Creates a folder and its parents with `mode`; one that exists keeps its own.
+/// What others may do with a folder that they pass through: nothing but that.
+const PASSABLE: u32 = 0o711;
+
+/// Creates a folder and its parents with `mode`, less what the umask forbids; one that exists
+/// keeps its own.
 ///
 /// # Errors
 /// What the file system says.
 pub fn create_folder(folder: &Path, mode: u32) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(mode).create(folder)
+}
+
+/// Creates a folder that users of workloads pass through, whatever the umask is: a service's may
+/// be 0077. One that exists, perhaps from before, becomes passable and else keeps its mode.
+///
+/// # Errors
+/// What the file system says.
+pub fn create_passable(folder: &Path) -> io::Result<()> {
+    create_folder(folder, PASSABLE)?;
+    let mode = fs::metadata(folder)?.permissions().mode() & 0o7777;
+    if mode & PASSABLE == PASSABLE {
+        return Ok(());
+    }
+    match fs::set_permissions(folder, fs::Permissions::from_mode(mode | PASSABLE)) {
+        // Somebody else's folder: its owner says who passes.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        result => result,
+    }
 }

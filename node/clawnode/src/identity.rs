@@ -85,7 +85,7 @@ impl DataDir {
     /// # Errors
     /// What the file system says.
     pub fn create(&self) -> io::Result<()> {
-        files::create_folder(&self.root, 0o711)
+        files::create_passable(&self.root)
     }
 
     /// Takes the folder for one agent, as long as the file lives.

@@ -127,6 +127,22 @@ fn what_is_wrong_is_named() {
 }
 
 #[test]
+fn ports_are_published_on_one_address_or_the_config_is_refused() {
+    let told = |address: &str| {
+        let setting = format!("runtime.docker.publish_address={address}");
+        NodeConfig::from_settings([setting.as_str()]).map(|config| config.runtime.docker.publish_address)
+    };
+    for right in ["127.0.0.1", "::1", "10.7.0.3", "fd00::3"] {
+        assert_eq!(told(right).unwrap(), right);
+    }
+    for wrong in ["", "0.0.0.0", "::", "::ffff:0.0.0.0", "localhost", "127.0.0.1:80", "10.0.0.0/8", "[::1]"] {
+        assert!(matches!(told(wrong), Err(ConfigError::PublishAddress { got }) if got == wrong), "{wrong:?}");
+    }
+    expect![[r#"config: runtime.docker.publish_address "0.0.0.0" is not one address; allowed: an IP address of this host, such as 127.0.0.1 (loopback) or the mesh's, not one that means all of them (0.0.0.0, ::)"#]]
+        .assert_eq(&told("0.0.0.0").unwrap_err().to_string());
+}
+
+#[test]
 fn the_example_shows_every_default() {
     let example = include_str!("../../config.example.toml");
     let parsed = NodeConfig::from_table(example.parse().unwrap()).unwrap();

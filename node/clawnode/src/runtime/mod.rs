@@ -7,6 +7,7 @@ pub mod execution_log;
 pub mod folder;
 mod line_log;
 pub mod network;
+mod ports;
 pub mod process;
 pub mod ranks;
 pub mod sim;

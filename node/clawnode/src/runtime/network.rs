@@ -12,16 +12,20 @@ use claw_proto::message::DesiredWorkload;
 use claw_proto::topology::NodeCapabilities;
 use claw_proto::validation::{GPU_MILLI, share_memory_mib, share_milli};
 
+use super::ports::MeetingPorts;
 use super::ranks::{self, RankFacts};
 
 /// What a workload is told of its GPUs and of its ranks, as environment; empty for one process
-/// alone with whole GPUs.
+/// alone with whole GPUs. `ports` are those that it shares with others of this node.
 pub(super) async fn placed_environment(
     workload: &DesiredWorkload,
     capabilities: Option<Arc<NodeCapabilities>>,
+    ports: Option<&MeetingPorts>,
 ) -> BTreeMap<String, String> {
     let mut told = share_environment(workload, capabilities.as_deref());
-    told.extend(rank_environment(workload, capabilities).await);
+    let key = (workload.workload_id, workload.attempt);
+    let meeting_port = ports.filter(|_| ranks::meets_on_loopback(workload)).and_then(|ports| ports.give(key));
+    told.extend(rank_environment(workload, capabilities, meeting_port).await);
     told
 }
 
@@ -44,6 +48,7 @@ fn share_environment(workload: &DesiredWorkload, capabilities: Option<&NodeCapab
 async fn rank_environment(
     workload: &DesiredWorkload,
     capabilities: Option<Arc<NodeCapabilities>>,
+    meeting_port: Option<u16>,
 ) -> BTreeMap<String, String> {
     if workload.ranks.is_none() && workload.gpus.len() < 2 {
         return BTreeMap::new();
@@ -51,7 +56,8 @@ async fn rank_environment(
     let workload = workload.clone();
     let gathered = tokio::task::spawn_blocking(move || {
         let facts = capabilities.map(|capabilities| rank_facts(&workload, &capabilities));
-        ranks::environment(&workload, &facts.unwrap_or_default())
+        let facts = RankFacts { meeting_port, ..facts.unwrap_or_default() };
+        ranks::environment(&workload, &facts)
     });
     gathered.await.unwrap_or_default()
 }
@@ -81,6 +87,7 @@ pub fn rank_facts(workload: &DesiredWorkload, capabilities: &NodeCapabilities) -
         nics_of_gpus: given.flat_map(|gpu| gpu.nics.iter().cloned()).collect(),
         nics: capabilities.nics.clone(),
         rdma_devices: rdma_devices(Path::new("/sys/class/infiniband")),
+        meeting_port: None,
     }
 }
 

@@ -9,7 +9,9 @@ use std::collections::BTreeMap;
 use claw_proto::message::{DesiredWorkload, RankAssignment};
 use claw_proto::topology::NicInfo;
 
-/// Port at which the processes of one node meet, unless the gateway names one.
+/// Variable with the port at which the processes meet.
+pub(super) const MASTER_PORT: &str = "MASTER_PORT";
+/// That port for processes of one node that have a network of their own.
 const MASTER_PORT_DEFAULT: u16 = 29_500;
 /// Interface of a workload that stays on its node.
 const LOOPBACK: &str = "lo";
@@ -25,6 +27,14 @@ pub struct RankFacts {
     pub nics: Vec<NicInfo>,
     /// RDMA device of an interface, such as `mlx5_0`.
     pub rdma_devices: BTreeMap<String, String>,
+    /// Port of this node that is the workload's alone, if it shares the node's network.
+    pub meeting_port: Option<u16>,
+}
+
+/// Whether the processes of a workload have each other as their only peers: they meet on loopback,
+/// at a port that the node gives.
+pub(super) fn meets_on_loopback(workload: &DesiredWorkload) -> bool {
+    workload.ranks.is_none() && workload.gpus.len() > 1
 }
 
 /// The environment for an attempt; empty for one process without peers.
@@ -32,7 +42,7 @@ pub fn environment(workload: &DesiredWorkload, facts: &RankFacts) -> BTreeMap<St
     let n_local = u32::try_from(workload.gpus.len()).unwrap_or(u32::MAX).max(1);
     let ranks = match &workload.ranks {
         Some(ranks) => ranks.clone(),
-        None if n_local > 1 => alone(n_local),
+        None if n_local > 1 => alone(n_local, facts.meeting_port.unwrap_or(MASTER_PORT_DEFAULT)),
         None => return BTreeMap::new(),
     };
     let is_alone = ranks.n_nodes <= 1;
@@ -46,7 +56,7 @@ pub fn environment(workload: &DesiredWorkload, facts: &RankFacts) -> BTreeMap<St
         ("WORLD_SIZE", ranks.world_size.to_string()),
         ("LOCAL_WORLD_SIZE", n_local.to_string()),
         ("MASTER_ADDR", ranks.master_address.clone()),
-        ("MASTER_PORT", ranks.master_port.to_string()),
+        (MASTER_PORT, ranks.master_port.to_string()),
         ("PET_NNODES", ranks.n_nodes.to_string()),
         ("PET_NODE_RANK", ranks.node_rank.to_string()),
         ("PET_NPROC_PER_NODE", n_local.to_string()),
@@ -72,14 +82,14 @@ pub fn environment(workload: &DesiredWorkload, facts: &RankFacts) -> BTreeMap<St
 }
 
 /// Several GPUs of one node: they are each other's only peers.
-fn alone(n_local: u32) -> RankAssignment {
+fn alone(n_local: u32, master_port: u16) -> RankAssignment {
     RankAssignment {
         node_rank: 0,
         n_nodes: 1,
         first_rank: 0,
         world_size: n_local,
         master_address: "127.0.0.1".to_owned(),
-        master_port: MASTER_PORT_DEFAULT,
+        master_port,
     }
 }
 
@@ -179,6 +189,7 @@ mod tests {
             nics_of_gpus: vec!["ib1".into(), "ib0".into(), "eth0".into(), "ib1".into()],
             nics: vec![nic("eth0", false), nic("ib0", true), nic("ib1", true), nic("ib2", true)],
             rdma_devices: BTreeMap::from([("ib1".into(), "mlx5_1".into()), ("ib0".into(), "mlx5_0".into())]),
+            meeting_port: None,
         };
         check(
             8,

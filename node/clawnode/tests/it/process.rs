@@ -7,6 +7,7 @@ use std::time::Duration;
 use claw_proto::ids::{Attempt, GpuUuid};
 use claw_proto::message::{DesiredWorkload, LogStream, NodeWorkloadState, StatusCause};
 use clawnode::clock;
+use clawnode::identity::DataDir;
 use clawnode::node::{Found, Lease, RuntimeEvent, WorkloadEnd};
 use clawnode::runtime::execution_log::ExecutionEvent;
 use clawnode::runtime::process::{ProcessOptions, ProcessRuntime};
@@ -164,6 +165,21 @@ async fn exit_codes_signals_and_both_streams_are_told_apart() {
 }
 
 #[tokio::test]
+async fn jobs_of_one_node_meet_at_ports_of_their_own() {
+    let mut bench = Bench::new();
+    let mut told = Vec::new();
+    for n in [1, 2] {
+        let mut job = script(n, "echo $MASTER_PORT $PET_RDZV_ENDPOINT");
+        job.gpus = vec![GpuUuid("GPU-a".into()), GpuUuid("GPU-b".into())];
+        assert_eq!(bench.run(&job).await.state, NodeWorkloadState::Completed);
+        told.extend(bench.log(&job, LogStream::Stdout));
+    }
+    let ports: Vec<&str> = told.iter().filter_map(|line| Some(line.split_once(' ')?.0)).collect();
+    assert_eq!(told, [0, 1].map(|n| format!("{0} 127.0.0.1:{0}", ports[n])));
+    assert_ne!(ports[0], ports[1]);
+}
+
+#[tokio::test]
 async fn a_flood_of_lines_arrives_whole() {
     let mut bench = Bench::new();
     let flood = script(1, "seq 1 30000; head -c 40000 /dev/zero | tr '\\0' x; echo; seq 1 3 >&2");
@@ -251,6 +267,40 @@ async fn another_user_runs_in_a_folder_of_its_own() {
     other.spec.user = Some("12345:23456".into());
     assert_eq!(bench.run(&other).await.state, NodeWorkloadState::Completed);
     assert_eq!(bench.log(&other, LogStream::Stdout), ["12345", "23456", "23456", "can write"]);
+}
+
+/// As the packaged unit starts the agent (`UMask=0077`). In a process of its own, for a umask belongs to all threads.
+#[tokio::test]
+async fn a_tight_umask_shuts_no_user_out_of_its_folder() {
+    const INSIDE: &str = "CLAW_TEST_TIGHT_UMASK";
+    if std::env::var_os(INSIDE).is_none() {
+        let mut own = tokio::process::Command::new("/bin/sh");
+        own.args(["-c", "umask 077 && exec \"$0\" \"$@\""]).arg(std::env::current_exe().unwrap());
+        own.args(["--exact", "process::a_tight_umask_shuts_no_user_out_of_its_folder"]).env(INSIDE, "1");
+        let output = own.output().await.unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && said.contains("1 passed"), "{said}");
+        return;
+    }
+    let mut bench = Bench::new();
+    let data = DataDir::at(bench.path("data"));
+    data.create().unwrap();
+    let mut quick = script(1, "umask; touch here && echo can write");
+    if rustix::process::getuid().is_root() {
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o711);
+        std::fs::set_permissions(bench.folder.path(), open).unwrap();
+        quick.spec.user = Some("12345:23456".into());
+    }
+    let end = bench.run(&quick).await;
+    assert_eq!(end.state, NodeWorkloadState::Completed, "{}", end.detail);
+    assert_eq!(bench.log(&quick, LogStream::Stdout), ["0077", "can write"]);
+    let mode = |path: PathBuf| std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(path).unwrap()) & 0o777;
+    let folder = bench.runtime.folder(key(&quick)).root().to_path_buf();
+    assert_eq!([data.root().to_path_buf(), bench.path("workloads"), folder.clone()].map(mode), [0o711; 3]);
+    assert_eq!(["logs", "work"].map(|name| mode(folder.join(name))), [0o700; 2]);
+    assert_eq!(["spec.json", "shim.log", "exit.json"].map(|name| mode(folder.join(name))), [0o600; 3]);
+    let unit = include_str!("../../packaging/clawnode.service");
+    assert!(unit.contains("StateDirectoryMode=0711\n"), "systemd sets it at every start");
 }
 
 #[tokio::test]

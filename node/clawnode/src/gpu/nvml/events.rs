@@ -1,9 +1,10 @@
 //! Events of the driver, waited for on a thread of their own: the wait cannot
 //! hold up a detection or a measurement, nor they the wait.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use nvml_wrapper::struct_wrappers::event::EventData;
 use nvml_wrapper::{Device, EventSet, Nvml};
 use tracing::{debug, warn};
 
+use super::super::xid::{self, Severity};
 use crate::clock;
 
 /// One wait, milliseconds; so long the end of the thread may take.
@@ -36,10 +38,68 @@ pub(super) struct Reported {
     pub(super) at: Timestamp,
 }
 
+/// Xids that mark a GPU and found the queue full, the latest of each code. So many GPUs and codes
+/// there are, so many at most.
+type Marks = Arc<Mutex<BTreeMap<(GpuUuid, u32), Reported>>>;
+
+/// Where events are told. A storm of small ones fills the queue; what marks a GPU is kept beside it.
+#[derive(Debug)]
+struct Reporting {
+    queue: SyncSender<Reported>,
+    marks: Marks,
+}
+
+/// Where they are taken.
+#[derive(Debug)]
+struct Inbox {
+    queue: Receiver<Reported>,
+    marks: Marks,
+}
+
+fn queue() -> (Reporting, Inbox) {
+    let (sender, receiver) = sync_channel(GPU_EVENTS_PER_MESSAGE_MAX);
+    let marks = Marks::default();
+    (Reporting { queue: sender, marks: Arc::clone(&marks) }, Inbox { queue: receiver, marks })
+}
+
+impl Reporting {
+    fn tell(&self, event: Reported) {
+        match self.queue.try_send(event) {
+            Ok(()) => {}
+            Err(TrySendError::Full(event)) => self.crowded_out(event),
+            Err(TrySendError::Disconnected(event)) => debug!(?event, "nobody wants GPU events any more"),
+        }
+    }
+
+    fn crowded_out(&self, event: Reported) {
+        let is_mark = |code: &u32| event.kind == GpuEventKind::Xid && marks_a_gpu(*code);
+        if let Some(code) = event.code.filter(is_mark) {
+            let mut marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
+            marks.insert((event.uuid.clone(), code), event);
+        } else {
+            warn!(?event, "too many GPU events; this one is dropped");
+        }
+    }
+}
+
+fn marks_a_gpu(code: u32) -> bool {
+    xid::judge(code).severity > Severity::Noted
+}
+
+impl Inbox {
+    fn take(&self) -> Vec<Reported> {
+        let mut all: Vec<Reported> = self.queue.try_iter().collect();
+        // They came while the queue was full: after what is in it.
+        let marks = std::mem::take(&mut *self.marks.lock().unwrap_or_else(PoisonError::into_inner));
+        all.extend(marks.into_values());
+        all
+    }
+}
+
 /// The thread that waits.
 #[derive(Debug)]
 pub(super) struct Watch {
-    reported: Receiver<Reported>,
+    inbox: Inbox,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -47,7 +107,7 @@ pub(super) struct Watch {
 impl Watch {
     /// Begins to wait for events of these GPUs.
     pub(super) fn start(nvml: Arc<Nvml>, gpus: Vec<(u32, GpuUuid)>) -> Self {
-        let (reporting, reported) = sync_channel(GPU_EVENTS_PER_MESSAGE_MAX);
+        let (reporting, inbox) = queue();
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let work = move || watch(&nvml, &gpus, &reporting, &stopped);
@@ -55,12 +115,12 @@ impl Watch {
         if let Err(error) = &thread {
             warn!(%error, "no thread for GPU events: Xids are not seen");
         }
-        Self { reported, stop, thread: thread.ok() }
+        Self { inbox, stop, thread: thread.ok() }
     }
 
     /// What was reported since the last call.
     pub(super) fn take(&self) -> Vec<Reported> {
-        self.reported.try_iter().collect()
+        self.inbox.take()
     }
 
     pub(super) fn ask_to_stop(&self) {
@@ -81,7 +141,7 @@ impl Drop for Watch {
     }
 }
 
-fn watch(nvml: &Nvml, gpus: &[(u32, GpuUuid)], reporting: &SyncSender<Reported>, stop: &AtomicBool) {
+fn watch(nvml: &Nvml, gpus: &[(u32, GpuUuid)], reporting: &Reporting, stop: &AtomicBool) {
     let devices: Vec<(Device<'_>, GpuUuid)> =
         gpus.iter().filter_map(|(index, uuid)| Some((nvml.device_by_index(*index).ok()?, uuid.clone()))).collect();
     let Some(set) = register(nvml, &devices) else { return };
@@ -137,7 +197,7 @@ fn register_all<'nvml>(nvml: &'nvml Nvml, candidates: &[Candidate<'nvml, '_>]) -
     })
 }
 
-fn report(event: &EventData<'_>, devices: &[(Device<'_>, GpuUuid)], reporting: &SyncSender<Reported>) {
+fn report(event: &EventData<'_>, devices: &[(Device<'_>, GpuUuid)], reporting: &Reporting) {
     let Some(uuid) = who(&event.device, devices) else {
         warn!(?event, "an event of an unknown GPU");
         return;
@@ -156,11 +216,7 @@ fn report(event: &EventData<'_>, devices: &[(Device<'_>, GpuUuid)], reporting: &
     } else {
         return;
     };
-    match reporting.try_send(Reported { uuid, kind, code, at: clock::wall() }) {
-        Ok(()) => {}
-        Err(TrySendError::Full(event)) => warn!(?event, "too many GPU events; this one is dropped"),
-        Err(TrySendError::Disconnected(event)) => debug!(?event, "nobody wants GPU events any more"),
-    }
+    reporting.tell(Reported { uuid, kind, code, at: clock::wall() });
 }
 
 /// Which GPU an event is about. By handle: a GPU that is lost may not tell its UUID any more.
@@ -174,4 +230,28 @@ fn who(device: &Device<'_>, devices: &[(Device<'_>, GpuUuid)]) -> Option<GpuUuid
     };
     let known = devices.iter().find(|(other, _)| same(other)).map(|(_, uuid)| uuid.clone());
     known.or_else(|| device.uuid().ok().map(GpuUuid))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_storm_of_small_events_hides_no_xid_that_marks_a_gpu() {
+        let (reporting, inbox) = queue();
+        let event = |gpu: &str, kind, code| Reported { uuid: GpuUuid(gpu.into()), kind, code, at: clock::wall() };
+        for _ in 0..2 * GPU_EVENTS_PER_MESSAGE_MAX {
+            reporting.tell(event("GPU-a", GpuEventKind::EccSingleBit, None));
+        }
+        for (gpu, code) in [("GPU-a", 95), ("GPU-a", 31), ("GPU-b", 74), ("GPU-a", 95)] {
+            reporting.tell(event(gpu, GpuEventKind::Xid, Some(code)));
+        }
+        let all = inbox.take();
+        assert_eq!(all.len(), GPU_EVENTS_PER_MESSAGE_MAX + 2, "both are bounded");
+        let rest = all[GPU_EVENTS_PER_MESSAGE_MAX..].iter().map(|one| (one.uuid.0.as_str(), one.code));
+        assert_eq!(rest.collect::<Vec<_>>(), [("GPU-a", Some(95)), ("GPU-b", Some(74))]);
+        assert_eq!(inbox.take(), [], "each is taken once");
+        reporting.tell(event("GPU-a", GpuEventKind::Xid, Some(31)));
+        assert_eq!(inbox.take()[0].code, Some(31), "the queue takes all again");
+    }
 }

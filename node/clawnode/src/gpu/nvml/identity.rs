@@ -52,6 +52,7 @@ pub(super) fn identify(
         numa_node: place.numa_node.or_else(|| device.numa_node_id().ok()),
         compute_capability: capability.map(|capability| format!("{}.{}", capability.major, capability.minor)),
         driver_version: driver_version.map(str::to_owned),
+        // As `nvidia-ctk` numbers them; the numbers move, so who attaches it looks what it means.
         cdi_device: Some(format!("nvidia.com/gpu={index}")),
         nics: topology::nearest(&place, nics),
         ..GpuInfo::new(GpuUuid(device.uuid()?), index, GpuVendor::Nvidia, models::short(&name), memory_mib)

@@ -2,9 +2,12 @@
 //! before it is made and given back when its attempt is over.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bollard::Docker;
 use claw_proto::message::{DesiredWorkload, NodeWorkloadState, StatusCause};
+use claw_proto::spec::Volume;
 use claw_proto::topology::GpuInfo;
 use tracing::warn;
 
@@ -13,7 +16,7 @@ use super::cache::{Cache, Manifest};
 use super::engine::Engine;
 use super::gpu::{self, ExpectedDevices, GpuError, HostFolders};
 use super::plan::Attachments;
-use super::volumes::{self, VolumeError, VolumesConfig};
+use super::volumes::{self, VolumeError, VolumePlan, VolumesConfig};
 use crate::node::{Found, FoundWorkload, WorkloadEnd};
 use crate::runtime::Key;
 use crate::runtime::folder::add_detail;
@@ -37,9 +40,7 @@ pub(super) async fn take(
     if !asked.is_empty() {
         let no_cache = || Refusal::new(StatusCause::VolumeRefused, "this node's cache folder cannot be used");
         let cache = cache.ok_or_else(no_cache)?;
-        let planned = tokio::task::spawn_blocking(move || volumes::plan(&asked, &config, &cache, &user)).await;
-        let planned = planned.map_err(|error| Refusal::new(StatusCause::VolumeRefused, error.to_string()))?;
-        let plan = planned.map_err(refused)?;
+        let plan = plan_volumes(asked, config, cache, user).await?;
         volumes::ensure(docker, &plan.named).await.map_err(refused)?;
         attachments.mounts = plan.mounts;
     }
@@ -49,11 +50,48 @@ pub(super) async fn take(
         let found = gpus.iter().find(|gpu| gpu.uuid == *uuid);
         given.push(found.cloned().ok_or_else(|| not_attached(GpuError::Gone { uuid: uuid.0.clone() }))?);
     }
-    let plan = gpu::plan(&given, engine, &HostFolders::default()).map_err(not_attached)?;
+    let plan = gpu::plan(&given, engine, &HostFolders::of(engine)).map_err(not_attached)?;
     attachments.devices = plan.devices;
     attachments.device_requests = plan.requests;
     attachments.groups = plan.groups;
     Ok((attachments, plan.expected))
+}
+
+/// Says that nobody waits for a thread any more: a stop drops who waits, and the thread goes on.
+#[derive(Default)]
+struct Waiting {
+    is_over: Arc<AtomicBool>,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::SeqCst);
+    }
+}
+
+/// Plans volumes on a thread, for it may wait long for the cache. What it got when the attempt has
+/// been stopped meanwhile, and has given everything back already, it gives back itself: it looks
+/// after it took, and [`give_back`] comes after the wait is over, so one of the two sees it.
+async fn plan_volumes(
+    asked: Vec<Volume>,
+    config: VolumesConfig,
+    cache: Cache,
+    user: String,
+) -> Result<VolumePlan, Refusal> {
+    let waiting = Waiting::default();
+    let is_over = Arc::clone(&waiting.is_over);
+    let work = move || {
+        let planned = volumes::plan(&asked, &config, &cache, &user);
+        if is_over.load(Ordering::SeqCst)
+            && let Err(error) = cache.filled(&user, false).map(drop).and(cache.release(&user))
+        {
+            warn!(%error, user, "what a stopped attempt took of the cache could not be given back");
+        }
+        planned
+    };
+    let planned = tokio::task::spawn_blocking(work).await;
+    let planned = planned.map_err(|error| Refusal::new(StatusCause::VolumeRefused, error.to_string()))?;
+    planned.map_err(|error| Refusal::new(cause_of(&error), error.to_string()))
 }
 
 fn cause_of(error: &VolumeError) -> StatusCause {
@@ -127,5 +165,37 @@ pub(super) fn recover(cache: Option<&Cache>, found: &mut [FoundWorkload]) {
     }
     if let Err(error) = cache.recover(&alive) {
         warn!(%error, "the cache could not be tidied up");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::fs::{FlockOperation, flock};
+
+    use super::super::cache::CacheConfig;
+    use super::*;
+
+    #[test]
+    fn what_a_thread_takes_after_the_stop_is_given_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::open(folder.path().join("cache"), CacheConfig::default()).unwrap();
+        // One thread only: what it is given next is done after it.
+        let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).build().unwrap();
+        runtime.block_on(async {
+            let lock = std::fs::File::create(folder.path().join("cache/lock")).unwrap();
+            flock(&lock, FlockOperation::LockExclusive).unwrap();
+            let asked = vec![Volume { source: "cache:llama".into(), target: "/m".into(), read_only: false }];
+            tokio::select! {
+                biased;
+                planned = plan_volumes(asked, VolumesConfig::default(), cache.clone(), "wl-1".into()) => {
+                    panic!("it was to wait for the lock: {planned:?}")
+                }
+                () = std::future::ready(()) => {}
+            }
+            drop(lock);
+            let filled = tokio::task::spawn_blocking(move || cache.fill("llama", "wl-2"));
+            let data = filled.await.unwrap().unwrap();
+            assert!(data.is_dir());
+        });
     }
 }

@@ -165,7 +165,7 @@ async fn prepare(shared: &Shared, workload: &DesiredWorkload, folder: &Folder) -
         };
         Refusal::new(cause, error.to_string())
     })?;
-    let mut env = network::placed_environment(workload, capabilities).await;
+    let mut env = network::placed_environment(workload, capabilities, shared.shared_ports()).await;
     let mut attachments = attachments;
     if checkpoints::speaks(workload) {
         checkpoints::make(&folder.checkpoint(), true).map_err(io)?;

@@ -276,17 +276,19 @@ impl Cache {
     /// # Errors
     /// The first [`CacheError`]; that cache was not sealed, the writer's others are.
     pub fn filled(&self, writer: &str, ended_well: bool) -> Result<Vec<(String, Manifest)>, CacheError> {
-        self.change(|cache, uses| {
-            let names = uses.writers.iter().filter(|(_, by)| *by == writer).map(|(name, _)| name.clone());
-            let (mut sealed, mut failed) = (Vec::new(), None);
-            for name in names.collect::<Vec<_>>() {
-                match cache.end_filling(uses, &name, writer, ended_well) {
-                    Ok(manifest) => sealed.extend(manifest.map(|manifest| (name, manifest))),
-                    Err(error) => failed = failed.or(Some(error)),
-                }
+        let names: Vec<String> = self.change(|_, uses| {
+            let own = uses.writers.iter().filter(|(_, by)| *by == writer);
+            Ok(own.map(|(name, _)| name.clone()).collect())
+        })?;
+        let (mut sealed, mut failed) = (Vec::new(), None);
+        for name in names {
+            let prepared = if ended_well { self.prepare(&name, writer, false).map(Some) } else { Ok(None) };
+            match self.change(|cache, uses| cache.end_filling(uses, &name, writer, prepared)) {
+                Ok(manifest) => sealed.extend(manifest.map(|manifest| (name, manifest))),
+                Err(error) => failed = failed.or(Some(error)),
             }
-            failed.map_or(Ok(sealed), Err)
-        })
+        }
+        failed.map_or(Ok(sealed), Err)
     }
 
     fn end_filling(
@@ -294,10 +296,17 @@ impl Cache {
         uses: &mut Uses,
         name: &str,
         writer: &str,
-        ended_well: bool,
+        prepared: Result<Option<Manifest>, CacheError>,
     ) -> Result<Option<Manifest>, CacheError> {
+        if uses.writers.get(name).is_none_or(|by| by != writer) {
+            // Given back meanwhile, and perhaps somebody else's now.
+            return Ok(None);
+        }
         let staging = self.root.join("staging").join(name);
-        let sealed = if ended_well { self.seal(uses, name, writer, false).map(Some) } else { Ok(None) };
+        let sealed = match prepared {
+            Ok(Some(manifest)) => self.seal(uses, name, &manifest).map(|()| Some(manifest)),
+            other => other,
+        };
         uses.writers.remove(name);
         if staging.exists() {
             remove_tree(&staging)?;
@@ -342,7 +351,11 @@ impl Cache {
         })?;
         // Outside of the lock of all: others go on while it copies.
         let copied = copy_tree(from, &staging.join("data"), 0);
-        let sealed = copied.and_then(|()| self.change(|cache, uses| cache.seal(uses, name, "import", with_sha256)));
+        let sealed = copied.and_then(|()| {
+            let manifest = self.prepare(name, "import", with_sha256)?;
+            self.change(|cache, uses| cache.seal(uses, name, &manifest))?;
+            Ok(manifest)
+        });
         if staging.exists() {
             remove_tree(&staging)?;
         }
@@ -411,13 +424,13 @@ impl Cache {
         Ok(all.into_iter().filter_map(|(n, path)| Some((n.parse().ok()?, path))).max())
     }
 
-    /// Makes what is staged the cache: measured, written through to the disk, renamed.
-    fn seal(&self, uses: &mut Uses, name: &str, by: &str, with_sha256: bool) -> Result<Manifest, CacheError> {
+    /// Measures what is staged and writes it through to the disk, with its manifest. Outside of the
+    /// lock of all, for that takes minutes: the staged folder is its writer's alone.
+    fn prepare(&self, name: &str, by: &str, with_sha256: bool) -> Result<Manifest, CacheError> {
         let staging = self.root.join("staging").join(name);
         let data = staging.join("data");
         let mut tree = Tree { sha256: with_sha256.then(Sha256::new), ..Tree::default() };
         tree.measure(&data, &data, 0)?;
-        self.make_room(uses, name, tree.bytes)?;
         let sha256 = tree.sha256.map(|hash| hexadecimal(&hash.finalize()));
         let (sealed_at, filled_by) = (clock::wall(), by.to_owned());
         let manifest = Manifest { sealed_at, filled_by, n_files: tree.n_files, bytes: tree.bytes, sha256 };
@@ -427,14 +440,20 @@ impl Cache {
         let folder = File::open(&staging).map_err(at(&staging))?;
         // All files at once: thousands of single calls would take longer.
         platform::sync_file_system(&folder).map_err(at(&staging))?;
+        Ok(manifest)
+    }
+
+    /// Makes what is prepared the cache, by one rename.
+    fn seal(&self, uses: &mut Uses, name: &str, manifest: &Manifest) -> Result<(), CacheError> {
+        self.make_room(uses, name, manifest.bytes)?;
         let sealed = self.root.join("sealed").join(name);
         files::create_folder(&sealed, 0o711).map_err(at(&sealed))?;
         let n = self.newest(name)?.map_or(1, |(n, _)| n + 1);
+        let staging = self.root.join("staging").join(name);
         fs::rename(&staging, sealed.join(n.to_string())).map_err(at(&sealed))?;
         sync_folder(&sealed).and_then(|()| sync_folder(&self.root.join("sealed"))).map_err(at(&sealed))?;
         uses.last_used_ms.insert(name.to_owned(), clock::wall().unix_ms());
-        self.sweep(uses)?;
-        Ok(manifest)
+        self.sweep(uses)
     }
 
     /// Removes the least recently used caches that nobody reads until `bytes` more fit.

@@ -11,10 +11,10 @@ use std::path::PathBuf;
 /// Largest specification that is read, bytes.
 const BYTES_MAX: u64 = 4 * 1024 * 1024;
 
-/// Device nodes of `kind=name`, by their paths inside; nothing if no
+/// Device nodes of `kind=name`, by their paths inside; `None` if no
 /// specification in `folders` has it.
-pub fn device_nodes(folders: &[PathBuf], device: &str) -> Vec<String> {
-    let Some((kind, name)) = device.split_once('=') else { return Vec::new() };
+pub fn device_nodes(folders: &[PathBuf], device: &str) -> Option<Vec<String>> {
+    let (kind, name) = device.split_once('=')?;
     let entries = folders.iter().filter_map(|folder| fs::read_dir(folder).ok()).flatten().filter_map(Result::ok);
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
     paths.sort();
@@ -24,10 +24,10 @@ pub fn device_nodes(folders: &[PathBuf], device: &str) -> Vec<String> {
             continue;
         };
         if let Some(nodes) = nodes_in(&text, kind, name) {
-            return nodes;
+            return Some(nodes);
         }
     }
-    Vec::new()
+    None
 }
 
 fn nodes_in(text: &str, kind: &str, name: &str) -> Option<Vec<String>> {

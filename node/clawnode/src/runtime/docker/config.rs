@@ -1,5 +1,6 @@
 //! Configuration of the container runtime, `[runtime.docker]`.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
@@ -82,6 +83,13 @@ impl DockerConfig {
     pub fn socket(&self) -> PathBuf {
         let usual = || SOCKETS.iter().map(PathBuf::from).find(|path| path.exists());
         self.socket.clone().or_else(usual).unwrap_or_else(|| PathBuf::from(SOCKETS[0]))
+    }
+
+    /// Whether ports are published on one address. Engines take an empty text and `0.0.0.0` for
+    /// every address of the host, and what a name means to them is not known here.
+    pub fn publishes_on_one_address(&self) -> bool {
+        let address = self.publish_address.parse::<IpAddr>();
+        address.is_ok_and(|address| !address.to_canonical().is_unspecified())
     }
 
     /// Whether workloads may run as containers on a node whose GPUs are `simulated` or not.

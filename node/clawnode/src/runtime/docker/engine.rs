@@ -36,6 +36,8 @@ pub struct Engine {
     pub api: (usize, usize),
     /// Whether it attaches devices by CDI through its interface.
     pub cdi: bool,
+    /// Folders in which it looks for CDI specifications, where it tells them.
+    pub cdi_folders: Vec<PathBuf>,
 }
 
 impl Engine {
@@ -59,7 +61,7 @@ impl Engine {
         let kind = if components.iter().any(is_podman) { EngineKind::Podman } else { EngineKind::Docker };
         let version = version.version.clone().unwrap_or_default();
         let cdi = cdi_by_version(kind, &version, cdi_folders);
-        Self { kind, version, api, cdi }
+        Self { kind, version, api, cdi, cdi_folders: cdi_folders.iter().map(PathBuf::from).collect() }
     }
 }
 

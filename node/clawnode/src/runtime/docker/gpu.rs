@@ -93,6 +93,8 @@ pub struct HostFolders {
     pub sys: PathBuf,
     /// `/dev`.
     pub dev: PathBuf,
+    /// `/proc`.
+    pub proc: PathBuf,
     /// Folders with CDI specifications.
     pub cdi: Vec<PathBuf>,
 }
@@ -100,11 +102,20 @@ pub struct HostFolders {
 impl Default for HostFolders {
     fn default() -> Self {
         let cdi = ["/etc/cdi", "/var/run/cdi"].map(PathBuf::from).into();
-        Self { sys: "/sys".into(), dev: "/dev".into(), cdi }
+        Self { sys: "/sys".into(), dev: "/dev".into(), proc: "/proc".into(), cdi }
     }
 }
 
-/// Plans how GPUs come into a container: by their CDI names if they have them and the
+impl HostFolders {
+    /// Those of this host, with the CDI specifications that an engine reads.
+    pub fn of(engine: &Engine) -> Self {
+        let usual = Self::default();
+        let cdi = if engine.cdi_folders.is_empty() { usual.cdi } else { engine.cdi_folders.clone() };
+        Self { cdi, ..usual }
+    }
+}
+
+/// Plans how GPUs come into a container: by their CDI names if those are surely theirs and the
 /// engine knows CDI; else NVIDIA's by the engine's own request, the others by their
 /// device nodes. Simulated GPUs are not attached.
 ///
@@ -113,12 +124,22 @@ impl Default for HostFolders {
 pub fn plan(gpus: &[GpuInfo], engine: &Engine, host: &HostFolders) -> Result<GpuPlan, GpuError> {
     let mut plan = GpuPlan::default();
     let real = gpus.iter().filter(|gpu| gpu.driver != Some(GpuDriver::Sim));
-    let (by_cdi, by_hand): (Vec<&GpuInfo>, Vec<&GpuInfo>) = real.partition(|gpu| engine.cdi && has_cdi(gpu, host));
+    let name = |gpu: &GpuInfo| if engine.cdi { cdi_name(gpu, host) } else { None };
+    let named: Vec<(&GpuInfo, Option<String>)> = real.map(|gpu| (gpu, name(gpu))).collect();
+    // NVIDIA's come in one way: both bring the driver's libraries.
+    let is_nvidia = |gpu: &GpuInfo| gpu.vendor == GpuVendor::Nvidia;
+    let is_one_unnamed = named.iter().any(|(gpu, name)| is_nvidia(gpu) && name.is_none());
+    let (mut by_cdi, mut nvidia, mut others) = (Vec::new(), Vec::new(), Vec::new());
+    for (gpu, name) in named {
+        match name.filter(|_| !(is_one_unnamed && is_nvidia(gpu))) {
+            Some(name) => by_cdi.push((gpu, name)),
+            None if is_nvidia(gpu) => nvidia.push(gpu),
+            None => others.push(gpu),
+        }
+    }
     plan_cdi(&mut plan, &by_cdi, host);
-    let (nvidia, others): (Vec<&GpuInfo>, Vec<&GpuInfo>) =
-        by_hand.into_iter().partition(|gpu| gpu.vendor == GpuVendor::Nvidia);
     if let Some(first) = nvidia.first() {
-        plan_nvidia(&mut plan, engine, first, &nvidia)?;
+        plan_nvidia(&mut plan, engine, first, &nvidia, host)?;
     }
     for gpu in others {
         plan_nodes(&mut plan, engine, gpu, host)?;
@@ -132,34 +153,62 @@ pub fn plan(gpus: &[GpuInfo], engine: &Engine, host: &HostFolders) -> Result<Gpu
     Ok(plan)
 }
 
-/// Whether a GPU can be attached by its CDI name. AMD's names are numbers that
-/// `amd-ctk` gave when it wrote the specification, and device nodes do as well:
-/// a name counts if a specification of this host has it, with this GPU's node.
-fn has_cdi(gpu: &GpuInfo, host: &HostFolders) -> bool {
-    let Some(name) = gpu.cdi_device.as_deref() else { return false };
-    if gpu.vendor != GpuVendor::Amd {
-        return true;
+/// The name by which a GPU is attached by CDI, if a specification of this host has one that is
+/// surely its own. `amd-ctk` and `nvidia-ctk` number the GPUs when they write it, and the numbers
+/// move when one is lost or added: a name counts with this GPU's device node under it.
+fn cdi_name(gpu: &GpuInfo, host: &HostFolders) -> Option<String> {
+    let name = gpu.cdi_device.as_deref()?;
+    match gpu.vendor {
+        GpuVendor::Nvidia => nvidia_cdi_name(gpu, name, host),
+        GpuVendor::Amd => {
+            let node = render_node(gpu, host).ok()?;
+            let own = format!("/dev/{}", node.strip_prefix(&host.dev).ok()?.display());
+            cdi::device_nodes(&host.cdi, name)?.contains(&own).then(|| name.to_owned())
+        }
+        GpuVendor::Intel | GpuVendor::Apple | GpuVendor::Other => Some(name.to_owned()),
     }
-    let nodes = cdi::device_nodes(&host.cdi, name);
-    let own = render_node(gpu, host).ok();
-    let own = own.as_deref().and_then(|node| Some(format!("/dev/{}", node.strip_prefix(&host.dev).ok()?.display())));
-    own.is_some_and(|own| nodes.contains(&own))
+}
+
+/// `nvidia-ctk` can name GPUs by their UUIDs too, and that is told apart without a device node.
+fn nvidia_cdi_name(gpu: &GpuInfo, by_number: &str, host: &HostFolders) -> Option<String> {
+    let own = nvidia_node(gpu, host);
+    let (kind, _) = by_number.split_once('=')?;
+    let by_uuid = format!("{kind}={}", gpu.uuid.0);
+    // Device nodes are numbered anew at each start of the driver, so this may be of another time.
+    let is_own = |nodes: &Vec<String>| own.as_ref().is_none_or(|own| nodes.contains(own));
+    if cdi::device_nodes(&host.cdi, &by_uuid).as_ref().is_some_and(is_own) {
+        return Some(by_uuid);
+    }
+    let nodes = cdi::device_nodes(&host.cdi, by_number)?;
+    nodes.contains(own.as_ref()?).then(|| by_number.to_owned())
+}
+
+/// The device node of an NVIDIA GPU. Its number is none of the management library's: the kernel
+/// driver tells it, by the PCI address.
+fn nvidia_node(gpu: &GpuInfo, host: &HostFolders) -> Option<String> {
+    let address = gpu.pci_address.as_deref()?.to_ascii_lowercase();
+    let path = host.proc.join("driver/nvidia/gpus").join(address).join("information");
+    let text = fs::read_to_string(path).ok()?;
+    let minor = text.lines().find_map(|line| line.strip_prefix("Device Minor:"))?;
+    let minor: u32 = minor.trim().parse().ok()?;
+    Some(format!("/dev/nvidia{minor}"))
 }
 
 fn count(n: usize) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
 }
 
-fn plan_cdi(plan: &mut GpuPlan, gpus: &[&GpuInfo], host: &HostFolders) {
-    let names: Vec<String> = gpus.iter().filter_map(|gpu| gpu.cdi_device.clone()).collect();
-    if names.is_empty() {
+fn plan_cdi(plan: &mut GpuPlan, named: &[(&GpuInfo, String)], host: &HostFolders) {
+    if named.is_empty() {
         return;
     }
+    let gpus: Vec<&GpuInfo> = named.iter().map(|(gpu, _)| *gpu).collect();
+    let names: Vec<String> = named.iter().map(|(_, name)| name.clone()).collect();
     for name in &names {
-        plan.expected.nodes.extend(cdi::device_nodes(&host.cdi, name));
+        plan.expected.nodes.extend(cdi::device_nodes(&host.cdi, name).unwrap_or_default());
     }
     if names.iter().any(|name| name.starts_with("nvidia.com/")) {
-        plan.expected.n_nvidia += count(boards(gpus));
+        plan.expected.n_nvidia += count(boards(&gpus));
     }
     // Without the specification at hand: one device node for each, at least.
     plan.expected.n_unusual += count(names.len()).max(count(plan.expected.nodes.len()));
@@ -175,10 +224,16 @@ fn boards(gpus: &[&GpuInfo]) -> usize {
     boards.len()
 }
 
-fn plan_nvidia(plan: &mut GpuPlan, engine: &Engine, first: &GpuInfo, gpus: &[&GpuInfo]) -> Result<(), GpuError> {
+fn plan_nvidia(
+    plan: &mut GpuPlan,
+    engine: &Engine,
+    first: &GpuInfo,
+    gpus: &[&GpuInfo],
+    host: &HostFolders,
+) -> Result<(), GpuError> {
     if engine.kind == EngineKind::Podman {
         let why = if engine.cdi {
-            "it attaches NVIDIA's GPUs by CDI only; make a specification with nvidia-ctk cdi generate"
+            "it attaches NVIDIA's GPUs by CDI only, and no specification on this node has a name that is surely each one's; make it anew with nvidia-ctk cdi generate"
         } else {
             "before version 5 it takes requests for GPUs and does nothing; use Podman 5 or Docker"
         };
@@ -192,6 +247,7 @@ fn plan_nvidia(plan: &mut GpuPlan, engine: &Engine, first: &GpuInfo, gpus: &[&Gp
         ..DeviceRequest::default()
     });
     plan.expected.n_nvidia += count(boards(gpus));
+    plan.expected.nodes.extend(gpus.iter().filter_map(|gpu| nvidia_node(gpu, host)));
     Ok(())
 }
 
@@ -320,12 +376,13 @@ mod tests {
     }
 
     fn engine(kind: EngineKind, version: &str, cdi: bool) -> Engine {
-        Engine { kind, version: version.into(), api: (1, 41), cdi }
+        Engine { kind, version: version.into(), api: (1, 41), cdi, cdi_folders: Vec::new() }
     }
 
     #[test]
     fn each_engine_is_asked_in_its_way_or_refused() {
-        let host = HostFolders { sys: "/nowhere".into(), dev: "/dev".into(), cdi: Vec::new() };
+        let nowhere = || PathBuf::from("/nowhere");
+        let host = HostFolders { sys: nowhere(), dev: "/dev".into(), proc: nowhere(), cdi: Vec::new() };
         let told = |gpus: &[GpuInfo], engine: &Engine| match plan(gpus, engine, &host) {
             Ok(plan) => {
                 let asked = plan.requests.iter().map(|request| {
@@ -357,9 +414,9 @@ mod tests {
         ];
         expect_test::expect![[r#"
             nvidia ["GPU-a", "GPU-b"] | ExpectedDevices { nodes: [], n_nvidia: 2, n_unusual: 0 }
-            cdi ["nvidia.com/gpu=0", "nvidia.com/gpu=1"] | ExpectedDevices { nodes: [], n_nvidia: 2, n_unusual: 2 }
+            nvidia ["GPU-a", "GPU-b"] | ExpectedDevices { nodes: [], n_nvidia: 2, n_unusual: 0 }
             podman 4.3.1 cannot attach gpu GPU-a (nvidia): before version 5 it takes requests for GPUs and does nothing; use Podman 5 or Docker
-            podman 5.4.2 cannot attach gpu GPU-c (nvidia): it attaches NVIDIA's GPUs by CDI only; make a specification with nvidia-ctk cdi generate
+            podman 5.4.2 cannot attach gpu GPU-c (nvidia): it attaches NVIDIA's GPUs by CDI only, and no specification on this node has a name that is surely each one's; make it anew with nvidia-ctk cdi generate
             gpu GPU-d (amd) has no device node below /nowhere/bus/pci/devices/0000:c1:00.0/drm
             docker 26.1.5 cannot attach gpu GPU-e (other): containers get GPUs of NVIDIA, AMD and Intel, or by CDI"#]]
         .assert_eq(&lines.join("\n"));
@@ -378,7 +435,7 @@ mod tests {
         for node in ["kfd", "dri/renderD129"] {
             fs::write(dev.join(node), "").unwrap();
         }
-        let host = HostFolders { sys, dev, cdi: vec![cdi.clone()] };
+        let host = HostFolders { sys, dev, proc: "/nowhere".into(), cdi: vec![cdi.clone()] };
         let new = engine(EngineKind::Docker, "28.3.0", true);
         let gpus = [gpu("GPU-f", GpuVendor::Amd, Some("amd.com/gpu=1"))];
         let specification = |render: &str| {
@@ -397,6 +454,52 @@ mod tests {
         let by_name = plan(&gpus, &new, &host).unwrap();
         assert_eq!(by_name.requests[0].device_ids.as_deref(), Some(&["amd.com/gpu=1".to_owned()][..]));
         assert_eq!((by_name.devices.len(), by_name.expected.nodes.len()), (0, 3));
+    }
+
+    /// Two GPUs had the numbers 0 and 1; the first is lost, and the management library counts from 0 again.
+    #[test]
+    fn an_nvidia_gpu_comes_by_a_name_that_is_its_own_or_by_its_uuid() {
+        let folder = tempfile::tempdir().unwrap();
+        let [proc, cdi] = ["proc", "cdi"].map(|name| folder.path().join(name));
+        let known = proc.join("driver/nvidia/gpus/0000:c1:00.0");
+        for path in [&known, &cdi] {
+            fs::create_dir_all(path).unwrap();
+        }
+        let told = "Model: \t\t NVIDIA H100\nGPU UUID: \t GPU-b\nDevice Minor: \t 1\nGPU Excluded:\t No\n";
+        fs::write(known.join("information"), told).unwrap();
+        let engine = |kind| Engine { cdi_folders: vec![cdi.clone()], ..engine(kind, "28.3.0", true) };
+        let host = HostFolders { proc, ..HostFolders::of(&engine(EngineKind::Docker)) };
+        let specification = |devices: &[(&str, u32)]| {
+            let device = |(name, minor): &(&str, u32)| {
+                format!("- containerEdits:\n    deviceNodes:\n    - path: /dev/nvidia{minor}\n  name: \"{name}\"\n")
+            };
+            let devices: Vec<String> = devices.iter().map(device).collect();
+            let text = format!("devices:\n{}kind: nvidia.com/gpu\n", devices.concat());
+            fs::write(cdi.join("nvidia.yaml"), text).unwrap();
+        };
+        let planned = |kind, number: u32, host: &HostFolders| {
+            let gpus = [gpu("GPU-b", GpuVendor::Nvidia, Some(&format!("nvidia.com/gpu={number}")))];
+            let plan = plan(&gpus, &engine(kind), host).map_err(|error| error.to_string())?;
+            let request = plan.requests[0].clone();
+            assert_eq!(plan.expected.n_nvidia, 1);
+            let (driver, names) = (request.driver.unwrap(), request.device_ids.unwrap().concat());
+            Ok::<_, String>(format!("{driver} {names} {}", plan.expected.nodes.concat()))
+        };
+        let by = |driver: &str, name: &str| Ok::<_, String>(format!("{driver} {name} /dev/nvidia1"));
+        specification(&[("0", 0), ("1", 1), ("all", 0)]);
+        assert_eq!(planned(EngineKind::Docker, 0, &host), by("nvidia", "GPU-b"), "the number is another GPU's");
+        let refused = planned(EngineKind::Podman, 0, &host).unwrap_err();
+        assert!(refused.contains("no specification on this node has a name that is surely each one's"), "{refused}");
+        assert_eq!(planned(EngineKind::Podman, 1, &host), by("cdi", "nvidia.com/gpu=1"), "the number is its own");
+        specification(&[("0", 0), ("1", 1), ("GPU-b", 1)]);
+        assert_eq!(planned(EngineKind::Docker, 0, &host), by("cdi", "nvidia.com/gpu=GPU-b"));
+        specification(&[("0", 1), ("GPU-b", 0)]);
+        assert_eq!(planned(EngineKind::Docker, 0, &host), by("cdi", "nvidia.com/gpu=0"), "the UUID's node is old");
+        // Where the driver does not tell device nodes, the UUID alone is sure.
+        let silent = HostFolders { proc: "/nowhere".into(), ..host.clone() };
+        assert_eq!(planned(EngineKind::Podman, 0, &silent).unwrap(), "cdi nvidia.com/gpu=GPU-b /dev/nvidia0");
+        specification(&[("0", 0)]);
+        assert_eq!(planned(EngineKind::Docker, 0, &silent).unwrap(), "nvidia GPU-b ");
     }
 
     #[test]

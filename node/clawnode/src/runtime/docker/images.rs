@@ -110,7 +110,7 @@ impl FetchedImage {
 /// What this node remembers of an image that it fetched.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Record {
-    /// Names that it was fetched by.
+    /// Names that it was fetched by and that no later fetch took; none once all have moved on.
     names: BTreeSet<String>,
     last_used_ms: i64,
 }
@@ -137,6 +137,9 @@ struct Inner {
     pulls: Mutex<Vec<Pull>>,
     /// One collection at a time.
     collecting: tokio::sync::Mutex<()>,
+    /// Held while a name is looked up for somebody, and while an image is removed: neither comes
+    /// between the other's look and what follows from it.
+    looking: tokio::sync::Mutex<()>,
 }
 
 /// The images of a node; copies are the same.
@@ -168,6 +171,7 @@ impl Images {
             records: Mutex::new(records),
             pulls: Mutex::new(Vec::new()),
             collecting: tokio::sync::Mutex::new(()),
+            looking: tokio::sync::Mutex::new(()),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -188,29 +192,43 @@ impl Images {
         let policy = pull_policy(request.pull, &image);
         let present = match policy {
             PullPolicy::Always => None,
-            PullPolicy::IfMissing | PullPolicy::Never => inspect(docker, &image).await?,
+            PullPolicy::IfMissing | PullPolicy::Never => self.look_up(docker, &image, false).await?,
         };
         let is_pulled = present.is_none();
         let found = match present {
             Some(found) => found,
             None if policy == PullPolicy::Never => return Err(ImageError::Absent { image }),
             None => {
-                self.collect_or_warn(docker).await;
+                self.collect_or_warn(docker, None).await;
                 let (work, news) = self.join(docker, &image, request.auth);
                 followed(work, news, &mut progress).await?;
                 let missing =
                     || ImageError::Engine { image: image.clone(), said: "it is not there after its pull".into() };
-                inspect(docker, &image).await?.ok_or_else(missing)?
+                self.look_up(docker, &image, true).await?.ok_or_else(missing)?
             }
         };
         let id = found.id.clone().unwrap_or_default();
-        self.used(&id, is_pulled.then(|| image.engine_name()));
         if is_pulled {
-            self.collect_or_warn(docker).await;
+            self.collect_or_warn(docker, Some(&id)).await;
         }
         let digest = digest_of(&image, &found);
         let user = found.config.and_then(|config| config.user).unwrap_or_default();
         Ok(FetchedImage { image, id, digest, user, is_pulled })
+    }
+
+    /// What a name means now, remembered as used before a removal can come between.
+    async fn look_up(
+        &self,
+        docker: &Docker,
+        image: &ImageRef,
+        is_pulled: bool,
+    ) -> Result<Option<ImageInspect>, ImageError> {
+        let _looking = self.inner.looking.lock().await;
+        let found = inspect(docker, image).await?;
+        if let Some(id) = found.as_ref().and_then(|found| found.id.as_deref()) {
+            self.used(id, is_pulled.then(|| image.engine_name()));
+        }
+        Ok(found)
     }
 
     /// The pull that is under way for the same image and credentials, else a new one.
@@ -230,7 +248,10 @@ impl Images {
         let (tell, progress) = watch::channel(PullProgress::default());
         let timeout = Duration::from_secs(self.inner.config.pull_timeout_s);
         let (docker, image_too, auth_too) = (docker.clone(), image.clone(), auth.cloned());
+        let inner = Arc::clone(&self.inner);
         let work = async move {
+            // A removal that does not know of this pull ends before it may move the name.
+            drop(inner.looking.lock().await);
             let tell = |now| {
                 tell.send_replace(now);
             };
@@ -243,10 +264,22 @@ impl Images {
         (work, progress)
     }
 
-    /// Remembers that an image is used now; `fetched_as` makes it this node's.
+    /// Whether one of these names is being fetched, so that what it means may change.
+    fn is_pulling(&self, names: &BTreeSet<String>) -> bool {
+        let pulls = self.inner.pulls.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_open = |pull: &&Pull| pull.work.upgrade().is_some_and(|work| work.peek().is_none());
+        pulls.iter().filter(is_open).any(|pull| names.contains(&pull.image.engine_name()))
+    }
+
+    /// Remembers that an image is used now; `fetched_as` makes it this node's, and the name its alone.
     fn used(&self, id: &str, fetched_as: Option<String>) {
         let mut records = self.inner.records.lock().unwrap_or_else(PoisonError::into_inner);
         let now_ms = clock::wall().unix_ms();
+        if let Some(name) = &fetched_as {
+            for (_, other) in records.images.iter_mut().filter(|(other, _)| bare(other) != bare(id)) {
+                other.names.remove(name);
+            }
+        }
         match (records.images.get_mut(id), fetched_as) {
             (Some(record), name) => {
                 record.last_used_ms = now_ms;
@@ -267,8 +300,8 @@ impl Images {
         }
     }
 
-    async fn collect_or_warn(&self, docker: &Docker) {
-        if let Err(error) = self.collect(docker).await {
+    async fn collect_or_warn(&self, docker: &Docker, kept: Option<&str>) {
+        if let Err(error) = self.collect_but(docker, kept).await {
             warn!(%error, "images that are not used could not be removed");
         }
     }
@@ -280,35 +313,72 @@ impl Images {
     /// # Errors
     /// What the engine says.
     pub async fn collect(&self, docker: &Docker) -> Result<Vec<Removal>, Error> {
+        self.collect_but(docker, None).await
+    }
+
+    /// [`Self::collect`], but not `kept`, which a fetch has just got.
+    async fn collect_but(&self, docker: &Docker, kept: Option<&str>) -> Result<Vec<Removal>, Error> {
         let _one = self.inner.collecting.lock().await;
-        let (stored, names) = self.stored(docker).await?;
+        let stored = self.stored(docker, kept).await?;
         let config = &self.inner.config;
         let limits = Limits {
             bytes_max: config.images_mib_max.map(|mib| mib.saturating_mul(MIB)),
             bytes_short: bytes_short(docker, config.disk_free_mib_min.saturating_mul(MIB)).await,
             unused_ms_min: i64::try_from(config.unused_s_min.saturating_mul(1_000)).unwrap_or(i64::MAX),
         };
+        let used_ms: BTreeMap<&str, i64> = stored.iter().map(|one| (one.id.as_str(), one.last_used_ms)).collect();
         let mut removed = Vec::new();
         for removal in plan_gc(&stored, clock::wall().unix_ms(), &limits) {
-            let names = names.get(&removal.id).into_iter().flatten();
-            if remove(docker, names).await? {
+            let planned_ms = used_ms.get(removal.id.as_str()).copied().unwrap_or(0);
+            if self.remove(docker, &removal.id, planned_ms).await? {
                 info!(image = removal.id, mib = removal.bytes / MIB, "an unused image was removed");
-                let mut records = self.inner.records.lock().unwrap_or_else(PoisonError::into_inner);
-                records.images.remove(&removal.id);
-                self.save(&records);
-                drop(records);
                 removed.push(removal);
             }
         }
         Ok(removed)
     }
 
+    /// Removes an image, unless it was used since `planned_ms`, when the plan saw it last, or one of
+    /// its names is being fetched. Its names are taken away as far as they still mean it (the last one
+    /// takes the image along), and the rest goes by its id, which hits no other image.
+    async fn remove(&self, docker: &Docker, id: &str, planned_ms: i64) -> Result<bool, Error> {
+        let _looking = self.inner.looking.lock().await;
+        let Some(names) = self.names_if_unused_since(id, planned_ms) else { return Ok(false) };
+        if self.is_pulling(&names) {
+            return Ok(false);
+        }
+        for name in &names {
+            let found = known(docker, name).await?.and_then(|found| found.id);
+            if found.is_some_and(|found| bare(&found) == bare(id)) && !take_away(docker, name).await? {
+                return Ok(false);
+            }
+        }
+        let rest = known(docker, id).await?;
+        let has_other_names = rest.as_ref().is_some_and(|rest| rest.repo_tags.iter().any(|names| !names.is_empty()));
+        if rest.is_some() && !has_other_names && !take_away(docker, id).await? {
+            return Ok(false);
+        }
+        // With a name that somebody else gave it, it is not this node's any more.
+        let mut records = self.inner.records.lock().unwrap_or_else(PoisonError::into_inner);
+        records.images.remove(id);
+        self.save(&records);
+        Ok(!has_other_names)
+    }
+
+    fn names_if_unused_since(&self, id: &str, planned_ms: i64) -> Option<BTreeSet<String>> {
+        let records = self.inner.records.lock().unwrap_or_else(PoisonError::into_inner);
+        let record = records.images.get(id).filter(|record| record.last_used_ms == planned_ms);
+        record.map(|record| record.names.clone())
+    }
+
     /// What this node fetched and the engine still has. Use is brought up to date.
-    async fn stored(&self, docker: &Docker) -> Result<(Vec<Stored>, BTreeMap<String, BTreeSet<String>>), Error> {
+    async fn stored(&self, docker: &Docker, kept: Option<&str>) -> Result<Vec<Stored>, Error> {
         let all = ListContainersOptionsBuilder::default().all(true).build();
         let containers = docker.list_containers(Some(all)).await?;
         let used: BTreeSet<String> =
             containers.into_iter().filter_map(|one| one.image_id).map(|id| bare(&id).to_owned()).collect();
+        // What is fetched meanwhile is not in the list, and must not be forgotten for that.
+        let _looking = self.inner.looking.lock().await;
         let images = docker.list_images(Some(ListImagesOptionsBuilder::default().build())).await?;
         let mut records = self.inner.records.lock().unwrap_or_else(PoisonError::into_inner);
         let present: BTreeMap<String, u64> =
@@ -317,7 +387,7 @@ impl Images {
         let now_ms = clock::wall().unix_ms();
         let mut stored = Vec::new();
         for (id, record) in &mut records.images {
-            let in_use = used.contains(bare(id));
+            let in_use = used.contains(bare(id)) || kept.is_some_and(|kept| bare(kept) == bare(id));
             if in_use {
                 record.last_used_ms = now_ms;
             }
@@ -330,8 +400,7 @@ impl Images {
             });
         }
         self.save(&records);
-        let names = records.images.iter().map(|(id, record)| (id.clone(), record.names.clone())).collect();
-        Ok((stored, names))
+        Ok(stored)
     }
 }
 
@@ -364,10 +433,16 @@ async fn followed(
 
 /// The image as the engine has it; `None` if it has not.
 async fn inspect(docker: &Docker, image: &ImageRef) -> Result<Option<ImageInspect>, ImageError> {
-    match docker.inspect_image(&image.engine_name()).await {
+    let said = |error: Error| ImageError::Engine { image: image.clone(), said: error.to_string() };
+    known(docker, &image.engine_name()).await.map_err(said)
+}
+
+/// What the engine has under a name or an id.
+async fn known(docker: &Docker, name: &str) -> Result<Option<ImageInspect>, Error> {
+    match docker.inspect_image(name).await {
         Ok(found) => Ok(Some(found)),
         Err(Error::DockerResponseServerError { status_code: 404, .. }) => Ok(None),
-        Err(error) => Err(ImageError::Engine { image: image.clone(), said: error.to_string() }),
+        Err(error) => Err(error),
     }
 }
 
@@ -386,22 +461,18 @@ fn bare(id: &str) -> &str {
     id.strip_prefix("sha256:").unwrap_or(id)
 }
 
-/// Takes the names of an image away; the last one takes the image. An engine refuses
+/// Takes a name away, the last one with its image; or an image by its id. An engine refuses
 /// what a container uses, and then it stays.
-async fn remove(docker: &Docker, names: impl Iterator<Item = &String>) -> Result<bool, Error> {
-    let mut is_removed = true;
-    for name in names {
-        let options = RemoveImageOptionsBuilder::default().force(false).build();
-        match docker.remove_image(name, Some(options), None).await {
-            Ok(_) | Err(Error::DockerResponseServerError { status_code: 404, .. }) => {}
-            Err(Error::DockerResponseServerError { status_code: 409, message }) => {
-                info!(name, message, "an image stays: it is used");
-                is_removed = false;
-            }
-            Err(error) => return Err(error),
+async fn take_away(docker: &Docker, name: &str) -> Result<bool, Error> {
+    let options = RemoveImageOptionsBuilder::default().force(false).build();
+    match docker.remove_image(name, Some(options), None).await {
+        Ok(_) | Err(Error::DockerResponseServerError { status_code: 404, .. }) => Ok(true),
+        Err(Error::DockerResponseServerError { status_code: 409, message }) => {
+            info!(name, message, "an image stays: it is used");
+            Ok(false)
         }
+        Err(error) => Err(error),
     }
-    Ok(is_removed)
 }
 
 /// Bytes that are missing to the least free space on the engine's disk.
@@ -414,3 +485,6 @@ async fn bytes_short(docker: &Docker, bytes_min: u64) -> u64 {
     let free = root.ok_or(io::ErrorKind::NotFound.into()).and_then(|root| free_bytes(root.as_ref()));
     free.map_or(0, |free| bytes_min.saturating_sub(free))
 }
+
+#[cfg(test)]
+mod tests;

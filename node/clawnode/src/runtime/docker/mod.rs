@@ -50,6 +50,7 @@ use self::engine::EngineWatch;
 use self::images::Images;
 use self::measure::Meter;
 use super::folder::{ContainerFile, Folder, SpecFile};
+use super::ports::MeetingPorts;
 use super::process::Orders;
 use super::{Availability, ExecOrder, Key, ReadOrder, Runtime, TaskFault};
 use crate::clock;
@@ -87,6 +88,7 @@ struct Shared {
     images: Images,
     /// None if its folder cannot be used.
     cache: Option<Cache>,
+    ports: MeetingPorts,
     events: mpsc::Sender<RuntimeEvent>,
     capabilities: Mutex<Option<Arc<NodeCapabilities>>>,
     log_bytes_max: Mutex<u64>,
@@ -110,6 +112,11 @@ impl Shared {
 
     fn capabilities(&self) -> Option<Arc<NodeCapabilities>> {
         locked(&self.capabilities).clone()
+    }
+
+    /// Ports of the host, if containers have its network; else each has all ports of its own.
+    fn shared_ports(&self) -> Option<&MeetingPorts> {
+        (self.options.config.network == "host").then_some(&self.ports)
     }
 
     fn log_bytes_max(&self) -> u64 {
@@ -167,6 +174,7 @@ impl DockerRuntime {
             engine,
             images,
             cache,
+            ports: MeetingPorts::of_containers(),
             events,
             capabilities: Mutex::new(None),
             log_bytes_max,
@@ -244,6 +252,10 @@ impl Runtime for DockerRuntime {
         attach::recover(self.shared.cache.as_ref(), &mut found);
         for one in &found {
             if matches!(one.found, crate::node::Found::Live { .. }) {
+                let key = (one.workload.workload_id, one.workload.attempt);
+                if let Some(ports) = self.shared.shared_ports() {
+                    ports.recover(key, &self.folder(key));
+                }
                 self.adopted(&one.workload);
             }
         }
@@ -278,6 +290,7 @@ impl Runtime for DockerRuntime {
         let known = self.attempts.remove(&key).is_some();
         locked(&self.shared.measured).remove(&key);
         locked(&self.shared.metrics).remove(&key);
+        self.shared.ports.take_back(key);
         let folder = self.folder(key);
         if !known && !folder.is_container() {
             return;

@@ -40,6 +40,8 @@ const ENGINE_WAIT_MS: u64 = 30_000;
 const SIGNAL_TIMEOUT_MS: u64 = 5_000;
 /// A container whose process is gone while its engine is away is given up after, milliseconds.
 const GIVEN_UP_MS: u64 = 600_000;
+/// What is told of a container that was over before a look inside: nothing shows afterwards what it had.
+const NOT_SEEN: &str = "its GPUs were not seen: it was over before a look inside, and may have run without them";
 
 /// Supervises the container in `folder` until it is over.
 pub(in crate::runtime) async fn supervise(
@@ -238,7 +240,8 @@ impl<'a> Supervisor<'a> {
         }
         let mut exit = self.judge(Some(Ended::Exited(ended))).await;
         if is_first && !self.container.devices.is_empty() {
-            exit.add_detail("it was over before it could be seen whether it had its GPUs");
+            self.follower.note(NOT_SEEN);
+            exit.add_detail(NOT_SEEN);
         }
         Step::Over(exit)
     }

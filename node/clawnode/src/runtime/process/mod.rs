@@ -27,6 +27,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::folder::{Folder, StopFile};
+use super::ports::MeetingPorts;
 use super::{Key, Runtime};
 use crate::clock;
 use crate::node::{FoundWorkload, Lease, RuntimeEvent};
@@ -75,6 +76,7 @@ pub struct ProcessRuntime {
     options: ProcessOptions,
     events: mpsc::Sender<RuntimeEvent>,
     attempts: BTreeMap<Key, watch::Sender<Orders>>,
+    ports: Arc<MeetingPorts>,
     tasks: JoinSet<()>,
 }
 
@@ -86,8 +88,9 @@ impl ProcessRuntime {
     /// If the folder for the attempts cannot be created.
     pub fn new(options: ProcessOptions, events: mpsc::Sender<RuntimeEvent>) -> io::Result<Self> {
         // Workloads of other users pass through to their own working folder.
-        crate::files::create_folder(&options.workloads, 0o711)?;
-        Ok(Self { options, events, attempts: BTreeMap::new(), tasks: JoinSet::new() })
+        crate::files::create_passable(&options.workloads)?;
+        let ports = Arc::new(MeetingPorts::of_processes());
+        Ok(Self { options, events, attempts: BTreeMap::new(), ports, tasks: JoinSet::new() })
     }
 
     /// The folder of an attempt.
@@ -117,6 +120,7 @@ impl Runtime for ProcessRuntime {
         for attached in live {
             let (orders, receiver) = watch::channel(Orders::default());
             self.attempts.insert(attached.key(), orders);
+            self.ports.recover(attached.key(), &attached.folder);
             self.tasks.spawn(supervision::watch_attached(attached, receiver, self.events.clone()));
         }
         found
@@ -127,8 +131,8 @@ impl Runtime for ProcessRuntime {
         let key = (workload.workload_id, workload.attempt);
         let (orders, receiver) = watch::channel(Orders { stop: None, lease });
         self.attempts.insert(key, orders);
-        let options = self.options.clone();
-        self.tasks.spawn(supervision::start_and_watch(options, workload, receiver, self.events.clone()));
+        let (options, ports) = (self.options.clone(), Arc::clone(&self.ports));
+        self.tasks.spawn(supervision::start_and_watch(options, ports, workload, receiver, self.events.clone()));
     }
 
     fn stop(&mut self, key: Key, grace_ms: u64, cause: StatusCause) {
@@ -144,6 +148,7 @@ impl Runtime for ProcessRuntime {
 
     fn remove(&mut self, key: Key) {
         self.attempts.remove(&key);
+        self.ports.take_back(key);
         self.folder(key).remove_or_warn();
     }
 

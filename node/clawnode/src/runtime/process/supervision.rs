@@ -20,10 +20,11 @@ use tracing::warn;
 
 use super::attach::{self, Attached};
 use super::{Orders, ProcessOptions, shim};
-use crate::files::{Durability, create_folder, read_json, replace_json};
+use crate::files::{Durability, create_folder, create_passable, read_json, replace_json};
 use crate::node::{RuntimeEvent, WorkloadEnd};
 use crate::platform;
 use crate::runtime::folder::{ExitFile, Folder, SpecFile, StartedFile};
+use crate::runtime::ports::MeetingPorts;
 use crate::runtime::{Key, checkpoints, network};
 
 /// How often a supervisor without a pidfd, or one that has not said yet that
@@ -74,6 +75,7 @@ fn unsupported(workload: &DesiredWorkload) -> Option<String> {
 /// Runs one attempt from nothing to its end.
 pub(super) async fn start_and_watch(
     options: ProcessOptions,
+    ports: Arc<MeetingPorts>,
     workload: Arc<DesiredWorkload>,
     orders: watch::Receiver<Orders>,
     events: mpsc::Sender<RuntimeEvent>,
@@ -87,7 +89,7 @@ pub(super) async fn start_and_watch(
     }
     reporter.progress(NodeWorkloadState::Starting, String::new()).await;
     let first = *orders.borrow();
-    let env = network::placed_environment(&workload, options.capabilities.clone()).await;
+    let env = network::placed_environment(&workload, options.capabilities.clone(), Some(&ports)).await;
     let started = prepare(&options, &folder, &workload, first, env)
         .and_then(|lock| spawn_shim(&options.shim_program, &folder, lock));
     match started {
@@ -288,7 +290,7 @@ fn wake(folder: &Folder) -> io::Result<()> {
 /// Makes the folder of an attempt anew.
 pub(in crate::runtime) fn make_folder(folder: &Folder) -> io::Result<()> {
     folder.remove()?;
-    create_folder(folder.root(), 0o711)?;
+    create_passable(folder.root())?;
     create_folder(&folder.logs(), 0o700)?;
     create_folder(&folder.work(), 0o700)
 }

@@ -138,6 +138,27 @@ fn a_folder_is_imported_with_its_checksum() {
     assert_eq!(names(&cache), ["m"]);
 }
 
+/// Hashing and writing through takes minutes: who starts meanwhile does not wait for it.
+#[test]
+fn what_is_staged_is_measured_while_others_change_the_cache() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = open(folder.path(), None);
+    let staged = cache.fill("m", "wl-1").unwrap();
+    fs::write(staged.join("x"), "abc").unwrap();
+    let lock = open_lock(&folder.path().join("cache/lock")).unwrap();
+    flock(&lock, FlockOperation::LockExclusive).unwrap();
+    let (tell, told) = std::sync::mpsc::sync_channel(1);
+    let preparing = cache.clone();
+    let thread = std::thread::spawn(move || tell.send(preparing.prepare("m", "wl-1", true).unwrap()));
+    let prepared = told.recv_timeout(std::time::Duration::from_secs(20)).expect("it waits for the lock of all");
+    drop(lock);
+    thread.join().unwrap().unwrap();
+    assert!(prepared.sha256.is_some() && prepared.bytes == 3);
+    cache.read("m", "wl-2").unwrap_err();
+    assert_eq!(cache.filled("wl-1", true).unwrap()[0].1.bytes, 3, "it becomes the cache by the rename alone");
+    assert_eq!(names(&cache), ["m"]);
+}
+
 #[derive(Debug, Clone)]
 enum Act {
     Fill(usize),

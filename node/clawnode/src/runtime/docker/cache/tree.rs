@@ -101,6 +101,8 @@ pub(super) fn copy_tree(from: &Path, to: &Path, depth: usize) -> Result<(), Cach
         let kind = metadata.file_type();
         if kind.is_dir() && depth < DEPTH_MAX {
             files::create_folder(&target, 0o755).map_err(at(&target))?;
+            // Read by the users of all containers, whatever the agent's umask is.
+            fs::set_permissions(&target, fs::Permissions::from_mode(0o755)).map_err(at(&target))?;
             copy_tree(&path, &target, depth + 1)?;
         } else if kind.is_file() {
             fs::copy(&path, &target).map_err(at(&target))?;
