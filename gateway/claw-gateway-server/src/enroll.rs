@@ -96,12 +96,14 @@ impl Enrollment {
         self.attempts.check_key(&network(addr)).is_ok()
     }
 
-    /// The node that this very request has made, if that was a moment ago.
-    fn answered(&self, token_id: TokenId, request: SecretHash, now: Timestamp) -> Option<NodeId> {
+    /// The node that this very request has made, if that was a moment ago and nothing was taken back since: who
+    /// holds a token and a request of a machine that was revoked gets no new certificate by them.
+    fn answered(&self, fleet: &Cluster, token_id: TokenId, request: SecretHash, now: Timestamp) -> Option<NodeId> {
         let mut answered = self.answered.lock().unwrap_or_else(PoisonError::into_inner);
         answered.retain(|_, known| now.ms_since(known.at) < AGAIN_MS);
-        let known = answered.get(&token_id)?;
-        known.request.constant_time_eq(&request).then_some(known.node_id)
+        let known = answered.get(&token_id).filter(|known| known.request.constant_time_eq(&request))?;
+        let node = fleet.nodes.get(known.node_id)?;
+        node.revoked_at.is_none_or(|revoked_at| revoked_at < known.at).then_some(known.node_id)
     }
 
     fn note(&self, token_id: TokenId, answered: Answered) {
@@ -218,7 +220,8 @@ async fn admit(port: &SharedPort, headers: &HeaderMap, request: EnrollRequest) -
     };
     sign(TRIAL_NODE_ID, port.control.now()).map_err(|error| not_certified(port, &error))?;
     let request = SecretHash::of(format!("{name}\n{csr_pem}").as_bytes());
-    let node_id = if let Some(node_id) = port.enrollment.answered(token_id, request, port.control.now()) {
+    let known = port.enrollment.answered(&port.control.snapshot(), token_id, request, port.control.now());
+    let node_id = if let Some(node_id) = known {
         node_id
     } else {
         let node_id = enter(port, token_id, hash, name).await?;

@@ -80,6 +80,9 @@ pub enum Wrong {
     /// It tells of its checkpoints, and is stopped for others without being told to write one.
     #[error("{0} is stopped for others without notice")]
     NotNoticed(WorkloadId),
+    /// What is kept for it would begin later than it was told, though it was not given up.
+    #[error("the start that is kept for {0} is put off")]
+    StartPutOff(WorkloadId),
     /// Something runs there.
     #[error("{0} is removed while work runs there")]
     NodeInUse(NodeId),
@@ -149,7 +152,7 @@ pub struct Auditor {
 #[derive(Debug, Default)]
 struct Decided {
     placed: BTreeMap<WorkloadId, Vec<(NodeId, Option<Part>)>>,
-    /// Victims, with the priority of those that they leave for.
+    /// Victims, with those that they leave for.
     victims: BTreeMap<WorkloadId, WorkloadId>,
 }
 
@@ -198,11 +201,13 @@ impl Auditor {
 
     /// Nobody else has a right to this node while the work may last.
     fn is_reserved(&self, node_id: NodeId, spec: &ValidSpec, at: Timestamp) -> bool {
-        let (tenant, limit) = (spec.spec().tenant.as_deref(), spec.spec().max_duration_s);
+        let tenant = spec.spec().tenant.as_deref();
+        // A program has its grace after its limit.
+        let limit_s = spec.spec().max_duration_s.map(|limit_s| i128::from(limit_s) + i128::from(spec.grace_s()));
         self.reservations.values().any(|kept| {
             let is_over = at >= kept.ends_at;
             let room_ms = kept.starts_at.ms_since(at);
-            let ends_before = limit.is_some_and(|s| i128::from(s) * 1_000 <= i128::from(room_ms));
+            let ends_before = limit_s.is_some_and(|s| s * 1_000 <= i128::from(room_ms));
             kept.nodes.contains(&node_id) && !is_over && !ends_before && !self.quotas.is_part(tenant, &kept.tenant)
         })
     }
@@ -282,7 +287,10 @@ impl Auditor {
                 let Some(work) = self.works.get_mut(workload_id) else { return Ok(()) };
                 let places = claim.iter().flat_map(|claim| &claim.places);
                 work.claimed = places.flat_map(|place| place.gpus.iter().cloned()).collect();
-                work.begins_at = claim.as_ref().and_then(|claim| claim.begins_at);
+                let told = std::mem::replace(&mut work.begins_at, claim.as_ref().and_then(|claim| claim.begins_at));
+                if told.zip(work.begins_at).is_some_and(|(told, now)| now > told) {
+                    return Err(Wrong::StartPutOff(*workload_id));
+                }
                 work.reclaims = claim.as_ref().is_some_and(|claim| claim.reclaims);
                 self.claimants.insert(*workload_id);
                 let victims = claim.iter().flat_map(|claim| &claim.victims);

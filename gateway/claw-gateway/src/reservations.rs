@@ -7,13 +7,13 @@
 use std::sync::Arc;
 
 use claw_proto::ids::NodeId;
-use claw_proto::time::Timestamp;
+use claw_proto::validation::ValidSpec;
 use claw_tools::reservations::Reservation;
 use imbl::{OrdMap, OrdSet};
 
 use crate::Cluster;
 use crate::registry::NodeEntry;
-use crate::workload::WorkloadEntry;
+use crate::workload::{WorkloadEntry, ends_by};
 
 /// All reservations, by name and by node.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -71,26 +71,18 @@ impl Reservations {
     }
 }
 
-/// So long from `now` on, a limit that is none being for ever.
-fn after(now: Timestamp, seconds: Option<u64>) -> Option<Timestamp> {
-    seconds.and_then(|s| i64::try_from(s.checked_mul(1_000)?).ok()).map(|ms| now.plus_ms(ms))
+/// The reservation of a node that keeps out work that would begin now.
+pub(crate) fn keeping_out<'a>(cluster: &'a Cluster, node_id: NodeId, spec: &ValidSpec) -> Option<&'a Arc<Reservation>> {
+    cluster.reservations.of_node(node_id).find(|kept| keeps_out(cluster, kept, spec))
 }
 
-/// The reservation of a node that keeps out work of `tenant` that would begin now and has so long at most.
-pub(crate) fn keeping_out<'a>(
-    cluster: &'a Cluster,
-    node_id: NodeId,
-    tenant: Option<&str>,
-    max_duration_s: Option<u64>,
-) -> Option<&'a Arc<Reservation>> {
+/// It is kept from this work, on any of its nodes: for another tenant, and the work is not sure to have ended
+/// when it begins, with the time that it has to end.
+pub(crate) fn keeps_out(cluster: &Cluster, kept: &Reservation, spec: &ValidSpec) -> bool {
     let now = cluster.clock;
-    let ends_at = after(now, max_duration_s);
-    let keeps_out = |kept: &&Arc<Reservation>| {
-        kept.ends_at > now
-            && !cluster.tenants.counts_for(tenant, &kept.tenant)
-            && ends_at.is_none_or(|ends_at| ends_at > kept.starts_at)
-    };
-    cluster.reservations.of_node(node_id).find(keeps_out)
+    kept.ends_at > now
+        && !cluster.tenants.counts_for(spec.spec().tenant.as_deref(), &kept.tenant)
+        && ends_by(spec, now).is_none_or(|ends_at| ends_at > kept.starts_at)
 }
 
 /// A node is kept for this tenant now.
@@ -119,7 +111,7 @@ pub(crate) fn obstacle(cluster: &Cluster, node: &NodeEntry, wanted: &Reservation
     let held = node.usage.workloads.iter().filter_map(|id| cluster.workloads.get(*id)).filter(|w| !is_its(w));
     for w in held {
         let since = w.live_on(node.node_id).and_then(|a| a.started_at).unwrap_or(cluster.clock);
-        match after(since, w.spec.spec().max_duration_s) {
+        match ends_by(&w.spec, since) {
             None => return Some(format!("runs {}, which says no max_duration_s", w.name)),
             Some(ends_at) if ends_at > wanted.starts_at => {
                 return Some(format!("runs {}, which may take until {ends_at}", w.name));

@@ -31,7 +31,7 @@ use self::view::{Gpu, View};
 use claw_proto::ids::{Attempt, GpuUuid, NodeId};
 use claw_proto::spec::{PlacementStrategy, RuntimeKind};
 use claw_proto::validation::ValidSpec;
-use claw_tools::workloads::PlacementReport;
+use claw_tools::workloads::{PlacementReason, PlacementReport};
 
 use crate::Cluster;
 use crate::event::Event;
@@ -162,6 +162,12 @@ pub(crate) fn attempt(cluster: &Cluster, entry: &WorkloadEntry) -> Trial {
 pub(crate) fn why_it_waits(cluster: &Cluster, entry: &WorkloadEntry) -> Arc<PlacementReport> {
     let claims = claims(cluster, &entry.spec, Some(entry));
     cluster.scheduler.ask(cluster, |index| why_nowhere(&mut index.answers(&entry.spec, claims), &entry.spec))
+}
+
+/// Nodes that would take a workload of the queue, or a part of it, if others had less of them: with what is short.
+pub(crate) fn busy_nodes(cluster: &Cluster, entry: &WorkloadEntry) -> Vec<(NodeId, PlacementReason)> {
+    let claims = claims(cluster, &entry.spec, Some(entry));
+    cluster.scheduler.ask(cluster, |index| index.answers(&entry.spec, claims).busy())
 }
 
 fn claims<'a>(cluster: &'a Cluster, spec: &ValidSpec, asker: Option<&'a WorkloadEntry>) -> Option<Claims<'a>> {

@@ -14,6 +14,7 @@ mod notice;
 mod operate;
 mod perform;
 mod preview;
+mod queue;
 mod status;
 mod undo;
 mod work;

@@ -67,7 +67,7 @@ impl Claim {
 
 /// When work that begins now has ended at the latest, with the time that it has to end; nothing if it has no limit.
 pub(crate) fn ends_by(spec: &ValidSpec, now: Timestamp) -> Option<Timestamp> {
-    let seconds = spec.spec().max_duration_s?.checked_add(u64::from(spec.grace_s()))?;
+    let seconds = spec.spec().max_duration_s?.checked_add(spec.grace_s().into())?;
     i64::try_from(seconds.checked_mul(1_000)?).ok().map(|ms| now.plus_ms(ms))
 }
 

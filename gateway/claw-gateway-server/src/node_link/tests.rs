@@ -2,15 +2,16 @@ mod inside;
 mod peer;
 mod upgrade;
 
-use claw_gateway::Operation;
-use claw_proto::ids::{Attempt, NodeId};
+use claw_gateway::{Command, Operation};
+use claw_proto::ids::{Attempt, NodeId, TokenId};
 use claw_proto::message::{
     GatewayMessage, LogChunk, LogKey, LogLine, LogStream, NodeMessage, NodeWorkloadState, RefusalCode, StatusCause,
     StatusRecord, SystemMetrics,
 };
 use claw_proto::time::Timestamp;
-use claw_security::pki::{CertRequest, CertificateAuthority};
+use claw_security::pki::{CertRequest, CertificateAuthority, JoinToken};
 use claw_tools::nodes::NodeLink;
+use claw_tools::outcome::{Mode, Mutation};
 use claw_tools::workloads::WorkloadState;
 
 use tokio_util::sync::CancellationToken;
@@ -171,6 +172,35 @@ async fn only_a_certified_node_gets_in_and_a_token_counts_once() {
         (400, "INVALID_ARGUMENT"),
     ];
     assert_eq!(said, expected.map(|(status, code)| (status, code.to_owned())));
+    running.shutdown().await;
+}
+
+/// A token that was used says nothing any more once its node was revoked, be it readmitted by another one.
+#[tokio::test]
+async fn a_used_token_certifies_nobody_after_a_revocation() {
+    let folder = tempfile::tempdir().unwrap();
+    let running = start(folder.path(), &[]).await;
+    let (authority, addr) = (authority(folder.path()), running.node_addr);
+    let leaked = (token(running.control(), &authority).await, CertRequest::generate().unwrap());
+    let named = peer::token_for(running.control(), &authority, Some("gpu-1")).await;
+    let again = (named, CertRequest::generate().unwrap());
+    let ask = async |((token_id, token), request): &((TokenId, JoinToken), CertRequest)| {
+        let stream = tls(addr, &authority, None).await.unwrap();
+        http(stream, "POST", "/enroll", &enroll_body(*token_id, token, request, "gpu-1")).await.0
+    };
+    assert_eq!([ask(&leaked).await, ask(&leaked).await], [200, 200], "an answer that was lost is given again");
+    let joined = running.control().snapshot();
+    assert_eq!(joined.nodes.by_name("gpu-1").unwrap().labels["pool"], "a", "a token's labels are its node's");
+    let revoke = Command::Operate {
+        operation: Operation::NodeRevoke { node: "gpu-1".into() },
+        mutation: Mutation { mode: Mode::Plan, request_id: None, reason: None, wait_s: 0 },
+        args_hash: "revoke".into(),
+        secret_hash: None,
+    };
+    peer::plan_and_apply(running.control(), revoke).await;
+    assert_eq!(ask(&leaked).await, 403);
+    assert_eq!(ask(&again).await, 200, "its machine comes back with a new token");
+    assert_eq!(ask(&leaked).await, 403, "and nobody else with the old one");
     running.shutdown().await;
 }
 

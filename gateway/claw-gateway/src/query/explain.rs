@@ -4,26 +4,31 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use claw_proto::ids::{NodeId, WorkloadId};
+use claw_proto::ids::{CountingIds, NodeId, WorkloadId};
 use claw_proto::spec::WorkloadSpec;
 use claw_proto::time::Timestamp;
 use claw_proto::validation::ValidSpec;
-use claw_tools::nodes::{NodeLink, Schedulable};
+use claw_tools::nodes::Schedulable;
 use claw_tools::quotas::Quota;
 use claw_tools::refusal::{Refusal, SuggestedCall};
-use claw_tools::workloads::{Blocker, Remedy, WorkloadExplanation, WorkloadReason, WorkloadState};
+use claw_tools::workloads::{Blocker, PlacementReason, Remedy, WorkloadExplanation, WorkloadReason, WorkloadState};
 use serde_json::json;
 
 use super::forecast::forecast;
 use super::works::workload_row;
-use crate::Cluster;
 use crate::preemption;
-use crate::scheduler::{Decision, decide_as, decide_for};
+use crate::scheduler::{Decision, busy_nodes, decide, decide_for};
+use crate::step::reschedule;
 use crate::tenancy;
 use crate::workload::WorkloadEntry;
+use crate::{Caller, Cluster};
 
 /// Most remedies that are offered.
 const REMEDIES_MAX: usize = 5;
+/// Most of one kind.
+const OF_KIND_MAX: usize = 2;
+/// Most holders of what is short that are named.
+const BLOCKERS_MAX: usize = 20;
 /// Most workloads whose end is tried as a remedy.
 const TRIED_MAX: usize = 64;
 
@@ -42,12 +47,16 @@ pub fn explain(cluster: &Cluster, text: &str, now: Timestamp) -> Result<Workload
     let could_start = placement.as_ref().is_some_and(|report| report.chosen.is_some());
     let held_behind = pending && w.reason == WorkloadReason::QuotaExceeded && could_start;
     let behind = if held_behind { tenancy::waits_behind(cluster, w) } else { None };
-    let by_itself = pending && behind.is_none();
+    // Before its time nothing that others do would start it.
+    let gate = w.not_before.filter(|at| pending && *at > now);
+    let by_itself = pending && behind.is_none() && gate.is_none();
     let placement = behind.or(placement);
-    let blockers = if by_itself { blockers(cluster, w) } else { Vec::new() };
-    let would_start_if = if by_itself { remedies(cluster, w, &blockers) } else { Vec::new() };
+    let mut blockers = if by_itself { blockers(cluster, w) } else { Vec::new() };
+    let would_start_if = if by_itself { remedies(cluster, w, &blockers, now) } else { Vec::new() };
+    blockers.truncate(BLOCKERS_MAX);
     let row = workload_row(cluster, w);
-    let mut summary = summary(w, row.reason, placement.as_ref().map(|p| p.summary.as_str()), would_start_if.first());
+    let told = placement.as_ref().map(|p| p.summary.as_str());
+    let mut summary = summary(w, row.reason, told, (would_start_if.first(), gate));
     summary.push_str(&makes_room(cluster, w));
     let starts = pending.then(|| forecast(cluster, w, &blockers, now));
     if let Some(starts) = &starts {
@@ -78,11 +87,14 @@ fn summary(
     w: &WorkloadEntry,
     reason: claw_tools::workloads::WorkloadReason,
     report: Option<&str>,
-    remedy: Option<&Remedy>,
+    (remedy, gate): (Option<&Remedy>, Option<Timestamp>),
 ) -> String {
     let mut text = format!("{} is {} ({reason})", w.name, w.state);
     if let Some(report) = report {
         text = format!("{text}: {report}");
+    }
+    if let Some(gate) = gate {
+        return format!("{text}. It is not started before {gate}");
     }
     match (w.state, remedy) {
         (WorkloadState::Pending, Some(remedy)) => {
@@ -131,17 +143,23 @@ fn line(cluster: &Cluster, a: &crate::workload::AttemptEntry) -> String {
     format!("attempt {} on {node}: {} ({}{exit}){detail}", a.attempt.0, a.state, a.reason)
 }
 
-/// Who holds GPUs on nodes that would do if they were free.
+/// Who holds what is short on nodes that would do if it were free.
 fn blockers(cluster: &Cluster, w: &WorkloadEntry) -> Vec<Blocker> {
     if let Some((bound, _)) = tenancy::bound_in_the_way(cluster, w) {
         return holders_of(cluster, &bound.name);
     }
     let demand = w.spec.demand();
-    if demand.gpus == 0 {
-        return Vec::new();
-    }
     let mut held: BTreeMap<WorkloadId, (NodeId, u32)> = BTreeMap::new();
-    for n in cluster.nodes.iter().filter(|n| n.link == NodeLink::Online && n.schedulable == Schedulable::Active) {
+    for (node_id, short) in busy_nodes(cluster, w) {
+        let Some(n) = cluster.nodes.get(node_id) else { continue };
+        if matches!(short, PlacementReason::CpuBusy | PlacementReason::MemoryBusy | PlacementReason::DiskBusy) {
+            for id in &n.usage.workloads {
+                let live = cluster.workloads.get(*id).and_then(|other| other.live_on(node_id));
+                let gpus = live.map_or(0, |live| u32::try_from(live.gpus.len()).unwrap_or(u32::MAX));
+                held.entry(*id).or_insert((node_id, 0)).1 += gpus;
+            }
+            continue;
+        }
         let fits = |g: &&claw_proto::topology::GpuInfo| {
             g.mig.as_ref().map(|slice| &slice.profile) == demand.mig_profile.as_ref()
                 && demand.takes_model(&g.model)
@@ -149,7 +167,7 @@ fn blockers(cluster: &Cluster, w: &WorkloadEntry) -> Vec<Blocker> {
         };
         for g in n.gpus().iter().filter(fits) {
             for (id, _) in cluster.workloads.holders(&g.uuid).iter().flat_map(|holders| holders.each()) {
-                held.entry(id).or_insert((n.node_id, 0)).1 += 1;
+                held.entry(id).or_insert((node_id, 0)).1 += 1;
             }
         }
     }
@@ -162,7 +180,6 @@ fn blockers(cluster: &Cluster, w: &WorkloadEntry) -> Vec<Blocker> {
         })
         .collect();
     blockers.sort_by_key(|b| (std::cmp::Reverse(b.gpus), b.workload_id));
-    blockers.truncate(20);
     blockers
 }
 
@@ -172,76 +189,118 @@ fn holders_of(cluster: &Cluster, tenant: &str) -> Vec<Blocker> {
     let mut holders: Vec<Blocker> =
         cluster.workloads.iter().filter(its).filter_map(|w| super::works::holder(cluster, w)).collect();
     holders.sort_by_key(|b| (std::cmp::Reverse(b.gpus), b.workload_id));
-    holders.truncate(20);
     holders
 }
 
-fn starts(cluster: &Cluster, spec: &ValidSpec, w: &WorkloadEntry) -> bool {
-    matches!(decide_as(cluster, spec, Some(w)), Decision::Place { .. })
+/// It starts in this fleet, with all that wait before it: the queue is looked at as after a change.
+fn starts(fork: &Cluster, w: &WorkloadEntry, now: Timestamp) -> bool {
+    // Most changes do not help, and that is found without a look at the queue.
+    if !matches!(decide_for(fork, w), Decision::Place { .. }) {
+        return false;
+    }
+    let after = reschedule(fork, &Caller::system(now), &mut CountingIds::new(u32::MAX)).after;
+    after.workloads.get(w.workload_id).is_some_and(|w| w.live().is_some())
 }
 
-fn remedies(cluster: &Cluster, w: &WorkloadEntry, blockers: &[Blocker]) -> Vec<Remedy> {
-    let mut remedies = Vec::new();
-    let mut offer = |change: String, tool: &str, args: serde_json::Value| {
-        if remedies.len() < REMEDIES_MAX {
-            remedies.push(Remedy { change, call: SuggestedCall::new(tool, args), verified: true });
-        }
-    };
-    // A node that takes no work could take it again.
-    for n in cluster.nodes.iter().filter(|n| n.schedulable != Schedulable::Active) {
-        let mut fork = cluster.clone();
-        fork.nodes.update(n.node_id, |n| n.schedulable = Schedulable::Active);
-        if starts(&fork, &w.spec, w) {
-            let tool = if n.schedulable == Schedulable::Cordoned { "node_uncordon" } else { "node_undrain" };
-            offer(format!("{} takes work again", n.name), tool, json!({ "node": n.name }));
+/// What is offered so far: of each kind some, so that each has its place.
+#[derive(Default)]
+struct Offers {
+    remedies: Vec<Remedy>,
+    of_kind: usize,
+}
+
+impl Offers {
+    fn offer(&mut self, change: String, tool: &str, args: serde_json::Value) {
+        self.remedies.push(Remedy { change, call: SuggestedCall::new(tool, args), verified: true });
+        self.of_kind += 1;
+    }
+
+    /// Another kind begins.
+    fn next_kind(&mut self) {
+        self.of_kind = 0;
+    }
+
+    fn is_enough(&self) -> bool {
+        self.of_kind >= OF_KIND_MAX || self.remedies.len() >= REMEDIES_MAX
+    }
+}
+
+fn remedies(cluster: &Cluster, w: &WorkloadEntry, blockers: &[Blocker], now: Timestamp) -> Vec<Remedy> {
+    let mut offers = Offers::default();
+    nodes_that_take_work_again(cluster, w, now, &mut offers);
+    others_bounds(cluster, w, now, &mut offers);
+    // Idle GPUs could be cut, which is done on their host.
+    if let Some(cut) = super::mig::cut(cluster, w) {
+        offers.offer(cut.change, "node_get", json!({ "node": cut.node }));
+    }
+    offers.next_kind();
+    // It could ask for less: submitted anew, behind all that wait.
+    for (change, spec) in smaller(w.spec.spec()) {
+        let starts = |valid: &ValidSpec| matches!(decide(cluster, valid), Decision::Place { .. });
+        if !offers.is_enough() && ValidSpec::parse(spec.clone()).is_ok_and(|valid| starts(&valid)) {
+            let spec = WorkloadSpec { name: None, ..spec };
+            offers.offer(change, "workload_run", json!({ "spec": spec, "mode": "plan" }));
         }
     }
-    // Its tenant could have more.
+    offers.next_kind();
+    // One of those that hold what it needs could end: first whose end loses least.
+    let policy = &cluster.policy.preemption;
+    let lost = |b: &Blocker| cluster.workloads.get(b.workload_id).map(|w| preemption::lost_gpu_ms(policy, w, now));
+    let mut cheapest: Vec<(Option<u64>, &Blocker)> = blockers.iter().map(|b| (lost(b), b)).collect();
+    cheapest.sort_by_key(|(lost, b)| (*lost, b.workload_id));
+    for (_, b) in cheapest.into_iter().take(TRIED_MAX) {
+        if offers.is_enough() {
+            break;
+        }
+        let mut fork = cluster.clone();
+        preemption::free(&mut fork, b.workload_id);
+        if starts(&fork, w, now) {
+            let change = format!("{} of {} ended ({} on {})", b.name, b.owner, crate::query::gpus(b.gpus), b.node);
+            offers.offer(change, "workload_stop", json!({ "workload": b.workload_id, "mode": "plan" }));
+        }
+    }
+    offers.remedies
+}
+
+/// A node that takes no work could take it again.
+fn nodes_that_take_work_again(cluster: &Cluster, w: &WorkloadEntry, now: Timestamp, offers: &mut Offers) {
+    for n in cluster.nodes.iter().filter(|n| n.schedulable != Schedulable::Active) {
+        if offers.is_enough() {
+            break;
+        }
+        let mut fork = cluster.clone();
+        fork.nodes.update(n.node_id, |n| n.schedulable = Schedulable::Active);
+        if starts(&fork, w, now) {
+            let tool = if n.schedulable == Schedulable::Cordoned { "node_uncordon" } else { "node_undrain" };
+            offers.offer(format!("{} takes work again", n.name), tool, json!({ "node": n.name }));
+        }
+    }
+    offers.next_kind();
+}
+
+/// Its tenant could have more, and nodes could be kept for others no more.
+fn others_bounds(cluster: &Cluster, w: &WorkloadEntry, now: Timestamp, offers: &mut Offers) {
     if let Some((bound, most)) = tenancy::bound_in_the_way(cluster, w) {
         let mut fork = cluster.clone();
         let quota = Quota { most, ..(*bound.quota).clone() };
         fork.tenants.set(&bound.name, quota, fork.policy.half_life_s());
-        if starts(&fork, &w.spec, w) {
+        if starts(&fork, w, now) {
             let args = json!({ "tenant": bound.name, "most": most, "mode": "plan" });
-            offer(format!("{} might hold more", bound.name), "quota_set", args);
+            offers.offer(format!("{} might hold more", bound.name), "quota_set", args);
         }
     }
-    // Nodes could be kept for others no more.
     for kept in cluster.reservations.iter().take(TRIED_MAX) {
+        if offers.is_enough() {
+            break;
+        }
         let mut fork = cluster.clone();
         fork.reservations.remove(&kept.name);
-        if starts(&fork, &w.spec, w) {
+        if starts(&fork, w, now) {
             let change = format!("the reservation {} for {} were ended", kept.name, kept.tenant);
-            offer(change, "reservation_delete", json!({ "name": kept.name, "mode": "plan" }));
+            offers.offer(change, "reservation_delete", json!({ "name": kept.name, "mode": "plan" }));
         }
     }
-    // Idle GPUs could be cut, which is done on their host.
-    if let Some(cut) = super::mig::cut(cluster, w) {
-        offer(cut.change, "node_get", json!({ "node": cut.node }));
-    }
-    // It could ask for less.
-    for (change, spec) in smaller(w.spec.spec()) {
-        if let Ok(valid) = ValidSpec::parse(spec.clone())
-            && starts(cluster, &valid, w)
-        {
-            let mut spec = spec;
-            spec.name = None;
-            offer(change, "workload_run", json!({ "spec": spec, "mode": "plan" }));
-        }
-    }
-    // One of those that hold what it needs could end.
-    for b in blockers.iter().take(TRIED_MAX) {
-        let mut fork = cluster.clone();
-        preemption::free(&mut fork, b.workload_id);
-        if starts(&fork, &w.spec, w) {
-            offer(
-                format!("{} of {} ended ({} on {})", b.name, b.owner, crate::query::gpus(b.gpus), b.node),
-                "workload_stop",
-                json!({ "workload": b.workload_id, "mode": "plan" }),
-            );
-        }
-    }
-    remedies
+    offers.next_kind();
 }
 
 /// The same wish with one constraint less or fewer GPUs.

@@ -16,7 +16,7 @@ use super::{Candidate, LEFT_MAX, MILLI_LEFT_MAX, Score, runtime_for, spreads};
 use crate::Cluster;
 use crate::registry::NodeEntry;
 use crate::reservations;
-use crate::workload::WorkloadEntry;
+use crate::workload::{WorkloadEntry, ends_by};
 
 /// Why a node does not fit, with the number that is missing. The words are made when they are
 /// asked for.
@@ -354,7 +354,7 @@ fn room(view: &View, demand: Ask<'_>) -> Check {
 fn reserved(view: &View, spec: &ValidSpec, claims: Option<Claims<'_>>) -> Result<bool, Miss> {
     let Some(Claims { cluster, .. }) = claims else { return Ok(false) };
     let (node_id, tenant) = (view.node_id(), spec.spec().tenant.as_deref());
-    match reservations::keeping_out(cluster, node_id, tenant, spec.spec().max_duration_s) {
+    match reservations::keeping_out(cluster, node_id, spec) {
         Some(_) => Err(miss(R::NodeReserved, 0, 0)),
         None => Ok(reservations::is_kept_for(cluster, node_id, tenant)),
     }
@@ -408,15 +408,28 @@ impl Claims<'_> {
     }
 }
 
-/// What is being made free is still in use, so a claim counts only against what is free beyond it.
+/// What is being made free is still in use: a claim counts against what will be left when those who leave for
+/// it, or end before it begins, are gone.
 fn host_unclaimed(view: &View, demand: &Demand, claims: Claims<'_>) -> Check {
-    let claimants = claims.cluster.workloads.claimants_on(view.node_id()).filter(|claimant| claims.binds(claimant));
-    let claimed: Vec<&Demand> = claimants.map(|claimant| claimant.spec.node_demand()).collect();
-    let Some(capabilities) = view.capabilities() else { return Ok(()) };
+    let cluster = claims.cluster;
+    let binding = || cluster.workloads.claimants_on(view.node_id()).filter(|claimant| claims.binds(claimant));
+    let claimed: SmallVec<[&Demand; 4]> = binding().map(|claimant| claimant.spec.node_demand()).collect();
+    let (false, Some(capabilities)) = (claimed.is_empty(), view.capabilities()) else { return Ok(()) };
+    let begins_at = binding().map(|w| w.claim.as_ref().and_then(|claim| claim.begins_at));
+    // Where several wait, the first may begin at any time.
+    let begins_at = begins_at.reduce(|a, b| a.zip(b).map(|(a, b)| a.min(b))).flatten();
+    let leaves = |w: &WorkloadEntry| {
+        let since = w.live_on(view.node_id()).and_then(|live| live.started_at).unwrap_or(cluster.clock);
+        let ends = begins_at.zip(ends_by(&w.spec, since)).is_some_and(|(begins_at, ends_at)| ends_at <= begins_at);
+        ends || binding().any(|by| by.claim.as_ref().is_some_and(|claim| claim.victims.contains(&w.workload_id)))
+    };
     let usage = &view.node.usage;
+    let leaving = usage.workloads.iter().filter_map(|id| cluster.workloads.get(*id)).filter(|w| leaves(w));
+    let leaving: SmallVec<[&Demand; 8]> = leaving.map(|w| w.spec.node_demand()).collect();
     let short = |total: u64, used: u64, of: fn(&Demand) -> u64| {
-        let claimed: u64 = claimed.iter().map(|claim| of(claim)).sum();
-        claimed > 0 && total.saturating_sub(used) < claimed + of(demand)
+        let sum = |some: &[&Demand]| some.iter().map(|demand| of(demand)).sum::<u64>();
+        let stays = used.saturating_sub(sum(&leaving));
+        total < stays.saturating_add(sum(&claimed)).saturating_add(of(demand))
     };
     if short(capabilities.cpu_millis, usage.cpu_millis, |d| d.cpu_millis)
         || short(capabilities.memory_mib, usage.memory_mib, |d| d.memory_mib)

@@ -519,6 +519,17 @@ impl<'a> Answers<'a> {
         groups
     }
 
+    /// Nodes on which others have too much.
+    pub(super) fn busy(&self) -> Vec<(NodeId, PlacementReason)> {
+        use PlacementReason::{CpuBusy, DiskBusy, GpuBusy, MemoryBusy, NvlinkIslandBusy, RoomClaimed};
+        let reason = |verdict: u8| usize::from(verdict).checked_sub(1).and_then(|at| PlacementReason::ALL.get(at));
+        let is_busy = |reason: &PlacementReason| {
+            matches!(reason, CpuBusy | DiskBusy | GpuBusy | MemoryBusy | NvlinkIslandBusy | RoomClaimed)
+        };
+        let told = self.slots.iter().zip(&self.shape.verdicts);
+        told.filter_map(|(slot, verdict)| Some((slot.node_id, *reason(*verdict).filter(|r| is_busy(r))?))).collect()
+    }
+
     /// What was told of this shape since anything changed.
     pub(super) fn told(&self) -> Option<Arc<PlacementReport>> {
         let told = self.shape.told.as_ref().filter(|(at, _)| *at == self.n_changes && self.claims.is_none());

@@ -5,11 +5,13 @@
 //! that runs says how long at most (`max_duration_s`). Where nothing says when it
 //! ends, keeping what becomes free would leave GPUs idle for who knows how long.
 //! Until then, who is sure to have ended may use it (conservative backfill, Mu'alem
-//! and Feitelson, TPDS 2001): what is promised is the latest start, and it stays.
+//! and Feitelson, TPDS 2001): the start that is promised is the latest, and comes only nearer.
 
 use std::sync::Arc;
 
+use claw_proto::ids::GpuUuid;
 use claw_proto::time::Timestamp;
+use claw_proto::topology::GpuHealth;
 use claw_tools::nodes::{NodeLink, Schedulable};
 
 use super::{Decision, Place, decide_for, place_on};
@@ -17,7 +19,7 @@ use crate::Cluster;
 use crate::preemption::free;
 use crate::registry::NodeEntry;
 use crate::reservations::keeping_out;
-use crate::workload::{Claim, WorkloadEntry};
+use crate::workload::{Claim, WorkloadEntry, ends_by};
 
 /// Where `entry` will fit first, if that can be known.
 pub(crate) fn plan(cluster: &Cluster, entry: &WorkloadEntry, now: Timestamp) -> Option<Claim> {
@@ -36,7 +38,7 @@ pub(crate) fn plan(cluster: &Cluster, entry: &WorkloadEntry, now: Timestamp) -> 
         }
         if let Some(places) = places(&fork, node, entry) {
             let claim = Claim { places, victims: Vec::new(), begins_at: Some(at), reclaims: false };
-            if stands(cluster, entry, &claim) {
+            if stands(cluster, entry, &claim, now) {
                 return Some(claim);
             }
         }
@@ -55,14 +57,28 @@ fn places(fork: &Cluster, node: &NodeEntry, entry: &WorkloadEntry) -> Option<Vec
     }
 }
 
-/// The nodes of a claim still take work, and none is kept for somebody else by now.
-pub(crate) fn stands(cluster: &Cluster, entry: &WorkloadEntry, claim: &Claim) -> bool {
-    let spec = entry.spec.spec();
-    let (tenant, limit) = (spec.tenant.as_deref(), spec.max_duration_s);
-    claim.places.iter().all(|place| {
-        cluster.nodes.get(place.node_id).is_some_and(|node| takes_work(node))
-            && keeping_out(cluster, place.node_id, tenant, limit).is_none()
-    })
+/// The nodes of a claim still take work and have what is claimed, none is kept for somebody else by now, and
+/// where it was known when it begins, that is known still: somebody more important without an end may have come.
+pub(crate) fn stands(cluster: &Cluster, entry: &WorkloadEntry, claim: &Claim, now: Timestamp) -> bool {
+    let can_be_had = |place: &Place| {
+        let node = cluster.nodes.get(place.node_id);
+        node.is_some_and(|node| takes_work(node) && has(cluster, node, place, entry))
+            && keeping_out(cluster, place.node_id, &entry.spec).is_none()
+    };
+    claim.places.iter().all(can_be_had) && (claim.begins_at.is_none() || begins_at(cluster, claim, now).is_some())
+}
+
+/// The node has what the place takes of it, whoever holds it now: its GPUs are there and healthy.
+fn has(cluster: &Cluster, node: &NodeEntry, place: &Place, entry: &WorkloadEntry) -> bool {
+    let (Some(capabilities), demand) = (&node.capabilities, entry.spec.node_demand()) else { return false };
+    let is_healthy = |uuid: &GpuUuid| {
+        let gpu = capabilities.gpus.iter().find(|gpu| gpu.uuid == *uuid);
+        gpu.is_some_and(|gpu| gpu.health == GpuHealth::Healthy) && cluster.nodes.home_of(uuid) == Some(node.node_id)
+    };
+    capabilities.cpu_millis >= demand.cpu_millis
+        && capabilities.memory_mib >= demand.memory_mib
+        && capabilities.disk_mib >= demand.disk_mib
+        && place.gpus.iter().all(is_healthy)
 }
 
 /// When all that runs on the nodes of a claim will have ended at the latest; nothing if something has no end.
@@ -79,9 +95,8 @@ fn free_at(cluster: &Cluster, node: &NodeEntry, now: Timestamp) -> Option<Timest
     let mut latest = now;
     for id in &node.usage.workloads {
         let w = cluster.workloads.get(*id)?;
-        let seconds = w.spec.spec().max_duration_s?;
         let from = w.live_on(node.node_id).and_then(|a| a.started_at).unwrap_or(now);
-        latest = latest.max(from.plus_ms(i64::try_from(seconds.saturating_mul(1_000)).unwrap_or(i64::MAX / 4)));
+        latest = latest.max(ends_by(&w.spec, from)?);
     }
     Some(latest)
 }

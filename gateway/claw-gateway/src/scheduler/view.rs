@@ -108,22 +108,20 @@ impl View {
     /// The node, as it is now, has what it had and is called as it was: what does not depend on who
     /// runs there is as before.
     pub(super) fn has_the_same(&self, node: &NodeEntry) -> bool {
-        let same = |a: &Option<Arc<NodeCapabilities>>, b: &Option<Arc<NodeCapabilities>>| match (a, b) {
-            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+        self.has_same_capabilities(node) && self.node.name == node.name && self.node.labels == node.labels
+    }
+
+    /// It reported nothing since.
+    fn has_same_capabilities(&self, node: &NodeEntry) -> bool {
+        match (&self.node.capabilities, &node.capabilities) {
+            (Some(before), Some(now)) => Arc::ptr_eq(before, now),
             _ => false,
-        };
-        same(&self.node.capabilities, &node.capabilities)
-            && self.node.name == node.name
-            && self.node.labels == node.labels
+        }
     }
 
     /// The node as it is now, where it has the same GPUs as before.
     pub(super) fn refreshed(mut self, cluster: &Cluster, node: &Arc<NodeEntry>) -> Self {
-        let unchanged = match (&self.node.capabilities, &node.capabilities) {
-            (Some(before), Some(now)) => Arc::ptr_eq(before, now),
-            _ => false,
-        };
-        if !unchanged {
+        if !self.has_same_capabilities(node) {
             return Self::of(cluster, node);
         }
         for gpu in &mut self.gpus {

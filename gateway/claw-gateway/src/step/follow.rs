@@ -10,10 +10,11 @@ use claw_proto::spec::{OnPartition, RestartPolicy};
 use claw_proto::time::Timestamp;
 use claw_tools::nodes::{NodeLink, Schedulable};
 use claw_tools::operations::OperationState;
-use claw_tools::workloads::{PlacementReport, WorkloadReason, WorkloadState};
+use claw_tools::workloads::{WorkloadReason, WorkloadState};
 
 use super::Report;
 use super::notice;
+use super::queue::{reserve, schedule};
 use super::work::Work;
 use crate::Cluster;
 use crate::cluster::{ExecEntry, PlanEntry};
@@ -22,9 +23,7 @@ use crate::effect::Effect;
 use crate::event::{Event, Goal, Moved};
 use crate::preemption;
 use crate::registry::NodeEntry;
-use crate::scheduler::{self, Place, Trial};
-use crate::tenancy::{Turn, Turns};
-use crate::workload::{AttemptEntry, Claim, Desired, WorkloadEntry, ends_by};
+use crate::workload::{AttemptEntry, Desired, WorkloadEntry};
 
 /// How often an infrastructure loss may start a workload again.
 const INFRA_ATTEMPTS_MAX: u32 = 100;
@@ -39,8 +38,6 @@ const MASS_LOSS_PERCENT: u32 = 20;
 /// What fell silent within this time fell silent at once, milliseconds. Nodes that
 /// broke one by one over weeks are no fault of ours and hold nobody's work back.
 const MASS_LOSS_WINDOW_MS: i64 = 10 * 60 * 1000;
-/// So many that have waited long are looked at for a reservation at most.
-const RESERVE_TRIED_MAX: usize = 8;
 /// How many ended workloads one pruning forgets at most.
 const PRUNE_BATCH: usize = 1_000;
 
@@ -51,7 +48,11 @@ pub(super) fn settle(work: &mut Work<'_>) {
         notice_drained(work);
         let queue = work.state.workloads.queue().collect();
         schedule(work, queue);
-        reserve(work);
+        if reserve(work) {
+            // What was kept may be somebody else's now.
+            let queue = work.state.workloads.queue().collect();
+            schedule(work, queue);
+        }
         work.room_changed = false;
     } else {
         schedule(work, submitted);
@@ -75,7 +76,7 @@ pub(super) fn tick(work: &mut Work<'_>) -> Report {
             .is_some_and(|w| w.reason == WorkloadReason::NotBefore && w.not_before.is_none_or(|t| t <= now))
     });
     work.room_changed |= opened || preemption::may_ripen(&work.state);
-    reserve(work);
+    work.room_changed |= reserve(work);
     prune(work);
     Report::Done
 }
@@ -88,188 +89,6 @@ fn end_reservations(work: &mut Work<'_>) {
     let names: Vec<String> = over.map(|kept| kept.name.clone()).collect();
     for name in names {
         work.emit(Event::ReservationEnded { name });
-    }
-}
-
-/// Tries those that wait in their turn; the same shape is tried once.
-fn schedule(work: &mut Work<'_>, queue: Vec<WorkloadId>) {
-    let mut turns = Turns::of(&work.state, queue, work.now());
-    // Whether waiting helps them, and the highest priority for which no room could be made.
-    let mut hopeless: Vec<(Arc<WorkloadEntry>, bool, u32)> = Vec::new();
-    while let Some(turn) = turns.next(&work.state) {
-        let id = match turn {
-            Turn::Try(id) => id,
-            Turn::Blocked(id, report) => {
-                wait_for_quota(work, id, report);
-                continue;
-            }
-        };
-        let Some(entry) = work.state.workloads.get(id).cloned() else {
-            continue;
-        };
-        if entry.state != WorkloadState::Pending {
-            continue;
-        }
-        if entry.not_before.is_some_and(|t| t > work.now()) {
-            wait(work, &entry, WorkloadReason::NotBefore);
-            continue;
-        }
-        let priority = entry.spec.priority().value();
-        // Room that is kept from one may be another's who stands before whom it is kept for.
-        let has_claims = work.state.workloads.has_claims();
-        let tells = |tried: &WorkloadEntry| {
-            scheduler::same_shape(&tried.spec, &entry.spec)
-                && (!has_claims || tried.outranks(&entry))
-                && stand_alike(&work.state, tried, &entry)
-        };
-        let known = hopeless.iter().find(|(tried, ..)| tells(tried));
-        // Another tenant may take back what it is guaranteed where this one may not.
-        let has_tenants = !work.state.tenants.is_empty();
-        let of_its = |tried: &WorkloadEntry| !has_tenants || tried.spec.spec().tenant == entry.spec.spec().tenant;
-        let in_vain = hopeless.iter().any(|(tried, _, at)| {
-            *at >= priority
-                && of_its(tried)
-                && scheduler::same_shape(&tried.spec, &entry.spec)
-                && stand_alike(&work.state, tried, &entry)
-        });
-        let trial = match known {
-            Some((_, waiting_helps, _)) => Trial::Wait { waiting_helps: *waiting_helps },
-            None => scheduler::attempt(&work.state, &entry),
-        };
-        match trial {
-            Trial::Place((places, report)) => {
-                place(work, &entry, places, &report);
-                turns.taken(&entry);
-            }
-            Trial::Wait { waiting_helps } => {
-                if !in_vain && make_room(work, &entry) {
-                    turns.taken(&entry);
-                } else {
-                    let may_help = waiting_helps || work.state.nodes.is_empty();
-                    let why = if may_help { WorkloadReason::NoRoom } else { WorkloadReason::NoSuitableNode };
-                    wait(work, &entry, why);
-                    hopeless.push((entry, waiting_helps, priority));
-                }
-            }
-        }
-    }
-}
-
-/// What is kept keeps both of them out, or neither: by their tenants, and by when they will have ended.
-fn stand_alike(state: &Cluster, a: &WorkloadEntry, b: &WorkloadEntry) -> bool {
-    let limits = |w: &WorkloadEntry| (w.spec.spec().max_duration_s, w.spec.grace_s());
-    let (same_tenant, same_end) = (a.spec.spec().tenant == b.spec.spec().tenant, limits(a) == limits(b));
-    let has_claims = state.workloads.has_claims();
-    if same_tenant && same_end || !has_claims && state.reservations.is_empty() {
-        return true;
-    }
-    if !state.reservations.is_empty() {
-        return false;
-    }
-    let (a, b) = (ends_by(&a.spec, state.clock), ends_by(&b.spec, state.clock));
-    let alike = |claim: &Arc<Claim>| (same_tenant || !claim.reclaims) && claim.lets_in(a) == claim.lets_in(b);
-    state.workloads.claimants_all().into_iter().filter_map(|w| w.claim.as_ref()).all(alike)
-}
-
-/// Stops less important work for it, if that makes all of its place; or keeps
-/// the room that is being made already.
-fn make_room(work: &mut Work<'_>, entry: &WorkloadEntry) -> bool {
-    if let Some(claim) = &entry.claim {
-        let leaves = |id: &WorkloadId| work.state.workloads.get(*id).is_some_and(|w| w.live().is_some());
-        if claim.victims.iter().any(leaves) {
-            return true;
-        }
-        if !claim.victims.is_empty() {
-            // They have left, and still it does not fit: a node went away, or somebody before it came.
-            give_up_claim(work, entry.workload_id);
-        }
-    }
-    let Some((claim, victims)) = preemption::plan(&work.state, entry, work.now()) else {
-        return work.state.workloads.get(entry.workload_id).is_some_and(|w| w.claim.is_some());
-    };
-    let lost_gpu_ms = victims.iter().map(|victim| victim.lost_gpu_ms).collect();
-    let workload_id = entry.workload_id;
-    work.emit(Event::RoomClaimed { workload_id, claim: Some(Arc::new(claim)), lost_gpu_ms });
-    for victim in victims {
-        let Some(w) = work.state.workloads.get(victim.workload_id).cloned() else {
-            continue;
-        };
-        notice::send_away(work, &w, WorkloadReason::Preempted);
-    }
-    true
-}
-
-fn give_up_claim(work: &mut Work<'_>, workload_id: WorkloadId) {
-    work.emit(Event::RoomClaimed { workload_id, claim: None, lost_gpu_ms: Vec::new() });
-}
-
-/// The first of the queue that has waited long keeps what becomes free next; one at a time.
-fn reserve(work: &mut Work<'_>) {
-    let (now, after_ms) = (work.now(), work.state.policy.reserve_after_ms);
-    if let Some(kept) = work.state.workloads.reserved().cloned() {
-        let stands = kept.claim.as_ref().is_some_and(|claim| scheduler::reserve::stands(&work.state, &kept, claim));
-        if stands {
-            return begins_earlier(work, &kept);
-        }
-        give_up_claim(work, kept.workload_id);
-    }
-    let waits_long = |w: &&Arc<WorkloadEntry>| {
-        w.reason == WorkloadReason::NoRoom && w.claim.is_none() && now.ms_since(w.since) >= after_ms
-    };
-    let entries = work.state.workloads.queue().filter_map(|id| work.state.workloads.get(id));
-    // Of one it is not known when it fits: then the next, who goes behind it all the same.
-    let first: Vec<Arc<WorkloadEntry>> = entries.filter(waits_long).take(RESERVE_TRIED_MAX).cloned().collect();
-    let planned = first.iter().find_map(|entry| Some((entry, scheduler::reserve::plan(&work.state, entry, now)?)));
-    if let Some((entry, claim)) = planned {
-        let claim = Some(Arc::new(claim));
-        work.emit(Event::RoomClaimed { workload_id: entry.workload_id, claim, lost_gpu_ms: Vec::new() });
-    }
-}
-
-/// What ran where room is kept has ended early: who is let in until it begins has to end earlier as well.
-fn begins_earlier(work: &mut Work<'_>, kept: &WorkloadEntry) {
-    let Some(claim) = &kept.claim else { return };
-    let begins_at = scheduler::reserve::begins_at(&work.state, claim, work.now());
-    if begins_at.zip(claim.begins_at).is_some_and(|(now, told)| now < told) {
-        let claim = Some(Arc::new(Claim { begins_at, ..(**claim).clone() }));
-        work.emit(Event::RoomClaimed { workload_id: kept.workload_id, claim, lost_gpu_ms: Vec::new() });
-    }
-}
-
-/// All parts at once: the events of one command are journaled together or not at all.
-fn place(work: &mut Work<'_>, entry: &WorkloadEntry, places: Vec<Place>, report: &Arc<PlacementReport>) {
-    for placed in scheduler::placements(entry, places, report) {
-        work.emit(placed);
-    }
-    let Some(placed) = work.state.workloads.get(entry.workload_id).cloned() else {
-        return;
-    };
-    for part in placed.lives() {
-        let (node_id, attempt) = (part.node_id, part.attempt);
-        let generation = work.state.nodes.get(node_id).map(|n| n.generation(work.state.epoch)).unwrap_or_default();
-        work.effect(Effect::StartWorkload { node_id, workload_id: entry.workload_id, attempt, generation });
-    }
-}
-
-/// Its tenant has what it may have: it waits, and keeps no room from others.
-fn wait_for_quota(work: &mut Work<'_>, id: WorkloadId, report: Arc<PlacementReport>) {
-    let Some(entry) = work.state.workloads.get(id).cloned().filter(|w| w.state == WorkloadState::Pending) else {
-        return;
-    };
-    if entry.claim.is_some() {
-        give_up_claim(work, id);
-    }
-    let why = WorkloadReason::QuotaExceeded;
-    if entry.reason != why || entry.claim.is_some() {
-        work.emit(Event::WorkloadWaits { workload_id: id, why, report: Some(report) });
-    }
-}
-
-fn wait(work: &mut Work<'_>, entry: &WorkloadEntry, why: WorkloadReason) {
-    // Only a change of reason is an event: the numbers are asked for with `workload_explain`.
-    if entry.reason != why {
-        let report = (why != WorkloadReason::NotBefore).then(|| scheduler::why_it_waits(&work.state, entry));
-        work.emit(Event::WorkloadWaits { workload_id: entry.workload_id, why, report });
     }
 }
 

@@ -13,6 +13,7 @@ mod forecasts;
 mod fragments;
 mod gang;
 mod inside;
+mod kept;
 mod lent;
 mod preempt;
 mod properties;

@@ -12,9 +12,8 @@ use crate::scheduler::fairness::{Amounts, RESOURCES};
 use crate::workload::{Desired, WorkloadEntry};
 
 /// What a tenant is guaranteed, and nothing where it says nothing of a resource.
-fn guaranteed(cluster: &Cluster, tenant: &str) -> [Option<u64>; RESOURCES] {
-    let stated = cluster.tenants.get(tenant).map(|entry| amounts(&entry.quota.guaranteed, u64::MAX));
-    stated.map_or([None; RESOURCES], |stated| stated.0.map(|of| Some(of).filter(|of| *of != u64::MAX)))
+fn guaranteed(tenant: &Tenant) -> [Option<u64>; RESOURCES] {
+    amounts(&tenant.quota.guaranteed, u64::MAX).0.map(|of| Some(of).filter(|of| *of != u64::MAX))
 }
 
 /// Whether a tenant on its line, with this and all that it holds and is about to get, holds no more than it
@@ -24,13 +23,13 @@ fn within<'a>(cluster: &'a Cluster, spec: &'a ValidSpec, asker: Option<&Workload
     let asked = || (0..RESOURCES).filter(|at| more.0[*at] > 0);
     let line = spec.spec().tenant.as_deref().into_iter().flat_map(|name| cluster.tenants.line(name));
     let is_within = |entry: &&Arc<Tenant>| {
-        let stated = guaranteed(cluster, &entry.name);
-        let with = || entry.books.held.plus(claimed(cluster, &entry.name, asker)).plus(more);
+        let stated = guaranteed(entry);
         let speaks = if more.0[0] > 0 { stated[0].is_some() } else { asked().any(|at| stated[at].is_some()) };
-        speaks && {
-            let with = with();
-            asked().all(|at| stated[at].is_none_or(|most| with.0[at] <= most))
+        if !speaks {
+            return false;
         }
+        let with = entry.books.held.plus(claimed(cluster, &entry.name, asker)).plus(more);
+        asked().all(|at| stated[at].is_none_or(|most| with.0[at] <= most))
     };
     line.into_iter().find(is_within).map(|entry| &entry.name)
 }
@@ -108,7 +107,7 @@ impl<'a> Lent<'a> {
             |w: &&Arc<WorkloadEntry>| self.cluster.tenants.counts_for(w.spec.spec().tenant.as_deref(), &entry.name);
         let leaving = self.leaving.iter().filter(its);
         let held = leaving.fold(entry.books.held, |held, w| held.minus(whole_amounts(&w.spec)));
-        let stated = guaranteed(self.cluster, &entry.name);
+        let stated = guaranteed(entry);
         let left =
             Amounts(std::array::from_fn(|at| stated[at].map_or(u64::MAX, |most| held.0[at].saturating_sub(most))));
         self.left.insert(Arc::clone(&entry.name), left);

@@ -2,7 +2,7 @@
 //! quota, else by [`Shares::next`](crate::scheduler::fairness::Shares::next) over the
 //! first of each tenant.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use claw_proto::ids::WorkloadId;
@@ -59,17 +59,25 @@ struct Waiting {
     amounts: Amounts,
 }
 
+/// One for whom room is made.
+#[derive(Debug, Clone, Copy)]
+struct Claimant {
+    priority: u32,
+    /// With it its tenant holds more than it is guaranteed.
+    borrows: bool,
+}
+
 /// Those that wait, by tenant.
 #[derive(Debug)]
 pub(crate) struct Fair {
     board: Board,
     now: Timestamp,
-    /// Those that are tried before all turns: whose time has not come, so that their reason is set,
-    /// and for whom room is made.
-    early: VecDeque<WorkloadId>,
+    /// Those that are tried before their turn, in the order of the queue: whose time has not come, so that
+    /// their reason is set; and for whom room is made.
+    early: VecDeque<(WorkloadId, Option<Claimant>)>,
     lines: BTreeMap<usize, VecDeque<Waiting>>,
     /// Those for whom room is being made: what they will hold is taken already.
-    promised: BTreeSet<WorkloadId>,
+    promised: BTreeMap<WorkloadId, Claimant>,
 }
 
 impl Turns {
@@ -96,11 +104,10 @@ impl Turns {
     /// The one that was tried has got its place, or room is made for it.
     pub(crate) fn taken(&mut self, entry: &WorkloadEntry) {
         if let Self::Fair(fair) = self
-            && fair.promised.insert(entry.workload_id)
+            && !fair.promised.contains_key(&entry.workload_id)
         {
-            let group = fair.board.group(&entry.spec);
             // It was admitted when its turn came, and nobody was since.
-            let _ = fair.board.shares.take(group, whole_amounts(&entry.spec), seconds(fair.now));
+            fair.promised.extend(promised(&mut fair.board, entry, fair.now));
         }
     }
 }
@@ -117,18 +124,17 @@ fn alone(cluster: &Cluster, entry: &WorkloadEntry, now: Timestamp) -> Turn {
 impl Fair {
     fn of(cluster: &Cluster, queue: &[WorkloadId], now: Timestamp) -> Self {
         let mut board = Board::of(cluster);
-        let mut promised = BTreeSet::new();
-        for entry in claimants(cluster, None) {
-            let (group, amounts) = (board.group(&entry.spec), whole_amounts(&entry.spec));
-            if board.shares.take(group, amounts, seconds(now)).is_ok() {
-                promised.insert(entry.workload_id);
-            }
-        }
+        let promised: BTreeMap<_, _> =
+            claimants(cluster, None).filter_map(|entry| promised(&mut board, entry, now)).collect();
         let (mut early, mut lines) = (VecDeque::new(), BTreeMap::<usize, VecDeque<Waiting>>::new());
         for entry in queue.iter().filter_map(|id| cluster.workloads.get(*id)) {
-            // Those for whom room is made go first: nobody else gets that room.
-            if promised.contains(&entry.workload_id) || entry.not_before.is_some_and(|at| at > now) {
-                early.push_back(entry.workload_id);
+            let claimant = promised.get(&entry.workload_id).copied();
+            if entry.not_before.is_some_and(|at| at > now) {
+                early.push_back((entry.workload_id, None));
+                continue;
+            }
+            if claimant.is_some() {
+                early.push_back((entry.workload_id, claimant));
                 continue;
             }
             let (id, turn, amounts) = (entry.workload_id, entry.order, whole_amounts(&entry.spec));
@@ -139,8 +145,9 @@ impl Fair {
     }
 
     fn next(&mut self, cluster: &Cluster) -> Option<Turn> {
-        if let Some(early) = self.early.pop_front() {
-            return Some(Turn::Try(early));
+        if let Some((id, _)) = self.early.front().copied().filter(|(_, claimant)| self.is_due(*claimant)) {
+            self.early.pop_front();
+            return Some(Turn::Try(id));
         }
         if let Some(blocked) = self.blocked(cluster) {
             return Some(blocked);
@@ -150,6 +157,18 @@ impl Fair {
             heads.map(|(group, w)| Ask { group, priority: w.priority, turn: w.turn, amounts: w.amounts }).collect();
         let next = self.board.shares.next(&asks, seconds(self.now))?;
         self.lines.get_mut(&asks[next].group)?.pop_front().map(|waiting| Turn::Try(waiting.id))
+    }
+
+    /// Nobody goes before one for whom room is made: the more important do, but for those who would borrow
+    /// where it does not.
+    fn is_due(&self, claimant: Option<Claimant>) -> bool {
+        let Some(Claimant { priority, borrows }) = claimant else { return true };
+        let goes_before = |(group, line): (&usize, &VecDeque<Waiting>)| {
+            line.front().is_some_and(|head| {
+                head.priority > priority && (borrows || self.board.shares.within_guarantee(*group, head.amounts))
+            })
+        };
+        !self.lines.iter().any(goes_before)
     }
 
     /// The first of a tenant that its quota, or one before it, keeps from starting.
@@ -164,6 +183,14 @@ impl Fair {
         self.lines.get_mut(&group)?.pop_front();
         Some(Turn::Blocked(id, Arc::new(told)))
     }
+}
+
+/// What room is made for is its tenant's from now on, if it may have it.
+fn promised(board: &mut Board, entry: &WorkloadEntry, now: Timestamp) -> Option<(WorkloadId, Claimant)> {
+    let (group, amounts) = (board.group(&entry.spec), whole_amounts(&entry.spec));
+    let borrows = !board.shares.within_guarantee(group, amounts);
+    board.shares.take(group, amounts, seconds(now)).ok()?;
+    Some((entry.workload_id, Claimant { priority: entry.spec.priority().value(), borrows }))
 }
 
 /// The one of the same tenant that has waited long for the quota, and that this one would pass.

@@ -116,8 +116,18 @@ pub(super) async fn plan_and_apply(control: &ControlPlane, plan: Command) {
 
 /// What a machine needs to enroll: id and secret of a fresh token.
 pub(super) async fn token(control: &ControlPlane, authority: &CertificateAuthority) -> (TokenId, JoinToken) {
+    token_for(control, authority, None).await
+}
+
+/// The same, of a token that is for one name.
+pub(super) async fn token_for(
+    control: &ControlPlane,
+    authority: &CertificateAuthority,
+    name: Option<&str>,
+) -> (TokenId, JoinToken) {
     let made = JoinToken::generate("tok_any", authority.ca_fingerprint()).unwrap();
-    let create = Operation::NodeTokenCreate { name: None, labels: BTreeMap::default(), ttl_s: 600 };
+    let labels = BTreeMap::from([("pool".to_owned(), "a".to_owned())]);
+    let create = Operation::NodeTokenCreate { name: name.map(str::to_owned), labels, ttl_s: 600 };
     let outcome = operate(control, create, Some(made.hash_secret().to_string())).await;
     (outcome.credential.unwrap().id.parse().unwrap(), made)
 }

@@ -20,11 +20,11 @@ use crate::policy::Policy;
 use crate::preemption::PreemptionPolicy;
 use crate::{Operation, query};
 
-fn lasting(gpus: u32, seconds: u64) -> WorkloadSpec {
+pub(super) fn lasting(gpus: u32, seconds: u64) -> WorkloadSpec {
     WorkloadSpec { max_duration_s: Some(seconds), ..spec(gpus) }
 }
 
-fn run(f: &mut Fleet, spec: WorkloadSpec) -> WorkloadId {
+pub(super) fn run(f: &mut Fleet, spec: WorkloadSpec) -> WorkloadId {
     let id = f.submit(spec).workload_id.unwrap();
     f.report(id, N::Running, C::Progress, None);
     assert_eq!(f.workload(id).state, S::Running);
@@ -69,10 +69,10 @@ fn who_is_sure_to_have_ended_uses_what_is_kept_meanwhile() {
     let large = f.submit(lasting(8, 60)).workload_id.unwrap();
     f.pass(601);
     assert_eq!((f.workload(large).state, f.workload(large).reason), (S::Pending, R::Reserved));
-    // It begins in 2,999 seconds at the latest; who is stopped has ten seconds to end.
+    // It begins in 3,009 seconds at the latest, for each has ten seconds to end.
     let short = |seconds| WorkloadSpec { grace_s: Some(10), ..lasting(2, seconds) };
-    let fits = f.submit(short(2_900)).workload_id.unwrap();
-    let late = f.submit(short(2_995)).workload_id.unwrap();
+    let fits = f.submit(short(2_999)).workload_id.unwrap();
+    let late = f.submit(short(3_000)).workload_id.unwrap();
     let endless = f.submit(spec(2)).workload_id.unwrap();
     assert_eq!([fits, late, endless].map(|id| f.workload(id).state), [S::Placed, S::Pending, S::Pending]);
     assert_eq!(f.workload(large).reason, R::Reserved, "what is kept stays kept");

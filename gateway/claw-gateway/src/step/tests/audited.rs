@@ -50,9 +50,10 @@ enum Plant {
     ShareTooLarge,
     SliceOfOther,
     Reserved,
+    StartPutOff,
 }
 
-const ALL: [Plant; 23] = [
+const ALL: [Plant; 24] = [
     Plant::GpuMissing,
     Plant::GpuTwice,
     Plant::GpuOfAnother,
@@ -76,6 +77,7 @@ const ALL: [Plant; 23] = [
     Plant::ShareTooLarge,
     Plant::SliceOfOther,
     Plant::Reserved,
+    Plant::StartPutOff,
 ];
 
 const NOBODY: u128 = u128::MAX;
@@ -120,6 +122,7 @@ fn planted(plant: Plant, decision: &[EventRecord], before: &[EventRecord]) -> Op
             bad.insert(at, like(&first, event));
         }
         Plant::Reserved => bad.insert(at, like(&first, kept_for_another(*home, &first))),
+        Plant::StartPutOff => drop(bad.splice(at..at, [1_000, 1_001].map(|in_ms| kept_until(&first, *id, in_ms)))),
         Plant::NodeRemoved => bad.push(like(&first, Event::NodeRemoved { node_id: *home })),
         Plant::PartMissing => {
             part.as_ref()?;
@@ -188,6 +191,13 @@ fn room_kept(first: &EventRecord, decided: &[EventRecord], before: &[EventRecord
     let is_loss = milli(keeper)? + milli(*id)? > GPU_MILLI;
     let (claim, lost_gpu_ms) = (Some(Arc::new(claim)), Vec::new());
     is_loss.then_some(Event::RoomClaimed { workload_id: keeper, claim, lost_gpu_ms })
+}
+
+/// Something is kept for one, and begins in so long.
+fn kept_until(record: &EventRecord, workload_id: WorkloadId, in_ms: i64) -> EventRecord {
+    let begins_at = Some(record.at.plus_ms(in_ms));
+    let claim = Claim { places: Vec::new(), victims: Vec::new(), begins_at, reclaims: false };
+    like(record, Event::RoomClaimed { workload_id, claim: Some(Arc::new(claim)), lost_gpu_ms: Vec::new() })
 }
 
 /// What would have to be known before the placement for it to be wrong.
@@ -297,6 +307,7 @@ fn is_right(plant: Plant, wrong: &Wrong) -> bool {
         Plant::Overcommitted => matches!(wrong, Wrong::Overcommitted(..)),
         Plant::OverQuota => matches!(wrong, Wrong::OverQuota(..)),
         Plant::Reserved => matches!(wrong, Wrong::Reserved(..)),
+        Plant::StartPutOff => matches!(wrong, Wrong::StartPutOff(_)),
     }
 }
 

@@ -54,9 +54,10 @@ fn only_its_tenant_and_what_ends_before_goes_there() {
     assert_eq!(plan.plan.unwrap().diff.len(), 3, "for whom, which nodes and when");
     f.plan_and_apply(keep(&f, 1, 3_600, 7_200)).unwrap();
     let mut submit = |spec| f.submit(spec).workload_id.unwrap();
-    // An hour ahead: what says that it ends before may go there, others' endless work may not.
-    let short = submit(of(Some("web"), 1, Some(3_600)));
-    let long = submit(of(Some("web"), 1, Some(3_601)));
+    // An hour ahead: what says that it ends before, with its ten seconds of grace, may go there; others'
+    // endless work may not.
+    let short = submit(of(Some("web"), 1, Some(3_590)));
+    let long = submit(of(Some("web"), 1, Some(3_591)));
     let endless = submit(of(None, 1, None));
     let own = submit(of(Some("vision"), 1, None));
     let state = |f: &Fleet, id| f.workload(id).state;

@@ -1,0 +1,168 @@
+//! What is kept for one that has waited long is kept as long as it can have it, and as it stands in the queue.
+
+use claw_proto::ids::WorkloadId;
+use claw_proto::message::{NodeWorkloadState as N, StatusCause as C};
+use claw_proto::spec::{OnPartition, Priority, WorkloadSpec};
+use claw_proto::topology::GpuHealth;
+use claw_tools::outcome::Mode;
+use claw_tools::workloads::{WorkloadExplanation, WorkloadReason as R, WorkloadState as S};
+
+use super::ahead::{lasting, run};
+use super::fleet::{Fleet, h100x8, spec, with_priority};
+use super::tenancy::set;
+use crate::{Caller, Command, Operation, query};
+
+/// The nodes that are claimed for one.
+fn claimed(f: &Fleet, id: WorkloadId) -> Vec<String> {
+    let claim = f.workload(id).claim.clone();
+    let places = claim.iter().flat_map(|claim| &claim.places);
+    places.map(|place| f.cluster.nodes.get(place.node_id).unwrap().name.clone()).collect()
+}
+
+fn explained(f: &Fleet, id: WorkloadId) -> WorkloadExplanation {
+    query::explain(&f.cluster, &id.to_string(), f.now).unwrap()
+}
+
+fn stops(told: &WorkloadExplanation) -> Vec<String> {
+    let stop = told.would_start_if.iter().filter(|remedy| remedy.call.tool == "workload_stop");
+    stop.map(|remedy| remedy.call.args["workload"].as_str().unwrap().to_owned()).collect()
+}
+
+/// One of eight GPUs that has waited long, for a node that is free sooner and one that is free later.
+fn kept_on_the_first() -> (Fleet, [WorkloadId; 2]) {
+    let mut f = Fleet::with_nodes(2);
+    let sooner = run(&mut f, lasting(4, 3_600));
+    let later = run(&mut f, lasting(8, 7_200));
+    assert_eq!(
+        [sooner, later].map(|id| f.workload(id).live().unwrap().node_id),
+        ["n0", "n1"].map(|n| f.node(n).node_id)
+    );
+    let large = f.submit(lasting(8, 60)).workload_id.unwrap();
+    f.pass(601);
+    assert_eq!(claimed(&f, large), ["n0"]);
+    (f, [sooner, large])
+}
+
+#[test]
+fn where_its_gpus_fail_another_place_is_kept() {
+    let (mut f, [_, large]) = kept_on_the_first();
+    let small = f.submit(spec(4)).workload_id.unwrap();
+    assert_eq!(f.workload(small).state, S::Pending, "what is free is kept");
+    let mut broken = h100x8("n0");
+    broken.gpus[7].health = GpuHealth::Failed;
+    let command = Command::NodeCapabilities { node_id: f.node("n0").node_id, capabilities: Box::new(broken) };
+    f.run(command, &Caller::system(f.now)).unwrap();
+    assert_eq!(claimed(&f, large), ["n1"]);
+    assert_eq!(f.workload(small).state, S::Pending, "three are left there");
+    let three = f.submit(spec(3)).workload_id.unwrap();
+    assert_eq!(f.workload(three).state, S::Placed, "and nobody keeps them");
+}
+
+#[test]
+fn where_more_important_work_without_an_end_came_another_place_is_kept() {
+    let (mut f, [_, large]) = kept_on_the_first();
+    let critical = f.submit(with_priority(1, Priority::Critical)).workload_id.unwrap();
+    assert_eq!(f.workload(critical).state, S::Placed);
+    f.pass(1);
+    assert_eq!(claimed(&f, large), ["n1"]);
+}
+
+#[test]
+fn what_is_kept_no_longer_is_had_at_once() {
+    let mut f = Fleet::with_nodes(2);
+    run(&mut f, lasting(8, 3_600));
+    let gang = f.submit(WorkloadSpec { nodes: Some(2), ..lasting(16, 60) }).workload_id.unwrap();
+    f.pass(601);
+    assert_eq!(claimed(&f, gang).len(), 2);
+    let one = f.submit(spec(8)).workload_id.unwrap();
+    assert_eq!(f.workload(one).state, S::Pending, "the idle node is kept");
+    f.operate("root", Operation::NodeCordon { node: "n0".into() }, Mode::Apply, None).unwrap();
+    assert_eq!((f.workload(gang).reason, f.workload(one).state), (R::NoRoom, S::Placed));
+}
+
+#[test]
+fn with_tenants_as_without_the_more_important_goes_first() {
+    for tenants in [false, true] {
+        let mut f = Fleet::with_nodes(1);
+        if tenants {
+            f.plan_and_apply(set("lab", None, None, None, &[])).unwrap();
+        }
+        let first = run(&mut f, lasting(8, 3_600));
+        let waited = f.submit(lasting(8, 60)).workload_id.unwrap();
+        f.pass(601);
+        assert_eq!(f.workload(waited).reason, R::Reserved);
+        let critical = WorkloadSpec { priority: Some(Priority::Critical), ..lasting(8, 60) };
+        let critical = f.submit(critical).workload_id.unwrap();
+        f.report(first, N::Completed, C::Exited, Some(0));
+        assert_eq!([critical, waited].map(|id| f.workload(id).state), [S::Placed, S::Pending], "tenants: {tenants}");
+    }
+}
+
+#[test]
+fn what_leaves_in_time_is_not_counted_beside_what_is_kept() {
+    let mut f = Fleet::with_nodes(1);
+    let cores = |cores, spec| WorkloadSpec { cpu_cores: Some(cores), ..spec };
+    run(&mut f, cores(32.0, lasting(4, 3_600)));
+    let large = f.submit(cores(32.0, lasting(8, 60))).workload_id.unwrap();
+    f.pass(601);
+    assert_eq!(f.workload(large).reason, R::Reserved);
+    let beside = f.submit(cores(32.0, spec(0))).workload_id.unwrap();
+    assert_eq!(f.workload(beside).state, S::Placed, "the node has 64 cores: 32 for each of the two that will be there");
+    f.pass(1);
+    let more = f.submit(cores(0.5, spec(0))).workload_id.unwrap();
+    assert_eq!(f.workload(more).state, S::Pending, "there are none left");
+}
+
+#[test]
+fn a_place_is_not_kept_for_ever_for_who_cannot_leave() {
+    let mut f = Fleet::with_nodes(2);
+    let keeps_running = WorkloadSpec {
+        nodes: Some(2),
+        preemptible: Some(true),
+        priority: Some(Priority::Low),
+        on_partition: Some(OnPartition::Keep),
+        ..spec(16)
+    };
+    let low = f.submit(keeps_running).workload_id.unwrap();
+    f.report_all(low, N::Running, C::Progress, None);
+    f.pass(120);
+    let large = f.submit(WorkloadSpec { nodes: Some(2), ..with_priority(16, Priority::High) }).workload_id.unwrap();
+    assert_eq!((f.workload(large).reason, claimed(&f, large).len()), (R::MakingRoom, 2));
+    let (n0, attempt) = f.workload(low).lives().map(|a| (a.node_id, a.attempt)).next().unwrap();
+    f.report_as(n0, low, attempt, N::Stopped, C::StopRequested, None);
+    let other = f.workload(low).lives().map(|a| a.node_id).next().unwrap();
+    f.silence(other);
+    let small = f.submit(spec(8)).workload_id.unwrap();
+    f.pass(1);
+    assert_eq!((claimed(&f, large).len(), f.workload(small).state), (0, S::Placed), "who is cut off may run for ever");
+}
+
+#[test]
+fn what_is_offered_starts_this_one_and_not_another_before_it() {
+    let mut f = Fleet::with_nodes(1);
+    let holder = run(&mut f, spec(8));
+    let [first, second] = [(); 2].map(|()| f.submit(spec(8)).workload_id.unwrap());
+    assert_eq!(stops(&explained(&f, first)), [holder.to_string()]);
+    assert!(stops(&explained(&f, second)).is_empty(), "the first would take it");
+    let gated = WorkloadSpec { not_before: Some(f.now.plus_ms(3_600_000)), ..spec(8) };
+    let gated = f.submit(gated).workload_id.unwrap();
+    let told = explained(&f, gated);
+    assert!(told.would_start_if.is_empty() && told.blockers.is_empty(), "{told:?}");
+    assert!(told.summary.contains("It is not started before 2026-"), "{}", told.summary);
+}
+
+#[test]
+fn who_holds_the_cores_is_in_the_way_and_whose_end_loses_least_comes_first() {
+    let mut f = Fleet::with_nodes(1);
+    let cores = |cores, gpus| WorkloadSpec { cpu_cores: Some(cores), ..spec(gpus) };
+    let older = run(&mut f, cores(4.0, 4));
+    f.pass(60);
+    let hog = run(&mut f, cores(56.0, 0));
+    f.pass(60);
+    let waits = f.submit(cores(8.0, 1)).workload_id.unwrap();
+    let told = explained(&f, waits);
+    let mut in_the_way: Vec<WorkloadId> = told.blockers.iter().map(|b| b.workload_id).collect();
+    in_the_way.sort_unstable();
+    assert_eq!(in_the_way, [older, hog], "both have cores");
+    assert_eq!(stops(&told), [hog, older].map(|id| id.to_string()));
+}
