@@ -4,6 +4,7 @@
 //! island preferred (and required where asked for). Pure: cluster in, report
 //! out. The phases are numbered.
 
+mod answers;
 pub mod certificate;
 mod detail;
 pub mod fairness;
@@ -16,13 +17,14 @@ pub mod packing;
 mod rank;
 mod report;
 pub(crate) mod reserve;
+mod row;
 mod tournament;
 mod view;
 
 use std::sync::Arc;
 
+use self::answers::Answers;
 use self::fit::Claims;
-use self::index::Answers;
 pub use self::index::Handle as IndexHandle;
 use self::likely::Losses;
 pub use self::likely::{Likely, LikelyWork};

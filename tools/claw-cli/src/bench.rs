@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use claw_gateway::scheduler::jobs::{Fleet, Nodes};
-use claw_gateway::scheduler::packing::replay::{Protocol, Trace, replay, replay_with};
+use claw_gateway::scheduler::packing::replay::{Protocol, Trace, replay, replay_scanning, replay_with};
 use claw_gateway::scheduler::packing::{Machine, ModelSet, Policy, Request, Typical};
 use serde_json::{Value, json};
 
@@ -36,6 +36,8 @@ pub struct SchedOptions {
     pub window: usize,
     /// Through the gateway's core in place of the policy alone.
     pub core: bool,
+    /// Without an index: every machine is asked at every decision.
+    pub scan: bool,
 }
 
 /// What jobs are replayed on.
@@ -60,6 +62,9 @@ pub(crate) fn sched(options: &SchedOptions, screen: &Screen) -> Result<Exit, Cli
     if options.core && options.policy != Policy::Ours {
         return Err(CliError::Usage("--core decides by the gateway's own policy: leave --policy out"));
     }
+    if options.scan && (options.core || options.policy != Policy::Fgd) {
+        return Err(CliError::Usage("--scan is what FGD costs without an index: say --policy fgd, and no --core"));
+    }
     let (trace, models) = trace(&options.nodes, &options.pods)?;
     let typical = Arc::new(Typical::new(&trace.requests, &trace.machines));
     let core = if options.core { Some(CoreFleet::new(&trace, &models)?) } else { None };
@@ -73,6 +78,7 @@ pub(crate) fn sched(options: &SchedOptions, screen: &Screen) -> Result<Exit, Cli
             seconds += fleet.deciding.as_secs_f64();
             outcome
         } else {
+            let replay = if options.scan { replay_scanning } else { replay };
             let outcome = replay(&trace, &typical, protocol, seed);
             seconds += begun.elapsed().as_secs_f64();
             outcome
@@ -94,6 +100,9 @@ pub(crate) fn sched(options: &SchedOptions, screen: &Screen) -> Result<Exit, Cli
     });
     if options.core {
         line["through"] = json!("core");
+    }
+    if options.scan {
+        line["through"] = json!("scan");
     }
     if options.window > 0 {
         let n = outcomes.len().max(1) as f64;

@@ -236,6 +236,7 @@ fn bench(matches: &ArgMatches) -> Result<Commands, ParseError> {
             .ok_or(CliError::Usage("--arrival is demand over capacity: above 0 and at most 10, such as 1.3"))?,
         window: inner.get_one::<u64>("window").and_then(|n| usize::try_from(*n).ok()).unwrap_or(0),
         core: inner.get_flag("core"),
+        scan: inner.get_flag("scan"),
     }))
 }
 
@@ -442,47 +443,21 @@ fn locals() -> Vec<Command> {
     ]
 }
 
+/// `--NAME VALUE`.
+fn value_arg(name: &'static str, value_name: &'static str) -> Arg {
+    Arg::new(name).long(name).value_name(value_name)
+}
+
+/// `--NAME CSV`, which has to be said.
+fn file_arg(name: &'static str) -> Arg {
+    value_arg(name, "CSV").required(true).value_parser(value_parser!(PathBuf)).value_hint(ValueHint::FilePath)
+}
+
 fn bench_command() -> Command {
-    let value = |name: &'static str, value_name| Arg::new(name).long(name).value_name(value_name);
-    let file =
-        |name| value(name, "CSV").required(true).value_parser(value_parser!(PathBuf)).value_hint(ValueHint::FilePath);
-    let policies: Vec<&str> = Policy::ALL.iter().map(|policy| policy.as_str()).collect();
-    let sched = Command::new("sched")
-        .about("Replay a trace of a GPU cluster and tell how much of it a policy allocates")
-        .long_about(
-            "Replays a trace by the protocol of the openb trace (Weng et al., USENIX ATC 2023): shuffled by the seed, \
-             brought to 130 % of the fleet's GPUs, one request at a time, no departures. The allocation is read where \
-             the arrived demand is --arrival. With --window so many requests may wait, and the allocation is what \
-             stands at the end.",
-        )
-        .arg(value("policy", "POLICY").default_value("ours").value_parser(policies).help("Policy of placement"))
-        .arg(file("nodes").help("Machines: sn,cpu_milli,memory_mib,gpu,model"))
-        .arg(file("pods").help("Requests: name,cpu_milli,memory_mib,num_gpu,gpu_milli,gpu_spec"))
-        .arg(
-            value("seeds", "N")
-                .default_value("10")
-                .value_parser(value_parser!(u64).range(1..=1000))
-                .help("Seeds, from 0"),
-        )
-        .arg(
-            value("arrival", "A")
-                .default_value("1.3")
-                .value_parser(value_parser!(f64))
-                .help("Arrived demand over the fleet's GPUs"),
-        )
-        .arg(
-            value("window", "W")
-                .default_value("0")
-                .value_parser(value_parser!(u64).range(0..=100_000))
-                .help("Requests that may wait"),
-        )
-        .arg(Arg::new("core").long("core").action(ArgAction::SetTrue).help(
-            "Through the gateway's core (`step`, reports, auditor) and its own policy, which learns what is typical",
-        ));
     let scan = Command::new("scan")
         .about("Read generated log lines for faults, beside ripgrep with the same texts where it is installed")
         .arg(
-            value("lines", "N")
+            value_arg("lines", "N")
                 .default_value("1000000")
                 .value_parser(value_parser!(u64).range(crate::bench_scan::LEAST_LINES..=20_000_000))
                 .help("Lines; every thousandth is one of five faults"),
@@ -496,17 +471,62 @@ fn bench_command() -> Command {
              with its next start before it works on, the same for every policy. What a policy knows of run times is \
              in the answer.",
         )
-        .arg(value("policy", "POLICY").default_value("ours").value_parser(policies).help("Policy of the queue"))
-        .arg(file("trace").help("Jobs: columns timestamp, duration, num_gpus; cluster and limit if there; .gz or not"))
+        .arg(value_arg("policy", "POLICY").default_value("ours").value_parser(policies).help("Policy of the queue"))
+        .arg(
+            file_arg("trace")
+                .help("Jobs: columns timestamp, duration, num_gpus; cluster and limit if there; .gz or not"),
+        )
         .args(fleet_args("480"));
     Command::new("bench")
         .about("Measure something on this machine, without a gateway")
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .subcommand(sched)
+        .subcommand(sched_command())
         .subcommand(scan)
         .subcommand(jct)
         .subcommand(backfill_command())
+}
+
+fn sched_command() -> Command {
+    let policies: Vec<&str> = Policy::ALL.iter().map(|policy| policy.as_str()).collect();
+    Command::new("sched")
+        .about("Replay a trace of a GPU cluster and tell how much of it a policy allocates")
+        .long_about(
+            "Replays a trace by the protocol of the openb trace (Weng et al., USENIX ATC 2023): shuffled by the seed, \
+             brought to 130 % of the fleet's GPUs, one request at a time, no departures. The allocation is read where \
+             the arrived demand is --arrival. With --window so many requests may wait, and the allocation is what \
+             stands at the end.",
+        )
+        .arg(value_arg("policy", "POLICY").default_value("ours").value_parser(policies).help("Policy of placement"))
+        .arg(file_arg("nodes").help("Machines: sn,cpu_milli,memory_mib,gpu,model"))
+        .arg(file_arg("pods").help("Requests: name,cpu_milli,memory_mib,num_gpu,gpu_milli,gpu_spec"))
+        .arg(
+            value_arg("seeds", "N")
+                .default_value("10")
+                .value_parser(value_parser!(u64).range(1..=1000))
+                .help("Seeds, from 0"),
+        )
+        .arg(
+            value_arg("arrival", "A")
+                .default_value("1.3")
+                .value_parser(value_parser!(f64))
+                .help("Arrived demand over the fleet's GPUs"),
+        )
+        .arg(
+            value_arg("window", "W")
+                .default_value("0")
+                .value_parser(value_parser!(u64).range(0..=100_000))
+                .help("Requests that may wait"),
+        )
+        .arg(Arg::new("core").long("core").action(ArgAction::SetTrue).help(
+            "Through the gateway's core (`step`, reports, auditor) and its own policy, which learns what is typical",
+        ))
+        .arg(
+            Arg::new("scan")
+                .long("scan")
+                .action(ArgAction::SetTrue)
+                .help("With --policy fgd: ask every machine at every decision, as published; states are measured once"),
+        )
 }
 
 fn backfill_command() -> Command {

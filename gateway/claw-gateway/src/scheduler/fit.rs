@@ -114,16 +114,27 @@ pub(super) fn score_of(view: &View, spec: &ValidSpec, losses: &Losses, fixed: &m
     judge_now(view, spec, (ask, runtime), None, losses).map(|judged| judged.score).map_err(|miss| miss.reason)
 }
 
+/// How the node would take it, or why not, where this was found of the node for it, and nothing keeps it out for
+/// good; nothing for a specification that names several models.
+pub(super) fn judge_fixed(view: &View, spec: &ValidSpec, fixed: &Fixed, losses: &Losses) -> Option<Result<Fit, Miss>> {
+    let demand = spec.node_demand();
+    let runtime = fixed.answer.ok().filter(|_| demand.gpu_models.len() <= 1)?;
+    let ask = Ask { demand, model: demand.gpu_models.first().map(String::as_str), kinds: fixed.kinds };
+    let judged = judge_now(view, spec, (ask, runtime), None, losses);
+    Some(judged.map(|Judged { chosen, runtime, score }| Fit { chosen: Arc::from(&chosen[..]), runtime, score }))
+}
+
 /// What a specification finds on a node as long as the node has what it has and is called as it is.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Fixed {
     kinds: u64,
-    answer: Result<RuntimeKind, R>,
+    /// The runtime, or what keeps it out for good.
+    pub(super) answer: Result<RuntimeKind, R>,
 }
 
 impl Fixed {
     /// Of a specification that names one model at most.
-    fn of(view: &View, spec: &ValidSpec) -> Self {
+    pub(super) fn of(view: &View, spec: &ValidSpec) -> Self {
         let demand = spec.node_demand();
         let ask = Ask { demand, model: demand.gpu_models.first().map(String::as_str), kinds: 0 };
         let kinds = kinds(view, ask);

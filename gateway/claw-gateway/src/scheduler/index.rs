@@ -7,7 +7,7 @@
 //! they share most of their nodes as well, and the index finds out by comparing the
 //! trees that hold them which nodes are others.
 
-use std::cmp::Reverse;
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -15,19 +15,19 @@ use std::sync::{Arc, Mutex, TryLockError};
 
 use claw_proto::ids::{GpuUuid, NodeId};
 use claw_proto::validation::ValidSpec;
-use claw_tools::workloads::{PlacementReason, PlacementReport, RejectedNodes};
+use claw_tools::workloads::{PlacementReason, PlacementReport};
 use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
 use rustc_hash::{FxHashMap, FxHasher};
 
-use super::detail;
+use super::answers::Answers;
 use super::fit::{self, Claims, Fit, Fixed, Miss};
 use super::likely::Losses;
 use super::rank::Rank;
-use super::report::{n_unnamed, unnamed};
+use super::row::{Row, Wish};
+use super::same_shape;
 use super::tournament::{Tournament, Worth};
 use super::view::View;
-use super::{Candidate, same_shape};
 use crate::Cluster;
 use crate::registry::NodeEntry;
 
@@ -41,35 +41,55 @@ const SHAPES_MAX: usize = 1_024;
 /// What stands where no node is any more.
 const GONE: u8 = u8::MAX;
 /// What stands where a node would take it; reasons are counted from 1.
-const TAKES: u8 = 0;
+pub(super) const TAKES: u8 = 0;
 /// Reasons, and the place for those that would take it.
 const REASONS: usize = PlacementReason::ALL.len() + 1;
 
 /// A place in the order of node ids. What a removed node leaves stays empty.
 #[derive(Debug)]
-struct Slot {
-    node_id: NodeId,
-    view: Option<View>,
+pub(super) struct Slot {
+    pub(super) node_id: NodeId,
+    pub(super) view: Option<View>,
+    /// The same in numbers, if the node is plain.
+    row: Option<Row>,
     /// Counts up when the node has something else or is called otherwise.
-    generation: u32,
+    pub(super) generation: u32,
+}
+
+impl Slot {
+    const fn empty(node_id: NodeId) -> Self {
+        Self { node_id, view: None, row: None, generation: 0 }
+    }
+
+    /// The node is as this says now.
+    fn set(&mut self, view: Option<View>, losses: &Losses) {
+        self.view = view.map(|view| view.measured(losses));
+        self.row = self.view.as_ref().and_then(Row::of);
+    }
 }
 
 /// What is known about one shape.
 #[derive(Debug)]
-struct Shape {
+pub(super) struct Shape {
     spec: Arc<ValidSpec>,
-    ranks: Tournament<Rank>,
+    /// What it asks for, if that is a plain thing.
+    wish: Option<Wish>,
+    pub(super) ranks: Tournament<Rank>,
     /// For each slot.
-    verdicts: Vec<u8>,
+    pub(super) verdicts: Vec<u8>,
     /// What it found on each slot at a generation, as long as that holds.
-    fixed: Vec<(u32, Option<Fixed>)>,
+    pub(super) fixed: Vec<(u32, Option<Fixed>)>,
     /// How each slot would take a part, if it is for several nodes: all of them are weighed then.
-    fits: Vec<Option<Fit>>,
-    counts: [u32; REASONS],
+    pub(super) fits: Vec<Option<Fit>>,
+    pub(super) counts: [u32; REASONS],
     /// Changes of slots that it has seen.
     seen: u64,
+    /// The lesson that its scores are by.
+    lesson: u64,
     /// Why it fits nowhere, and after which changes that was told.
-    told: Option<(u64, Arc<PlacementReport>)>,
+    pub(super) told: Option<(u64, Arc<PlacementReport>)>,
+    /// What was told of a node that something keeps out for good: its place and generation, the reason, and the words.
+    pub(super) details: RefCell<Vec<(usize, u32, PlacementReason, String)>>,
     /// When it was last asked for.
     asked: u64,
 }
@@ -87,6 +107,8 @@ pub(super) struct Index {
     by_hash: FxHashMap<u64, Vec<usize>>,
     asked: u64,
     losses: Losses,
+    /// Counts what was learned about likely work.
+    lesson: u64,
 }
 
 /// The index of a fleet and its copies.
@@ -132,11 +154,11 @@ impl Index {
         if !self.losses.is_of(cluster) {
             self.losses = Losses::of(cluster);
             for slot in &mut self.slots {
-                slot.view = slot.view.take().map(|view| view.measured(&self.losses));
+                let view = slot.view.take();
+                slot.set(view, &self.losses);
             }
-            // What is known of a score holds no longer: every shape looks at all nodes again.
-            self.forgotten = self.n_changes() + 1;
-            self.changes.clear();
+            // What is known of scores holds no longer.
+            self.lesson += 1;
         }
         let (nodes, homes) = (cluster.nodes.map().clone(), cluster.nodes.homes().clone());
         let mut changed: Vec<NodeId> = Vec::new();
@@ -180,9 +202,12 @@ impl Index {
     fn start_over(&mut self, cluster: &Cluster) {
         let (nodes, homes) = (std::mem::take(&mut self.nodes), std::mem::take(&mut self.homes));
         *self = Self { nodes, homes, losses: Losses::of(cluster), ..Self::default() };
-        let view = |node: &Arc<NodeEntry>| Some(View::of(cluster, node).measured(&self.losses));
-        let slots = cluster.nodes.iter().map(|node| Slot { node_id: node.node_id, view: view(node), generation: 0 });
-        self.slots = slots.collect();
+        let slot = |node: &Arc<NodeEntry>| {
+            let mut slot = Slot::empty(node.node_id);
+            slot.set(Some(View::of(cluster, node)), &self.losses);
+            slot
+        };
+        self.slots = cluster.nodes.iter().map(slot).collect();
     }
 
     fn look_at(&mut self, cluster: &Cluster, id: NodeId, anew: bool) {
@@ -191,7 +216,7 @@ impl Index {
             (Ok(at), _) => at,
             (Err(_), None) => return,
             (Err(at), Some(_)) => {
-                self.slots.push(Slot { node_id: id, view: None, generation: 0 });
+                self.slots.push(Slot::empty(id));
                 at
             }
         };
@@ -201,7 +226,7 @@ impl Index {
             Some(view) if !anew => view.refreshed(cluster, node),
             _ => View::of(cluster, node),
         });
-        self.slots[at].view = view.map(|view| view.measured(&self.losses));
+        self.slots[at].set(view, &self.losses);
         if !stays {
             self.slots[at].generation = self.slots[at].generation.wrapping_add(1);
         }
@@ -235,10 +260,14 @@ impl Index {
         shape.asked = self.asked;
         if shape.seen < self.forgotten || shape.ranks.width() < n_slots {
             shape.look_at_all(&self.slots, &self.losses);
-        } else if shape.seen < n_changes {
+        } else {
             let behind = usize::try_from(shape.seen - self.forgotten).unwrap_or(usize::MAX);
             shape.catch_up(&self.slots, self.changes.iter().skip(behind), &self.losses);
+            if shape.lesson != self.lesson {
+                shape.rank_anew(&self.slots, &self.losses);
+            }
         }
+        shape.lesson = self.lesson;
         shape.seen = n_changes;
         at
     }
@@ -259,13 +288,16 @@ impl Index {
         }
         let mut shape = Shape {
             spec: Arc::new(spec.clone()),
+            wish: Wish::of(spec),
             ranks: Tournament::new(0),
             verdicts: Vec::new(),
             fixed: Vec::new(),
             fits: Vec::new(),
             counts: [0; REASONS],
             seen: self.n_changes(),
+            lesson: self.lesson,
             told: None,
+            details: RefCell::default(),
             asked: self.asked,
         };
         shape.look_at_all(&self.slots, &self.losses);
@@ -279,12 +311,7 @@ impl Index {
         let at = self.shape(spec);
         let n_changes = self.n_changes();
         let (slots, shape, losses) = (&self.slots[..], &mut self.shapes[at], &self.losses);
-        let (claimed, considered) = (Vec::new(), self.nodes.len());
-        let mut answers = Answers { slots, shape, losses, spec, claims, n_changes, claimed, considered };
-        if claims.is_some() {
-            answers.judge_claimed();
-        }
-        answers
+        Answers::of((slots, shape, losses), spec, claims, (n_changes, self.nodes.len()))
     }
 
     /// The shapes that are known, for a check of what is known about them.
@@ -303,14 +330,14 @@ fn hash_of(spec: &ValidSpec) -> u64 {
     hasher.finish()
 }
 
-fn byte<T>(verdict: &Result<T, Miss>) -> u8 {
+pub(super) fn byte<T>(verdict: &Result<T, Miss>) -> u8 {
     match verdict {
         Ok(_) => TAKES,
         Err(miss) => miss.reason as u8 + 1,
     }
 }
 
-fn rank(verdict: &Result<Fit, Miss>) -> Rank {
+pub(super) fn rank(verdict: &Result<Fit, Miss>) -> Rank {
     verdict.as_ref().map_or(Rank::NONE, |fit| Rank::of(&fit.score))
 }
 
@@ -323,10 +350,23 @@ impl Shape {
         self.counts = [0; REASONS];
         for (at, slot) in slots.iter().enumerate() {
             let Some(view) = &slot.view else { continue };
-            let (verdict, rank) = self.judge(at, (view, slot.generation), losses);
+            let (verdict, rank) = self.judge(at, (view, slot), losses);
             self.verdicts[at] = verdict;
             self.counts[usize::from(verdict)] += 1;
             self.ranks.fill(at, rank);
+        }
+        self.ranks.build();
+    }
+
+    /// Something was learned about likely work: who takes it is as before, how well is not.
+    fn rank_anew(&mut self, slots: &[Slot], losses: &Losses) {
+        for (at, slot) in slots.iter().enumerate() {
+            if self.verdicts[at] == TAKES
+                && let Some(view) = &slot.view
+            {
+                let (_, rank) = self.judge(at, (view, slot), losses);
+                self.ranks.fill(at, rank);
+            }
         }
         self.ranks.build();
     }
@@ -352,7 +392,7 @@ impl Shape {
                 self.remember(at, None);
                 continue;
             };
-            let (verdict, rank) = self.judge(at, (view, slots[at].generation), losses);
+            let (verdict, rank) = self.judge(at, (view, &slots[at]), losses);
             self.verdicts[at] = verdict;
             self.counts[usize::from(verdict)] += 1;
             self.ranks.set(at, rank);
@@ -360,7 +400,7 @@ impl Shape {
     }
 
     /// What a node answers, with which GPUs only where that is asked for later.
-    fn judge(&mut self, at: usize, (view, generation): (&View, u32), losses: &Losses) -> (u8, Rank) {
+    fn judge(&mut self, at: usize, (view, slot): (&View, &Slot), losses: &Losses) -> (u8, Rank) {
         if self.is_for_several() {
             let verdict = fit::judge(view, &self.spec, None, losses);
             let told = (byte(&verdict), rank(&verdict));
@@ -368,13 +408,21 @@ impl Shape {
             return told;
         }
         let (of, fixed) = &mut self.fixed[at];
-        if *of != generation {
-            (*of, *fixed) = (generation, None);
+        if *of != slot.generation {
+            (*of, *fixed) = (slot.generation, None);
         }
-        match fit::score_of(view, &self.spec, losses, fixed) {
-            Ok(score) => (TAKES, Rank::of(&score)),
-            Err(reason) => (reason as u8 + 1, Rank::NONE),
-        }
+        let by_view =
+            |fixed: &mut Option<Fixed>| fit::score_of(view, &self.spec, losses, fixed).map(|score| Rank::of(&score));
+        let answer = match (&slot.row, &self.wish) {
+            (Some(row), Some(wish)) => {
+                let known = fixed.get_or_insert_with(|| Fixed::of(view, &self.spec));
+                let answer = known.answer.and_then(|runtime| row.judge(wish, runtime, losses));
+                debug_assert_eq!(answer, by_view(fixed), "a row says what its node says");
+                answer
+            }
+            _ => by_view(fixed),
+        };
+        answer.map_or_else(|reason| (reason as u8 + 1, Rank::NONE), |rank| (TAKES, rank))
     }
 
     fn is_for_several(&self) -> bool {
@@ -387,159 +435,6 @@ impl Shape {
                 self.fits.resize(at + 1, None);
             }
             self.fits[at] = fit;
-        }
-    }
-}
-
-/// A node on which room is being made, and what it answers to who asks now.
-struct Claimed {
-    at: usize,
-    verdict: Result<Fit, Miss>,
-    /// What the shape says of it for those whom no claim keeps out.
-    unclaimed: (u8, Rank),
-}
-
-/// The answers of all nodes to one specification.
-pub(super) struct Answers<'a> {
-    slots: &'a [Slot],
-    shape: &'a mut Shape,
-    losses: &'a Losses,
-    spec: &'a ValidSpec,
-    claims: Option<Claims<'a>>,
-    n_changes: u64,
-    claimed: Vec<Claimed>,
-    /// Nodes.
-    pub(super) considered: usize,
-}
-
-impl Drop for Answers<'_> {
-    /// What holds for one asker is not kept.
-    fn drop(&mut self) {
-        for Claimed { at, verdict, unclaimed } in std::mem::take(&mut self.claimed) {
-            self.recount(byte(&verdict), unclaimed.0);
-            self.shape.verdicts[at] = unclaimed.0;
-            self.shape.ranks.set(at, unclaimed.1);
-        }
-    }
-}
-
-impl<'a> Answers<'a> {
-    fn judge_claimed(&mut self) {
-        let Some(claims) = self.claims else { return };
-        let mut nodes = claims.cluster.workloads.claimed_nodes();
-        nodes.extend(claims.cluster.reservations.nodes());
-        nodes.sort_unstable();
-        nodes.dedup();
-        for node_id in nodes {
-            let Ok(at) = self.slots.binary_search_by_key(&node_id, |slot| slot.node_id) else { continue };
-            let Some(view) = &self.slots[at].view else { continue };
-            let verdict = fit::judge(view, self.spec, Some(claims), self.losses);
-            let unclaimed = (self.shape.verdicts[at], self.shape.ranks.worth(at));
-            self.recount(unclaimed.0, byte(&verdict));
-            self.shape.verdicts[at] = byte(&verdict);
-            self.shape.ranks.set(at, rank(&verdict));
-            self.claimed.push(Claimed { at, verdict, unclaimed });
-        }
-    }
-
-    fn recount(&mut self, before: u8, now: u8) {
-        for (verdict, change) in [(before, -1), (now, 1)] {
-            if let Some(count) = self.shape.counts.get_mut(usize::from(verdict)) {
-                *count = count.saturating_add_signed(change);
-            }
-        }
-    }
-
-    /// Nodes that would take it, or a part of it.
-    pub(super) fn n_candidates(&self) -> usize {
-        self.shape.counts[usize::from(TAKES)] as usize
-    }
-
-    /// Nodes that might take it later, as they are.
-    pub(super) fn n_transient(&self) -> usize {
-        self.reasons().filter(|(reason, _)| reason.is_transient()).map(|(_, n)| n as usize).sum()
-    }
-
-    /// Why the others do not, with how many.
-    fn reasons(&self) -> impl Iterator<Item = (PlacementReason, u32)> {
-        let counts = self.shape.counts[1..].iter();
-        PlacementReason::ALL.iter().copied().zip(counts.copied()).filter(|(_, n)| *n > 0)
-    }
-
-    fn verdict(&self, at: usize) -> Option<Result<Candidate<'a>, Miss>> {
-        let slots: &'a [Slot] = self.slots;
-        let view = slots.get(at)?.view.as_ref()?;
-        // They stand in order of their places.
-        let found = self.claimed.binary_search_by_key(&at, |claimed| claimed.at).ok();
-        let claimed = found.map(|found| self.claimed[found].verdict.clone());
-        let known = claimed.or_else(|| self.shape.fits.get(at).cloned().flatten().map(Ok));
-        let verdict = known.unwrap_or_else(|| fit::judge(view, self.spec, None, self.losses));
-        Some(verdict.map(|fit| fit.candidate(view)))
-    }
-
-    fn candidate(&self, at: usize) -> Option<Candidate<'a>> {
-        self.verdict(at)?.ok()
-    }
-
-    /// The best, and the next best.
-    pub(super) fn best_two(&mut self) -> Option<(Candidate<'a>, Option<Candidate<'a>>)> {
-        let best = self.shape.ranks.best()?;
-        let worth = self.shape.ranks.worth(best);
-        self.shape.ranks.set(best, Rank::NONE);
-        let second = self.shape.ranks.best();
-        self.shape.ranks.set(best, worth);
-        Some((self.candidate(best)?, second.and_then(|second| self.candidate(second))))
-    }
-
-    /// All that would take it, the best first.
-    pub(super) fn candidates(&self) -> Vec<Candidate<'a>> {
-        let present = self.shape.ranks.present();
-        let mut order: Vec<(Reverse<Rank>, usize)> =
-            present.map(|at| (Reverse(self.shape.ranks.worth(at)), at)).collect();
-        order.sort_unstable();
-        order.into_iter().filter_map(|(_, at)| self.candidate(at)).collect()
-    }
-
-    /// Why the others do not: their number, and the first of each kind among the first so many nodes.
-    pub(super) fn rejected(&self, among: usize) -> Vec<RejectedNodes> {
-        let mut groups: Vec<RejectedNodes> = self.reasons().map(|(reason, count)| unnamed(reason, count)).collect();
-        let verdicts = &self.shape.verdicts[..among.min(self.shape.verdicts.len())];
-        for group in &mut groups {
-            let told = group.reason as u8 + 1;
-            let its = verdicts.iter().enumerate().filter(|(_, verdict)| **verdict == told);
-            for (at, view) in its.filter_map(|(at, _)| Some((at, self.slots[at].view.as_ref()?))).take(n_unnamed(group))
-            {
-                let is_first = group.nodes.is_empty();
-                group.nodes.push(view.node.name.clone());
-                if let (true, Some(Err(miss))) = (is_first, self.verdict(at)) {
-                    group.detail = detail::detail(miss, view, self.spec);
-                }
-            }
-        }
-        groups
-    }
-
-    /// Nodes on which others have too much.
-    pub(super) fn busy(&self) -> Vec<(NodeId, PlacementReason)> {
-        use PlacementReason::{CpuBusy, DiskBusy, GpuBusy, MemoryBusy, NvlinkIslandBusy, RoomClaimed};
-        let reason = |verdict: u8| usize::from(verdict).checked_sub(1).and_then(|at| PlacementReason::ALL.get(at));
-        let is_busy = |reason: &PlacementReason| {
-            matches!(reason, CpuBusy | DiskBusy | GpuBusy | MemoryBusy | NvlinkIslandBusy | RoomClaimed)
-        };
-        let told = self.slots.iter().zip(&self.shape.verdicts);
-        told.filter_map(|(slot, verdict)| Some((slot.node_id, *reason(*verdict).filter(|r| is_busy(r))?))).collect()
-    }
-
-    /// What was told of this shape since anything changed.
-    pub(super) fn told(&self) -> Option<Arc<PlacementReport>> {
-        let told = self.shape.told.as_ref().filter(|(at, _)| *at == self.n_changes && self.claims.is_none());
-        told.map(|(_, report)| Arc::clone(report))
-    }
-
-    /// Remembers what is told of it.
-    pub(super) fn tell(&mut self, report: &Arc<PlacementReport>) {
-        if self.claims.is_none() {
-            self.shape.told = Some((self.n_changes, Arc::clone(report)));
         }
     }
 }

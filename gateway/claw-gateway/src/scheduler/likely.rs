@@ -14,7 +14,7 @@ use std::sync::Arc;
 use claw_proto::validation::Demand;
 use serde::{Deserialize, Serialize};
 
-use super::packing::{self, GPUS_MAX, Machine, ModelSet, Request, Typical};
+use super::packing::{self, GPU_BITS, GPUS_MAX, KIND_BITS, Machine, ModelSet, Request, Typical};
 use super::view::{Gpu, View};
 use crate::Cluster;
 
@@ -145,8 +145,26 @@ impl Likely {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Standing {
     machine: Machine,
+    /// See [`Machine::state`].
+    state: u128,
+    is_untouched: bool,
+    /// How much its model is wanted by those who can take no other.
+    wanted: f64,
     /// What likely work could not use of it, GPU thousandths.
     lost: f64,
+}
+
+/// What a placement takes of a node.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Taken {
+    /// Its GPUs, by their places among those that are no slices, as bits.
+    pub(super) gpus: u8,
+    /// Of each of them, thousandths.
+    pub(super) gpu_milli: u16,
+    /// Of GPUs in all, thousandths.
+    pub(super) gpu_milli_total: u32,
+    /// CPU, thousandths of a core.
+    pub(super) cpu_millis: u64,
 }
 
 /// What placements would take from likely work, with what was counted before.
@@ -179,11 +197,16 @@ impl Hasher for Mixed {
     }
 }
 
-/// A machine as one number: ten bits for each GPU, 32 for its cores, four and six for how many GPUs of which model.
-fn key(machine: &Machine) -> u128 {
-    let gpus = machine.free_milli.iter().fold(0_u128, |key, free| key << 10 | u128::from(*free));
-    let kind = u128::from(machine.gpus) << 6 | u128::from(machine.model);
-    (gpus << 32 | u128::from(machine.cpu_milli)) << 10 | kind
+/// The state of a machine of which this was taken; it was there.
+fn state_after(state: u128, taken: Taken) -> u128 {
+    let mut milli = 0;
+    let mut places = taken.gpus;
+    while places != 0 {
+        let shift = GPU_BITS * (GPUS_MAX - 1 - places.trailing_zeros() as usize);
+        milli |= u128::from(taken.gpu_milli) << shift;
+        places &= places - 1;
+    }
+    state - ((milli << 32 | u128::from(taken.cpu_millis)) << KIND_BITS)
 }
 
 impl Losses {
@@ -215,44 +238,55 @@ impl Losses {
         }
         let first = view.gpus.first().and_then(|gpu| view.info(gpu));
         machine.model = first.map_or(0, |info| self.likely.model(&info.model));
-        Some(Standing { machine, lost: self.lost(&machine, typical) })
+        let (state, is_untouched, wanted) = (machine.state(), machine.is_untouched(), typical.wanted(machine.model));
+        Some(Standing { machine, state, is_untouched, wanted, lost: self.lost(state, || machine, typical) })
     }
 
-    /// What it costs that so much is taken of these GPUs: less is better, what differs by little
-    /// is equal, and nothing where nothing can be said.
+    /// What it costs that so much is taken of these GPUs: see [`Self::loss_of`].
     pub(super) fn loss(&self, view: &View, demand: &Demand, chosen: &[Gpu]) -> u32 {
+        let whole = view.gpus.iter().filter(|gpu| !gpu.is_slice).take(GPUS_MAX).enumerate();
+        let is_taken = |gpu: &Gpu| chosen.iter().any(|taken| taken.at == gpu.at);
+        let gpus = whole.fold(0_u8, |bits, (place, gpu)| bits | u8::from(is_taken(gpu)) << place);
+        let in_all = if demand.mig_profile.is_some() { 0 } else { demand.gpu_milli_total() };
+        let gpu_milli_total = u32::try_from(in_all).unwrap_or(u32::MAX);
+        let taken = Taken { gpus, gpu_milli: demand.gpu_milli, gpu_milli_total, cpu_millis: demand.cpu_millis };
+        self.loss_of(view.standing.as_ref(), taken)
+    }
+
+    /// What it costs that so much is taken of a node: less is better, what differs by little is equal, and
+    /// nothing where nothing can be said.
+    pub(super) fn loss_of(&self, standing: Option<&Standing>, taken: Taken) -> u32 {
         let Some(typical) = &self.likely.typical else { return 0 };
-        let worth = self.worth(view, demand, chosen, typical).unwrap_or(0);
+        let worth = standing.and_then(|standing| self.worth(standing, taken, typical)).unwrap_or(0);
         NO_LOSS.saturating_add_signed(worth.saturating_neg()).min((1 << LOSS_BITS) - 1)
     }
 
-    /// Nothing for a node of which nothing can be said.
-    fn worth(&self, view: &View, demand: &Demand, chosen: &[Gpu], typical: &Typical) -> Option<i32> {
-        let Standing { machine, lost } = view.standing.as_ref()?;
-        let cpu_milli = machine.cpu_milli.checked_sub(u32::try_from(demand.cpu_millis).ok()?)?;
-        let mut after = Machine { cpu_milli, ..*machine };
-        let whole = view.gpus.iter().filter(|gpu| !gpu.is_slice);
-        for (free, gpu) in after.free_milli.iter_mut().zip(whole) {
-            if chosen.iter().any(|taken| taken.at == gpu.at) {
-                *free = free.saturating_sub(demand.gpu_milli);
+    /// Nothing for a node that has not so many cores.
+    fn worth(&self, standing: &Standing, taken: Taken, typical: &Typical) -> Option<i32> {
+        let cpu_milli = standing.machine.cpu_milli.checked_sub(u32::try_from(taken.cpu_millis).ok()?)?;
+        let after = || {
+            let mut after = Machine { cpu_milli, ..standing.machine };
+            for (place, free) in after.free_milli.iter_mut().enumerate() {
+                *free -= if taken.gpus >> place & 1 == 1 { taken.gpu_milli } else { 0 };
             }
-        }
-        let taken_milli = if demand.mig_profile.is_some() { 0 } else { demand.gpu_milli_total() };
-        let price = packing::price(machine, u32::try_from(taken_milli).unwrap_or(u32::MAX), typical);
-        Some(packing::worth(*lost, self.lost(&after, typical), price))
+            after
+        };
+        let lost = self.lost(state_after(standing.state, taken), after, typical);
+        let price = packing::price_of(standing.is_untouched, standing.wanted, taken.gpu_milli_total);
+        Some(packing::worth(standing.lost, lost, price))
     }
 
-    fn lost(&self, machine: &Machine, typical: &Typical) -> f64 {
+    /// What likely work could not use of the machine in this state.
+    fn lost(&self, state: u128, machine: impl FnOnce() -> Machine, typical: &Typical) -> f64 {
         let mut known = self.known.borrow_mut();
-        let key = key(machine);
-        if let Some(lost) = known.get(&key) {
+        if let Some(lost) = known.get(&state) {
             return *lost;
         }
-        let lost = packing::lost(machine, typical);
+        let lost = packing::lost(&machine(), typical);
         if known.len() >= REMEMBERED_MAX {
             known.clear();
         }
-        known.insert(key, lost);
+        known.insert(state, lost);
         lost
     }
 }
@@ -266,7 +300,7 @@ mod tests {
     proptest! {
         /// No two states of machines are taken for each other.
         #[test]
-        fn a_key_tells_machines_apart(
+        fn a_state_tells_machines_apart(
             a in prop::collection::vec(0_u16..=1_000, 8), b in prop::collection::vec(0_u16..=1_000, 8),
             cpu in prop::collection::vec(any::<u32>(), 2), kinds in prop::collection::vec((0_u8..=8, 0_u8..64), 2),
         ) {
@@ -279,8 +313,23 @@ mod tests {
                 holds: packing::Kind::CPU,
             };
             for (a, b) in [(machine(&a, 0), machine(&b, 1)), (machine(&a, 0), machine(&a, 1)), (machine(&a, 0), machine(&b, 0))] {
-                prop_assert_eq!(key(&a) == key(&b), a == b);
+                prop_assert_eq!(a.state() == b.state(), a == b);
             }
+        }
+
+        /// What is left is in the state that is counted for it.
+        #[test]
+        fn a_state_follows_what_is_taken(
+            free in prop::collection::vec(0_u16..=1_000, 8), cpu in prop::collection::vec(0_u32..1 << 20, 2),
+            gpus in any::<u8>(), gpu_milli in 0_u16..=1_000, model in 0_u8..64,
+        ) {
+            let free: Vec<u16> = free.into_iter().map(|free| free.max(gpu_milli)).collect();
+            let (free_milli, holds) = (std::array::from_fn(|gpu| free[gpu]), packing::Kind::CPU);
+            let machine = Machine { cpu_milli: cpu[0] + cpu[1], memory_mib: 0, free_milli, gpus: 8, model, holds };
+            let left = |place: usize| free[place] - if gpus >> place & 1 == 1 { gpu_milli } else { 0 };
+            let after = Machine { cpu_milli: cpu[0], free_milli: std::array::from_fn(left), ..machine };
+            let taken = Taken { gpus, gpu_milli, gpu_milli_total: 0, cpu_millis: cpu[1].into() };
+            prop_assert_eq!(state_after(machine.state(), taken), after.state());
         }
     }
 }

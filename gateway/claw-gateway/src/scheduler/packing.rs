@@ -16,13 +16,16 @@ mod machine;
 mod packer;
 mod policy;
 pub mod replay;
+mod scan;
 mod score;
 #[cfg(test)]
 mod tests;
 mod typical;
 
+pub(crate) use machine::{GPU_BITS, KIND_BITS};
 pub use machine::{GPU_MILLI, GPUS_MAX, Kind, Machine, ModelSet, Request};
 pub use packer::{Packer, Place};
 pub use policy::Policy;
-pub(crate) use score::{lost, price, worth};
+pub use scan::Scan;
+pub(crate) use score::{lost, price_of, worth};
 pub use typical::Typical;

@@ -15,21 +15,20 @@ impl Worth for Rank {
 impl Rank {
     /// The fields of a score one below the other: 1, 1, 4, 1, 20, 1, 10, 16, 16, 44 and 12 bits.
     pub(super) fn of(score: &Score) -> Self {
-        let fields = [
-            (u128::from(score.simulated), 1),
-            (u128::from(score.unreserved), 1),
-            (u128::from(score.fallback), 4),
-            (u128::from(score.broken_island), 1),
-            (u128::from(score.lost), LOSS_BITS),
-            (u128::from(score.opened), 1),
-            (u128::from(score.milli_left), 10),
-            (u128::from(score.island_left), 16),
-            (u128::from(score.gpus_left), 16),
-            (u128::from(score.gpu_memory_over_mib), 44),
-            (u128::from(score.host_left_permille), 12),
-        ];
-        let packed = fields.iter().fold(0, |packed, (field, bits)| packed << bits | (*field).min((1 << bits) - 1));
-        Self(u128::MAX - packed)
+        // The upper ones fill 54 bits, the lower ones 72: numbers of one machine word are faster.
+        let with = |packed: u64, field: u64, bits: u32| packed << bits | field.min((1 << bits) - 1);
+        let upper = with(0, score.simulated.into(), 1);
+        let upper = with(upper, score.unreserved.into(), 1);
+        let upper = with(upper, score.fallback.into(), 4);
+        let upper = with(upper, score.broken_island.into(), 1);
+        let upper = with(upper, score.lost.into(), LOSS_BITS);
+        let upper = with(upper, score.opened.into(), 1);
+        let upper = with(upper, score.milli_left.into(), 10);
+        let upper = with(upper, score.island_left.into(), 16);
+        let lower = with(0, score.gpu_memory_over_mib, 44);
+        let lower = with(lower, score.host_left_permille, 12);
+        let packed = (u128::from(upper) << 16 | u128::from(with(0, score.gpus_left.into(), 16))) << 56;
+        Self(u128::MAX - (packed | u128::from(lower)))
     }
 }
 

@@ -43,7 +43,8 @@ pub(super) fn apply_plan(
     let secret_hash = secret_hash.or_else(|| plan.record.secret_hash.clone());
     let done = perform::perform(work, &plan.record.operation, secret_hash.as_deref())
         .map_err(|r| if r.code == ErrorCode::Forbidden { r } else { stale(&plan, r.message, Vec::new()) })?;
-    let tier = tier_of(def.tier, &before, &work.state, work.caller).max(plan.record.view.tier);
+    let evicted = diff::evicted(&before, &work.state);
+    let tier = tier_of(def.tier, (&before, &work.state), &evicted, work.caller).max(plan.record.view.tier);
     let goal_outcome = accept(work, done, operation_id, plan.record.operation.tool(), &plan.record.args_hash);
     super::follow::settle(work);
     let now_diff = diff::diff(&before, &work.state);

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use claw_proto::ids::{ApprovalId, IdSource, OperationId, PlanId};
+use claw_proto::ids::{ApprovalId, IdSource, OperationId, PlanId, WorkloadId};
 use claw_tools::access::{Permission, PrincipalKind, Tier};
 use claw_tools::def::UndoClass;
 use claw_tools::outcome::{EffectKind, Mode, Mutation, Outcome, PlanView};
@@ -79,7 +79,9 @@ pub(super) fn operate(
     let repeat =
         if mutation.request_id.is_none() { likely_repeat(&before, work.caller, tool, args_hash) } else { None };
     done.outcome.possible_duplicate_of = repeat;
-    let tier = tier_of(def.tier, &before, &work.state, work.caller);
+    // What was submitted takes nobody's place before it is placed: no need to compare.
+    let evicted = if work.only_submitted() { BTreeSet::new() } else { diff::evicted(&before, &work.state) };
+    let tier = tier_of(def.tier, (&before, &work.state), &evicted, work.caller);
     let outcome = match mutation.mode {
         Mode::Plan => plan(work, before, operation, done, tier, args_hash, secret_hash),
         Mode::Apply => {
@@ -215,12 +217,15 @@ fn likely_repeat(cluster: &Cluster, caller: &Caller, tool: &str, args_hash: &str
         .map(|o| o.record.operation_id)
 }
 
-/// The operation's own tier, raised by what it does to others.
-pub(super) fn tier_of(base: Tier, before: &Cluster, after: &Cluster, caller: &Caller) -> Tier {
-    let of_others = diff::evicted(before, after)
-        .iter()
-        .filter_map(|id| before.workloads.get(*id))
-        .any(|w| w.submitted_by != caller.principal);
+/// The operation's own tier, raised by what it does to others: these lose their places.
+pub(super) fn tier_of(
+    base: Tier,
+    (before, after): (&Cluster, &Cluster),
+    evicted: &BTreeSet<WorkloadId>,
+    caller: &Caller,
+) -> Tier {
+    let of_others =
+        evicted.iter().filter_map(|id| before.workloads.get(*id)).any(|w| w.submitted_by != caller.principal);
     // Whoever changes keys changes access, by whichever operation.
     let access = !before.keys.ptr_eq(&after.keys) && before.keys != after.keys;
     let quotas = before.tenants.differs(&after.tenants);

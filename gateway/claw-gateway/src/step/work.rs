@@ -94,6 +94,11 @@ impl<'a> Work<'a> {
         self.events.push(record);
     }
 
+    /// So far nothing happened but that workloads were submitted.
+    pub(super) fn only_submitted(&self) -> bool {
+        self.events.iter().all(|record| matches!(record.event, Event::WorkloadSubmitted { .. }))
+    }
+
     pub(super) fn effect(&mut self, effect: Effect) {
         self.effects.push(effect);
     }

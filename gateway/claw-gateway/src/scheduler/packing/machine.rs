@@ -74,6 +74,13 @@ impl Kind {
     pub const EIGHT: Self = Self(16);
 }
 
+/// Bits of a GPU in a [`Machine::state`].
+pub(crate) const GPU_BITS: usize = 10;
+/// Bits below the cores in it: how many GPUs of which model, and what sorts of work it holds.
+pub(crate) const KIND_BITS: usize = 15;
+/// Those of the sorts of work.
+const HOLDS_BITS: usize = 5;
+
 /// What is free on one machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Machine {
@@ -101,6 +108,15 @@ impl Machine {
         let mut free_milli = [0; GPUS_MAX];
         free_milli[..usize::from(gpus)].fill(GPU_MILLI);
         Self { cpu_milli, memory_mib, free_milli, gpus, model, holds: Kind::CPU }
+    }
+
+    /// All but its memory as one number: ten bits for each GPU, 32 for its cores, four and six for how many GPUs of
+    /// which model, five for what it holds.
+    pub(crate) fn state(&self) -> u128 {
+        let gpus = self.free_milli.iter().fold(0_u128, |state, free| state << GPU_BITS | u128::from(*free));
+        let kind = u128::from(self.gpus) << 6 | u128::from(self.model);
+        let kind = kind << HOLDS_BITS | u128::from(self.holds.0);
+        (gpus << 32 | u128::from(self.cpu_milli)) << KIND_BITS | kind
     }
 
     /// Free thousandths of each of its GPUs.

@@ -1,19 +1,35 @@
 //! Decides where a request goes.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
 
-use super::machine::{Machine, Request};
+use rustc_hash::FxHashMap;
+
+use super::machine::{Kind, Machine, Request};
 use super::policy::Policy;
-use super::score::{Scored, score};
+use super::score::{Scored, measure, score};
 use super::typical::Typical;
 use crate::scheduler::tournament::{Tournament, Worth};
 
-/// Hash maps that are the same in every run.
-type Map<K, V> = HashMap<K, V, BuildHasherDefault<DefaultHasher>>;
 /// States of machines that one class remembers the score of.
 const REMEMBERED_MAX: usize = 1 << 16;
+
+/// States of machines whose measure is remembered, at most.
+const MEASURED_MAX: usize = 1 << 20;
+
+/// What a policy measures machines by, each state once.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Measured(FxHashMap<u128, f64>);
+
+impl Measured {
+    /// Of one machine.
+    pub(super) fn of(&mut self, policy: Policy, machine: &Machine, typical: &Typical) -> f64 {
+        if self.0.len() >= MEASURED_MAX {
+            self.0.clear();
+        }
+        let state = Machine { holds: Kind::CPU, ..*machine }.state();
+        *self.0.entry(state).or_insert_with(|| measure(policy, machine, typical))
+    }
+}
 
 /// Where a request goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +50,7 @@ struct Class {
     /// Changes of machines that it has seen.
     seen: usize,
     /// Scores of states that it met.
-    known: Map<Machine, Option<Scored>>,
+    known: FxHashMap<u128, Option<Scored>>,
 }
 
 /// A fleet and its best machines. A decision looks again only at machines that
@@ -45,10 +61,13 @@ pub struct Packer {
     policy: Policy,
     typical: Arc<Typical>,
     machines: Vec<Machine>,
+    /// The state of each.
+    states: Vec<u128>,
     classes: Vec<Class>,
-    by_request: Map<Request, usize>,
+    by_request: FxHashMap<Request, usize>,
     /// Machines that changed, in order.
     changes: Vec<u32>,
+    measured: Measured,
 }
 
 impl Packer {
@@ -58,7 +77,10 @@ impl Packer {
     /// With more than 2³² machines.
     pub fn new(policy: Policy, machines: Vec<Machine>, typical: Arc<Typical>) -> Self {
         assert!(u32::try_from(machines.len()).is_ok(), "a fleet of more than 2^32 machines");
-        Self { policy, typical, machines, classes: Vec::new(), by_request: Map::default(), changes: Vec::new() }
+        let states = machines.iter().map(Machine::state).collect();
+        let (classes, by_request, changes, measured) =
+            (Vec::new(), FxHashMap::default(), Vec::new(), Measured::default());
+        Self { policy, typical, machines, states, classes, by_request, changes, measured }
     }
 
     /// What is free.
@@ -91,6 +113,7 @@ impl Packer {
     pub fn set(&mut self, machine: usize, now: Machine) -> bool {
         let Some(slot) = self.machines.get_mut(machine) else { return false };
         *slot = now;
+        self.states[machine] = now.state();
         // At most 2^32 machines: `new` looked.
         self.changes.push(u32::try_from(machine).unwrap_or(u32::MAX));
         true
@@ -105,10 +128,10 @@ impl Packer {
             tournament: Tournament::new(self.machines.len()),
             gpus: vec![0; self.machines.len()],
             seen: self.changes.len(),
-            known: Map::default(),
+            known: FxHashMap::default(),
         };
-        for (at, machine) in self.machines.iter().enumerate() {
-            let scored = class.scored(self.policy, machine, &self.typical);
+        for (at, machine) in self.machines.iter().zip(&self.states).enumerate() {
+            let scored = class.scored(self.policy, machine, &self.typical, &mut self.measured);
             class.gpus[at] = scored.map_or(0, |scored| scored.gpu);
             class.tournament.fill(at, scored.map_or(i32::NONE, |scored| scored.score));
         }
@@ -127,7 +150,8 @@ impl Packer {
                 continue;
             }
             let machine = *changed as usize;
-            let scored = class.scored(self.policy, &self.machines[machine], &self.typical);
+            let now = (&self.machines[machine], &self.states[machine]);
+            let scored = class.scored(self.policy, now, &self.typical, &mut self.measured);
             class.gpus[machine] = scored.map_or(0, |scored| scored.gpu);
             class.tournament.set(machine, scored.map_or(i32::NONE, |scored| scored.score));
         }
@@ -136,17 +160,24 @@ impl Packer {
 }
 
 impl Class {
-    fn scored(&mut self, policy: Policy, machine: &Machine, typical: &Typical) -> Option<Scored> {
+    fn scored(
+        &mut self,
+        policy: Policy,
+        (machine, state): (&Machine, &u128),
+        typical: &Typical,
+        measured: &mut Measured,
+    ) -> Option<Scored> {
         // What does not fit is found out faster than it is looked up.
         if !machine.fits(&self.request) {
             return None;
         }
-        if let Some(scored) = self.known.get(machine) {
+        if let Some(scored) = self.known.get(state) {
             return *scored;
         }
-        let scored = score(policy, machine, &self.request, typical);
+        let by = |machine: &Machine| measured.of(policy, machine, typical);
+        let scored = score(policy, machine, &self.request, typical, by);
         if self.known.len() < REMEMBERED_MAX {
-            self.known.insert(*machine, scored);
+            self.known.insert(*state, scored);
         }
         scored
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::machine::{Machine, Request};
 use super::packer::{Packer, Place};
 use super::policy::Policy;
+use super::scan::Scan;
 use super::typical::Typical;
 
 /// Demand that a trace is brought to, as a share of the fleet's GPUs, unless more is asked for.
@@ -119,6 +120,15 @@ pub fn replay(trace: &Trace, typical: &Arc<Typical>, protocol: Protocol, seed: u
         checker: Checker { machines: trace.machines.clone() },
     };
     replay_with(trace, protocol, seed, &mut packing)
+}
+
+/// Replays a trace with one seed through FGD without an index: every machine is asked at every decision.
+pub fn replay_scanning(trace: &Trace, typical: &Arc<Typical>, protocol: Protocol, seed: u64) -> Outcome {
+    let mut scanning = Scanning {
+        scan: Scan::new(trace.machines.clone(), Arc::clone(typical)),
+        checker: Checker { machines: trace.machines.clone() },
+    };
+    replay_with(trace, protocol, seed, &mut scanning)
 }
 
 /// Replays a trace with one seed through somebody who decides; the policy of `protocol` does not count.
@@ -267,6 +277,21 @@ impl Placer for Packing {
         let place = self.packer.decide(request, |n| draws.below(n));
         let is_sound = self.checker.is_sound(request, place);
         let is_placed = place.is_some_and(|place| self.packer.take(request, place));
+        Placed { is_placed, is_sound }
+    }
+}
+
+/// FGD without an index, with its judge.
+struct Scanning {
+    scan: Scan,
+    checker: Checker,
+}
+
+impl Placer for Scanning {
+    fn place(&mut self, request: &Request, _draws: &mut Draws) -> Placed {
+        let place = self.scan.decide(request);
+        let is_sound = self.checker.is_sound(request, place);
+        let is_placed = place.is_some_and(|place| self.scan.take(request, place));
         Placed { is_placed, is_sound }
     }
 }

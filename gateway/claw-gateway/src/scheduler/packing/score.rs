@@ -24,14 +24,30 @@ pub(super) struct Scored {
     pub(super) gpu: u8,
 }
 
-/// The best that a machine offers a request; nothing if it cannot take it.
-pub(super) fn score(policy: Policy, machine: &Machine, request: &Request, typical: &Typical) -> Option<Scored> {
+/// What a policy measures a machine by: the same for all requests, so that it can be remembered. Neither what it
+/// holds nor its memory counts.
+pub(super) fn measure(policy: Policy, machine: &Machine, typical: &Typical) -> f64 {
+    match policy {
+        Policy::Ours => lost(machine, typical),
+        Policy::Fgd => fragmentation(machine, typical),
+        Policy::BestFit | Policy::GpuPacking | Policy::GpuClustering | Policy::DotProd | Policy::Random => 0.0,
+    }
+}
+
+/// The best that a machine offers a request, by the policy's [`measure`]; nothing if it cannot take it.
+pub(super) fn score(
+    policy: Policy,
+    machine: &Machine,
+    request: &Request,
+    typical: &Typical,
+    measure: impl FnMut(&Machine) -> f64,
+) -> Option<Scored> {
     if !machine.fits(request) {
         return None;
     }
     match policy {
-        Policy::Ours => ours(machine, request, typical),
-        Policy::Fgd => fgd(machine, request, typical),
+        Policy::Ours => ours(machine, request, typical, measure),
+        Policy::Fgd => fgd(machine, request, measure),
         Policy::BestFit => Some(with_fullest_gpu(machine, request, best_fit(machine, request))),
         Policy::GpuPacking => Some(with_fullest_gpu(machine, request, gpu_packing(machine, request))),
         Policy::GpuClustering => Some(with_fullest_gpu(machine, request, gpu_clustering(machine, request))),
@@ -46,7 +62,7 @@ fn floor(value: f64) -> i32 {
 }
 
 /// Each choice of a GPU with what is left after it; the best one, the first of equals.
-fn best_choice(machine: &Machine, request: &Request, worth: impl Fn(&Machine) -> i32) -> Option<Scored> {
+fn best_choice(machine: &Machine, request: &Request, mut worth: impl FnMut(&Machine) -> i32) -> Option<Scored> {
     let mut best: Option<Scored> = None;
     for gpu in machine.choices(request) {
         let Some(left) = machine.after(request, gpu) else { continue };
@@ -58,9 +74,14 @@ fn best_choice(machine: &Machine, request: &Request, worth: impl Fn(&Machine) ->
     best
 }
 
-fn ours(machine: &Machine, request: &Request, typical: &Typical) -> Option<Scored> {
-    let (before, price) = (lost(machine, typical), price(machine, request.demand_milli(), typical));
-    best_choice(machine, request, |left| worth(before, lost(left, typical), price))
+fn ours(
+    machine: &Machine,
+    request: &Request,
+    typical: &Typical,
+    mut lost: impl FnMut(&Machine) -> f64,
+) -> Option<Scored> {
+    let (before, price) = (lost(machine), price(machine, request.demand_milli(), typical));
+    best_choice(machine, request, |left| worth(before, lost(left), price))
 }
 
 /// Free GPU thousandths of a machine that are of no use to what is typical: see [`fragmentation`] and [`stranded`].
@@ -71,9 +92,14 @@ pub(crate) fn lost(machine: &Machine, typical: &Typical) -> f64 {
 /// What it costs beside, GPU thousandths, to take so many of a machine: that it is no longer
 /// whole, and that others cannot do without its model.
 pub(crate) fn price(machine: &Machine, demand_milli: u32, typical: &Typical) -> f64 {
-    let opened = if demand_milli > 0 && machine.is_untouched() { UNTOUCHED_MILLI } else { 0.0 };
+    price_of(machine.is_untouched(), typical.wanted(machine.model), demand_milli)
+}
+
+/// The same, of a machine that is untouched or not, with GPUs of a model that is wanted so much.
+pub(crate) fn price_of(is_untouched: bool, wanted: f64, demand_milli: u32) -> f64 {
+    let opened = if demand_milli > 0 && is_untouched { UNTOUCHED_MILLI } else { 0.0 };
     let share = f64::from(demand_milli.min(u32::from(GPU_MILLI))) / f64::from(GPU_MILLI);
-    opened + WANTED_MILLI * typical.wanted(machine.model) * share
+    opened + WANTED_MILLI * wanted * share
 }
 
 /// What a placement is worth that loses so much before and so much after it; what differs by little is equal.
@@ -81,10 +107,15 @@ pub(crate) fn worth(before: f64, after: f64, price: f64) -> i32 {
     floor((before - after - price) / QUANTUM_MILLI)
 }
 
-fn fgd(machine: &Machine, request: &Request, typical: &Typical) -> Option<Scored> {
-    let before = fragmentation(machine, typical);
+/// FGD's score, by its measure of a machine.
+pub(super) fn fgd(
+    machine: &Machine,
+    request: &Request,
+    mut fragmentation: impl FnMut(&Machine) -> f64,
+) -> Option<Scored> {
+    let before = fragmentation(machine);
     best_choice(machine, request, |left| {
-        let gain = (before - fragmentation(left, typical)) / f64::from(GPU_MILLI);
+        let gain = (before - fragmentation(left)) / f64::from(GPU_MILLI);
         floor(100.0 / (1.0 + (-gain).exp()))
     })
 }

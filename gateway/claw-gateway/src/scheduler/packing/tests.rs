@@ -3,8 +3,8 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::machine::GPU_MILLI;
-use super::replay::{Draws, Protocol, Trace, arrivals, replay};
-use super::score::score;
+use super::replay::{Draws, Protocol, Trace, arrivals, replay, replay_scanning};
+use super::score::{measure, score};
 use super::*;
 
 fn requests() -> impl Strategy<Value = Request> {
@@ -30,7 +30,8 @@ fn machines() -> impl Strategy<Value = Vec<Machine>> {
 fn brute_force(policy: Policy, machines: &[Machine], request: &Request, typical: &Typical) -> Option<Place> {
     let mut best: Option<(i32, Place)> = None;
     for (at, machine) in machines.iter().enumerate() {
-        let Some(scored) = score(policy, machine, request, typical) else { continue };
+        let by = |machine: &Machine| measure(policy, machine, typical);
+        let Some(scored) = score(policy, machine, request, typical, by) else { continue };
         if best.is_none_or(|(score, _)| scored.score > score) {
             best = Some((scored.score, Place { machine: at, gpu: scored.gpu }));
         }
@@ -136,6 +137,9 @@ fn a_replay_repeats_itself_and_breaks_no_rule() {
             let protocol = Protocol { policy: *policy, arrival: 1.3, window };
             let first = replay(&trace, &typical, protocol, 3);
             assert_eq!(first, replay(&trace, &typical, protocol, 3), "{policy}");
+            if *policy == Policy::Fgd {
+                assert_eq!(first, replay_scanning(&trace, &typical, protocol, 3), "asked one by one");
+            }
             assert_eq!(first.violations, 0, "{policy}");
             assert!(first.allocation_percent > 60.0 && first.allocation_percent <= 100.0, "{policy}: {first:?}");
         }

@@ -1,0 +1,223 @@
+//! The answers of all nodes to one specification: what its shape knows, and what holds for who asks now.
+
+use std::cmp::Reverse;
+use std::sync::Arc;
+
+use claw_proto::ids::NodeId;
+use claw_proto::validation::ValidSpec;
+use claw_tools::workloads::{PlacementReason, PlacementReport, RejectedNodes};
+
+use super::Candidate;
+use super::detail;
+use super::fit::{self, Claims, Fit, Miss};
+use super::index::{Shape, Slot, TAKES, byte, rank};
+use super::likely::Losses;
+use super::rank::Rank;
+use super::report::{n_unnamed, unnamed};
+use super::tournament::Worth;
+use super::view::View;
+
+/// Verdicts that are looked through at once.
+const PAGE: usize = 64;
+
+/// A node on which room is being made, and what it answers to who asks now.
+struct Claimed {
+    at: usize,
+    verdict: Result<Fit, Miss>,
+    /// What the shape says of it for those whom no claim keeps out.
+    unclaimed: (u8, Rank),
+}
+
+/// The answers of all nodes to one specification.
+pub(super) struct Answers<'a> {
+    slots: &'a [Slot],
+    shape: &'a mut Shape,
+    losses: &'a Losses,
+    spec: &'a ValidSpec,
+    claims: Option<Claims<'a>>,
+    n_changes: u64,
+    claimed: Vec<Claimed>,
+    /// Nodes.
+    pub(super) considered: usize,
+}
+
+impl Drop for Answers<'_> {
+    /// What holds for one asker is not kept.
+    fn drop(&mut self) {
+        for Claimed { at, verdict, unclaimed } in std::mem::take(&mut self.claimed) {
+            self.recount(byte(&verdict), unclaimed.0);
+            self.shape.verdicts[at] = unclaimed.0;
+            self.shape.ranks.set(at, unclaimed.1);
+        }
+    }
+}
+
+/// Where these stand: most pages hold none, and that is found by the page.
+fn places_of(verdicts: &[u8], told: u8) -> impl Iterator<Item = usize> {
+    let pages = verdicts.chunks(PAGE).zip((0..).step_by(PAGE)).filter(move |(page, _)| page.contains(&told));
+    pages.flat_map(move |(page, from)| {
+        page.iter().zip(from..).filter(move |(verdict, _)| **verdict == told).map(|(_, at)| at)
+    })
+}
+
+impl<'a> Answers<'a> {
+    /// Those of so many nodes, after so many changes, by what the shape of the specification knows of them.
+    pub(super) fn of(
+        (slots, shape, losses): (&'a [Slot], &'a mut Shape, &'a Losses),
+        spec: &'a ValidSpec,
+        claims: Option<Claims<'a>>,
+        (n_changes, considered): (u64, usize),
+    ) -> Self {
+        let mut answers = Self { slots, shape, losses, spec, claims, n_changes, claimed: Vec::new(), considered };
+        if claims.is_some() {
+            answers.judge_claimed();
+        }
+        answers
+    }
+
+    fn judge_claimed(&mut self) {
+        let Some(claims) = self.claims else { return };
+        let mut nodes = claims.cluster.workloads.claimed_nodes();
+        nodes.extend(claims.cluster.reservations.nodes());
+        nodes.sort_unstable();
+        nodes.dedup();
+        for node_id in nodes {
+            let Ok(at) = self.slots.binary_search_by_key(&node_id, |slot| slot.node_id) else { continue };
+            let Some(view) = &self.slots[at].view else { continue };
+            let verdict = fit::judge(view, self.spec, Some(claims), self.losses);
+            let unclaimed = (self.shape.verdicts[at], self.shape.ranks.worth(at));
+            self.recount(unclaimed.0, byte(&verdict));
+            self.shape.verdicts[at] = byte(&verdict);
+            self.shape.ranks.set(at, rank(&verdict));
+            self.claimed.push(Claimed { at, verdict, unclaimed });
+        }
+    }
+
+    fn recount(&mut self, before: u8, now: u8) {
+        for (verdict, change) in [(before, -1), (now, 1)] {
+            if let Some(count) = self.shape.counts.get_mut(usize::from(verdict)) {
+                *count = count.saturating_add_signed(change);
+            }
+        }
+    }
+
+    /// Nodes that would take it, or a part of it.
+    pub(super) fn n_candidates(&self) -> usize {
+        self.shape.counts[usize::from(TAKES)] as usize
+    }
+
+    /// Nodes that might take it later, as they are.
+    pub(super) fn n_transient(&self) -> usize {
+        self.reasons().filter(|(reason, _)| reason.is_transient()).map(|(_, n)| n as usize).sum()
+    }
+
+    /// Why the others do not, with how many.
+    fn reasons(&self) -> impl Iterator<Item = (PlacementReason, u32)> {
+        let counts = self.shape.counts[1..].iter();
+        PlacementReason::ALL.iter().copied().zip(counts.copied()).filter(|(_, n)| *n > 0)
+    }
+
+    fn verdict(&self, at: usize) -> Option<Result<Candidate<'a>, Miss>> {
+        let slots: &'a [Slot] = self.slots;
+        let view = slots.get(at)?.view.as_ref()?;
+        // They stand in order of their places.
+        let found = self.claimed.binary_search_by_key(&at, |claimed| claimed.at).ok();
+        let claimed = found.map(|found| self.claimed[found].verdict.clone());
+        let known = claimed.or_else(|| self.shape.fits.get(at).cloned().flatten().map(Ok));
+        let verdict = known.unwrap_or_else(|| self.judge(at, view));
+        Some(verdict.map(|fit| fit.candidate(view)))
+    }
+
+    /// With what the shape has found of the node already, if it takes it.
+    fn judge(&self, at: usize, view: &View) -> Result<Fit, Miss> {
+        let is_known = |of: u32| self.slots.get(at).is_some_and(|slot| slot.generation == of);
+        let fixed = self.shape.fixed.get(at).filter(|(of, _)| is_known(*of)).and_then(|(_, fixed)| fixed.as_ref());
+        fixed
+            .and_then(|fixed| fit::judge_fixed(view, self.spec, fixed, self.losses))
+            .unwrap_or_else(|| fit::judge(view, self.spec, None, self.losses))
+    }
+
+    fn candidate(&self, at: usize) -> Option<Candidate<'a>> {
+        self.verdict(at)?.ok()
+    }
+
+    /// The best, and the next best.
+    pub(super) fn best_two(&mut self) -> Option<(Candidate<'a>, Option<Candidate<'a>>)> {
+        let best = self.shape.ranks.best()?;
+        let worth = self.shape.ranks.worth(best);
+        self.shape.ranks.set(best, Rank::NONE);
+        let second = self.shape.ranks.best();
+        self.shape.ranks.set(best, worth);
+        Some((self.candidate(best)?, second.and_then(|second| self.candidate(second))))
+    }
+
+    /// All that would take it, the best first.
+    pub(super) fn candidates(&self) -> Vec<Candidate<'a>> {
+        let present = self.shape.ranks.present();
+        let mut order: Vec<(Reverse<Rank>, usize)> =
+            present.map(|at| (Reverse(self.shape.ranks.worth(at)), at)).collect();
+        order.sort_unstable();
+        order.into_iter().filter_map(|(_, at)| self.candidate(at)).collect()
+    }
+
+    /// Why the others do not: their number, and the first of each kind among the first so many nodes.
+    pub(super) fn rejected(&self, among: usize) -> Vec<RejectedNodes> {
+        let mut groups: Vec<RejectedNodes> = self.reasons().map(|(reason, count)| unnamed(reason, count)).collect();
+        let verdicts = &self.shape.verdicts[..among.min(self.shape.verdicts.len())];
+        for group in &mut groups {
+            let told = group.reason as u8 + 1;
+            let its = places_of(verdicts, told).filter_map(|at| Some((at, self.slots[at].view.as_ref()?)));
+            for (at, view) in its.take(n_unnamed(group)) {
+                if group.nodes.is_empty() {
+                    group.detail = self.detail(at, view, group.reason);
+                }
+                group.nodes.push(view.node.name.clone());
+            }
+        }
+        groups
+    }
+
+    /// Nodes on which others have too much.
+    pub(super) fn busy(&self) -> Vec<(NodeId, PlacementReason)> {
+        use PlacementReason::{CpuBusy, DiskBusy, GpuBusy, MemoryBusy, NvlinkIslandBusy, RoomClaimed};
+        let reason = |verdict: u8| usize::from(verdict).checked_sub(1).and_then(|at| PlacementReason::ALL.get(at));
+        let is_busy = |reason: &PlacementReason| {
+            matches!(reason, CpuBusy | DiskBusy | GpuBusy | MemoryBusy | NvlinkIslandBusy | RoomClaimed)
+        };
+        let told = self.slots.iter().zip(&self.shape.verdicts);
+        told.filter_map(|(slot, verdict)| Some((slot.node_id, *reason(*verdict).filter(|r| is_busy(r))?))).collect()
+    }
+
+    /// The words for the reason of a node. What keeps it out for good is put into words once.
+    fn detail(&self, at: usize, view: &View, reason: PlacementReason) -> String {
+        let generation = self.slots[at].generation;
+        let fixed = self.shape.fixed.get(at).filter(|(of, _)| *of == generation).and_then(|(_, fixed)| *fixed);
+        let lasts = fixed.is_some_and(|fixed| fixed.answer == Err(reason));
+        let is_it =
+            |known: &&(usize, u32, PlacementReason, String)| (known.0, known.1, known.2) == (at, generation, reason);
+        if lasts && let Some(known) = self.shape.details.borrow().iter().find(is_it) {
+            return known.3.clone();
+        }
+        let Some(Err(miss)) = self.verdict(at) else { return String::new() };
+        let told = detail::detail(miss, view, self.spec);
+        if lasts {
+            let mut details = self.shape.details.borrow_mut();
+            details.retain(|known| known.2 != reason);
+            details.push((at, generation, reason, told.clone()));
+        }
+        told
+    }
+
+    /// What was told of this shape since anything changed.
+    pub(super) fn told(&self) -> Option<Arc<PlacementReport>> {
+        let told = self.shape.told.as_ref().filter(|(at, _)| *at == self.n_changes && self.claims.is_none());
+        told.map(|(_, report)| Arc::clone(report))
+    }
+
+    /// Remembers what is told of it.
+    pub(super) fn tell(&mut self, report: &Arc<PlacementReport>) {
+        if self.claims.is_none() {
+            self.shape.told = Some((self.n_changes, Arc::clone(report)));
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! A node as one row of numbers: what a shape that asks for a plain thing needs to know of it. A request of one
+//! of many shapes looks again at every node that changed since its shape was last asked for; most nodes and most
+//! shapes are plain, and then a look reads this row and nothing else.
+//!
+//! It decides nothing of its own: the answer is that of [`fit`](super::fit), which debug builds compare at each look.
+
+use claw_proto::ids::NodeId;
+use claw_proto::spec::RuntimeKind;
+use claw_proto::validation::{GPU_MILLI, ValidSpec};
+use claw_tools::nodes::{NodeLink, Schedulable};
+use claw_tools::workloads::PlacementReason as R;
+
+use super::likely::{Losses, Standing, Taken};
+use super::rank::Rank;
+use super::view::{Gpu, View};
+use super::{Score, spreads};
+
+/// GPUs of a row at most.
+const GPUS_MAX: usize = 8;
+
+/// A node whose GPUs are all of one kind and of one island or none, none of them cut.
+#[derive(Debug, Clone)]
+pub(super) struct Row {
+    node_id: NodeId,
+    /// Why it takes nothing.
+    closed: Option<R>,
+    simulated: bool,
+    /// Its GPUs are of one NVLink island.
+    linked: bool,
+    /// GPUs that are healthy, by their place, as bits.
+    healthy: u8,
+    /// GPUs of which nobody has a part, healthy or not, as bits.
+    whole: u8,
+    /// Free thousandths of each GPU, none of those that are not healthy.
+    free_milli: [u16; GPUS_MAX],
+    /// Memory of each GPU, MiB.
+    gpu_memory_mib: u64,
+    cpu_millis: u64,
+    memory_mib: u64,
+    cpu_left_millis: u64,
+    memory_left_mib: u64,
+    disk_left_mib: u64,
+    standing: Option<Standing>,
+}
+
+/// What a plain shape asks for, on one node.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wish {
+    gpus: u32,
+    gpu_milli: u16,
+    is_share: bool,
+    gpu_memory_mib_min: u64,
+    cpu_millis: u64,
+    memory_mib: u64,
+    disk_mib: u64,
+    /// Of GPUs in all, thousandths.
+    gpu_milli_total: u32,
+}
+
+impl Wish {
+    /// Of a specification that is for one node, names one model at most, asks for no slice and does not want to
+    /// be spread.
+    pub(super) fn of(spec: &ValidSpec) -> Option<Self> {
+        let demand = spec.node_demand();
+        let is_plain = spec.nodes() == 1 && demand.gpu_models.len() <= 1 && demand.mig_profile.is_none();
+        (is_plain && !spreads(spec)).then(|| Self {
+            gpus: demand.gpus,
+            gpu_milli: demand.gpu_milli,
+            is_share: demand.is_share(),
+            gpu_memory_mib_min: demand.gpu_memory_mib_min,
+            cpu_millis: demand.cpu_millis,
+            memory_mib: demand.memory_mib,
+            disk_mib: demand.disk_mib,
+            gpu_milli_total: u32::try_from(demand.gpu_milli_total()).unwrap_or(u32::MAX),
+        })
+    }
+}
+
+/// The GPUs that would be taken, by their places as bits, and what that costs likely work.
+struct Chosen {
+    taken: u8,
+    lost: u32,
+}
+
+impl Row {
+    /// The row of a node, if it is plain.
+    pub(super) fn of(view: &View) -> Option<Self> {
+        let (capabilities, node, first) = (view.capabilities()?, &*view.node, view.gpus.first());
+        let is_like_the_first = |pair: &[Gpu]| {
+            let [a, b] = pair else { return true };
+            a.island == b.island && a.index < b.index
+        };
+        let is_plain = view.gpus.len() <= GPUS_MAX
+            && view.gpus.iter().all(|gpu| !gpu.is_slice && gpu.kind == 0)
+            && view.gpus.windows(2).all(is_like_the_first);
+        if !is_plain {
+            return None;
+        }
+        let closed = match (node.link, node.schedulable) {
+            (NodeLink::Online, Schedulable::Active) => None,
+            (NodeLink::Online, _) => Some(R::NodeUnschedulable),
+            _ => Some(R::NodeUnreachable),
+        };
+        let bits = |has: &dyn Fn(&Gpu) -> bool| {
+            let each = view.gpus.iter().enumerate().filter(|(_, gpu)| has(gpu));
+            each.fold(0_u8, |bits, (at, _)| bits | 1 << at)
+        };
+        let mut free_milli = [0; GPUS_MAX];
+        for (free, gpu) in free_milli.iter_mut().zip(&view.gpus) {
+            *free = if gpu.is_healthy { gpu.free_milli } else { 0 };
+        }
+        let usage = &node.usage;
+        Some(Self {
+            node_id: node.node_id,
+            closed,
+            simulated: capabilities.simulated,
+            linked: first.is_some_and(|gpu| gpu.island.is_some()),
+            healthy: bits(&|gpu| gpu.is_healthy),
+            whole: bits(&|gpu| gpu.free_milli == GPU_MILLI),
+            free_milli,
+            gpu_memory_mib: first.map_or(0, |gpu| gpu.memory_mib),
+            cpu_millis: capabilities.cpu_millis,
+            memory_mib: capabilities.memory_mib,
+            cpu_left_millis: capabilities.cpu_millis.saturating_sub(usage.cpu_millis),
+            memory_left_mib: capabilities.memory_mib.saturating_sub(usage.memory_mib),
+            disk_left_mib: capabilities.disk_mib.saturating_sub(usage.disk_mib),
+            standing: view.standing,
+        })
+    }
+
+    /// How well the node takes it, or the most severe reason why not, where nothing that does not change keeps it out.
+    pub(super) fn judge(&self, wish: &Wish, runtime: RuntimeKind, losses: &Losses) -> Result<Rank, R> {
+        if let Some(closed) = self.closed {
+            return Err(closed);
+        }
+        let free = self.free(wish);
+        if wish.gpus > 0 && self.healthy.count_ones() < wish.gpus {
+            return Err(R::GpuUnhealthy);
+        }
+        if free.count_ones() < wish.gpus {
+            return Err(R::GpuBusy);
+        }
+        if self.cpu_left_millis < wish.cpu_millis {
+            return Err(R::CpuBusy);
+        }
+        if self.memory_left_mib < wish.memory_mib {
+            return Err(R::MemoryBusy);
+        }
+        if self.disk_left_mib < wish.disk_mib {
+            return Err(R::DiskBusy);
+        }
+        let chosen = if wish.is_share { self.share(free, wish, losses) } else { self.first(free, wish, losses) };
+        Ok(self.rank(free, &chosen, wish, runtime))
+    }
+
+    /// GPUs that could be given, as bits.
+    fn free(&self, wish: &Wish) -> u8 {
+        if wish.gpus == 0 {
+            return 0;
+        }
+        let each = self.free_milli.iter().enumerate();
+        let free = each.fold(0_u8, |free, (at, milli)| free | u8::from(*milli >= wish.gpu_milli) << at);
+        free & self.healthy
+    }
+
+    /// The first of those that are free.
+    fn first(&self, free: u8, wish: &Wish, losses: &Losses) -> Chosen {
+        let mut taken = 0_u8;
+        let mut left = free;
+        for _ in 0..wish.gpus {
+            taken |= left & left.wrapping_neg();
+            left &= left.wrapping_sub(1);
+        }
+        Chosen { taken, lost: self.lost(taken, wish, losses) }
+    }
+
+    /// The one that costs likely work least, and of equals the fullest.
+    fn share(&self, free: u8, wish: &Wish, losses: &Losses) -> Chosen {
+        let mut best: Option<(u32, u16, u8)> = None;
+        for at in (0..GPUS_MAX).filter(|at| free >> at & 1 == 1) {
+            let milli = self.free_milli[at];
+            // Of equally free ones the first stands for all.
+            if (0..at).any(|first| free >> first & 1 == 1 && self.free_milli[first] == milli) {
+                continue;
+            }
+            let lost = self.lost(1 << at, wish, losses);
+            if best.is_none_or(|(least, left, _)| (lost, milli) < (least, left)) {
+                best = Some((lost, milli, 1 << at));
+            }
+        }
+        best.map_or(Chosen { taken: 0, lost: 0 }, |(lost, _, taken)| Chosen { taken, lost })
+    }
+
+    fn lost(&self, taken: u8, wish: &Wish, losses: &Losses) -> u32 {
+        let taken = Taken {
+            gpus: taken,
+            gpu_milli: wish.gpu_milli,
+            gpu_milli_total: wish.gpu_milli_total,
+            cpu_millis: wish.cpu_millis,
+        };
+        losses.loss_of(self.standing.as_ref(), taken)
+    }
+
+    /// See [`Score`].
+    fn rank(&self, free: u8, chosen: &Chosen, wish: &Wish, runtime: RuntimeKind) -> Rank {
+        let (taken, n_taken) = (chosen.taken, chosen.taken.count_ones());
+        let n_opened = (taken & self.whole).count_ones();
+        let touched = if taken == 0 { 0 } else { (free & self.whole).count_ones() };
+        let left = |left: u64, wanted: u64, total: u64| (left - wanted) * 1000 / total.max(1);
+        let shared = if wish.is_share { self.free_milli.get(taken.trailing_zeros() as usize) } else { None };
+        let shared = shared.copied();
+        let over_mib = self.gpu_memory_mib.saturating_sub(wish.gpu_memory_mib_min);
+        Rank::of(&Score {
+            simulated: runtime == RuntimeKind::Sim || (self.simulated && wish.gpus > 0),
+            unreserved: true,
+            fallback: 0,
+            broken_island: n_taken > 1 && !self.linked,
+            lost: chosen.lost,
+            opened: shared == Some(GPU_MILLI),
+            milli_left: shared.map_or(0, |free| free - wish.gpu_milli),
+            island_left: touched - n_opened,
+            gpus_left: self.whole.count_ones() - n_opened,
+            gpu_memory_over_mib: over_mib * u64::from(n_taken),
+            host_left_permille: left(self.cpu_left_millis, wish.cpu_millis, self.cpu_millis)
+                + left(self.memory_left_mib, wish.memory_mib, self.memory_mib),
+            node_id: self.node_id,
+        })
+    }
+}
