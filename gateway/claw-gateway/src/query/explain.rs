@@ -25,6 +25,8 @@ use crate::{Caller, Cluster};
 
 /// Most remedies that are offered.
 const REMEDIES_MAX: usize = 5;
+/// Most looks at the whole queue, which may be long.
+const LOOKS_MAX: usize = 24;
 /// Most of one kind.
 const OF_KIND_MAX: usize = 2;
 /// Most holders of what is short that are named.
@@ -193,11 +195,12 @@ fn holders_of(cluster: &Cluster, tenant: &str) -> Vec<Blocker> {
 }
 
 /// It starts in this fleet, with all that wait before it: the queue is looked at as after a change.
-fn starts(fork: &Cluster, w: &WorkloadEntry, now: Timestamp) -> bool {
+fn starts(fork: &Cluster, w: &WorkloadEntry, now: Timestamp, offers: &mut Offers) -> bool {
     // Most changes do not help, and that is found without a look at the queue.
-    if !matches!(decide_for(fork, w), Decision::Place { .. }) {
+    if offers.looked >= LOOKS_MAX || !matches!(decide_for(fork, w), Decision::Place { .. }) {
         return false;
     }
+    offers.looked += 1;
     let after = reschedule(fork, &Caller::system(now), &mut CountingIds::new(u32::MAX)).after;
     after.workloads.get(w.workload_id).is_some_and(|w| w.live().is_some())
 }
@@ -207,6 +210,8 @@ fn starts(fork: &Cluster, w: &WorkloadEntry, now: Timestamp) -> bool {
 struct Offers {
     remedies: Vec<Remedy>,
     of_kind: usize,
+    /// Looks at the whole queue.
+    looked: usize,
 }
 
 impl Offers {
@@ -254,7 +259,7 @@ fn remedies(cluster: &Cluster, w: &WorkloadEntry, blockers: &[Blocker], now: Tim
         }
         let mut fork = cluster.clone();
         preemption::free(&mut fork, b.workload_id);
-        if starts(&fork, w, now) {
+        if starts(&fork, w, now, &mut offers) {
             let change = format!("{} of {} ended ({} on {})", b.name, b.owner, crate::query::gpus(b.gpus), b.node);
             offers.offer(change, "workload_stop", json!({ "workload": b.workload_id, "mode": "plan" }));
         }
@@ -270,7 +275,7 @@ fn nodes_that_take_work_again(cluster: &Cluster, w: &WorkloadEntry, now: Timesta
         }
         let mut fork = cluster.clone();
         fork.nodes.update(n.node_id, |n| n.schedulable = Schedulable::Active);
-        if starts(&fork, w, now) {
+        if starts(&fork, w, now, offers) {
             let tool = if n.schedulable == Schedulable::Cordoned { "node_uncordon" } else { "node_undrain" };
             offers.offer(format!("{} takes work again", n.name), tool, json!({ "node": n.name }));
         }
@@ -284,7 +289,7 @@ fn others_bounds(cluster: &Cluster, w: &WorkloadEntry, now: Timestamp, offers: &
         let mut fork = cluster.clone();
         let quota = Quota { most, ..(*bound.quota).clone() };
         fork.tenants.set(&bound.name, quota, fork.policy.half_life_s());
-        if starts(&fork, w, now) {
+        if starts(&fork, w, now, offers) {
             let args = json!({ "tenant": bound.name, "most": most, "mode": "plan" });
             offers.offer(format!("{} might hold more", bound.name), "quota_set", args);
         }
@@ -295,7 +300,7 @@ fn others_bounds(cluster: &Cluster, w: &WorkloadEntry, now: Timestamp, offers: &
         }
         let mut fork = cluster.clone();
         fork.reservations.remove(&kept.name);
-        if starts(&fork, w, now) {
+        if starts(&fork, w, now, offers) {
             let change = format!("the reservation {} for {} were ended", kept.name, kept.tenant);
             offers.offer(change, "reservation_delete", json!({ "name": kept.name, "mode": "plan" }));
         }
