@@ -103,6 +103,15 @@ impl Packer {
         best.map(|machine| Place { machine, gpu: self.classes[class].gpus[machine] })
     }
 
+    /// What the best place is worth to the policy: more is better, and nothing if no machine has room. Of two
+    /// that wait, the one whose place is worth more leaves more to those that are likely to come.
+    pub fn worth(&mut self, request: &Request) -> Option<i32> {
+        let class = self.class(request);
+        self.catch_up(class);
+        let tournament = &self.classes[class].tournament;
+        tournament.best().map(|best| tournament.worth(best))
+    }
+
     /// Takes the place. Nothing happens and `false` comes back if it is not free.
     pub fn take(&mut self, request: &Request, place: Place) -> bool {
         let left = self.machines.get(place.machine).and_then(|machine| machine.after(request, place.gpu));

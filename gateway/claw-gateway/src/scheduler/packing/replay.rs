@@ -111,6 +111,12 @@ pub struct Placed {
 pub trait Placer {
     /// Places a request if anything has room for it. `draws` are for a policy that does not care where.
     fn place(&mut self, request: &Request, draws: &mut Draws) -> Placed;
+
+    /// What its best place is worth: of those that wait, who packs best goes first. Nothing where it has no
+    /// place, or where that is not known: then the largest goes first.
+    fn worth(&mut self, _request: &Request) -> Option<i32> {
+        None
+    }
 }
 
 /// Replays a trace with one seed.
@@ -205,9 +211,9 @@ impl Run<'_> {
         self.outcome.allocation_percent = if n > 0 { sum / f64::from(n) } else { 0.0 };
     }
 
-    /// At most `window` requests wait. One more, and the largest that fits anywhere
-    /// is placed; if none fits, the largest is dropped. At the end all are placed
-    /// or dropped, and the allocation is what stands then.
+    /// At most `window` requests wait. One more, and of those that fit anywhere the one
+    /// that packs best is placed, of equals the largest; if none fits, the largest is
+    /// dropped. At the end all are placed or dropped, and the allocation is what stands then.
     fn queued(&mut self, order: &[Request], capacity: f64, protocol: Protocol) {
         let mut queue: BTreeMap<Waiting, Request> = BTreeMap::new();
         let mut arrived = 0.0;
@@ -230,19 +236,15 @@ impl Run<'_> {
 
     /// Places one or drops one.
     fn serve(&mut self, queue: &mut BTreeMap<Waiting, Request>, now: u64) {
-        let mut tried: Option<Request> = None;
-        let mut placed = None;
+        // Of equal requests, which stand together, the first stands for all.
+        let mut kinds: Vec<(Option<i32>, Waiting, Request)> = Vec::new();
         for (waiting, request) in queue.iter() {
-            // Of equal requests one try is enough.
-            if tried == Some(*request) {
-                continue;
-            }
-            tried = Some(*request);
-            if self.place(request) {
-                placed = Some(*waiting);
-                break;
+            if kinds.last().is_none_or(|(.., last)| last != request) {
+                kinds.push((self.placer.worth(request), *waiting, *request));
             }
         }
+        kinds.sort_by_key(|(worth, waiting, _)| (std::cmp::Reverse(*worth), *waiting));
+        let placed = kinds.into_iter().find(|(.., request)| self.place(request)).map(|(_, waiting, _)| waiting);
         if let Some(waiting) = placed {
             queue.remove(&waiting);
             self.waits.push(now.saturating_sub(waiting.since));
@@ -273,6 +275,10 @@ struct Packing {
 }
 
 impl Placer for Packing {
+    fn worth(&mut self, request: &Request) -> Option<i32> {
+        self.packer.worth(request)
+    }
+
     fn place(&mut self, request: &Request, draws: &mut Draws) -> Placed {
         let place = self.packer.decide(request, |n| draws.below(n));
         let is_sound = self.checker.is_sound(request, place);
