@@ -110,8 +110,9 @@ pub(super) fn score_of(view: &View, spec: &ValidSpec, losses: &Losses, fixed: &m
     }
     let fixed = fixed.get_or_insert_with(|| Fixed::of(view, spec));
     let runtime = fixed.answer?;
-    let ask = Ask { demand, model: demand.gpu_models.first().map(String::as_str), kinds: fixed.kinds };
-    judge_now(view, spec, (ask, runtime), None, losses).map(|judged| judged.score).map_err(|miss| miss.reason)
+    judge_now(view, spec, (fixed.ask(demand), runtime), None, losses)
+        .map(|judged| judged.score)
+        .map_err(|miss| miss.reason)
 }
 
 /// How the node would take it, or why not, where this was found of the node for it, and nothing keeps it out for
@@ -119,8 +120,7 @@ pub(super) fn score_of(view: &View, spec: &ValidSpec, losses: &Losses, fixed: &m
 pub(super) fn judge_fixed(view: &View, spec: &ValidSpec, fixed: &Fixed, losses: &Losses) -> Option<Result<Fit, Miss>> {
     let demand = spec.node_demand();
     let runtime = fixed.answer.ok().filter(|_| demand.gpu_models.len() <= 1)?;
-    let ask = Ask { demand, model: demand.gpu_models.first().map(String::as_str), kinds: fixed.kinds };
-    let judged = judge_now(view, spec, (ask, runtime), None, losses);
+    let judged = judge_now(view, spec, (fixed.ask(demand), runtime), None, losses);
     Some(judged.map(|Judged { chosen, runtime, score }| Fit { chosen: Arc::from(&chosen[..]), runtime, score }))
 }
 
@@ -139,6 +139,11 @@ impl Fixed {
         let ask = Ask { demand, model: demand.gpu_models.first().map(String::as_str), kinds: 0 };
         let kinds = kinds(view, ask);
         Self { kinds, answer: could(view, spec, Ask { kinds, ..ask }).map_err(|miss| miss.reason) }
+    }
+
+    /// What is asked of the node's GPUs by the specification that this was found for.
+    fn ask<'a>(&self, demand: &'a Demand) -> Ask<'a> {
+        Ask { demand, model: demand.gpu_models.first().map(String::as_str), kinds: self.kinds }
     }
 }
 

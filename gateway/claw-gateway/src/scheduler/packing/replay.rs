@@ -121,8 +121,8 @@ pub trait Placer {
 
 /// Replays a trace with one seed.
 pub fn replay(trace: &Trace, typical: &Arc<Typical>, protocol: Protocol, seed: u64) -> Outcome {
-    let mut packing = Packing {
-        packer: Packer::new(protocol.policy, trace.machines.clone(), Arc::clone(typical)),
+    let mut packing = Judged {
+        decider: Packer::new(protocol.policy, trace.machines.clone(), Arc::clone(typical)),
         checker: Checker { machines: trace.machines.clone() },
     };
     replay_with(trace, protocol, seed, &mut packing)
@@ -130,8 +130,8 @@ pub fn replay(trace: &Trace, typical: &Arc<Typical>, protocol: Protocol, seed: u
 
 /// Replays a trace with one seed through FGD without an index: every machine is asked at every decision.
 pub fn replay_scanning(trace: &Trace, typical: &Arc<Typical>, protocol: Protocol, seed: u64) -> Outcome {
-    let mut scanning = Scanning {
-        scan: Scan::new(trace.machines.clone(), Arc::clone(typical)),
+    let mut scanning = Judged {
+        decider: Scan::new(trace.machines.clone(), Arc::clone(typical)),
         checker: Checker { machines: trace.machines.clone() },
     };
     replay_with(trace, protocol, seed, &mut scanning)
@@ -268,36 +268,56 @@ impl Waiting {
     }
 }
 
+/// A fleet that decides by a policy alone.
+trait Decider {
+    fn worth(&mut self, request: &Request) -> Option<i32>;
+    fn decide(&mut self, request: &Request, draws: &mut Draws) -> Option<Place>;
+    fn take(&mut self, request: &Request, place: Place) -> bool;
+}
+
+impl Decider for Packer {
+    fn worth(&mut self, request: &Request) -> Option<i32> {
+        self.worth(request)
+    }
+
+    fn decide(&mut self, request: &Request, draws: &mut Draws) -> Option<Place> {
+        self.decide(request, |n| draws.below(n))
+    }
+
+    fn take(&mut self, request: &Request, place: Place) -> bool {
+        self.take(request, place)
+    }
+}
+
+impl Decider for Scan {
+    fn worth(&mut self, request: &Request) -> Option<i32> {
+        self.worth(request)
+    }
+
+    fn decide(&mut self, request: &Request, _draws: &mut Draws) -> Option<Place> {
+        self.decide(request)
+    }
+
+    fn take(&mut self, request: &Request, place: Place) -> bool {
+        self.take(request, place)
+    }
+}
+
 /// A policy alone, with its judge.
-struct Packing {
-    packer: Packer,
+struct Judged<D> {
+    decider: D,
     checker: Checker,
 }
 
-impl Placer for Packing {
+impl<D: Decider> Placer for Judged<D> {
     fn worth(&mut self, request: &Request) -> Option<i32> {
-        self.packer.worth(request)
+        self.decider.worth(request)
     }
 
     fn place(&mut self, request: &Request, draws: &mut Draws) -> Placed {
-        let place = self.packer.decide(request, |n| draws.below(n));
+        let place = self.decider.decide(request, draws);
         let is_sound = self.checker.is_sound(request, place);
-        let is_placed = place.is_some_and(|place| self.packer.take(request, place));
-        Placed { is_placed, is_sound }
-    }
-}
-
-/// FGD without an index, with its judge.
-struct Scanning {
-    scan: Scan,
-    checker: Checker,
-}
-
-impl Placer for Scanning {
-    fn place(&mut self, request: &Request, _draws: &mut Draws) -> Placed {
-        let place = self.scan.decide(request);
-        let is_sound = self.checker.is_sound(request, place);
-        let is_placed = place.is_some_and(|place| self.scan.take(request, place));
+        let is_placed = place.is_some_and(|place| self.decider.take(request, place));
         Placed { is_placed, is_sound }
     }
 }

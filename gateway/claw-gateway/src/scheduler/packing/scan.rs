@@ -24,6 +24,15 @@ impl Scan {
 
     /// The first of the best places by FGD; nothing if no machine has room.
     pub fn decide(&mut self, request: &Request) -> Option<Place> {
+        self.best(request).map(|(scored, machine)| Place { machine, gpu: scored.gpu })
+    }
+
+    /// What that place is worth, see [`Packer::worth`](super::Packer::worth).
+    pub fn worth(&mut self, request: &Request) -> Option<i32> {
+        self.best(request).map(|(scored, _)| scored.score)
+    }
+
+    fn best(&mut self, request: &Request) -> Option<(Scored, usize)> {
         let Self { machines, typical, measured } = self;
         let mut measure = |machine: &Machine| measured.of(Policy::Fgd, machine, typical);
         let mut best: Option<(Scored, usize)> = None;
@@ -33,7 +42,7 @@ impl Scan {
                 best = Some((scored, at));
             }
         }
-        best.map(|(scored, machine)| Place { machine, gpu: scored.gpu })
+        best
     }
 
     /// Takes the place. Nothing happens and `false` comes back if it is not free.

@@ -2,7 +2,7 @@
 
 use claw_proto::ids::WorkloadId;
 use claw_proto::message::{NodeWorkloadState as N, StatusCause as C};
-use claw_proto::spec::{OnPartition, Priority, WorkloadSpec};
+use claw_proto::spec::{OnPartition, Placement, Priority, WorkloadSpec};
 use claw_proto::topology::GpuHealth;
 use claw_tools::outcome::Mode;
 use claw_tools::workloads::{WorkloadExplanation, WorkloadReason as R, WorkloadState as S};
@@ -78,6 +78,20 @@ fn what_is_kept_no_longer_is_had_at_once() {
     assert_eq!(f.workload(one).state, S::Pending, "the idle node is kept");
     f.operate("root", Operation::NodeCordon { node: "n0".into() }, Mode::Apply, None).unwrap();
     assert_eq!((f.workload(gang).reason, f.workload(one).state), (R::NoRoom, S::Placed));
+}
+
+#[test]
+fn many_alike_of_whom_nobody_knows_do_not_hide_one_that_can_be_planned() {
+    let mut f = Fleet::with_nodes(2);
+    run(&mut f, spec(8));
+    run(&mut f, lasting(8, 3_600));
+    let only_there = Some(Placement { node: Some("n0".into()), ..Placement::default() });
+    for _ in 0..9 {
+        f.submit(WorkloadSpec { placement: only_there.clone(), ..lasting(8, 60) });
+    }
+    let anywhere = f.submit(lasting(8, 60)).workload_id.unwrap();
+    f.pass(601);
+    assert_eq!(claimed(&f, anywhere), ["n1"]);
 }
 
 #[test]
