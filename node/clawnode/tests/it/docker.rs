@@ -253,6 +253,15 @@ async fn output_and_ends_are_told_as_they_were() {
         let by_signal = bench.script("sh -c 'kill -SEGV $$'; exit $?");
         let end = bench.run(&by_signal).await;
         assert_eq!((end.cause, end.exit_code, end.signal), (StatusCause::Signaled, None, Some(11)));
+        // Killed from outside by somebody who is not us: neither its own exit nor a lack of memory.
+        let killed = bench.script("sleep 300");
+        bench.start(&killed);
+        bench.running().await;
+        let inspected: serde_json::Value = serde_json::from_str(&bench.inspect(&killed).await).unwrap();
+        kill_9(i32::try_from(inspected["State"]["Pid"].as_i64().unwrap()).unwrap());
+        let end = bench.ended().await;
+        assert_eq!((end.state, end.cause), (NodeWorkloadState::Failed, StatusCause::Signaled), "{end:?}");
+        assert_eq!((end.exit_code, end.signal), (None, Some(9)));
         let mut no_program = bench.script("");
         no_program.spec.command = Some(vec!["/no/such/program".into()]);
         let end = bench.run(&no_program).await;
@@ -260,7 +269,7 @@ async fn output_and_ends_are_told_as_they_were() {
         assert!(end.detail.contains("/no/such/program"), "{end:?}");
         assert_eq!(bench.inspect(&no_program).await, "");
         let n_ended = executions(&bench.folder.path().join("execution.log")).len();
-        assert_eq!(n_ended, 6, "three started and ended");
+        assert_eq!(n_ended, 8, "four started and ended");
     }
 }
 

@@ -209,3 +209,6 @@ impl Plan<'_> {
 fn whole(value: f64) -> i64 {
     value.ceil().max(1.0) as i64
 }
+
+#[cfg(test)]
+mod tests;
