@@ -1,5 +1,7 @@
 //! The nodes of the fleet: [`NodeRegistry`].
 
+pub(crate) mod trail;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -12,6 +14,7 @@ use claw_tools::nodes::{NodeLink, Schedulable};
 use imbl::{OrdMap, OrdSet};
 use serde::{Deserialize, Serialize};
 
+use crate::registry::trail::Trail;
 use crate::scheduler::fairness::Amounts;
 
 /// One node.
@@ -136,6 +139,8 @@ impl NodeEntry {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct NodeRegistry {
     nodes: OrdMap<NodeId, Arc<NodeEntry>>,
+    /// Which of them changed last.
+    trail: Trail,
     by_name: OrdMap<String, NodeId>,
     /// Which node a GPU belongs to: the first that reported it.
     gpu_home: OrdMap<GpuUuid, NodeId>,
@@ -177,6 +182,10 @@ impl NodeRegistry {
     pub fn home_of(&self, gpu: &GpuUuid) -> Option<NodeId> {
         self.gpu_home.get(gpu).copied()
     }
+    /// Where its trail ends: for [`Trail::since`] of a later one.
+    pub(crate) fn trail(&self) -> &Trail {
+        &self.trail
+    }
     /// The map itself, for differences between two states.
     pub(crate) fn map(&self) -> &OrdMap<NodeId, Arc<NodeEntry>> {
         &self.nodes
@@ -196,6 +205,7 @@ impl NodeRegistry {
     /// Changes one node in place.
     pub(crate) fn update(&mut self, id: NodeId, change: impl FnOnce(&mut NodeEntry)) {
         if let Some(entry) = self.nodes.get_mut(&id) {
+            self.trail.add(id);
             let (before, had) = (entry.schedulable, entry.capabilities.clone());
             change(Arc::make_mut(entry));
             let (now, has) = (entry.schedulable, entry.capabilities.clone());
@@ -252,12 +262,14 @@ impl NodeRegistry {
             self.gpu_home.entry(gpu.uuid.clone()).or_insert(entry.node_id);
         }
         self.note_draining(entry.node_id, entry.schedulable);
+        self.trail.add(entry.node_id);
         self.count(None, entry.capabilities.as_deref());
         self.nodes.insert(entry.node_id, Arc::new(entry));
     }
     /// Takes a node out.
     pub(crate) fn remove(&mut self, id: NodeId) {
         if let Some(entry) = self.nodes.remove(&id) {
+            self.trail.add(id);
             self.by_name.remove(&entry.name);
             self.count(entry.capabilities.as_deref(), None);
             self.release_gpus(id, &entry.gpus().iter().collect::<Vec<_>>());

@@ -11,8 +11,12 @@ use claw_proto::spec::RuntimeKind;
 use claw_proto::time::Timestamp;
 use claw_proto::validation::{GPU_MILLI, ValidSpec};
 use claw_tools::workloads::{PlacementReport, WorkloadReason, WorkloadState};
-use imbl::{OrdMap, OrdSet};
+use imbl::shared_ptr::DefaultSharedPtr;
+use imbl::{GenericHashMap, OrdMap, OrdSet};
+use rustc_hash::FxBuildHasher;
 use serde::{Deserialize, Serialize};
+
+use self::indexes::Keys;
 
 /// How many tries a workload remembers; all parts of the last one that spans nodes besides.
 pub const ATTEMPTS_KEPT: usize = 10;
@@ -331,6 +335,8 @@ impl Holders {
     }
 }
 
+type Ledger = GenericHashMap<Arc<GpuUuid>, Holders, FxBuildHasher, DefaultSharedPtr>;
+
 /// All workloads, with the queue and the GPU ledger as indexes.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct WorkloadManager {
@@ -338,8 +344,9 @@ pub struct WorkloadManager {
     /// Waiting, in order.
     queue: OrdSet<QueueKey>,
     /// The ledger: who holds a GPU. Keys that own memory are shared, here and in
-    /// `names`: a change copies a leaf of the tree with all its keys.
-    held: OrdMap<Arc<GpuUuid>, Holders>,
+    /// `names`: a change copies a leaf of the tree with all its keys. Each change of a node asks it for all
+    /// its GPUs, so it is found by hash and not by comparing texts.
+    held: Ledger,
     /// GPUs that room is being made on, with those that wait for them.
     claimed: OrdSet<(Arc<GpuUuid>, WorkloadId)>,
     /// The same, nodes.
@@ -460,7 +467,7 @@ impl WorkloadManager {
         let of_it = self.quota_waiters.range(from..).take_while(move |(t, ..)| *t == tenant);
         of_it.filter_map(|(_, _, id)| self.workloads.get(id))
     }
-    /// All held GPUs.
+    /// All held GPUs, in no order.
     pub fn held(&self) -> impl Iterator<Item = (&GpuUuid, &Holders)> {
         self.held.iter().map(|(gpu, holders)| (&**gpu, holders))
     }
@@ -493,26 +500,27 @@ impl WorkloadManager {
     /// Adds one and keeps the indexes.
     pub(crate) fn insert(&mut self, entry: WorkloadEntry) {
         self.submitted = self.submitted.max(entry.order + 1);
-        let entry = Arc::new(entry);
         // One of that id is replaced; what it held is nobody's any more.
-        let old = self.workloads.get(&entry.workload_id).cloned();
-        self.reindex(old.as_deref(), Some(&entry));
-        self.workloads.insert(entry.workload_id, entry);
+        if let Some(old) = self.workloads.get(&entry.workload_id).cloned() {
+            self.unindex(&old);
+        }
+        self.index(&entry);
+        self.workloads.insert(entry.workload_id, Arc::new(entry));
     }
     /// Changes one and keeps the indexes.
     pub(crate) fn update(&mut self, id: WorkloadId, change: impl FnOnce(&mut WorkloadEntry)) {
-        let Some(old) = self.workloads.get(&id).cloned() else {
+        let Some(entry) = self.workloads.get_mut(&id) else {
             return;
         };
-        let mut new = (*old).clone();
-        change(&mut new);
-        self.reindex(Some(&old), Some(&new));
-        self.workloads.insert(id, Arc::new(new));
+        let old = Keys::of(entry);
+        change(Arc::make_mut(entry));
+        let entry = Arc::clone(entry);
+        self.reindex(old, &entry);
     }
     /// Forgets one (its events stay in the journal).
     pub(crate) fn forget(&mut self, id: WorkloadId) {
         if let Some(old) = self.workloads.remove(&id) {
-            self.reindex(Some(&old), None);
+            self.unindex(&old);
         }
     }
 }

@@ -69,14 +69,19 @@ pub enum IdError {
     },
 }
 
-fn encode(prefix: &str, bits: u128) -> String {
-    let mut text = String::with_capacity(prefix.len() + ID_CHARS);
-    text.push_str(prefix);
-    for place in (0..ID_CHARS).rev() {
-        let digit = usize::try_from((bits >> (place * 5)) & 31).unwrap_or(0);
-        text.push(char::from(ALPHABET[digit]));
+/// Longest id: a prefix and the characters of its bits.
+const ID_TEXT_MAX: usize = 32;
+
+/// An id as text, written into `text`.
+fn encode<'a>(prefix: &str, bits: u128, text: &'a mut [u8; ID_TEXT_MAX]) -> &'a str {
+    let (start, end) = (prefix.len(), prefix.len() + ID_CHARS);
+    text[..start].copy_from_slice(prefix.as_bytes());
+    let mut rest = bits;
+    for place in text[start..end].iter_mut().rev() {
+        *place = ALPHABET[(rest & 31) as usize];
+        rest >>= 5;
     }
-    text
+    std::str::from_utf8(&text[..end]).unwrap_or_default()
 }
 
 fn decode(prefix: &'static str, text: &str) -> Result<u128, IdError> {
@@ -105,30 +110,39 @@ macro_rules! typed_ids {
     ($($(#[$doc:meta])* $name:ident = $prefix:literal;)*) => {$(
         $(#[$doc])*
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(u128);
+        // Two words and not one number: what holds a number of 128 bits is aligned to 16 bytes, which
+        // costs room in every map and the allocator's slow way for everything that is in none.
+        pub struct $name { upper: u64, lower: u64 }
 
         impl $name {
             /// What every id of this kind begins with.
             pub const PREFIX: &'static str = $prefix;
             /// Makes the next id of this kind.
-            pub fn next(source: &mut dyn IdSource) -> Self { Self(source.next_bits()) }
+            pub fn next(source: &mut dyn IdSource) -> Self { Self::from_bits(source.next_bits()) }
             /// The id of these bits.
-            pub const fn from_bits(bits: u128) -> Self { Self(bits) }
+            #[expect(clippy::cast_possible_truncation, reason = "each takes its half")]
+            pub const fn from_bits(bits: u128) -> Self { Self { upper: (bits >> 64) as u64, lower: bits as u64 } }
             /// The bits of this id.
-            pub const fn bits(self) -> u128 { self.0 }
+            pub const fn bits(self) -> u128 { (self.upper as u128) << 64 | self.lower as u128 }
         }
         impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { f.write_str(&encode($prefix, self.0)) }
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(encode($prefix, self.bits(), &mut [0; ID_TEXT_MAX]))
+            }
         }
         impl fmt::Debug for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { f.write_str(&encode($prefix, self.0)) }
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(encode($prefix, self.bits(), &mut [0; ID_TEXT_MAX]))
+            }
         }
         impl FromStr for $name {
             type Err = IdError;
-            fn from_str(text: &str) -> Result<Self, IdError> { decode($prefix, text).map(Self) }
+            fn from_str(text: &str) -> Result<Self, IdError> { decode($prefix, text).map(Self::from_bits) }
         }
         impl Serialize for $name {
-            fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> { s.serialize_str(&encode($prefix, self.0)) }
+            fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+                s.serialize_str(encode($prefix, self.bits(), &mut [0; ID_TEXT_MAX]))
+            }
         }
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {

@@ -1,5 +1,7 @@
 //! What every mutating operation takes and answers.
 
+use std::sync::Arc;
+
 use claw_proto::closed_enum;
 use claw_proto::ids::{ApprovalId, NodeId, OperationId, PlanId, WorkloadId};
 use claw_proto::time::Timestamp;
@@ -140,13 +142,13 @@ pub struct Outcome {
     pub plan: Option<PlanView>,
     /// Why here and not elsewhere, or why not yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub placement: Option<crate::workloads::PlacementReport>,
+    pub placement: Option<Arc<crate::workloads::PlacementReport>>,
     /// The command that it runs, and how that ended as far as it was waited for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exec: Option<crate::inside::ExecView>,
     /// The specification as understood, where words were given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub spec: Option<claw_proto::spec::WorkloadSpec>,
+    pub spec: Option<Box<claw_proto::spec::WorkloadSpec>>,
     /// What was assumed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub assumptions: Vec<Assumption>,

@@ -188,24 +188,30 @@ impl<'a> Answers<'a> {
         told.filter_map(|(slot, verdict)| Some((slot.node_id, *reason(*verdict).filter(|r| is_busy(r))?))).collect()
     }
 
-    /// The words for the reason of a node. What keeps it out for good is put into words once.
+    /// The words for the reason of a node. As long as it is as it was they are the same.
     fn detail(&self, at: usize, view: &View, reason: PlacementReason) -> String {
-        let generation = self.slots[at].generation;
-        let fixed = self.shape.fixed.get(at).filter(|(of, _)| *of == generation).and_then(|(_, fixed)| *fixed);
-        let lasts = fixed.is_some_and(|fixed| fixed.answer == Err(reason));
+        let changed = self.slots[at].changed;
+        let lasts = self.claimed.binary_search_by_key(&at, |claimed| claimed.at).is_err();
         let is_it =
-            |known: &&(usize, u32, PlacementReason, String)| (known.0, known.1, known.2) == (at, generation, reason);
+            |known: &&(usize, u64, PlacementReason, String)| (known.0, known.1, known.2) == (at, changed, reason);
         if lasts && let Some(known) = self.shape.details.borrow().iter().find(is_it) {
+            debug_assert_eq!(known.3, self.worded(at, view), "words last as long as their node is as it was");
             return known.3.clone();
         }
-        let Some(Err(miss)) = self.verdict(at) else { return String::new() };
-        let told = detail::detail(miss, view, self.spec);
+        let told = self.worded(at, view);
         if lasts {
             let mut details = self.shape.details.borrow_mut();
             details.retain(|known| known.2 != reason);
-            details.push((at, generation, reason, told.clone()));
+            details.push((at, changed, reason, told.clone()));
         }
         told
+    }
+
+    fn worded(&self, at: usize, view: &View) -> String {
+        match self.verdict(at) {
+            Some(Err(miss)) => detail::detail(miss, view, self.spec),
+            _ => String::new(),
+        }
     }
 
     /// What was told of this shape since anything changed.

@@ -30,12 +30,15 @@ use super::tournament::{Tournament, Worth};
 use super::view::View;
 use crate::Cluster;
 use crate::registry::NodeEntry;
+use crate::registry::trail::Trail;
 
 /// Nodes times shapes at most: what is known takes some 75 bytes each, and that of gangs
 /// [`GANG_WEIGHT`] times as much, for it remembers which GPUs each node would give.
 const KNOWN_MAX: usize = 2_000_000;
 /// See [`KNOWN_MAX`].
 const GANG_WEIGHT: usize = 8;
+/// Changes that are remembered, for each node: of several of one node only the last is looked at.
+const CHANGES_KEPT: usize = 4;
 /// Shapes at most, however small the fleet.
 const SHAPES_MAX: usize = 1_024;
 /// What stands where no node is any more.
@@ -54,11 +57,38 @@ pub(super) struct Slot {
     row: Option<Row>,
     /// Counts up when the node has something else or is called otherwise.
     pub(super) generation: u32,
+    /// The number of its last change; the largest of all before the first.
+    pub(super) changed: u64,
+}
+
+/// Places of nodes by what they are like, to find the twin of another: of two that would stand at one place the
+/// later one.
+struct Twins([u32; TWINS]);
+
+/// Places of [`Twins`].
+const TWINS: usize = 512;
+
+impl Default for Twins {
+    fn default() -> Self {
+        Self([u32::MAX; TWINS])
+    }
+}
+
+impl Twins {
+    /// An earlier node that is like that of this place in all that a plain shape can see, if one is remembered.
+    fn of(&mut self, slots: &[Slot], at: usize) -> Option<usize> {
+        let row = slots[at].row.as_ref()?;
+        let known = &mut self.0[row.likeness() as usize % TWINS];
+        let earlier = std::mem::replace(known, u32::try_from(at).unwrap_or(u32::MAX)) as usize;
+        let twin = slots.get(earlier)?;
+        let is_like = twin.row.as_ref()?.is_like(row) && twin.view.as_ref()?.is_made_like(slots[at].view.as_ref()?);
+        is_like.then_some(earlier)
+    }
 }
 
 impl Slot {
     const fn empty(node_id: NodeId) -> Self {
-        Self { node_id, view: None, row: None, generation: 0 }
+        Self { node_id, view: None, row: None, generation: 0, changed: u64::MAX }
     }
 
     /// The node is as this says now.
@@ -88,8 +118,8 @@ pub(super) struct Shape {
     lesson: u64,
     /// Why it fits nowhere, and after which changes that was told.
     pub(super) told: Option<(u64, Arc<PlacementReport>)>,
-    /// What was told of a node that something keeps out for good: its place and generation, the reason, and the words.
-    pub(super) details: RefCell<Vec<(usize, u32, PlacementReason, String)>>,
+    /// The last words for each reason: the place of the node that has it, its last change, the reason, and the words.
+    pub(super) details: RefCell<Vec<(usize, u64, PlacementReason, String)>>,
     /// When it was last asked for.
     asked: u64,
 }
@@ -99,6 +129,8 @@ pub(super) struct Shape {
 pub(super) struct Index {
     nodes: OrdMap<NodeId, Arc<NodeEntry>>,
     homes: OrdMap<GpuUuid, NodeId>,
+    /// Where the trail of that fleet ended.
+    trail: Trail,
     slots: Vec<Slot>,
     /// Slots that changed, in order; the first is change number `forgotten`.
     changes: VecDeque<u32>,
@@ -172,15 +204,9 @@ impl Index {
         }
         let homes_changed = !changed.is_empty();
         if !self.nodes.ptr_eq(&nodes) {
-            for item in self.nodes.diff(&nodes) {
-                match item {
-                    DiffItem::Add(id, _) | DiffItem::Remove(id, _) | DiffItem::Update { new: (id, _), .. } => {
-                        changed.push(*id);
-                    }
-                }
-            }
+            changed.extend(self.changed_nodes(cluster));
         }
-        (self.nodes, self.homes) = (nodes, homes);
+        (self.nodes, self.homes, self.trail) = (nodes, homes, cluster.nodes.trail().clone());
         changed.sort_unstable();
         changed.dedup();
         let is_new_between =
@@ -195,13 +221,28 @@ impl Index {
         self.forget_changes();
     }
 
+    /// Nodes that are others than when it looked last: by the trail of the fleet, if it comes from the one that it
+    /// saw then, and else by comparing.
+    fn changed_nodes(&self, cluster: &Cluster) -> Vec<NodeId> {
+        let compare = || {
+            let id_of = |item: DiffItem<'_, '_, NodeId, _>| match item {
+                DiffItem::Add(id, _) | DiffItem::Remove(id, _) | DiffItem::Update { new: (id, _), .. } => *id,
+            };
+            self.nodes.diff(cluster.nodes.map()).map(id_of).collect()
+        };
+        let Some(trailed) = cluster.nodes.trail().since(&self.trail) else { return compare() };
+        debug_assert!(compare().iter().all(|id| trailed.contains(id)), "a trail tells all that changed");
+        trailed
+    }
+
     fn slot(&self, id: NodeId) -> Result<usize, usize> {
         self.slots.binary_search_by_key(&id, |slot| slot.node_id)
     }
 
     fn start_over(&mut self, cluster: &Cluster) {
         let (nodes, homes) = (std::mem::take(&mut self.nodes), std::mem::take(&mut self.homes));
-        *self = Self { nodes, homes, losses: Losses::of(cluster), ..Self::default() };
+        let trail = std::mem::take(&mut self.trail);
+        *self = Self { nodes, homes, trail, losses: Losses::of(cluster), ..Self::default() };
         let slot = |node: &Arc<NodeEntry>| {
             let mut slot = Slot::empty(node.node_id);
             slot.set(Some(View::of(cluster, node)), &self.losses);
@@ -230,12 +271,13 @@ impl Index {
         if !stays {
             self.slots[at].generation = self.slots[at].generation.wrapping_add(1);
         }
+        self.slots[at].changed = self.n_changes();
         self.changes.push_back(u32::try_from(at).unwrap_or(u32::MAX));
     }
 
-    /// A shape that is further behind than there are nodes does better to look at all of them.
+    /// A shape that is too far behind looks at all nodes: most of them have changed.
     fn forget_changes(&mut self) {
-        let kept = self.slots.len() + 256;
+        let kept = CHANGES_KEPT * self.slots.len() + 256;
         while self.changes.len() > kept {
             self.changes.pop_front();
             self.forgotten += 1;
@@ -262,7 +304,7 @@ impl Index {
             shape.look_at_all(&self.slots, &self.losses);
         } else {
             let behind = usize::try_from(shape.seen - self.forgotten).unwrap_or(usize::MAX);
-            shape.catch_up(&self.slots, self.changes.iter().skip(behind), &self.losses);
+            shape.catch_up(&self.slots, self.changes.range(behind..), &self.losses);
             if shape.lesson != self.lesson {
                 shape.rank_anew(&self.slots, &self.losses);
             }
@@ -348,14 +390,32 @@ impl Shape {
         self.fixed.resize(slots.len(), (0, None));
         self.fits = if self.is_for_several() { vec![None; slots.len()] } else { Vec::new() };
         self.counts = [0; REASONS];
+        let mut twins = Twins::default();
         for (at, slot) in slots.iter().enumerate() {
             let Some(view) = &slot.view else { continue };
-            let (verdict, rank) = self.judge(at, (view, slot), losses);
+            let twin = if self.takes_twins() { twins.of(slots, at) } else { None };
+            let (verdict, rank) = match twin {
+                Some(twin) => self.as_its_twin(at, twin, (view, slot), losses),
+                None => self.judge(at, (view, slot), losses),
+            };
             self.verdicts[at] = verdict;
             self.counts[usize::from(verdict)] += 1;
             self.ranks.fill(at, rank);
         }
         self.ranks.build();
+    }
+
+    /// Two nodes that have and had the same answer it alike: it asks for a plain thing, wherever that is.
+    fn takes_twins(&self) -> bool {
+        self.wish.is_some() && self.spec.spec().placement.is_none()
+    }
+
+    /// What the node at `twin` has answered, that of `at` answers too.
+    fn as_its_twin(&mut self, at: usize, twin: usize, (view, slot): (&View, &Slot), losses: &Losses) -> (u8, Rank) {
+        let told = (self.verdicts[twin], self.ranks.worth(twin));
+        debug_assert_eq!(told, self.judge(at, (view, slot), losses), "twins answer alike");
+        self.fixed[at] = (slot.generation, self.fixed[twin].1);
+        told
     }
 
     /// Something was learned about likely work: who takes it is as before, how well is not.
@@ -371,14 +431,14 @@ impl Shape {
         self.ranks.build();
     }
 
-    fn catch_up<'a>(&mut self, slots: &[Slot], changes: impl Iterator<Item = &'a u32> + Clone, losses: &Losses) {
-        let mut rest = changes;
-        while let Some(changed) = rest.next() {
+    /// Looks at the slots that changed since it has seen them.
+    fn catch_up<'a>(&mut self, slots: &[Slot], changes: impl Iterator<Item = &'a u32>, losses: &Losses) {
+        for (number, changed) in (self.seen..).zip(changes) {
+            let at = *changed as usize;
             // Only how it is now counts, and one look is enough.
-            if rest.clone().take(16).any(|later| later == changed) {
+            if slots[at].changed != number {
                 continue;
             }
-            let at = *changed as usize;
             if self.verdicts.len() <= at {
                 self.verdicts.resize(slots.len(), GONE);
                 self.fixed.resize(slots.len(), (0, None));

@@ -4,11 +4,14 @@
 //!
 //! It decides nothing of its own: the answer is that of [`fit`](super::fit), which debug builds compare at each look.
 
+use std::hash::{Hash, Hasher};
+
 use claw_proto::ids::NodeId;
 use claw_proto::spec::RuntimeKind;
 use claw_proto::validation::{GPU_MILLI, ValidSpec};
 use claw_tools::nodes::{NodeLink, Schedulable};
 use claw_tools::workloads::PlacementReason as R;
+use rustc_hash::FxHasher;
 
 use super::likely::{Losses, Standing, Taken};
 use super::rank::Rank;
@@ -41,6 +44,7 @@ pub(super) struct Row {
     memory_left_mib: u64,
     disk_left_mib: u64,
     standing: Option<Standing>,
+    likeness: u32,
 }
 
 /// What a plain shape asks for, on one node.
@@ -110,7 +114,7 @@ impl Row {
             *free = if gpu.is_healthy { gpu.free_milli } else { 0 };
         }
         let usage = &node.usage;
-        Some(Self {
+        let mut row = Self {
             node_id: node.node_id,
             closed,
             simulated: capabilities.simulated,
@@ -125,7 +129,35 @@ impl Row {
             memory_left_mib: capabilities.memory_mib.saturating_sub(usage.memory_mib),
             disk_left_mib: capabilities.disk_mib.saturating_sub(usage.disk_mib),
             standing: view.standing,
-        })
+            likeness: 0,
+        };
+        row.likeness = row.hashed();
+        Some(row)
+    }
+
+    fn hashed(&self) -> u32 {
+        let mut hasher = FxHasher::default();
+        (self.free_milli, self.whole, self.gpu_memory_mib, self.cpu_left_millis, self.memory_left_mib)
+            .hash(&mut hasher);
+        (hasher.finish() >> 32) as u32
+    }
+
+    /// A number that rows share that are alike, and few others.
+    pub(super) const fn likeness(&self) -> u32 {
+        self.likeness
+    }
+
+    /// It differs from the other in nothing but whose it is.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        let Self { node_id: _, closed, simulated, linked, healthy, whole, free_milli, .. } = *self;
+        let Self { gpu_memory_mib, cpu_millis, memory_mib, cpu_left_millis, memory_left_mib, disk_left_mib, .. } =
+            *self;
+        (closed, simulated, linked) == (other.closed, other.simulated, other.linked)
+            && (healthy, whole, free_milli) == (other.healthy, other.whole, other.free_milli)
+            && (gpu_memory_mib, cpu_millis, memory_mib) == (other.gpu_memory_mib, other.cpu_millis, other.memory_mib)
+            && (cpu_left_millis, memory_left_mib, disk_left_mib)
+                == (other.cpu_left_millis, other.memory_left_mib, other.disk_left_mib)
+            && self.standing == other.standing
     }
 
     /// How well the node takes it, or the most severe reason why not, where nothing that does not change keeps it out.
@@ -157,6 +189,9 @@ impl Row {
     fn free(&self, wish: &Wish) -> u8 {
         if wish.gpus == 0 {
             return 0;
+        }
+        if wish.gpu_milli == GPU_MILLI {
+            return self.whole & self.healthy;
         }
         let each = self.free_milli.iter().enumerate();
         let free = each.fold(0_u8, |free, (at, milli)| free | u8::from(*milli >= wish.gpu_milli) << at);

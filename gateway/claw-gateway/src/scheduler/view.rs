@@ -137,6 +137,20 @@ impl View {
         self
     }
 
+    /// The other has the same to give as far as rows do not tell: its runtimes, its disk, and how many GPUs of
+    /// which vendor and model, where all of them are alike.
+    pub(super) fn is_made_like(&self, other: &Self) -> bool {
+        let (Some(a), Some(b)) = (self.capabilities(), other.capabilities()) else { return false };
+        let (first, its_first) = (self.first_info(), other.first_info());
+        (self.gpus.len(), self.n_whole) == (other.gpus.len(), other.n_whole)
+            && (a.disk_mib, &a.runtimes) == (b.disk_mib, &b.runtimes)
+            && first.map(|info| (info.vendor, &info.model)) == its_first.map(|info| (info.vendor, &info.model))
+    }
+
+    fn first_info(&self) -> Option<&GpuInfo> {
+        self.gpus.first().and_then(|gpu| self.info(gpu))
+    }
+
     /// Its id.
     pub(super) fn node_id(&self) -> NodeId {
         self.node.node_id

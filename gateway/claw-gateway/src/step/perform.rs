@@ -132,7 +132,7 @@ pub(super) fn with_place(cluster: &Cluster, mut outcome: Outcome) -> Outcome {
     }
     if let Some(report) = report {
         outcome.summary = format!("{}; {}", outcome.summary, report.summary);
-        outcome.placement = Some((*report).clone());
+        outcome.placement = Some(report);
     }
     outcome
 }

@@ -88,14 +88,14 @@ fn an_accepted_run() {
     outcome.workload_id = Some(wl(1));
     outcome.observed = Some(Observed { state: "running".into(), at: at() });
     outcome.simulated = true;
-    outcome.spec = Some(WorkloadSpec {
+    outcome.spec = Some(Box::new(WorkloadSpec {
         model: Some("llama-3.3-70b-instruct".into()),
         gpu: Some(GpuRequest { count: Some(4), model: Some("H100".into()), ..GpuRequest::default() }),
         ..WorkloadSpec::default()
-    });
+    }));
     outcome.assumptions =
         vec![Assumption { field: "quantization".into(), value: json!("fp8"), why: "fits 4×80 GiB".into() }];
-    outcome.placement = Some(PlacementReport {
+    outcome.placement = Some(std::sync::Arc::new(PlacementReport {
         summary: "1 of 4 nodes fits".into(),
         considered: 4,
         chosen: Some(ChosenPlace {
@@ -114,7 +114,7 @@ fn an_accepted_run() {
         }],
         runner_up: Some(RunnerUp { node: "dgx-4".into(), why_not: "breaks an NVLink island".into() }),
         waiting_helps: true,
-    });
+    }));
     outcome.next = vec![
         SuggestedCall::new("workload_wait", json!({ "workload": wl(1), "wait_s": 60 })),
         SuggestedCall::new("workload_logs", json!({ "workload": wl(1) })),

@@ -191,6 +191,8 @@ impl Cluster {
             enter(w, WorkloadState::Placed, WorkloadReason::Scheduled, at);
             w.claim = None;
             w.report = Some(Arc::clone(report));
+            // Most workloads are placed once.
+            w.attempts.reserve_exact(1);
             w.attempts.push(placed);
             let n_old = w.attempts.len() - w.latest().len();
             w.attempts.drain(..n_old.min(w.attempts.len().saturating_sub(ATTEMPTS_KEPT)));

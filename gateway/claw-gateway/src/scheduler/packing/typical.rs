@@ -14,6 +14,10 @@ const ROUNDS: usize = 200;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Typical {
     classes: Vec<(Request, f64)>,
+    /// What classes ask for of a GPU, thousandths, each once.
+    parts_milli: Vec<u16>,
+    /// For each class, where its part stands among them.
+    parts: Vec<usize>,
     /// CPU thousandths that go with a GPU thousandth on average.
     cpu_per_gpu: f64,
     /// Demand of requests that name models, as a share of each model's GPUs.
@@ -57,12 +61,27 @@ impl Typical {
         let cpu: f64 = of_gpus().map(|(request, share)| f64::from(request.cpu_milli) * share).sum();
         let cpu_per_gpu = if gpu > 0.0 { cpu / gpu } else { 0.0 };
         let wanted = wanted_models(&classes, gpu, capacity_milli);
-        Self { classes, cpu_per_gpu, wanted }
+        let mut parts_milli: Vec<u16> = classes.iter().map(|(request, _)| request.gpu_milli).collect();
+        parts_milli.sort_unstable();
+        parts_milli.dedup();
+        let part = |(request, _): &(Request, f64)| parts_milli.partition_point(|part| *part < request.gpu_milli);
+        let parts = classes.iter().map(part).collect();
+        Self { classes, parts_milli, parts, cpu_per_gpu, wanted }
     }
 
     /// Classes with their share; shares add up to one.
     pub fn classes(&self) -> &[(Request, f64)] {
         &self.classes
+    }
+
+    /// What classes ask for of a GPU, thousandths, each once.
+    pub(super) fn parts_milli(&self) -> &[u16] {
+        &self.parts_milli
+    }
+
+    /// Classes with their share, and where what they ask for of a GPU stands in [`Self::parts_milli`].
+    pub(super) fn parted_classes(&self) -> impl Iterator<Item = (&Request, f64, usize)> {
+        self.classes.iter().zip(&self.parts).map(|((request, share), part)| (request, *share, *part))
     }
 
     /// CPU thousandths that go with a GPU thousandth on average.

@@ -35,7 +35,7 @@ pub(super) fn run(
     super::secret_ops::usable(work, valid.spec())?;
     let workload_id = WorkloadId::next(&mut work.ids);
     let name = name_of(work, &valid, workload_id)?;
-    let (simulated_note, shown) = (String::new(), valid.spec().clone());
+    let (simulated_note, shown) = (String::new(), Box::new(valid.spec().clone()));
     work.emit(Event::WorkloadSubmitted {
         workload_id,
         name: name.clone(),

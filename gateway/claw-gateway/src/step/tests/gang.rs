@@ -42,7 +42,7 @@ fn a_gang_lands_whole_in_one_rack_and_each_node_learns_its_rank() {
         report.summary,
         "goes to n1, n2, n3, n4: 4 of 6 nodes that fit, one rack of one zone, 8 GPUs each, simulated"
     );
-    assert_eq!(report.chosen.unwrap().others.len(), 3);
+    assert_eq!(report.chosen.as_ref().unwrap().others.len(), 3);
     let id = out.workload_id.unwrap();
     let w = f.workload(id);
     let started = f.effects.iter().filter(|e| matches!(e, Effect::StartWorkload { .. })).count();

@@ -18,12 +18,12 @@ fn four_gpus_come_from_one_nvlink_island_with_the_reason() {
     let out = f.submit(nvlink(4));
     assert_eq!(out.effect, EffectKind::Accepted);
     assert!(out.simulated);
-    let place = out.placement.unwrap().chosen.unwrap();
+    let place = out.placement.unwrap().chosen.clone().unwrap();
     assert_eq!(place.gpus.len(), 4);
     assert!(place.nvlink_island.is_some());
     assert!(place.why.contains("NVLink island"), "{}", place.why);
     // Best fit: the next two go to the broken island's sibling, not to the empty node.
-    let second = f.submit(nvlink(4)).placement.unwrap().chosen.unwrap();
+    let second = f.submit(nvlink(4)).placement.unwrap().chosen.clone().unwrap();
     assert_eq!(second.node, place.node);
 }
 
