@@ -10,6 +10,8 @@ pub mod network;
 mod ports;
 pub mod process;
 pub mod ranks;
+#[cfg(test)]
+pub(crate) mod samples;
 pub mod sim;
 
 use std::sync::Arc;

@@ -91,33 +91,20 @@ fn is_free(port: u16) -> bool {
 mod tests {
     use bollard::models::ContainerCreateBody;
     use claw_proto::ids::{Attempt, WorkloadId};
-    use claw_proto::message::DesiredWorkload;
-    use claw_proto::spec::{OnPartition, RuntimeKind, WorkloadSpec};
+    use claw_proto::spec::{RuntimeKind, WorkloadSpec};
 
     use super::*;
     use crate::files::{Durability, replace_json};
     use crate::runtime::docker::gpu::ExpectedDevices;
     use crate::runtime::folder::ContainerFile;
+    use crate::runtime::samples;
 
     fn key(n: u128) -> Key {
         (WorkloadId::from_bits(n), Attempt(1))
     }
 
     fn spec(key: Key, env: BTreeMap<String, String>, container: Option<Box<ContainerFile>>) -> SpecFile {
-        let workload = DesiredWorkload {
-            workload_id: key.0,
-            attempt: key.1,
-            spec: WorkloadSpec::default(),
-            gpus: Vec::new(),
-            runtime: RuntimeKind::Process,
-            on_partition: OnPartition::Keep,
-            grace_s: 5,
-            max_duration_s: None,
-            secrets: Vec::new(),
-            registry_auth: None,
-            ranks: None,
-            checkpoint_last: None,
-        };
+        let workload = samples::desired(key, RuntimeKind::Process, WorkloadSpec::default());
         SpecFile {
             node: "n1".into(),
             workload,

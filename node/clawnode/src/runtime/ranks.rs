@@ -110,25 +110,18 @@ fn adapters(facts: &RankFacts) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use claw_proto::ids::{Attempt, GpuUuid, WorkloadId};
-    use claw_proto::spec::{OnPartition, RuntimeKind, WorkloadSpec};
+    use claw_proto::spec::{RuntimeKind, WorkloadSpec};
     use expect_test::{Expect, expect};
 
     use super::*;
+    use crate::runtime::samples;
 
     fn check(n_gpus: usize, ranks: Option<RankAssignment>, facts: &RankFacts, expected: &Expect) {
+        let key = (WorkloadId::from_bits(1), Attempt(2));
         let workload = DesiredWorkload {
-            workload_id: WorkloadId::from_bits(1),
-            attempt: Attempt(2),
-            spec: WorkloadSpec::default(),
             gpus: (0..n_gpus).map(|n| GpuUuid(format!("GPU-{n}"))).collect(),
-            runtime: RuntimeKind::Docker,
-            on_partition: OnPartition::Keep,
-            grace_s: 5,
-            max_duration_s: None,
-            secrets: Vec::new(),
-            registry_auth: None,
             ranks,
-            checkpoint_last: None,
+            ..samples::desired(key, RuntimeKind::Docker, WorkloadSpec::default())
         };
         let env = environment(&workload, facts);
         let lines: Vec<String> = env.into_iter().map(|(name, value)| format!("{name}={value}\n")).collect();

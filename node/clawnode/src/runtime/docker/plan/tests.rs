@@ -1,38 +1,32 @@
 use claw_proto::ids::{Attempt, GpuUuid, WorkloadId};
-use claw_proto::spec::{OnPartition, RuntimeKind, WorkloadSpec};
+use claw_proto::spec::{RuntimeKind, WorkloadSpec};
 use expect_test::{Expect, expect};
 use serde_json::Value;
 
 use super::*;
+use crate::runtime::samples;
+
+const KEY: Key = (WorkloadId::from_bits(7), Attempt(2));
 
 /// A workload that says all that a request can say.
 fn full() -> DesiredWorkload {
+    let spec = WorkloadSpec {
+        image: Some("registry.example/serve:1".into()),
+        command: Some(vec!["serve".into()]),
+        args: vec!["--port".into(), "8000".into()],
+        env: BTreeMap::from([("MODEL".into(), "llama".into()), ("NCCL_SOCKET_IFNAME".into(), "eth1".into())]),
+        user: Some("1000:1000".into()),
+        working_dir: Some("/srv".into()),
+        ports: vec![8000],
+        cpu_cores: Some(2.5),
+        memory_gib: Some(1.5),
+        shm_gib: Some(0.25),
+        read_only_root: Some(true),
+        ..WorkloadSpec::default()
+    };
     DesiredWorkload {
-        workload_id: WorkloadId::from_bits(7),
-        attempt: Attempt(2),
-        spec: WorkloadSpec {
-            image: Some("registry.example/serve:1".into()),
-            command: Some(vec!["serve".into()]),
-            args: vec!["--port".into(), "8000".into()],
-            env: BTreeMap::from([("MODEL".into(), "llama".into()), ("NCCL_SOCKET_IFNAME".into(), "eth1".into())]),
-            user: Some("1000:1000".into()),
-            working_dir: Some("/srv".into()),
-            ports: vec![8000],
-            cpu_cores: Some(2.5),
-            memory_gib: Some(1.5),
-            shm_gib: Some(0.25),
-            read_only_root: Some(true),
-            ..WorkloadSpec::default()
-        },
         gpus: vec![GpuUuid("GPU-a".into()), GpuUuid("GPU-b".into())],
-        runtime: RuntimeKind::Docker,
-        on_partition: OnPartition::Keep,
-        grace_s: 5,
-        max_duration_s: None,
-        secrets: Vec::new(),
-        registry_auth: None,
-        ranks: None,
-        checkpoint_last: None,
+        ..samples::desired(KEY, RuntimeKind::Docker, spec)
     }
 }
 
@@ -133,11 +127,8 @@ fn podman_is_asked_for_the_same_but_this() {
 
 #[test]
 fn what_asks_for_nothing_is_shut_in_all_the_same() {
-    let workload = DesiredWorkload {
-        spec: WorkloadSpec { image: Some("busybox".into()), ports: vec![80], ..WorkloadSpec::default() },
-        gpus: Vec::new(),
-        ..full()
-    };
+    let spec = WorkloadSpec { image: Some("busybox".into()), ports: vec![80], ..WorkloadSpec::default() };
+    let workload = samples::desired(KEY, RuntimeKind::Docker, spec);
     let config = DockerConfig { network: "none".into(), ..DockerConfig::default() };
     check(
         &request(&workload, EngineKind::Docker, &config, None),
