@@ -507,7 +507,7 @@ impl WorkloadManager {
         self.index(&entry);
         self.workloads.insert(entry.workload_id, Arc::new(entry));
     }
-    /// Changes one and keeps the indexes.
+    /// Changes one and keeps the indexes; its id and its name stay.
     pub(crate) fn update(&mut self, id: WorkloadId, change: impl FnOnce(&mut WorkloadEntry)) {
         let Some(entry) = self.workloads.get_mut(&id) else {
             return;

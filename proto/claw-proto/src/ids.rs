@@ -116,7 +116,10 @@ macro_rules! typed_ids {
 
         impl $name {
             /// What every id of this kind begins with.
-            pub const PREFIX: &'static str = $prefix;
+            pub const PREFIX: &'static str = {
+                assert!($prefix.len() + ID_CHARS <= ID_TEXT_MAX, "a prefix is too long");
+                $prefix
+            };
             /// Makes the next id of this kind.
             pub fn next(source: &mut dyn IdSource) -> Self { Self::from_bits(source.next_bits()) }
             /// The id of these bits.
@@ -127,12 +130,12 @@ macro_rules! typed_ids {
         }
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(encode($prefix, self.bits(), &mut [0; ID_TEXT_MAX]))
+                f.write_str(encode(Self::PREFIX, self.bits(), &mut [0; ID_TEXT_MAX]))
             }
         }
         impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(encode($prefix, self.bits(), &mut [0; ID_TEXT_MAX]))
+                f.write_str(encode(Self::PREFIX, self.bits(), &mut [0; ID_TEXT_MAX]))
             }
         }
         impl FromStr for $name {
@@ -141,7 +144,7 @@ macro_rules! typed_ids {
         }
         impl Serialize for $name {
             fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-                s.serialize_str(encode($prefix, self.bits(), &mut [0; ID_TEXT_MAX]))
+                s.serialize_str(encode(Self::PREFIX, self.bits(), &mut [0; ID_TEXT_MAX]))
             }
         }
         impl<'de> Deserialize<'de> for $name {

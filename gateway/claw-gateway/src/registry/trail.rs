@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use claw_proto::ids::NodeId;
 
-/// Changes that are remembered at most; who is further behind compares the nodes.
+/// Changes that are remembered at most. The next one forgets them all: then everybody compares the nodes, once.
 const LENGTH_MAX: u32 = 64;
 
 /// The last changes of a registry, newest first. Each change is a step of its own that no other history has, so

@@ -4,8 +4,8 @@
 //!
 //! It decides nothing by itself: every answer is the one that asking all nodes
 //! would give, and an empty index gives the same. Copies of a fleet share one;
-//! they share most of their nodes as well, and the index finds out by comparing the
-//! trees that hold them which nodes are others.
+//! they share most of their nodes as well. Which nodes are others the fleet's trail
+//! tells ([`Trail`]), and where it does not, comparing the trees that hold them.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -275,7 +275,7 @@ impl Index {
         self.changes.push_back(u32::try_from(at).unwrap_or(u32::MAX));
     }
 
-    /// A shape that is too far behind looks at all nodes: most of them have changed.
+    /// A shape that is so many changes behind looks at all nodes.
     fn forget_changes(&mut self) {
         let kept = CHANGES_KEPT * self.slots.len() + 256;
         while self.changes.len() > kept {

@@ -135,11 +135,13 @@ impl Row {
         Some(row)
     }
 
+    /// By the lower half of the hash: its upper one knows little of large numbers.
+    #[expect(clippy::cast_possible_truncation, reason = "half of it is enough")]
     fn hashed(&self) -> u32 {
         let mut hasher = FxHasher::default();
         (self.free_milli, self.whole, self.gpu_memory_mib, self.cpu_left_millis, self.memory_left_mib)
             .hash(&mut hasher);
-        (hasher.finish() >> 32) as u32
+        hasher.finish() as u32
     }
 
     /// A number that rows share that are alike, and few others.
