@@ -111,7 +111,7 @@ macro_rules! typed_ids {
         $(#[$doc])*
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         // Two words and not one number: what holds a number of 128 bits is aligned to 16 bytes, which
-        // costs room in every map and the allocator's slow way for everything that is in none.
+        // costs room in every map and every entry.
         pub struct $name { upper: u64, lower: u64 }
 
         impl $name {
