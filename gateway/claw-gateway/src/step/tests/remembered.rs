@@ -1,14 +1,16 @@
 //! What the scheduler remembers of the fleet saves time and decides nothing: whatever becomes
 //! of nodes, their GPUs and copies of the fleet, one that knows nothing answers the same.
 
+use std::collections::BTreeMap;
+
 use claw_proto::ids::GpuUuid;
-use claw_proto::spec::{Placement, WorkloadSpec};
+use claw_proto::spec::{GpuRequest, GpuVendor, Placement, RuntimeKind, WorkloadSpec};
 use claw_proto::topology::{GpuHealth, NodeCapabilities};
 use claw_proto::validation::ValidSpec;
 use claw_tools::outcome::Mode;
 use proptest::prelude::*;
 
-use super::fleet::{Fleet, h100x8, nvlink, run_of, spec};
+use super::fleet::{Fleet, choice, h100x8, nvlink, run_of, share, spec};
 use super::properties::{moves, play};
 use crate::scheduler::{Decision, IndexHandle, decide};
 use crate::{Command, Operation, invariants};
@@ -191,4 +193,76 @@ fn a_report_counts_every_node_and_names_the_first() {
     };
     let rejected: Vec<_> = report.rejected.iter().map(|r| (r.reason.as_str(), r.count, r.nodes.len())).collect();
     assert_eq!((report.considered, rejected), (9, vec![("node_unschedulable", 8, 5)]));
+}
+
+/// Machines that differ from the plain one in one thing each, with a plain one before each, for the index to take
+/// them for each other if it could.
+fn nearly_alike() -> Vec<(String, NodeCapabilities)> {
+    type Change = fn(&mut NodeCapabilities);
+    let changes: [Change; 9] = [
+        |m| m.gpus.iter_mut().for_each(|gpu| "A100".clone_into(&mut gpu.model)),
+        |m| m.gpus.iter_mut().for_each(|gpu| gpu.vendor = GpuVendor::Amd),
+        |m| m.gpus.iter_mut().for_each(|gpu| gpu.memory_mib = 40_000),
+        |m| m.gpus.iter_mut().for_each(|gpu| gpu.nvlink_island = None),
+        |m| m.gpus[3].health = GpuHealth::Failed,
+        |m| m.runtimes = vec![RuntimeKind::Docker],
+        |m| m.disk_mib = 1024,
+        |m| m.cpu_millis = 2_000,
+        |m| m.gpus.truncate(7),
+    ];
+    let machine = |name: &str, change: &Change| {
+        let mut machine = h100x8(name);
+        machine.gpus.iter_mut().for_each(|gpu| gpu.nvlink_island = gpu.nvlink_island.map(|_| 0));
+        change(&mut machine);
+        machine
+    };
+    let named = |(at, change): (usize, &Change)| {
+        let plain: Change = |_| {};
+        [(format!("n{at}-plain"), plain), (format!("n{at}"), *change)]
+    };
+    let named: Vec<(String, Change)> = changes.iter().enumerate().flat_map(named).collect();
+    named.into_iter().map(|(name, change)| (name.clone(), machine(&name, &change))).collect()
+}
+
+/// Why nodes do not take it, and how many.
+fn reasons(decision: &Decision) -> BTreeMap<&'static str, u32> {
+    let (Decision::Place { report, .. } | Decision::Wait { report }) = decision;
+    report.rejected.iter().map(|rejected| (rejected.reason.as_str(), rejected.count)).collect()
+}
+
+/// One of several nodes that are alike answers for all of them; who names a node asks that one itself.
+#[test]
+fn nodes_that_are_nearly_alike_answer_for_themselves() {
+    let mut f = Fleet::new();
+    let machines = nearly_alike();
+    for (name, machine) in &machines {
+        f.join_as(name, machine.clone());
+    }
+    let of_vendor = GpuRequest { count: Some(8), vendor: Some(GpuVendor::Amd), ..GpuRequest::default() };
+    let large = GpuRequest { count: Some(1), memory_gib_min: Some(60.0), ..GpuRequest::default() };
+    let asked = [
+        spec(0),
+        spec(1),
+        spec(8),
+        nvlink(8),
+        share(0.5),
+        choice(8, Some("A100"), &[]),
+        choice(1, Some("H100"), &[]),
+        WorkloadSpec { gpu: Some(of_vendor), ..spec(0) },
+        WorkloadSpec { gpu: Some(large), ..spec(0) },
+        WorkloadSpec { disk_gib: Some(100.0), ..spec(1) },
+        WorkloadSpec { cpu_cores: Some(16.0), ..spec(1) },
+        WorkloadSpec { runtime: Some(RuntimeKind::Sim), ..spec(1) },
+    ];
+    for spec in asked {
+        let all = decide(&f.cluster.detached(), &ValidSpec::parse(spec.clone()).unwrap());
+        let mut alone: BTreeMap<&'static str, u32> = BTreeMap::new();
+        for (name, _) in &machines {
+            let placement = Some(Placement { node: Some(name.clone()), ..Placement::default() });
+            let one = ValidSpec::parse(WorkloadSpec { placement, ..spec.clone() }).unwrap();
+            let its = reasons(&decide(&f.cluster, &one)).into_keys().filter(|reason| *reason != "node_not_named");
+            its.for_each(|reason| *alone.entry(reason).or_default() += 1);
+        }
+        assert_eq!(reasons(&all), alone, "{spec:?}");
+    }
 }
