@@ -10,7 +10,7 @@ use claw_proto::message::{
     DesiredWorkload, LogStream, NodeWorkloadState, OutputContent, SecretBytes, SecretFile, StatusCause, TaskErrorCode,
     TaskId,
 };
-use claw_proto::spec::{OnPartition, RuntimeKind, SecretRef, WorkloadSpec};
+use claw_proto::spec::{RuntimeKind, SecretRef};
 use clawnode::clock;
 use clawnode::node::{ExecOrder, Found, Lease, ReadOrder, RuntimeEvent, TaskFault, TaskResult, WorkloadEnd};
 use clawnode::runtime::docker::config::DockerConfig;
@@ -84,24 +84,11 @@ impl Bench {
     /// A shell script as a container.
     pub(crate) fn script(&mut self, text: &str) -> DesiredWorkload {
         self.n_workloads += 1;
-        DesiredWorkload {
-            workload_id: WorkloadId::from_bits(self.n_workloads),
-            attempt: Attempt(1),
-            spec: WorkloadSpec {
-                image: Some(self.engine.image.clone()),
-                command: Some(vec!["/bin/sh".into(), "-c".into(), text.into()]),
-                ..WorkloadSpec::default()
-            },
-            gpus: Vec::new(),
-            runtime: RuntimeKind::Docker,
-            on_partition: OnPartition::Keep,
-            grace_s: 5,
-            max_duration_s: None,
-            secrets: Vec::new(),
-            registry_auth: None,
-            ranks: None,
-            checkpoint_last: None,
-        }
+        let mut workload = crate::support::script(0, text);
+        workload.workload_id = WorkloadId::from_bits(self.n_workloads);
+        workload.spec.image = Some(self.engine.image.clone());
+        workload.runtime = RuntimeKind::Docker;
+        workload
     }
 
     fn start(&mut self, workload: &DesiredWorkload) {
