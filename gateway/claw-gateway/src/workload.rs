@@ -502,9 +502,9 @@ impl WorkloadManager {
         self.submitted = self.submitted.max(entry.order + 1);
         // One of that id is replaced; what it held is nobody's any more.
         if let Some(old) = self.workloads.get(&entry.workload_id).cloned() {
-            self.unindex(&old);
+            self.reindex(Keys::of(&old), Keys::default(), &old);
         }
-        self.index(&entry);
+        self.reindex(Keys::default(), Keys::of(&entry), &entry);
         self.workloads.insert(entry.workload_id, Arc::new(entry));
     }
     /// Changes one and keeps the indexes; its id and its name stay.
@@ -515,12 +515,12 @@ impl WorkloadManager {
         let old = Keys::of(entry);
         change(Arc::make_mut(entry));
         let entry = Arc::clone(entry);
-        self.reindex(old, &entry);
+        self.reindex(old, Keys::of(&entry), &entry);
     }
     /// Forgets one (its events stay in the journal).
     pub(crate) fn forget(&mut self, id: WorkloadId) {
         if let Some(old) = self.workloads.remove(&id) {
-            self.unindex(&old);
+            self.reindex(Keys::of(&old), Keys::default(), &old);
         }
     }
 }

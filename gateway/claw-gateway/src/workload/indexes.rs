@@ -9,11 +9,10 @@ use imbl::OrdSet;
 
 use super::{Claim, Holders, QueueKey, WorkloadEntry, WorkloadManager};
 
-/// Where a workload stands in the indexes.
-#[derive(Debug)]
+/// Where a workload stands in the indexes; nowhere by default.
+#[derive(Debug, Default)]
 pub(super) struct Keys {
-    id: WorkloadId,
-    state: WorkloadState,
+    state: Option<WorkloadState>,
     queue: Option<QueueKey>,
     quota_waiter: Option<(Arc<str>, Timestamp, WorkloadId)>,
     preemptible: Option<(u32, WorkloadId)>,
@@ -27,106 +26,82 @@ impl Keys {
     pub(super) fn of(w: &WorkloadEntry) -> Self {
         let id = w.workload_id;
         Self {
-            id,
-            state: w.state,
+            state: Some(w.state),
             queue: (w.state == WorkloadState::Pending).then(|| w.queue_key()),
             quota_waiter: w.quota_key(),
             preemptible: w.is_preemptible().then(|| (w.spec.priority().value(), id)),
             noticed: w.notice.is_some().then_some(id),
             ended: w.state.is_final().then_some((w.since, id)),
             claim: w.claim.clone(),
-            held: held(w).cloned().collect(),
+            held: w.lives().flat_map(|a| &a.gpus).cloned().collect(),
         }
+    }
+
+    /// A name is that of the one that has not ended.
+    fn has_name(&self) -> bool {
+        self.state.is_some_and(|state| !state.is_final())
     }
 }
 
 impl WorkloadManager {
-    /// Keeps the indexes for one that comes.
-    pub(super) fn index(&mut self, w: &WorkloadEntry) {
-        *self.counts.entry(w.state).or_insert(0) += 1;
-        let keys = Keys::of(w);
-        self.claim(&keys);
-        exchange(&mut self.queue, None, keys.queue);
-        exchange(&mut self.quota_waiters, None, keys.quota_waiter);
-        exchange(&mut self.preemptible, None, keys.preemptible);
-        exchange(&mut self.noticed, None, keys.noticed);
-        exchange(&mut self.ended, None, keys.ended);
-        if !w.state.is_final() {
-            self.names.insert(Arc::from(w.name.as_str()), w.workload_id);
-        }
-        held(w).for_each(|gpu| self.hold(gpu, w));
-    }
-
-    /// Keeps the indexes for one that goes.
-    pub(super) fn unindex(&mut self, w: &WorkloadEntry) {
-        let keys = Keys::of(w);
-        self.count_less(w.state);
-        self.unclaim(&keys);
-        exchange(&mut self.queue, keys.queue, None);
-        exchange(&mut self.quota_waiters, keys.quota_waiter, None);
-        exchange(&mut self.preemptible, keys.preemptible, None);
-        exchange(&mut self.noticed, keys.noticed, None);
-        exchange(&mut self.ended, keys.ended, None);
-        self.free_name(w);
-        held(w).for_each(|gpu| self.let_go(gpu, w.workload_id));
-    }
-
-    /// Keeps the indexes where one that stood so has changed: only what differs is touched.
-    pub(super) fn reindex(&mut self, old: Keys, w: &WorkloadEntry) {
-        let new = Keys::of(w);
+    /// Keeps the indexes for a workload that stood there and stands here now: only what differs is touched.
+    pub(super) fn reindex(&mut self, old: Keys, new: Keys, w: &WorkloadEntry) {
         if old.state != new.state {
-            self.count_less(old.state);
-            *self.counts.entry(new.state).or_insert(0) += 1;
+            self.recount(old.state, new.state);
         }
         if old.claim != new.claim {
-            self.unclaim(&old);
-            self.claim(&new);
+            self.unclaim(old.claim.as_deref(), w.workload_id);
+            self.claim(new.claim.as_deref(), w.workload_id);
+        }
+        match (old.has_name(), new.has_name()) {
+            (true, false) => self.free_name(w),
+            (false, true) => drop(self.names.insert(Arc::from(w.name.as_str()), w.workload_id)),
+            _ => {}
         }
         exchange(&mut self.queue, old.queue, new.queue);
         exchange(&mut self.quota_waiters, old.quota_waiter, new.quota_waiter);
         exchange(&mut self.preemptible, old.preemptible, new.preemptible);
         exchange(&mut self.noticed, old.noticed, new.noticed);
         exchange(&mut self.ended, old.ended, new.ended);
-        match (old.state.is_final(), new.state.is_final()) {
-            (false, true) => self.free_name(w),
-            (true, false) => drop(self.names.insert(Arc::from(w.name.as_str()), w.workload_id)),
-            _ => {}
-        }
         if old.held != new.held {
-            old.held.iter().for_each(|gpu| self.let_go(gpu, old.id));
+            old.held.iter().for_each(|gpu| self.let_go(gpu, w.workload_id));
             new.held.iter().for_each(|gpu| self.hold(gpu, w));
         }
     }
 
-    fn count_less(&mut self, state: WorkloadState) {
-        if let Some(count) = self.counts.get_mut(&state) {
+    fn recount(&mut self, old: Option<WorkloadState>, new: Option<WorkloadState>) {
+        if let Some(state) = old
+            && let Some(count) = self.counts.get_mut(&state)
+        {
             *count -= 1;
             if *count == 0 {
                 self.counts.remove(&state);
             }
         }
+        if let Some(state) = new {
+            *self.counts.entry(state).or_insert(0) += 1;
+        }
     }
 
-    /// A name is that of the one that has not ended.
     fn free_name(&mut self, w: &WorkloadEntry) {
         if self.names.get(w.name.as_str()) == Some(&w.workload_id) {
             self.names.remove(w.name.as_str());
         }
     }
 
-    fn unclaim(&mut self, keys: &Keys) {
-        for place in keys.claim.iter().flat_map(|claim| &claim.places) {
-            self.claimed_nodes.remove(&(place.node_id, keys.id));
+    fn unclaim(&mut self, claim: Option<&Claim>, id: WorkloadId) {
+        for place in claim.iter().flat_map(|claim| &claim.places) {
+            self.claimed_nodes.remove(&(place.node_id, id));
             for gpu in &place.gpus {
-                self.claimed.remove(&(Arc::new(gpu.clone()), keys.id));
+                self.claimed.remove(&(Arc::new(gpu.clone()), id));
             }
         }
     }
 
-    fn claim(&mut self, keys: &Keys) {
-        for place in keys.claim.iter().flat_map(|claim| &claim.places) {
-            self.claimed_nodes.insert((place.node_id, keys.id));
-            self.claimed.extend(place.gpus.iter().map(|gpu| (Arc::new(gpu.clone()), keys.id)));
+    fn claim(&mut self, claim: Option<&Claim>, id: WorkloadId) {
+        for place in claim.iter().flat_map(|claim| &claim.places) {
+            self.claimed_nodes.insert((place.node_id, id));
+            self.claimed.extend(place.gpus.iter().map(|gpu| (Arc::new(gpu.clone()), id)));
         }
     }
 
@@ -142,11 +117,6 @@ impl WorkloadManager {
             None => None,
         };
     }
-}
-
-/// The GPUs that one holds.
-fn held(w: &WorkloadEntry) -> impl Iterator<Item = &GpuUuid> {
-    w.lives().flat_map(|a| &a.gpus)
 }
 
 /// In a set, the new key for the old one.

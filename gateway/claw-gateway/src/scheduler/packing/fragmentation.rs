@@ -14,22 +14,19 @@ pub(super) fn fragmentation(machine: &Machine, typical: &Typical) -> f64 {
         return 0.0;
     }
     // Many classes want as much of a GPU as each other: what that leaves is counted once.
-    let mut counted: SmallVec<[(u8, u32); 32]> = SmallVec::new();
+    let mut counted: SmallVec<[(usize, u32); 32]> = SmallVec::new();
     counted.extend(typical.parts_milli().iter().map(|part| below(machine, *part)));
     let mut sum = 0.0;
     for (request, share, part) in typical.parted_classes() {
         let (n_enough, unusable) = counted[part];
-        let runs = machine.cpu_milli >= request.cpu_milli
-            && request.gpus > 0
-            && n_enough >= request.gpus
-            && request.models.allows(machine.model);
+        let runs = request.gpus > 0 && machine.fits_with(request, || n_enough);
         sum += share * f64::from(if runs { unusable } else { free });
     }
     sum
 }
 
 /// GPUs that have so much free, and what is free on the others, thousandths.
-fn below(machine: &Machine, milli: u16) -> (u8, u32) {
+fn below(machine: &Machine, milli: u16) -> (usize, u32) {
     machine.free().iter().fold((0, 0), |(n_enough, unusable), free| {
         if *free >= milli { (n_enough + 1, unusable) } else { (n_enough, unusable + u32::from(*free)) }
     })

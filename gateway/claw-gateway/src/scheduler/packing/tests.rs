@@ -70,6 +70,27 @@ proptest! {
         }
     }
 
+    /// A machine's fragmentation, counted by parts, is what the paper defines class by class.
+    #[test]
+    fn fragmentation_is_the_mean_of_what_each_class_cannot_use(
+        machine in machines(), free in prop::collection::vec(0_u16..=GPU_MILLI, 8), cpu_milli in 0_u32..20_000,
+        history in prop::collection::vec(requests(), 1..40),
+    ) {
+        let mut machine = machine[0];
+        machine.cpu_milli = cpu_milli;
+        for (left, free) in machine.free_milli.iter_mut().zip(free).take(usize::from(machine.gpus)) {
+            // Some have exactly what a request wants.
+            *left = history.iter().map(|request| request.gpu_milli).find(|milli| free % 2 == 0 && *milli > free).unwrap_or(free);
+        }
+        let typical = Typical::new(&history, &[machine]);
+        let unusable = |request: &Request| -> u32 {
+            let is_of_no_use = |free: &u16| request.gpus == 0 || !machine.fits_without_memory(request) || *free < request.gpu_milli;
+            machine.free().iter().filter(|free| is_of_no_use(free)).map(|free| u32::from(*free)).sum()
+        };
+        let mean = typical.classes().iter().fold(0.0, |sum, (request, share)| sum + share * f64::from(unusable(request)));
+        prop_assert_eq!(measure(Policy::Fgd, &machine, &typical).to_bits(), mean.to_bits());
+    }
+
     /// What is taken is what was asked for, from what was free.
     #[test]
     fn a_placement_takes_exactly_its_request(machine in machines(), request in requests()) {

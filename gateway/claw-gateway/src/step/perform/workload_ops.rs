@@ -35,15 +35,14 @@ pub(super) fn run(
     super::secret_ops::usable(work, valid.spec())?;
     let workload_id = WorkloadId::next(&mut work.ids);
     let name = name_of(work, &valid, workload_id)?;
-    let (simulated_note, shown) = (String::new(), Box::new(valid.spec().clone()));
+    let shown = Box::new(valid.spec().clone());
     work.emit(Event::WorkloadSubmitted {
         workload_id,
         name: name.clone(),
         spec: Arc::new(valid),
         env_handle: env_handle.map(str::to_owned),
     });
-    let mut outcome =
-        Outcome::new(EffectKind::Accepted, format!("run {} as {name}{simulated_note}", crate::query::what(&shown)));
+    let mut outcome = Outcome::new(EffectKind::Accepted, format!("run {} as {name}", crate::query::what(&shown)));
     outcome.workload_id = Some(workload_id);
     outcome.spec = Some(shown);
     outcome.assumptions = assumptions;
