@@ -36,4 +36,4 @@ pub use cluster::Cluster;
 pub use command::{Caller, Command, Operation};
 pub use effect::Effect;
 pub use event::{Event, EventRecord};
-pub use step::{Decision, Report, step};
+pub use step::{Decision, Report, advance, step};

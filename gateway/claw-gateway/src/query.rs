@@ -14,6 +14,7 @@ mod reservations;
 mod simulate;
 mod works;
 
+use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
 use claw_proto::ids::{Attempt, Generation, NodeId, WorkloadId};
@@ -38,26 +39,24 @@ pub use works::{workload_detail, workload_list, workload_row};
 
 /// What a spec runs, in a few words.
 pub fn what(spec: &WorkloadSpec) -> String {
-    let mut words = if let Some(model) = &spec.model {
-        model.clone()
-    } else if let Some(image) = &spec.image {
-        image.clone()
-    } else {
-        spec.command.as_ref().map(|c| c.join(" ")).unwrap_or_default()
-    };
+    let command = || spec.command.as_ref().map(|command| command.join(" "));
+    let mut words = spec.model.clone().or_else(|| spec.image.clone()).or_else(command).unwrap_or_default();
     if let Some(gpu) = &spec.gpu {
-        let models: Vec<&str> = gpu.models().collect();
-        let model = if models.is_empty() { "GPU".to_owned() } else { models.join("/") };
-        let on = match (gpu.fraction, &gpu.mig_profile, gpu.count.unwrap_or(0)) {
-            (Some(fraction), _, _) if fraction < 1.0 => format!(" on {fraction} of a {model}"),
-            (_, Some(profile), count) => format!(" on {}×{model} {profile}", count.max(1)),
-            (_, None, 0) if gpu.fraction.is_none() => String::new(),
-            (_, None, count) => format!(" on {}×{model}", count.max(1)),
+        let model = fmt::from_fn(|f| {
+            let mut models = gpu.models();
+            f.write_str(models.next().unwrap_or("GPU"))?;
+            models.try_for_each(|model| write!(f, "/{model}"))
+        });
+        let told = match (gpu.fraction, &gpu.mig_profile, gpu.count.unwrap_or(0)) {
+            (Some(fraction), _, _) if fraction < 1.0 => write!(words, " on {fraction} of a {model}"),
+            (_, Some(profile), count) => write!(words, " on {}×{model} {profile}", count.max(1)),
+            (_, None, 0) if gpu.fraction.is_none() => Ok(()),
+            (_, None, count) => write!(words, " on {}×{model}", count.max(1)),
         };
-        words.push_str(&on);
+        told.expect("a text takes all");
     }
     if let Some(nodes @ 2..) = spec.nodes {
-        words = format!("{words} over {nodes} nodes");
+        write!(words, " over {nodes} nodes").expect("a text takes all");
     }
     claw_tools::outcome::clip(&words, 120)
 }

@@ -202,18 +202,15 @@ impl NodeRegistry {
     pub(crate) fn restore_removed(&mut self, id: NodeId) {
         self.removed.insert(id);
     }
-    /// Changes one node in place.
+    /// Changes one node in place, but not what it has: see [`Self::set_capabilities`].
     pub(crate) fn update(&mut self, id: NodeId, change: impl FnOnce(&mut NodeEntry)) {
         if let Some(entry) = self.nodes.get_mut(&id) {
             self.trail.add(id);
-            let (before, had) = (entry.schedulable, entry.capabilities.clone());
+            let before = entry.schedulable;
             change(Arc::make_mut(entry));
-            let (now, has) = (entry.schedulable, entry.capabilities.clone());
+            let now = entry.schedulable;
             if now != before {
                 self.note_draining(id, now);
-            }
-            if had.as_ref().map(Arc::as_ptr) != has.as_ref().map(Arc::as_ptr) {
-                self.count(had.as_deref(), has.as_deref());
             }
         }
     }
@@ -286,6 +283,7 @@ impl NodeRegistry {
             self.gpu_home.entry(gpu.uuid.clone()).or_insert(id);
         }
         self.update(id, |n| n.capabilities = Some(Arc::clone(&capabilities)));
+        self.count(old.capabilities.as_deref(), Some(&capabilities));
         let gone = |g: &&GpuInfo| !capabilities.gpus.iter().any(|new| new.uuid == g.uuid);
         let gone: Vec<&GpuInfo> = old.gpus().iter().filter(gone).collect();
         self.release_gpus(id, &gone);

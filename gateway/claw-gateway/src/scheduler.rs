@@ -192,7 +192,7 @@ fn place(answers: &mut Answers<'_>, spec: &ValidSpec) -> Option<Placed> {
     }
     let (best, second) = answers.best_two()?;
     let considered = (answers.considered, answers.n_candidates());
-    let report = report::placed(considered, &best, second.as_ref(), answers.rejected(NAMED_AMONG), spec);
+    let report = report::placed(considered, &best, second, answers.rejected(NAMED_AMONG), spec);
     Some((vec![best.place()], Arc::new(report)))
 }
 

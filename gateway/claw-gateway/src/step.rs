@@ -1,8 +1,9 @@
 //! One command, decided.
 //!
-//! A decision is made on a copy of the state that shares its structure; each
-//! event is applied to the copy at once, so that what follows sees it. The copy
-//! is the state after, so the shell need not apply the events again.
+//! Each event is applied to the state at once, so that what follows sees it: the
+//! shell need not apply the events again. [`advance`] decides on the shell's own
+//! state and copies of it only what somebody else holds as well; [`step`] leaves
+//! the state alone and gives a new one. They decide alike.
 
 mod approve;
 mod diff;
@@ -23,7 +24,7 @@ use claw_proto::ids::{IdSource, NodeId, WorkloadId};
 use claw_proto::message::NodeSettings;
 use claw_proto::spec::{OnPartition, WorkloadSpec};
 use claw_proto::validation::ValidSpec;
-use claw_tools::outcome::Outcome;
+use claw_tools::outcome::{Mode, Outcome};
 use claw_tools::refusal::Refusal;
 use claw_tools::workloads::WorkloadReason;
 
@@ -34,7 +35,7 @@ pub(crate) use self::perform::secret_handles;
 pub use self::preview::preview;
 use self::work::Work;
 use crate::Cluster;
-use crate::command::{Caller, Command};
+use crate::command::{Caller, Command, Operation};
 use crate::effect::Effect;
 use crate::event::{Event, EventRecord};
 use crate::tenancy;
@@ -84,23 +85,65 @@ pub struct Decision {
     pub effects: Vec<Effect>,
     /// To be told once that is durable.
     pub report: Report,
-    /// The state after.
-    pub after: Cluster,
 }
 
-/// Decides one command. A refusal changes nothing.
-pub fn step(cluster: &Cluster, command: Command, caller: &Caller, ids: &mut dyn IdSource) -> Result<Decision, Refusal> {
-    let mut work = Work::new(cluster, caller, ids);
-    work.state.clock = work.state.clock.max(caller.now);
+/// Decides one command: what follows, and the state after.
+pub fn step(
+    cluster: &Cluster,
+    command: Command,
+    caller: &Caller,
+    ids: &mut dyn IdSource,
+) -> Result<(Decision, Cluster), Refusal> {
+    let mut after = cluster.clone();
+    let decision = advance(&mut after, command, caller, ids)?;
+    Ok((decision, after))
+}
+
+/// Decides one command and brings the state to what it is after. A refusal leaves it as it was.
+///
+/// # Panics
+/// If a command that no copy is kept for ([`is_checked_first`]) were refused after it changed something: nothing
+/// may go on from a state that nobody decided.
+pub fn advance(
+    cluster: &mut Cluster,
+    command: Command,
+    caller: &Caller,
+    ids: &mut dyn IdSource,
+) -> Result<Decision, Refusal> {
+    let clock = cluster.clock;
+    cluster.clock = clock.max(caller.now);
+    let base = (!is_checked_first(&command)).then(|| cluster.clone());
+    let mut work = Work::new(cluster, base, caller, ids);
+    match decide(&mut work, command) {
+        Ok(report) => Ok(work.into_decision(report)),
+        Err(refusal) => {
+            work.take_back();
+            cluster.clock = clock;
+            Err(refusal)
+        }
+    }
+}
+
+/// All that this command may be refused for is looked at before it changes anything, and nobody asks what was
+/// before: no copy of the state is kept for it.
+fn is_checked_first(command: &Command) -> bool {
+    match command {
+        Command::Operate { operation: Operation::WorkloadRun { .. }, mutation, .. } => mutation.mode == Mode::Apply,
+        Command::NodeStatus { .. } | Command::Tick => true,
+        _ => false,
+    }
+}
+
+fn decide(work: &mut Work<'_>, command: Command) -> Result<Report, Refusal> {
     let report = match command {
         Command::Operate { operation, mutation, args_hash, secret_hash } => {
-            operate::operate(&mut work, operation, &mutation, &args_hash, secret_hash)?
+            operate::operate(work, operation, &mutation, &args_hash, secret_hash)?
         }
         Command::PlanApply { plan_id, mutation, args_hash, secret_hash } => {
-            approve::apply_plan(&mut work, plan_id, &mutation, &args_hash, secret_hash)?
+            approve::apply_plan(work, plan_id, &mutation, &args_hash, secret_hash)?
         }
         Command::ApprovalDecide { approval_id, decision, diff_hash, mutation, args_hash } => {
-            approve::decide(&mut work, approval_id, decision, &diff_hash, &mutation, &args_hash)?
+            approve::decide(work, approval_id, decision, &diff_hash, &mutation, &args_hash)?
         }
         Command::CaRotated { rotation } => {
             // Told again after a crash: once is enough.
@@ -111,24 +154,22 @@ pub fn step(cluster: &Cluster, command: Command, caller: &Caller, ids: &mut dyn 
         }
         Command::GatewayStarted { epoch } => {
             work.emit(Event::GatewayStarted { epoch });
-            exec::forget_unheard(&mut work);
+            exec::forget_unheard(work);
             Report::Done
         }
-        Command::Bootstrap { key_id, secret_hash, principal } => {
-            link::bootstrap(&mut work, key_id, secret_hash, principal)?
-        }
-        Command::NodeEnroll { token_id, secret_hash, name } => link::enroll(&mut work, token_id, &secret_hash, &name)?,
+        Command::Bootstrap { key_id, secret_hash, principal } => link::bootstrap(work, key_id, secret_hash, principal)?,
+        Command::NodeEnroll { token_id, secret_hash, name } => link::enroll(work, token_id, &secret_hash, &name)?,
         Command::NodeRegister { node_id, capabilities, running, store_id, epoch_seen } => {
-            link::register(&mut work, node_id, *capabilities, &running, store_id, epoch_seen)?
+            link::register(work, node_id, *capabilities, &running, store_id, epoch_seen)?
         }
-        Command::NodeCapabilities { node_id, capabilities } => link::capabilities(&mut work, node_id, *capabilities)?,
-        Command::NodeStatus { node_id, records } => status::records(&mut work, node_id, &records)?,
-        Command::ExecEnded { operation_id, end, output } => exec::ended(&mut work, operation_id, end, output)?,
-        Command::NodesSilent { nodes } => link::silent(&mut work, &nodes),
-        Command::Tick => follow::tick(&mut work),
+        Command::NodeCapabilities { node_id, capabilities } => link::capabilities(work, node_id, *capabilities)?,
+        Command::NodeStatus { node_id, records } => status::records(work, node_id, &records)?,
+        Command::ExecEnded { operation_id, end, output } => exec::ended(work, operation_id, end, output)?,
+        Command::NodesSilent { nodes } => link::silent(work, &nodes),
+        Command::Tick => follow::tick(work),
     };
-    follow::settle(&mut work);
-    Ok(work.into_decision(report))
+    follow::settle(work);
+    Ok(report)
 }
 
 /// A specification that this core can honor, as `workload_run` would take it.
@@ -138,8 +179,8 @@ pub(crate) fn checked_spec(cluster: &Cluster, caller: &Caller, mut spec: Workloa
 }
 
 /// Looks at the whole queue, as after a change of the fleet; for copies of the fleet.
-pub(crate) fn reschedule(cluster: &Cluster, caller: &Caller, ids: &mut dyn IdSource) -> Decision {
-    let mut work = Work::new(cluster, caller, ids);
+pub(crate) fn reschedule(cluster: &mut Cluster, caller: &Caller, ids: &mut dyn IdSource) -> Decision {
+    let mut work = Work::new(cluster, None, caller, ids);
     work.room_changed = true;
     follow::settle(&mut work);
     work.into_decision(Report::Done)
@@ -147,12 +188,13 @@ pub(crate) fn reschedule(cluster: &Cluster, caller: &Caller, ids: &mut dyn IdSou
 
 /// All that runs on a node is lost, as after its lease; what keeps running when cut off is
 /// not. For copies of the fleet.
-pub(crate) fn lose_node(cluster: &Cluster, caller: &Caller, ids: &mut dyn IdSource, node_id: NodeId) -> Decision {
-    let mut work = Work::new(cluster, caller, ids);
+pub(crate) fn lose_node(cluster: &mut Cluster, caller: &Caller, ids: &mut dyn IdSource, node_id: NodeId) -> Decision {
     let held = cluster.nodes.get(node_id).map(|n| n.usage.workloads.clone()).unwrap_or_default();
     let is_lost =
         |id: &WorkloadId| cluster.workloads.get(*id).is_some_and(|w| w.spec.on_partition() != OnPartition::Keep);
-    for id in held.into_iter().filter(is_lost) {
+    let lost: Vec<WorkloadId> = held.into_iter().filter(is_lost).collect();
+    let mut work = Work::new(cluster, None, caller, ids);
+    for id in lost {
         follow::end_lost(&mut work, (id, node_id), WorkloadReason::NodeLost, "its node is lost");
     }
     follow::settle(&mut work);

@@ -20,6 +20,7 @@ mod rules;
 mod tests;
 
 use std::fmt;
+use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -258,7 +259,7 @@ impl Demand {
 /// that of the specification; reading it back goes through [`ValidSpec::parse`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct ValidSpec {
-    spec: WorkloadSpec,
+    spec: Arc<WorkloadSpec>,
     demand: Demand,
     node_demand: Demand,
 }
@@ -274,7 +275,7 @@ impl ValidSpec {
         validator.finish()?;
         let demand = rules::demand(&spec);
         let node_demand = rules::node_demand(&spec, &demand);
-        Ok(Self { spec, demand, node_demand })
+        Ok(Self { spec: Arc::new(spec), demand, node_demand })
     }
 
     /// The specification as it was given.
@@ -284,7 +285,12 @@ impl ValidSpec {
 
     /// The specification as it was given, by value.
     pub fn into_spec(self) -> WorkloadSpec {
-        self.spec
+        Arc::unwrap_or_clone(self.spec)
+    }
+
+    /// The specification as it was given, shared.
+    pub fn shared(&self) -> Arc<WorkloadSpec> {
+        Arc::clone(&self.spec)
     }
 
     /// What one replica takes.

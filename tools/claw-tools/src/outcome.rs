@@ -148,7 +148,7 @@ pub struct Outcome {
     pub exec: Option<crate::inside::ExecView>,
     /// The specification as understood, where words were given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub spec: Option<Box<claw_proto::spec::WorkloadSpec>>,
+    pub spec: Option<Arc<claw_proto::spec::WorkloadSpec>>,
     /// What was assumed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub assumptions: Vec<Assumption>,
@@ -202,6 +202,10 @@ pub struct Credential {
 /// Cuts a text to so many characters and neutralizes control characters and those
 /// that hide or reorder text, for text that came from outside.
 pub fn clip(text: &str, chars_max: usize) -> String {
+    // Most texts are short and plain.
+    if text.len() <= chars_max && text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        return text.to_owned();
+    }
     let plain = |c: char| if is_unprintable(c) { '\u{fffd}' } else { c };
     let mut out: String = text.chars().take(chars_max).map(plain).collect();
     if text.chars().nth(chars_max).is_some() {

@@ -4,6 +4,7 @@ mod ahead;
 mod logs;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use claw_proto::closed_enum;
 use claw_proto::ids::{Attempt, GpuUuid, NodeId, WorkloadId};
@@ -495,9 +496,9 @@ output! {
         /// How many.
         count: u32,
         /// Their names, at most five.
-        nodes: Vec<String>,
+        nodes: Arc<[String]>,
         /// The numbers of the nearest one: wanted and there.
-        detail: String,
+        detail: Arc<str>,
     }
 }
 output! {

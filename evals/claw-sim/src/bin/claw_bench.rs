@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use claw_gateway::cluster::SNAPSHOT_FORMAT;
 use claw_gateway::policy::Policy;
-use claw_gateway::{Caller, Cluster, Command, EventRecord, Operation, Report, query, step};
+use claw_gateway::{Caller, Cluster, Command, EventRecord, Operation, Report, advance, query};
 use claw_proto::ids::{CountingIds, GpuUuid, TokenId};
 use claw_proto::message::{NodeWorkloadState, StatusCause, StatusRecord};
 use claw_proto::spec::{GpuRequest, GpuVendor, Interconnect, RuntimeKind, WorkloadSpec};
@@ -103,8 +103,7 @@ impl Bench {
 
     fn run_as(&mut self, command: Command, caller: &Caller) -> Report {
         let decision =
-            step(&self.cluster, command, caller, &mut self.ids).expect("the bench asks for what is possible");
-        self.cluster = decision.after;
+            advance(&mut self.cluster, command, caller, &mut self.ids).expect("the bench asks for what is possible");
         if self.keeps_events {
             self.events.extend(decision.events);
         }

@@ -1,6 +1,6 @@
 //! Deciding, group commit, and what comes after it.
 
-use claw_gateway::{Caller, Cluster, Command, Decision, Effect, EventRecord, Report, invariants, step};
+use claw_gateway::{Caller, Cluster, Command, Decision, Effect, EventRecord, Report, advance, invariants};
 use claw_proto::topology::NodeCapabilities;
 use claw_tools::outcome::Outcome;
 use claw_tools::refusal::{ErrorCode, Refusal};
@@ -325,9 +325,8 @@ impl Process {
         command: Command,
         caller: &Caller,
     ) -> Result<(Vec<EventRecord>, Vec<Effect>, Report)> {
-        let decided = step(&self.live, command, caller, &mut self.ids);
-        let Decision { events, effects, report, after, .. } = decided?;
-        self.live = after;
+        let decided = advance(&mut self.live, command, caller, &mut self.ids);
+        let Decision { events, effects, report, .. } = decided?;
         if !events.is_empty() {
             if let Err(broken) = invariants::check(&self.live) {
                 ctx.fail(broken.name, broken.detail);

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use claw_gateway::cluster::SNAPSHOT_FORMAT;
-use claw_gateway::{Caller, Cluster, Command, Decision, Effect, EventRecord, Report, step};
+use claw_gateway::{Caller, Cluster, Command, Decision, Effect, EventRecord, Report, advance};
 use claw_storage::{JournalError, Space};
 use claw_tools::refusal::{ErrorCode, Refusal};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -180,16 +180,18 @@ impl Core {
             round.waiting.push(Waiting { reply, result: Err(unavailable(&JournalError::Full)), n_events: 0 });
             return;
         }
-        match step(&self.live, command, &caller, &mut self.ids) {
+        #[cfg(debug_assertions)]
+        let before = self.live.clone();
+        match advance(&mut self.live, command, &caller, &mut self.ids) {
             Ok(decision) => {
-                let Decision { events, blobs, effects, report, after } = decision;
+                let Decision { events, blobs, effects, report } = decision;
                 #[cfg(debug_assertions)]
                 if let Err(wrong) = self.audit.check(&events) {
+                    self.live = before;
                     self.say_writable(false);
                     round.waiting.push(Waiting { reply, result: Err(found_wrong(&wrong)), n_events: 0 });
                     return;
                 }
-                self.live = after;
                 let n_events = events.len();
                 if n_events > 0 || !blobs.is_empty() {
                     round.entries.push(Entry { events, blobs });

@@ -48,7 +48,7 @@ mod tests {
         let caller = Caller::system(at(1_000));
         let first = Cluster::new(Arc::new(Policy::default()));
         let started = Command::GatewayStarted { epoch: 7 };
-        let later = step(&first, started, &caller, &mut CountingIds::new(1)).unwrap().after;
+        let (_, later) = step(&first, started, &caller, &mut CountingIds::new(1)).unwrap();
         assert!(later.seq > first.seq);
         let last = LastStatus::default();
         for (cluster, now, writable) in [

@@ -212,7 +212,7 @@ fn moved(fork: &mut Cluster, w: &WorkloadEntry, now: Timestamp) -> Option<NodeId
     apply(fork, Event::WorkloadRequeued { workload_id, why, not_before: None, counts: false });
     // Who waits before it goes first, as it will be; then it may find no place at all.
     let (caller, mut ids) = (Caller::system(now), CountingIds::new(0));
-    *fork = reschedule(fork, &caller, &mut ids).after;
+    let _moved = reschedule(fork, &caller, &mut ids);
     let place = fork.workloads.get(workload_id)?.live().cloned()?;
     // What is kept for work that waits is not for what moves.
     let is_kept = |gpu: &GpuUuid| claimed.workloads.claimants(gpu).next().is_some();

@@ -201,7 +201,8 @@ fn starts(fork: &Cluster, w: &WorkloadEntry, now: Timestamp, offers: &mut Offers
         return false;
     }
     offers.looked += 1;
-    let after = reschedule(fork, &Caller::system(now), &mut CountingIds::new(u32::MAX)).after;
+    let mut after = fork.clone();
+    let _decided = reschedule(&mut after, &Caller::system(now), &mut CountingIds::new(u32::MAX));
     after.workloads.get(w.workload_id).is_some_and(|w| w.live().is_some())
 }
 

@@ -25,7 +25,7 @@ use crate::command::{Caller, Command};
 use crate::event::Event;
 use crate::registry::{NodeEntry, NodeUsage};
 use crate::scheduler::{Decision, decide_for};
-use crate::step::{checked_spec, lose_node, partition_lease_end, reschedule, step};
+use crate::step::{advance, checked_spec, lose_node, partition_lease_end, reschedule};
 use crate::workload::WorkloadEntry;
 
 /// How far ahead unless asked otherwise, seconds.
@@ -318,7 +318,7 @@ impl World<'_> {
                 why: "on_partition is keep: cut off it runs on, and is never started elsewhere".into(),
             });
         }
-        let decision = lose_node(&self.cluster, &self.caller, self.ids, node_id);
+        let decision = lose_node(&mut self.cluster, &self.caller, self.ids, node_id);
         self.take(decision);
     }
 
@@ -351,7 +351,7 @@ impl World<'_> {
 
     /// Looks at the whole queue; the copy was changed in ways that no event tells.
     fn decide(&mut self) {
-        let decision = reschedule(&self.cluster, &self.caller, self.ids);
+        let decision = reschedule(&mut self.cluster, &self.caller, self.ids);
         self.take(decision);
     }
 
@@ -386,14 +386,13 @@ impl World<'_> {
     /// A command, decided as on the fleet. None of those that are given here can be refused
     /// but for a node that is not there any more.
     fn command(&mut self, command: Command) {
-        if let Ok(decision) = step(&self.cluster, command, &self.caller, self.ids) {
+        if let Ok(decision) = advance(&mut self.cluster, command, &self.caller, self.ids) {
             self.take(decision);
         }
     }
 
     /// What was decided happens: what is placed runs, what was told to end is gone after its grace.
     fn take(&mut self, decision: crate::step::Decision) {
-        self.cluster = decision.after;
         for record in decision.events {
             match record.event {
                 Event::WorkloadPlaced { workload_id, attempt, part, .. } => {

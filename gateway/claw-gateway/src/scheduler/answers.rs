@@ -7,18 +7,60 @@ use claw_proto::ids::NodeId;
 use claw_proto::validation::ValidSpec;
 use claw_tools::workloads::{PlacementReason, PlacementReport, RejectedNodes};
 
-use super::Candidate;
 use super::detail;
 use super::fit::{self, Claims, Fit, Miss};
 use super::index::{Shape, Slot, TAKES, byte, rank};
 use super::likely::Losses;
 use super::rank::Rank;
-use super::report::{n_unnamed, unnamed};
+use super::report::NAMES_SHOWN;
 use super::tournament::Worth;
 use super::view::View;
+use super::{Candidate, Score};
 
 /// Verdicts that are looked through at once.
 const PAGE: usize = 64;
+
+/// The places of the nodes that are named; [`NOWHERE`] at the end if they are few.
+type Places = [usize; NAMES_SHOWN];
+/// Where no node is.
+const NOWHERE: usize = usize::MAX;
+
+/// Whom the last report of a shape named for a reason, and in which words.
+#[derive(Debug)]
+pub(super) struct Named {
+    reason: PlacementReason,
+    places: Places,
+    /// Among so many nodes.
+    among: usize,
+    /// Others may come first now.
+    is_stale: bool,
+    /// How often they were others or were called otherwise, all together, and the last change of the first of them.
+    since: (u32, Option<u64>),
+    nodes: Arc<[String]>,
+    detail: Arc<str>,
+}
+
+impl Named {
+    /// The node at this place has another answer than this reason now, or has it newly.
+    pub(super) fn note(&mut self, at: usize, (before, now): (u8, u8)) {
+        let its = self.reason as u8 + 1;
+        self.is_stale |= (before == its || now == its) && self.places.last().is_none_or(|last| at <= *last);
+    }
+
+    /// Where they stand, if that is known of so many.
+    fn places_among(&self, verdicts: &[u8]) -> Option<Places> {
+        (!self.is_stale && self.among == verdicts.len()).then_some(self.places)
+    }
+}
+
+/// The first that have this reason.
+fn first_of(verdicts: &[u8], reason: PlacementReason) -> Places {
+    let mut places = [NOWHERE; NAMES_SHOWN];
+    for (place, at) in places.iter_mut().zip(places_of(verdicts, reason as u8 + 1)) {
+        *place = at;
+    }
+    places
+}
 
 /// A node on which room is being made, and what it answers to who asks now.
 struct Claimed {
@@ -45,8 +87,7 @@ impl Drop for Answers<'_> {
     /// What holds for one asker is not kept.
     fn drop(&mut self) {
         for Claimed { at, verdict, unclaimed } in std::mem::take(&mut self.claimed) {
-            self.recount(byte(&verdict), unclaimed.0);
-            self.shape.verdicts[at] = unclaimed.0;
+            self.shape.answers(at, byte(&verdict), unclaimed.0);
             self.shape.ranks.set(at, unclaimed.1);
         }
     }
@@ -86,18 +127,9 @@ impl<'a> Answers<'a> {
             let Some(view) = &self.slots[at].view else { continue };
             let verdict = fit::judge(view, self.spec, Some(claims), self.losses);
             let unclaimed = (self.shape.verdicts[at], self.shape.ranks.worth(at));
-            self.recount(unclaimed.0, byte(&verdict));
-            self.shape.verdicts[at] = byte(&verdict);
+            self.shape.answers(at, unclaimed.0, byte(&verdict));
             self.shape.ranks.set(at, rank(&verdict));
             self.claimed.push(Claimed { at, verdict, unclaimed });
-        }
-    }
-
-    fn recount(&mut self, before: u8, now: u8) {
-        for (verdict, change) in [(before, -1), (now, 1)] {
-            if let Some(count) = self.shape.counts.get_mut(usize::from(verdict)) {
-                *count = count.saturating_add_signed(change);
-            }
         }
     }
 
@@ -141,14 +173,19 @@ impl<'a> Answers<'a> {
         self.verdict(at)?.ok()
     }
 
-    /// The best, and the next best.
-    pub(super) fn best_two(&mut self) -> Option<(Candidate<'a>, Option<Candidate<'a>>)> {
+    /// The best, and the next best with its score.
+    pub(super) fn best_two(&mut self) -> Option<(Candidate<'a>, Option<(&'a View, Score)>)> {
         let best = self.shape.ranks.best()?;
         let worth = self.shape.ranks.worth(best);
         self.shape.ranks.set(best, Rank::NONE);
         let second = self.shape.ranks.best();
         self.shape.ranks.set(best, worth);
-        Some((self.candidate(best)?, second.and_then(|second| self.candidate(second))))
+        let slots: &'a [Slot] = self.slots;
+        let scored = |at: usize| {
+            let view = slots.get(at)?.view.as_ref()?;
+            Some((view, self.shape.ranks.worth(at).score(view.node_id())))
+        };
+        Some((self.candidate(best)?, second.and_then(scored)))
     }
 
     /// All that would take it, the best first.
@@ -162,19 +199,43 @@ impl<'a> Answers<'a> {
 
     /// Why the others do not: their number, and the first of each kind among the first so many nodes.
     pub(super) fn rejected(&self, among: usize) -> Vec<RejectedNodes> {
-        let mut groups: Vec<RejectedNodes> = self.reasons().map(|(reason, count)| unnamed(reason, count)).collect();
         let verdicts = &self.shape.verdicts[..among.min(self.shape.verdicts.len())];
-        for group in &mut groups {
-            let told = group.reason as u8 + 1;
-            let its = places_of(verdicts, told).filter_map(|at| Some((at, self.slots[at].view.as_ref()?)));
-            for (at, view) in its.take(n_unnamed(group)) {
-                if group.nodes.is_empty() {
-                    group.detail = self.detail(at, view, group.reason);
-                }
-                group.nodes.push(view.node.name.clone());
+        self.reasons().map(|(reason, count)| self.rejected_for(reason, count, verdicts)).collect()
+    }
+
+    /// Most reports name whom the last one named, in the same words: these are shared.
+    fn rejected_for(&self, reason: PlacementReason, count: u32, verdicts: &[u8]) -> RejectedNodes {
+        let mut told = self.shape.named.borrow_mut();
+        let known = told.iter().position(|known| known.reason == reason);
+        let earlier = known.map(|known| &told[known]);
+        let places =
+            earlier.and_then(|known| known.places_among(verdicts)).unwrap_or_else(|| first_of(verdicts, reason));
+        debug_assert_eq!(places, first_of(verdicts, reason), "who is named first is known");
+        let views = || places.iter().filter_map(|at| self.slots.get(*at));
+        let first = views().next();
+        let since = (views().map(|slot| slot.generation).fold(0, u32::wrapping_add), first.map(|slot| slot.changed));
+        let is_claimed = |at: usize| self.claimed.binary_search_by_key(&at, |claimed| claimed.at).is_ok();
+        // What holds for one asker is not kept.
+        let lasts = !is_claimed(places[0]);
+        let nodes = match earlier.filter(|known| (known.places, known.since.0) == (places, since.0)) {
+            Some(known) => Arc::clone(&known.nodes),
+            None => views().filter_map(|slot| Some(slot.view.as_ref()?.node.name.clone())).collect(),
+        };
+        let worded = || -> Arc<str> { self.worded(places[0]).into() };
+        let detail = match earlier.filter(|known| lasts && (known.places[0], known.since.1) == (places[0], since.1)) {
+            Some(known) => Arc::clone(&known.detail),
+            None => worded(),
+        };
+        debug_assert_eq!(detail, worded(), "words last as long as their node is as it was");
+        if lasts {
+            let (nodes, detail) = (Arc::clone(&nodes), Arc::clone(&detail));
+            let now = Named { reason, places, among: verdicts.len(), is_stale: false, since, nodes, detail };
+            match known {
+                Some(known) => told[known] = now,
+                None => told.push(now),
             }
         }
-        groups
+        RejectedNodes { reason, count, nodes, detail }
     }
 
     /// Nodes on which others have too much.
@@ -188,28 +249,10 @@ impl<'a> Answers<'a> {
         told.filter_map(|(slot, verdict)| Some((slot.node_id, *reason(*verdict).filter(|r| is_busy(r))?))).collect()
     }
 
-    /// The words for the reason of a node. As long as it is as it was they are the same.
-    fn detail(&self, at: usize, view: &View, reason: PlacementReason) -> String {
-        let changed = self.slots[at].changed;
-        let lasts = self.claimed.binary_search_by_key(&at, |claimed| claimed.at).is_err();
-        let is_it =
-            |known: &&(usize, u64, PlacementReason, String)| (known.0, known.1, known.2) == (at, changed, reason);
-        if lasts && let Some(known) = self.shape.details.borrow().iter().find(is_it) {
-            debug_assert_eq!(known.3, self.worded(at, view), "words last as long as their node is as it was");
-            return known.3.clone();
-        }
-        let told = self.worded(at, view);
-        if lasts {
-            let mut details = self.shape.details.borrow_mut();
-            details.retain(|known| known.2 != reason);
-            details.push((at, changed, reason, told.clone()));
-        }
-        told
-    }
-
-    fn worded(&self, at: usize, view: &View) -> String {
-        match self.verdict(at) {
-            Some(Err(miss)) => detail::detail(miss, view, self.spec),
+    fn worded(&self, at: usize) -> String {
+        let view = self.slots.get(at).and_then(|slot| slot.view.as_ref());
+        match (self.verdict(at), view) {
+            (Some(Err(miss)), Some(view)) => detail::detail(miss, view, self.spec),
             _ => String::new(),
         }
     }

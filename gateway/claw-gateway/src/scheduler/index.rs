@@ -20,14 +20,14 @@ use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
 use rustc_hash::{FxHashMap, FxHasher};
 
-use super::answers::Answers;
+use super::answers::{Answers, Named};
 use super::fit::{self, Claims, Fit, Fixed, Miss};
 use super::likely::Losses;
 use super::rank::Rank;
 use super::row::{Row, Wish};
 use super::same_shape;
 use super::tournament::{Tournament, Worth};
-use super::view::View;
+use super::view::{Make, View};
 use crate::Cluster;
 use crate::registry::NodeEntry;
 use crate::registry::trail::Trail;
@@ -55,6 +55,8 @@ pub(super) struct Slot {
     pub(super) view: Option<View>,
     /// The same in numbers, if the node is plain.
     row: Option<Row>,
+    /// The number of its [`Make`].
+    make: Option<u32>,
     /// Counts up when the node has something else or is called otherwise.
     pub(super) generation: u32,
     /// The number of its last change; the largest of all before the first.
@@ -66,7 +68,7 @@ pub(super) struct Slot {
 struct Twins([u32; TWINS]);
 
 /// Places of [`Twins`].
-const TWINS: usize = 512;
+const TWINS: usize = 2_048;
 
 impl Default for Twins {
     fn default() -> Self {
@@ -81,14 +83,14 @@ impl Twins {
         let known = &mut self.0[row.likeness() as usize % TWINS];
         let earlier = std::mem::replace(known, u32::try_from(at).unwrap_or(u32::MAX)) as usize;
         let twin = slots.get(earlier)?;
-        let is_like = twin.row.as_ref()?.is_like(row) && twin.view.as_ref()?.is_made_like(slots[at].view.as_ref()?);
+        let is_like = twin.make.is_some() && twin.make == slots[at].make && twin.row.as_ref()?.is_like(row);
         is_like.then_some(earlier)
     }
 }
 
 impl Slot {
     const fn empty(node_id: NodeId) -> Self {
-        Self { node_id, view: None, row: None, generation: 0, changed: u64::MAX }
+        Self { node_id, view: None, row: None, make: None, generation: 0, changed: u64::MAX }
     }
 
     /// The node is as this says now.
@@ -118,8 +120,8 @@ pub(super) struct Shape {
     lesson: u64,
     /// Why it fits nowhere, and after which changes that was told.
     pub(super) told: Option<(u64, Arc<PlacementReport>)>,
-    /// The last words for each reason: the place of the node that has it, its last change, the reason, and the words.
-    pub(super) details: RefCell<Vec<(usize, u64, PlacementReason, String)>>,
+    /// Whom the last report named for each reason.
+    pub(super) named: RefCell<Vec<Named>>,
     /// When it was last asked for.
     asked: u64,
 }
@@ -132,6 +134,8 @@ pub(super) struct Index {
     /// Where the trail of that fleet ended.
     trail: Trail,
     slots: Vec<Slot>,
+    /// Their makes, numbered.
+    makes: FxHashMap<Make, u32>,
     /// Slots that changed, in order; the first is change number `forgotten`.
     changes: VecDeque<u32>,
     forgotten: u64,
@@ -212,7 +216,8 @@ impl Index {
         let is_new_between =
             |id: &NodeId| cluster.nodes.get(*id).is_some() && self.slot(*id).is_err_and(|at| at < self.slots.len());
         let mostly_gone = self.slots.len() > 2 * self.nodes.len() + 64;
-        if mostly_gone || changed.iter().any(is_new_between) {
+        let too_many_makes = self.makes.len() > 4 * self.slots.len() + 64;
+        if mostly_gone || too_many_makes || changed.iter().any(is_new_between) {
             return self.start_over(cluster);
         }
         for id in changed {
@@ -243,12 +248,12 @@ impl Index {
         let (nodes, homes) = (std::mem::take(&mut self.nodes), std::mem::take(&mut self.homes));
         let trail = std::mem::take(&mut self.trail);
         *self = Self { nodes, homes, trail, losses: Losses::of(cluster), ..Self::default() };
-        let slot = |node: &Arc<NodeEntry>| {
+        for node in cluster.nodes.iter() {
             let mut slot = Slot::empty(node.node_id);
             slot.set(Some(View::of(cluster, node)), &self.losses);
-            slot
-        };
-        self.slots = cluster.nodes.iter().map(slot).collect();
+            slot.make = slot.view.as_ref().and_then(|view| number(&mut self.makes, view));
+            self.slots.push(slot);
+        }
     }
 
     fn look_at(&mut self, cluster: &Cluster, id: NodeId, anew: bool) {
@@ -267,11 +272,14 @@ impl Index {
             Some(view) if !anew => view.refreshed(cluster, node),
             _ => View::of(cluster, node),
         });
-        self.slots[at].set(view, &self.losses);
+        let changed = self.n_changes();
+        let slot = &mut self.slots[at];
+        slot.set(view, &self.losses);
         if !stays {
-            self.slots[at].generation = self.slots[at].generation.wrapping_add(1);
+            slot.generation = slot.generation.wrapping_add(1);
+            slot.make = slot.view.as_ref().and_then(|view| number(&mut self.makes, view));
         }
-        self.slots[at].changed = self.n_changes();
+        slot.changed = changed;
         self.changes.push_back(u32::try_from(at).unwrap_or(u32::MAX));
     }
 
@@ -339,7 +347,7 @@ impl Index {
             seen: self.n_changes(),
             lesson: self.lesson,
             told: None,
-            details: RefCell::default(),
+            named: RefCell::default(),
             asked: self.asked,
         };
         shape.look_at_all(&self.slots, &self.losses);
@@ -360,6 +368,12 @@ impl Index {
     pub(super) fn known(&self) -> Vec<Arc<ValidSpec>> {
         self.shapes.iter().map(|shape| Arc::clone(&shape.spec)).collect()
     }
+}
+
+/// The number of a node's make: a new one gets the next.
+fn number(makes: &mut FxHashMap<Make, u32>, view: &View) -> Option<u32> {
+    let next = u32::try_from(makes.len()).ok()?;
+    Some(*makes.entry(view.make()?).or_insert(next))
 }
 
 fn hash_of(spec: &ValidSpec) -> u64 {
@@ -384,7 +398,22 @@ pub(super) fn rank(verdict: &Result<Fit, Miss>) -> Rank {
 }
 
 impl Shape {
+    /// The node at this place answered so before and answers so now.
+    pub(super) fn answers(&mut self, at: usize, before: u8, now: u8) {
+        self.verdicts[at] = now;
+        if before == now {
+            return;
+        }
+        for (verdict, change) in [(before, -1), (now, 1)] {
+            if let Some(count) = self.counts.get_mut(usize::from(verdict)) {
+                *count = count.saturating_add_signed(change);
+            }
+        }
+        self.named.get_mut().iter_mut().for_each(|named| named.note(at, (before, now)));
+    }
+
     fn look_at_all(&mut self, slots: &[Slot], losses: &Losses) {
+        self.named.get_mut().clear();
         self.ranks = Tournament::new(slots.len());
         self.verdicts = vec![GONE; slots.len()];
         self.fixed.resize(slots.len(), (0, None));
@@ -393,11 +422,7 @@ impl Shape {
         let mut twins = Twins::default();
         for (at, slot) in slots.iter().enumerate() {
             let Some(view) = &slot.view else { continue };
-            let twin = if self.takes_twins() { twins.of(slots, at) } else { None };
-            let (verdict, rank) = match twin {
-                Some(twin) => self.as_its_twin(at, twin, (view, slot), losses),
-                None => self.judge(at, (view, slot), losses),
-            };
+            let (verdict, rank) = self.judge_or_twin(at, &mut twins, (slots, view), losses);
             self.verdicts[at] = verdict;
             self.counts[usize::from(verdict)] += 1;
             self.ranks.fill(at, rank);
@@ -410,21 +435,30 @@ impl Shape {
         self.wish.is_some() && self.spec.spec().placement.is_none()
     }
 
-    /// What the node at `twin` has answered, that of `at` answers too.
-    fn as_its_twin(&mut self, at: usize, twin: usize, (view, slot): (&View, &Slot), losses: &Losses) -> (u8, Rank) {
+    /// What a node answers; if a twin of it has answered, the same.
+    fn judge_or_twin(
+        &mut self,
+        at: usize,
+        twins: &mut Twins,
+        (slots, view): (&[Slot], &View),
+        losses: &Losses,
+    ) -> (u8, Rank) {
+        let twin = if self.takes_twins() { twins.of(slots, at) } else { None };
+        let Some(twin) = twin else { return self.judge(at, (view, &slots[at]), losses) };
         let told = (self.verdicts[twin], self.ranks.worth(twin));
-        debug_assert_eq!(told, self.judge(at, (view, slot), losses), "twins answer alike");
-        self.fixed[at] = (slot.generation, self.fixed[twin].1);
+        debug_assert_eq!(told, self.judge(at, (view, &slots[at]), losses), "twins answer alike");
+        self.fixed[at] = (slots[at].generation, self.fixed[twin].1);
         told
     }
 
     /// Something was learned about likely work: who takes it is as before, how well is not.
     fn rank_anew(&mut self, slots: &[Slot], losses: &Losses) {
+        let mut twins = Twins::default();
         for (at, slot) in slots.iter().enumerate() {
             if self.verdicts[at] == TAKES
                 && let Some(view) = &slot.view
             {
-                let (_, rank) = self.judge(at, (view, slot), losses);
+                let (_, rank) = self.judge_or_twin(at, &mut twins, (slots, view), losses);
                 self.ranks.fill(at, rank);
             }
         }
@@ -443,18 +477,15 @@ impl Shape {
                 self.verdicts.resize(slots.len(), GONE);
                 self.fixed.resize(slots.len(), (0, None));
             }
-            if let Some(count) = self.counts.get_mut(usize::from(self.verdicts[at])) {
-                *count -= 1;
-            }
+            let before = self.verdicts[at];
             let Some(view) = &slots[at].view else {
-                self.verdicts[at] = GONE;
+                self.answers(at, before, GONE);
                 self.ranks.set(at, Rank::NONE);
                 self.remember(at, None);
                 continue;
             };
             let (verdict, rank) = self.judge(at, (view, &slots[at]), losses);
-            self.verdicts[at] = verdict;
-            self.counts[usize::from(verdict)] += 1;
+            self.answers(at, before, verdict);
             self.ranks.set(at, rank);
         }
     }

@@ -154,6 +154,13 @@ pub(super) struct Standing {
     lost: f64,
 }
 
+impl Standing {
+    /// The state of the machine, on which all the rest depends.
+    pub(super) const fn state(&self) -> u128 {
+        self.state
+    }
+}
+
 /// What a placement takes of a node.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Taken {

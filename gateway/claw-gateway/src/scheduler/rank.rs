@@ -1,5 +1,7 @@
 //! Scores as numbers, so that the best of many is found by comparing them.
 
+use claw_proto::ids::NodeId;
+
 use super::Score;
 use super::likely::LOSS_BITS;
 use super::tournament::Worth;
@@ -30,11 +32,31 @@ impl Rank {
         let packed = (u128::from(upper) << 16 | u128::from(with(0, score.gpus_left.into(), 16))) << 56;
         Self(u128::MAX - (packed | u128::from(lower)))
     }
+
+    /// The score of this node that has this rank, as far as ranks tell scores apart.
+    #[expect(clippy::cast_possible_truncation, reason = "each field is as wide as its bits")]
+    pub(super) fn score(self, node_id: NodeId) -> Score {
+        let packed = u128::MAX - self.0;
+        let field = |from: u32, bits: u32| (packed >> from) as u64 & ((1 << bits) - 1);
+        Score {
+            simulated: field(125, 1) == 1,
+            unreserved: field(124, 1) == 1,
+            fallback: field(120, 4) as u8,
+            broken_island: field(119, 1) == 1,
+            lost: field(119 - LOSS_BITS, LOSS_BITS) as u32,
+            opened: field(98, 1) == 1,
+            milli_left: field(88, 10) as u16,
+            island_left: field(72, 16) as u32,
+            gpus_left: field(56, 16) as u32,
+            gpu_memory_over_mib: field(12, 44),
+            host_left_permille: field(0, 12),
+            node_id,
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use claw_proto::ids::NodeId;
     use claw_proto::validation::GPU_MILLI;
     use proptest::prelude::*;
 
@@ -68,6 +90,7 @@ mod tests {
         fn a_rank_orders_as_its_score(a in scores(), b in scores()) {
             prop_assert_eq!(Rank::of(&a).cmp(&Rank::of(&b)), b.cmp(&a));
             prop_assert!(Rank::of(&a) > Rank::NONE);
+            prop_assert_eq!(Rank::of(&a).score(a.node_id), a);
         }
     }
 }

@@ -1,18 +1,23 @@
 //! The decision in words and numbers.
 
+use std::fmt::{self, Write as _};
+
 use claw_proto::validation::ValidSpec;
-use claw_tools::workloads::{ChosenPlace, PlacementReason, PlacementReport, RejectedNodes, RunnerUp};
+use claw_tools::workloads::{ChosenPlace, PlacementReport, RejectedNodes, RunnerUp};
 
-use super::{Candidate, LEFT_MAX};
+use super::view::View;
+use super::{Candidate, LEFT_MAX, Score};
 
+/// Room that most reasons fit in, bytes.
+const WHY_BYTES: usize = 160;
 /// How many node names one reason lists.
-const NAMES_SHOWN: usize = 5;
+pub(super) const NAMES_SHOWN: usize = 5;
 
 /// Of a workload that goes to `best`, one of so many nodes that fit.
 pub(super) fn placed(
     (considered, n_candidates): (usize, usize),
     best: &Candidate<'_>,
-    second: Option<&Candidate<'_>>,
+    second: Option<(&View, Score)>,
     rejected: Vec<RejectedNodes>,
     spec: &ValidSpec,
 ) -> PlacementReport {
@@ -23,7 +28,8 @@ pub(super) fn placed(
         chosen: Some(chosen),
         waiting_helps: rejected.iter().any(|r| r.reason.is_transient()),
         rejected,
-        runner_up: second.map(|second| RunnerUp { node: second.node().name.clone(), why_not: why_not(best, second) }),
+        runner_up: second
+            .map(|(view, score)| RunnerUp { node: view.node.name.clone(), why_not: why_not(&best.score, &score) }),
     }
 }
 
@@ -69,52 +75,49 @@ pub(super) const fn outlook(waiting_helps: bool) -> &'static str {
     if waiting_helps { "it waits for room" } else { "waiting will not help: the fleet or the spec has to change" }
 }
 
-/// So many nodes that are not named so far.
-pub(super) const fn unnamed(reason: PlacementReason, count: u32) -> RejectedNodes {
-    RejectedNodes { reason, count, nodes: Vec::new(), detail: String::new() }
-}
-
-/// How many of them are still to be named.
-pub(super) fn n_unnamed(rejected: &RejectedNodes) -> usize {
-    (rejected.count as usize).min(NAMES_SHOWN).saturating_sub(rejected.nodes.len())
-}
-
 fn why(best: &Candidate<'_>, n_candidates: usize, spec: &ValidSpec) -> String {
     let demand = spec.demand();
-    let mut parts = Vec::new();
+    let mut words = String::with_capacity(WHY_BYTES);
+    let mut part = |told: fmt::Arguments<'_>| {
+        let between = if words.is_empty() { "" } else { ", " };
+        words.push_str(between);
+        words.write_fmt(told).expect("a text takes all");
+    };
     if n_candidates == 1 {
-        parts.push("the only node that fits".to_owned());
+        part(format_args!("the only node that fits"));
     } else {
-        parts.push(format!("best fit of {n_candidates} nodes"));
+        part(format_args!("best fit of {n_candidates} nodes"));
     }
     if demand.is_share() {
         let milli = |milli: u16| super::detail::permille(milli.into());
         let shared = best.chosen.first().map_or(0, |gpu| gpu.free_milli.saturating_sub(demand.gpu_milli));
         let left = milli(shared);
-        parts.push(format!(
+        part(format_args!(
             "{} of a GPU, shared by time and not kept apart; {left} of it left",
             milli(demand.gpu_milli)
         ));
     } else if let Some(profile) = &demand.mig_profile {
-        parts.push(format!("{} of the GPUs' slices {profile}", demand.gpus));
+        part(format_args!("{} of the GPUs' slices {profile}", demand.gpus));
     } else if demand.gpus > 1 {
         match best.island() {
-            Some(island) => parts.push(format!("{} GPUs in NVLink island {island}", demand.gpus)),
-            None => parts.push(format!("{} GPUs without a common NVLink island", demand.gpus)),
+            Some(island) => part(format_args!("{} GPUs in NVLink island {island}", demand.gpus)),
+            None => part(format_args!("{} GPUs without a common NVLink island", demand.gpus)),
         }
     }
-    parts.extend(of_choice(best, spec));
+    if let Some(choice) = of_choice(best, spec) {
+        part(format_args!("{choice}"));
+    }
     if !best.score.unreserved {
-        parts.push("kept for its tenant".to_owned());
+        part(format_args!("kept for its tenant"));
     }
     if demand.gpus > 0 && demand.mig_profile.is_none() {
         let left = best.score.gpus_left.min(LEFT_MAX - best.score.gpus_left);
-        parts.push(format!("{} left free there", crate::query::gpus(left)));
+        part(format_args!("{} left free there", crate::query::gpus(left)));
     }
     if best.score.simulated {
-        parts.push("simulated".to_owned());
+        part(format_args!("simulated"));
     }
-    parts.join(", ")
+    words
 }
 
 /// Which of several models it gets.
@@ -128,8 +131,7 @@ pub(super) fn of_choice(best: &Candidate<'_>, spec: &ValidSpec) -> Option<String
     })
 }
 
-fn why_not(best: &Candidate<'_>, second: &Candidate<'_>) -> String {
-    let (a, b) = (&best.score, &second.score);
+fn why_not(a: &Score, b: &Score) -> String {
     if a.simulated != b.simulated {
         "it is simulated".into()
     } else if a.unreserved != b.unreserved {

@@ -159,7 +159,7 @@ impl Row {
             && (gpu_memory_mib, cpu_millis, memory_mib) == (other.gpu_memory_mib, other.cpu_millis, other.memory_mib)
             && (cpu_left_millis, memory_left_mib, disk_left_mib)
                 == (other.cpu_left_millis, other.memory_left_mib, other.disk_left_mib)
-            && self.standing == other.standing
+            && self.standing.as_ref().map(Standing::state) == other.standing.as_ref().map(Standing::state)
     }
 
     /// How well the node takes it, or the most severe reason why not, where nothing that does not change keeps it out.

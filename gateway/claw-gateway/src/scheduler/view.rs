@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use claw_proto::ids::NodeId;
+use claw_proto::spec::{GpuVendor, RuntimeKind};
 use claw_proto::topology::{GpuHealth, GpuInfo, NodeCapabilities};
 
 use super::likely::{Losses, Standing};
@@ -53,6 +54,17 @@ pub(super) struct View {
     pub(super) stands: [Box<str>; 2],
     /// How it stands for likely work, if that can be said.
     pub(super) standing: Option<Standing>,
+}
+
+/// What a node has to give as far as rows do not tell: its runtimes, its disk, and how many GPUs of which vendor and
+/// model, where all of them are alike.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(super) struct Make {
+    n_gpus: usize,
+    n_whole: usize,
+    disk_mib: u64,
+    runtimes: Vec<RuntimeKind>,
+    first: Option<(GpuVendor, String)>,
 }
 
 /// Labels that tell where a node stands.
@@ -137,18 +149,17 @@ impl View {
         self
     }
 
-    /// The other has the same to give as far as rows do not tell: its runtimes, its disk, and how many GPUs of
-    /// which vendor and model, where all of them are alike.
-    pub(super) fn is_made_like(&self, other: &Self) -> bool {
-        let (Some(a), Some(b)) = (self.capabilities(), other.capabilities()) else { return false };
-        let (first, its_first) = (self.first_info(), other.first_info());
-        (self.gpus.len(), self.n_whole) == (other.gpus.len(), other.n_whole)
-            && (a.disk_mib, &a.runtimes) == (b.disk_mib, &b.runtimes)
-            && first.map(|info| (info.vendor, &info.model)) == its_first.map(|info| (info.vendor, &info.model))
-    }
-
-    fn first_info(&self) -> Option<&GpuInfo> {
-        self.gpus.first().and_then(|gpu| self.info(gpu))
+    /// See [`Make`]; nothing of a node that never connected.
+    pub(super) fn make(&self) -> Option<Make> {
+        let capabilities = self.capabilities()?;
+        let first = self.gpus.first().and_then(|gpu| self.info(gpu));
+        Some(Make {
+            n_gpus: self.gpus.len(),
+            n_whole: self.n_whole,
+            disk_mib: capabilities.disk_mib,
+            runtimes: capabilities.runtimes.clone(),
+            first: first.map(|info| (info.vendor, info.model.clone())),
+        })
     }
 
     /// Its id.

@@ -29,30 +29,29 @@ pub(super) fn apply_plan(
 ) -> Result<Report, Refusal> {
     const TOOL: &str = "plan_apply";
     key_still_valid(work)?;
-    if let Some(outcome) = replayed(&work.state, work.caller, TOOL, mutation.request_id.as_deref(), args_hash)? {
+    if let Some(outcome) = replayed(work.state, work.caller, TOOL, mutation.request_id.as_deref(), args_hash)? {
         return Ok(Report::Outcome { outcome: Box::new(outcome), replayed: true });
     }
-    let plan = find(&work.state, plan_id)?;
+    let plan = find(work.state, plan_id)?;
     let def = registry::find(plan.record.operation.tool()).expect("a stored plan names an operation of the registry");
     access::authorize(def, work.caller)?;
     ready(work, &plan)?;
-    let before = work.state.clone();
     work.replay_ids(plan.record.ids.iter().filter_map(|text| u128::from_str_radix(text, 16).ok()).collect());
     let operation_id = OperationId::next(&mut work.ids);
     work.operation_id = Some(operation_id);
     let secret_hash = secret_hash.or_else(|| plan.record.secret_hash.clone());
     let done = perform::perform(work, &plan.record.operation, secret_hash.as_deref())
         .map_err(|r| if r.code == ErrorCode::Forbidden { r } else { stale(&plan, r.message, Vec::new()) })?;
-    let evicted = diff::evicted(&before, &work.state);
-    let tier = tier_of(def.tier, (&before, &work.state), &evicted, work.caller).max(plan.record.view.tier);
+    let evicted = diff::evicted(work.before(), work.state);
+    let tier = tier_of(def.tier, (work.before(), work.state), &evicted, work.caller).max(plan.record.view.tier);
     let goal_outcome = accept(work, done, operation_id, plan.record.operation.tool(), &plan.record.args_hash);
     super::follow::settle(work);
-    let now_diff = diff::diff(&before, &work.state);
+    let now_diff = diff::diff(work.before(), work.state);
     if diff::hash(&now_diff) != plan.record.view.diff_hash || tier != plan.record.view.tier {
         return Err(stale(&plan, "the fleet has changed since".into(), drift(&plan.record.view.diff, &now_diff)));
     }
     work.emit(Event::PlanApplied { plan_id });
-    let outcome = perform::with_place(&work.state, goal_outcome);
+    let outcome = perform::with_place(work.state, goal_outcome);
     store_receipt(work, TOOL, mutation, args_hash, &outcome);
     Ok(Report::Outcome { outcome: Box::new(outcome), replayed: false })
 }
@@ -92,7 +91,7 @@ fn ready(work: &Work<'_>, plan: &PlanEntry) -> Result<(), Refusal> {
         )
         .retryable()
         .with_evidence(
-            json!({ "approval_id": approval_id, "diff_hash": view.diff_hash, "who": who_may(view.tier, &work.state) }),
+            json!({ "approval_id": approval_id, "diff_hash": view.diff_hash, "who": who_may(view.tier, work.state) }),
         )
         .with_next(
             "approval_decide",
@@ -144,7 +143,7 @@ pub(super) fn decide(
 ) -> Result<Report, Refusal> {
     const TOOL: &str = "approval_decide";
     key_still_valid(work)?;
-    if let Some(outcome) = replayed(&work.state, work.caller, TOOL, mutation.request_id.as_deref(), args_hash)? {
+    if let Some(outcome) = replayed(work.state, work.caller, TOOL, mutation.request_id.as_deref(), args_hash)? {
         return Ok(Report::Outcome { outcome: Box::new(outcome), replayed: true });
     }
     access::authorize(registry::find(TOOL).expect("in the registry"), work.caller)?;
@@ -153,7 +152,7 @@ pub(super) fn decide(
             .with_field("approval_id", approval_id.to_string())
             .with_next("approval_list", json!({}))
     })?;
-    let plan = find(&work.state, approval.plan_id)?;
+    let plan = find(work.state, approval.plan_id)?;
     if approval.state != ApprovalState::Waiting {
         return Err(Refusal::new(ErrorCode::InvalidState, format!("{approval_id} is {} already", approval.state)));
     }
@@ -193,7 +192,7 @@ pub(super) fn decide(
 fn may_approve(work: &Work<'_>, plan: &PlanEntry, tier: Tier) -> Result<(), Refusal> {
     let not_yours = |why: &str| {
         Refusal::new(ErrorCode::ApprovalNotYours, why.to_owned())
-            .with_evidence(json!({ "who": who_may(tier, &work.state) }))
+            .with_evidence(json!({ "who": who_may(tier, work.state) }))
     };
     if work.caller.kind != PrincipalKind::Person {
         return Err(not_yours("this credential is held by an agent; a person has to approve"));

@@ -75,7 +75,7 @@ pub(super) fn tick(work: &mut Work<'_>) -> Report {
             .get(id)
             .is_some_and(|w| w.reason == WorkloadReason::NotBefore && w.not_before.is_none_or(|t| t <= now))
     });
-    work.room_changed |= opened || preemption::may_ripen(&work.state);
+    work.room_changed |= opened || preemption::may_ripen(work.state);
     work.room_changed |= reserve(work);
     prune(work);
     Report::Done
@@ -129,7 +129,7 @@ fn expire_leases(work: &mut Work<'_>) {
             let Some(w) = work.state.workloads.get(*id) else {
                 continue;
             };
-            if partition_lease_end(&work.state, node, w).is_some_and(|end| end <= now) {
+            if partition_lease_end(work.state, node, w).is_some_and(|end| end <= now) {
                 lost.push((*id, node.node_id));
             }
         }
@@ -301,7 +301,7 @@ fn resolve_operations(work: &mut Work<'_>) {
                 continue;
             };
             let result = match &operation.record.goal {
-                Goal::WorkloadsMove { moves } => result_of_moves(&work.state, moves),
+                Goal::WorkloadsMove { moves } => result_of_moves(work.state, moves),
                 goal => result_of(goal, entry),
             };
             // Several of its workloads may have come further at once.
@@ -403,7 +403,7 @@ fn prune(work: &mut Work<'_>) {
     workloads.truncate(PRUNE_BATCH);
     let old_execs = work.state.execs.get_min().is_some_and(|(_, exec)| exec.at < due && exec.end.is_some());
     if old_receipts || old_plans || old_execs || workloads.len() == PRUNE_BATCH {
-        for handle in forgotten_blobs(&work.state, before, &workloads) {
+        for handle in forgotten_blobs(work.state, before, &workloads) {
             work.effect(Effect::EraseBlob { handle });
         }
         work.emit(Event::HistoryPruned { receipts_before: before, workloads });

@@ -64,7 +64,7 @@ pub(super) fn operate(
 ) -> Result<Report, Refusal> {
     let tool = operation.tool();
     key_still_valid(work)?;
-    if let Some(outcome) = replayed(&work.state, work.caller, tool, mutation.request_id.as_deref(), args_hash)? {
+    if let Some(outcome) = replayed(work.state, work.caller, tool, mutation.request_id.as_deref(), args_hash)? {
         return Ok(Report::Outcome { outcome: Box::new(outcome), replayed: true });
     }
     let def = registry::find(tool).expect("every operation's tool is in the registry; a test looks");
@@ -72,26 +72,30 @@ pub(super) fn operate(
     let operation = perform::move_values(work, operation)?;
     // Ids from here on are those that a plan reserves.
     work.replay_ids(Vec::new());
-    let before = work.state.clone();
     let operation_id = OperationId::next(&mut work.ids);
     work.operation_id = Some(operation_id);
     let mut done = perform::perform(work, &operation, secret_hash.as_deref())?;
     let repeat =
-        if mutation.request_id.is_none() { likely_repeat(&before, work.caller, tool, args_hash) } else { None };
+        if mutation.request_id.is_none() { likely_repeat(work.state, work.caller, tool, args_hash) } else { None };
     done.outcome.possible_duplicate_of = repeat;
-    // What was submitted takes nobody's place before it is placed: no need to compare.
-    let evicted = if work.only_submitted() { BTreeSet::new() } else { diff::evicted(&before, &work.state) };
-    let tier = tier_of(def.tier, (&before, &work.state), &evicted, work.caller);
+    let tier = match work.kept() {
+        // What was submitted takes nobody's place before it is placed: no need to compare.
+        None => def.tier,
+        Some(before) => {
+            let evicted = if work.only_submitted() { BTreeSet::new() } else { diff::evicted(before, work.state) };
+            tier_of(def.tier, (before, work.state), &evicted, work.caller)
+        }
+    };
     let outcome = match mutation.mode {
-        Mode::Plan => plan(work, before, operation, done, tier, args_hash, secret_hash),
+        Mode::Plan => plan(work, operation, done, tier, args_hash, secret_hash),
         Mode::Apply => {
             let needs_plan = matches!(tier, Tier::Disruptive | Tier::Irreversible);
             if needs_plan {
-                return Err(plan_required(&operation, tier, &before, &work.state));
+                return Err(plan_required(&operation, tier, work.before(), work.state));
             }
             let accepted = accept(work, done, operation_id, tool, args_hash);
             super::follow::settle(work);
-            perform::with_place(&work.state, accepted)
+            perform::with_place(work.state, accepted)
         }
     };
     store_receipt(work, tool, mutation, args_hash, &outcome);
@@ -131,7 +135,6 @@ pub(super) fn accept(
 /// Takes back what was performed and stores it as a plan.
 fn plan(
     work: &mut Work<'_>,
-    before: Cluster,
     operation: Operation,
     done: Performed,
     tier: Tier,
@@ -140,11 +143,11 @@ fn plan(
 ) -> Outcome {
     // The queue's answer belongs to the plan: a run that finds a place shows it.
     super::follow::settle(work);
-    let changes = diff::diff(&before, &work.state);
-    let performed = perform::with_place(&work.state, done.outcome);
-    let evicts = diff::evicted(&before, &work.state);
+    let changes = diff::diff(work.before(), work.state);
+    let performed = perform::with_place(work.state, done.outcome);
+    let evicts = diff::evicted(work.before(), work.state);
     let ids: Vec<String> = work.ids.used.iter().map(|bits| format!("{bits:032x}")).collect();
-    work.roll_back(before);
+    work.roll_back();
     if performed.effect == EffectKind::NoChange {
         return performed;
     }

@@ -131,7 +131,9 @@ pub(super) fn with_place(cluster: &Cluster, mut outcome: Outcome) -> Outcome {
         outcome.next.insert(1, SuggestedCall::new("workload_logs", json!({ "workload": w.workload_id })));
     }
     if let Some(report) = report {
-        outcome.summary = format!("{}; {}", outcome.summary, report.summary);
+        outcome.summary.reserve_exact("; ".len() + report.summary.len());
+        outcome.summary.push_str("; ");
+        outcome.summary.push_str(&report.summary);
         outcome.placement = Some(report);
     }
     outcome

@@ -17,10 +17,11 @@ pub fn preview(
     caller: &Caller,
     ids: &mut dyn IdSource,
 ) -> Result<Vec<Change>, Refusal> {
-    let mut work = Work::new(cluster, caller, ids);
+    let mut after = cluster.clone();
+    let mut work = Work::new(&mut after, None, caller, ids);
     work.replay_ids(plan.record.ids.iter().filter_map(|text| u128::from_str_radix(text, 16).ok()).collect());
     work.operation_id = Some(OperationId::next(&mut work.ids));
     perform::perform(&mut work, &plan.record.operation, plan.record.secret_hash.as_deref())?;
     follow::settle(&mut work);
-    Ok(diff::diff(cluster, &work.state))
+    Ok(diff::diff(cluster, work.state))
 }

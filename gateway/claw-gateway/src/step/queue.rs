@@ -15,7 +15,7 @@ use crate::effect::Effect;
 use crate::event::Event;
 use crate::preemption;
 use crate::reservations::keeps_out;
-use crate::scheduler::{self, Place, Trial};
+use crate::scheduler::{self, Trial};
 use crate::tenancy::{Turn, Turns};
 use crate::workload::{Claim, WorkloadEntry, ends_by};
 
@@ -24,10 +24,10 @@ const RESERVE_TRIED_MAX: usize = 8;
 
 /// Tries those that wait in their turn; the same shape is tried once.
 pub(super) fn schedule(work: &mut Work<'_>, queue: Vec<WorkloadId>) {
-    let mut turns = Turns::of(&work.state, queue, work.now());
+    let mut turns = Turns::of(work.state, queue, work.now());
     // Whether waiting helps them, and the highest priority for which no room could be made.
     let mut hopeless: Vec<(Arc<WorkloadEntry>, bool, u32)> = Vec::new();
-    while let Some(turn) = turns.next(&work.state) {
+    while let Some(turn) = turns.next(work.state) {
         let id = match turn {
             Turn::Try(id) => id,
             Turn::Blocked(id, report) => {
@@ -51,7 +51,7 @@ pub(super) fn schedule(work: &mut Work<'_>, queue: Vec<WorkloadId>) {
         let tells = |tried: &WorkloadEntry| {
             scheduler::same_shape(&tried.spec, &entry.spec)
                 && (!has_claims || tried.outranks(&entry))
-                && stand_alike(&work.state, tried, &entry)
+                && stand_alike(work.state, tried, &entry)
         };
         let known = hopeless.iter().find(|(tried, ..)| tells(tried));
         // Another tenant may take back what it is guaranteed where this one may not.
@@ -61,17 +61,20 @@ pub(super) fn schedule(work: &mut Work<'_>, queue: Vec<WorkloadId>) {
             *at >= priority
                 && of_its(tried)
                 && scheduler::same_shape(&tried.spec, &entry.spec)
-                && stand_alike(&work.state, tried, &entry)
+                && stand_alike(work.state, tried, &entry)
         });
         let is_told = known.is_some();
         let trial = match known {
             Some((_, waiting_helps, _)) => Trial::Wait { waiting_helps: *waiting_helps },
-            None => scheduler::attempt(&work.state, &entry),
+            None => scheduler::attempt(work.state, &entry),
         };
         match trial {
             Trial::Place((places, report)) => {
-                place(work, &entry, places, &report);
                 turns.taken(&entry);
+                let (id, placed) = (entry.workload_id, scheduler::placements(&entry, places, &report));
+                // Nobody else holds it then, and it is changed where it lies.
+                drop(entry);
+                place(work, id, placed);
             }
             Trial::Wait { waiting_helps } => {
                 if !in_vain && make_room(work, &entry) {
@@ -122,7 +125,7 @@ fn make_room(work: &mut Work<'_>, entry: &WorkloadEntry) -> bool {
     if let Some(claim) = &entry.claim {
         let mut leaving =
             claim.victims.iter().filter_map(|id| work.state.workloads.get(*id)).filter(|w| w.live().is_some());
-        let is_waited_for = leaving.clone().next().is_some() && leaving.all(|w| will_have_ended(&work.state, w));
+        let is_waited_for = leaving.clone().next().is_some() && leaving.all(|w| will_have_ended(work.state, w));
         if is_waited_for {
             return true;
         }
@@ -132,7 +135,7 @@ fn make_room(work: &mut Work<'_>, entry: &WorkloadEntry) -> bool {
             give_up_claim(work, entry.workload_id);
         }
     }
-    let Some((claim, victims)) = preemption::plan(&work.state, entry, work.now()) else {
+    let Some((claim, victims)) = preemption::plan(work.state, entry, work.now()) else {
         return work.state.workloads.get(entry.workload_id).is_some_and(|w| w.claim.is_some());
     };
     let lost_gpu_ms = victims.iter().map(|victim| victim.lost_gpu_ms).collect();
@@ -163,7 +166,7 @@ pub(super) fn reserve(work: &mut Work<'_>) -> bool {
     let (now, after_ms) = (work.now(), work.state.policy.reserve_after_ms);
     let kept = work.state.workloads.reserved().cloned();
     if let Some(kept) = &kept {
-        let stands = |claim: &Arc<Claim>| scheduler::reserve::stands(&work.state, kept, claim, now);
+        let stands = |claim: &Arc<Claim>| scheduler::reserve::stands(work.state, kept, claim, now);
         if kept.claim.as_ref().is_some_and(stands) {
             begins_earlier(work, kept);
             return false;
@@ -185,7 +188,7 @@ pub(super) fn reserve(work: &mut Work<'_>) -> bool {
             scheduler::same_shape(&earlier.spec, &entry.spec) && have_the_same_rights(earlier, entry)
         };
         if !tried.iter().any(alike) {
-            planned = scheduler::reserve::plan(&work.state, entry, now).map(|claim| (entry.workload_id, claim));
+            planned = scheduler::reserve::plan(work.state, entry, now).map(|claim| (entry.workload_id, claim));
             tried.push(entry);
         }
     }
@@ -199,7 +202,7 @@ pub(super) fn reserve(work: &mut Work<'_>) -> bool {
 /// What ran where room is kept has ended early: who is let in until it begins has to end earlier as well.
 fn begins_earlier(work: &mut Work<'_>, kept: &WorkloadEntry) {
     let Some(claim) = &kept.claim else { return };
-    let begins_at = scheduler::reserve::begins_at(&work.state, claim, work.now());
+    let begins_at = scheduler::reserve::begins_at(work.state, claim, work.now());
     if begins_at.zip(claim.begins_at).is_some_and(|(now, told)| now < told) {
         let claim = Some(Arc::new(Claim { begins_at, ..(**claim).clone() }));
         work.emit(Event::RoomClaimed { workload_id: kept.workload_id, claim, lost_gpu_ms: Vec::new() });
@@ -207,17 +210,17 @@ fn begins_earlier(work: &mut Work<'_>, kept: &WorkloadEntry) {
 }
 
 /// All parts at once: the events of one command are journaled together or not at all.
-fn place(work: &mut Work<'_>, entry: &WorkloadEntry, places: Vec<Place>, report: &Arc<PlacementReport>) {
-    for placed in scheduler::placements(entry, places, report) {
+fn place(work: &mut Work<'_>, workload_id: WorkloadId, placements: Vec<Event>) {
+    for placed in placements {
         work.emit(placed);
     }
-    let Some(placed) = work.state.workloads.get(entry.workload_id).cloned() else {
+    let Some(placed) = work.state.workloads.get(workload_id).cloned() else {
         return;
     };
     for part in placed.lives() {
         let (node_id, attempt) = (part.node_id, part.attempt);
         let generation = work.state.nodes.get(node_id).map(|n| n.generation(work.state.epoch)).unwrap_or_default();
-        work.effect(Effect::StartWorkload { node_id, workload_id: entry.workload_id, attempt, generation });
+        work.effect(Effect::StartWorkload { node_id, workload_id, attempt, generation });
     }
 }
 
@@ -238,7 +241,7 @@ fn wait_for_quota(work: &mut Work<'_>, id: WorkloadId, report: Arc<PlacementRepo
 fn wait(work: &mut Work<'_>, entry: &WorkloadEntry, why: WorkloadReason) {
     // Only a change of reason is an event: the numbers are asked for with `workload_explain`.
     if entry.reason != why {
-        let report = (why != WorkloadReason::NotBefore).then(|| scheduler::why_it_waits(&work.state, entry));
+        let report = (why != WorkloadReason::NotBefore).then(|| scheduler::why_it_waits(work.state, entry));
         work.emit(Event::WorkloadWaits { workload_id: entry.workload_id, why, report });
     }
 }

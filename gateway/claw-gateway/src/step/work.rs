@@ -32,9 +32,11 @@ impl IdSource for Ids<'_> {
     }
 }
 
-/// The copy of the state that a decision is made on, and what it yields.
+/// The state that a decision is made on, and what it yields.
 pub(super) struct Work<'a> {
-    pub(super) state: Cluster,
+    pub(super) state: &'a mut Cluster,
+    /// What it was before, if that may be asked for.
+    base: Option<Cluster>,
     pub(super) caller: &'a Caller,
     pub(super) ids: Ids<'a>,
     /// Operation that the events belong to.
@@ -53,9 +55,15 @@ pub(super) struct Work<'a> {
 }
 
 impl<'a> Work<'a> {
-    pub(super) fn new(cluster: &Cluster, caller: &'a Caller, ids: &'a mut dyn IdSource) -> Self {
+    pub(super) fn new(
+        state: &'a mut Cluster,
+        base: Option<Cluster>,
+        caller: &'a Caller,
+        ids: &'a mut dyn IdSource,
+    ) -> Self {
         Self {
-            state: cluster.clone(),
+            state,
+            base,
             caller,
             ids: Ids { source: ids, replay: Vec::new(), next: 0, used: Vec::new() },
             operation_id: None,
@@ -107,9 +115,32 @@ impl<'a> Work<'a> {
         self.blobs.push(Blob { handle, bytes });
     }
 
-    /// Takes back everything but blobs since `base` (to store a plan instead).
-    pub(super) fn roll_back(&mut self, base: Cluster) {
-        self.state = base;
+    /// What the state was before.
+    ///
+    /// # Panics
+    /// If no copy was kept.
+    pub(super) fn before(&self) -> &Cluster {
+        self.base.as_ref().expect("a copy is kept for whoever asks what was before")
+    }
+
+    /// The same, if a copy was kept.
+    pub(super) fn kept(&self) -> Option<&Cluster> {
+        self.base.as_ref()
+    }
+
+    /// The state is as it was before.
+    pub(super) fn take_back(self) {
+        match self.base {
+            Some(base) => *self.state = base,
+            None => {
+                assert!(self.events.is_empty(), "a command that is checked first was refused after its first event");
+            }
+        }
+    }
+
+    /// Takes back everything but blobs (to store a plan instead).
+    pub(super) fn roll_back(&mut self) {
+        *self.state = self.before().clone();
         self.events.clear();
         self.effects.clear();
         self.touched.clear();
@@ -170,6 +201,6 @@ impl<'a> Work<'a> {
     }
 
     pub(super) fn into_decision(self, report: Report) -> Decision {
-        Decision { events: self.events, blobs: self.blobs, effects: self.effects, report, after: self.state }
+        Decision { events: self.events, blobs: self.blobs, effects: self.effects, report }
     }
 }

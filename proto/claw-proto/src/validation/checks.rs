@@ -178,7 +178,9 @@ impl Validator {
     pub fn argv(&mut self, path: &str, argv: &[String]) {
         self.count(path, argv.len(), limits::COMMAND_ARGS_MAX);
         self.bytes(path, argv.iter().map(String::len).sum(), limits::COMMAND_BYTES_MAX);
-        for (index, arg) in argv.iter().enumerate().take(limits::COMMAND_ARGS_MAX) {
+        let is_bad =
+            |arg: &String| arg.len() > limits::COMMAND_ARG_BYTES_MAX || arg.contains(is_refused_in_program_text);
+        for (index, arg) in argv.iter().enumerate().take(limits::COMMAND_ARGS_MAX).filter(|(_, arg)| is_bad(arg)) {
             self.program_text(&indexed(path, index), arg, limits::COMMAND_ARG_BYTES_MAX);
         }
     }

@@ -9,7 +9,7 @@ use claw_gateway::audit::Auditor;
 use claw_gateway::policy::Policy;
 use claw_gateway::scheduler::packing::replay::{Draws, Placed, Placer, Trace};
 use claw_gateway::scheduler::packing::{Machine, Request};
-use claw_gateway::{Caller, Cluster, Command, Event, EventRecord, Operation, Report, step};
+use claw_gateway::{Caller, Cluster, Command, Event, EventRecord, Operation, Report, advance};
 use claw_proto::ids::{CountingIds, GpuUuid, TokenId, WorkloadId};
 use claw_proto::limits;
 use claw_proto::spec::{GpuRequest, GpuVendor, RuntimeKind, WorkloadSpec};
@@ -23,6 +23,9 @@ use crate::error::CliError;
 const NOW: Timestamp = Timestamp::from_unix_ms(1_772_366_400_000);
 /// Memory of the trace's GPUs, MiB; it tells none, and asks for none.
 const GPU_MEMORY_MIB: u64 = 16_384;
+/// So many decisions the gateway writes with one sync where as many callers wait; before them it keeps a copy of the
+/// state, to fall back to if they cannot be written. So does the replay, and its time counts.
+const DECISIONS_PER_SYNC: u32 = 64;
 /// Disk of the trace's machines, MiB; it tells none.
 const DISK_MIB: u64 = 1 << 30;
 
@@ -30,6 +33,8 @@ const DISK_MIB: u64 = 1 << 30;
 #[derive(Debug, Clone)]
 pub(super) struct CoreFleet {
     cluster: Cluster,
+    /// What it was before the decisions that are written next, and how many these are so far.
+    durable: (Cluster, u32),
     ids: CountingIds,
     auditor: Auditor,
     /// What is free, by the events.
@@ -55,6 +60,7 @@ impl CoreFleet {
         let mut fleet = Self {
             auditor: Auditor::new(policy.preemption.per_day_max),
             cluster: Cluster::new(Arc::new(policy)),
+            durable: (Cluster::default(), 0),
             ids: CountingIds::new(1),
             machines: trace.machines.clone(),
             gpus: HashMap::new(),
@@ -117,10 +123,16 @@ impl CoreFleet {
         self.run(Command::Operate { operation, mutation, args_hash: String::new(), secret_hash })
     }
 
+    fn keep(&mut self) {
+        if self.durable.1 == 0 {
+            self.durable = (self.cluster.clone(), DECISIONS_PER_SYNC);
+        }
+        self.durable.1 -= 1;
+    }
+
     fn run(&mut self, command: Command) -> (Report, Vec<EventRecord>) {
-        let decision = step(&self.cluster, command, &Caller::system(NOW), &mut self.ids)
+        let decision = advance(&mut self.cluster, command, &Caller::system(NOW), &mut self.ids)
             .expect("the replay asks for what the core can do");
-        self.cluster = decision.after;
         self.auditor.check(&decision.events).expect("the auditor accepts every decision");
         (decision.report, decision.events)
     }
@@ -175,9 +187,9 @@ impl Placer for CoreFleet {
         let mutation = Mutation { mode: Mode::Apply, request_id: None, reason: None, wait_s: 0 };
         let command = Command::Operate { operation, mutation, args_hash: String::new(), secret_hash: None };
         let begun = Instant::now();
-        let decision = step(&self.cluster, command, &Caller::system(NOW), &mut self.ids)
+        self.keep();
+        let decision = advance(&mut self.cluster, command, &Caller::system(NOW), &mut self.ids)
             .expect("the replay asks for what the core can do");
-        self.cluster = decision.after;
         self.deciding += begun.elapsed();
         let is_accepted = self.auditor.check(&decision.events).is_ok();
         let placed = decision.events.iter().find_map(|record| match &record.event {

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use claw_proto::ids::{ApprovalId, Attempt, FaultId, GpuUuid, NodeId, OperationId, PlanId, WorkloadId};
 use claw_proto::message::LogStream;
 use claw_proto::spec::{GpuRequest, WorkloadSpec};
@@ -88,7 +90,7 @@ fn an_accepted_run() {
     outcome.workload_id = Some(wl(1));
     outcome.observed = Some(Observed { state: "running".into(), at: at() });
     outcome.simulated = true;
-    outcome.spec = Some(Box::new(WorkloadSpec {
+    outcome.spec = Some(Arc::new(WorkloadSpec {
         model: Some("llama-3.3-70b-instruct".into()),
         gpu: Some(GpuRequest { count: Some(4), model: Some("H100".into()), ..GpuRequest::default() }),
         ..WorkloadSpec::default()
@@ -109,7 +111,7 @@ fn an_accepted_run() {
         rejected: vec![RejectedNodes {
             reason: PlacementReason::GpuBusy,
             count: 2,
-            nodes: vec!["dgx-2".into(), "dgx-3".into()],
+            nodes: ["dgx-2".to_owned(), "dgx-3".to_owned()].into(),
             detail: "wants 4, has 3 free".into(),
         }],
         runner_up: Some(RunnerUp { node: "dgx-4".into(), why_not: "breaks an NVLink island".into() }),

@@ -197,9 +197,11 @@ impl Cluster {
             let n_old = w.attempts.len() - w.latest().len();
             w.attempts.drain(..n_old.min(w.attempts.len().saturating_sub(ATTEMPTS_KEPT)));
         });
-        self.nodes.update(node_id, |n| n.usage.take(id, spec.node_demand(), n_gpus));
+        self.touch_node(node_id, |n| {
+            n.usage.take(id, spec.node_demand(), n_gpus);
+            n.generation_n += 1;
+        });
         self.account(&spec, &|books| books.take(part_amounts(&spec), at));
-        self.bump(node_id);
     }
 
     fn end_attempt(&mut self, id: WorkloadId, record: &EventRecord) {
@@ -231,9 +233,11 @@ impl Cluster {
         if !ended.live {
             return;
         }
-        self.nodes.update(ended.node_id, |n| n.usage.give_back(id, entry.spec.node_demand(), n_gpus));
+        self.touch_node(ended.node_id, |n| {
+            n.usage.give_back(id, entry.spec.node_demand(), n_gpus);
+            n.generation_n += 1;
+        });
         self.account(&entry.spec, &|books| books.give(part_amounts(&entry.spec), record.at));
-        self.bump(ended.node_id);
     }
 
     /// The tenant of a workload holds more, or less.

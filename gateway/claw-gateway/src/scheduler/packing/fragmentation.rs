@@ -2,7 +2,7 @@
 
 use smallvec::SmallVec;
 
-use super::machine::Machine;
+use super::machine::{GPUS_MAX, Machine};
 use super::typical::Typical;
 
 /// GPU thousandths that a typical request could not use, on average: all that is
@@ -13,9 +13,20 @@ pub(super) fn fragmentation(machine: &Machine, typical: &Typical) -> f64 {
     if free == 0 {
         return 0.0;
     }
-    // Many classes want as much of a GPU as each other: what that leaves is counted once.
+    // Many classes want as much of a GPU as each other: GPUs that have so much free, and what is free on the others,
+    // are counted once.
     let mut counted: SmallVec<[(usize, u32); 32]> = SmallVec::new();
-    counted.extend(typical.parts_milli().iter().map(|part| below(machine, *part)));
+    let mut least_first: SmallVec<[u16; GPUS_MAX]> = SmallVec::from_slice(machine.free());
+    least_first.sort_unstable();
+    let (mut n_below, mut unusable) = (0, 0);
+    // Parts stand in order: what has too little for one has too little for the next.
+    counted.extend(typical.parts_milli().iter().map(|part| {
+        while let Some(free) = least_first.get(n_below).filter(|free| *free < part) {
+            unusable += u32::from(*free);
+            n_below += 1;
+        }
+        (least_first.len() - n_below, unusable)
+    }));
     let mut sum = 0.0;
     for (request, share, part) in typical.parted_classes() {
         let (n_enough, unusable) = counted[part];
@@ -23,13 +34,6 @@ pub(super) fn fragmentation(machine: &Machine, typical: &Typical) -> f64 {
         sum += share * f64::from(if runs { unusable } else { free });
     }
     sum
-}
-
-/// GPUs that have so much free, and what is free on the others, thousandths.
-fn below(machine: &Machine, milli: u16) -> (usize, u32) {
-    machine.free().iter().fold((0, 0), |(n_enough, unusable), free| {
-        if *free >= milli { (n_enough + 1, unusable) } else { (n_enough, unusable + u32::from(*free)) }
-    })
 }
 
 /// GPU thousandths that are free and that the machine's CPU will not suffice for,

@@ -49,7 +49,7 @@ pub(super) fn settled(
     moves_max: Option<u32>,
 ) -> Result<Vec<WorkloadId>, Refusal> {
     let ask = asked(work, (model, horizon_s, moves_max))?;
-    Ok(defrag::plan(&work.state, ask).moves.iter().map(|one| one.workload_id).collect())
+    Ok(defrag::plan(work.state, ask).moves.iter().map(|one| one.workload_id).collect())
 }
 
 /// Tells those that are worth moving to move.
@@ -59,11 +59,11 @@ pub(super) fn defrag(work: &mut Work<'_>, operation: &Operation) -> Result<Perfo
     };
     let ask = asked(work, (model.as_deref(), *horizon_s, *moves_max))?;
     let planned = match moves.as_deref() {
-        Some(ids @ [_, ..]) => defrag::again(&work.state, ask, ids).ok_or_else(|| {
+        Some(ids @ [_, ..]) => defrag::again(work.state, ask, ids).ok_or_else(|| {
             let message = "what was to be moved has ended or moved, would stay, or is not worth it any more: plan anew";
             Refusal::new(ErrorCode::InvalidState, message).with_next("defrag_plan", json!({ "mode": "plan" }))
         })?,
-        _ => defrag::plan(&work.state, ask),
+        _ => defrag::plan(work.state, ask),
     };
     let summary = summary(work, &planned, ask.horizon_s);
     let mut moves = Vec::new();

@@ -199,7 +199,7 @@ pub(in crate::step) fn set_settings(work: &mut Work<'_>, node: &NodeEntry, setti
 /// When a cut-off node will have stopped a workload by itself, if that is still
 /// to come. What keeps running has no such instant; it is never started again.
 fn lease_left(work: &Work<'_>, node: &NodeEntry, id: WorkloadId) -> Option<Timestamp> {
-    let end = partition_lease_end(&work.state, node, work.state.workloads.get(id)?)?;
+    let end = partition_lease_end(work.state, node, work.state.workloads.get(id)?)?;
     (end > work.now()).then_some(end)
 }
 

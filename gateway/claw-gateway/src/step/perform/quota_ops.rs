@@ -41,7 +41,7 @@ pub(super) fn set(work: &mut Work<'_>, operation: &Operation) -> Result<Performe
 /// Takes a tenant away.
 pub(super) fn delete(work: &mut Work<'_>, tenant: &str) -> Result<Performed, Refusal> {
     if work.state.tenants.get(tenant).is_none() {
-        return Err(unknown(&work.state, tenant).with_field("tenant", tenant));
+        return Err(unknown(work.state, tenant).with_field("tenant", tenant));
     }
     put(work, tenant, None)
 }
@@ -129,7 +129,7 @@ fn sound(work: &Work<'_>, tenant: &str, quota: &Quota, is_new: bool) -> Result<(
     }
     let Some(parent) = &quota.parent else { return Ok(()) };
     let Some(above) = tenants.get(parent) else {
-        return Err(unknown(&work.state, parent).with_field("parent", parent.clone()));
+        return Err(unknown(work.state, parent).with_field("parent", parent.clone()));
     };
     if tenants.line(parent).count() >= TENANT_LEVELS_MAX {
         let message = format!("tenants nest {TENANT_LEVELS_MAX} levels deep, and {parent} is on the last");

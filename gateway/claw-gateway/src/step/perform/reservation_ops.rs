@@ -142,7 +142,7 @@ fn done(summary: String, inverse: Inverse, not_restored: &'static str) -> Perfor
 
 /// A node can be kept then.
 fn free(work: &Work<'_>, node: &NodeEntry, wanted: &Reservation) -> Result<(), Refusal> {
-    match obstacle(&work.state, node, wanted) {
+    match obstacle(work.state, node, wanted) {
         Some(why) => Err(in_the_way(&format!("{} {why}", node.name)).with_field("node_names", node.name.clone())),
         None => Ok(()),
     }
@@ -152,7 +152,7 @@ fn free(work: &Work<'_>, node: &NodeEntry, wanted: &Reservation) -> Result<(), R
 fn sound(work: &Work<'_>, wanted: &Reservation) -> Result<(), Refusal> {
     let (tenant, now) = (&wanted.tenant, work.now());
     if work.state.tenants.get(tenant).is_none() {
-        return Err(unknown(&work.state, tenant).with_field("tenant", tenant.clone()));
+        return Err(unknown(work.state, tenant).with_field("tenant", tenant.clone()));
     }
     if wanted.ends_at <= now {
         return Err(invalid(
@@ -195,7 +195,7 @@ fn chosen(work: &Work<'_>, wanted: &Reservation, wish: &Wish<'_>) -> Result<Vec<
     let mut obstacles: Vec<String> = Vec::new();
     let mut free: Vec<&Arc<NodeEntry>> = Vec::new();
     for node in &right {
-        match obstacle(&work.state, node, wanted) {
+        match obstacle(work.state, node, wanted) {
             Some(why) => obstacles.push(format!("{} {why}", node.name)),
             None => free.push(node),
         }

@@ -22,6 +22,9 @@ use crate::step::work::Work;
 use crate::tenancy;
 use crate::workload::Desired;
 
+/// Of a name that is made, what it runs takes so much at most.
+const NAME_BASE_BYTES: usize = 40;
+
 pub(super) fn run(
     work: &mut Work<'_>,
     spec: &WorkloadSpec,
@@ -30,12 +33,12 @@ pub(super) fn run(
 ) -> Result<Performed, Refusal> {
     let mut assumptions = assumptions.to_vec();
     let mut spec = spec.clone();
-    tenancy::assign(&work.state, work.caller, &mut spec, &mut assumptions)?;
-    let valid = checked(&work.state, spec, &mut assumptions)?;
+    tenancy::assign(work.state, work.caller, &mut spec, &mut assumptions)?;
+    let valid = checked(work.state, spec, &mut assumptions)?;
     super::secret_ops::usable(work, valid.spec())?;
     let workload_id = WorkloadId::next(&mut work.ids);
     let name = name_of(work, &valid, workload_id)?;
-    let shown = Box::new(valid.spec().clone());
+    let shown = valid.shared();
     work.emit(Event::WorkloadSubmitted {
         workload_id,
         name: name.clone(),
@@ -141,12 +144,12 @@ fn name_of(work: &Work<'_>, spec: &ValidSpec, id: WorkloadId) -> Result<String, 
         .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' })
         .collect();
     let base = base.trim_matches('-');
-    let base = if base.is_empty() { "workload" } else { base };
-    let base: String = base.chars().take(40).collect();
+    let base = if base.is_empty() { "workload" } else { &base[..base.len().min(NAME_BASE_BYTES)] };
+    let base = base.trim_matches('-');
     // The id's last characters are random. Six tell apart as many as people look
     // at; where two of a whole fleet are the same, more are taken.
     let id = id.to_string();
-    let named = |n: usize| format!("{}-{}", base.trim_matches('-'), &id[id.len() - n..]);
+    let named = |n: usize| [base, "-", &id[id.len() - n..]].concat();
     let free = |name: &String| work.state.workloads.by_name(name).is_none();
     Ok((6..20).map(named).find(free).unwrap_or_else(|| named(20)))
 }

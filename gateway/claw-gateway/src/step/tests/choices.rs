@@ -50,7 +50,7 @@ fn a_later_model_is_taken_only_where_an_earlier_one_has_no_room() {
     // What no node has is named, with all that would do.
     let none = f.submit(choice(1, Some("B200"), &["GB200"])).workload_id.unwrap();
     let report = f.workload(none).report.clone().unwrap();
-    assert_eq!(report.rejected[0].detail, "wanted B200, else GB200, has A100");
+    assert_eq!(&*report.rejected[0].detail, "wanted B200, else GB200, has A100");
     assert!(!report.waiting_helps);
 }
 
@@ -139,7 +139,7 @@ fn a_slice_that_nobody_has_cut_is_told_with_how_a_gpu_could_be_cut() {
     let never = f.submit(slice("1g.5gb")).workload_id.unwrap();
     let report = f.workload(never).report.clone().unwrap();
     assert_eq!(
-        report.rejected[0].detail,
+        &*report.rejected[0].detail,
         "wanted a slice 1g.5gb, has none, and H100 80 GB cannot be cut so (1g.10gb, 1g.20gb, 2g.20gb, 3g.40gb, 4g.40gb, \
          7g.80gb)"
     );

@@ -16,7 +16,7 @@ use claw_tools::refusal::Refusal;
 use crate::audit::Auditor;
 use crate::event::EventRecord;
 use crate::policy::Policy;
-use crate::{Caller, Cluster, Command, Effect, Operation, Report, invariants, step};
+use crate::{Caller, Cluster, Command, Effect, Operation, Report, advance, invariants, step};
 
 pub(super) const T0: i64 = 1_772_366_400_000;
 
@@ -173,15 +173,27 @@ impl Fleet {
 
     /// Decides, checks every invariant and the decision itself, keeps the journal.
     pub(super) fn run(&mut self, command: Command, caller: &Caller) -> Result<Report, Refusal> {
-        let decision = step(&self.cluster, command, caller, &mut self.ids)?;
-        let mut replayed = self.cluster.clone();
-        for record in &decision.events {
-            let stored = EventRecord::from_json(crate::event::EVENT_VERSION, &record.to_json()).unwrap();
-            assert_eq!(&stored, record, "an event survives the journal");
-            replayed.apply(record);
-        }
-        assert_eq!(replayed.to_snapshot(), decision.after.to_snapshot(), "applying the events gives the state after");
-        self.cluster = decision.after;
+        let before = self.cluster.to_snapshot();
+        let told = step(&self.cluster, command.clone(), caller, &mut self.ids.clone()).map(|(decision, after)| {
+            let mut replayed = self.cluster.clone();
+            for record in &decision.events {
+                let stored = EventRecord::from_json(crate::event::EVENT_VERSION, &record.to_json()).unwrap();
+                assert_eq!(&stored, record, "an event survives the journal");
+                replayed.apply(record);
+            }
+            assert_eq!(replayed.to_snapshot(), after.to_snapshot(), "applying the events gives the state after");
+            (decision.events, decision.report, after.to_snapshot())
+        });
+        // Nobody else holds this state now: what is decided on it changes it in place.
+        let decided = advance(&mut self.cluster, command, caller, &mut self.ids);
+        let (events, report, after) = match &told {
+            Ok((events, report, after)) => (Ok(events), Some(report), after),
+            Err(refusal) => (Err(refusal), None, &before),
+        };
+        assert_eq!(decided.as_ref().map(|decision| &decision.events), events, "in place it is decided alike");
+        assert_eq!(decided.as_ref().ok().map(|decision| &decision.report), report, "and told alike");
+        assert_eq!(&self.cluster.to_snapshot(), after, "and what is refused changes nothing");
+        let decision = decided?;
         invariants::check(&self.cluster).unwrap();
         self.auditor.check(&decision.events).unwrap();
         self.journal.extend(decision.events);

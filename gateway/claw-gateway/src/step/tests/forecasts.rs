@@ -11,7 +11,7 @@ use claw_tools::workloads::{StartForecast, WorkloadState as S};
 
 use super::fleet::{Fleet, mutation, run_of, spec, who};
 use crate::scheduler::packing::replay::Draws;
-use crate::{Caller, Cluster, Command, query, step};
+use crate::{Caller, Cluster, Command, advance, query};
 
 /// A fleet that is lived through second by second, as a gateway does, without the checks of [`Fleet`].
 struct Course {
@@ -46,8 +46,7 @@ impl Course {
     }
 
     fn decide(&mut self, command: Command, caller: &Caller) -> Option<WorkloadId> {
-        let decision = step(&self.cluster, command, caller, &mut self.ids).unwrap();
-        self.cluster = decision.after;
+        let decision = advance(&mut self.cluster, command, caller, &mut self.ids).unwrap();
         match decision.report {
             crate::Report::Outcome { outcome, .. } => outcome.workload_id,
             _ => None,

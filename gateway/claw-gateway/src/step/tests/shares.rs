@@ -60,7 +60,7 @@ fn what_a_share_gets_is_said_and_so_is_what_it_does_not() {
     let waits = f.submit(share(0.75)).workload_id.unwrap();
     let report = f.workload(waits).report.clone().unwrap();
     assert_eq!(report.rejected[0].reason, PlacementReason::GpuBusy);
-    assert_eq!(report.rejected[0].detail, "wanted 0.75 of a GPU, at most 0.5 of one is free");
+    assert_eq!(&*report.rejected[0].detail, "wanted 0.75 of a GPU, at most 0.5 of one is free");
     let told = query::explain(&f.cluster, &waits.to_string(), f.now).unwrap();
     assert!(told.would_start_if.iter().any(|r| r.change == "it asked for 0.375 of a GPU instead of 0.75"), "{told:?}");
     assert!(told.blockers.iter().any(|b| b.workload_id == id), "{:?}", told.blockers);
