@@ -398,7 +398,8 @@ impl<'c> Builder<'_, 'c, '_> {
         number::of(last.senses)?;
         let worded = number::of(before.senses).is_some();
         let n = if self.lang == Lang::Chinese {
-            number::compose_chinese(a, b)
+            // Digits take 万 after them, and no single digit in words.
+            if worded || b >= 10.0 { number::compose_chinese(a, b) } else { None }
         } else if worded || b >= 100.0 {
             number::compose(a, b)
         } else {
