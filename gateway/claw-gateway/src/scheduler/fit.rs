@@ -105,6 +105,7 @@ pub(super) fn judge(view: &View, spec: &ValidSpec, claims: Option<Claims<'_>>, l
 /// node that does not take it. `fixed` is what was found of the node when it was looked at first.
 pub(super) fn score_of(view: &View, spec: &ValidSpec, losses: &Losses, fixed: &mut Option<Fixed>) -> Result<Score, R> {
     let demand = spec.node_demand();
+    // Whoever names several models is asked about each: what is fixed is for those who look at numbers alone.
     if demand.gpu_models.len() > 1 {
         return judge_models(view, spec, None, losses).map(|judged| judged.score).map_err(|miss| miss.reason);
     }
@@ -116,35 +117,72 @@ pub(super) fn score_of(view: &View, spec: &ValidSpec, losses: &Losses, fixed: &m
 }
 
 /// How the node would take it, or why not, where this was found of the node for it, and nothing keeps it out for
-/// good; nothing for a specification that names several models.
+/// good; nothing for a specification that names several models where the node has several kinds of GPUs.
 pub(super) fn judge_fixed(view: &View, spec: &ValidSpec, fixed: &Fixed, losses: &Losses) -> Option<Result<Fit, Miss>> {
     let demand = spec.node_demand();
-    let runtime = fixed.answer.ok().filter(|_| demand.gpu_models.len() <= 1)?;
+    let runtime = fixed.answer.ok().filter(|_| Fixed::is_of(view, demand))?;
     let judged = judge_now(view, spec, (fixed.ask(demand), runtime), None, losses);
-    Some(judged.map(|Judged { chosen, runtime, score }| Fit { chosen: Arc::from(&chosen[..]), runtime, score }))
+    let fit = judged.map(|Judged { chosen, runtime, mut score }| {
+        score.fallback = fixed.fallback(demand);
+        Fit { chosen: Arc::from(&chosen[..]), runtime, score }
+    });
+    debug_assert_eq!(
+        fit.as_ref().map(|fit| &fit.score),
+        judge(view, spec, None, losses).as_ref().map(|fit| &fit.score)
+    );
+    Some(fit)
 }
 
 /// What a specification finds on a node as long as the node has what it has and is called as it is.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Fixed {
     kinds: u64,
+    /// Which of the models that it names is that of the node, or tells best why none is.
+    model: u8,
     /// The runtime, or what keeps it out for good.
     pub(super) answer: Result<RuntimeKind, R>,
 }
 
 impl Fixed {
-    /// Of a specification that names one model at most.
+    /// Something is, where not each of several models may be that of some of the node's GPUs.
+    fn is_of(view: &View, demand: &Demand) -> bool {
+        demand.gpu_models.len() <= 1 || view.kinds.len() <= 1
+    }
+
+    /// Of a node and a specification for which something [is fixed](Self::is_of).
     pub(super) fn of(view: &View, spec: &ValidSpec) -> Self {
         let demand = spec.node_demand();
-        let ask = Ask { demand, model: demand.gpu_models.first().map(String::as_str), kinds: 0 };
-        let kinds = kinds(view, ask);
-        Self { kinds, answer: could(view, spec, Ask { kinds, ..ask }).map_err(|miss| miss.reason) }
+        let with = |model: u8| {
+            let ask = Ask { demand, model: model_at(demand, model), kinds: 0 };
+            let kinds = kinds(view, ask);
+            Self { kinds, model, answer: could(view, spec, Ask { kinds, ..ask }).map_err(|miss| miss.reason) }
+        };
+        let mut best = with(0);
+        for (_, model) in demand.gpu_models.iter().zip(0..).skip(1) {
+            let Err(reason) = best.answer else { break };
+            let next = with(model);
+            // As with all of them in turn: the one that is nearest to fitting tells why.
+            if next.answer.err().is_none_or(|its| its as u8 > reason as u8) {
+                best = next;
+            }
+        }
+        best
     }
 
     /// What is asked of the node's GPUs by the specification that this was found for.
     fn ask<'a>(&self, demand: &'a Demand) -> Ask<'a> {
-        Ask { demand, model: demand.gpu_models.first().map(String::as_str), kinds: self.kinds }
+        Ask { demand, model: model_at(demand, self.model), kinds: self.kinds }
     }
+
+    /// How many models the specification would rather have.
+    pub(super) fn fallback(&self, demand: &Demand) -> u8 {
+        if demand.gpu_models_ranked { self.model } else { 0 }
+    }
+}
+
+/// The model of this number, of those that are named; any without one.
+fn model_at(demand: &Demand, at: u8) -> Option<&str> {
+    demand.gpu_models.get(usize::from(at)).map(String::as_str)
 }
 
 /// With GPUs of the best of its models.

@@ -507,7 +507,8 @@ impl Shape {
         let answer = match (&slot.row, &self.wish) {
             (Some(row), Some(wish)) => {
                 let known = fixed.get_or_insert_with(|| Fixed::of(view, &self.spec));
-                let answer = known.answer.and_then(|runtime| row.judge(wish, runtime, losses));
+                let fallback = known.fallback(self.spec.node_demand());
+                let answer = known.answer.and_then(|runtime| row.judge(wish, (runtime, fallback), losses));
                 debug_assert_eq!(answer, by_view(fixed), "a row says what its node says");
                 answer
             }

@@ -62,11 +62,10 @@ pub(super) struct Wish {
 }
 
 impl Wish {
-    /// Of a specification that is for one node, names one model at most, asks for no slice and does not want to
-    /// be spread.
+    /// Of a specification that is for one node, asks for no slice and does not want to be spread.
     pub(super) fn of(spec: &ValidSpec) -> Option<Self> {
         let demand = spec.node_demand();
-        let is_plain = spec.nodes() == 1 && demand.gpu_models.len() <= 1 && demand.mig_profile.is_none();
+        let is_plain = spec.nodes() == 1 && demand.mig_profile.is_none();
         (is_plain && !spreads(spec)).then(|| Self {
             gpus: demand.gpus,
             gpu_milli: demand.gpu_milli,
@@ -162,8 +161,9 @@ impl Row {
             && self.standing.as_ref().map(Standing::state) == other.standing.as_ref().map(Standing::state)
     }
 
-    /// How well the node takes it, or the most severe reason why not, where nothing that does not change keeps it out.
-    pub(super) fn judge(&self, wish: &Wish, runtime: RuntimeKind, losses: &Losses) -> Result<Rank, R> {
+    /// How well the node takes it with this runtime and a model of this number among its choices, or the most severe
+    /// reason why not, where nothing that does not change keeps it out.
+    pub(super) fn judge(&self, wish: &Wish, with: (RuntimeKind, u8), losses: &Losses) -> Result<Rank, R> {
         if let Some(closed) = self.closed {
             return Err(closed);
         }
@@ -184,7 +184,7 @@ impl Row {
             return Err(R::DiskBusy);
         }
         let chosen = if wish.is_share { self.share(free, wish, losses) } else { self.first(free, wish, losses) };
-        Ok(self.rank(free, &chosen, wish, runtime))
+        Ok(self.rank(free, &chosen, wish, with))
     }
 
     /// GPUs that could be given, as bits.
@@ -239,7 +239,7 @@ impl Row {
     }
 
     /// See [`Score`].
-    fn rank(&self, free: u8, chosen: &Chosen, wish: &Wish, runtime: RuntimeKind) -> Rank {
+    fn rank(&self, free: u8, chosen: &Chosen, wish: &Wish, (runtime, fallback): (RuntimeKind, u8)) -> Rank {
         let (taken, n_taken) = (chosen.taken, chosen.taken.count_ones());
         let n_opened = (taken & self.whole).count_ones();
         let touched = if taken == 0 { 0 } else { (free & self.whole).count_ones() };
@@ -250,7 +250,7 @@ impl Row {
         Rank::of(&Score {
             simulated: runtime == RuntimeKind::Sim || (self.simulated && wish.gpus > 0),
             unreserved: true,
-            fallback: 0,
+            fallback,
             broken_island: n_taken > 1 && !self.linked,
             lost: chosen.lost,
             opened: shared == Some(GPU_MILLI),

@@ -186,19 +186,18 @@ fn gpu_fallbacks(v: &mut Validator, gpu: &GpuRequest) {
 }
 
 fn gpu_model(v: &mut Validator, gpu: &GpuRequest, at: &str, model: &str) {
-    let allowed = match nearest_gpu_model(model) {
-        Some(nearest) => format!("a model name such as {nearest}"),
-        None => "a model name such as H100".to_owned(),
-    };
     let is_word = |word: &str| {
         !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '+'))
     };
     let is_model = |t: &str| t.starts_with(|c: char| c.is_ascii_alphanumeric()) && t.split(' ').all(is_word);
+    // Which one may be meant is looked for only where it is none.
+    let meant = if is_model(model) { None } else { nearest_gpu_model(model) };
+    let allowed = ["a model name such as ", meant.unwrap_or("H100")].concat();
     if !v.form(at, model, limits::NAME_CHARS_MAX, &allowed, is_model) {
         return;
     }
-    let made_by = canonical_gpu_model(model).and_then(vendor_of);
-    if let (Some(made_by), Some(wanted)) = (made_by, gpu.vendor)
+    if let Some(wanted) = gpu.vendor
+        && let Some(made_by) = canonical_gpu_model(model).and_then(vendor_of)
         && made_by != wanted
     {
         v.fault("gpu.vendor", FaultCode::Conflict, format!("{model} is made by {made_by}"))
