@@ -1,0 +1,59 @@
+//! What does not change on a node as long as it has what it has.
+
+use claw_proto::spec::RuntimeKind;
+use claw_proto::validation::{Demand, ValidSpec};
+use claw_tools::workloads::PlacementReason as R;
+
+use super::{Ask, View, could, kinds};
+
+/// What a specification finds on a node as long as the node has what it has and is called as it is.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::scheduler) struct Fixed {
+    kinds: u64,
+    /// Which of the models that it names is that of the node, or tells best why none is.
+    model: u8,
+    /// The runtime, or what keeps it out for good.
+    pub(in crate::scheduler) answer: Result<RuntimeKind, R>,
+}
+
+impl Fixed {
+    /// Something is, where not each of several models may be that of some of the node's GPUs.
+    pub(super) fn is_of(view: &View, demand: &Demand) -> bool {
+        demand.gpu_models.len() <= 1 || view.kinds.len() <= 1
+    }
+
+    /// Of a node and a specification for which something [is fixed](Self::is_of).
+    pub(in crate::scheduler) fn of(view: &View, spec: &ValidSpec) -> Self {
+        let demand = spec.node_demand();
+        let with = |model: u8| {
+            let ask = Ask { demand, model: model_at(demand, model), kinds: 0 };
+            let kinds = kinds(view, ask);
+            Self { kinds, model, answer: could(view, spec, Ask { kinds, ..ask }).map_err(|miss| miss.reason) }
+        };
+        let mut best = with(0);
+        for (_, model) in demand.gpu_models.iter().zip(0..).skip(1) {
+            let Err(reason) = best.answer else { break };
+            let next = with(model);
+            // As with all of them in turn: the one that is nearest to fitting tells why.
+            if next.answer.err().is_none_or(|its| its as u8 > reason as u8) {
+                best = next;
+            }
+        }
+        best
+    }
+
+    /// What is asked of the node's GPUs by the specification that this was found for.
+    pub(super) fn ask<'a>(&self, demand: &'a Demand) -> Ask<'a> {
+        Ask { demand, model: model_at(demand, self.model), kinds: self.kinds }
+    }
+
+    /// How many models the specification would rather have.
+    pub(in crate::scheduler) fn fallback(&self, demand: &Demand) -> u8 {
+        if demand.gpu_models_ranked { self.model } else { 0 }
+    }
+}
+
+/// The model of this number, of those that are named; any without one.
+fn model_at(demand: &Demand, at: u8) -> Option<&str> {
+    demand.gpu_models.get(usize::from(at)).map(String::as_str)
+}
