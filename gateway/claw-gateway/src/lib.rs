@@ -1,7 +1,7 @@
 //! # claw-gateway: the pure core
 //!
-//! `step(&Cluster, Command, &Caller, ids) → Decision {events, effects, report}`.
-//! `advance(&mut Cluster, …)` is the same on a state of the caller's own (ADR 0020).
+//! `step(&Cluster, Command, &Caller, ids) → Decision {events, effects, report}`, and
+//! the state after; `advance(&mut Cluster, …)` brings a state there in place (ADR 0020).
 //! No clock, no randomness, no IO, no async in here: the shell journals the
 //! events, then performs the effects. Restart, replay, undo, what-if and
 //! simulation fall out of this one shape.

@@ -74,7 +74,7 @@ pub enum Report {
 }
 
 /// What follows from a command.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 #[must_use]
 pub struct Decision {
     /// To be journaled, in order, all or nothing.
@@ -102,8 +102,8 @@ pub fn step(
 /// Decides one command and brings the state to what it is after. A refusal leaves it as it was.
 ///
 /// # Panics
-/// If a command that no copy is kept for ([`is_checked_first`]) were refused after it changed something: nothing
-/// may go on from a state that nobody decided.
+/// If a command that no copy is kept for were refused after it changed something, which none is: nothing may go on
+/// from a state that nobody decided.
 pub fn advance(
     cluster: &mut Cluster,
     command: Command,

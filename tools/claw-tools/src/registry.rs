@@ -103,7 +103,7 @@ operations! {
     NodeConfigSet = "node_config_set", "Change a node's settings", nodes::NodeConfigSetParams => outcome::Outcome, Sets, P::NodeAdmin, Tier::Reversible, T::Admin, false, U::Exact,
         "Change how often a node sends metrics and how many log bytes it may hold.";
     WorkloadRun = "workload_run", "Run a workload", workloads::WorkloadRunParams => outcome::Outcome, Acts, P::WorkloadWrite, Tier::Reversible, T::Workloads, true, U::Compensating,
-        "Run a command, image or model: `request` in words (\"Run Llama 70B on 4 H100s\") or an exact `spec`. Answers where it goes and why, or why it waits. Less important work that said `preemptible` may be stopped for it. Use mode=plan to see it first. Next: workload_wait, workload_logs.";
+        "Run a command, image or model: `request` in words (\"Run Llama 70B on 4 H100s\") or an exact `spec`. Answers where it goes and why, or why it waits. Work that said `preemptible` may be stopped for it, if it is less important or borrows what this tenant is guaranteed. Use mode=plan to see it first. Next: workload_wait, workload_logs.";
     IntentParse = "intent_parse", "Understand a request", intents::IntentParseParams => intents::IntentParsed, Reads, P::Read, Tier::Read, T::Workloads, false, U::None,
         "What a request in words means, before anything is done: the intent with the words behind each field, what was assumed, what costs, or the question to answer first. Next: the calls it suggests.";
     WorkloadList = "workload_list", "List workloads", workloads::WorkloadListParams => workloads::WorkloadList, Reads, P::Read, Tier::Read, T::Workloads, true, U::None,

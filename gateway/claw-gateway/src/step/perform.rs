@@ -22,7 +22,7 @@ use crate::Cluster;
 use crate::command::Operation;
 use crate::workload::Desired;
 
-/// Performs one operation on the copy of the state.
+/// Performs one operation on the state.
 pub(super) fn perform(
     work: &mut Work<'_>,
     operation: &Operation,

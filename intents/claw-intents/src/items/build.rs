@@ -397,13 +397,11 @@ impl<'c> Builder<'_, 'c, '_> {
     fn numbers(&self, before: &Item<'c>, last: &Item<'c>, a: f64, b: f64) -> Option<(Kind<'c>, Senses)> {
         number::of(last.senses)?;
         let worded = number::of(before.senses).is_some();
-        let n = if self.lang == Lang::Chinese {
-            // Digits take 万 after them, and no single digit in words.
-            if worded || b >= 10.0 { number::compose_chinese(a, b) } else { None }
-        } else if worded || b >= 100.0 {
-            number::compose(a, b)
-        } else {
-            None
+        // Digits take "hundred" or 万 after them, and nothing smaller.
+        let n = match self.lang {
+            _ if !worded && b < 100.0 => None,
+            Lang::Chinese => number::compose_chinese(a, b),
+            _ => number::compose(a, b),
         };
         n.map(|n| (Kind::Num(n), last.senses))
     }

@@ -43,7 +43,7 @@ pub(super) struct CoreFleet {
     gpus: HashMap<GpuUuid, (usize, usize)>,
     nodes: HashMap<claw_proto::ids::NodeId, usize>,
     models: Vec<String>,
-    /// Time in `step`, for requests alone.
+    /// Time in which requests were decided, without their ends.
     pub(super) deciding: Duration,
 }
 

@@ -17,12 +17,12 @@ pub(in crate::scheduler) struct Fixed {
 }
 
 impl Fixed {
-    /// Something is, where not each of several models may be that of some of the node's GPUs.
+    /// Something is fixed unless the specification names several models and the node has several kinds of GPUs.
     pub(super) fn is_of(view: &View, demand: &Demand) -> bool {
         demand.gpu_models.len() <= 1 || view.kinds.len() <= 1
     }
 
-    /// Of a node and a specification for which something [is fixed](Self::is_of).
+    /// Of a node and a specification for which something is fixed, see [`Self::is_of`].
     pub(in crate::scheduler) fn of(view: &View, spec: &ValidSpec) -> Self {
         let demand = spec.node_demand();
         let with = |model: u8| {
