@@ -236,7 +236,7 @@ fn remedies(cluster: &Cluster, w: &WorkloadEntry, blockers: &[Blocker], now: Tim
     nodes_that_take_work_again(cluster, w, now, &mut offers);
     others_bounds(cluster, w, now, &mut offers);
     // Idle GPUs could be cut, which is done on their host.
-    if let Some(cut) = super::mig::cut(cluster, w) {
+    if let Some(cut) = super::mig::cut(cluster, w, |fork| starts(fork, w, now, &mut offers)) {
         offers.offer(cut.change, "node_get", json!({ "node": cut.node }));
     }
     offers.next_kind();

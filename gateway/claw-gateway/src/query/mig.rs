@@ -10,7 +10,6 @@ use claw_tools::nodes::{NodeLink, Schedulable};
 
 use crate::Cluster;
 use crate::registry::NodeEntry;
-use crate::scheduler::{Decision, decide_for};
 use crate::workload::WorkloadEntry;
 
 /// Nodes that are tried at most.
@@ -26,8 +25,9 @@ pub(super) struct Cut {
     pub(super) change: String,
 }
 
-/// The first node on which cutting idle GPUs, or what is left of cut ones, would make it start.
-pub(super) fn cut(cluster: &Cluster, w: &WorkloadEntry) -> Option<Cut> {
+/// The first node on which cutting idle GPUs, or what is left of cut ones, would make it start. Who waits before it
+/// may take what is cut: whether it starts in a fleet is asked with the queue.
+pub(super) fn cut(cluster: &Cluster, w: &WorkloadEntry, mut starts: impl FnMut(&Cluster) -> bool) -> Option<Cut> {
     let demand = w.spec.node_demand();
     let profile = demand.mig_profile.as_deref()?;
     let takes_work = |n: &&Arc<NodeEntry>| n.link == NodeLink::Online && n.schedulable == Schedulable::Active;
@@ -41,7 +41,7 @@ pub(super) fn cut(cluster: &Cluster, w: &WorkloadEntry) -> Option<Cut> {
             (0..n).for_each(|at| cut_more.gpus.push(slice(has, parent, profile, at)));
             let mut fork = cluster.clone();
             fork.nodes.set_capabilities(node.node_id, Arc::new(cut_more.clone()));
-            if matches!(decide_for(&fork, w), Decision::Place { .. }) {
+            if starts(&fork) {
                 let (of, how) = (told.join(" and "), how(node, profile));
                 let change = format!("slices {profile} were cut on {}: {of}{how}", node.name);
                 return Some(Cut { node: node.name.clone(), change });
