@@ -78,13 +78,12 @@ pub(super) fn operate(
     let repeat =
         if mutation.request_id.is_none() { likely_repeat(work.state, work.caller, tool, args_hash) } else { None };
     done.outcome.possible_duplicate_of = repeat;
-    let tier = match work.kept() {
-        // What was submitted takes nobody's place before it is placed: no need to compare.
-        None => def.tier,
-        Some(before) => {
-            let evicted = if work.only_submitted() { BTreeSet::new() } else { diff::evicted(before, work.state) };
-            tier_of(def.tier, (before, work.state), &evicted, work.caller)
-        }
+    // What was submitted takes nobody's place before it is placed, and changes no access: no need to compare.
+    let tier = if work.only_submitted() {
+        def.tier
+    } else {
+        let (before, after) = (work.before(), &*work.state);
+        tier_of(def.tier, (before, after), &diff::evicted(before, after), work.caller)
     };
     let outcome = match mutation.mode {
         Mode::Plan => plan(work, operation, done, tier, args_hash, secret_hash),

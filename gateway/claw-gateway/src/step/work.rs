@@ -123,11 +123,6 @@ impl<'a> Work<'a> {
         self.base.as_ref().expect("a copy is kept for whoever asks what was before")
     }
 
-    /// The same, if a copy was kept.
-    pub(super) fn kept(&self) -> Option<&Cluster> {
-        self.base.as_ref()
-    }
-
     /// The state is as it was before.
     pub(super) fn take_back(self) {
         match self.base {

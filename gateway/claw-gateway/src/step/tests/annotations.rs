@@ -132,7 +132,8 @@ proptest! {
             prop_assert!(lost.is_empty(), "{} took {lost:?}", def.name);
             let makes_room = |id: WorkloadId| {
                 let w = f.workload(id);
-                w.reason == WorkloadReason::Preempted && w.spec.spec().preemptible == Some(true)
+                let is_waited_for = f.cluster.workloads.leaves_for(id).is_some();
+                w.reason == WorkloadReason::Preempted && w.spec.spec().preemptible == Some(true) && is_waited_for
             };
             let ends = f.effects[n_effects..].iter().any(|e| match e {
                 Effect::StopWorkload { order, .. } => !makes_room(order.workload_id),
