@@ -27,6 +27,8 @@ use crate::{Caller, Cluster};
 const REMEDIES_MAX: usize = 5;
 /// Most looks at the whole queue, which may be long.
 const LOOKS_MAX: usize = 24;
+/// Of these so many for GPUs that would be cut: others are left for what else may help.
+const CUT_LOOKS_MAX: usize = 8;
 /// Most of one kind.
 const OF_KIND_MAX: usize = 2;
 /// Most holders of what is short that are named.
@@ -236,7 +238,9 @@ fn remedies(cluster: &Cluster, w: &WorkloadEntry, blockers: &[Blocker], now: Tim
     nodes_that_take_work_again(cluster, w, now, &mut offers);
     others_bounds(cluster, w, now, &mut offers);
     // Idle GPUs could be cut, which is done on their host.
-    if let Some(cut) = super::mig::cut(cluster, w, |fork| starts(fork, w, now, &mut offers)) {
+    let looks_left = LOOKS_MAX.min(offers.looked + CUT_LOOKS_MAX);
+    let starts_cut = |fork: &Cluster| offers.looked < looks_left && starts(fork, w, now, &mut offers);
+    if let Some(cut) = super::mig::cut(cluster, w, starts_cut) {
         offers.offer(cut.change, "node_get", json!({ "node": cut.node }));
     }
     offers.next_kind();
