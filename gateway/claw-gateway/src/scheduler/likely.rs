@@ -142,7 +142,7 @@ impl Likely {
 }
 
 /// How a node stands for likely work.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Standing {
     machine: Machine,
     /// See [`Machine::state`].

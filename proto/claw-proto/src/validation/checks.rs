@@ -169,7 +169,7 @@ impl Validator {
             let allowed = "a key of A-Z a-z 0-9 _, not beginning with a digit";
             let is_key = |t: &str| all_in(t, "_") && !t.starts_with(|c: char| c.is_ascii_digit());
             if self.form(&at, key, limits::ENV_KEY_CHARS_MAX, allowed, is_key) {
-                self.program_text(&at, value, limits::ENV_VALUE_BYTES_MAX);
+                self.program_text(|| at, value, limits::ENV_VALUE_BYTES_MAX);
             }
         }
     }
@@ -178,17 +178,21 @@ impl Validator {
     pub fn argv(&mut self, path: &str, argv: &[String]) {
         self.count(path, argv.len(), limits::COMMAND_ARGS_MAX);
         self.bytes(path, argv.iter().map(String::len).sum(), limits::COMMAND_BYTES_MAX);
-        let is_bad =
-            |arg: &String| arg.len() > limits::COMMAND_ARG_BYTES_MAX || arg.contains(is_refused_in_program_text);
-        for (index, arg) in argv.iter().enumerate().take(limits::COMMAND_ARGS_MAX).filter(|(_, arg)| is_bad(arg)) {
-            self.program_text(&indexed(path, index), arg, limits::COMMAND_ARG_BYTES_MAX);
+        for (index, arg) in argv.iter().enumerate().take(limits::COMMAND_ARGS_MAX) {
+            self.program_text(|| indexed(path, index), arg, limits::COMMAND_ARG_BYTES_MAX);
         }
     }
 
-    fn program_text(&mut self, path: &str, text: &str, bytes_max: usize) {
-        self.bytes(path, text.len(), bytes_max);
-        if text.contains(is_refused_in_program_text) {
-            self.fault(path, FaultCode::Malformed, "has control characters")
+    /// The path is made where there is a fault: most texts have none.
+    fn program_text(&mut self, path: impl FnOnce() -> String, text: &str, bytes_max: usize) {
+        let is_malformed = text.contains(is_refused_in_program_text);
+        if !is_malformed && text.len() <= bytes_max {
+            return;
+        }
+        let path = path();
+        self.bytes(&path, text.len(), bytes_max);
+        if is_malformed {
+            self.fault(&path, FaultCode::Malformed, "has control characters")
                 .with_allowed("text; of the control characters only tab and line ends");
         }
     }

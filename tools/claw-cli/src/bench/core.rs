@@ -33,7 +33,7 @@ const DISK_MIB: u64 = 1 << 30;
 #[derive(Debug, Clone)]
 pub(super) struct CoreFleet {
     cluster: Cluster,
-    /// What it was before the decisions that are written next, and how many these are so far.
+    /// What it was before the decisions that are written next, and how many more are written with them.
     durable: (Cluster, u32),
     ids: CountingIds,
     auditor: Auditor,
@@ -123,6 +123,7 @@ impl CoreFleet {
         self.run(Command::Operate { operation, mutation, args_hash: String::new(), secret_hash })
     }
 
+    /// Keeps a copy of the state, if a sync begins.
     fn keep(&mut self) {
         if self.durable.1 == 0 {
             self.durable = (self.cluster.clone(), DECISIONS_PER_SYNC);
