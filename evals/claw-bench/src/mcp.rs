@@ -78,6 +78,16 @@ impl McpClient {
     }
 }
 
+/// Parsing all of an answer would measure this program; two words tell a result from an error.
+///
+/// # Errors
+/// If it is none, or that of a tool that failed.
+pub fn ensure_result(answer: &[u8]) -> Result<()> {
+    let text = std::str::from_utf8(answer).context("the answer is no text")?;
+    ensure!(text.contains("\"result\"") && !text.contains("\"isError\":true"), "{text}");
+    Ok(())
+}
+
 /// Asks the same again and again.
 #[derive(Debug)]
 pub struct SameCall {
@@ -108,9 +118,6 @@ impl SameCall {
 impl Client for SameCall {
     async fn ask(&mut self, _: u64) -> Result<()> {
         let answer = self.client.post(self.body.clone()).await?;
-        // Parsing all of it would measure this program; the first bytes tell a result from an error.
-        let text = String::from_utf8_lossy(&answer);
-        ensure!(text.contains("\"result\"") && !text.contains("\"isError\":true"), "{text}");
-        Ok(())
+        ensure_result(&answer)
     }
 }

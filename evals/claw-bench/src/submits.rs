@@ -13,7 +13,7 @@ use crate::core::{CoreUnderTest, GPU_COUNTS};
 use crate::etcd::EtcdClient;
 use crate::fleet::{Connected, enroll_all};
 use crate::load::{Client, Sample, abba, run};
-use crate::mcp::McpClient;
+use crate::mcp::{McpClient, ensure_result};
 use crate::stats::{ratio, spread};
 
 /// Nodes of the fleet that is full.
@@ -151,8 +151,6 @@ impl Client for Submitter {
         let params = json!({ "name": "workload_run", "arguments": arguments });
         let body = json!({ "jsonrpc": "2.0", "id": n, "method": "tools/call", "params": params });
         let answer = self.client.post(Bytes::from(body.to_string())).await?;
-        let text = String::from_utf8_lossy(&answer);
-        anyhow::ensure!(text.contains("\"result\"") && !text.contains("\"isError\":true"), "{text}");
-        Ok(())
+        ensure_result(&answer)
     }
 }

@@ -27,7 +27,7 @@ use crate::face::{self, FaceConfig};
 use crate::node_link::{CertificateKeeper, LinkSettings, NodeLinks, NodePort};
 use crate::ops::OpsContext;
 use crate::secrets::{self, AdminKeyError};
-use crate::serve;
+use crate::serve::{self, Serves};
 
 pub use running::Running;
 
@@ -223,7 +223,8 @@ impl GatewayServer {
             sessions: TaskTracker::new(),
         });
         let ops = OpsContext::new(control.clone(), authorities, links, store);
-        let faces = face::router(ops, &self.face_config());
+        let (direct, router) = face::faces(ops, &self.face_config());
+        let faces = Serves { direct: Some(Arc::new(direct)), router };
         running::begin(running::Parts { control, effects, task, port, faces, http_tls, opened })
     }
 }

@@ -45,8 +45,10 @@ pub use start::{ControlOptions, ControlTask, StartError, start};
 const COMMANDS_WAITING_MAX: usize = 4_096;
 /// Effects that may wait for the links.
 const EFFECTS_WAITING_MAX: usize = 65_536;
-/// Events that a slow listener may fall behind.
-const EVENTS_BEHIND_MAX: usize = 4_096;
+/// Messages of events that a slow listener may fall behind.
+const MESSAGES_BEHIND_MAX: usize = 1_024;
+/// Events of one sync that go in one message: bounds what a slow listener keeps in memory.
+const EVENTS_PER_MESSAGE: usize = 16;
 
 /// Why a command has no report.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -65,8 +67,8 @@ impl From<Refusal> for SubmitError {
     }
 }
 
-/// One journaled event with its number.
-pub type Numbered = Arc<(u64, EventRecord)>;
+/// Some events of one sync with their numbers, in order.
+pub type Synced = Arc<[(u64, EventRecord)]>;
 
 enum CoreMessage {
     Submit {
@@ -94,7 +96,7 @@ enum CoreMessage {
 pub struct ControlPlane {
     commands: mpsc::Sender<CoreMessage>,
     durable: watch::Receiver<Arc<Cluster>>,
-    bus: broadcast::Sender<Numbered>,
+    bus: broadcast::Sender<Synced>,
     writable: Arc<AtomicBool>,
     clock: Arc<dyn Clock>,
     logs: LogDesk,
@@ -153,7 +155,7 @@ impl ControlPlane {
         answer.await.map_err(|_| shutting_down())?
     }
     /// Events from now on, after they are on disk. A listener that falls behind is told so.
-    pub fn events_live(&self) -> broadcast::Receiver<Numbered> {
+    pub fn events_live(&self) -> broadcast::Receiver<Synced> {
         self.bus.subscribe()
     }
     /// A value that is kept out of the journal.

@@ -7,6 +7,7 @@ mod diagnose;
 pub(crate) mod events;
 mod inside;
 pub(crate) mod logs;
+mod output;
 mod reads;
 mod secrets;
 mod status;
@@ -14,13 +15,13 @@ mod tally;
 mod words;
 mod writes;
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 use claw_gateway::{Caller, access, query};
 use claw_proto::limits::ARGUMENT_BYTES_MAX;
 use claw_security::pki::Authorities;
 use claw_security::secrets::SecretStore;
+use claw_security::to_hex;
 use claw_tools::def::OpDef;
 use claw_tools::outcome::Mode;
 use claw_tools::refusal::{ErrorCode, Fault, Refusal};
@@ -33,6 +34,7 @@ use crate::control::{ControlPlane, SubmitError};
 use crate::node_link::NodeLinks;
 
 pub(crate) use inside::ExecOutput;
+pub use output::Output;
 pub use status::LastStatus;
 pub(crate) use tally::BUCKETS_MS;
 pub use tally::{Histogram, Tally};
@@ -69,8 +71,8 @@ impl OpsContext {
 /// An answer and whether it was given before.
 #[derive(Debug)]
 pub struct OpReply {
-    /// The structured output.
-    pub output: Value,
+    /// What it says.
+    pub output: Output,
     /// It was given before; nothing new happened.
     pub replayed: bool,
 }
@@ -110,7 +112,7 @@ pub async fn dispatch(ops: &OpsContext, caller: Caller, tool: &str, args: Value)
 async fn checked(ops: &OpsContext, caller: Caller, def: &OpDef, args: Value) -> Result<OpReply, OpError> {
     // Permission before arguments: who may not do it learns nothing about how.
     access::authorize(def, &caller)?;
-    let size = args.to_string().len();
+    let size = output::size_of(&args);
     if size > ARGUMENT_BYTES_MAX {
         let refusal = Refusal::new(
             ErrorCode::TooLarge,
@@ -198,8 +200,7 @@ async fn perform(ops: &OpsContext, caller: Caller, call: Call) -> Result<OpReply
 }
 
 fn reply<T: Serialize>(output: &T) -> OpReply {
-    let output = serde_json::to_value(output).expect("outputs are plain data with string keys");
-    OpReply { output, replayed: false }
+    OpReply { output: Output::of(output), replayed: false }
 }
 
 /// SHA-256 of the arguments that make the intention, in canonical form: not the key
@@ -215,9 +216,5 @@ fn args_hash(call: &Call) -> String {
             map.remove("mode");
         }
     }
-    let digest = Sha256::digest(args.to_string().as_bytes());
-    digest.iter().fold(String::with_capacity(64), |mut hex, byte| {
-        write!(hex, "{byte:02x}").expect("writing to a string succeeds");
-        hex
-    })
+    to_hex(&Sha256::digest(args.to_string().as_bytes()))
 }

@@ -1,16 +1,20 @@
 //! Serves a router on a socket, with or without TLS, and stops without cutting
 //! anybody off.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::http::Request;
+use axum::response::Response;
 use claw_proto::time::Timestamp;
 use claw_security::pki::{Authorities, PkiError, server_tls_config};
+use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
@@ -25,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use crate::control::Clock;
+use crate::face::{Answered, Direct};
 
 /// A TLS handshake is done by then or the connection ends.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
@@ -124,10 +129,36 @@ impl OwnCertificate {
     }
 }
 
+/// What a port answers with.
+#[derive(Clone)]
+pub(crate) struct Serves {
+    /// Answers plain calls of tools, where there are any.
+    pub(crate) direct: Option<Arc<Direct>>,
+    /// Answers everything else.
+    pub(crate) router: Router,
+}
+
+impl Serves {
+    /// Answers one request of a peer.
+    async fn answer(self, peer: Peer, request: Request<Incoming>) -> Result<Response, Infallible> {
+        let mut request = match &self.direct {
+            None => request.map(Body::new),
+            Some(direct) => match direct.answer(request).await {
+                Answered::Here(response) => return Ok(response),
+                Answered::Elsewhere(request) => request,
+            },
+        };
+        // Tells who sent it.
+        request.extensions_mut().insert(ConnectInfo(peer.addr));
+        request.extensions_mut().insert(peer);
+        self.router.oneshot(request).await
+    }
+}
+
 /// What is served where.
 pub(crate) struct Port {
     pub(crate) listener: TcpListener,
-    pub(crate) router: Router,
+    pub(crate) serves: Serves,
     pub(crate) tls: Tls,
     /// Connections at the same time; who comes then waits.
     pub(crate) connections_max: usize,
@@ -138,7 +169,7 @@ pub(crate) struct Port {
 /// What every connection of a port needs.
 #[derive(Clone)]
 struct Shared {
-    router: Router,
+    serves: Serves,
     head_deadline: Duration,
     stop: CancellationToken,
 }
@@ -146,8 +177,8 @@ struct Shared {
 /// Accepts and serves until `stop`, then waits for requests under way, within a
 /// deadline.
 pub(crate) async fn serve(port: Port, stop: CancellationToken) {
-    let Port { listener, router, tls, connections_max, head_deadline } = port;
-    let shared = Shared { router, head_deadline, stop: stop.clone() };
+    let Port { listener, serves, tls, connections_max, head_deadline } = port;
+    let shared = Shared { serves, head_deadline, stop: stop.clone() };
     let places = Arc::new(Semaphore::new(connections_max));
     let mut connections = JoinSet::new();
     loop {
@@ -232,7 +263,9 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let addr = peer.addr;
-    let service = TowerToHyperService::new(shared.router.map_request(introduced(peer)));
+    let serves = shared.serves;
+    let answer = move |request| serves.clone().answer(peer.clone(), request);
+    let service = TowerToHyperService::new(tower::service_fn(answer));
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(shared.head_deadline);
     builder.http2().timer(TokioTimer::new());
@@ -250,15 +283,6 @@ where
     };
     if let Err(error) = result {
         tracing::debug!(%addr, error, "connection ended badly");
-    }
-}
-
-/// Tells each request who sent it.
-fn introduced<B>(peer: Peer) -> impl FnMut(Request<B>) -> Request<B> + Clone {
-    move |mut request| {
-        request.extensions_mut().insert(ConnectInfo(peer.addr));
-        request.extensions_mut().insert(peer.clone());
-        request
     }
 }
 

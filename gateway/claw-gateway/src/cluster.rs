@@ -15,12 +15,11 @@ use claw_proto::time::Timestamp;
 use claw_tools::access::{PrincipalKind, Role, Tier};
 use claw_tools::approvals::ApprovalState;
 use claw_tools::operations::OperationState;
-use claw_tools::outcome::Outcome;
 use claw_tools::secrets::AccessPolicy;
 use imbl::{OrdMap, OrdSet};
 use serde::{Deserialize, Serialize};
 
-use crate::event::{ExecEnd, OperationRecord, PlanRecord, ReceiptKey};
+use crate::event::{ExecEnd, KeptOutcome, OperationRecord, PlanRecord, ReceiptKey};
 use crate::policy::Policy;
 use crate::registry::NodeRegistry;
 use crate::reservations::Reservations;
@@ -138,7 +137,7 @@ pub struct ReceiptEntry {
     /// When.
     pub at: Timestamp,
     /// The answer.
-    pub outcome: Outcome,
+    pub outcome: KeptOutcome,
 }
 
 /// A secret: who may use it and where its sealed value stands.

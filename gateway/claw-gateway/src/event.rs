@@ -4,6 +4,7 @@
 //! thing that is journaled. A record says when, who, why and by which operation.
 
 mod exec;
+mod kept;
 mod operation;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,7 +20,6 @@ use claw_tools::access::{PrincipalKind, Role, Tier};
 use claw_tools::approvals::ApprovalDecision;
 use claw_tools::nodes::{NodeLink, Schedulable};
 use claw_tools::operations::OperationState;
-use claw_tools::outcome::Outcome;
 use claw_tools::quotas::Quota;
 use claw_tools::reservations::Reservation;
 use claw_tools::workloads::{PlacementReport, WorkloadReason, WorkloadState};
@@ -28,6 +28,7 @@ use serde::{Deserialize, Serialize};
 use crate::workload::{Claim, Part};
 
 pub use self::exec::ExecEnd;
+pub use self::kept::KeptOutcome;
 pub use self::operation::{Goal, Inverse, Moved, OperationRecord, PlanRecord, ReceiptKey};
 
 /// Version of the event format; older versions are lifted by [`EventRecord::from_json`].
@@ -510,7 +511,7 @@ events! {
         /// Hash of its arguments.
         args_hash: String,
         /// The answer, without any secret.
-        outcome: Box<Outcome>,
+        outcome: KeptOutcome,
     }
     /// Receipts and ended workloads up to this instant are not kept in memory any more.
     HistoryPruned {

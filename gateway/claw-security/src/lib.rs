@@ -21,3 +21,4 @@ mod text;
 
 pub use digest::{DigestParseError, Fingerprint, SecretHash};
 pub use secret::RandomnessError;
+pub use text::to_hex;

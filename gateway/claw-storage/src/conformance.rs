@@ -172,7 +172,7 @@ fn writes_a_snapshot_beside_appends<J: Journal>(journal: &mut J) {
     let (early, late) = (journal.begin_snapshot(2).expect("a place"), journal.begin_snapshot(4).expect("a place"));
     append_n(journal, 3);
     assert_eq!(journal.latest_snapshot().expect("readable"), None, "it counts once it is finished");
-    let (early, late) = (early.write(1, b"two".to_vec()).expect("written"), late.write(1, b"four".to_vec()));
+    let (early, late) = (early.write(1, b"two").expect("written"), late.write(1, b"four"));
     append_n(journal, 1);
     journal.finish_snapshot(late.expect("written")).expect("named");
     let hash = read_all(journal)[3].hash;
@@ -191,7 +191,7 @@ fn keeps_two_snapshots_of_one_place_apart<J: Journal>(journal: &mut J) {
     append_n(journal, 4);
     let slow = journal.begin_snapshot(4).expect("a place");
     journal.put_snapshot(4, 1, b"quick").expect("saved");
-    let slow = slow.write(1, b"slow".to_vec()).expect("written");
+    let slow = slow.write(1, b"slow").expect("written");
     let state = |journal: &mut J| journal.latest_snapshot().expect("readable").map(|latest| latest.state);
     assert_eq!(state(journal), Some(b"quick".to_vec()), "what is written and not finished changes nothing");
     journal.finish_snapshot(slow).expect("named");
@@ -201,7 +201,7 @@ fn keeps_two_snapshots_of_one_place_apart<J: Journal>(journal: &mut J) {
 fn refuses_a_snapshot_of_another_chain<J: Journal>(journal: &mut J, other: &mut J) {
     append_n(journal, 3);
     append_at_head(other, 7, &[one("other", b"1"), one("other", b"2"), one("other", b"3")]);
-    let foreign = other.begin_snapshot(3).expect("a place").write(1, b"theirs".to_vec()).expect("written");
+    let foreign = other.begin_snapshot(3).expect("a place").write(1, b"theirs").expect("written");
     match journal.finish_snapshot(foreign) {
         Err(JournalError::SequenceConflict { expected: 3, actual: 3 }) => {}
         other => panic!("a snapshot of another journal must be refused, got {other:?}"),

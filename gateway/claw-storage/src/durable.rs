@@ -40,8 +40,19 @@ pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
 
 /// Replaces `path` by a file with `parts` in it: after a crash it is the old one or the new one.
 pub(crate) fn write_atomic(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
+    write_atomic_with(path, |mut file| {
+        for part in parts {
+            file.write_all(part)?;
+        }
+        file.sync_all()
+    })
+}
+
+/// The same with what `write` writes into the new file and syncs.
+pub(crate) fn write_atomic_with(path: &Path, write: impl FnOnce(File) -> io::Result<()>) -> io::Result<()> {
     let unfinished = unfinished_path(path);
-    let written = write_synced(&unfinished, parts).and_then(|()| fs::rename(&unfinished, path));
+    let opened = private_file().write(true).create(true).truncate(true).open(&unfinished);
+    let written = opened.and_then(write).and_then(|()| fs::rename(&unfinished, path));
     if let Err(error) = written {
         // Best effort: on a full disk the torso must not keep the space it took.
         remove_if_there(&unfinished).ok();
@@ -58,14 +69,6 @@ pub(crate) fn unfinished_path(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(UNFINISHED_SUFFIX);
     PathBuf::from(name)
-}
-
-fn write_synced(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
-    let mut file = private_file().write(true).create(true).truncate(true).open(path)?;
-    for part in parts {
-        file.write_all(part)?;
-    }
-    file.sync_all()
 }
 
 /// Removes a file and says whether it was there.

@@ -21,6 +21,7 @@ mod journal;
 mod memory;
 mod segments;
 mod sqlite;
+mod state_writer;
 #[cfg(test)]
 mod test_disk;
 mod ticket;
@@ -36,4 +37,5 @@ pub use segments::{
     LogQuery, LogSegments, RetentionReport, Stream,
 };
 pub use sqlite::{ArchiveCheck, JournalOptions, OpenError, OpenReport, SqliteJournal};
+pub use state_writer::StateWriter;
 pub use ticket::{SnapshotTicket, WrittenSnapshot};

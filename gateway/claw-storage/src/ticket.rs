@@ -1,9 +1,11 @@
 //! A snapshot that is written beside the journal, which goes on taking events meanwhile.
 
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 
 use crate::journal::{JournalError, Snapshot};
-use crate::sqlite::{SnapshotMeta, write_snapshot};
+use crate::sqlite::{Header, SnapshotMeta, file_error, write_snapshot};
+use crate::state_writer::StateWriter;
 
 /// A place on the chain for a snapshot, from [`crate::Journal::begin_snapshot`]. It needs no
 /// journal to be written, so another thread may do that.
@@ -23,6 +25,16 @@ pub struct WrittenSnapshot {
     pub(crate) kept: Kept,
 }
 
+impl WrittenSnapshot {
+    /// Size of what was written, bytes.
+    pub fn bytes(&self) -> u64 {
+        match &self.kept {
+            Kept::Memory(snapshot) => snapshot.state.len() as u64,
+            Kept::File(meta) => meta.bytes,
+        }
+    }
+}
+
 /// Where it is.
 #[derive(Debug)]
 pub(crate) enum Kept {
@@ -35,12 +47,27 @@ impl SnapshotTicket {
     ///
     /// # Errors
     /// If the file cannot be written.
-    pub fn write(self, format: u16, state: Vec<u8>) -> Result<WrittenSnapshot, JournalError> {
+    pub fn write(self, format: u16, state: &[u8]) -> Result<WrittenSnapshot, JournalError> {
+        self.write_with(format, |out| out.write_all(state))
+    }
+
+    /// Writes what `state` writes, durably, as it comes: a file is never in memory as a whole.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn write_with(
+        self,
+        format: u16,
+        state: impl FnOnce(&mut StateWriter) -> io::Result<()>,
+    ) -> Result<WrittenSnapshot, JournalError> {
         let Self { seq, hash, file } = self;
-        let snapshot = Snapshot { seq, format, state, hash };
         let kept = match file {
-            Some((dir, number)) => Kept::File(write_snapshot(&dir, number, &snapshot)?),
-            None => Kept::Memory(snapshot),
+            Some((dir, number)) => Kept::File(write_snapshot(&dir, number, &Header { seq, format, hash }, state)?),
+            None => {
+                let mut out = StateWriter::to_memory();
+                state(&mut out).map_err(file_error("write a snapshot"))?;
+                Kept::Memory(Snapshot { seq, format, state: out.into_memory(), hash })
+            }
         };
         Ok(WrittenSnapshot { seq, hash, kept })
     }

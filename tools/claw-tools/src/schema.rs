@@ -126,6 +126,10 @@ impl Checker {
 
     /// All faults of `args`, the first as the refusal's field and the others in its evidence.
     pub fn check(&self, tool: &str, args: &Value) -> Result<(), Refusal> {
+        // Where there is none, nothing is made to tell of one.
+        if self.validator.is_valid(args) {
+            return Ok(());
+        }
         let faults: Vec<ArgumentFault> =
             self.validator.iter_errors(args).take(20).map(|error| self.fault(&error)).collect();
         let Some(first) = faults.first() else { return Ok(()) };
@@ -294,7 +298,8 @@ fn dotted(pointer: &str) -> String {
 pub fn parse<T: DeserializeOwned>(tool: &str, checker: &Checker, args: Value) -> Result<T, Refusal> {
     let args = if args.is_null() { Value::Object(Map::new()) } else { args };
     checker.check(tool, &args)?;
-    serde_path_to_error::deserialize(&args).map_err(|error| {
+    // The place of a fault is looked for where there is one.
+    T::deserialize(&args).or_else(|_| serde_path_to_error::deserialize(&args)).map_err(|error| {
         let path = error.path().to_string();
         let mut pointer = String::new();
         for segment in error.path() {

@@ -26,8 +26,8 @@ impl Callers {
             tool: request.what.tool().to_owned(),
             request_id: request.key.clone(),
         };
-        let stored = durable.receipts.get(&key).map(|receipt| &receipt.outcome);
-        if stored != Some(outcome) {
+        let stored = durable.receipts.get(&key).map(|receipt| receipt.outcome.read());
+        if stored.as_ref() != Some(outcome) {
             let detail = format!("#{number} was told {outcome:?}; on disk is {stored:?}");
             ctx.fail("R2_answers_are_durable", detail);
         }

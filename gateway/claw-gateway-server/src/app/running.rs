@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use claw_gateway::{Caller, Command};
 use claw_tools::refusal::ErrorCode;
 use tokio::task::JoinSet;
@@ -15,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::Opened;
 use crate::control::{self, ControlPlane, ControlTask, EffectQueue, SubmitError};
 use crate::node_link::{self, SharedPort};
-use crate::serve::{self, Port, Tls};
+use crate::serve::{self, Port, Serves, Tls};
 
 /// How often the core is told that time has passed.
 const TICK: Duration = Duration::from_secs(1);
@@ -38,7 +37,7 @@ pub(super) struct Parts {
     pub(super) effects: EffectQueue,
     pub(super) task: ControlTask,
     pub(super) port: SharedPort,
-    pub(super) faces: Router,
+    pub(super) faces: Serves,
     pub(super) http_tls: Tls,
     pub(super) opened: Opened,
 }
@@ -71,7 +70,7 @@ impl std::fmt::Debug for Running {
 }
 
 pub(super) fn begin(parts: Parts) -> Running {
-    let Parts { control, effects, task, port, faces: router, http_tls, opened } = parts;
+    let Parts { control, effects, task, port, faces: serves, http_tls, opened } = parts;
     let http_scheme = match &http_tls {
         Tls::Plain => "http",
         Tls::Fixed(_) | Tls::Own(_) => "https",
@@ -81,7 +80,7 @@ pub(super) fn begin(parts: Parts) -> Running {
     let mut faces = JoinSet::new();
     let http = Port {
         listener: opened.http,
-        router,
+        serves,
         tls: http_tls,
         connections_max: HTTP_CONNECTIONS_MAX,
         head_deadline: HTTP_IDLE,
@@ -90,7 +89,7 @@ pub(super) fn begin(parts: Parts) -> Running {
     let mut rest = JoinSet::new();
     let nodes = Port {
         listener: opened.node,
-        router: node_link::router(Arc::clone(&port)),
+        serves: Serves { direct: None, router: node_link::router(Arc::clone(&port)) },
         tls: Tls::Own(Box::new(opened.node_tls)),
         connections_max: NODE_CONNECTIONS_MAX,
         head_deadline: NODE_HEAD_DEADLINE,

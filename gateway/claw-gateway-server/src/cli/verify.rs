@@ -1,8 +1,8 @@
 //! `claw-gateway verify`: is the journal what was written?
 
-use std::fmt::Write as _;
 use std::path::Path;
 
+use claw_security::to_hex;
 use claw_storage::{Damage, Journal as _, JournalError, OpenError, SqliteJournal};
 
 /// Reads everything, checks everything, and says where the journal stands.
@@ -24,10 +24,7 @@ pub(super) fn journal(data_dir: &Path) -> anyhow::Result<String> {
         }
         _ => error.into(),
     })?;
-    let mut hash = String::with_capacity(64);
-    for byte in report.head.hash {
-        write!(hash, "{byte:02x}").expect("a text takes what is written to it");
-    }
+    let hash = to_hex(&report.head.hash);
     let snapshot = report.snapshot_seq.map_or_else(|| "none".to_owned(), |seq| seq.to_string());
     Ok(format!(
         "journal ok head={} epoch={} hash={hash} live={} archived={} archive_files={} blobs={} snapshot={snapshot} unacknowledged={}\n",

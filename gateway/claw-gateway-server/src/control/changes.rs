@@ -308,7 +308,7 @@ pub async fn keep_changes(control: ControlPlane) {
     }
     loop {
         match events.recv().await {
-            Ok(numbered) => learn(&control, numbered.0, &numbered.1),
+            Ok(synced) => synced.iter().for_each(|(seq, record)| learn(&control, *seq, record)),
             Err(RecvError::Lagged(missed)) => {
                 tracing::debug!(missed, "changes are read from the journal");
                 if !catch_up(&control, control.changes().seq()).await {

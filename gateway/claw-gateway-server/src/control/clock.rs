@@ -36,11 +36,18 @@ impl Clock for SystemClock {
     }
 }
 
+/// Random bytes that are asked for at once: one call of the system for many ids.
+const RANDOM_BYTES: usize = 1_024;
+/// Random bytes of one id.
+const ID_BYTES: usize = size_of::<u128>();
+
 /// Random, time-ordered ids.
-#[derive(Clone)]
 pub struct RandomIds {
     clock: Arc<dyn Clock>,
     last: u128,
+    random: [u8; RANDOM_BYTES],
+    /// Bytes of `random` that were given out.
+    used: usize,
 }
 
 impl std::fmt::Debug for RandomIds {
@@ -52,15 +59,25 @@ impl std::fmt::Debug for RandomIds {
 impl RandomIds {
     /// Ids of this clock's time.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, last: 0 }
+        Self { clock, last: 0, random: [0; RANDOM_BYTES], used: RANDOM_BYTES }
+    }
+
+    fn random_bits(&mut self) -> u128 {
+        if self.used + ID_BYTES > RANDOM_BYTES {
+            let filled = getrandom::fill(&mut self.random);
+            filled.expect("the operating system's random source is there once the system is up");
+            self.used = 0;
+        }
+        let mut bytes = [0; ID_BYTES];
+        bytes.copy_from_slice(&self.random[self.used..self.used + ID_BYTES]);
+        self.used += ID_BYTES;
+        u128::from_le_bytes(bytes)
     }
 }
 
 impl IdSource for RandomIds {
     fn next_bits(&mut self) -> u128 {
-        let mut random = [0_u8; 16];
-        getrandom::fill(&mut random).expect("the operating system's random source is there once the system is up");
-        let bits = time_ordered_bits(self.clock.now().unix_ms(), u128::from_le_bytes(random));
+        let bits = time_ordered_bits(self.clock.now().unix_ms(), self.random_bits());
         // Within one millisecond the order of making is kept: ids sort by time.
         self.last = if bits > self.last { bits } else { self.last + 1 };
         self.last

@@ -10,7 +10,7 @@ use super::ControlPlane;
 /// How often log retention runs.
 const RETAIN_INTERVAL: Duration = Duration::from_mins(5);
 
-/// Runs until the gateway stops. Missing an event is harmless: an unsealed log
+/// Runs until the gateway stops. Missing events is harmless: an unsealed log
 /// costs time at the next start, an unforgotten one goes by retention.
 pub async fn keep_house(control: ControlPlane) {
     let mut events = control.events_live();
@@ -19,8 +19,12 @@ pub async fn keep_house(control: ControlPlane) {
         tokio::select! {
             _ = retain.tick() => control.logs().retain(control.now()).await,
             event = events.recv() => match event {
-                Ok(numbered) => tidy(&control, &numbered.1.event).await,
-                Err(RecvError::Lagged(missed)) => tracing::debug!(missed, "events passed unseen by the log keeper"),
+                Ok(synced) => {
+                    for (_, record) in synced.iter() {
+                        tidy(&control, &record.event).await;
+                    }
+                }
+                Err(RecvError::Lagged(missed)) => tracing::debug!(missed, "messages of events passed unseen by the log keeper"),
                 Err(RecvError::Closed) => return,
             },
         }

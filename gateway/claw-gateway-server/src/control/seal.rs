@@ -2,11 +2,11 @@
 //! that are easy to guess. Keyed with a secret of this gateway that is not in
 //! the journal, a hash still tells equal from other and nothing more.
 
-use std::fmt::Write as _;
 use std::path::Path;
 
 use claw_gateway::Command;
 use claw_security::secret_file::{SecretFileError, read_private, write_private};
+use claw_security::to_hex;
 use sha2::{Digest as _, Sha256};
 
 /// File of the key in the data folder.
@@ -61,9 +61,6 @@ impl Seal {
     fn keyed(&self, text: &str) -> String {
         let inner = Sha256::new().chain_update(self.0).chain_update(text).finalize();
         let outer = Sha256::new().chain_update(self.0).chain_update(inner).finalize();
-        outer.iter().fold(String::with_capacity(64), |mut hex, byte| {
-            write!(hex, "{byte:02x}").expect("writing to a string succeeds");
-            hex
-        })
+        to_hex(&outer)
     }
 }

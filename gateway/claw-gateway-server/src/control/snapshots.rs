@@ -8,8 +8,12 @@ use claw_gateway::Cluster;
 use claw_gateway::cluster::SNAPSHOT_FORMAT;
 use claw_storage::{JournalError, SnapshotTicket, WrittenSnapshot};
 
-/// What came of it: the snapshot, and the size of the state in bytes.
-type Made = Result<(WrittenSnapshot, u64), JournalError>;
+/// What came of it.
+type Made = Result<WrittenSnapshot, JournalError>;
+
+/// How far the thread stands back (`nice`). Only on Linux it is the thread's own.
+#[cfg(target_os = "linux")]
+const NICENESS: i32 = 10;
 
 /// A snapshot under way.
 #[derive(Debug)]
@@ -31,11 +35,15 @@ impl Underway {
         let seq = state.seq;
         let (tell, made) = mpsc::sync_channel(1);
         let thread = std::thread::Builder::new().name("snapshot".into()).spawn(move || {
-            let bytes = state.to_snapshot();
+            // Whoever waits for a decision comes first; they wait for nothing that is held here.
+            #[cfg(target_os = "linux")]
+            if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
+                tracing::debug!(%error, "a snapshot is made at the priority of all else");
+            }
+            let written = ticket.write_with(SNAPSHOT_FORMAT, |out| state.write_snapshot(out));
             drop(state);
-            let n_bytes = bytes.len() as u64;
             // Nobody listens: the core is gone, and a file that nothing names goes at the next open.
-            drop(tell.send(ticket.write(SNAPSHOT_FORMAT, bytes).map(|written| (written, n_bytes))));
+            drop(tell.send(written));
         })?;
         Ok(Self { seq, bytes_before, made, thread })
     }

@@ -18,8 +18,8 @@ use super::crash::CrashPlan;
 use super::seal::Seal;
 use super::writer::{SharedJournal, Writer};
 use super::{
-    COMMANDS_WAITING_MAX, ChangeDesk, ControlPlane, CoreMessage, EFFECTS_WAITING_MAX, EVENTS_BEHIND_MAX, EffectQueue,
-    KernelDesk, LogDesk, MetricsDesk, SubmitError,
+    COMMANDS_WAITING_MAX, ChangeDesk, ControlPlane, CoreMessage, EFFECTS_WAITING_MAX, EffectQueue, KernelDesk, LogDesk,
+    MESSAGES_BEHIND_MAX, MetricsDesk, SubmitError,
 };
 
 /// Events that are folded in one go.
@@ -134,7 +134,7 @@ pub async fn start(options: ControlOptions) -> Result<(ControlPlane, EffectQueue
     live.policy = Arc::new(options.policy);
     let (commands, queue) = mpsc::channel(COMMANDS_WAITING_MAX);
     let (durable_tx, durable) = watch::channel(Arc::new(live.clone()));
-    let (bus, _) = broadcast::channel(EVENTS_BEHIND_MAX);
+    let (bus, _) = broadcast::channel(MESSAGES_BEHIND_MAX);
     let (effects_tx, effects) = mpsc::channel(EFFECTS_WAITING_MAX);
     let writable = Arc::new(AtomicBool::new(true));
     let epoch = journal.head().epoch;

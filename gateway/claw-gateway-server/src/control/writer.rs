@@ -104,6 +104,8 @@ impl Writer {
                 if results.send(write(&journal, job)).is_err() {
                     return;
                 }
+                // Meanwhile those who waited are answered.
+                lock(&journal).tidy();
             }
         })?;
         Ok(Self { jobs: Some(jobs), written, thread: Some(thread) })

@@ -65,7 +65,8 @@ impl Guard {
         known.1.clone()
     }
 
-    fn caller(&self, headers: &HeaderMap) -> Result<Caller, AuthError> {
+    /// Who sends a request with these headers.
+    pub(super) fn caller(&self, headers: &HeaderMap) -> Result<Caller, AuthError> {
         let value = headers.get(header::AUTHORIZATION).map_or(&b""[..], HeaderValue::as_bytes);
         let now = self.control.now();
         let context = self.authenticator().authenticate(value, now)?;
@@ -79,11 +80,23 @@ impl Guard {
         })
     }
 
-    fn within_rate(&self, principal: &str) -> bool {
+    /// One more call of a principal is within its rate; counts it.
+    pub(super) fn within_rate(&self, principal: &str) -> bool {
         if self.rates.len() > PRINCIPALS_REMEMBERED_MAX {
             self.rates.retain_recent();
         }
         self.rates.check_key(&principal.to_owned()).is_ok()
+    }
+
+    /// A host, with or without a port, that every check of hosts lets pass.
+    pub(super) fn knows_host(&self, host: &str) -> bool {
+        let name = match host.rsplit_once(':') {
+            Some((name, port)) if port.parse::<u16>().is_ok() => name,
+            _ => host,
+        };
+        // A list may have a port in it, or an address without brackets: others judge those.
+        let known = || !name.contains(':') && self.hosts.iter().any(|known| known == name);
+        name == "[::1]" || ["localhost", "127.0.0.1"].contains(&name) || known()
     }
 }
 
@@ -133,20 +146,22 @@ fn is_allowed_host(host: &str, allowed: &[String]) -> bool {
         || allowed.iter().any(|a| is(a))
 }
 
+/// Who sends this request is known, and it is counted: it was given back by the short way.
+#[derive(Clone)]
+pub(super) struct Admitted(pub(super) Caller);
+
 /// Puts the caller into the request, or answers 401 or 429.
 pub(super) async fn authenticate(State(guard): State<Guard>, mut request: Request, next: Next) -> Response {
+    if let Some(Admitted(caller)) = request.extensions_mut().remove() {
+        request.extensions_mut().insert::<Caller>(caller);
+        return next.run(request).await;
+    }
     match guard.caller(request.headers()) {
         Ok(caller) if guard.within_rate(&caller.principal) => {
             request.extensions_mut().insert(caller);
             next.run(request).await
         }
-        Ok(caller) => {
-            let refusal =
-                Refusal::new(ErrorCode::RateLimited, format!("{} calls too often; wait a second", caller.principal));
-            let mut response = refusal_response(StatusCode::TOO_MANY_REQUESTS, &refusal);
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-            response
-        }
+        Ok(caller) => too_often(&caller),
         Err(error) => {
             tracing::debug!(%error, "unauthenticated");
             let refusal = Refusal::new(ErrorCode::Unauthenticated, error.to_string());
@@ -157,6 +172,14 @@ pub(super) async fn authenticate(State(guard): State<Guard>, mut request: Reques
             response
         }
     }
+}
+
+/// The answer to a call over the rate.
+pub(super) fn too_often(caller: &Caller) -> Response {
+    let refusal = Refusal::new(ErrorCode::RateLimited, format!("{} calls too often; wait a second", caller.principal));
+    let mut response = refusal_response(StatusCode::TOO_MANY_REQUESTS, &refusal);
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    response
 }
 
 #[cfg(test)]

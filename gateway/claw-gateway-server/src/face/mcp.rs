@@ -5,11 +5,14 @@
 //! tools reach every other operation, through the same checks. The page of every
 //! error code is a resource, `claw://errors/<CODE>`.
 
+mod direct;
 mod endpoint;
 mod instructions;
 mod pages;
+mod result;
 mod tools;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Router;
@@ -19,13 +22,22 @@ use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, Stream
 use super::FaceConfig;
 use crate::ops::OpsContext;
 
+pub(crate) use direct::{Answered, Direct};
 pub use endpoint::Endpoint;
 pub use tools::Scope;
 
-pub(super) fn router(ops: &OpsContext, config: &FaceConfig) -> Router<OpsContext> {
+/// Every endpoint, by where it is served.
+pub(super) type Endpoints = BTreeMap<String, Arc<Endpoint>>;
+
+pub(super) fn endpoints(ops: &OpsContext) -> Endpoints {
+    let endpoint = |scope: Scope| (scope.path(), Arc::new(Endpoint::new(ops.clone(), scope)));
+    Scope::all().into_iter().map(endpoint).collect()
+}
+
+pub(super) fn router(endpoints: &Endpoints, config: &FaceConfig) -> Router<OpsContext> {
     let mut router = Router::new();
-    for scope in Scope::all() {
-        let endpoint = Arc::new(Endpoint::new(ops.clone(), scope));
+    for (path, endpoint) in endpoints {
+        let endpoint = Arc::clone(endpoint);
         let mut hosts = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
         hosts.extend(config.allowed_hosts.iter().cloned());
         let settings = StreamableHttpServerConfig::default()
@@ -40,7 +52,7 @@ pub(super) fn router(ops: &OpsContext, config: &FaceConfig) -> Router<OpsContext
             Arc::new(LocalSessionManager::default()),
             settings,
         );
-        router = router.route_service(&scope.path(), service);
+        router = router.route_service(path, service);
     }
     router
 }

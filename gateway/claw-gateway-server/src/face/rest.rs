@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use axum::Json;
+use axum::Router;
+use axum::body::{Body, Bytes};
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{Extension, Path, Query, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
-use axum::{Router, body::Bytes};
 use claw_gateway::Caller;
 use claw_tools::def::OpDef;
 use claw_tools::refusal::{ErrorCode, Fault, Refusal};
@@ -72,9 +73,10 @@ pub(super) fn error_response(error: OpError) -> Response {
 async fn call(ops: &OpsContext, caller: Caller, tool: &str, args: Value) -> Response {
     match dispatch(ops, caller, tool, args).await {
         Ok(reply) => {
-            let mut response = Json(reply.output).into_response();
+            let mut response = Response::new(Body::from(reply.output.into_text()));
+            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
             if reply.replayed {
-                response.headers_mut().insert("claw-replayed", axum::http::HeaderValue::from_static("true"));
+                response.headers_mut().insert("claw-replayed", HeaderValue::from_static("true"));
             }
             response
         }
@@ -136,8 +138,9 @@ async fn node_metrics(
 ) -> Response {
     match dispatch(&ops, caller, "node_get", json!({ "node": id })).await {
         Ok(reply) => {
-            if let Some(metrics) = reply.output.get("metrics").filter(|m| !m.is_null()) {
-                return Json(metrics.clone()).into_response();
+            let node = reply.output.value();
+            if let Some(metrics) = node.get("metrics").filter(|m| !m.is_null()) {
+                return Json(metrics).into_response();
             }
             let refusal = Refusal::new(ErrorCode::NotFound, "the node has sent no metrics since the gateway started");
             refusal_response(StatusCode::NOT_FOUND, &refusal.with_field("node", id).retryable())

@@ -233,9 +233,15 @@ impl Pusher {
             tokio::select! {
                 () = control.stopping().cancelled() => return Err(Gone),
                 event = live.recv() => match event {
-                    Ok(numbered) if numbered.0 == self.seen + 1 => self.send(events::row(numbered.0, &numbered.1)).await?,
-                    // Sent already, or some in between were missed: the journal has them all.
-                    Ok(_) | Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {}
+                    Ok(synced) => {
+                        for (seq, record) in synced.iter() {
+                            // Sent already, or some in between were missed: the journal has them all.
+                            if *seq == self.seen + 1 {
+                                self.send(events::row(*seq, record)).await?;
+                            }
+                        }
+                    }
+                    Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {}
                     Err(tokio::sync::broadcast::error::RecvError::Closed) => return Err(Gone),
                 },
                 message = self.socket.recv() => match message {

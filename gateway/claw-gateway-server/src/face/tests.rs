@@ -2,6 +2,7 @@
 
 mod desk;
 mod diagnosis;
+mod direct;
 mod mcp;
 mod outputs;
 mod past;

@@ -3,6 +3,7 @@
 use serde::Serialize;
 use serde_json::Value;
 
+use super::output::{Output, size_of};
 use super::{OpError, OpReply, reply};
 
 /// Size of one answer, bytes of JSON.
@@ -22,7 +23,7 @@ pub(super) fn page<T: Serialize, E: Into<OpError>>(
     let mut limit = limit.unwrap_or(ROWS_DEFAULT).max(1);
     loop {
         let page = reply(&query(limit).map_err(Into::into)?);
-        let size = size(&page.output);
+        let size = page.output.text().len();
         if size <= ANSWER_BYTES_MAX || limit == 1 {
             return Ok(page);
         }
@@ -32,21 +33,21 @@ pub(super) fn page<T: Serialize, E: Into<OpError>>(
 }
 
 /// Cuts long texts and lists of an answer until it fits, and says so in `truncated`.
-pub(super) fn fit(mut output: Value, bytes_max: usize) -> Value {
+pub(super) fn fit(output: Output, bytes_max: usize) -> Output {
+    if output.text().len() <= bytes_max {
+        return output;
+    }
+    let mut value = output.value();
     for (chars, rows) in CUTS {
-        if size(&output) <= bytes_max {
-            break;
-        }
-        cut(&mut output, chars, rows);
-        if let Value::Object(map) = &mut output {
+        cut(&mut value, chars, rows);
+        if let Value::Object(map) = &mut value {
             map.insert("truncated".into(), true.into());
         }
+        if size_of(&value) <= bytes_max {
+            break;
+        }
     }
-    output
-}
-
-fn size(output: &Value) -> usize {
-    output.to_string().len()
+    Output::of(&value)
 }
 
 fn cut(value: &mut Value, chars: usize, rows: usize) {
@@ -82,11 +83,12 @@ mod tests {
     #[test]
     fn what_fits_stays_and_what_does_not_is_cut_and_says_so() {
         let small = json!({ "rows": [1, 2, 3], "text": "t".repeat(5_000) });
-        assert_eq!(fit(small.clone(), ANSWER_BYTES_MAX), small);
+        let fit = |value: &Value| super::fit(Output::of(value), ANSWER_BYTES_MAX).value();
+        assert_eq!(fit(&small), small);
         let large =
             json!({ "rows": vec![json!({ "text": "é".repeat(900) }); 400], "id": "wl_00000000000000000000000001" });
-        let cut = fit(large, ANSWER_BYTES_MAX);
-        assert!(size(&cut) <= ANSWER_BYTES_MAX);
+        let cut = fit(&large);
+        assert!(size_of(&cut) <= ANSWER_BYTES_MAX);
         assert_eq!((&cut["truncated"], &cut["id"]), (&json!(true), &json!("wl_00000000000000000000000001")));
         assert!(!cut["rows"].as_array().unwrap().is_empty());
     }
@@ -94,7 +96,7 @@ mod tests {
     #[test]
     fn a_page_has_as_many_rows_as_fit() {
         let query = |limit: u32| Ok::<_, OpError>(json!({ "rows": vec!["r".repeat(1_000); limit as usize] }));
-        let n = |limit| page(limit, query).unwrap().output["rows"].as_array().unwrap().len();
+        let n = |limit| page(limit, query).unwrap().output.value()["rows"].as_array().unwrap().len();
         assert_eq!((n(None), n(Some(5))), (19, 5));
         assert!((15..20).contains(&n(Some(100))));
     }

@@ -23,7 +23,7 @@ use claw_tools::workloads::WorkloadRunParams;
 use zeroize::Zeroizing;
 
 use super::secrets::{Fresh, explain_missing};
-use super::{OpError, OpReply, OpsContext, inside, reads, words};
+use super::{OpError, OpReply, OpsContext, Output, inside, reads, words};
 
 /// Validity of an enrollment token unless told otherwise, seconds.
 const TOKEN_TTL_S: u32 = 3_600;
@@ -89,8 +89,7 @@ async fn submit(
     if mutation.wait_s > 0 && matches!(outcome.effect, EffectKind::Accepted | EffectKind::Queued) {
         observe(ops, &mut outcome, mutation.wait_s).await;
     }
-    let output = serde_json::to_value(&outcome).expect("outcomes are plain data with string keys");
-    Ok(OpReply { output, replayed })
+    Ok(OpReply { output: Output::of(&outcome), replayed })
 }
 
 /// Waits for the operation's result and says what is known then.

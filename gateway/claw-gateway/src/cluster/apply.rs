@@ -279,7 +279,7 @@ impl Cluster {
                 }
             }
             Event::ReceiptStored { key, args_hash, outcome } => {
-                let entry = ReceiptEntry { args_hash: args_hash.clone(), at, outcome: (**outcome).clone() };
+                let entry = ReceiptEntry { args_hash: args_hash.clone(), at, outcome: outcome.clone() };
                 let key = Arc::new(key.clone());
                 self.receipts_by_time.insert((at, Arc::clone(&key)));
                 self.receipts.insert(key, Arc::new(entry));

@@ -1,5 +1,6 @@
 //! The state as one document, for a quick start; indexes are rebuilt.
 
+use std::io::{self, Write};
 use std::sync::Arc;
 
 use claw_proto::ids::{GpuUuid, NodeId};
@@ -79,6 +80,16 @@ fn share_all<'a, T: 'a>(entries: impl Iterator<Item = &'a Arc<T>>) -> Vec<Arc<T>
 impl Cluster {
     /// The state as JSON.
     pub fn to_snapshot(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        self.write_snapshot(&mut bytes).expect("memory takes all of it");
+        bytes
+    }
+
+    /// Writes the same, piece by piece: the state of a large fleet is some hundred megabytes.
+    ///
+    /// # Errors
+    /// What `to` refuses.
+    pub fn write_snapshot(&self, to: impl Write) -> io::Result<()> {
         let document = Document {
             seq: self.seq,
             revision: self.revision,
@@ -104,7 +115,8 @@ impl Cluster {
             contested_gpus: self.nodes.contested(),
             likely_work: self.likely.work().clone(),
         };
-        serde_json::to_vec(&document).expect("a snapshot holds only maps with string keys and finite numbers")
+        // It holds only maps with string keys and finite numbers: nothing but `to` can fail.
+        serde_json::to_writer(to, &document).map_err(io::Error::from)
     }
 
     /// Reads a snapshot and rebuilds the indexes.

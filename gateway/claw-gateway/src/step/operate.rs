@@ -17,7 +17,7 @@ use crate::Cluster;
 use crate::access;
 use crate::cluster::KeyEntry;
 use crate::command::{Caller, Operation};
-use crate::event::{Event, Goal, Inverse, OperationRecord, PlanRecord, ReceiptKey};
+use crate::event::{Event, Goal, Inverse, KeptOutcome, OperationRecord, PlanRecord, ReceiptKey};
 
 /// What performing an operation yields, before it is accepted or planned.
 pub(super) struct Performed {
@@ -45,13 +45,17 @@ pub fn replayed(
         ReceiptKey { principal: caller.principal.clone(), tool: tool.to_owned(), request_id: request_id.to_owned() };
     match cluster.receipts.get(&key) {
         None => Ok(None),
-        Some(receipt) if receipt.args_hash == args_hash => Ok(Some(receipt.outcome.clone())),
-        Some(receipt) => Err(Refusal::new(
-            ErrorCode::IdempotencyConflict,
-            format!("request_id {request_id:?} was used at {} for {tool} with other arguments; use a new one for a new intention", receipt.at),
-        )
-        .with_field("request_id", request_id)
-        .with_evidence(json!({ "operation_id": receipt.outcome.operation_id, "effect": receipt.outcome.effect }))),
+        Some(receipt) if receipt.args_hash == args_hash => Ok(Some(receipt.outcome.read())),
+        Some(receipt) => {
+            let Outcome { operation_id, effect, .. } = receipt.outcome.read();
+            let text = format!(
+                "request_id {request_id:?} was used at {} for {tool} with other arguments; use a new one for a new intention",
+                receipt.at
+            );
+            Err(Refusal::new(ErrorCode::IdempotencyConflict, text)
+                .with_field("request_id", request_id)
+                .with_evidence(json!({ "operation_id": operation_id, "effect": effect })))
+        }
     }
 }
 
@@ -203,7 +207,8 @@ pub(super) fn store_receipt(work: &mut Work<'_>, tool: &str, mutation: &Mutation
         return;
     };
     let key = ReceiptKey { principal: work.caller.principal.clone(), tool: tool.to_owned(), request_id };
-    work.emit(Event::ReceiptStored { key, args_hash: args_hash.to_owned(), outcome: Box::new(outcome.clone()) });
+    let outcome = KeptOutcome::of(outcome);
+    work.emit(Event::ReceiptStored { key, args_hash: args_hash.to_owned(), outcome });
 }
 
 /// The newest operation that looks the same, within the window.

@@ -203,6 +203,10 @@ pub trait Journal: Send {
     /// erased it is [`JournalError::BlobConflict`].
     fn append(&mut self, expected_seq: u64, epoch: u64, at_ms: i64, batches: &[Batch]) -> Result<Head, JournalError>;
 
+    /// Does what is due and can wait until an append is acknowledged; takes some milliseconds
+    /// where something is. Nothing that was promised depends on it.
+    fn tidy(&mut self) {}
+
     /// Up to `limit` events after `after_seq`, oldest first, archived ones
     /// included; each is checked against the chain on its way out.
     fn read(&mut self, after_seq: u64, limit: usize) -> Result<Vec<Stored>, JournalError>;
@@ -217,7 +221,7 @@ pub trait Journal: Send {
 
     /// Saves the state after event `seq`, durably; the previous snapshot goes.
     fn put_snapshot(&mut self, seq: u64, format: u16, state: &[u8]) -> Result<(), JournalError> {
-        let written = self.begin_snapshot(seq)?.write(format, state.to_vec())?;
+        let written = self.begin_snapshot(seq)?.write(format, state)?;
         self.finish_snapshot(written)
     }
 

@@ -16,8 +16,9 @@ pub(crate) const WAL_FILE: &str = "journal.db-wal";
 
 /// "CLAW", in the database header.
 const APPLICATION_ID: i32 = 0x434C_4157;
-/// Pages after which SQLite moves the write-ahead log into the database.
-const CHECKPOINT_PAGES: u32 = 1_000;
+/// Pages after which SQLite itself moves the write-ahead log into the database, in the midst
+/// of a commit: only where nobody asks for it before (see [`fold_log`]).
+const CHECKPOINT_PAGES: u32 = 4_000;
 /// Size to which the write-ahead log is cut back after a burst, bytes.
 const WAL_LIMIT_BYTES: u32 = 16 * 1024 * 1024;
 
@@ -127,6 +128,11 @@ pub(crate) fn forbid_checkpoint_on_close(conn: &Connection) -> Result<(), Journa
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
         .map(|_| ())
         .map_err(sql("configure the database"))
+}
+
+/// Moves the write-ahead log into the database.
+pub(crate) fn fold_log(conn: &Connection) -> rusqlite::Result<()> {
+    conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
 }
 
 /// Sets the largest size of the database, or lifts the limit.

@@ -42,12 +42,18 @@ use crate::ticket::{SnapshotTicket, WrittenSnapshot};
 
 use anchor::Anchor;
 use archive::ArchiveRow;
+pub(crate) use db::file as file_error;
 use db::{DB_FILE, column, sql};
 use meta::Meta;
 pub(crate) use meta::SnapshotMeta;
 use reserve::Reserve;
-pub(crate) use snapshot::write as write_snapshot;
+pub(crate) use snapshot::{Header, write as write_snapshot};
 use write::Unsettled;
+
+/// Bytes in the write-ahead log, about, after which it is folded into the database.
+const FOLD_BYTES: usize = 4 << 20;
+/// What a commit writes besides what it is for: the summary, and inner pages of the tables.
+const COMMIT_BYTES: usize = 3 * 4_096;
 
 /// How much of the archive an open reads.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -163,6 +169,8 @@ pub struct SqliteJournal {
     cached_archive: Option<(u64, Vec<Stored>)>,
     reserve: Reserve,
     unsettled: Option<Unsettled>,
+    /// Bytes that were written since the write-ahead log was folded, about.
+    unfolded_bytes: usize,
     // Last, so that the folder is free only after the database is closed.
     _lock: DirLock,
 }
@@ -252,6 +260,18 @@ impl Journal for SqliteJournal {
             admit(&journal.meta.head(), expected_seq, epoch, batches)?;
             journal.append_once(at_ms, batches)
         })
+    }
+
+    fn tidy(&mut self) {
+        // A connection that failed to commit is not to touch the files.
+        if self.unfolded_bytes < FOLD_BYTES || self.unsettled.is_some() {
+            return;
+        }
+        self.unfolded_bytes = 0;
+        let folded = self.connection().and_then(|conn| db::fold_log(conn).map_err(sql("fold the log")));
+        if let Err(error) = folded {
+            tracing::warn!(%error, "the write-ahead log grows until it can be folded");
+        }
     }
 
     fn read(&mut self, after_seq: u64, limit: usize) -> Result<Vec<Stored>, JournalError> {

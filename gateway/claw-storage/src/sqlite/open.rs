@@ -68,6 +68,7 @@ pub(super) fn open(dir: &Path, options: JournalOptions) -> Result<(SqliteJournal
         cached_archive: None,
         reserve: Reserve::open(dir, options.reserve_bytes).map_err(file("make the reserve"))?,
         unsettled: None,
+        unfolded_bytes: 0,
         options,
         _lock: lock,
     };

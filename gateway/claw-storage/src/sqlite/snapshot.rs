@@ -5,6 +5,7 @@
 //! leaves at most a file that nothing names, which the next open removes.
 
 use std::fs;
+use std::io::{self, Write as _};
 use std::path::Path;
 
 use crate::durable;
@@ -12,6 +13,7 @@ use crate::journal::{Damage, DamageKind, JournalError, Snapshot, sha256};
 
 use super::db::file;
 use super::meta::SnapshotMeta;
+use crate::state_writer::StateWriter;
 
 pub(crate) const SNAPSHOT_DIR: &str = "snapshot";
 pub(crate) const SNAPSHOT_EXTENSION: &str = "snap";
@@ -25,23 +27,37 @@ pub(crate) fn name_of(meta: &SnapshotMeta) -> String {
     format!("{SNAPSHOT_DIR}/{}", meta.file)
 }
 
+/// What stands before the state.
+#[derive(Debug)]
+pub(crate) struct Header {
+    pub(crate) seq: u64,
+    pub(crate) format: u16,
+    /// Chain hash of event `seq`.
+    pub(crate) hash: [u8; 32],
+}
+
 /// Writes the file, durably. `number` makes its name unique.
-pub(crate) fn write(dir: &Path, number: u64, snapshot: &Snapshot) -> Result<SnapshotMeta, JournalError> {
-    let mut header = Vec::with_capacity(HEADER_BYTES);
-    header.extend_from_slice(MAGIC);
-    header.extend_from_slice(&snapshot.format.to_be_bytes());
-    header.extend_from_slice(&snapshot.seq.to_be_bytes());
-    header.extend_from_slice(&snapshot.hash);
-    let parts: [&[u8]; 2] = [&header, &snapshot.state];
-    let meta = SnapshotMeta {
-        seq: snapshot.seq,
-        format: snapshot.format,
-        file: format!("{:012}-{number:012}.{SNAPSHOT_EXTENSION}", snapshot.seq),
-        bytes: parts.iter().map(|part| part.len() as u64).sum(),
-        sha256: sha256(&parts),
-    };
-    durable::write_atomic(&dir.join(name_of(&meta)), &parts).map_err(file("write a snapshot"))?;
-    Ok(meta)
+pub(crate) fn write(
+    dir: &Path,
+    number: u64,
+    header: &Header,
+    state: impl FnOnce(&mut StateWriter) -> io::Result<()>,
+) -> Result<SnapshotMeta, JournalError> {
+    let Header { seq, format, hash } = *header;
+    let name = format!("{seq:012}-{number:012}.{SNAPSHOT_EXTENSION}");
+    let mut written = (0, [0; 32]);
+    durable::write_atomic_with(&dir.join(SNAPSHOT_DIR).join(&name), |file| {
+        let mut out = StateWriter::to_file(file);
+        for part in [&MAGIC[..], &format.to_be_bytes(), &seq.to_be_bytes(), &hash] {
+            out.write_all(part)?;
+        }
+        state(&mut out)?;
+        written = out.finish()?;
+        Ok(())
+    })
+    .map_err(file("write a snapshot"))?;
+    let (bytes, sha256) = written;
+    Ok(SnapshotMeta { seq, format, file: name, bytes, sha256 })
 }
 
 /// Reads the file and checks it against what was saved.

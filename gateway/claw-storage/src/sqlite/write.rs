@@ -15,7 +15,7 @@ use super::archive::{self, ARCHIVE_DIR, ArchiveRow};
 use super::db::{self, DB_FILE, column, file, sql};
 use super::meta::{Meta, SnapshotMeta};
 use super::snapshot::{self, SNAPSHOT_DIR};
-use super::{SqliteJournal, verify};
+use super::{COMMIT_BYTES, SqliteJournal, verify};
 
 /// What to do with a commit whose acknowledgement failed, once the disk works again.
 #[derive(Debug, Clone)]
@@ -47,6 +47,7 @@ impl SqliteJournal {
         fill: impl FnOnce(&Connection) -> Result<(), JournalError>,
     ) -> Result<(), JournalError> {
         self.settle()?;
+        self.unfolded_bytes += COMMIT_BYTES;
         next.generation = self.meta.generation + 1;
         let acknowledged = self.meta.clone();
         let conn = self.connection()?;
@@ -118,6 +119,7 @@ impl SqliteJournal {
                 }
             }
         }
+        let n_blob_bytes: usize = new_blobs.iter().map(|(_, bytes)| bytes.len()).sum();
         let (stored, head) = extend_chain(&self.meta.head(), at_ms, batches);
         if stored.is_empty() && new_blobs.is_empty() {
             return Ok(self.meta.head());
@@ -131,6 +133,7 @@ impl SqliteJournal {
             Ok(())
         })?;
         faults.at(FaultPoint::AfterFsync);
+        self.unfolded_bytes += n_blob_bytes + stored.iter().map(|event| event.payload.len()).sum::<usize>();
         Ok(self.meta.head())
     }
 

@@ -4,11 +4,10 @@ use claw_gateway::Caller;
 use claw_tools::refusal::Refusal;
 use claw_tools::{registry, schema};
 use rmcp::model::{
-    CacheScope, CallToolRequestParams, CallToolResponse, CallToolResult, CompleteRequestMethod, CompleteRequestParams,
-    CompleteResult, Implementation, JsonObject, ListPromptsRequestMethod, ListPromptsResult,
-    ListResourceTemplatesResult, ListResourcesResult, ListToolsResult, MetaObject, PaginatedRequestParams,
-    ReadResourceRequestParams, ReadResourceResponse, ReadResourceResult, ResourceContents, ServerCapabilities,
-    ServerConfig, Tool,
+    CacheScope, CallToolRequestParams, CallToolResponse, CompleteRequestMethod, CompleteRequestParams, CompleteResult,
+    Implementation, JsonObject, ListPromptsRequestMethod, ListPromptsResult, ListResourceTemplatesResult,
+    ListResourcesResult, ListToolsResult, PaginatedRequestParams, ReadResourceRequestParams, ReadResourceResponse,
+    ReadResourceResult, ResourceContents, ServerCapabilities, ServerConfig, Tool,
 };
 use rmcp::service::{RequestContext, RoleServer};
 use rmcp::{ErrorData, ServerHandler};
@@ -16,9 +15,10 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use super::result::result;
 use super::tools::{self, Describe, Inner, Scope, Search};
 use super::{instructions, pages};
-use crate::ops::{OpError, OpReply, OpsContext, dispatch};
+use crate::ops::{OpError, OpReply, OpsContext, Output, dispatch};
 
 /// How long a client may keep a list or a page, milliseconds: they change with the build only.
 const LISTS_TTL_MS: u64 = 3_600_000;
@@ -39,16 +39,17 @@ impl Endpoint {
         Self { ops, scope, tools: scope.tools() }
     }
 
-    async fn answer(&self, caller: Caller, name: &str, args: JsonObject) -> Result<OpReply, OpError> {
+    /// Performs one call of a tool.
+    pub(super) async fn answer(&self, caller: Caller, name: &str, args: JsonObject) -> Result<OpReply, OpError> {
         match name {
             tools::SEARCH => {
                 let Search { query, limit } = args_of(name, args)?;
                 let limit = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(SEARCH_LIMIT);
-                Ok(plain(tools::search(self.scope, &query, limit)))
+                Ok(plain(&tools::search(self.scope, &query, limit)))
             }
             tools::DESCRIBE => {
                 let Describe { name } = args_of(name, args)?;
-                Ok(plain(tools::describe(self.scope, &name)?))
+                Ok(plain(&tools::describe(self.scope, &name)?))
             }
             tools::CALL => {
                 let Inner { name, args } = args_of(name, args)?;
@@ -65,8 +66,8 @@ impl Endpoint {
     }
 }
 
-const fn plain(output: Value) -> OpReply {
-    OpReply { output, replayed: false }
+fn plain(output: &Value) -> OpReply {
+    OpReply { output: Output::of(output), replayed: false }
 }
 
 /// The arguments of one of the three, checked against what is advertised.
@@ -82,25 +83,6 @@ fn caller(context: &RequestContext<RoleServer>) -> Result<Caller, ErrorData> {
         .and_then(|parts| parts.extensions.get::<Caller>())
         .cloned()
         .ok_or_else(|| ErrorData::internal_error("the request carries no caller", None))
-}
-
-fn result(answer: Result<OpReply, OpError>) -> CallToolResult {
-    match answer {
-        Ok(reply) => {
-            let meta = reply.replayed.then(|| {
-                let mut meta = MetaObject::new();
-                meta.0.insert("claw/replayed".into(), true.into());
-                meta
-            });
-            CallToolResult::structured(reply.output).with_meta(meta)
-        }
-        Err(OpError::Refused(refusal)) => {
-            CallToolResult::structured_error(serde_json::to_value(&*refusal).unwrap_or_default())
-        }
-        Err(OpError::Fault(fault)) => {
-            CallToolResult::structured_error(serde_json::to_value(&fault).unwrap_or_default())
-        }
-    }
 }
 
 impl ServerHandler for Endpoint {

@@ -22,11 +22,12 @@ use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
 use crate::control::{ControlOptions, ControlTask, CrashPlan, SystemClock, keep_changes, start};
-use crate::face::{FaceConfig, router};
+use crate::face::{Answered, Direct, FaceConfig, faces};
 use crate::node_link::NodeLinks;
 use crate::ops::OpsContext;
 
 pub(super) struct Desk {
+    pub(super) direct: Direct,
     pub(super) router: Router,
     pub(super) ops: OpsContext,
     pub(super) admin: String,
@@ -72,12 +73,16 @@ pub(super) async fn desk_with(change: impl FnOnce(&mut FaceConfig)) -> Desk {
     let store = Arc::new(SecretStore::new(&seal));
     let links = Arc::new(NodeLinks::new(control.now()));
     let ops = OpsContext::new(control, Arc::new(authorities), links, store);
-    Desk { router: router(ops.clone(), &config), ops, admin: key.to_text().to_string(), task, _dir: dir }
+    let (direct, router) = faces(ops.clone(), &config);
+    Desk { direct, router, ops, admin: key.to_text().to_string(), task, _dir: dir }
 }
 
 impl Desk {
     pub(super) async fn send(&self, request: Request<Body>) -> (StatusCode, Value) {
-        let response = self.router.clone().oneshot(request).await.unwrap();
+        let response = match self.direct.answer(request).await {
+            Answered::Here(response) => response,
+            Answered::Elsewhere(request) => self.router.clone().oneshot(request).await.unwrap(),
+        };
         let status = response.status();
         let bytes = axum::body::to_bytes(response.into_body(), 1 << 22).await.unwrap();
         (status, serde_json::from_slice(&bytes).unwrap_or(Value::Null))

@@ -13,8 +13,8 @@ use crate::face::mcp::Scope;
 
 /// Names, descriptions and input schemas of `/mcp`, tokens.
 const CORE_TOKENS_MAX: usize = 6_000;
-const LEGACY: &str = "2025-11-25";
-const MODERN: &str = "2026-07-28";
+pub(super) const LEGACY: &str = "2025-11-25";
+pub(super) const MODERN: &str = "2026-07-28";
 
 impl Desk {
     /// One request and its answer, as HTTP clients of that revision send it.
@@ -39,8 +39,9 @@ impl Desk {
                 "io.modelcontextprotocol/clientCapabilities": {},
             });
         }
-        let body = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
-        let (status, answer) = self.send(request.body(Body::from(body.to_string())).unwrap()).await;
+        let body = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params }).to_string();
+        let request = request.header(header::CONTENT_LENGTH, body.len());
+        let (status, answer) = self.send(request.body(Body::from(body)).unwrap()).await;
         assert!(status == StatusCode::OK || answer.get("error").is_some(), "{method}: {status} {answer}");
         answer
     }

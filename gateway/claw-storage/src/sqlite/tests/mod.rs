@@ -127,7 +127,7 @@ fn an_overtaken_snapshot_leaves_no_file() {
     let root = scratch();
     let mut journal = open(root.path());
     fill(&mut journal, 20);
-    let slow = journal.begin_snapshot(10).unwrap().write(1, vec![1; 50_000]).unwrap();
+    let slow = journal.begin_snapshot(10).unwrap().write(1, &[1; 50_000]).unwrap();
     journal.put_snapshot(20, 1, b"quick").unwrap();
     assert!(matches!(
         journal.finish_snapshot(slow),
@@ -136,6 +136,22 @@ fn an_overtaken_snapshot_leaves_no_file() {
     assert_eq!(fs::read_dir(root.path().join("snapshot")).unwrap().count(), 1);
     drop(journal);
     assert_eq!(open(root.path()).latest_snapshot().unwrap().unwrap().state, b"quick");
+}
+
+#[test]
+fn the_log_is_folded_when_nobody_waits_for_it() {
+    let root = scratch();
+    let mut journal = open(root.path());
+    let bytes = |name: &str| fs::metadata(root.path().join(name)).unwrap().len();
+    let large = vec![b'x'; 1 << 20];
+    for _ in 0..12 {
+        append_at_head(&mut journal, 0, &[one("a", &large)]);
+        journal.tidy();
+    }
+    // Four rounds fill it, then it is written from its beginning; the database has what was folded.
+    assert!(bytes("journal.db-wal") < 6 << 20, "{}", bytes("journal.db-wal"));
+    assert!(bytes("journal.db") > 7 << 20, "{}", bytes("journal.db"));
+    assert_eq!(journal.read(0, 100).unwrap().len(), 12);
 }
 
 #[test]
