@@ -61,13 +61,12 @@ impl SnapshotTicket {
         state: impl FnOnce(&mut StateWriter) -> io::Result<()>,
     ) -> Result<WrittenSnapshot, JournalError> {
         let Self { seq, hash, file } = self;
-        let kept = match file {
-            Some((dir, number)) => Kept::File(write_snapshot(&dir, number, &Header { seq, format, hash }, state)?),
-            None => {
-                let mut out = StateWriter::to_memory();
-                state(&mut out).map_err(file_error("write a snapshot"))?;
-                Kept::Memory(Snapshot { seq, format, state: out.into_memory(), hash })
-            }
+        let kept = if let Some((dir, number)) = file {
+            Kept::File(write_snapshot(&dir, number, &Header { seq, format, hash }, state)?)
+        } else {
+            let mut out = StateWriter::to_memory();
+            state(&mut out).map_err(file_error("write a snapshot"))?;
+            Kept::Memory(Snapshot { seq, format, state: out.into_memory(), hash })
         };
         Ok(WrittenSnapshot { seq, hash, kept })
     }

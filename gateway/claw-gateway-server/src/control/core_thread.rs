@@ -91,8 +91,6 @@ struct Round {
     probe: bool,
     /// Nothing comes after it.
     stop: bool,
-    /// The other thread writes it already.
-    is_begun: bool,
 }
 
 impl Round {
@@ -105,14 +103,7 @@ impl Round {
             armed: false,
             probe: false,
             stop: false,
-            is_begun: false,
         }
-    }
-
-    /// Takes what is to be written of it.
-    fn job(&mut self, clock: &dyn Clock) -> Job {
-        let entries = std::mem::take(&mut self.entries);
-        Job { expected_seq: self.before.seq, at_ms: clock.now().unix_ms(), entries }
     }
 
     /// Readers that never pause must not keep decided commands from the disk.
@@ -215,12 +206,14 @@ impl Core {
     fn commit(&mut self, mut round: Round, queue: &mut mpsc::Receiver<CoreMessage>) -> Result<Round, Lost> {
         let after = self.live.clone();
         let mut next = Round::on(&after);
+        let entries = std::mem::take(&mut round.entries);
+        let job = Job { expected_seq: round.before.seq, at_ms: self.clock.now().unix_ms(), entries };
         self.crash.arm(round.armed);
-        self.begin_if_worth(&mut round)?;
-        let written = if round.is_begun {
-            self.decide_meanwhile(&mut next, queue).map_err(|WriterGone| Lost)?
+        let elsewhere = round.may_overlap() && !job.entries.is_empty();
+        let written = if elsewhere {
+            self.write_and_decide(job, &mut next, queue).map_err(|WriterGone| Lost)?
         } else {
-            write(&self.journal, round.job(&*self.clock))
+            write(&self.journal, job)
         };
         let Written { entries, result } = written;
         let outcome = match result {
@@ -230,14 +223,9 @@ impl Core {
                     self.bytes_since_snapshot += bytes;
                     self.say_writable(space == Space::Normal);
                 }
-                // The disk need not wait for the answers. A test that ends the process at a point of
-                // one round wants none of the next.
-                if !self.crash.is_set() {
-                    self.begin_if_worth(&mut next)?;
-                }
                 self.publish(round.before.seq, after, entries);
                 self.finish(round.waiting);
-                if !round.is_begun {
+                if !elsewhere {
                     lock(&self.journal).tidy();
                 }
                 Ok(next)
@@ -257,22 +245,15 @@ impl Core {
         outcome
     }
 
-    /// Lets the other thread write a round, where that is worth it.
-    fn begin_if_worth(&self, round: &mut Round) -> Result<(), Lost> {
-        if !round.is_begun && round.may_overlap() && !round.entries.is_empty() {
-            round.is_begun = true;
-            self.writer.begin(round.job(&*self.clock)).map_err(|WriterGone| Lost)?;
-        }
-        Ok(())
-    }
-
-    /// Decides what comes until the other thread is done. All of that waits for the next
-    /// sync, and for this one to succeed.
-    fn decide_meanwhile(
+    /// Lets the other thread write, and decides what comes until it is done. All of
+    /// that waits for the next sync, and for this one to succeed.
+    fn write_and_decide(
         &mut self,
+        job: Job,
         next: &mut Round,
         queue: &mut mpsc::Receiver<CoreMessage>,
     ) -> Result<Written, WriterGone> {
+        self.writer.begin(job)?;
         let mut wait = Duration::ZERO;
         loop {
             if let Some(written) = self.writer.within(wait)? {

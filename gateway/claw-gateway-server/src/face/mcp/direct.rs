@@ -11,6 +11,7 @@ use axum::BoxError;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::http::header::{self, HeaderName};
 use axum::http::request::Parts;
+use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use http_body_util::BodyExt as _;
@@ -94,26 +95,29 @@ impl Direct {
 
     /// There is nothing in the head that anybody would have to look at twice.
     fn is_plain(&self, head: &Parts) -> bool {
-        let text = |name| one(&head.headers, name).flatten();
+        let text = |name| one(&head.headers, name).ok().flatten();
         let length = text(header::CONTENT_LENGTH).and_then(|length| length.parse::<u64>().ok());
         let odd = [header::ORIGIN, header::EXPECT, header::CONTENT_ENCODING, header::TRANSFER_ENCODING];
-        let host = one(&head.headers, header::HOST);
-        let host = host.map(|host| host.or_else(|| head.uri.authority().map(|authority| authority.as_str())));
+        // A request of HTTP/2 has its host elsewhere.
+        let host = one(&head.headers, header::HOST).map(|host| host.or(head.uri.authority().map(Authority::as_str)));
         head.method == Method::POST
             && head.uri.query().is_none()
             && length.is_some_and(|length| length <= self.body_bytes_max)
             && text(header::CONTENT_TYPE) == Some("application/json")
             && text(header::ACCEPT).is_some_and(takes_both)
             && odd.iter().all(|name| !head.headers.contains_key(name))
-            && host.flatten().is_some_and(|host| self.guard.knows_host(host))
+            && host.is_ok_and(|host| host.is_some_and(|host| self.guard.knows_host(host)))
     }
 }
 
-/// The value of a header, if there is one; nothing at all if there are several or it is no text.
-fn one(headers: &HeaderMap, name: HeaderName) -> Option<Option<&str>> {
+/// A header stands there more than once, or is no text.
+struct Odd;
+
+/// The value of a header, if there is one.
+fn one(headers: &HeaderMap, name: HeaderName) -> Result<Option<&str>, Odd> {
     let mut values = headers.get_all(name).iter();
-    let Some(first) = values.next() else { return Some(None) };
-    values.next().is_none().then(|| first.to_str().ok()).flatten().map(Some)
+    let first = values.next().map(|value| value.to_str().map_err(|_| Odd)).transpose()?;
+    if values.next().is_some() { Err(Odd) } else { Ok(first) }
 }
 
 /// A client of Streamable HTTP takes both forms of an answer, and says so; plainly, without weights.
@@ -164,15 +168,15 @@ impl<'a> Call<'a> {
         if params.name.starts_with("=?") {
             return None;
         }
-        let revision = one(headers, REVISION)?;
+        let revision = one(headers, REVISION).ok()?;
         let meta = params.meta.unwrap_or_default();
         let is_stateless = if meta.contains_key(META_VERSION) {
             let newest = ProtocolVersion::V_2026_07_28;
             let is_so = revision == Some(newest.as_str())
                 && meta.protocol_version().as_ref() == Some(&newest)
                 && meta.missing_required_keys(&newest).is_empty()
-                && one(headers, METHOD)? == Some(method)
-                && one(headers, NAME)? == Some(params.name);
+                && one(headers, METHOD).ok()? == Some(method)
+                && one(headers, NAME).ok()? == Some(params.name);
             is_so.then_some(true)?
         } else {
             let is_older = |revision| revision < ProtocolVersion::V_2026_07_28.as_str();

@@ -227,14 +227,14 @@ fn texts_in_texts(depth: usize, lists: usize) -> String {
         0 => "\"".to_owned(),
         _ => format!("\\{}u0022", "u005c".repeat(level - 1)),
     };
-    let (mut head, mut tail) = (String::new(), Vec::new());
+    let (mut head, mut tail) = (Vec::new(), Vec::new());
     for level in 0..depth {
         let quote = quote(level);
-        head += &format!("{}{{{quote}$serde_json::private::RawValue{quote}:{quote}", "[".repeat(lists));
+        head.push(format!("{}{{{quote}$serde_json::private::RawValue{quote}:{quote}", "[".repeat(lists)));
         tail.push(format!("{quote}}}{}", "]".repeat(lists)));
     }
     tail.reverse();
-    format!("{head}1{}", tail.concat())
+    format!("{}1{}", head.concat(), tail.concat())
 }
 
 #[tokio::test(flavor = "multi_thread")]

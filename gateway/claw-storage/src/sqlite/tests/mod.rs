@@ -127,7 +127,7 @@ fn an_overtaken_snapshot_leaves_no_file() {
     let root = scratch();
     let mut journal = open(root.path());
     fill(&mut journal, 20);
-    let slow = journal.begin_snapshot(10).unwrap().write(1, &[1; 50_000]).unwrap();
+    let slow = journal.begin_snapshot(10).unwrap().write(1, &"state".repeat(10_000).into_bytes()).unwrap();
     journal.put_snapshot(20, 1, b"quick").unwrap();
     assert!(matches!(
         journal.finish_snapshot(slow),
