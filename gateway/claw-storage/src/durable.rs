@@ -40,28 +40,26 @@ pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
 
 /// Replaces `path` by a file with `parts` in it: after a crash it is the old one or the new one.
 pub(crate) fn write_atomic(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
-    write_atomic_with(path, |mut file| {
-        for part in parts {
-            file.write_all(part)?;
-        }
-        file.sync_all()
-    })
+    write_atomic_with(path, |file| parts.iter().try_for_each(|part| file.write_all(part)))
 }
 
-/// The same with what `write` writes into the new file and syncs.
-pub(crate) fn write_atomic_with(path: &Path, write: impl FnOnce(File) -> io::Result<()>) -> io::Result<()> {
+/// The same with what `write` writes into the new file; returns what it returns.
+pub(crate) fn write_atomic_with<T>(path: &Path, write: impl FnOnce(&mut File) -> io::Result<T>) -> io::Result<T> {
     let unfinished = unfinished_path(path);
     let opened = private_file().write(true).create(true).truncate(true).open(&unfinished);
-    let written = opened.and_then(write).and_then(|()| fs::rename(&unfinished, path));
-    if let Err(error) = written {
+    let written = opened.and_then(|mut file| {
+        let made = write(&mut file)?;
+        file.sync_all()?;
+        fs::rename(&unfinished, path)?;
+        Ok(made)
+    });
+    if written.is_err() {
         // Best effort: on a full disk the torso must not keep the space it took.
         remove_if_there(&unfinished).ok();
-        return Err(error);
     }
-    match path.parent() {
-        Some(parent) => sync_dir(parent),
-        None => Ok(()),
-    }
+    let made = written?;
+    path.parent().map_or(Ok(()), sync_dir)?;
+    Ok(made)
 }
 
 /// `path` with the suffix of an unfinished file.

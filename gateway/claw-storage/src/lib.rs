@@ -37,5 +37,5 @@ pub use segments::{
     LogQuery, LogSegments, RetentionReport, Stream,
 };
 pub use sqlite::{ArchiveCheck, JournalOptions, OpenError, OpenReport, SqliteJournal};
-pub use state_writer::StateWriter;
+pub use state_writer::{StateWriter, Summed};
 pub use ticket::{SnapshotTicket, WrittenSnapshot};

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use crate::journal::{JournalError, Snapshot};
 use crate::sqlite::{Header, SnapshotMeta, file_error, write_snapshot};
-use crate::state_writer::StateWriter;
+use crate::state_writer::{StateWriter, write_summed};
 
 /// A place on the chain for a snapshot, from [`crate::Journal::begin_snapshot`]. It needs no
 /// journal to be written, so another thread may do that.
@@ -58,15 +58,15 @@ impl SnapshotTicket {
     pub fn write_with(
         self,
         format: u16,
-        state: impl FnOnce(&mut StateWriter) -> io::Result<()>,
+        state: impl FnOnce(&mut StateWriter<'_>) -> io::Result<()>,
     ) -> Result<WrittenSnapshot, JournalError> {
         let Self { seq, hash, file } = self;
         let kept = if let Some((dir, number)) = file {
             Kept::File(write_snapshot(&dir, number, &Header { seq, format, hash }, state)?)
         } else {
-            let mut out = StateWriter::to_memory();
-            state(&mut out).map_err(file_error("write a snapshot"))?;
-            Kept::Memory(Snapshot { seq, format, state: out.into_memory(), hash })
+            let mut bytes = Vec::new();
+            write_summed(&mut bytes, state).map_err(file_error("write a snapshot"))?;
+            Kept::Memory(Snapshot { seq, format, state: bytes, hash })
         };
         Ok(WrittenSnapshot { seq, hash, kept })
     }

@@ -13,7 +13,7 @@ use crate::journal::{Damage, DamageKind, JournalError, Snapshot, sha256};
 
 use super::db::file;
 use super::meta::SnapshotMeta;
-use crate::state_writer::StateWriter;
+use crate::state_writer::{StateWriter, write_summed};
 
 pub(crate) const SNAPSHOT_DIR: &str = "snapshot";
 pub(crate) const SNAPSHOT_EXTENSION: &str = "snap";
@@ -41,22 +41,19 @@ pub(crate) fn write(
     dir: &Path,
     number: u64,
     header: &Header,
-    state: impl FnOnce(&mut StateWriter) -> io::Result<()>,
+    state: impl FnOnce(&mut StateWriter<'_>) -> io::Result<()>,
 ) -> Result<SnapshotMeta, JournalError> {
     let Header { seq, format, hash } = *header;
     let name = format!("{seq:012}-{number:012}.{SNAPSHOT_EXTENSION}");
-    let mut written = (0, [0; 32]);
-    durable::write_atomic_with(&dir.join(SNAPSHOT_DIR).join(&name), |file| {
-        let mut out = StateWriter::to_file(file);
-        for part in [&MAGIC[..], &format.to_be_bytes(), &seq.to_be_bytes(), &hash] {
-            out.write_all(part)?;
-        }
-        state(&mut out)?;
-        written = out.finish()?;
-        Ok(())
-    })
-    .map_err(file("write a snapshot"))?;
-    let (bytes, sha256) = written;
+    let written = durable::write_atomic_with(&dir.join(SNAPSHOT_DIR).join(&name), |file| {
+        write_summed(file, |out| {
+            for part in [&MAGIC[..], &format.to_be_bytes(), &seq.to_be_bytes(), &hash] {
+                out.write_all(part)?;
+            }
+            state(out)
+        })
+    });
+    let (bytes, sha256) = written.map_err(file("write a snapshot"))?;
     Ok(SnapshotMeta { seq, format, file: name, bytes, sha256 })
 }
 
