@@ -5,6 +5,7 @@ use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::extract::{Request, State};
+use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
@@ -88,15 +89,9 @@ impl Guard {
         self.rates.check_key(&principal.to_owned()).is_ok()
     }
 
-    /// A host, with or without a port, that every check of hosts lets pass.
+    /// A host that every check of hosts lets pass: rmcp wants the form of one as well.
     pub(super) fn knows_host(&self, host: &str) -> bool {
-        let name = match host.rsplit_once(':') {
-            Some((name, port)) if port.parse::<u16>().is_ok() => name,
-            _ => host,
-        };
-        // A list may have a port in it, or an address without brackets: others judge those.
-        let known = || !name.contains(':') && self.hosts.iter().any(|known| known == name);
-        name == "[::1]" || ["localhost", "127.0.0.1"].contains(&name) || known()
+        host.parse::<Authority>().is_ok() && is_allowed_host(host, &self.hosts)
     }
 }
 

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use axum::Json;
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::rejection::BytesRejection;
 use axum::extract::{Extension, Path, Query, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
@@ -153,18 +152,9 @@ async fn operation(
     State(ops): State<OpsContext>,
     Extension(caller): Extension<Caller>,
     Path(tool): Path<String>,
-    body: Result<Bytes, BytesRejection>,
+    // It is whole and within its limit (`face::body`).
+    body: Bytes,
 ) -> Response {
-    let body = match body {
-        Ok(body) => body,
-        Err(error) if error.status() == StatusCode::PAYLOAD_TOO_LARGE => {
-            return error_response(Refusal::new(ErrorCode::TooLarge, "the body is over limits.body_bytes").into());
-        }
-        Err(error) => {
-            let refusal = Refusal::new(ErrorCode::InvalidArgument, error.body_text()).with_field("body", "");
-            return refusal_response(StatusCode::BAD_REQUEST, &refusal);
-        }
-    };
     let args = if body.is_empty() { Ok(json!({})) } else { serde_json::from_slice::<Value>(&body) };
     match args {
         Ok(args) => call(&ops, caller, &tool, args).await,
