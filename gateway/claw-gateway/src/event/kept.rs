@@ -7,8 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 /// The JSON text of an outcome: written once, then shared by its event, the state and
-/// snapshots. A fleet keeps every answer of a day, and as fields one takes some three times
-/// the memory.
+/// snapshots, of which most answers are never read again.
 #[derive(Debug, Clone, Serialize)]
 #[serde(transparent)]
 pub struct KeptOutcome(Arc<RawValue>);
