@@ -58,7 +58,8 @@ enum LogFormat {
 enum Command {
     /// Run the gateway until SIGTERM or SIGINT.
     Run(RunArgs),
-    /// Check the whole journal, and print where it stands or what is damaged.
+    /// Check the whole journal, and print where it stands or what is damaged. One of an older format is brought to
+    /// today's.
     Verify(DataArgs),
     /// Ask the running gateway of this configuration whether it can work; exit code 0 or 1.
     Health(DataArgs),

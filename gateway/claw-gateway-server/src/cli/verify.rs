@@ -1,4 +1,4 @@
-//! `claw-gateway verify`: is the journal what was written?
+//! `claw-gateway verify`: is the journal what was written? One of an older format is brought to today's.
 
 use std::path::Path;
 
@@ -26,8 +26,9 @@ pub(super) fn journal(data_dir: &Path) -> anyhow::Result<String> {
     })?;
     let hash = to_hex(&report.head.hash);
     let snapshot = report.snapshot_seq.map_or_else(|| "none".to_owned(), |seq| seq.to_string());
+    let migrated = if opened.migrated { " migrated=yes" } else { "" };
     Ok(format!(
-        "journal ok head={} epoch={} hash={hash} live={} archived={} archive_files={} blobs={} snapshot={snapshot} unacknowledged={}\n",
+        "journal ok head={} epoch={} hash={hash} live={} archived={} archive_files={} blobs={} snapshot={snapshot} unacknowledged={}{migrated}\n",
         report.head.seq,
         report.head.epoch,
         report.n_live,

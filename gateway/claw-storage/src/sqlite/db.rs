@@ -4,10 +4,10 @@ use std::fs;
 use std::path::Path;
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode, MAIN_DB, OpenFlags, Row, params};
+use rusqlite::{Connection, ErrorCode, MAIN_DB, OpenFlags, Row};
 
 use crate::durable;
-use crate::journal::{COUNTER_MAX, Damage, DamageKind, IoCause, JournalError, Stored};
+use crate::journal::{COUNTER_MAX, Damage, DamageKind, IoCause, JournalError};
 
 use super::meta::{FORMAT, Meta};
 
@@ -22,22 +22,28 @@ const CHECKPOINT_PAGES: u32 = 4_000;
 /// Size to which the write-ahead log is cut back after a burst, bytes.
 const WAL_LIMIT_BYTES: u32 = 16 * 1024 * 1024;
 
-/// Name and text of every table, exactly as SQLite stores them.
-const SCHEMA: [(&str, &str); 4] = [
-    (
-        "archives",
-        "CREATE TABLE archives(idx INTEGER PRIMARY KEY, first_seq INTEGER NOT NULL, \
-         last_seq INTEGER NOT NULL, bytes INTEGER NOT NULL, sha256 BLOB NOT NULL)",
-    ),
-    ("blobs", "CREATE TABLE blobs(handle TEXT PRIMARY KEY, bytes BLOB) WITHOUT ROWID"),
-    (
-        "events",
-        "CREATE TABLE events(seq INTEGER PRIMARY KEY, epoch INTEGER NOT NULL, \
-         at_ms INTEGER NOT NULL, kind TEXT NOT NULL, version INTEGER NOT NULL, \
-         payload BLOB NOT NULL, hash BLOB NOT NULL)",
-    ),
-    ("meta", "CREATE TABLE meta(id INTEGER PRIMARY KEY, body BLOB NOT NULL, sha256 BLOB NOT NULL)"),
-];
+// The text of every table, exactly as SQLite stores it.
+const ARCHIVES_TABLE: &str = "CREATE TABLE archives(idx INTEGER PRIMARY KEY, first_seq INTEGER NOT NULL, \
+                              last_seq INTEGER NOT NULL, bytes INTEGER NOT NULL, sha256 BLOB NOT NULL)";
+const BLOBS_TABLE: &str = "CREATE TABLE blobs(handle TEXT PRIMARY KEY, bytes BLOB) WITHOUT ROWID";
+const META_TABLE: &str = "CREATE TABLE meta(id INTEGER PRIMARY KEY, body BLOB NOT NULL, sha256 BLOB NOT NULL)";
+/// Live events, packed (see `rows`).
+pub(super) const ROUNDS_TABLE: &str = "CREATE TABLE rounds(first_seq INTEGER PRIMARY KEY, n_events INTEGER NOT NULL, \
+                                       epoch INTEGER NOT NULL, at_ms INTEGER NOT NULL, prev_hash BLOB NOT NULL, \
+                                       hash BLOB NOT NULL, unpacked_bytes INTEGER NOT NULL, body BLOB NOT NULL)";
+/// Live events of format 1.
+const EVENTS_TABLE: &str = "CREATE TABLE events(seq INTEGER PRIMARY KEY, epoch INTEGER NOT NULL, \
+                            at_ms INTEGER NOT NULL, kind TEXT NOT NULL, version INTEGER NOT NULL, \
+                            payload BLOB NOT NULL, hash BLOB NOT NULL)";
+
+/// Name and text of every table of a format, by name.
+const fn schema(format: u32) -> [(&'static str, &'static str); 4] {
+    let [archives, blobs, meta] = [("archives", ARCHIVES_TABLE), ("blobs", BLOBS_TABLE), ("meta", META_TABLE)];
+    match format {
+        1 => [archives, blobs, ("events", EVENTS_TABLE), meta],
+        _ => [archives, blobs, meta, ("rounds", ROUNDS_TABLE)],
+    }
+}
 
 /// Creates an empty journal database: complete or not there at all.
 pub(crate) fn create(dir: &Path) -> Result<(), JournalError> {
@@ -63,7 +69,7 @@ fn fill_new(path: &Path) -> rusqlite::Result<()> {
     conn.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
     conn.pragma_update(None, "journal_mode", "WAL")?;
     let tx = conn.transaction()?;
-    for (_, create_table) in SCHEMA {
+    for (_, create_table) in schema(FORMAT) {
         tx.execute_batch(create_table)?;
     }
     tx.pragma_update(None, "application_id", APPLICATION_ID)?;
@@ -156,15 +162,15 @@ pub(crate) fn check_pages(conn: &Connection) -> Result<(), JournalError> {
     Ok(())
 }
 
-/// Identification and exact schema.
-pub(crate) fn check_schema(conn: &Connection) -> Result<(), JournalError> {
+/// Identification and the exact schema of `format`.
+pub(crate) fn check_schema(conn: &Connection, format: u32) -> Result<(), JournalError> {
     let damage = || content_damage("read the schema", DB_FILE, DamageKind::SchemaChanged);
     let application_id: i32 = conn.query_row("PRAGMA application_id", [], |row| row.get(0)).map_err(damage())?;
     let mut statement =
         conn.prepare("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY name").map_err(damage())?;
     let found: Vec<(String, String)> =
         statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).and_then(Iterator::collect).map_err(damage())?;
-    let expected = SCHEMA.map(|(name, text)| (name.to_owned(), text.to_owned()));
+    let expected = schema(format).map(|(name, text)| (name.to_owned(), text.to_owned()));
     if application_id != APPLICATION_ID || found != expected {
         let detail = "tables or identification are not those of a journal";
         return Err(Damage::new(DB_FILE, DamageKind::SchemaChanged, detail).into());
@@ -179,34 +185,6 @@ pub(crate) fn header_format(conn: &Connection) -> Result<u32, JournalError> {
         DB_FILE,
         DamageKind::SchemaChanged,
     ))
-}
-
-/// Writes one event inside the caller's transaction.
-pub(crate) fn insert_event(conn: &Connection, event: &Stored) -> rusqlite::Result<()> {
-    let values = params![
-        column(event.seq),
-        column(event.epoch),
-        event.at_ms,
-        event.kind,
-        event.version,
-        event.payload,
-        event.hash
-    ];
-    conn.prepare_cached("INSERT INTO events VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?.execute(values)?;
-    Ok(())
-}
-
-/// One event from a row of `events`.
-pub(crate) fn event_of(row: &Row<'_>) -> rusqlite::Result<Stored> {
-    Ok(Stored {
-        seq: counter(row, 0)?,
-        epoch: counter(row, 1)?,
-        at_ms: row.get(2)?,
-        kind: row.get(3)?,
-        version: row.get(4)?,
-        payload: row.get(5)?,
-        hash: row.get(6)?,
-    })
 }
 
 /// A sequence, epoch or size as a column value.

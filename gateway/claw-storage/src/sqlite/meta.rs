@@ -10,7 +10,7 @@ use crate::journal::{Damage, DamageKind, GENESIS, Head, JournalError, sha256};
 use super::db::{DB_FILE, content_damage, sql};
 
 /// Format of the database that this build writes.
-pub(crate) const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 2;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

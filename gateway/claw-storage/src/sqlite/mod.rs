@@ -1,7 +1,7 @@
 //! The journal on SQLite and files.
 //!
 //! ```text
-//! journal.db, -wal     live events, blobs, the summary row          one transaction per append
+//! journal.db, -wal     live events, blobs, the summary row          one transaction per append (see `rows`)
 //! journal.head         what was acknowledged (see `anchor`)         after each commit
 //! archive/NNNNNN.jsonl events that compaction moved out             before they leave the database
 //! snapshot/*.snap      the latest saved state                       before the summary names it
@@ -19,8 +19,10 @@ mod anchor;
 mod archive;
 mod db;
 mod meta;
+mod migrate;
 mod open;
 mod reserve;
+mod rows;
 mod snapshot;
 #[cfg(test)]
 mod tests;
@@ -30,12 +32,12 @@ mod write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, OptionalExtension as _};
 use thiserror::Error;
 
 use crate::durable::DirLock;
 use crate::journal::{
-    Batch, ChainWalk, CompactReport, Damage, FaultHook, Head, Journal, JournalError, NoFaults, Snapshot, Space, Stored,
+    Batch, CompactReport, Damage, FaultHook, Head, Journal, JournalError, NoFaults, Snapshot, Space, Stored,
     VerifyReport, admit, next_epoch,
 };
 use crate::ticket::{SnapshotTicket, WrittenSnapshot};
@@ -43,7 +45,7 @@ use crate::ticket::{SnapshotTicket, WrittenSnapshot};
 use anchor::Anchor;
 use archive::ArchiveRow;
 pub(crate) use db::file as file_error;
-use db::{DB_FILE, column, sql};
+use db::sql;
 use meta::Meta;
 pub(crate) use meta::SnapshotMeta;
 use reserve::Reserve;
@@ -104,6 +106,8 @@ pub struct OpenReport {
     pub n_unacknowledged: u64,
     /// One copy of the head anchor was unreadable (a torn write) and was written again.
     pub anchor_mended: bool,
+    /// It was of an older format and is of today's now.
+    pub migrated: bool,
     /// Unfinished or unreferenced files of an interrupted write, removed.
     pub leftovers_removed: Vec<String>,
 }
@@ -208,26 +212,6 @@ impl SqliteJournal {
         Ok(self.conn.insert(conn))
     }
 
-    /// Up to `limit` live events after `after_seq`, checked against the chain.
-    fn read_live(&mut self, after_seq: u64, limit: usize) -> Result<Vec<Stored>, JournalError> {
-        let head_seq = self.meta.seq;
-        let archived = (self.meta.archived_seq, self.meta.archived_hash);
-        let conn = self.connection()?;
-        let prev_hash = if after_seq == archived.0 { archived.1 } else { verify::live_hash(conn, after_seq)? };
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let events: Vec<Stored> = conn
-            .prepare_cached("SELECT * FROM events WHERE seq > ?1 AND seq <= ?2 ORDER BY seq LIMIT ?3")
-            .and_then(|mut statement| {
-                statement.query_map(params![column(after_seq), column(head_seq), limit], db::event_of)?.collect()
-            })
-            .map_err(verify::event_damage("read events"))?;
-        let mut walk = ChainWalk::after(after_seq, prev_hash);
-        for event in &events {
-            walk.step(DB_FILE, event)?;
-        }
-        Ok(events)
-    }
-
     /// The archive file that holds event `seq`.
     fn archived(&mut self, seq: u64) -> Result<&[Stored], JournalError> {
         let at = self.archives.partition_point(|row| row.last_seq < seq);
@@ -284,7 +268,8 @@ impl Journal for SqliteJournal {
             after_seq = events.last().map_or(after_seq, |event| event.seq);
         }
         if events.len() < limit && after_seq < self.meta.seq {
-            events.append(&mut self.read_live(after_seq, limit - events.len())?);
+            let meta = self.meta.clone();
+            events.append(&mut rows::read(self.connection()?, &meta, after_seq, limit - events.len())?);
         }
         Ok(events)
     }

@@ -14,9 +14,10 @@ use super::anchor::{ANCHOR_FILE, Anchor, AnchorFault, Anchored};
 use super::archive::{self, ARCHIVE_DIR, ARCHIVE_EXTENSION, ArchiveRow};
 use super::db::{self, DB_FILE, WAL_FILE, file};
 use super::meta::{FORMAT, Meta};
+use super::migrate::{self, Migration};
 use super::reserve::Reserve;
 use super::snapshot::{self, SNAPSHOT_DIR, SNAPSHOT_EXTENSION};
-use super::{JournalOptions, OpenError, OpenReport, SqliteJournal, verify};
+use super::{JournalOptions, OpenError, OpenReport, SqliteJournal, rows, verify};
 
 const LOCK_FILE: &str = "journal.lock";
 /// A SQLite database is at least its smallest page.
@@ -34,14 +35,16 @@ pub(super) fn open(dir: &Path, options: JournalOptions) -> Result<(SqliteJournal
         db::create(dir)?;
     }
     require_database(dir)?;
-    let conn = db::connect(dir, options.db_bytes_max).map_err(|error| held(dir, error))?;
+    // Without a limit: what is brought over to today's format is there twice for a moment.
+    let conn = db::connect(dir, None).map_err(|error| held(dir, error))?;
     db::check_pages(&conn)?;
-    check_format(&conn)?;
-    db::check_schema(&conn)?;
+    let found = check_format(&conn)?;
+    db::check_schema(&conn, found)?;
+    let migration = Migration::begin(&conn, dir, found)?;
     let meta = Meta::load(&conn)?;
     let kept = load_anchor(dir, &meta)?;
     let archives = ArchiveRow::load_all(&conn)?;
-    // A journal that ends early is named as such before its chain is walked.
+    // A journal of today's format that ends early is named as such before its chain is walked.
     verify::anchor_holds(&kept.anchored, &meta, None)?;
     let check = options.archive_check;
     let probed = verify::chain(&conn, dir, &meta, &archives, check, kept.anchored.seq)?;
@@ -51,12 +54,21 @@ pub(super) fn open(dir: &Path, options: JournalOptions) -> Result<(SqliteJournal
     let leftovers = find_leftovers(dir, &conn, &meta)?;
 
     // All is sound: from here on the folder may be written.
+    let migrated = migration.is_some();
+    if let Some(Err((error, log))) = migration.map(Migration::commit) {
+        drop(conn);
+        log.cut_back()?;
+        return Err(error.into());
+    }
+    migrate::end(&conn)?;
+    db::limit_size(&conn, options.db_bytes_max)?;
     db::allow_checkpoint_on_close(&conn)?;
     let report = OpenReport {
         created,
         head: meta.head(),
         n_unacknowledged: meta.seq - kept.anchored.seq,
         anchor_mended: kept.one_slot_bad,
+        migrated,
         leftovers_removed: remove_leftovers(dir, leftovers)?,
     };
     let journal = SqliteJournal {
@@ -135,14 +147,14 @@ fn require_database(dir: &Path) -> Result<(), OpenError> {
 }
 
 /// The summary row says which format it is, under its checksum; the header must agree.
-fn check_format(conn: &Connection) -> Result<(), OpenError> {
+fn check_format(conn: &Connection) -> Result<u32, OpenError> {
     let found = Meta::load_format(conn)?;
     if found > FORMAT {
         return Err(OpenError::NewerFormat { found, supported: FORMAT });
     }
     let header = db::header_format(conn)?;
-    if (found, header) == (FORMAT, FORMAT) {
-        return Ok(());
+    if found > 0 && found == header {
+        return Ok(found);
     }
     let detail = format!("format {found} in the summary, {header} in the header");
     Err(Damage::new(DB_FILE, DamageKind::SchemaChanged, detail).into())
@@ -213,7 +225,7 @@ fn require_live_copy(dir: &Path, conn: &Connection, meta: &Meta, name: &str) -> 
     let content = fs::read(dir.join(name)).map_err(file("read an archive file"))?;
     let events = archive::decode(name, &content)?;
     let (seq, hash) = events.last().map_or((0, GENESIS), |event| (event.seq, event.hash));
-    if seq <= meta.archived_seq || seq > meta.seq || verify::live_hash(conn, seq)? != hash {
+    if seq <= meta.archived_seq || seq > meta.seq || rows::live_hash(conn, seq)? != hash {
         let detail = format!("holds events up to {seq} that the journal does not have");
         return Err(Damage::new(name, DamageKind::TailLost, detail).into());
     }

@@ -2,33 +2,16 @@
 
 use std::path::Path;
 
-use rusqlite::{Connection, OptionalExtension as _};
+use rusqlite::Connection;
 
 use crate::journal::{ChainWalk, Damage, DamageKind, GENESIS, JournalError, VerifyReport};
 
 use super::ArchiveCheck;
 use super::anchor::{ANCHOR_FILE, Anchor, AnchorFault, Anchored};
 use super::archive::ArchiveRow;
-use super::db::{self, DB_FILE, WAL_FILE, column, content_damage, file};
-use super::meta::Meta;
-use super::snapshot;
-
-/// Errors of reading events.
-pub(crate) fn event_damage(action: &'static str) -> impl FnOnce(rusqlite::Error) -> JournalError {
-    content_damage(action, DB_FILE, DamageKind::ChainBroken)
-}
-
-/// Chain hash of the live event `seq`.
-pub(crate) fn live_hash(conn: &Connection, seq: u64) -> Result<[u8; 32], JournalError> {
-    let hash: Option<[u8; 32]> = conn
-        .prepare_cached("SELECT hash FROM events WHERE seq = ?1")
-        .and_then(|mut statement| statement.query_row([column(seq)], |row| row.get(0)).optional())
-        .map_err(event_damage("read an event"))?;
-    hash.ok_or_else(|| {
-        let detail = format!("event {seq} is not there");
-        Damage::new(DB_FILE, DamageKind::SequenceGap, detail).beginning_at(seq).into()
-    })
-}
+use super::db::{self, DB_FILE, WAL_FILE, content_damage, file};
+use super::meta::{FORMAT, Meta};
+use super::{rows, snapshot};
 
 /// Walks archives and live events from genesis (with [`ArchiveCheck::Size`]: from
 /// the first live event) to the head in `meta`. Returns the hash of `probe_seq`
@@ -73,7 +56,7 @@ pub(crate) fn chain(
     if probe_seq == walk.seq {
         probed = Some(walk.hash);
     }
-    live_chain(conn, &mut walk, probe_seq, &mut probed)?;
+    probed = rows::walk_all(conn, &mut walk, probe_seq)?.or(probed);
     if walk.seq < meta.seq {
         let detail = format!("the chain ends at event {} of {}", walk.seq, meta.seq);
         let damage = Damage::new(DB_FILE, DamageKind::TailLost, detail);
@@ -85,28 +68,6 @@ pub(crate) fn chain(
         return Err(damage.beginning_at(meta.seq).into());
     }
     Ok(probed)
-}
-
-fn live_chain(
-    conn: &Connection,
-    walk: &mut ChainWalk,
-    probe_seq: u64,
-    probed: &mut Option<[u8; 32]>,
-) -> Result<(), JournalError> {
-    let action = "read events";
-    let mut statement = conn.prepare("SELECT * FROM events ORDER BY seq").map_err(event_damage(action))?;
-    let rows = statement.query_map([], db::event_of).map_err(event_damage(action))?;
-    for event in rows {
-        let event = event.map_err(event_damage(action)).map_err(|error| match error {
-            JournalError::Damage(damage) => damage.beginning_at(walk.seq + 1).into(),
-            other => other,
-        })?;
-        walk.step(DB_FILE, &event)?;
-        if event.seq == probe_seq {
-            *probed = Some(event.hash);
-        }
-    }
-    Ok(())
 }
 
 fn check_size(dir: &Path, row: &ArchiveRow) -> Result<(), JournalError> {
@@ -159,7 +120,8 @@ pub(crate) fn snapshot(conn: &Connection, dir: &Path, meta: &Meta) -> Result<(),
         // Its event is in the archive, whose own walk vouches for the rest.
         return Ok(());
     }
-    let hash = if snapshot.seq == meta.archived_seq { meta.archived_hash } else { live_hash(conn, snapshot.seq)? };
+    let hash =
+        if snapshot.seq == meta.archived_seq { meta.archived_hash } else { rows::live_hash(conn, snapshot.seq)? };
     if hash != snapshot.hash {
         let detail = format!("taken at another event {}", snapshot.seq);
         let name = snapshot::name_of(saved);
@@ -212,7 +174,7 @@ pub(crate) fn anchor_is_current(dir: &Path, meta: &Meta) -> Result<(), JournalEr
 /// Structure, summary, whole chain, snapshot and blobs.
 pub(crate) fn everything(conn: &Connection, dir: &Path, expected: &Meta) -> Result<VerifyReport, JournalError> {
     db::check_pages(conn)?;
-    db::check_schema(conn)?;
+    db::check_schema(conn, FORMAT)?;
     let meta = Meta::load(conn)?;
     if meta != *expected {
         let detail = "the summary row is not the one written last";

@@ -5,17 +5,18 @@ use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
 
 use crate::durable;
 use crate::journal::{
-    Batch, CompactReport, Damage, DamageKind, FaultPoint, Head, JournalError, Stored, admit_compaction, admit_snapshot,
-    distinct_blobs, extend_chain,
+    Batch, CompactReport, Damage, DamageKind, FaultPoint, Head, JournalError, admit_compaction, admit_snapshot,
+    distinct_blobs,
 };
 use crate::ticket::{Kept, SnapshotTicket, WrittenSnapshot};
 
 use super::anchor::Anchored;
 use super::archive::{self, ARCHIVE_DIR, ArchiveRow};
-use super::db::{self, DB_FILE, column, file, sql};
+use super::db::{self, DB_FILE, file, sql};
 use super::meta::{Meta, SnapshotMeta};
+use super::rows::{self, EventRow};
 use super::snapshot::{self, SNAPSHOT_DIR};
-use super::{COMMIT_BYTES, SqliteJournal, verify};
+use super::{COMMIT_BYTES, SqliteJournal};
 
 /// What to do with a commit whose acknowledgement failed, once the disk works again.
 #[derive(Debug, Clone)]
@@ -120,20 +121,20 @@ impl SqliteJournal {
             }
         }
         let n_blob_bytes: usize = new_blobs.iter().map(|(_, bytes)| bytes.len()).sum();
-        let (stored, head) = extend_chain(&self.meta.head(), at_ms, batches);
-        if stored.is_empty() && new_blobs.is_empty() {
+        let (new_rows, head) = rows::pack(&self.meta.head(), at_ms, batches);
+        if new_rows.is_empty() && new_blobs.is_empty() {
             return Ok(self.meta.head());
         }
         (next.seq, next.hash) = (head.seq, head.hash);
         let new_handles = new_blobs.iter().map(|(handle, _)| (*handle).to_owned());
         let if_unsettled = Unsettled::TakeBack { new_handles: new_handles.collect() };
         self.commit(next, if_unsettled, |conn| {
-            insert_all(conn, &stored, &new_blobs).map_err(sql("append events"))?;
+            insert_all(conn, &new_rows, &new_blobs).map_err(sql("append events"))?;
             faults.at(FaultPoint::AfterAppend);
             Ok(())
         })?;
         faults.at(FaultPoint::AfterFsync);
-        self.unfolded_bytes += n_blob_bytes + stored.iter().map(|event| event.payload.len()).sum::<usize>();
+        self.unfolded_bytes += n_blob_bytes + new_rows.iter().map(EventRow::bytes).sum::<usize>();
         Ok(self.meta.head())
     }
 
@@ -220,7 +221,8 @@ impl SqliteJournal {
         let archived_seq = self.meta.archived_seq;
         let left = usize::try_from(up_to_seq - archived_seq).unwrap_or(usize::MAX);
         let n_events = left.min(self.options.archive_events_max.max(1));
-        let events = self.read_live(archived_seq, n_events)?;
+        let meta = self.meta.clone();
+        let events = rows::read(self.connection()?, &meta, archived_seq, n_events)?;
         durable::private_dir(&self.dir.join(ARCHIVE_DIR)).map_err(file("make a folder"))?;
         let index = self.meta.n_archives + 1;
         let row = archive::write(&self.dir, index, &self.meta.archived_hash, &events)?;
@@ -230,9 +232,7 @@ impl SqliteJournal {
         next.archived_hash = events.last().map_or(next.archived_hash, |event| event.hash);
         self.commit(next, Unsettled::KeepCommitted, |conn| {
             row.insert(conn)?;
-            conn.execute("DELETE FROM events WHERE seq <= ?1", [column(row.last_seq)])
-                .map(|_| ())
-                .map_err(sql("archive events"))
+            rows::remove_through(conn, row.last_seq)
         })?;
         Ok(row)
     }
@@ -243,7 +243,7 @@ impl SqliteJournal {
             return Ok(self.meta.archived_hash);
         }
         if seq > self.meta.archived_seq {
-            return verify::live_hash(self.connection()?, seq);
+            return rows::live_hash(self.connection()?, seq);
         }
         if seq == 0 {
             return Ok(crate::journal::GENESIS);
@@ -268,9 +268,9 @@ fn fence(found: &Meta, acknowledged: &Meta) -> Result<(), JournalError> {
     Ok(())
 }
 
-fn insert_all(conn: &Connection, stored: &[Stored], new_blobs: &[(&str, &[u8])]) -> rusqlite::Result<()> {
-    for event in stored {
-        db::insert_event(conn, event)?;
+fn insert_all(conn: &Connection, new_rows: &[EventRow], new_blobs: &[(&str, &[u8])]) -> rusqlite::Result<()> {
+    for row in new_rows {
+        row.insert(conn)?;
     }
     for (handle, bytes) in new_blobs {
         conn.prepare_cached("INSERT INTO blobs VALUES (?1, ?2)")?.execute(params![handle, bytes])?;
@@ -282,7 +282,7 @@ fn insert_all(conn: &Connection, stored: &[Stored], new_blobs: &[(&str, &[u8])])
 fn take_back(conn: &mut Connection, settled: &Meta, new_handles: &[String]) -> Result<(), JournalError> {
     let action = "take back an unacknowledged append";
     let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sql(action))?;
-    tx.execute("DELETE FROM events WHERE seq > ?1", [column(settled.seq)]).map_err(sql(action))?;
+    rows::remove_after(&tx, settled.seq).map_err(sql(action))?;
     for handle in new_handles {
         tx.execute("DELETE FROM blobs WHERE handle = ?1", [handle]).map_err(sql(action))?;
     }

@@ -2,7 +2,9 @@
 
 mod crash;
 mod damage;
+mod formats;
 mod model;
+mod packed;
 mod space;
 
 use std::collections::BTreeMap;
@@ -23,6 +25,36 @@ fn options() -> JournalOptions {
 
 fn open(dir: &Path) -> SqliteJournal {
     SqliteJournal::open_with(dir, options()).unwrap().0
+}
+
+/// A JSON text of `n` letters without repetitions: LZ4 makes it no shorter.
+fn noise(n: usize) -> Vec<u8> {
+    let mut dice = Dice(u64::try_from(n).unwrap());
+    let letters =
+        (0..n).map(|_| b'0' + u8::try_from(dice.roll(10)).unwrap() + 32 * u8::try_from(dice.roll(2)).unwrap());
+    std::iter::once(b'"').chain(letters).chain(std::iter::once(b'"')).collect()
+}
+
+/// splitmix64: seeded, so a failure replays.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        let sides = u64::try_from(sides.max(1)).unwrap();
+        usize::try_from((mixed ^ (mixed >> 31)) % sides).unwrap()
+    }
+
+    /// A place in `len` bytes, the beginning more often than the rest.
+    fn place(&mut self, len: usize) -> usize {
+        match self.roll(4) {
+            0 => self.roll(len.min(128)),
+            _ => self.roll(len),
+        }
+    }
 }
 
 fn blob(handle: &str, bytes: &[u8]) -> Batch {
@@ -143,7 +175,7 @@ fn the_log_is_folded_when_nobody_waits_for_it() {
     let root = scratch();
     let mut journal = open(root.path());
     let bytes = |name: &str| fs::metadata(root.path().join(name)).unwrap().len();
-    let large = vec![b'x'; 1 << 20];
+    let large = noise(1 << 20);
     for _ in 0..12 {
         append_at_head(&mut journal, 0, &[one("a", &large)]);
         journal.tidy();

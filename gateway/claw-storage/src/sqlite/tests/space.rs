@@ -7,10 +7,10 @@ use crate::test_disk::TinyDisk;
 /// Appends until the journal refuses, checks that the refusal is `Full`, and
 /// returns what the journal held before it.
 fn fill_up(journal: &mut SqliteJournal) -> Content {
-    let payload = format!("\"{}\"", "x".repeat(3_000));
+    let payload = noise(3_000);
     loop {
         let head = journal.head();
-        match journal.append(head.seq, head.epoch, 1, &[one("wide", payload.as_bytes())]) {
+        match journal.append(head.seq, head.epoch, 1, &[one("wide", &payload)]) {
             Ok(_) => {}
             Err(JournalError::Full) => {
                 assert_eq!(journal.head(), head, "a refused append moves nothing");
@@ -97,9 +97,9 @@ fn the_reserve_carries_the_closing_records_and_comes_back() {
     let filler = disk.fill_leaving(30_000);
     // Appends go on over the full disk, and the journal says what they stand on.
     let mut n_on_reserve = 0;
-    let payload = format!("\"{}\"", "x".repeat(3_000));
+    let payload = noise(3_000);
     while n_on_reserve < 8 {
-        append_at_head(&mut journal, 1, &[one("closing", payload.as_bytes())]);
+        append_at_head(&mut journal, 1, &[one("closing", &payload)]);
         n_on_reserve += u32::from(journal.space() == Space::OnReserve);
     }
     assert!(!dir.join("reserve.bin").exists());
