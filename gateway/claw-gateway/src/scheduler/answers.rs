@@ -13,7 +13,6 @@ use super::index::{Shape, Slot, TAKES, byte, rank};
 use super::likely::Losses;
 use super::rank::Rank;
 use super::report::NAMES_SHOWN;
-use super::tournament::Worth;
 use super::view::View;
 use super::{Candidate, Score};
 
@@ -162,8 +161,7 @@ impl<'a> Answers<'a> {
 
     /// With what the shape has found of the node already, if it takes it.
     fn judge(&self, at: usize, view: &View) -> Result<Fit, Miss> {
-        let is_known = |of: u32| self.slots.get(at).is_some_and(|slot| slot.generation == of);
-        let fixed = self.shape.fixed.get(at).filter(|(of, _)| is_known(*of)).and_then(|(_, fixed)| fixed.as_ref());
+        let fixed = self.slots.get(at).and_then(|slot| self.shape.found_on(at, slot));
         fixed
             .and_then(|fixed| fit::judge_fixed(view, self.spec, fixed, self.losses))
             .unwrap_or_else(|| fit::judge(view, self.spec, None, self.losses))
@@ -174,12 +172,8 @@ impl<'a> Answers<'a> {
     }
 
     /// The best, and the next best with its score.
-    pub(super) fn best_two(&mut self) -> Option<(Candidate<'a>, Option<(&'a View, Score)>)> {
-        let best = self.shape.ranks.best()?;
-        let worth = self.shape.ranks.worth(best);
-        self.shape.ranks.set(best, Rank::NONE);
-        let second = self.shape.ranks.best();
-        self.shape.ranks.set(best, worth);
+    pub(super) fn best_two(&self) -> Option<(Candidate<'a>, Option<(&'a View, Score)>)> {
+        let (best, second) = self.shape.ranks.best_two()?;
         let slots: &'a [Slot] = self.slots;
         let scored = |at: usize| {
             let view = slots.get(at)?.view.as_ref()?;

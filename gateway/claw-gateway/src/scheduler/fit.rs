@@ -12,7 +12,7 @@ use claw_tools::nodes::{NodeLink, Schedulable};
 use claw_tools::workloads::PlacementReason as R;
 use smallvec::{SmallVec, smallvec};
 
-pub(super) use self::fixed::Fixed;
+pub(super) use self::fixed::{Fixed, Found};
 use super::likely::Losses;
 use super::view::{Gpu, KINDS_MAX, View};
 use super::{Candidate, LEFT_MAX, MILLI_LEFT_MAX, Score, runtime_for, spreads};

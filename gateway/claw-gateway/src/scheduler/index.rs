@@ -21,7 +21,7 @@ use imbl::ordmap::DiffItem;
 use rustc_hash::{FxHashMap, FxHasher};
 
 use super::answers::{Answers, Named};
-use super::fit::{self, Claims, Fit, Fixed, Miss};
+use super::fit::{self, Claims, Fit, Fixed, Found, Miss};
 use super::likely::Losses;
 use super::rank::Rank;
 use super::row::{Row, Wish};
@@ -32,8 +32,8 @@ use crate::Cluster;
 use crate::registry::NodeEntry;
 use crate::registry::trail::Trail;
 
-/// Nodes times shapes at most: what is known takes some 75 bytes each, and that of gangs
-/// [`GANG_WEIGHT`] times as much, for it remembers which GPUs each node would give.
+/// Nodes times shapes at most: what is known takes some 20 bytes each (45 where nodes are chosen by name or
+/// label), and that of gangs much more ([`GANG_WEIGHT`]), for it remembers which GPUs each node would give.
 const KNOWN_MAX: usize = 2_000_000;
 /// See [`KNOWN_MAX`].
 const GANG_WEIGHT: usize = 8;
@@ -55,7 +55,7 @@ pub(super) struct Slot {
     pub(super) view: Option<View>,
     /// The same in numbers, if the node is plain.
     row: Option<Row>,
-    /// The number of its [`Make`].
+    /// The number of its [`Make`], if the node is plain.
     make: Option<u32>,
     /// Counts up when the node has something else or is called otherwise.
     pub(super) generation: u32,
@@ -109,8 +109,8 @@ pub(super) struct Shape {
     pub(super) ranks: Tournament<Rank>,
     /// For each slot.
     pub(super) verdicts: Vec<u8>,
-    /// What it found on each slot at a generation, as long as that holds.
-    pub(super) fixed: Vec<(u32, Option<Fixed>)>,
+    /// What it found on nodes, as long as that holds.
+    found: Found,
     /// How each slot would take a part, if it is for several nodes: all of them are weighed then.
     pub(super) fits: Vec<Option<Fit>>,
     pub(super) counts: [u32; REASONS],
@@ -216,7 +216,7 @@ impl Index {
         let is_new_between =
             |id: &NodeId| cluster.nodes.get(*id).is_some() && self.slot(*id).is_err_and(|at| at < self.slots.len());
         let mostly_gone = self.slots.len() > 2 * self.nodes.len() + 64;
-        let too_many_makes = self.makes.len() > 4 * self.slots.len() + 64;
+        let too_many_makes = self.makes.len() > 2 * self.slots.len() + 64;
         if mostly_gone || too_many_makes || changed.iter().any(is_new_between) {
             return self.start_over(cluster);
         }
@@ -251,7 +251,7 @@ impl Index {
         for node in cluster.nodes.iter() {
             let mut slot = Slot::empty(node.node_id);
             slot.set(Some(View::of(cluster, node)), &self.losses);
-            slot.make = slot.view.as_ref().and_then(|view| number(&mut self.makes, view));
+            slot.make = number(&mut self.makes, &slot);
             self.slots.push(slot);
         }
     }
@@ -277,7 +277,7 @@ impl Index {
         slot.set(view, &self.losses);
         if !stays {
             slot.generation = slot.generation.wrapping_add(1);
-            slot.make = slot.view.as_ref().and_then(|view| number(&mut self.makes, view));
+            slot.make = number(&mut self.makes, slot);
         }
         slot.changed = changed;
         self.changes.push_back(u32::try_from(at).unwrap_or(u32::MAX));
@@ -341,7 +341,7 @@ impl Index {
             wish: Wish::of(spec),
             ranks: Tournament::new(0),
             verdicts: Vec::new(),
-            fixed: Vec::new(),
+            found: Found::default(),
             fits: Vec::new(),
             counts: [0; REASONS],
             seen: self.n_changes(),
@@ -370,10 +370,11 @@ impl Index {
     }
 }
 
-/// The number of a node's make: a new one gets the next.
-fn number(makes: &mut FxHashMap<Make, u32>, view: &View) -> Option<u32> {
+/// The number of a plain node's make: a new one gets the next.
+fn number(makes: &mut FxHashMap<Make, u32>, slot: &Slot) -> Option<u32> {
+    let make = slot.view.as_ref().filter(|_| slot.row.is_some())?.make()?;
     let next = u32::try_from(makes.len()).ok()?;
-    Some(*makes.entry(view.make()?).or_insert(next))
+    Some(*makes.entry(make).or_insert(next))
 }
 
 fn hash_of(spec: &ValidSpec) -> u64 {
@@ -416,7 +417,6 @@ impl Shape {
         self.named.get_mut().clear();
         self.ranks = Tournament::new(slots.len());
         self.verdicts = vec![GONE; slots.len()];
-        self.fixed.resize(slots.len(), (0, None));
         self.fits = if self.is_for_several() { vec![None; slots.len()] } else { Vec::new() };
         self.counts = [0; REASONS];
         let mut twins = Twins::default();
@@ -447,7 +447,6 @@ impl Shape {
         let Some(twin) = twin else { return self.judge(at, (view, &slots[at]), losses) };
         let told = (self.verdicts[twin], self.ranks.worth(twin));
         debug_assert_eq!(told, self.judge(at, (view, &slots[at]), losses), "twins answer alike");
-        self.fixed[at] = (slots[at].generation, self.fixed[twin].1);
         told
     }
 
@@ -475,7 +474,6 @@ impl Shape {
             }
             if self.verdicts.len() <= at {
                 self.verdicts.resize(slots.len(), GONE);
-                self.fixed.resize(slots.len(), (0, None));
             }
             let before = self.verdicts[at];
             let Some(view) = &slots[at].view else {
@@ -486,27 +484,29 @@ impl Shape {
             };
             let (verdict, rank) = self.judge(at, (view, &slots[at]), losses);
             self.answers(at, before, verdict);
-            self.ranks.set(at, rank);
+            // Who does not take it has no rank.
+            if before == TAKES || verdict == TAKES {
+                self.ranks.set(at, rank);
+            }
         }
     }
 
     /// What a node answers, with which GPUs only where that is asked for later.
     fn judge(&mut self, at: usize, (view, slot): (&View, &Slot), losses: &Losses) -> (u8, Rank) {
+        let takes_twins = self.takes_twins();
         if self.is_for_several() {
             let verdict = fit::judge(view, &self.spec, None, losses);
             let told = (byte(&verdict), rank(&verdict));
             self.remember(at, verdict.ok());
             return told;
         }
-        let (of, fixed) = &mut self.fixed[at];
-        if *of != slot.generation {
-            (*of, *fixed) = (slot.generation, None);
-        }
+        let fixed = self.found.on(slot.make.filter(|_| takes_twins), (at, slot.generation));
         let by_view =
             |fixed: &mut Option<Fixed>| fit::score_of(view, &self.spec, losses, fixed).map(|score| Rank::of(&score));
         let answer = match (&slot.row, &self.wish) {
             (Some(row), Some(wish)) => {
                 let known = fixed.get_or_insert_with(|| Fixed::of(view, &self.spec));
+                debug_assert_eq!(*known, Fixed::of(view, &self.spec), "nodes of one make are alike in what is fixed");
                 let fallback = known.fallback(self.spec.node_demand());
                 let answer = known.answer.and_then(|runtime| row.judge(wish, (runtime, fallback), losses));
                 debug_assert_eq!(answer, by_view(fixed), "a row says what its node says");
@@ -515,6 +515,11 @@ impl Shape {
             _ => by_view(fixed),
         };
         answer.map_or_else(|reason| (reason as u8 + 1, Rank::NONE), |rank| (TAKES, rank))
+    }
+
+    /// What it has found on the node at this place, if it has looked.
+    pub(super) fn found_on(&self, at: usize, slot: &Slot) -> Option<&Fixed> {
+        self.found.known(slot.make.filter(|_| self.takes_twins()), (at, slot.generation))
     }
 
     fn is_for_several(&self) -> bool {

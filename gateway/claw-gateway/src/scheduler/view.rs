@@ -56,15 +56,19 @@ pub(super) struct View {
     pub(super) standing: Option<Standing>,
 }
 
-/// What a node has to give as far as rows do not tell: its runtimes, its disk, and how many GPUs of which vendor and
-/// model, where all of them are alike.
+/// All that a plain node has to give, and with what: nodes of one make differ in what is free of it, and in how they
+/// are called.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) struct Make {
     n_gpus: usize,
     n_whole: usize,
+    /// Model, memory in MiB, and whether they are of an NVLink island.
+    first: Option<(GpuVendor, String, u64, bool)>,
+    cpu_millis: u64,
+    memory_mib: u64,
     disk_mib: u64,
     runtimes: Vec<RuntimeKind>,
-    first: Option<(GpuVendor, String)>,
+    simulated: bool,
 }
 
 /// Labels that tell where a node stands.
@@ -149,16 +153,22 @@ impl View {
         self
     }
 
-    /// See [`Make`]; nothing of a node that never connected.
+    /// See [`Make`], of a plain node; nothing of one that never connected.
     pub(super) fn make(&self) -> Option<Make> {
         let capabilities = self.capabilities()?;
-        let first = self.gpus.first().and_then(|gpu| self.info(gpu));
+        let first = self.gpus.first().and_then(|gpu| {
+            let info = self.info(gpu)?;
+            Some((info.vendor, info.model.clone(), gpu.memory_mib, gpu.island.is_some()))
+        });
         Some(Make {
             n_gpus: self.gpus.len(),
             n_whole: self.n_whole,
+            first,
+            cpu_millis: capabilities.cpu_millis,
+            memory_mib: capabilities.memory_mib,
             disk_mib: capabilities.disk_mib,
             runtimes: capabilities.runtimes.clone(),
-            first: first.map(|info| (info.vendor, info.model.clone())),
+            simulated: capabilities.simulated,
         })
     }
 

@@ -7,7 +7,7 @@ use claw_tools::workloads::PlacementReason as R;
 use super::{Ask, View, could, kinds};
 
 /// What a specification finds on a node as long as the node has what it has and is called as it is.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::scheduler) struct Fixed {
     kinds: u64,
     /// Which of the models that it names is that of the node, or tells best why none is.
@@ -56,4 +56,41 @@ impl Fixed {
 /// The model of this number, of those that are named; any without one.
 fn model_at(demand: &Demand, at: u8) -> Option<&str> {
     demand.gpu_models.get(usize::from(at)).map(String::as_str)
+}
+
+/// What one specification has found on nodes: once for all of a make, where they are asked for nothing else.
+#[derive(Debug, Default)]
+pub(in crate::scheduler) struct Found {
+    /// By the number of a make.
+    of_makes: Vec<Option<Fixed>>,
+    /// By the place of a node, as it was in a generation.
+    of_places: Vec<(u32, Option<Fixed>)>,
+}
+
+impl Found {
+    /// What was found on the node at this place, in this generation; with a make, on any node of that make.
+    pub(in crate::scheduler) fn on(&mut self, make: Option<u32>, (at, generation): (usize, u32)) -> &mut Option<Fixed> {
+        if let Some(make) = make.map(|make| make as usize) {
+            if self.of_makes.len() <= make {
+                self.of_makes.resize(make + 1, None);
+            }
+            return &mut self.of_makes[make];
+        }
+        if self.of_places.len() <= at {
+            self.of_places.resize(at + 1, (0, None));
+        }
+        let (of, fixed) = &mut self.of_places[at];
+        if *of != generation {
+            (*of, *fixed) = (generation, None);
+        }
+        fixed
+    }
+
+    /// The same, if anything was found.
+    pub(in crate::scheduler) fn known(&self, make: Option<u32>, (at, generation): (usize, u32)) -> Option<&Fixed> {
+        match make {
+            Some(make) => self.of_makes.get(make as usize)?.as_ref(),
+            None => self.of_places.get(at).filter(|(of, _)| *of == generation)?.1.as_ref(),
+        }
+    }
 }
