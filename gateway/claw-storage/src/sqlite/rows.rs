@@ -7,8 +7,8 @@
 //! block    event ‖ event ‖ …                                                             then LZ4
 //! ```
 //!
-//! What agents submit together says the same things in the same words, so a round of them
-//! takes a fifth of its bytes, and pages are what a durable append costs. Chain hashes are not
+//! What agents submit together says the same things in the same words, so their rows take half of
+//! the bytes or less, and pages are what a durable append costs. Chain hashes are not
 //! kept but for the first and the last of a row: the others follow from the events.
 
 use rusqlite::{Connection, OptionalExtension as _, Row as SqlRow, params};
