@@ -39,11 +39,13 @@ impl LineLog {
     pub(super) fn take_stamped(&mut self, at: Timestamp, bytes: &[u8]) {
         let at = self.cursor.stamp(at);
         let Self { splitter, writer, cursor, .. } = self;
-        splitter.feed(bytes, |line| {
-            if cursor.is_new(at) {
-                writer.push(at, line);
-            }
-        });
+        splitter.feed(bytes, |line| cursor.write(writer, at, line));
+    }
+
+    /// The source had thrown lines away before they were read, as far as can be told: the time of the first line
+    /// that it has after them, told once.
+    pub(super) fn take_lost(&mut self) -> Option<Timestamp> {
+        self.cursor.lost.take()
     }
 
     /// The source begins again, at or before the last line that the log has.
@@ -87,11 +89,7 @@ impl LineLog {
     pub(super) fn finish_stamped(&mut self) {
         let at = self.cursor.stamp(Timestamp::from_unix_ms(i64::MIN));
         let Self { splitter, writer, cursor, .. } = self;
-        splitter.finish(|line| {
-            if cursor.is_new(at) {
-                writer.push(at, line);
-            }
-        });
+        splitter.finish(|line| cursor.write(writer, at, line));
         self.flush();
     }
 }
@@ -107,6 +105,8 @@ struct Cursor {
     /// Latest time seen in this reading: a clock that was set back does not
     /// make a line older than the one before it.
     latest: Option<Timestamp>,
+    /// Time of the first line after some that the source had no more when it was read again.
+    lost: Option<Timestamp>,
 }
 
 impl Cursor {
@@ -119,6 +119,20 @@ impl Cursor {
     fn reread(&mut self) {
         self.replay = self.written;
         self.latest = None;
+    }
+
+    /// Writes the next line if the log lacks it. Where the source does not repeat the last line that the log has,
+    /// nobody knows how many are missing: the number of one is left out.
+    fn write(&mut self, writer: &mut SegmentWriter, at: Timestamp, line: &[u8]) {
+        let is_missed = self.replay.is_some_and(|(known, left)| at > known && left > 0);
+        if !self.is_new(at) {
+            return;
+        }
+        if is_missed {
+            writer.skip();
+            self.lost = Some(at);
+        }
+        writer.push(at, line);
     }
 
     /// Whether the log lacks the next line.
@@ -183,9 +197,58 @@ mod tests {
                     log = open();
                 }
             }
+            prop_assert_eq!(log.take_lost(), None);
             log.finish_stamped();
             let expected: Vec<String> = source.iter().map(|(_, line)| line.trim_end().to_owned()).collect();
             prop_assert_eq!(read(folder.path()), expected);
+        }
+
+        /// What the source threw away before it was read is a gap, and nothing else is one.
+        #[test]
+        fn what_a_source_forgot_unread_is_a_gap(
+            steps in proptest::collection::vec(0_i64..4, 2..40),
+            n_read in 1_usize..39,
+            n_forgotten in 0_usize..40,
+            is_new_writer in any::<bool>(),
+        ) {
+            let mut at = 1_700_000_000_000_i64;
+            let source: Vec<(i64, String)> = steps.iter().enumerate().map(|(n, step)| {
+                at += step;
+                (at, format!("line {n}\n"))
+            }).collect();
+            let n_read = n_read.min(source.len() - 1);
+            // Something is left to be read.
+            let n_forgotten = n_forgotten.min(source.len() - 1);
+            let folder = tempfile::tempdir().unwrap();
+            let open = || LineLog::open(folder.path(), LogStream::Stdout, 1 << 20).unwrap();
+            let mut log = open();
+            let take = |log: &mut LineLog, lines: &[(i64, String)]| {
+                lines.iter().for_each(|(at, line)| log.take_stamped(Timestamp::from_unix_ms(*at), line.as_bytes()));
+                log.flush();
+            };
+            take(&mut log, &source[..n_read]);
+            if is_new_writer {
+                log = open();
+            }
+            log.reread();
+            take(&mut log, &source[n_forgotten..]);
+            let lost = log.take_lost();
+            let numbers: Vec<u64> = {
+                let mut reader = crate::logs::SegmentReader::new(folder.path(), LogStream::Stdout);
+                std::iter::from_fn(|| Some(reader.read(10_000, 1 << 20).unwrap().lines).filter(|lines| !lines.is_empty()))
+                    .flatten().map(|line| line.sequence).collect()
+            };
+            let n_skipped = numbers.last().unwrap() - numbers.len() as u64;
+            prop_assert_eq!(n_skipped, u64::from(lost.is_some()));
+            let last_at = source[n_read - 1].0;
+            let first_of_its_time = source.iter().position(|(at, _)| *at == last_at).unwrap();
+            if n_forgotten > n_read && source[n_forgotten].0 > last_at {
+                prop_assert_eq!(lost, Some(Timestamp::from_unix_ms(source[n_forgotten].0)));
+            }
+            if n_forgotten <= first_of_its_time {
+                prop_assert_eq!(lost, None);
+                prop_assert_eq!(numbers.len(), source.len());
+            }
         }
     }
 }

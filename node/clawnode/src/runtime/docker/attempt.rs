@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tracing::warn;
 
 use super::images::ImageRequest;
-use super::plan::{Plan, container_name};
+use super::plan::{self, Plan, container_name};
 use super::{Shared, attach, container, outputs, secrets};
 use crate::clock;
 use crate::files::read_json;
@@ -149,6 +149,9 @@ async fn prepare(shared: &Shared, workload: &DesiredWorkload, folder: &Folder) -
     let fetched = shared.images.fetch(&docker, &request, |progress| notes.note(&format!("pull: {progress}"))).await;
     let fetched = fetched.map_err(|error| Refusal::new(error.cause(), error.to_string()))?;
     notes.note(&fetched.detail());
+    if let Some(note) = plan::cut_off(workload, &shared.options.config.network) {
+        notes.note(&note);
+    }
     drop(notes);
     let capabilities = shared.capabilities();
     let gpus = capabilities.as_ref().map_or(&[][..], |capabilities| &capabilities.gpus);

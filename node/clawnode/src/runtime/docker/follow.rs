@@ -133,6 +133,14 @@ impl Follower {
         }
         self.stdout.flush();
         self.stderr.flush();
+        for (name, lost) in [("stdout", self.stdout.take_lost()), ("stderr", self.stderr.take_lost())] {
+            if let Some(at) = lost {
+                self.note(&format!(
+                    "lines of {name} before {at} may be missing, nobody knows how many: the engine threw its log away \
+                     before it was read"
+                ));
+            }
+        }
         result
     }
 

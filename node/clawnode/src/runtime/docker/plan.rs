@@ -33,6 +33,20 @@ pub fn container_name(key: Key) -> String {
     format!("claw-{}-{}", key.0, key.1.0)
 }
 
+/// Tells a part of a workload over several nodes that the others do not reach it: its network is the engine's own on
+/// this host, or none. A network of another name may lead to other hosts.
+pub fn cut_off(workload: &DesiredWorkload, network: &str) -> Option<String> {
+    let ranks = workload.ranks.as_ref().filter(|ranks| ranks.n_nodes > 1)?;
+    matches!(network, "bridge" | "none").then(|| {
+        format!(
+            "part {} of {} on several nodes does not reach the others, nor they it: its network is {network:?}; ranks \
+             meet where every node has docker.network = \"host\"",
+            ranks.node_rank + 1,
+            ranks.n_nodes
+        )
+    })
+}
+
 /// What is attached to a container beside its specification.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Attachments {

@@ -1,4 +1,5 @@
 use claw_proto::ids::{Attempt, GpuUuid, WorkloadId};
+use claw_proto::message::RankAssignment;
 use claw_proto::spec::{RuntimeKind, WorkloadSpec};
 use expect_test::{Expect, expect};
 use serde_json::Value;
@@ -154,4 +155,26 @@ fn what_asks_for_nothing_is_shut_in_all_the_same() {
         Tty: false
     "#]],
     );
+}
+
+#[test]
+fn a_part_that_no_other_node_reaches_is_told_so() {
+    let spec = WorkloadSpec { image: Some("busybox".into()), ..WorkloadSpec::default() };
+    let alone = samples::desired(KEY, RuntimeKind::Docker, spec);
+    let ranks = |n_nodes| RankAssignment {
+        node_rank: 1,
+        n_nodes,
+        first_rank: 8,
+        world_size: 8 * n_nodes,
+        master_address: "node-1".into(),
+        master_port: 20_000,
+    };
+    let of = |n_nodes| DesiredWorkload { ranks: Some(ranks(n_nodes)), ..alone.clone() };
+    for network in ["bridge", "none", "host", "fabric"] {
+        assert_eq!(cut_off(&alone, network), None);
+        assert_eq!(cut_off(&of(1), network), None);
+        assert_eq!(cut_off(&of(4), network).is_some(), matches!(network, "bridge" | "none"), "{network}");
+    }
+    expect![[r#"part 2 of 4 on several nodes does not reach the others, nor they it: its network is "bridge"; ranks meet where every node has docker.network = "host""#]]
+        .assert_eq(&cut_off(&of(4), "bridge").unwrap_or_default());
 }
