@@ -223,7 +223,9 @@ mod tests {
             let open = || LineLog::open(folder.path(), LogStream::Stdout, 1 << 20).unwrap();
             let mut log = open();
             let take = |log: &mut LineLog, lines: &[(i64, String)]| {
-                lines.iter().for_each(|(at, line)| log.take_stamped(Timestamp::from_unix_ms(*at), line.as_bytes()));
+                for (at, line) in lines {
+                    log.take_stamped(Timestamp::from_unix_ms(*at), line.as_bytes());
+                }
                 log.flush();
             };
             take(&mut log, &source[..n_read]);
