@@ -332,7 +332,8 @@ async fn a_stop_is_a_wish_first_and_leases_and_durations_end_it_too() {
         assert!(clock::boot_ms() >= now_ms + 5_000);
 
         let mut long = bench.script(trap);
-        long.max_duration_s = Some(1);
+        // Time enough for a slow machine to come to the trap: before it, nobody hears the wish.
+        long.max_duration_s = Some(5);
         let end = bench.run(&long).await;
         assert_eq!((end.cause, end.exit_code), (StatusCause::MaxDuration, Some(7)), "{name}");
     }
