@@ -10,6 +10,7 @@ use crate::durable;
 use crate::journal::{COUNTER_MAX, Damage, DamageKind, IoCause, JournalError};
 
 use super::meta::{FORMAT, Meta};
+use super::migrate::ROW_FOR_EACH_EVENT;
 
 pub(crate) const DB_FILE: &str = "journal.db";
 pub(crate) const WAL_FILE: &str = "journal.db-wal";
@@ -32,7 +33,7 @@ pub(super) const ROUNDS_TABLE: &str = "CREATE TABLE rounds(first_seq INTEGER PRI
                                        epoch INTEGER NOT NULL, at_ms INTEGER NOT NULL, prev_hash BLOB NOT NULL, \
                                        hash BLOB NOT NULL, unpacked_bytes INTEGER NOT NULL, body BLOB NOT NULL)";
 /// Live events of format 1.
-const EVENTS_TABLE: &str = "CREATE TABLE events(seq INTEGER PRIMARY KEY, epoch INTEGER NOT NULL, \
+pub(super) const EVENTS_TABLE: &str = "CREATE TABLE events(seq INTEGER PRIMARY KEY, epoch INTEGER NOT NULL, \
                             at_ms INTEGER NOT NULL, kind TEXT NOT NULL, version INTEGER NOT NULL, \
                             payload BLOB NOT NULL, hash BLOB NOT NULL)";
 
@@ -40,7 +41,7 @@ const EVENTS_TABLE: &str = "CREATE TABLE events(seq INTEGER PRIMARY KEY, epoch I
 const fn schema(format: u32) -> [(&'static str, &'static str); 4] {
     let [archives, blobs, meta] = [("archives", ARCHIVES_TABLE), ("blobs", BLOBS_TABLE), ("meta", META_TABLE)];
     match format {
-        1 => [archives, blobs, ("events", EVENTS_TABLE), meta],
+        ROW_FOR_EACH_EVENT => [archives, blobs, ("events", EVENTS_TABLE), meta],
         _ => [archives, blobs, meta, ("rounds", ROUNDS_TABLE)],
     }
 }

@@ -10,21 +10,20 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, Row, Transaction};
 
-use crate::journal::{ChainWalk, Damage, DamageKind, JournalError, KIND_BYTES_MAX, PAYLOAD_BYTES_MAX, Stored};
+use crate::journal::{ChainWalk, Damage, DamageKind, Head, JournalError, KIND_BYTES_MAX, PAYLOAD_BYTES_MAX, Stored};
 
 use super::db::{self, DB_FILE, WAL_FILE, content_damage, counter, file, sql};
 use super::meta::{FORMAT, Meta};
-use super::rows::{self, HEAD_BYTES};
+use super::rows::{EventRow, Packer};
 
 /// The format that has a row for each event.
-const ROW_FOR_EACH_EVENT: u32 = 1;
-/// Bytes of events that are packed at once.
-const STEP_BYTES: usize = 256 * 1024;
+pub(super) const ROW_FOR_EACH_EVENT: u32 = 1;
 const ACTION: &str = "bring the journal to today's format";
 
 /// A journal that is being brought over: begun and not committed.
 #[derive(Debug)]
 pub(crate) struct Migration<'a> {
+    conn: &'a Connection,
     tx: Transaction<'a>,
     wal: Wal,
 }
@@ -56,13 +55,17 @@ impl<'a> Migration<'a> {
         tx.pragma_update(None, "user_version", FORMAT).map_err(sql(ACTION))?;
         meta.format = FORMAT;
         meta.store(&tx)?;
-        Ok(Some(Self { tx, wal: Wal { path, bytes } }))
+        Ok(Some(Self { conn, tx, wal: Wal { path, bytes } }))
     }
 
-    /// Makes it so. If that fails, the log is to be cut back once the connection is gone.
+    /// Makes it so; from here on the connection is like any other. If that fails, the log is to be cut back once
+    /// the connection is gone.
     pub(crate) fn commit(self) -> Result<(), (JournalError, Wal)> {
-        let Self { tx, wal } = self;
-        tx.commit().map_err(|error| (sql(ACTION)(error), wal))
+        let Self { conn, tx, wal } = self;
+        tx.commit()
+            .and_then(|()| conn.pragma_update(None, "secure_delete", true))
+            .and_then(|()| conn.pragma_update(None, "cache_spill", true))
+            .map_err(|error| (sql(ACTION)(error), wal))
     }
 }
 
@@ -74,12 +77,6 @@ impl Wal {
     }
 }
 
-/// From here on the connection is like any other.
-pub(crate) fn end(conn: &Connection) -> Result<(), JournalError> {
-    conn.pragma_update(None, "secure_delete", true).map_err(sql(ACTION))?;
-    conn.pragma_update(None, "cache_spill", true).map_err(sql(ACTION))
-}
-
 /// Packs the rows of single events, checking each against the chain.
 fn pack_events(conn: &Connection, meta: &Meta) -> Result<(), JournalError> {
     let damage = || content_damage("read events", DB_FILE, DamageKind::ChainBroken);
@@ -87,7 +84,8 @@ fn pack_events(conn: &Connection, meta: &Meta) -> Result<(), JournalError> {
     let mut statement = conn
         .prepare("SELECT seq, epoch, at_ms, kind, version, payload, hash FROM events ORDER BY seq")
         .map_err(damage())?;
-    let (mut step, mut step_bytes, mut prev_hash) = (Vec::new(), 0, walk.hash);
+    let mut packer = Packer::after(Head { seq: walk.seq, epoch: walk.epoch, hash: walk.hash });
+    let insert = |rows: Vec<EventRow>| rows.iter().try_for_each(|row| row.insert(conn)).map_err(sql(ACTION));
     let found = statement.query_map([], event_of).map_err(damage())?;
     for event in found {
         let event = event.map_err(damage()).map_err(|error| match error {
@@ -99,19 +97,10 @@ fn pack_events(conn: &Connection, meta: &Meta) -> Result<(), JournalError> {
             let detail = format!("event {} is larger than any that was appended", event.seq);
             return Err(Damage::new(DB_FILE, DamageKind::ChainBroken, detail).beginning_at(event.seq).into());
         }
-        step_bytes += HEAD_BYTES + event.kind.len() + event.payload.len();
-        step.push(event);
-        if step_bytes >= STEP_BYTES {
-            insert(conn, prev_hash, &step)?;
-            step.clear();
-            (step_bytes, prev_hash) = (0, walk.hash);
-        }
+        packer.push_stored(&event);
+        insert(packer.take_full())?;
     }
-    insert(conn, prev_hash, &step)
-}
-
-fn insert(conn: &Connection, prev_hash: [u8; 32], events: &[Stored]) -> Result<(), JournalError> {
-    rows::pack_stored(prev_hash, events).iter().try_for_each(|row| row.insert(conn)).map_err(sql(ACTION))
+    insert(packer.rows())
 }
 
 fn event_of(row: &Row<'_>) -> rusqlite::Result<Stored> {

@@ -14,7 +14,7 @@ use super::anchor::{ANCHOR_FILE, Anchor, AnchorFault, Anchored};
 use super::archive::{self, ARCHIVE_DIR, ARCHIVE_EXTENSION, ArchiveRow};
 use super::db::{self, DB_FILE, WAL_FILE, file};
 use super::meta::{FORMAT, Meta};
-use super::migrate::{self, Migration};
+use super::migrate::Migration;
 use super::reserve::Reserve;
 use super::snapshot::{self, SNAPSHOT_DIR, SNAPSHOT_EXTENSION};
 use super::{JournalOptions, OpenError, OpenReport, SqliteJournal, rows, verify};
@@ -60,7 +60,6 @@ pub(super) fn open(dir: &Path, options: JournalOptions) -> Result<(SqliteJournal
         log.cut_back()?;
         return Err(error.into());
     }
-    migrate::end(&conn)?;
     db::limit_size(&conn, options.db_bytes_max)?;
     db::allow_checkpoint_on_close(&conn)?;
     let report = OpenReport {

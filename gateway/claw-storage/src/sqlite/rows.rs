@@ -23,7 +23,7 @@ use super::meta::Meta;
 /// Bytes of unpacked events of a row at most; a larger event has a row of its own.
 const ROW_BYTES: usize = 256 * 1024;
 /// What stands before a kind, before a version and before a payload, bytes.
-pub(super) const HEAD_BYTES: usize = 1 + 2 + 4;
+const HEAD_BYTES: usize = 1 + 2 + 4;
 /// Most bytes of an unpacked event.
 const EVENT_BYTES_MAX: usize = HEAD_BYTES + KIND_BYTES_MAX + PAYLOAD_BYTES_MAX;
 const COLUMNS: &str = "first_seq, n_events, epoch, at_ms, prev_hash, hash, unpacked_bytes, body";
@@ -45,7 +45,7 @@ pub(crate) struct EventRow {
 }
 
 /// Takes events in order and gives rows.
-struct Packer {
+pub(crate) struct Packer {
     rows: Vec<EventRow>,
     unpacked: Vec<u8>,
     n_events: u64,
@@ -57,7 +57,8 @@ struct Packer {
 }
 
 impl Packer {
-    const fn after(head: Head) -> Self {
+    /// For events that come after where the chain stands at `head`.
+    pub(crate) const fn after(head: Head) -> Self {
         Self { rows: Vec::new(), unpacked: Vec::new(), n_events: 0, at_ms: 0, from: head, to: head }
     }
 
@@ -96,7 +97,19 @@ impl Packer {
         self.from = self.to;
     }
 
-    fn rows(mut self) -> Vec<EventRow> {
+    /// Takes an event that has its place in the chain already.
+    pub(crate) fn push_stored(&mut self, event: &Stored) {
+        let to = Head { seq: event.seq, epoch: event.epoch, hash: event.hash };
+        self.push(event.at_ms, to, (&event.kind, event.version, &event.payload));
+    }
+
+    /// The rows to which no more comes.
+    pub(crate) fn take_full(&mut self) -> Vec<EventRow> {
+        std::mem::take(&mut self.rows)
+    }
+
+    /// The rows that were not taken yet, with the last one.
+    pub(crate) fn rows(mut self) -> Vec<EventRow> {
         self.end_row();
         self.rows
     }
@@ -119,8 +132,7 @@ pub(crate) fn pack_stored(prev_hash: [u8; 32], events: &[Stored]) -> Vec<EventRo
     let before = events.first().map_or(0, |event| event.seq - 1);
     let mut packer = Packer::after(Head { seq: before, epoch: 0, hash: prev_hash });
     for event in events {
-        let to = Head { seq: event.seq, epoch: event.epoch, hash: event.hash };
-        packer.push(event.at_ms, to, (&event.kind, event.version, &event.payload));
+        packer.push_stored(event);
     }
     packer.rows()
 }

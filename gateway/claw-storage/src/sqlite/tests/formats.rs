@@ -8,6 +8,7 @@ use rusqlite::{Connection, params};
 use super::damage::{files, write_files};
 use super::*;
 use crate::journal::{DamageKind, JournalError, sha256};
+use crate::sqlite::db::EVENTS_TABLE;
 use crate::sqlite::rows::EventRow;
 use crate::test_disk::TinyDisk;
 
@@ -76,12 +77,8 @@ fn make_format_1(dir: &Path) {
         .unwrap()
         .map(Result::unwrap)
         .collect();
-    conn.execute_batch(
-        "DROP TABLE rounds; PRAGMA user_version = 1; \
-         CREATE TABLE events(seq INTEGER PRIMARY KEY, epoch INTEGER NOT NULL, at_ms INTEGER NOT NULL, \
-         kind TEXT NOT NULL, version INTEGER NOT NULL, payload BLOB NOT NULL, hash BLOB NOT NULL)",
-    )
-    .unwrap();
+    conn.execute_batch("DROP TABLE rounds; PRAGMA user_version = 1").unwrap();
+    conn.execute_batch(EVENTS_TABLE).unwrap();
     for event in rows.iter().flat_map(|row| row.events().unwrap()) {
         let seq_and_epoch = [event.seq, event.epoch].map(|n| i64::try_from(n).unwrap());
         let values = params![
