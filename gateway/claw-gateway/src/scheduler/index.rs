@@ -493,14 +493,14 @@ impl Shape {
 
     /// What a node answers, with which GPUs only where that is asked for later.
     fn judge(&mut self, at: usize, (view, slot): (&View, &Slot), losses: &Losses) -> (u8, Rank) {
-        let takes_twins = self.takes_twins();
         if self.is_for_several() {
             let verdict = fit::judge(view, &self.spec, None, losses);
             let told = (byte(&verdict), rank(&verdict));
             self.remember(at, verdict.ok());
             return told;
         }
-        let fixed = self.found.on(slot.make.filter(|_| takes_twins), (at, slot.generation));
+        let make = self.shared_make(slot);
+        let fixed = self.found.on(make, (at, slot.generation));
         let by_view =
             |fixed: &mut Option<Fixed>| fit::score_of(view, &self.spec, losses, fixed).map(|score| Rank::of(&score));
         let answer = match (&slot.row, &self.wish) {
@@ -519,7 +519,12 @@ impl Shape {
 
     /// What it has found on the node at this place, if it has looked.
     pub(super) fn found_on(&self, at: usize, slot: &Slot) -> Option<&Fixed> {
-        self.found.known(slot.make.filter(|_| self.takes_twins()), (at, slot.generation))
+        self.found.known(self.shared_make(slot), (at, slot.generation))
+    }
+
+    /// The make with which the node shares what was found, if it does.
+    fn shared_make(&self, slot: &Slot) -> Option<u32> {
+        slot.make.filter(|_| self.takes_twins())
     }
 
     fn is_for_several(&self) -> bool {
