@@ -136,8 +136,8 @@ impl Follower {
         for (name, lost) in [("stdout", self.stdout.take_lost()), ("stderr", self.stderr.take_lost())] {
             if let Some(at) = lost {
                 self.note(&format!(
-                    "lines of {name} before {at} may be missing, nobody knows how many: the engine threw its log away \
-                     before it was read"
+                    "lines of {name} before {at} may be missing, nobody knows how many: the engine has the last line \
+                     that was read no more"
                 ));
             }
         }

@@ -39,8 +39,8 @@ pub fn cut_off(workload: &DesiredWorkload, network: &str) -> Option<String> {
     let ranks = workload.ranks.as_ref().filter(|ranks| ranks.n_nodes > 1)?;
     matches!(network, "bridge" | "none").then(|| {
         format!(
-            "part {} of {} on several nodes does not reach the others, nor they it: its network is {network:?}; ranks \
-             meet where every node has docker.network = \"host\"",
+            "other nodes do not reach this part ({} of {}) but at ports that it publishes: its network is {network:?}; \
+             ranks meet where every node has docker.network = \"host\"",
             ranks.node_rank + 1,
             ranks.n_nodes
         )

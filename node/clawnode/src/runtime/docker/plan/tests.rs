@@ -175,6 +175,6 @@ fn a_part_that_no_other_node_reaches_is_told_so() {
         assert_eq!(cut_off(&of(1), network), None);
         assert_eq!(cut_off(&of(4), network).is_some(), matches!(network, "bridge" | "none"), "{network}");
     }
-    expect![[r#"part 2 of 4 on several nodes does not reach the others, nor they it: its network is "bridge"; ranks meet where every node has docker.network = "host""#]]
+    expect![[r#"other nodes do not reach this part (2 of 4) but at ports that it publishes: its network is "bridge"; ranks meet where every node has docker.network = "host""#]]
         .assert_eq(&cut_off(&of(4), "bridge").unwrap_or_default());
 }
