@@ -17,6 +17,8 @@ use clap::{Parser, Subcommand};
 use clawnode::config::{ConfigError, NodeConfig};
 use clawnode::enroll::{self, EnrollError, JoinToken};
 use clawnode::files::{Durability, replace};
+#[cfg(not(target_os = "macos"))]
+use clawnode::gpu;
 use clawnode::identity::{Credentials, DataDir, Identity, IdentityError};
 use clawnode::runtime::docker::cache::Cache;
 use clawnode::runtime::process::shim;
@@ -90,6 +92,10 @@ enum Command {
         #[arg(long)]
         dir: PathBuf,
     },
+    /// Serves NVIDIA's management library to the agent (started by it).
+    #[cfg(not(target_os = "macos"))]
+    #[command(hide = true)]
+    GpuDriver,
 }
 
 #[derive(Debug, Subcommand)]
@@ -174,6 +180,8 @@ fn perform(command: Command) -> anyhow::Result<()> {
             say(&format!("{schema}\n"))
         }
         Command::Shim { dir } => Ok(shim::run(&dir)?),
+        #[cfg(not(target_os = "macos"))]
+        Command::GpuDriver => Ok(gpu::nvml::serve::run()?),
     }
 }
 

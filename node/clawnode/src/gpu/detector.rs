@@ -82,7 +82,7 @@ impl GpuDetector {
             match driver.worker.answer(from) {
                 Ok(Some(Answer::Seen(seen, events))) => self.events.extend(driver.saw(seen, events)),
                 // Its answer to something else: it is free again and will be asked in a moment.
-                Ok(Some(Answer::Measured(_) | Answer::Panicked(_)) | None) | Err(_) => {}
+                Ok(Some(Answer::Measured(_) | Answer::Over(_)) | None) | Err(_) => {}
             }
         }
         let sights: Vec<Sight> = self.drivers.iter().map(Watched::sight).collect();

@@ -2,12 +2,14 @@
 //!
 //! A [`GpuDriver`] lists GPUs, measures them and tells what happened to them.
 //! The [`GpuDetector`] runs several drivers, each on a thread of its own: one
-//! that hangs or panics is a finding, never a node that stands still. Two
-//! drivers that see one GPU are joined by its PCI address. `sim` and `none` are
-//! ordinary drivers chosen by config; what a simulated driver reports says so.
+//! that hangs or panics is a finding, never a node that stands still. What needs a
+//! vendor's library loads it into another process: one that crashes is a finding,
+//! too. Two drivers that see one GPU are joined by its PCI address. `sim` and `none`
+//! are ordinary drivers chosen by config; what a simulated driver reports says so.
 
 mod child;
 pub mod detector;
+pub mod leash;
 pub mod loose;
 pub mod merge;
 pub mod metal;
@@ -90,5 +92,11 @@ pub trait GpuDriver {
     /// What happened to the GPUs since the last call; asked after each detection.
     fn events(&mut self) -> Vec<GpuEvent> {
         Vec::new()
+    }
+
+    /// Why it cannot answer any more, and has to be made anew; asked after each
+    /// detection and measurement, whose answer does not count then.
+    fn over(&self) -> Option<String> {
+        None
     }
 }

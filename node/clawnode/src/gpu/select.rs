@@ -8,11 +8,17 @@ use claw_proto::topology::GpuDriver as GpuDriverKind;
 
 use super::none::NoGpus;
 #[cfg(not(target_os = "macos"))]
-use super::nvml::{NvmlGpus, NvmlOptions};
+use super::nvml::{
+    NvmlOptions,
+    isolated::{IsolatedGpus, IsolatedOptions},
+};
 use super::rocm::{RocmGpus, RocmOptions, ToolOptions};
 use super::sim::{SimFleet, SimGpus, SimSpecError};
 use super::vulkan::{VulkanGpus, VulkanOptions};
 use super::worker::{MakeDriver, Patience};
+
+/// The running program, also if its file was replaced since it was started.
+pub const OWN_PROGRAM: &str = "/proc/self/exe";
 
 /// What the drivers are made from.
 #[derive(Debug, Clone)]
@@ -25,6 +31,9 @@ pub struct GpuOptions {
     pub faults: PathBuf,
     /// NVIDIA's management library; found by the loader if absent.
     pub nvml_library: Option<PathBuf>,
+    /// The program `clawnode`, for a process that NVIDIA's library is loaded into; without it there is no such
+    /// driver.
+    pub nvml_program: Option<PathBuf>,
     /// How amd-smi and rocm-smi are used.
     pub rocm_tools: ToolOptions,
     /// How Vulkan's driver works.
@@ -43,6 +52,7 @@ impl GpuOptions {
             node_name: node_name.to_owned(),
             faults,
             nvml_library: None,
+            nvml_program: None,
             rocm_tools: ToolOptions::default(),
             vulkan: VulkanOptions::default(),
             sysfs_root: PathBuf::from("/sys"),
@@ -64,8 +74,10 @@ pub enum GpuConfigError {
         /// The names of drivers.
         known: &'static str,
     },
-    /// A driver of this name is not in this build.
-    #[error("the gpu driver {got} is not in this build (nvml is not for macOS, metal is for macOS alone)")]
+    /// A driver of this name is not in this build, or lacks what it runs in.
+    #[error(
+        "the gpu driver {got} cannot be had here (nvml needs the program clawnode and is not for macOS, metal is for macOS alone)"
+    )]
     NotHere {
         /// Which.
         got: GpuDriverKind,
@@ -91,12 +103,12 @@ const AUTO: &[GpuDriverKind] = &[GpuDriverKind::Nvml, GpuDriverKind::Rocm, GpuDr
 pub(super) fn drivers(options: GpuOptions) -> Result<Vec<(GpuDriverKind, MakeDriver)>, GpuConfigError> {
     let text = options.gpu.clone();
     if text == "none" {
-        return Ok(vec![(GpuDriverKind::None, Arc::new(|| Box::new(NoGpus)))]);
+        return Ok(vec![(GpuDriverKind::None, Arc::new(|_| Box::new(NoGpus)))]);
     }
     if let Some(fleet) = text.strip_prefix("sim:") {
         let fleet: SimFleet = fleet.parse()?;
         let (node_name, faults) = (options.node_name, options.faults);
-        let make: MakeDriver = Arc::new(move || Box::new(SimGpus::new(fleet, &node_name, faults.clone())));
+        let make: MakeDriver = Arc::new(move |_| Box::new(SimGpus::new(fleet, &node_name, faults.clone())));
         return Ok(vec![(GpuDriverKind::Sim, make)]);
     }
     let auto = text == "auto";
@@ -133,14 +145,15 @@ fn make(kind: GpuDriverKind, options: &GpuOptions, auto: bool) -> Option<MakeDri
         #[cfg(not(target_os = "macos"))]
         GpuDriverKind::Nvml => {
             let nvml = NvmlOptions::new(options.nvml_library.clone(), options.sysfs_root.clone(), !auto);
-            Some(Arc::new(move || Box::new(NvmlGpus::new(nvml.clone()))))
+            let isolated = IsolatedOptions::new(options.nvml_program.clone()?, nvml);
+            Some(Arc::new(move |leash| Box::new(IsolatedGpus::new(isolated.clone(), Arc::clone(leash)))))
         }
         GpuDriverKind::Rocm => {
             let rocm = RocmOptions::new(options.sysfs_root.clone(), options.rocm_tools.clone(), !auto);
-            Some(Arc::new(move || Box::new(RocmGpus::new(rocm.clone()))))
+            Some(Arc::new(move |_| Box::new(RocmGpus::new(rocm.clone()))))
         }
         #[cfg(target_os = "macos")]
-        GpuDriverKind::Metal => Some(Arc::new(|| Box::new(super::metal::MetalGpus::new()))),
+        GpuDriverKind::Metal => Some(Arc::new(|_| Box::new(super::metal::MetalGpus::new()))),
         #[cfg(not(target_os = "macos"))]
         GpuDriverKind::Metal => None,
         // There the system's own driver sees every GPU, and no address joins what both see.
@@ -155,7 +168,7 @@ fn make(kind: GpuDriverKind, options: &GpuOptions, auto: bool) -> Option<MakeDri
                 wait_ms: vulkan.wait_ms.min(patience.answer_ms / 5 * 4),
                 ..vulkan.clone()
             };
-            Some(Arc::new(move || Box::new(VulkanGpus::new(vulkan.clone()))))
+            Some(Arc::new(move |_| Box::new(VulkanGpus::new(vulkan.clone()))))
         }
     }
 }

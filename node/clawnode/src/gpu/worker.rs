@@ -1,11 +1,13 @@
 //! One driver on a thread of its own.
 //!
-//! A call into a vendor's library can block for ever, and no thread can be
-//! ended from outside. So the thread is asked and waited for with a deadline;
-//! if it does not answer it is left alone, and its late answer is still taken.
-//! After a pause a new thread tries with a driver made anew. Threads that were
-//! left behind are counted, and there are never more than [`Patience::threads_max`].
+//! A driver can block for ever, and no thread can be ended from outside. So the
+//! thread is asked and waited for with a deadline; if it does not answer it is left
+//! alone, and its late answer is still taken. After a pause a new thread tries with
+//! a driver made anew, and the process of the old one, where it has one, is killed
+//! ([`Leash`]). Threads that were left behind are counted, and there are never more
+//! than [`Patience::threads_max`].
 
+use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,6 +18,7 @@ use claw_proto::message::{GpuEvent, GpuMetrics};
 use claw_proto::topology::GpuDriver as GpuDriverKind;
 use tracing::{debug, warn};
 
+use super::leash::Leash;
 use super::{GpuDriver, Sampling, Seen};
 
 /// How long drivers are waited for.
@@ -39,8 +42,9 @@ impl Default for Patience {
     }
 }
 
-/// How to make a driver. It is made on its thread, since already that may hang.
-pub type MakeDriver = Arc<dyn Fn() -> Box<dyn GpuDriver> + Send + Sync>;
+/// How to make a driver. It is made on its thread, since already that may hang. What
+/// process it starts it puts on the leash.
+pub type MakeDriver = Arc<dyn Fn(&Arc<Leash>) -> Box<dyn GpuDriver> + Send + Sync>;
 
 /// What a driver's thread is asked.
 #[derive(Debug, Clone)]
@@ -58,8 +62,8 @@ pub enum Answer {
     Seen(Seen, Vec<GpuEvent>),
     /// What it measured.
     Measured(Vec<GpuMetrics>),
-    /// It panicked; the thread is over.
-    Panicked(String),
+    /// It panicked or says that it is over, and so is the thread.
+    Over(String),
 }
 
 /// Why there is no answer.
@@ -72,7 +76,7 @@ pub enum Trouble {
         /// Threads that are left behind.
         n_left: usize,
     },
-    /// It panicked, or its thread could not be made.
+    /// It panicked, its process ended, or its thread could not be made.
     Failed {
         /// What it said.
         message: String,
@@ -84,6 +88,14 @@ struct Thread {
     answers: Receiver<Answer>,
     /// Whether it has answered at all.
     proven: bool,
+    leash: Arc<Leash>,
+}
+
+/// Nobody listens to it any more.
+impl Drop for Thread {
+    fn drop(&mut self) {
+        self.leash.cut();
+    }
 }
 
 /// A driver and the thread that talks to it.
@@ -202,8 +214,8 @@ impl Worker {
 
     fn answered(&mut self, answer: Answer) -> Result<Answer, Trouble> {
         self.asked_at = None;
-        if let Answer::Panicked(message) = answer {
-            self.failed(format!("it panicked: {message}"));
+        if let Answer::Over(message) = answer {
+            self.failed(message.clone());
             return Err(self.trouble().unwrap_or(Trouble::Failed { message }));
         }
         let (silent, failure) = (self.silent_since.take(), self.failure.take());
@@ -243,10 +255,12 @@ impl Worker {
         let (asks, asked) = sync_channel(1);
         let (answering, answers) = sync_channel(1);
         let (make, count) = (Arc::clone(&self.make), Running::new(&self.n_threads));
+        let leash = Arc::new(Leash::default());
+        let held = Arc::clone(&leash);
         let name = format!("gpu-{}", self.kind);
-        let spawned = std::thread::Builder::new().name(name).spawn(move || serve(&make, &asked, &answering, count));
-        match spawned {
-            Ok(_) => self.thread = Some(Thread { asks, answers, proven: false }),
+        let work = move || serve(|| make(&held), &asked, &answering, count);
+        match std::thread::Builder::new().name(name).spawn(work) {
+            Ok(_) => self.thread = Some(Thread { asks, answers, proven: false, leash }),
             Err(error) => self.failed(format!("no thread: {error}")),
         }
     }
@@ -268,23 +282,30 @@ impl Drop for Running {
     }
 }
 
-fn serve(make: &MakeDriver, asked: &Receiver<Ask>, answering: &SyncSender<Answer>, running: Running) {
+fn serve(
+    make: impl Fn() -> Box<dyn GpuDriver>,
+    asked: &Receiver<Ask>,
+    answering: &SyncSender<Answer>,
+    running: Running,
+) {
     let mut driver = None;
     while let Ok(ask) = asked.recv() {
         let work = AssertUnwindSafe(|| {
-            let driver = driver.get_or_insert_with(|| make());
-            match ask {
+            let driver = driver.get_or_insert_with(&make);
+            let answer = match ask {
                 Ask::Detect(uptime_ms) => {
                     let seen = driver.detect(uptime_ms);
                     Answer::Seen(seen, driver.events())
                 }
                 Ask::Measure(sampling) => Answer::Measured(driver.measure(&sampling)),
-            }
+            };
+            driver.over().map_or(answer, Answer::Over)
         });
-        let answer = catch_unwind(work).unwrap_or_else(|panic| Answer::Panicked(message_of(panic.as_ref())));
-        let over = matches!(answer, Answer::Panicked(_));
+        let panicked = |panic: &(dyn Any + Send)| Answer::Over(format!("it panicked: {}", message_of(panic)));
+        let answer = catch_unwind(work).unwrap_or_else(|panic| panicked(panic.as_ref()));
+        let over = matches!(answer, Answer::Over(_));
         if answering.send(answer).is_err() || over {
-            debug!("a GPU driver's thread ends: nobody listens any more, or the driver panicked");
+            debug!("a GPU driver's thread ends: nobody listens any more, or the driver is over");
             break;
         }
     }
@@ -295,7 +316,7 @@ fn serve(make: &MakeDriver, asked: &Receiver<Ask>, answering: &SyncSender<Answer
     drop(running);
 }
 
-fn message_of(panic: &(dyn std::any::Any + Send)) -> String {
+fn message_of(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "without a message".to_owned())
 }

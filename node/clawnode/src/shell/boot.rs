@@ -24,7 +24,7 @@ use crate::config::NodeConfig;
 use crate::endpoint::{Endpoint, EndpointError};
 use crate::gpu::rocm::ToolOptions;
 use crate::gpu::vulkan::{self, VulkanOptions};
-use crate::gpu::{GpuConfigError, GpuDetector, GpuOptions, topology};
+use crate::gpu::{GpuConfigError, GpuDetector, GpuOptions, select, topology};
 use crate::identity::{DataDir, Identity, IdentityError};
 use crate::kernel_log::{KMSG, KernelLog};
 use crate::link::{Link, TlsCell};
@@ -186,6 +186,7 @@ fn gpu_options(config: &NodeConfig, name: &str, data_dir: &DataDir) -> GpuOption
     };
     GpuOptions {
         nvml_library,
+        nvml_program: Some(select::OWN_PROGRAM.into()),
         rocm_tools,
         vulkan,
         sysfs_root,

@@ -223,6 +223,7 @@ impl Tree {
             },
             sysfs_root: self.sysfs(),
             nvml_library: Some(self.folder.path().join("none.so")),
+            nvml_program: Some(env!("CARGO_BIN_EXE_clawnode").into()),
             ..GpuOptions::new(gpu, "n1", PathBuf::new())
         }
     }

@@ -10,6 +10,7 @@ mod docker;
 mod ends;
 mod images;
 mod nvml;
+mod nvml_process;
 mod peer;
 mod process;
 mod rocm;

@@ -61,9 +61,10 @@ impl Stub {
         self.folder.path().join("libnvidia-ml.so.1")
     }
 
-    fn options(&self, gpu: &str) -> GpuOptions {
+    pub(crate) fn options(&self, gpu: &str) -> GpuOptions {
         GpuOptions {
             nvml_library: Some(self.library()),
+            nvml_program: Some(env!("CARGO_BIN_EXE_clawnode").into()),
             sysfs_root: self.folder.path().join("sys"),
             ..GpuOptions::new(gpu, "n1", PathBuf::new())
         }
@@ -95,7 +96,7 @@ impl Stub {
 }
 
 /// GPUs of one model, with their addresses.
-fn gpus(n: usize, model: &str) -> String {
+pub(crate) fn gpus(n: usize, model: &str) -> String {
     let mut text = format!("gpus {n}\n");
     for gpu in 0..n {
         writeln!(text, "gpu {gpu} name NVIDIA {model}\ngpu {gpu} pci 00000000:{:02X}:00.0", 0x1a + gpu).unwrap();
@@ -121,16 +122,16 @@ fn row(gpu: &GpuInfo) -> String {
     )
 }
 
-fn health(fleet: &Fleet) -> Vec<GpuHealth> {
+pub(crate) fn health(fleet: &Fleet) -> Vec<GpuHealth> {
     fleet.gpus.iter().map(|gpu| gpu.health).collect()
 }
 
-fn codes(fleet: &Fleet) -> Vec<FindingCode> {
+pub(crate) fn codes(fleet: &Fleet) -> Vec<FindingCode> {
     fleet.findings.iter().map(|finding| finding.code).collect()
 }
 
 /// Looks again and again, until it is as it should be.
-fn poll_until(detector: &mut GpuDetector, uptime_ms: u64, what: &str, is: impl Fn(&Fleet) -> bool) -> Fleet {
+pub(crate) fn poll_until(detector: &mut GpuDetector, uptime_ms: u64, what: &str, is: impl Fn(&Fleet) -> bool) -> Fleet {
     let began = Instant::now();
     loop {
         let fleet = detector.detect(uptime_ms);
@@ -338,6 +339,7 @@ fn an_absent_library_matters_only_if_it_is_missed() {
     let folder = tempfile::tempdir().unwrap();
     let options = |gpu: &str| GpuOptions {
         nvml_library: Some(folder.path().join("no-such-library.so")),
+        nvml_program: Some(env!("CARGO_BIN_EXE_clawnode").into()),
         sysfs_root: folder.path().to_path_buf(),
         ..GpuOptions::new(gpu, "n1", PathBuf::new())
     };

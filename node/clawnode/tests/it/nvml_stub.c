@@ -12,6 +12,8 @@
  *   process I PID MIB
  *   xid SERIAL I CODE              reported once to whoever waits
  *   hang FUNCTION                  that function does not come back while the line is there
+ *   crash FUNCTION                 that function writes where nothing is
+ *   print FUNCTION                 that function writes to standard output, as no library should
  *   without FUNCTION               that function answers "function not found", as an old driver
  */
 #define _GNU_SOURCE
@@ -66,6 +68,10 @@ static int entered(const char *function) {
     char words[TEXT];
     snprintf(words, sizeof words, "hang %s", function);
     while (nth(0, words, 0)) usleep(5000);
+    snprintf(words, sizeof words, "print %s", function);
+    if (nth(0, words, 0)) { puts("{\"measured\":{\"gpus\":[]}}"); fflush(stdout); }
+    snprintf(words, sizeof words, "crash %s", function);
+    if (nth(0, words, 0)) *(volatile int *)8 = 1;
     snprintf(words, sizeof words, "without %s", function);
     return nth(0, words, 0) ? NO_FUNCTION : OK;
 }

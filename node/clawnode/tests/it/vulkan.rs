@@ -255,6 +255,7 @@ fn a_gpu_that_nvml_sees_too_is_one() {
     let world = World::new(vec![radeon(), device("NVIDIA L4", 0x10de, "1a", "0000:1a:00.0")]);
     let options = GpuOptions {
         nvml_library: Some(stub.library()),
+        nvml_program: Some(env!("CARGO_BIN_EXE_clawnode").into()),
         vulkan: world.options(),
         ..GpuOptions::new("vulkan, nvml", "n1", PathBuf::new())
     };

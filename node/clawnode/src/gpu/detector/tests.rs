@@ -49,7 +49,7 @@ impl GpuDriver for Scripted {
 fn driver(kind: GpuDriverKind, gpus: Vec<GpuInfo>) -> (Arc<Script>, (GpuDriverKind, MakeDriver)) {
     let script = Arc::new(Script { gpus: Mutex::new(gpus), ..Script::default() });
     let told = Arc::clone(&script);
-    let make: MakeDriver = Arc::new(move || {
+    let make: MakeDriver = Arc::new(move |_| {
         told.n_made.fetch_add(1, Ordering::AcqRel);
         Box::new(Scripted(kind, Arc::clone(&told)))
     });

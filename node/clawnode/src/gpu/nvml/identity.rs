@@ -10,6 +10,7 @@ use claw_proto::topology::{GpuInfo, MigSlice};
 use nvml_wrapper::enum_wrappers::device::{P2pCapabilitiesIndex, P2pStatus, TopologyLevel};
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::{Device, Nvml};
+use serde::{Deserialize, Serialize};
 
 use super::super::merge::pci_address;
 use super::super::models;
@@ -20,7 +21,7 @@ use super::measure::MIB;
 const LINKS_MAX: u32 = 18;
 
 /// A GPU as it is, and the slices that it is partitioned into.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Known {
     pub(super) gpu: GpuInfo,
     pub(super) slices: Vec<GpuInfo>,

@@ -1,14 +1,16 @@
 //! NVIDIA's GPUs, through the management library (NVML).
 //!
-//! The library is loaded at run time; a host without it is a host without
-//! NVIDIA GPUs. What goes wrong is never an error of the node: it is a finding
+//! The library is loaded at run time, into a process of its own ([`isolated`]); a
+//! host without it is a host without NVIDIA GPUs. What goes wrong is never an error of the node: it is a finding
 //! and the health of the GPUs that are known, which keep their identity.
 //! Tested against a stub library only: untested on hardware.
 
 mod events;
 mod faults;
 mod identity;
+pub mod isolated;
 mod measure;
+pub mod serve;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -20,9 +22,10 @@ use claw_proto::topology::{FindingCode, GpuDriver as GpuDriverKind, GpuHealth, G
 use nvml_wrapper::enum_wrappers::device::TemperatureSensor;
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::{Device, Nvml};
+use serde::{Deserialize, Serialize};
 use tracing::{debug, info};
 
-use super::xid::{self, Recovery, Severity, Verdict};
+use super::xid::{self, Recovery, Severity};
 use super::{GpuDriver, Sampling, Seen, merge, topology};
 use crate::clock;
 use events::{Reported, Watch};
@@ -34,7 +37,7 @@ const PCI_VENDOR: &str = "0x10de";
 const PCI_CLASS_DISPLAY: &str = "0x03";
 
 /// How the driver works.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NvmlOptions {
     /// The library; found by the loader if absent.
     pub library: Option<PathBuf>,
@@ -70,12 +73,21 @@ struct Session {
     scanned_at_ms: Option<u64>,
 }
 
-/// The worst Xid of a GPU.
-#[derive(Debug, Clone, Copy)]
+/// The worst Xid of a GPU, and the uptime when one came last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Mark {
     code: u32,
-    verdict: Verdict,
     at_ms: u64,
+}
+
+/// What has to outlive the process that the library is loaded into.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub(crate) struct Memory {
+    /// The GPUs, by the library's index.
+    known: BTreeMap<u32, Known>,
+    marks: BTreeMap<GpuUuid, Mark>,
+    /// GPUs whose loss was told.
+    lost: BTreeSet<GpuUuid>,
 }
 
 /// What one look found, by index.
@@ -104,8 +116,8 @@ pub struct NvmlGpus {
 }
 
 impl NvmlGpus {
-    /// A driver that opens the library when it is first asked.
-    pub fn new(options: NvmlOptions) -> Self {
+    /// A driver that opens the library when it is first asked, and goes on from what another knew.
+    pub(crate) fn with_memory(options: NvmlOptions, Memory { known, marks, lost }: Memory) -> Self {
         Self {
             options,
             session: None,
@@ -113,11 +125,21 @@ impl NvmlGpus {
             last: Seen::default(),
             outage: None,
             retry_at_ms: 0,
-            known: BTreeMap::new(),
-            marks: BTreeMap::new(),
-            lost: BTreeSet::new(),
+            known,
+            marks,
+            lost,
             events: Vec::new(),
         }
+    }
+
+    pub(crate) fn memory(&self) -> Memory {
+        Memory { known: self.known.clone(), marks: self.marks.clone(), lost: self.lost.clone() }
+    }
+
+    /// Whether there is no library, and no GPU was ever seen through one.
+    pub(crate) fn is_absent(&self) -> bool {
+        let absent = |fault: &Fault| fault.code == FindingCode::DriverAbsentLibrary;
+        self.session.is_none() && self.known.is_empty() && self.outage.as_ref().is_some_and(absent)
     }
 
     fn open(&mut self, now_ms: u64) {
@@ -234,10 +256,9 @@ impl NvmlGpus {
             let detail = match (kind, code) {
                 (GpuEventKind::Xid, Some(code)) => {
                     let verdict = xid::judge(code);
-                    let mark = self.marks.get(&uuid).filter(|mark| mark.verdict.severity > verdict.severity);
-                    let mark =
-                        mark.map_or(Mark { code, verdict, at_ms: now_ms }, |mark| Mark { at_ms: now_ms, ..*mark });
-                    self.marks.insert(uuid.clone(), mark);
+                    let worse = |mark: &&Mark| xid::judge(mark.code).severity > verdict.severity;
+                    let code = self.marks.get(&uuid).filter(worse).map_or(code, |mark| mark.code);
+                    self.marks.insert(uuid.clone(), Mark { code, at_ms: now_ms });
                     verdict.meaning.to_owned()
                 }
                 (GpuEventKind::EccDoubleBit, _) => "a memory error that was not corrected".to_owned(),
@@ -300,7 +321,8 @@ impl NvmlGpus {
         if let (Ok(device), Ok(())) = (&device, &answer) {
             faults.extend(self.own_verdict(device, uuid, now_ms));
         }
-        if let Some(Mark { code, verdict, .. }) = self.marks.get(uuid)
+        if let Some(Mark { code, .. }) = self.marks.get(uuid)
+            && let verdict = xid::judge(*code)
             && verdict.severity > Severity::Noted
         {
             let reason = format!("Xid {code}: {}", verdict.meaning);
