@@ -4,6 +4,7 @@
 
 mod agent;
 mod amdgpu;
+mod caches;
 mod chaos;
 mod checkpoints;
 mod docker;

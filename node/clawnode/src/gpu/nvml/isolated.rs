@@ -10,6 +10,7 @@
 
 use std::ffi::OsString;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -123,7 +124,8 @@ impl IsolatedGpus {
     fn start(&self) -> Result<Pipes, String> {
         let seen = |(name, _): &(OsString, OsString)| ENVIRONMENT.iter().any(|known| name == known);
         let mut command = Command::new(&self.options.program);
-        command.arg(WORD).env_clear().envs(std::env::vars_os().filter(seen)).current_dir("/");
+        // The name is for those who list processes.
+        command.arg0("clawnode").arg(WORD).env_clear().envs(std::env::vars_os().filter(seen)).current_dir("/");
         // It complains where the agent does.
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
         let told = |error| format!("its process ({}) cannot be started: {error}", self.options.program.display());

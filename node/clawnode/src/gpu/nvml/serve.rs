@@ -67,5 +67,6 @@ fn receive(asks: &mut impl BufRead) -> io::Result<Option<Request>> {
     if line.is_empty() {
         return Ok(None);
     }
-    Ok(Some(serde_json::from_slice(&line)?))
+    let told = |error| io::Error::other(format!("a line that is no request of an agent: {error}"));
+    serde_json::from_slice(&line).map(Some).map_err(told)
 }

@@ -124,6 +124,11 @@ pub(super) async fn give_back(cache: Option<Cache>, key: Key, end: WorkloadEnd) 
 
 fn given_back(cache: &Cache, key: Key, mut end: WorkloadEnd) -> WorkloadEnd {
     let user = holder(key);
+    // Nobody else stops a container for that.
+    if (end.state, end.cause) == (NodeWorkloadState::Stopped, StatusCause::VolumeRefused) {
+        end.state = NodeWorkloadState::Failed;
+        add_detail(&mut end.detail, &outgrown(cache, &user));
+    }
     match cache.filled(&user, end.state == NodeWorkloadState::Completed) {
         Ok(sealed) => {
             for (name, Manifest { n_files, bytes, .. }) in sealed {
@@ -137,6 +142,13 @@ fn given_back(cache: &Cache, key: Key, mut end: WorkloadEnd) -> WorkloadEnd {
         warn!(%error, user, "a cache could not be given back");
     }
     end
+}
+
+/// Why a container was stopped that filled a cache.
+fn outgrown(cache: &Cache, user: &str) -> String {
+    let now = cache.outgrown().unwrap_or_default().into_iter().find(|(writer, _)| writer == user);
+    let why = now.map_or_else(|| "its cache had outgrown the room for caches".to_owned(), |(_, why)| why.to_string());
+    format!("stopped while it filled: {why}")
 }
 
 fn not_filled(mut end: WorkloadEnd, key: Key, why: &dyn std::fmt::Display) -> WorkloadEnd {

@@ -12,6 +12,7 @@
 //! A folder becomes a cache by one rename, with its manifest in it: a crash leaves
 //! the old one or the new one, never a half. Readers keep the one that they began with.
 
+mod room;
 mod tree;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,8 +27,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use self::room::Need;
 use self::tree::{Tree, copy_tree, folders, remove_tree};
-use super::gc::{Limits, Stored, plan_gc};
 use crate::clock;
 use crate::files::{self, Durability, read_json, replace_json, sync_folder};
 use crate::platform;
@@ -40,7 +41,7 @@ const MIB: u64 = 1024 * 1024;
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct CacheConfig {
-    /// Most that all caches may take, MiB; no limit if absent.
+    /// Most that all caches may take, those that are being filled included, MiB; no limit if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mib_max: Option<u64>,
     /// Least free space on the disk that must be left, MiB.
@@ -330,14 +331,19 @@ impl Cache {
         })
     }
 
-    /// Copies a folder into a cache, with a checksum if asked for.
+    /// Copies a folder into a cache, with a checksum if asked for. One that has no room is not
+    /// copied at all.
     ///
     /// # Errors
     /// [`CacheError`]; then the cache is as it was.
     pub fn import(&self, from: &Path, name: &str, with_sha256: bool) -> Result<Manifest, CacheError> {
         check_name(name)?;
         let staging = self.root.join("staging").join(name);
-        let lock = self.change(|_, uses| {
+        let mut tree = Tree::default();
+        tree.measure(from, from, 0)?;
+        let lock = self.change(|cache, uses| {
+            // What will not fit is not copied first.
+            cache.room(uses, &Need::imported(name, tree.bytes))?;
             let busy = |by: &str| CacheError::Busy { name: name.to_owned(), by: by.to_owned() };
             if let Some(by) = uses.writers.get(name) {
                 return Err(busy(by));
@@ -445,7 +451,7 @@ impl Cache {
 
     /// Makes what is prepared the cache, by one rename.
     fn seal(&self, uses: &mut Uses, name: &str, manifest: &Manifest) -> Result<(), CacheError> {
-        self.make_room(uses, name, manifest.bytes)?;
+        self.make_room(uses, &Need::sealed(name, manifest.bytes))?;
         let sealed = self.root.join("sealed").join(name);
         files::create_folder(&sealed, 0o711).map_err(at(&sealed))?;
         let n = self.newest(name)?.map_or(1, |(n, _)| n + 1);
@@ -454,51 +460,6 @@ impl Cache {
         sync_folder(&sealed).and_then(|()| sync_folder(&self.root.join("sealed"))).map_err(at(&sealed))?;
         uses.last_used_ms.insert(name.to_owned(), clock::wall().unix_ms());
         self.sweep(uses)
-    }
-
-    /// Removes the least recently used caches that nobody reads until `bytes` more fit.
-    fn make_room(&self, uses: &mut Uses, name: &str, bytes: u64) -> Result<(), CacheError> {
-        let mut stored = Vec::new();
-        for other in self.names()? {
-            let Some((_, path)) = self.newest(&other)? else { continue };
-            let is_same = other == name;
-            stored.push(Stored {
-                bytes: manifest(&path)?.bytes,
-                last_used_ms: uses.last_used_ms.get(&other).copied().unwrap_or(0),
-                // The old one of the same name goes by itself if nobody reads it.
-                in_use: is_same || !readers_of(uses, &other).is_empty(),
-                pinned: self.config.keep.contains(&other),
-                id: other,
-            });
-        }
-        let bytes_max = self.config.mib_max.map(|mib| mib.saturating_mul(MIB));
-        let is_replaced = |one: &Stored| one.id == name && readers_of(uses, name).is_empty();
-        stored.retain(|one| !is_replaced(one));
-        let free = free_bytes(&self.root).map_err(at(&self.root))?;
-        let least = self.config.disk_free_mib_min.saturating_mul(MIB);
-        // What is staged lies on the disk already.
-        let limits = Limits {
-            bytes_max: bytes_max.map(|most| most.saturating_sub(bytes)),
-            bytes_short: least.saturating_sub(free),
-            unused_ms_min: 0,
-        };
-        let plan = plan_gc(&stored, clock::wall().unix_ms(), &limits);
-        let freed: u64 = plan.iter().map(|removal| removal.bytes).sum();
-        let total: u64 = stored.iter().map(|one| one.bytes).sum();
-        let room = bytes_max.map_or(u64::MAX, |most| most.saturating_sub(total - freed));
-        if bytes > room {
-            return Err(CacheError::TooLarge { name: name.to_owned(), mib: bytes.div_ceil(MIB), room_mib: room / MIB });
-        }
-        if freed < limits.bytes_short {
-            let (name, free_mib) = (name.to_owned(), free / MIB);
-            return Err(CacheError::DiskFull { name, free_mib, least_mib: self.config.disk_free_mib_min });
-        }
-        for removal in plan {
-            tracing::info!(cache = removal.id, mib = removal.bytes / MIB, "an unused cache was removed");
-            uses.last_used_ms.remove(&removal.id);
-            self.discard(&self.root.join("sealed").join(&removal.id))?;
-        }
-        Ok(())
     }
 
     /// Removes what was replaced and is not read any more.

@@ -43,6 +43,7 @@ use claw_proto::spec::RuntimeKind;
 use claw_proto::topology::{EngineInfo, FindingCode, NodeCapabilities, NodeFinding};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::Instant;
 
 use self::cache::Cache;
 use self::config::DockerConfig;
@@ -58,6 +59,11 @@ use crate::node::{FoundWorkload, Lease, RuntimeEvent, TaskResult};
 
 /// How often containers are measured, milliseconds.
 const MEASURE_INTERVAL_MS: u64 = 5_000;
+/// How often it is looked how far caches are that containers fill, milliseconds. Where
+/// that takes long it is done less often.
+const FILLING_INTERVAL_MS: u64 = 5_000;
+/// A container whose cache has outgrown its room may take so long to end, milliseconds: it may fill on meanwhile.
+const OUTGROWN_GRACE_MS: u64 = 5_000;
 
 /// What the container runtime needs to know.
 #[derive(Debug, Clone)]
@@ -90,6 +96,8 @@ struct Shared {
     cache: Option<Cache>,
     ports: MeetingPorts,
     events: mpsc::Sender<RuntimeEvent>,
+    /// Where attempts get their orders, by the name that the cache knows them under.
+    orders: Mutex<BTreeMap<String, watch::Sender<Orders>>>,
     capabilities: Mutex<Option<Arc<NodeCapabilities>>>,
     log_bytes_max: Mutex<u64>,
     /// Attempts to measure: whether their memory is limited.
@@ -176,6 +184,7 @@ impl DockerRuntime {
             cache,
             ports: MeetingPorts::of_containers(),
             events,
+            orders: Mutex::default(),
             capabilities: Mutex::new(None),
             log_bytes_max,
             measured: Mutex::default(),
@@ -185,6 +194,7 @@ impl DockerRuntime {
         tasks.spawn(shared.engine.clone().run());
         tasks.spawn(sweep::run(Arc::clone(&shared)));
         tasks.spawn(measure_all(Arc::clone(&shared)));
+        tasks.spawn(watch_filling(Arc::clone(&shared)));
         Ok(Self { shared, attempts: BTreeMap::new(), tasks, requests: BTreeMap::new() })
     }
 
@@ -202,6 +212,7 @@ impl DockerRuntime {
         while self.tasks.try_join_next().is_some() {}
         let key = (workload.workload_id, workload.attempt);
         let (sender, receiver) = watch::channel(orders);
+        locked(&self.shared.orders).insert(attach::holder(key), sender.clone());
         self.attempts.insert(key, Attempt { orders: sender, outputs: workload.spec.outputs.clone() });
         locked(&self.shared.measured).insert(key, workload.spec.memory_gib.is_some());
         receiver
@@ -239,6 +250,29 @@ async fn measure_all(shared: Arc<Shared>) {
             *locked(&shared.metrics) = measured;
         }
         tokio::time::sleep(Duration::from_millis(MEASURE_INTERVAL_MS)).await;
+    }
+}
+
+/// Stops who fills a cache beyond what the node has for caches, again and again.
+async fn watch_filling(shared: Arc<Shared>) {
+    let Some(cache) = shared.cache.clone() else { return };
+    loop {
+        let (began, cache) = (Instant::now(), cache.clone());
+        match tokio::task::spawn_blocking(move || cache.outgrown()).await {
+            Ok(Ok(outgrown)) => {
+                for (writer, why) in outgrown {
+                    tracing::warn!(writer, %why, "who fills a cache is stopped");
+                    let kill_at_ms = clock::boot_ms().saturating_add(OUTGROWN_GRACE_MS);
+                    if let Some(orders) = locked(&shared.orders).get(&writer) {
+                        orders.send_modify(|orders| orders.stop(kill_at_ms, StatusCause::VolumeRefused));
+                    }
+                }
+            }
+            Ok(Err(error)) => tracing::warn!(%error, "how far caches are filled is not known"),
+            Err(error) => tracing::warn!(%error, "how far caches are filled is not known"),
+        }
+        let pause = (10 * began.elapsed()).max(Duration::from_millis(FILLING_INTERVAL_MS));
+        tokio::time::sleep(pause).await;
     }
 }
 
@@ -288,6 +322,7 @@ impl Runtime for DockerRuntime {
 
     fn remove(&mut self, key: Key) {
         let known = self.attempts.remove(&key).is_some();
+        locked(&self.shared.orders).remove(&attach::holder(key));
         locked(&self.shared.measured).remove(&key);
         locked(&self.shared.metrics).remove(&key);
         self.shared.ports.take_back(key);

@@ -119,6 +119,60 @@ fn what_would_leave_too_little_of_the_disk_is_not_kept() {
 }
 
 #[test]
+fn who_fills_beyond_the_room_is_named_while_filling() {
+    const MIB_BYTES: usize = 1024 * 1024;
+    let folder = tempfile::tempdir().unwrap();
+    let cache = open(folder.path(), Some(4));
+    for name in ["old", "read"] {
+        fill(&cache, name, "wl", MIB_BYTES).unwrap();
+    }
+    cache.read("read", "reader").unwrap();
+    let first = cache.fill("z", "wl-1").unwrap();
+    // Later, also for a clock of four milliseconds.
+    let told = |path: &Path| fs::metadata(path).unwrap().created().unwrap();
+    let second = loop {
+        let second = cache.fill("b", "wl-2").unwrap();
+        if told(&second) > told(&first) {
+            break second;
+        }
+        cache.filled("wl-2", false).unwrap();
+    };
+    let outgrown =
+        || cache.outgrown().unwrap().into_iter().map(|(writer, why)| format!("{writer}: {why}")).collect::<Vec<_>>();
+    fs::create_dir(first.join("sub")).unwrap();
+    fs::write(first.join("sub/x"), vec![0; MIB_BYTES]).unwrap();
+    fs::write(second.join("x"), vec![0; MIB_BYTES]).unwrap();
+    assert_eq!((outgrown(), names(&cache).len()), (Vec::<String>::new(), 2), "all of it fits");
+    fs::write(second.join("y"), vec![0; MIB_BYTES]).unwrap();
+    assert_eq!(
+        (outgrown(), names(&cache)),
+        (Vec::<String>::new(), vec!["read".to_owned()]),
+        "what nobody uses goes first"
+    );
+    fs::write(first.join("y"), vec![0; MIB_BYTES]).unwrap();
+    let later =
+        "wl-2: cache b takes 2 MiB, and 1 MiB are left under this node's limit; nothing unused is left to remove";
+    assert_eq!(outgrown(), [later], "who began later gives way, whatever the names");
+    cache.filled("wl-2", false).unwrap();
+    assert_eq!(outgrown(), Vec::<String>::new());
+    fs::write(first.join("z"), vec![0; 2 * MIB_BYTES]).unwrap();
+    assert!(outgrown()[0].starts_with("wl-1: cache z takes 4 MiB, and 3 MiB are left"), "{:?}", outgrown());
+    // A folder that has no room is not copied first.
+    let source = folder.path().join("source");
+    fs::create_dir(&source).unwrap();
+    fs::write(source.join("x"), vec![0; 4 * MIB_BYTES]).unwrap();
+    assert!(matches!(cache.import(&source, "m", false), Err(CacheError::TooLarge { mib: 4, room_mib: 3, .. })));
+    assert!(!folder.path().join("cache/staging/m").exists());
+    // The disk gets full: who began last ends first.
+    let config = CacheConfig { disk_free_mib_min: u64::MAX / MIB, ..CacheConfig::default() };
+    let cache = Cache::open(folder.path().join("cache"), config).unwrap();
+    cache.fill("a", "wl-3").unwrap();
+    let outgrown = cache.outgrown().unwrap();
+    assert!(matches!(&outgrown[..], [(writer, CacheError::DiskFull { name, .. })] if writer == "wl-3" && name == "a"));
+    assert!(matches!(cache.import(&source, "m", false), Err(CacheError::DiskFull { .. })));
+}
+
+#[test]
 fn a_folder_is_imported_with_its_checksum() {
     let folder = tempfile::tempdir().unwrap();
     let source = folder.path().join("source");

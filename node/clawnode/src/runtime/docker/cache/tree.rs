@@ -47,6 +47,23 @@ fn sorted(folder: &Path) -> Result<Vec<(PathBuf, fs::Metadata)>, CacheError> {
     Ok(all)
 }
 
+/// Size of the files below a folder that somebody is filling, bytes: what comes and goes
+/// meanwhile, and what cannot be read, is left out.
+pub(super) fn size_now(folder: &Path) -> u64 {
+    let (mut bytes, mut open) = (0_u64, vec![(folder.to_path_buf(), 0)]);
+    while let Some((folder, depth)) = open.pop() {
+        for entry in fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok) {
+            let Ok(metadata) = entry.metadata() else { continue };
+            if metadata.is_dir() && depth < DEPTH_MAX {
+                open.push((entry.path(), depth + 1));
+            } else if metadata.is_file() {
+                bytes = bytes.saturating_add(metadata.len());
+            }
+        }
+    }
+    bytes
+}
+
 #[derive(Default)]
 pub(super) struct Tree {
     pub(super) n_files: u64,
