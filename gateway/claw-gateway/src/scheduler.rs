@@ -13,6 +13,7 @@ mod gang;
 mod index;
 pub mod jobs;
 pub(crate) mod likely;
+mod likes;
 pub mod packing;
 mod rank;
 mod report;

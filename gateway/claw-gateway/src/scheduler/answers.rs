@@ -72,6 +72,8 @@ struct Claimed {
 /// The answers of all nodes to one specification.
 pub(super) struct Answers<'a> {
     slots: &'a [Slot],
+    /// The number of the last change of each.
+    changed: &'a [u64],
     shape: &'a mut Shape,
     losses: &'a Losses,
     spec: &'a ValidSpec,
@@ -103,12 +105,13 @@ fn places_of(verdicts: &[u8], told: u8) -> impl Iterator<Item = usize> {
 impl<'a> Answers<'a> {
     /// Those of so many nodes, after so many changes, by what the shape of the specification knows of them.
     pub(super) fn of(
-        (slots, shape, losses): (&'a [Slot], &'a mut Shape, &'a Losses),
+        ((slots, changed), shape, losses): ((&'a [Slot], &'a [u64]), &'a mut Shape, &'a Losses),
         spec: &'a ValidSpec,
         claims: Option<Claims<'a>>,
         (n_changes, considered): (u64, usize),
     ) -> Self {
-        let mut answers = Self { slots, shape, losses, spec, claims, n_changes, claimed: Vec::new(), considered };
+        let mut answers =
+            Self { slots, changed, shape, losses, spec, claims, n_changes, claimed: Vec::new(), considered };
         if claims.is_some() {
             answers.judge_claimed();
         }
@@ -206,8 +209,8 @@ impl<'a> Answers<'a> {
             earlier.and_then(|known| known.places_among(verdicts)).unwrap_or_else(|| first_of(verdicts, reason));
         debug_assert_eq!(places, first_of(verdicts, reason), "who is named first is known");
         let views = || places.iter().filter_map(|at| self.slots.get(*at));
-        let first = views().next();
-        let since = (views().map(|slot| slot.generation).fold(0, u32::wrapping_add), first.map(|slot| slot.changed));
+        let generations = views().map(|slot| slot.generation).fold(0, u32::wrapping_add);
+        let since = (generations, self.changed.get(places[0]).copied());
         let is_claimed = |at: usize| self.claimed.binary_search_by_key(&at, |claimed| claimed.at).is_ok();
         // What holds for one asker is not kept.
         let lasts = !is_claimed(places[0]);

@@ -23,6 +23,7 @@ use rustc_hash::{FxHashMap, FxHasher};
 use super::answers::{Answers, Named};
 use super::fit::{self, Claims, Fit, Fixed, Found, Miss};
 use super::likely::Losses;
+use super::likes::{Likes, Told};
 use super::rank::Rank;
 use super::row::{Row, Wish};
 use super::same_shape;
@@ -57,46 +58,22 @@ pub(super) struct Slot {
     row: Option<Row>,
     /// The number of its [`Make`], if the node is plain.
     make: Option<u32>,
+    /// The number of those that are like it, once somebody asked for it.
+    like: Option<u32>,
     /// Counts up when the node has something else or is called otherwise.
     pub(super) generation: u32,
-    /// The number of its last change; the largest of all before the first.
-    pub(super) changed: u64,
-}
-
-/// Places of nodes by what they are like, to find the twin of another: of two that would stand at one place the
-/// later one.
-struct Twins([u32; TWINS]);
-
-/// Places of [`Twins`].
-const TWINS: usize = 2_048;
-
-impl Default for Twins {
-    fn default() -> Self {
-        Self([u32::MAX; TWINS])
-    }
-}
-
-impl Twins {
-    /// An earlier node that is like that of this place in all that a plain shape can see, if one is remembered.
-    fn of(&mut self, slots: &[Slot], at: usize) -> Option<usize> {
-        let row = slots[at].row.as_ref()?;
-        let known = &mut self.0[row.likeness() as usize % TWINS];
-        let earlier = std::mem::replace(known, u32::try_from(at).unwrap_or(u32::MAX)) as usize;
-        let twin = slots.get(earlier)?;
-        let is_like = twin.make.is_some() && twin.make == slots[at].make && twin.row.as_ref()?.is_like(row);
-        is_like.then_some(earlier)
-    }
 }
 
 impl Slot {
     const fn empty(node_id: NodeId) -> Self {
-        Self { node_id, view: None, row: None, make: None, generation: 0, changed: u64::MAX }
+        Self { node_id, view: None, row: None, make: None, like: None, generation: 0 }
     }
 
     /// The node is as this says now.
     fn set(&mut self, view: Option<View>, losses: &Losses) {
         self.view = view.map(|view| view.measured(losses));
         self.row = self.view.as_ref().and_then(Row::of);
+        self.like = None;
     }
 }
 
@@ -134,8 +111,13 @@ pub(super) struct Index {
     /// Where the trail of that fleet ended.
     trail: Trail,
     slots: Vec<Slot>,
+    /// The number of the last change of each; the largest of all before the first. Beside them, for every shape
+    /// looks through many.
+    changed: Vec<u64>,
     /// Their makes, numbered.
     makes: FxHashMap<Make, u32>,
+    /// Nodes that are alike, numbered.
+    likes: Likes,
     /// Slots that changed, in order; the first is change number `forgotten`.
     changes: VecDeque<u32>,
     forgotten: u64,
@@ -253,6 +235,7 @@ impl Index {
             slot.set(Some(View::of(cluster, node)), &self.losses);
             slot.make = number(&mut self.makes, &slot);
             self.slots.push(slot);
+            self.changed.push(u64::MAX);
         }
     }
 
@@ -263,6 +246,7 @@ impl Index {
             (Err(_), None) => return,
             (Err(at), Some(_)) => {
                 self.slots.push(Slot::empty(id));
+                self.changed.push(u64::MAX);
                 at
             }
         };
@@ -279,7 +263,7 @@ impl Index {
             slot.generation = slot.generation.wrapping_add(1);
             slot.make = number(&mut self.makes, slot);
         }
-        slot.changed = changed;
+        self.changed[at] = changed;
         self.changes.push_back(u32::try_from(at).unwrap_or(u32::MAX));
     }
 
@@ -308,13 +292,17 @@ impl Index {
         let (n_changes, n_slots) = (self.n_changes(), self.slots.len());
         let shape = &mut self.shapes[at];
         shape.asked = self.asked;
-        if shape.seen < self.forgotten || shape.ranks.width() < n_slots {
-            shape.look_at_all(&self.slots, &self.losses);
+        let looks_at_all = shape.seen < self.forgotten || shape.ranks.width() < n_slots;
+        if looks_at_all || shape.lesson != self.lesson {
+            number_likes(&mut self.likes, &mut self.slots);
+        }
+        if looks_at_all {
+            shape.look_at_all(&self.slots, &mut self.likes.told, &self.losses);
         } else {
             let behind = usize::try_from(shape.seen - self.forgotten).unwrap_or(usize::MAX);
-            shape.catch_up(&self.slots, self.changes.range(behind..), &self.losses);
+            shape.catch_up((&self.slots, &self.changed), self.changes.range(behind..), &self.losses);
             if shape.lesson != self.lesson {
-                shape.rank_anew(&self.slots, &self.losses);
+                shape.rank_anew(&self.slots, &mut self.likes.told, &self.losses);
             }
         }
         shape.lesson = self.lesson;
@@ -336,6 +324,7 @@ impl Index {
                 self.by_hash.entry(hash_of(&shape.spec)).or_default().push(at);
             }
         }
+        number_likes(&mut self.likes, &mut self.slots);
         let mut shape = Shape {
             spec: Arc::new(spec.clone()),
             wish: Wish::of(spec),
@@ -350,7 +339,7 @@ impl Index {
             named: RefCell::default(),
             asked: self.asked,
         };
-        shape.look_at_all(&self.slots, &self.losses);
+        shape.look_at_all(&self.slots, &mut self.likes.told, &self.losses);
         self.shapes.push(shape);
         self.by_hash.entry(hash).or_default().push(self.shapes.len() - 1);
         self.shapes.len() - 1
@@ -360,7 +349,7 @@ impl Index {
     pub(super) fn answers<'a>(&'a mut self, spec: &'a ValidSpec, claims: Option<Claims<'a>>) -> Answers<'a> {
         let at = self.shape(spec);
         let n_changes = self.n_changes();
-        let (slots, shape, losses) = (&self.slots[..], &mut self.shapes[at], &self.losses);
+        let (slots, shape, losses) = ((&self.slots[..], &self.changed[..]), &mut self.shapes[at], &self.losses);
         Answers::of((slots, shape, losses), spec, claims, (n_changes, self.nodes.len()))
     }
 
@@ -375,6 +364,18 @@ fn number(makes: &mut FxHashMap<Make, u32>, slot: &Slot) -> Option<u32> {
     let make = slot.view.as_ref().filter(|_| slot.row.is_some())?.make()?;
     let next = u32::try_from(makes.len()).ok()?;
     Some(*makes.entry(make).or_insert(next))
+}
+
+/// Numbers those that are alike, where that is not known.
+fn number_likes(likes: &mut Likes, slots: &mut [Slot]) {
+    if likes.len() > 2 * slots.len() + 64 {
+        // Most of what they were like nobody is like any more.
+        *likes = Likes::default();
+        slots.iter_mut().for_each(|slot| slot.like = None);
+    }
+    for slot in slots.iter_mut().filter(|slot| slot.like.is_none()) {
+        slot.like = slot.row.as_ref().zip(slot.make).map(|(row, make)| likes.number(make, row));
+    }
 }
 
 fn hash_of(spec: &ValidSpec) -> u64 {
@@ -413,16 +414,16 @@ impl Shape {
         self.named.get_mut().iter_mut().for_each(|named| named.note(at, (before, now)));
     }
 
-    fn look_at_all(&mut self, slots: &[Slot], losses: &Losses) {
+    fn look_at_all(&mut self, slots: &[Slot], told: &mut Told, losses: &Losses) {
         self.named.get_mut().clear();
         self.ranks = Tournament::new(slots.len());
         self.verdicts = vec![GONE; slots.len()];
         self.fits = if self.is_for_several() { vec![None; slots.len()] } else { Vec::new() };
         self.counts = [0; REASONS];
-        let mut twins = Twins::default();
+        told.forget();
         for (at, slot) in slots.iter().enumerate() {
             let Some(view) = &slot.view else { continue };
-            let (verdict, rank) = self.judge_or_twin(at, &mut twins, (slots, view), losses);
+            let (verdict, rank) = self.judge_or_told(at, told, (slot, view), losses);
             self.verdicts[at] = verdict;
             self.counts[usize::from(verdict)] += 1;
             self.ranks.fill(at, rank);
@@ -435,29 +436,34 @@ impl Shape {
         self.wish.is_some() && self.spec.spec().placement.is_none()
     }
 
-    /// What a node answers; if a twin of it has answered, the same.
-    fn judge_or_twin(
+    /// What a node answers; if one that is like it has answered, the same.
+    fn judge_or_told(
         &mut self,
         at: usize,
-        twins: &mut Twins,
-        (slots, view): (&[Slot], &View),
+        told: &mut Told,
+        (slot, view): (&Slot, &View),
         losses: &Losses,
     ) -> (u8, Rank) {
-        let twin = if self.takes_twins() { twins.of(slots, at) } else { None };
-        let Some(twin) = twin else { return self.judge(at, (view, &slots[at]), losses) };
-        let told = (self.verdicts[twin], self.ranks.worth(twin));
-        debug_assert_eq!(told, self.judge(at, (view, &slots[at]), losses), "twins answer alike");
-        told
+        let Some(like) = slot.like.filter(|_| self.takes_twins()) else {
+            return self.judge(at, (view, slot), losses);
+        };
+        if let Some(told) = told.of(like) {
+            debug_assert_eq!(told, self.judge(at, (view, slot), losses), "nodes that are alike answer alike");
+            return told;
+        }
+        let answer = self.judge(at, (view, slot), losses);
+        told.tell(like, answer);
+        answer
     }
 
     /// Something was learned about likely work: who takes it is as before, how well is not.
-    fn rank_anew(&mut self, slots: &[Slot], losses: &Losses) {
-        let mut twins = Twins::default();
+    fn rank_anew(&mut self, slots: &[Slot], told: &mut Told, losses: &Losses) {
+        told.forget();
         for (at, slot) in slots.iter().enumerate() {
             if self.verdicts[at] == TAKES
                 && let Some(view) = &slot.view
             {
-                let (_, rank) = self.judge_or_twin(at, &mut twins, (slots, view), losses);
+                let (_, rank) = self.judge_or_told(at, told, (slot, view), losses);
                 self.ranks.fill(at, rank);
             }
         }
@@ -465,11 +471,16 @@ impl Shape {
     }
 
     /// Looks at the slots that changed since it has seen them.
-    fn catch_up<'a>(&mut self, slots: &[Slot], changes: impl Iterator<Item = &'a u32>, losses: &Losses) {
+    fn catch_up<'a>(
+        &mut self,
+        (slots, last): (&[Slot], &[u64]),
+        changes: impl Iterator<Item = &'a u32>,
+        losses: &Losses,
+    ) {
         for (number, changed) in (self.seen..).zip(changes) {
             let at = *changed as usize;
             // Only how it is now counts, and one look is enough.
-            if slots[at].changed != number {
+            if last[at] != number {
                 continue;
             }
             if self.verdicts.len() <= at {

@@ -136,11 +136,7 @@ impl Machine {
 
     /// Its GPUs and CPU would do.
     pub fn fits_without_memory(&self, request: &Request) -> bool {
-        self.fits_with(request, || self.free().iter().filter(|free| **free >= request.gpu_milli).count())
-    }
-
-    /// The same, where so many of its GPUs have as much free as the request asks for of each.
-    pub(super) fn fits_with(&self, request: &Request, n_enough: impl FnOnce() -> usize) -> bool {
+        let n_enough = || self.free().iter().filter(|free| **free >= request.gpu_milli).count();
         let has_gpus = || request.models.allows(self.model) && n_enough() >= usize::from(request.gpus);
         self.cpu_milli >= request.cpu_milli && (request.gpus == 0 || has_gpus())
     }
