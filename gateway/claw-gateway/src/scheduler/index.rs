@@ -371,7 +371,9 @@ fn number_likes(likes: &mut Likes, slots: &mut [Slot]) {
     if likes.len() > 2 * slots.len() + 64 {
         // Most of what they were like nobody is like any more.
         *likes = Likes::default();
-        slots.iter_mut().for_each(|slot| slot.like = None);
+        for slot in &mut *slots {
+            slot.like = None;
+        }
     }
     for slot in slots.iter_mut().filter(|slot| slot.like.is_none()) {
         slot.like = slot.row.as_ref().zip(slot.make).map(|(row, make)| likes.number(make, row));
