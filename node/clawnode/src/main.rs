@@ -95,7 +95,11 @@ enum Command {
     /// Serves NVIDIA's management library to the agent (started by it).
     #[cfg(not(target_os = "macos"))]
     #[command(hide = true)]
-    GpuDriver,
+    GpuDriver {
+        /// The agent's process.
+        #[arg(long)]
+        parent: u32,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -181,7 +185,7 @@ fn perform(command: Command) -> anyhow::Result<()> {
         }
         Command::Shim { dir } => Ok(shim::run(&dir)?),
         #[cfg(not(target_os = "macos"))]
-        Command::GpuDriver => Ok(gpu::nvml::serve::run()?),
+        Command::GpuDriver { parent } => Ok(gpu::nvml::serve::run(parent)?),
     }
 }
 

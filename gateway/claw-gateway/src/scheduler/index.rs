@@ -38,6 +38,8 @@ use crate::registry::trail::Trail;
 const KNOWN_MAX: usize = 2_000_000;
 /// See [`KNOWN_MAX`].
 const GANG_WEIGHT: usize = 8;
+/// So many numbers of nodes that are alike may there be beyond a quarter more than nodes; each takes some 220 bytes.
+const LIKES_MORE: usize = if cfg!(test) { 2 } else { 64 };
 /// Changes that are remembered, for each node: of several of one node only the last is looked at.
 const CHANGES_KEPT: usize = 4;
 /// Shapes at most, however small the fleet.
@@ -368,7 +370,7 @@ fn number(makes: &mut FxHashMap<Make, u32>, slot: &Slot) -> Option<u32> {
 
 /// Numbers those that are alike, where that is not known.
 fn number_likes(likes: &mut Likes, slots: &mut [Slot]) {
-    if likes.len() > 2 * slots.len() + 64 {
+    if likes.len() > slots.len() + slots.len() / 4 + LIKES_MORE {
         // Most of what they were like nobody is like any more.
         *likes = Likes::default();
         for slot in &mut *slots {

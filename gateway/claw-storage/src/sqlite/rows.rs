@@ -118,7 +118,7 @@ impl Packer {
             });
         }
         unpacked.clear();
-        if unpacked.capacity() > ROW_BYTES {
+        if unpacked.capacity() > 2 * ROW_BYTES {
             // Of an event that has a row of its own.
             *unpacked = Vec::new();
         }

@@ -144,7 +144,12 @@ fn make(kind: GpuDriverKind, options: &GpuOptions, auto: bool) -> Option<MakeDri
         GpuDriverKind::Nvml => None,
         #[cfg(not(target_os = "macos"))]
         GpuDriverKind::Nvml => {
-            let nvml = NvmlOptions::new(options.nvml_library.clone(), options.sysfs_root.clone(), !auto);
+            // The process stands in another folder; a bare name is the loader's to find.
+            let is_path = |library: &PathBuf| library.components().count() > 1;
+            let absolute =
+                |path: PathBuf| if is_path(&path) { std::path::absolute(&path).unwrap_or(path) } else { path };
+            let library = options.nvml_library.clone().map(absolute);
+            let nvml = NvmlOptions::new(library, options.sysfs_root.clone(), !auto);
             let isolated = IsolatedOptions::new(options.nvml_program.clone()?, nvml);
             Some(Arc::new(move |leash| Box::new(IsolatedGpus::new(isolated.clone(), Arc::clone(leash)))))
         }

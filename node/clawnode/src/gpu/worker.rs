@@ -30,7 +30,7 @@ pub struct Patience {
     pub answer_ms: u64,
     /// A driver that is silent for so long has failed GPUs; before that they are degraded, milliseconds.
     pub failed_after_ms: u64,
-    /// Before a new thread is tried, milliseconds; it doubles with each.
+    /// Before a new thread is tried, milliseconds; it doubles with each, until one has lasted so long.
     pub retry_ms: u64,
     /// Most threads of one driver, those that were left behind included.
     pub threads_max: usize,
@@ -88,6 +88,7 @@ struct Thread {
     answers: Receiver<Answer>,
     /// Whether it has answered at all.
     proven: bool,
+    since: Instant,
     leash: Arc<Leash>,
 }
 
@@ -147,7 +148,8 @@ impl Worker {
         let now = Instant::now();
         let due = self.retry_at.is_none_or(|at| at <= now);
         if self.asked_at.is_some() || self.thread.is_none() {
-            if !due {
+            // Whoever is made anew looks first: nothing can be measured before.
+            if !due || matches!(ask, Ask::Measure(_)) {
                 return late;
             }
             self.renew(now);
@@ -222,9 +224,13 @@ impl Worker {
         if silent.is_some() || failure.is_some() {
             warn!(driver = %self.kind, "the GPU driver answers again");
         }
-        (self.retry_at, self.retry_ms) = (None, self.patience.retry_ms);
+        self.retry_at = None;
         if let Some(thread) = &mut self.thread {
             thread.proven = true;
+            // One that answers and is over again and again is not tried again at once each time.
+            if thread.since.elapsed() >= Duration::from_millis(self.retry_ms) {
+                self.retry_ms = self.patience.retry_ms;
+            }
         }
         Ok(answer)
     }
@@ -244,6 +250,9 @@ impl Worker {
 
     /// Leaves a silent thread behind and starts another, if there may be one more.
     fn renew(&mut self, now: Instant) {
+        if let Some(thread) = &self.thread {
+            thread.leash.cut();
+        }
         if self.n_threads.load(Ordering::Acquire) >= self.patience.threads_max {
             self.retry_at = Some(now + Duration::from_millis(self.retry_ms));
             return;
@@ -260,7 +269,7 @@ impl Worker {
         let name = format!("gpu-{}", self.kind);
         let work = move || serve(|| make(&held), &asked, &answering, count);
         match std::thread::Builder::new().name(name).spawn(work) {
-            Ok(_) => self.thread = Some(Thread { asks, answers, proven: false, leash }),
+            Ok(_) => self.thread = Some(Thread { asks, answers, proven: false, since: now, leash }),
             Err(error) => self.failed(format!("no thread: {error}")),
         }
     }

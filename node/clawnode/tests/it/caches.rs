@@ -38,7 +38,7 @@ async fn a_cache_is_filled_and_read_and_kept_below_its_limit() {
         let greedy = with_cache(script, "more", false);
         let end = bench.run(&greedy).await;
         assert_eq!((end.state, end.cause), (NodeWorkloadState::Failed, StatusCause::VolumeRefused), "{name}: {end:?}");
-        assert!(end.detail.contains("stopped while it filled: cache more takes "), "{name}: {end:?}");
+        assert!(end.detail.contains("stopped for the cache that it fills: cache more takes "), "{name}: {end:?}");
         assert!(end.detail.contains("and 3 MiB are left under this node's limit"), "{name}: {end:?}");
         let told = bench.log(&greedy, LogStream::System);
         assert!(told.iter().any(|line| line.contains("TERM is sent: volume_refused")), "{name}: {told:?}");

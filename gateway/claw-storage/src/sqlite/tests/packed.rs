@@ -34,7 +34,9 @@ proptest! {
         let (expected, expected_head) = extend_chain(&start, at_ms, &batches);
         let mut buffers = Buffers::default();
         let (first, _) = rows::pack(&start, at_ms, &batches, &mut buffers);
-        buffers.take_back(first.clone());
+        let others = [one("other", &noise(90_000)), one("another", b"{}")];
+        let (others, _) = rows::pack(&start, at_ms, &others, &mut buffers);
+        buffers.take_back(others);
         let (rows, head) = rows::pack(&start, at_ms, &batches, &mut buffers);
         prop_assert_eq!(&rows, &first, "memory that is used again leaves nothing behind");
         prop_assert_eq!(head, expected_head);

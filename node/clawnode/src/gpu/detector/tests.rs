@@ -110,6 +110,24 @@ fn the_vendors_driver_wins_and_another_ones_trouble_is_its_own() {
     assert_eq!((names(&fleet), fleet.gpus[0].health), (names(&before), GpuHealth::Failed));
 }
 
+#[test]
+fn who_has_failed_is_not_tried_again_by_a_measurement() {
+    let (script, vendor) = driver(GpuDriverKind::Nvml, vec![gpu("GPU-1", None)]);
+    let mut detector = GpuDetector::with(vec![vendor], PATIENCE);
+    detector.detect(0);
+    script.panics.store(true, Ordering::Release);
+    let is_over = |fleet: &Fleet| fleet.findings.iter().any(|finding| finding.code == FindingCode::DriverFailed);
+    let failed = poll_until(&mut detector, is_over);
+    let n_made = script.n_made.load(Ordering::Acquire);
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_millis(4 * PATIENCE.retry_ms) {
+        assert_eq!(detector.measure(&Sampling::new(0, BTreeSet::new())), []);
+        std::thread::park_timeout(Duration::from_millis(2));
+    }
+    assert_eq!(script.n_made.load(Ordering::Acquire), n_made, "nothing was looked at");
+    assert_eq!(detector.drivers[0].all_findings(), failed.findings, "nor does it count as an answer");
+}
+
 fn sight(kind: GpuDriverKind) -> impl Strategy<Value = Sight> {
     let prefix = kind.as_str();
     let one =

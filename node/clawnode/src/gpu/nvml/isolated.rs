@@ -125,7 +125,12 @@ impl IsolatedGpus {
         let seen = |(name, _): &(OsString, OsString)| ENVIRONMENT.iter().any(|known| name == known);
         let mut command = Command::new(&self.options.program);
         // The name is for those who list processes.
-        command.arg0("clawnode").arg(WORD).env_clear().envs(std::env::vars_os().filter(seen)).current_dir("/");
+        command
+            .arg0("clawnode")
+            .args([WORD, "--parent", &std::process::id().to_string()])
+            .env_clear()
+            .envs(std::env::vars_os().filter(seen))
+            .current_dir("/");
         // It complains where the agent does.
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
         let told = |error| format!("its process ({}) cannot be started: {error}", self.options.program.display());
@@ -150,7 +155,7 @@ impl IsolatedGpus {
                     Some(signal) => {
                         format!("its process was ended by {signal}: the library crashed, or somebody did it")
                     }
-                    None => format!("its process ended by itself ({status}); the agent's log tells why"),
+                    None => format!("its process ended by itself ({status}); the agent's log may tell why"),
                 }
             }
             (error, _) => format!("its process was given up: {error}"),
@@ -172,11 +177,13 @@ enum TalkError {
     #[error("a line of more than {LINE_BYTES_MAX} bytes came back")]
     Long,
     #[error("what it answered cannot be read: {0}")]
-    Garbled(#[from] serde_json::Error),
+    Garbled(serde_json::Error),
+    #[error("it cannot be asked: {0}")]
+    Unsaid(serde_json::Error),
 }
 
 fn send(pipes: &mut Pipes, request: &Request) -> Result<(), TalkError> {
-    let mut line = serde_json::to_vec(request)?;
+    let mut line = serde_json::to_vec(request).map_err(TalkError::Unsaid)?;
     line.push(b'\n');
     Ok(pipes.to.write_all(&line)?)
 }
@@ -190,7 +197,7 @@ fn receive(pipes: &mut Pipes) -> Result<Reply, TalkError> {
     if line.pop() != Some(b'\n') {
         return Err(TalkError::Over);
     }
-    Ok(serde_json::from_slice(&line)?)
+    serde_json::from_slice(&line).map_err(TalkError::Garbled)
 }
 
 impl GpuDriver for IsolatedGpus {

@@ -13,12 +13,17 @@ use super::isolated::{LINE_BYTES_MAX, Reply, Request};
 use crate::platform;
 
 /// Answers on standard output what is asked on standard input, until that ends. The
-/// process dies with the thread that started it, also while a call hangs.
+/// process dies with the thread of `parent` that started it, also while a call hangs.
 ///
 /// # Errors
 /// What the system says; a line that is no request.
-pub fn run() -> io::Result<()> {
+pub fn run(parent: u32) -> io::Result<()> {
     platform::die_with_parent()?;
+    // It may have died before that was asked for.
+    let now = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get());
+    if now.and_then(|pid| u32::try_from(pid).ok()) != Some(parent) {
+        return Err(io::Error::other(format!("process {parent} is not what started this")));
+    }
     // A library that crashes again and again must not fill the disk.
     let no_core = Rlimit { current: Some(0), maximum: Some(0) };
     rustix::process::setrlimit(Resource::Core, no_core)?;

@@ -17,6 +17,7 @@ use super::engine::Engine;
 use super::gpu::{self, ExpectedDevices, GpuError, HostFolders};
 use super::plan::Attachments;
 use super::volumes::{self, VolumeError, VolumePlan, VolumesConfig};
+use super::{Shared, locked};
 use crate::node::{Found, FoundWorkload, WorkloadEnd};
 use crate::runtime::Key;
 use crate::runtime::folder::add_detail;
@@ -113,21 +114,22 @@ pub(super) fn holder(key: Key) -> String {
 
 /// Gives back what an attempt that is over held. Caches that it filled are sealed if
 /// it ended well; one that was to be filled and was not is its failure.
-pub(super) async fn give_back(cache: Option<Cache>, key: Key, end: WorkloadEnd) -> WorkloadEnd {
-    let Some(cache) = cache else { return end };
-    let before = end.clone();
-    match tokio::task::spawn_blocking(move || given_back(&cache, key, end)).await {
+pub(super) async fn give_back(shared: &Shared, key: Key, end: WorkloadEnd) -> WorkloadEnd {
+    let Some(cache) = shared.cache.clone() else { return end };
+    let (before, outgrown) = (end.clone(), locked(&shared.outgrown).get(&holder(key)).cloned());
+    match tokio::task::spawn_blocking(move || given_back(&cache, key, end, outgrown.as_ref())).await {
         Ok(end) => end,
         Err(error) => not_filled(before, key, &error),
     }
 }
 
-fn given_back(cache: &Cache, key: Key, mut end: WorkloadEnd) -> WorkloadEnd {
+fn given_back(cache: &Cache, key: Key, mut end: WorkloadEnd, outgrown: Option<&String>) -> WorkloadEnd {
     let user = holder(key);
     // Nobody else stops a container for that.
     if (end.state, end.cause) == (NodeWorkloadState::Stopped, StatusCause::VolumeRefused) {
         end.state = NodeWorkloadState::Failed;
-        add_detail(&mut end.detail, &outgrown(cache, &user));
+        let why = outgrown.map_or("it had outgrown the room for caches", String::as_str);
+        add_detail(&mut end.detail, &format!("stopped for the cache that it fills: {why}"));
     }
     match cache.filled(&user, end.state == NodeWorkloadState::Completed) {
         Ok(sealed) => {
@@ -142,13 +144,6 @@ fn given_back(cache: &Cache, key: Key, mut end: WorkloadEnd) -> WorkloadEnd {
         warn!(%error, user, "a cache could not be given back");
     }
     end
-}
-
-/// Why a container was stopped that filled a cache.
-fn outgrown(cache: &Cache, user: &str) -> String {
-    let now = cache.outgrown().unwrap_or_default().into_iter().find(|(writer, _)| writer == user);
-    let why = now.map_or_else(|| "its cache had outgrown the room for caches".to_owned(), |(_, why)| why.to_string());
-    format!("stopped while it filled: {why}")
 }
 
 fn not_filled(mut end: WorkloadEnd, key: Key, why: &dyn std::fmt::Display) -> WorkloadEnd {
@@ -171,7 +166,7 @@ pub(super) fn recover(cache: Option<&Cache>, found: &mut [FoundWorkload]) {
             Found::Live { .. } => {
                 alive.insert(holder(key));
             }
-            Found::Ended(end) => *end = given_back(cache, key, end.clone()),
+            Found::Ended(end) => *end = given_back(cache, key, end.clone(), None),
             Found::NeverStarted => {}
         }
     }

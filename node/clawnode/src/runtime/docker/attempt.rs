@@ -55,7 +55,7 @@ pub(super) async fn start(shared: Arc<Shared>, workload: Arc<DesiredWorkload>, o
         Ok(prepared) => prepared,
         Err(end) => {
             secrets::remove(&shared.secrets(key));
-            reporter.ended(attach::give_back(shared.cache.clone(), key, end).await).await;
+            reporter.ended(attach::give_back(&shared, key, end).await).await;
             return;
         }
     };
@@ -73,7 +73,7 @@ pub(super) async fn start(shared: Arc<Shared>, workload: Arc<DesiredWorkload>, o
             secrets::remove(&shared.secrets(key));
             let detail = format!("the supervisor could not be started: {error}");
             let end = WorkloadEnd::of(NodeWorkloadState::Failed, StatusCause::StartFailed, detail);
-            watch.reporter.ended(attach::give_back(shared.cache.clone(), key, end).await).await;
+            watch.reporter.ended(attach::give_back(&shared, key, end).await).await;
         }
     }
 }
@@ -95,7 +95,7 @@ async fn until_over(shared: &Shared, mut watch: Watch) {
             Ok(Some(exit)) => {
                 watch.report_short_run().await;
                 secrets::remove(&shared.secrets(watch.reporter.key));
-                let end = attach::give_back(shared.cache.clone(), watch.reporter.key, exit.into()).await;
+                let end = attach::give_back(shared, watch.reporter.key, exit.into()).await;
                 watch.reporter.ended(end).await;
                 return;
             }

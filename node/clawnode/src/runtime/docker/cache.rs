@@ -178,11 +178,27 @@ impl std::fmt::Display for CacheEntry {
     }
 }
 
+/// A cache that is being filled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Begun {
+    /// The how-manieth.
+    n: u64,
+    /// What an import will take, bytes; nobody knows it of others.
+    bytes: Option<u64>,
+    /// Its writer has ended: nobody can be stopped for it.
+    is_over: bool,
+}
+
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 struct Uses {
     /// Who fills which.
     writers: BTreeMap<String, String>,
+    /// What is being filled, by name.
+    filling: BTreeMap<String, Begun>,
+    /// How often filling was begun.
+    n_begun: u64,
     /// Sealed folders (`name/n`) by reader.
     readers: BTreeMap<String, BTreeSet<String>>,
     last_used_ms: BTreeMap<String, i64>,
@@ -193,6 +209,14 @@ struct Uses {
 pub struct Cache {
     root: PathBuf,
     config: CacheConfig,
+}
+
+impl Uses {
+    /// Somebody begins to fill a cache.
+    fn begin(&mut self, name: &str, bytes: Option<u64>) {
+        self.n_begun += 1;
+        self.filling.insert(name.to_owned(), Begun { n: self.n_begun, bytes, is_over: false });
+    }
 }
 
 impl Cache {
@@ -221,6 +245,7 @@ impl Cache {
                 // A person's import holds its folder's lock while it works.
                 let is_importing = lock_file(&path.join("lock")).is_ok_and(|lock| lock.is_none());
                 if !uses.writers.contains_key(&name) && !is_importing {
+                    uses.filling.remove(&name);
                     remove_tree(&path)?;
                 }
             }
@@ -266,6 +291,7 @@ impl Cache {
                 remove_tree(&staging)?;
             }
             uses.writers.insert(name.to_owned(), writer.to_owned());
+            uses.begin(name, None);
             make_staging(&staging)?;
             Ok(data)
         })
@@ -279,7 +305,11 @@ impl Cache {
     pub fn filled(&self, writer: &str, ended_well: bool) -> Result<Vec<(String, Manifest)>, CacheError> {
         let names: Vec<String> = self.change(|_, uses| {
             let own = uses.writers.iter().filter(|(_, by)| *by == writer);
-            Ok(own.map(|(name, _)| name.clone()).collect())
+            let names: Vec<String> = own.map(|(name, _)| name.clone()).collect();
+            for name in &names {
+                uses.filling.entry(name.clone()).or_default().is_over = true;
+            }
+            Ok(names)
         })?;
         let (mut sealed, mut failed) = (Vec::new(), None);
         for name in names {
@@ -309,6 +339,7 @@ impl Cache {
             other => other,
         };
         uses.writers.remove(name);
+        uses.filling.remove(name);
         if staging.exists() {
             remove_tree(&staging)?;
         }
@@ -341,17 +372,21 @@ impl Cache {
         let staging = self.root.join("staging").join(name);
         let mut tree = Tree::default();
         tree.measure(from, from, 0)?;
+        let filling = self.filling()?;
         let lock = self.change(|cache, uses| {
-            // What will not fit is not copied first.
-            cache.room(uses, &Need::imported(name, tree.bytes))?;
             let busy = |by: &str| CacheError::Busy { name: name.to_owned(), by: by.to_owned() };
             if let Some(by) = uses.writers.get(name) {
                 return Err(busy(by));
             }
             if staging.exists() {
                 let Some(_lock) = lock_file(&staging.join("lock"))? else { return Err(busy("an import")) };
+                uses.filling.remove(name);
                 remove_tree(&staging)?;
             }
+            // What will not fit beside all that is there is not copied first.
+            let others = filling.iter().filter(|one| one.still_is(uses)).map(|one| one.bytes).sum();
+            cache.room(uses, &Need::imported(name, tree.bytes, others))?;
+            uses.begin(name, Some(tree.bytes));
             make_staging(&staging)?;
             lock_file(&staging.join("lock"))?.ok_or_else(|| busy("an import"))
         })?;
@@ -362,11 +397,12 @@ impl Cache {
             self.change(|cache, uses| cache.seal(uses, name, &manifest))?;
             Ok(manifest)
         });
-        if staging.exists() {
-            remove_tree(&staging)?;
-        }
+        let tidied = self.change(|_, uses| {
+            uses.filling.remove(name);
+            if staging.exists() { remove_tree(&staging) } else { Ok(()) }
+        });
         drop(lock);
-        sealed
+        sealed.and_then(|manifest| tidied.map(|()| manifest))
     }
 
     /// Removes a cache that nobody uses.

@@ -98,6 +98,8 @@ struct Shared {
     events: mpsc::Sender<RuntimeEvent>,
     /// Where attempts get their orders, by the name that the cache knows them under.
     orders: Mutex<BTreeMap<String, watch::Sender<Orders>>>,
+    /// Why attempts were stopped that filled a cache, by the same name.
+    outgrown: Mutex<BTreeMap<String, String>>,
     capabilities: Mutex<Option<Arc<NodeCapabilities>>>,
     log_bytes_max: Mutex<u64>,
     /// Attempts to measure: whether their memory is limited.
@@ -125,6 +127,24 @@ impl Shared {
     /// Ports of the host, if containers have its network; else each has all ports of its own.
     fn shared_ports(&self) -> Option<&MeetingPorts> {
         (self.options.config.network == "host").then_some(&self.ports)
+    }
+
+    /// Stops who fills a cache, unless it is being stopped already.
+    fn stop_filling(&self, writer: String, why: &cache::CacheError) {
+        let orders = locked(&self.orders).get(&writer).cloned();
+        let kill_at_ms = clock::boot_ms().saturating_add(OUTGROWN_GRACE_MS);
+        let stop_once = |orders: &mut Orders| {
+            let is_new = orders.stop.is_none();
+            if is_new {
+                orders.stop(kill_at_ms, StatusCause::VolumeRefused);
+            }
+            is_new
+        };
+        // Before the order: its end may be there at once.
+        locked(&self.outgrown).insert(writer.clone(), why.to_string());
+        if orders.is_some_and(|orders| orders.send_if_modified(stop_once)) {
+            tracing::warn!(writer, %why, "who fills a cache is stopped");
+        }
     }
 
     fn log_bytes_max(&self) -> u64 {
@@ -185,6 +205,7 @@ impl DockerRuntime {
             ports: MeetingPorts::of_containers(),
             events,
             orders: Mutex::default(),
+            outgrown: Mutex::default(),
             capabilities: Mutex::new(None),
             log_bytes_max,
             measured: Mutex::default(),
@@ -261,11 +282,7 @@ async fn watch_filling(shared: Arc<Shared>) {
         match tokio::task::spawn_blocking(move || cache.outgrown()).await {
             Ok(Ok(outgrown)) => {
                 for (writer, why) in outgrown {
-                    tracing::warn!(writer, %why, "who fills a cache is stopped");
-                    let kill_at_ms = clock::boot_ms().saturating_add(OUTGROWN_GRACE_MS);
-                    if let Some(orders) = locked(&shared.orders).get(&writer) {
-                        orders.send_modify(|orders| orders.stop(kill_at_ms, StatusCause::VolumeRefused));
-                    }
+                    shared.stop_filling(writer, &why);
                 }
             }
             Ok(Err(error)) => tracing::warn!(%error, "how far caches are filled is not known"),
@@ -323,6 +340,7 @@ impl Runtime for DockerRuntime {
     fn remove(&mut self, key: Key) {
         let known = self.attempts.remove(&key).is_some();
         locked(&self.shared.orders).remove(&attach::holder(key));
+        locked(&self.shared.outgrown).remove(&attach::holder(key));
         locked(&self.shared.measured).remove(&key);
         locked(&self.shared.metrics).remove(&key);
         self.shared.ports.take_back(key);

@@ -1,12 +1,10 @@
 //! Room for caches: what must go for one, and whose filling has to end because nothing can.
 
-use std::io;
-use std::time::SystemTime;
-
 use super::super::gc::{Limits, Removal, Stored, plan_gc};
-use super::tree::{folders, size_now};
-use super::{Cache, CacheError, MIB, Uses, at, free_bytes, manifest, readers_of};
+use super::tree::size_now;
+use super::{Begun, Cache, CacheError, MIB, Uses, at, free_bytes, lock_file, manifest, readers_of};
 use crate::clock;
+use crate::files::read_json;
 
 /// A cache that needs room.
 pub(super) struct Need<'a> {
@@ -24,24 +22,30 @@ impl<'a> Need<'a> {
         Self { name, bytes, others: 0, is_on_disk: true }
     }
 
-    /// Of a folder that is to be copied.
-    pub(super) fn imported(name: &'a str, bytes: u64) -> Self {
-        Self { is_on_disk: false, ..Self::sealed(name, bytes) }
+    /// Of a folder that is to be copied, beside so many bytes of caches that are being filled.
+    pub(super) fn imported(name: &'a str, bytes: u64, others: u64) -> Self {
+        Self { name, bytes, others, is_on_disk: false }
     }
 }
 
-/// A cache that is being filled.
-struct Filling {
-    began: SystemTime,
+/// A cache that was being filled when it was measured.
+pub(super) struct Filling {
     name: String,
-    bytes: u64,
+    begun: Begun,
+    pub(super) bytes: u64,
+}
+
+impl Filling {
+    /// It is being filled by the same one as when it was measured.
+    pub(super) fn still_is(&self, uses: &Uses) -> bool {
+        uses.filling.get(&self.name).is_some_and(|now| now.n == self.begun.n)
+    }
 }
 
 impl Cache {
     /// Who fills a cache that has outgrown its room, and what is short. What nobody uses
-    /// goes first, the least recently used before others. Of caches under the limit in
-    /// which those that began before leave no room, the later ones are named; where the
-    /// disk gets full, the last one.
+    /// goes first, the least recently used before others. Of several that are being filled
+    /// the one that began last is named where there is not room for all.
     ///
     /// # Errors
     /// [`CacheError::Io`].
@@ -55,18 +59,23 @@ impl Cache {
             return Ok(Vec::new());
         }
         self.change(|cache, uses| {
+            // What was sealed or given back meanwhile is counted as that.
+            let filling: Vec<&Filling> = filling.iter().filter(|one| one.still_is(uses)).collect();
+            let writer_of = |one: &Filling, uses: &Uses| {
+                let is_over = uses.filling.get(&one.name).is_some_and(|begun| begun.is_over);
+                uses.writers.get(&one.name).filter(|_| !is_over).cloned()
+            };
             let (mut outgrown, mut others) = (Vec::new(), 0);
-            for Filling { name, bytes, .. } in &filling {
-                let need = Need { name, bytes: *bytes, others, is_on_disk: true };
-                let writer = uses.writers.get(name).cloned();
-                match (cache.make_room(uses, &need), writer) {
-                    // Room is kept for an import, though nobody can end it.
-                    (Ok(()), _) | (Err(CacheError::TooLarge { .. }), None) => others += bytes,
+            for one in &filling {
+                let need = Need { name: &one.name, bytes: one.bytes, others, is_on_disk: true };
+                match (cache.make_room(uses, &need), writer_of(one, uses)) {
+                    // Room is kept for what nobody can be stopped for.
+                    (Ok(()), _) | (Err(CacheError::TooLarge { .. }), None) => others += one.bytes,
                     (Err(error @ CacheError::TooLarge { .. }), Some(writer)) => outgrown.push((writer, error)),
                     (Err(CacheError::DiskFull { free_mib, least_mib, .. }), _) => {
-                        let last = filling.iter().rev().find_map(|one| Some((&one.name, uses.writers.get(&one.name)?)));
-                        outgrown.extend(last.map(|(name, writer)| {
-                            (writer.clone(), CacheError::DiskFull { name: name.clone(), free_mib, least_mib })
+                        let last = filling.iter().rev().find_map(|one| Some((one, writer_of(one, uses)?)));
+                        outgrown.extend(last.map(|(one, writer)| {
+                            (writer, CacheError::DiskFull { name: one.name.clone(), free_mib, least_mib })
                         }));
                         break;
                     }
@@ -77,22 +86,23 @@ impl Cache {
         })
     }
 
-    /// What is being filled, in the order in which it was begun.
-    fn filling(&self) -> Result<Vec<Filling>, CacheError> {
-        let mut filling = Vec::new();
-        for (name, path) in folders(&self.root.join("staging"))? {
-            let data = path.join("data");
-            let began =
-                std::fs::metadata(path.join("data")).and_then(|data| data.created().or_else(|_| data.modified()));
-            match began {
-                _ if name.starts_with('.') => {}
-                Ok(began) => filling.push(Filling { began, name, bytes: size_now(&data) }),
-                // It is over, or has hardly begun.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(at(&data)(error)),
-            }
-        }
-        filling.sort_by(|a, b| (a.began, &a.name).cmp(&(b.began, &b.name)));
+    /// What is being filled, in the order in which it was begun; imports as large as they will be.
+    pub(super) fn filling(&self) -> Result<Vec<Filling>, CacheError> {
+        let path = self.root.join("uses.json");
+        // It is replaced as a whole: no lock is needed to read it.
+        let uses = read_json::<Uses>(&path).map_err(at(&path))?.unwrap_or_default();
+        let staging = self.root.join("staging");
+        // An import that was cut off holds no lock, and what it left goes for the next one.
+        let is_cut_off = |name: &str| lock_file(&staging.join(name).join("lock")).is_ok_and(|lock| lock.is_some());
+        let is_being_filled = |name: &String| uses.writers.contains_key(name) || !is_cut_off(name);
+        let measured = |(name, begun): (&String, &Begun)| Filling {
+            name: name.clone(),
+            begun: *begun,
+            bytes: begun.bytes.unwrap_or_else(|| size_now(&staging.join(name).join("data"))),
+        };
+        let mut filling: Vec<Filling> =
+            uses.filling.iter().filter(|(name, _)| is_being_filled(name)).map(measured).collect();
+        filling.sort_by_key(|one| one.begun.n);
         Ok(filling)
     }
 

@@ -128,15 +128,7 @@ fn who_fills_beyond_the_room_is_named_while_filling() {
     }
     cache.read("read", "reader").unwrap();
     let first = cache.fill("z", "wl-1").unwrap();
-    // Later, also for a clock of four milliseconds.
-    let told = |path: &Path| fs::metadata(path).unwrap().created().unwrap();
-    let second = loop {
-        let second = cache.fill("b", "wl-2").unwrap();
-        if told(&second) > told(&first) {
-            break second;
-        }
-        cache.filled("wl-2", false).unwrap();
-    };
+    let second = cache.fill("b", "wl-2").unwrap();
     let outgrown =
         || cache.outgrown().unwrap().into_iter().map(|(writer, why)| format!("{writer}: {why}")).collect::<Vec<_>>();
     fs::create_dir(first.join("sub")).unwrap();
@@ -157,12 +149,32 @@ fn who_fills_beyond_the_room_is_named_while_filling() {
     assert_eq!(outgrown(), Vec::<String>::new());
     fs::write(first.join("z"), vec![0; 2 * MIB_BYTES]).unwrap();
     assert!(outgrown()[0].starts_with("wl-1: cache z takes 4 MiB, and 3 MiB are left"), "{:?}", outgrown());
+    fs::remove_file(first.join("z")).unwrap();
     // A folder that has no room is not copied first.
     let source = folder.path().join("source");
     fs::create_dir(&source).unwrap();
     fs::write(source.join("x"), vec![0; 4 * MIB_BYTES]).unwrap();
-    assert!(matches!(cache.import(&source, "m", false), Err(CacheError::TooLarge { mib: 4, room_mib: 3, .. })));
+    assert!(matches!(cache.import(&source, "m", false), Err(CacheError::TooLarge { mib: 4, room_mib: 1, .. })));
     assert!(!folder.path().join("cache/staging/m").exists());
+    // What another import left that was cut off is in nobody's way.
+    let cut_off = folder.path().join("cache/staging/m");
+    fs::create_dir_all(cut_off.join("data")).unwrap();
+    fs::write(cut_off.join("data/x"), vec![0; 4 * MIB_BYTES]).unwrap();
+    let begin = |_: &Cache, uses: &mut Uses| {
+        uses.begin("m", Some(4 << 20));
+        Ok(())
+    };
+    cache.change(begin).unwrap();
+    assert_eq!(outgrown(), Vec::<String>::new());
+    fs::write(source.join("x"), vec![0; MIB_BYTES]).unwrap();
+    assert_eq!(cache.import(&source, "m", false).unwrap().bytes, 1 << 20);
+    // Measured before and sealed meanwhile: it is not counted twice, and nobody is stopped for it.
+    let measured = cache.filling().unwrap();
+    assert_eq!(measured.iter().map(|one| one.bytes).collect::<Vec<_>>(), [2 << 20]);
+    cache.filled("wl-1", true).unwrap();
+    cache.fill("z", "wl-9").unwrap();
+    assert!(cache.change(|_, uses| Ok(measured.iter().all(|one| !one.still_is(uses)))).unwrap());
+    cache.filled("wl-9", false).unwrap();
     // The disk gets full: who began last ends first.
     let config = CacheConfig { disk_free_mib_min: u64::MAX / MIB, ..CacheConfig::default() };
     let cache = Cache::open(folder.path().join("cache"), config).unwrap();
