@@ -175,7 +175,6 @@ pub struct SqliteJournal {
     unsettled: Option<Unsettled>,
     /// Bytes that were written since the write-ahead log was folded, about.
     unfolded_bytes: usize,
-    buffers: rows::Buffers,
     // Last, so that the folder is free only after the database is closed.
     _lock: DirLock,
 }

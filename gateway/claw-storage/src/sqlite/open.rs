@@ -80,7 +80,6 @@ pub(super) fn open(dir: &Path, options: JournalOptions) -> Result<(SqliteJournal
         reserve: Reserve::open(dir, options.reserve_bytes).map_err(file("make the reserve"))?,
         unsettled: None,
         unfolded_bytes: 0,
-        buffers: rows::Buffers::default(),
         options,
         _lock: lock,
     };

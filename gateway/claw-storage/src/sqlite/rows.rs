@@ -11,7 +11,6 @@
 //! the bytes or less, and pages are what a durable append costs. Chain hashes are not
 //! kept but for the first and the last of a row: the others follow from the events.
 
-use lz4_flex::block;
 use rusqlite::{Connection, OptionalExtension as _, Row as SqlRow, params};
 
 use crate::journal::{
@@ -23,8 +22,6 @@ use super::meta::Meta;
 
 /// Bytes of unpacked events of a row at most; a larger event has a row of its own.
 const ROW_BYTES: usize = 256 * 1024;
-/// Bodies of rows whose memory is used again, at most.
-const BODIES_KEPT: usize = 4;
 /// What stands before a kind, before a version and before a payload, bytes.
 const HEAD_BYTES: usize = 1 + 2 + 4;
 /// Most bytes of an unpacked event.
@@ -47,29 +44,13 @@ pub(crate) struct EventRow {
     body: Vec<u8>,
 }
 
-/// Memory that is used for append after append: given back each time, it would be cleared anew by the
-/// kernel, two megabytes at once where pages are huge.
-#[derive(Debug, Default)]
-pub(crate) struct Buffers {
-    unpacked: Vec<u8>,
-    bodies: Vec<Vec<u8>>,
-}
-
-impl Buffers {
-    /// Takes back what rows that are written do not need any more.
-    pub(super) fn take_back(&mut self, rows: Vec<EventRow>) {
-        let bodies = rows.into_iter().map(|row| row.body).filter(|body| body.capacity() <= 2 * ROW_BYTES);
-        self.bodies.extend(bodies.take(BODIES_KEPT - self.bodies.len().min(BODIES_KEPT)));
-    }
-}
-
 /// Takes events in order and gives rows.
 pub(crate) struct Packer {
     rows: Vec<EventRow>,
-    buffers: Buffers,
+    unpacked: Vec<u8>,
     n_events: u64,
     at_ms: i64,
-    /// Where the chain stood before the events that are not packed yet.
+    /// Where the chain stood before the events in `unpacked`.
     from: Head,
     /// Where it stands after them; its epoch is theirs.
     to: Head,
@@ -77,35 +58,29 @@ pub(crate) struct Packer {
 
 impl Packer {
     /// For events that come after where the chain stands at `head`.
-    pub(crate) fn after(head: Head) -> Self {
-        Self { rows: Vec::new(), buffers: Buffers::default(), n_events: 0, at_ms: 0, from: head, to: head }
+    pub(crate) const fn after(head: Head) -> Self {
+        Self { rows: Vec::new(), unpacked: Vec::new(), n_events: 0, at_ms: 0, from: head, to: head }
     }
 
     /// Takes an event after which the chain stands at `to`.
     fn push(&mut self, at_ms: i64, to: Head, (kind, version, payload): (&str, u16, &[u8])) {
         let bytes = HEAD_BYTES + kind.len() + payload.len();
-        if (at_ms, to.epoch) != (self.at_ms, self.to.epoch) || self.buffers.unpacked.len() + bytes > ROW_BYTES {
+        if (at_ms, to.epoch) != (self.at_ms, self.to.epoch) || self.unpacked.len() + bytes > ROW_BYTES {
             self.end_row();
         }
         let kind_bytes = u8::try_from(kind.len()).expect("a kind is at most KIND_BYTES_MAX bytes");
         let payload_bytes = u32::try_from(payload.len()).expect("a payload is at most PAYLOAD_BYTES_MAX bytes");
-        let unpacked = &mut self.buffers.unpacked;
-        unpacked.push(kind_bytes);
-        unpacked.extend_from_slice(kind.as_bytes());
-        unpacked.extend_from_slice(&version.to_be_bytes());
-        unpacked.extend_from_slice(&payload_bytes.to_be_bytes());
-        unpacked.extend_from_slice(payload);
+        self.unpacked.push(kind_bytes);
+        self.unpacked.extend_from_slice(kind.as_bytes());
+        self.unpacked.extend_from_slice(&version.to_be_bytes());
+        self.unpacked.extend_from_slice(&payload_bytes.to_be_bytes());
+        self.unpacked.extend_from_slice(payload);
         self.n_events += 1;
         (self.at_ms, self.to) = (at_ms, to);
     }
 
     fn end_row(&mut self) {
-        let unpacked = &mut self.buffers.unpacked;
         if self.n_events > 0 {
-            let mut body = self.buffers.bodies.pop().unwrap_or_default();
-            body.resize(block::get_maximum_output_size(unpacked.len()), 0);
-            let packed = block::compress_into(unpacked, &mut body);
-            body.truncate(packed.expect("a body has room for whatever a block can become"));
             self.rows.push(EventRow {
                 first_seq: self.from.seq + 1,
                 n_events: self.n_events,
@@ -113,15 +88,11 @@ impl Packer {
                 at_ms: self.at_ms,
                 prev_hash: self.from.hash,
                 hash: self.to.hash,
-                unpacked_bytes: unpacked.len(),
-                body,
+                unpacked_bytes: self.unpacked.len(),
+                body: lz4_flex::block::compress(&self.unpacked),
             });
         }
-        unpacked.clear();
-        if unpacked.capacity() > 2 * ROW_BYTES {
-            // Of an event that has a row of its own.
-            *unpacked = Vec::new();
-        }
+        self.unpacked.clear();
         self.n_events = 0;
         self.from = self.to;
     }
@@ -145,17 +116,15 @@ impl Packer {
 }
 
 /// The rows that `batches` become on top of `head`, and the head after them.
-pub(crate) fn pack(head: &Head, at_ms: i64, batches: &[Batch], buffers: &mut Buffers) -> (Vec<EventRow>, Head) {
+pub(crate) fn pack(head: &Head, at_ms: i64, batches: &[Batch]) -> (Vec<EventRow>, Head) {
     let mut next = *head;
-    let mut packer = Packer { buffers: std::mem::take(buffers), ..Packer::after(next) };
+    let mut packer = Packer::after(next);
     for record in batches.iter().flat_map(|batch| &batch.records) {
         next.seq += 1;
         next.hash = chain_hash(&next.hash, next.seq, next.epoch, at_ms, &record.kind, record.version, &record.payload);
         packer.push(at_ms, next, (&record.kind, record.version, &record.payload));
     }
-    packer.end_row();
-    *buffers = packer.buffers;
-    (packer.rows, next)
+    (packer.rows(), next)
 }
 
 /// The same for events that have their place in the chain already, after one with the hash `prev_hash`.
@@ -255,7 +224,7 @@ impl EventRow {
         if self.n_events == 0 || self.unpacked_bytes > bytes_max {
             return None;
         }
-        let unpacked = block::decompress(&self.body, self.unpacked_bytes).ok()?;
+        let unpacked = lz4_flex::block::decompress(&self.body, self.unpacked_bytes).ok()?;
         (unpacked.len() == self.unpacked_bytes).then_some(unpacked)
     }
 

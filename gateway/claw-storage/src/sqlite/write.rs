@@ -121,7 +121,7 @@ impl SqliteJournal {
             }
         }
         let n_blob_bytes: usize = new_blobs.iter().map(|(_, bytes)| bytes.len()).sum();
-        let (new_rows, head) = rows::pack(&self.meta.head(), at_ms, batches, &mut self.buffers);
+        let (new_rows, head) = rows::pack(&self.meta.head(), at_ms, batches);
         if new_rows.is_empty() && new_blobs.is_empty() {
             return Ok(self.meta.head());
         }
@@ -135,7 +135,6 @@ impl SqliteJournal {
         })?;
         faults.at(FaultPoint::AfterFsync);
         self.unfolded_bytes += n_blob_bytes + new_rows.iter().map(EventRow::bytes).sum::<usize>();
-        self.buffers.take_back(new_rows);
         Ok(self.meta.head())
     }
 
