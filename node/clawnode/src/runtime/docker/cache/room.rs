@@ -1,5 +1,7 @@
 //! Room for caches: what must go for one, and whose filling has to end because nothing can.
 
+use std::path::Path;
+
 use super::super::gc::{Limits, Removal, Stored, plan_gc};
 use super::tree::size_now;
 use super::{Begun, Cache, CacheError, MIB, Uses, at, free_bytes, lock_file, manifest, readers_of};
@@ -92,8 +94,9 @@ impl Cache {
         // It is replaced as a whole: no lock is needed to read it.
         let uses = read_json::<Uses>(&path).map_err(at(&path))?.unwrap_or_default();
         let staging = self.root.join("staging");
-        // An import that was cut off holds no lock, and what it left goes for the next one.
-        let is_cut_off = |name: &str| lock_file(&staging.join(name).join("lock")).is_ok_and(|lock| lock.is_some());
+        // An import that was cut off has no folder or holds no lock, and what it left goes for the next one.
+        let is_free = |folder: &Path| lock_file(&folder.join("lock")).is_ok_and(|lock| lock.is_some());
+        let is_cut_off = |name: &str| !staging.join(name).is_dir() || is_free(&staging.join(name));
         let is_being_filled = |name: &String| uses.writers.contains_key(name) || !is_cut_off(name);
         let measured = |(name, begun): (&String, &Begun)| Filling {
             name: name.clone(),

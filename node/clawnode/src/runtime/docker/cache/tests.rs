@@ -162,6 +162,7 @@ fn who_fills_beyond_the_room_is_named_while_filling() {
     fs::write(cut_off.join("data/x"), vec![0; 4 * MIB_BYTES]).unwrap();
     let begin = |_: &Cache, uses: &mut Uses| {
         uses.begin("m", Some(4 << 20));
+        uses.begin("without a folder", Some(4 << 20));
         Ok(())
     };
     cache.change(begin).unwrap();
