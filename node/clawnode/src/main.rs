@@ -98,7 +98,7 @@ enum Command {
     GpuDriver {
         /// The agent's process.
         #[arg(long)]
-        parent: u32,
+        parent: i32,
     },
 }
 

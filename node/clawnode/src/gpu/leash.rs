@@ -42,13 +42,12 @@ impl Leash {
         held.child = Some(child);
     }
 
-    /// Kills the process, and whatever is held from now on. Waits for nothing.
-    pub(super) fn cut(&self) {
+    /// Kills the process, and whatever is held from now on. Waits for nothing. Whether there was one.
+    pub(super) fn cut(&self) -> bool {
         let mut held = self.held();
         held.cut = true;
-        if let Some(child) = &mut held.child {
-            kill(child);
-        }
+        held.child.iter_mut().for_each(kill);
+        held.child.is_some()
     }
 
     /// Waits until the process is gone and tells how it ended; nothing if none is held.

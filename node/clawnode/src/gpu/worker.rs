@@ -250,8 +250,9 @@ impl Worker {
 
     /// Leaves a silent thread behind and starts another, if there may be one more.
     fn renew(&mut self, now: Instant) {
-        if let Some(thread) = &self.thread {
-            thread.leash.cut();
+        // A process that is killed answers nothing: its end is no news of a driver that has been silent.
+        if self.thread.as_ref().is_some_and(|thread| thread.leash.cut()) {
+            (self.thread, self.asked_at) = (None, None);
         }
         if self.n_threads.load(Ordering::Acquire) >= self.patience.threads_max {
             self.retry_at = Some(now + Duration::from_millis(self.retry_ms));

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::os::unix::fs::symlink;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ use clawnode::gpu::{Fleet, GpuDetector, GpuOptions, Sampling};
 use expect_test::expect;
 
 use crate::agent::{Agent, enrolled};
-use crate::peer::Peer;
+use crate::peer::{Peer, Session};
 use crate::support::DEADLINE;
 
 /// Enough uptime for everything that is retried, read again or forgiven.
@@ -93,6 +93,16 @@ impl Stub {
         std::fs::create_dir_all(sysfs.join("class/net")).unwrap();
         symlink(real, sysfs.join("class/net").join(name)).unwrap();
     }
+}
+
+/// An agent that works through the stub, registered.
+pub(crate) async fn agent_with(stub: &Stub, peer: &Peer, folder: &Path) -> (Agent, Session, NodeCapabilities) {
+    let library = stub.library();
+    let environment = [("CLAWNODE_GPU", "nvml".as_ref()), ("CLAWNODE_GPU_NVML_LIBRARY", library.as_os_str())];
+    let agent = Agent::start_with(folder, &environment);
+    let (session, register) = peer.register_as(2, 0, BTreeMap::new()).await;
+    let NodeMessage::Register { capabilities, .. } = register else { panic!("{register:?}") };
+    (agent, session, capabilities)
 }
 
 /// GPUs of one model, with their addresses.
@@ -470,11 +480,7 @@ async fn the_gateway_is_told_what_happens_to_a_gpu() {
     let Some(stub) = Stub::build(&scenario) else { return };
     let peer = Peer::new().await;
     let folder = enrolled(&peer).await;
-    let library = stub.library();
-    let environment = [("CLAWNODE_GPU", "nvml".as_ref()), ("CLAWNODE_GPU_NVML_LIBRARY", library.as_os_str())];
-    let _agent = Agent::start_with(folder.path(), &environment);
-    let (mut session, register) = peer.register_as(2, 0, BTreeMap::new()).await;
-    let NodeMessage::Register { capabilities, .. } = register else { panic!("{register:?}") };
+    let (_agent, mut session, capabilities) = agent_with(&stub, &peer, folder.path()).await;
     let models: Vec<&str> = capabilities.gpus.iter().map(|gpu| gpu.model.as_str()).collect();
     assert_eq!((capabilities.gpu_driver, models.as_slice()), (GpuDriver::Nvml, &["H100", "H100"][..]));
     assert!(!capabilities.simulated);

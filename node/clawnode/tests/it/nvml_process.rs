@@ -1,7 +1,7 @@
 //! The process that NVIDIA's library is loaded into: what goes wrong in it is a finding,
 //! and the agent goes on.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ use clawnode::gpu::worker::Patience;
 use clawnode::gpu::{Fleet, GpuDetector, GpuOptions, Sampling};
 
 use crate::agent::{Agent, enrolled};
-use crate::nvml::{Stub, codes, gpus, health, poll_until};
+use crate::nvml::{Stub, agent_with, codes, gpus, health, poll_until};
 use crate::peer::Peer;
 use crate::support::{self, kill_9, runs};
 
@@ -145,11 +145,7 @@ async fn neither_ends_with_the_other_but_the_process_with_the_agent() {
     let Some(stub) = Stub::build(&scenario) else { return };
     let peer = Peer::new().await;
     let folder = enrolled(&peer).await;
-    let library = stub.library();
-    let environment = [("CLAWNODE_GPU", "nvml".as_ref()), ("CLAWNODE_GPU_NVML_LIBRARY", library.as_os_str())];
-    let agent = Agent::start_with(folder.path(), &environment);
-    let (mut session, register) = peer.register_as(2, 0, BTreeMap::new()).await;
-    let NodeMessage::Register { capabilities, .. } = register else { panic!("{register:?}") };
+    let (agent, mut session, capabilities) = agent_with(&stub, &peer, folder.path()).await;
     assert_eq!(capabilities.gpus.len(), 2);
     let maps = std::fs::read_to_string(format!("/proc/{}/maps", agent.pid())).unwrap();
     assert!(!maps.contains("libnvidia-ml"), "the agent itself has not loaded it");
@@ -171,8 +167,7 @@ async fn neither_ends_with_the_other_but_the_process_with_the_agent() {
     kill_9(agent.pid());
     drop(agent);
 
-    let agent = Agent::start_with(folder.path(), &environment);
-    let (mut session, _) = peer.register_as(2, 0, BTreeMap::new()).await;
+    let (agent, mut session, _) = agent_with(&stub, &peer, folder.path()).await;
     let driver = driver_of(&agent).unwrap();
     stub.scenario(&format!("{scenario}hang nvmlDeviceGetTemperature\n"));
     session

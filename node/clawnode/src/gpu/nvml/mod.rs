@@ -1,8 +1,9 @@
 //! NVIDIA's GPUs, through the management library (NVML).
 //!
 //! The library is loaded at run time, into a process of its own ([`isolated`]); a
-//! host without it is a host without NVIDIA GPUs. What goes wrong is never an error of the node: it is a finding
-//! and the health of the GPUs that are known, which keep their identity.
+//! host without it is a host without NVIDIA GPUs. What goes wrong is never an error of
+//! the node: it is a finding and the health of the GPUs that are known, which keep
+//! their identity.
 //! Tested against a stub library only: untested on hardware.
 
 mod events;

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, BufRead, Read as _, Write};
 use std::os::fd::AsFd as _;
 
-use rustix::process::{Resource, Rlimit};
+use rustix::process::{Pid, Resource, Rlimit};
 
 use super::super::{GpuDriver as _, Sampling, Seen};
 use super::NvmlGpus;
@@ -17,11 +17,10 @@ use crate::platform;
 ///
 /// # Errors
 /// What the system says; a line that is no request.
-pub fn run(parent: u32) -> io::Result<()> {
+pub fn run(parent: i32) -> io::Result<()> {
     platform::die_with_parent()?;
     // It may have died before that was asked for.
-    let now = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get());
-    if now.and_then(|pid| u32::try_from(pid).ok()) != Some(parent) {
+    if rustix::process::getppid() != Pid::from_raw(parent) {
         return Err(io::Error::other(format!("process {parent} is not what started this")));
     }
     // A library that crashes again and again must not fill the disk.

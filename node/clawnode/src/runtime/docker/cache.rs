@@ -402,7 +402,11 @@ impl Cache {
             if staging.exists() { remove_tree(&staging) } else { Ok(()) }
         });
         drop(lock);
-        sealed.and_then(|manifest| tidied.map(|()| manifest))
+        if let Err(error) = tidied {
+            // It is a cache, or not, all the same; what is left goes with the next import or start.
+            tracing::warn!(%error, name, "an import could not be tidied up");
+        }
+        sealed
     }
 
     /// Removes a cache that nobody uses.

@@ -166,18 +166,12 @@ impl Shared {
     }
 }
 
-/// One attempt, as the agent knows it.
-#[derive(Debug)]
-struct Attempt {
-    orders: watch::Sender<Orders>,
-    outputs: Vec<String>,
-}
-
 /// Runs containers.
 #[derive(Debug)]
 pub struct DockerRuntime {
     shared: Arc<Shared>,
-    attempts: BTreeMap<Key, Attempt>,
+    /// The outputs that each attempt declares.
+    attempts: BTreeMap<Key, Vec<String>>,
     tasks: JoinSet<()>,
     requests: BTreeMap<TaskId, AbortHandle>,
 }
@@ -233,15 +227,15 @@ impl DockerRuntime {
         while self.tasks.try_join_next().is_some() {}
         let key = (workload.workload_id, workload.attempt);
         let (sender, receiver) = watch::channel(orders);
-        locked(&self.shared.orders).insert(attach::holder(key), sender.clone());
-        self.attempts.insert(key, Attempt { orders: sender, outputs: workload.spec.outputs.clone() });
+        locked(&self.shared.orders).insert(attach::holder(key), sender);
+        self.attempts.insert(key, workload.spec.outputs.clone());
         locked(&self.shared.measured).insert(key, workload.spec.memory_gib.is_some());
         receiver
     }
 
     fn order(&mut self, key: Key, change: impl FnOnce(&mut Orders)) {
-        if let Some(attempt) = self.attempts.get(&key) {
-            attempt.orders.send_modify(change);
+        if let Some(orders) = locked(&self.shared.orders).get(&attach::holder(key)) {
+            orders.send_modify(change);
         }
     }
 
@@ -399,7 +393,7 @@ impl Runtime for DockerRuntime {
     }
 
     fn read_output(&mut self, key: Key, task: TaskId, order: ReadOrder) -> Result<(), TaskFault> {
-        let declared = self.attempts.get(&key).map(|attempt| attempt.outputs.clone());
+        let declared = self.attempts.get(&key).cloned();
         let shared = Arc::clone(&self.shared);
         self.request(
             task,

@@ -60,6 +60,11 @@ impl Cache {
         if filling.is_empty() || self.fits(&filling)? {
             return Ok(Vec::new());
         }
+        self.outgrown_of(&filling)
+    }
+
+    /// The same of what was measured: only what is still being filled by the same ones counts.
+    pub(super) fn outgrown_of(&self, filling: &[Filling]) -> Result<Vec<(String, CacheError)>, CacheError> {
         self.change(|cache, uses| {
             // What was sealed or given back meanwhile is counted as that.
             let filling: Vec<&Filling> = filling.iter().filter(|one| one.still_is(uses)).collect();
