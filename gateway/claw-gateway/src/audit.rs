@@ -17,6 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use claw_proto::ids::{Attempt, GpuUuid, NodeId, WorkloadId};
+use claw_proto::spec::{AntiAffinity, TopologyDomain};
 use claw_proto::time::Timestamp;
 use claw_proto::topology::{GpuHealth, GpuInfo, NodeCapabilities};
 use claw_proto::validation::{Demand, ValidSpec};
@@ -44,6 +45,9 @@ pub enum Wrong {
     /// The specification names another node, zone or label.
     #[error("{0} goes to {1}, where its specification does not let it")]
     NotAllowed(WorkloadId, NodeId),
+    /// Work is there or near from which one of the two was to be kept apart.
+    #[error("{0} is placed and not kept apart from {1}")]
+    NotKeptApart(WorkloadId, WorkloadId),
     /// The node has no such GPU to give, or it is not healthy.
     #[error("{0} gets {1}, which is not there to give")]
     NoSuchGpu(WorkloadId, GpuUuid),
@@ -138,6 +142,8 @@ pub struct Auditor {
     /// Who has how much of each GPU, thousandths.
     holders: BTreeMap<GpuUuid, BTreeMap<WorkloadId, u32>>,
     n_submitted: usize,
+    /// Those that are to be kept apart from others.
+    apart: BTreeSet<WorkloadId>,
     /// Those for whom room is kept.
     claimants: BTreeSet<WorkloadId>,
     quotas: Quotas,
@@ -267,6 +273,9 @@ impl Auditor {
                 let spec = Arc::clone(spec);
                 let work = Work { spec, order, parts, claimed, begins_at, reclaims, stopped_at, leaves, notices };
                 self.n_submitted += 1;
+                if asks(&work).is_some() {
+                    self.apart.insert(*workload_id);
+                }
                 self.works.insert(*workload_id, work);
             }
             Event::WorkloadPlaced { workload_id, attempt, node_id, gpus, part, .. } => {
@@ -281,6 +290,7 @@ impl Auditor {
             Event::AttemptEnded { workload_id, attempt, .. } => self.end(*workload_id, *attempt),
             Event::WorkloadEnded { workload_id, .. } => {
                 self.works.remove(workload_id);
+                self.apart.remove(workload_id);
                 self.claimants.remove(workload_id);
             }
             Event::RoomClaimed { workload_id, claim, .. } => {
@@ -312,6 +322,9 @@ impl Auditor {
         let node = self.nodes.get(&node_id).filter(takes).ok_or(Wrong::NoSuchNode(id, node_id))?;
         if !is_allowed(&work.spec, node_id, node) {
             return Err(Wrong::NotAllowed(id, node_id));
+        }
+        if let Some(near) = self.near(id, work, node) {
+            return Err(Wrong::NotKeptApart(id, near));
         }
         let capabilities = node.capabilities.as_deref().ok_or(Wrong::NoSuchNode(id, node_id))?;
         let demand = work.spec.node_demand();
@@ -364,6 +377,24 @@ impl Auditor {
             work.parts.insert(attempt, (node_id, gpus.to_vec()));
         }
         Ok(())
+    }
+
+    /// Somebody on this node, or in its rack or zone, that this work is to be kept apart from there, or who is from it.
+    fn near(&self, id: WorkloadId, work: &Work, node: &Node) -> Option<WorkloadId> {
+        let is_near = |other: &Work, within: TopologyDomain| {
+            let mut nodes = other.parts.values().filter_map(|(node_id, _)| self.nodes.get(node_id));
+            nodes.any(|there| are_near(node, there, within))
+        };
+        let in_the_way = |other: &Work| {
+            let mut asked = [asked(work, other), asked(other, work)].into_iter().flatten();
+            asked.any(|within| is_near(other, within))
+        };
+        // Who asks nothing is kept apart from those alone that do.
+        let mut works: Box<dyn Iterator<Item = (&WorkloadId, &Work)>> = match asks(work) {
+            Some(_) => Box::new(self.works.iter()),
+            None => Box::new(self.apart.iter().filter_map(|id| self.works.get_key_value(id))),
+        };
+        works.find(|(other, there)| **other != id && in_the_way(there)).map(|(other, _)| *other)
     }
 
     fn count(&mut self, node_id: NodeId, demand: &[u64; 3], more: bool) {
@@ -421,9 +452,40 @@ impl Auditor {
     }
 }
 
+/// What it says of whom it is to be kept apart from.
+fn asks(work: &Work) -> Option<&AntiAffinity> {
+    work.spec.spec().placement.as_ref()?.anti_affinity.as_ref()
+}
+
+/// How far one is to be kept apart from the other, if it asked.
+fn asked(who: &Work, from: &Work) -> Option<TopologyDomain> {
+    let (asked, labels) = (asks(who)?, &from.spec.spec().labels);
+    let is_meant = asked.labels.iter().all(|(key, value)| labels.get(key) == Some(value));
+    is_meant.then_some(asked.within.unwrap_or(TopologyDomain::Node))
+}
+
+fn are_near(a: &Node, b: &Node, within: TopologyDomain) -> bool {
+    let is_one = |key: &str| a.labels.contains_key(key) && a.labels.get(key) == b.labels.get(key);
+    a.name == b.name
+        || match within {
+            TopologyDomain::Node => false,
+            TopologyDomain::Rack => is_one("rack") && a.labels.get("zone") == b.labels.get("zone"),
+            TopologyDomain::Zone => is_one("zone"),
+        }
+}
+
 /// The specification lets it go there.
 fn is_allowed(spec: &ValidSpec, node_id: NodeId, node: &Node) -> bool {
-    let Some(placement) = &spec.spec().placement else { return true };
+    let placement = spec.spec().placement.as_ref();
+    let borne = |(label, value): (&String, &String)| {
+        let Some(taint) = label.strip_prefix("taint/") else { return true };
+        let with_value = format!("{taint}={value}");
+        placement.is_some_and(|placement| placement.tolerations.iter().any(|t| t == taint || *t == with_value))
+    };
+    if !node.labels.iter().all(borne) {
+        return false;
+    }
+    let Some(placement) = placement else { return true };
     let is_named = |text: &String| *text == node.name || *text == node_id.to_string();
     placement.node.as_ref().is_none_or(is_named)
         && !placement.exclude_nodes.iter().any(is_named)

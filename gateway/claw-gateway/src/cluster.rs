@@ -33,7 +33,7 @@ pub use snapshot::{SNAPSHOT_FORMAT, SnapshotError};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct OperationEntry {
     /// As accepted.
-    pub record: OperationRecord,
+    pub record: Arc<OperationRecord>,
     /// Who.
     pub principal: String,
     /// Why.

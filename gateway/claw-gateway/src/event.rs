@@ -467,7 +467,7 @@ events! {
     /// An operation was accepted.
     OperationAccepted {
         /// It.
-        operation: Box<OperationRecord>,
+        operation: Arc<OperationRecord>,
     }
     /// The result of an operation is there, or will never be.
     OperationResolved {

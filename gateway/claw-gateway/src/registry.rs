@@ -3,10 +3,12 @@
 pub(crate) mod trail;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use claw_proto::ids::{Attempt, Generation, GpuUuid, NodeId, TokenId, WorkloadId};
 use claw_proto::message::NodeSettings;
+use claw_proto::spec::TAINT_PREFIX;
 use claw_proto::time::Timestamp;
 use claw_proto::topology::{GpuInfo, NodeCapabilities};
 use claw_proto::validation::{Demand, GPU_MILLI};
@@ -112,6 +114,11 @@ impl NodeEntry {
     /// Its GPUs.
     pub fn gpus(&self) -> &[GpuInfo] {
         self.capabilities.as_ref().map_or(&[], |c| &c.gpus)
+    }
+    /// Labels that keep away who does not bear them, see [`TAINT_PREFIX`].
+    pub fn taints(&self) -> impl Iterator<Item = (&str, &str)> {
+        let from = self.labels.range::<str, _>((Bound::Included(TAINT_PREFIX), Bound::Unbounded));
+        from.map(|(label, value)| (&**label, &**value)).take_while(|(label, _)| label.starts_with(TAINT_PREFIX))
     }
     /// Those that can be given as a whole, see [`NodeCapabilities::whole_gpus`].
     pub fn whole_gpus(&self) -> impl Iterator<Item = &GpuInfo> {

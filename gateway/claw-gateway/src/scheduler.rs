@@ -5,6 +5,7 @@
 //! out. The phases are numbered.
 
 mod answers;
+pub(crate) mod apart;
 pub mod certificate;
 mod detail;
 pub mod fairness;
@@ -16,6 +17,7 @@ pub(crate) mod likely;
 mod likes;
 pub mod packing;
 mod rank;
+mod recent;
 mod report;
 pub(crate) mod reserve;
 mod row;
@@ -24,14 +26,14 @@ mod view;
 
 use std::sync::Arc;
 
-use self::answers::Answers;
+use self::answers::{Answers, Asks};
 use self::fit::Claims;
 pub use self::index::Handle as IndexHandle;
 use self::likely::Losses;
 pub use self::likely::{Likely, LikelyWork};
 use self::view::{Gpu, View};
 
-use claw_proto::ids::{Attempt, GpuUuid, NodeId};
+use claw_proto::ids::{Attempt, GpuUuid, NodeId, WorkloadId};
 use claw_proto::spec::{PlacementStrategy, RuntimeKind};
 use claw_proto::validation::ValidSpec;
 use claw_tools::workloads::{PlacementReason, PlacementReport};
@@ -140,8 +142,9 @@ pub(crate) fn decide_as(cluster: &Cluster, spec: &ValidSpec, asker: Option<&Work
     if let Some(report) = tenancy::blocked(cluster, spec, asker) {
         return Decision::Wait { report: Arc::new(report) };
     }
+    let asks = asks(cluster, spec, asker);
     cluster.scheduler.ask(cluster, |index| {
-        let mut answers = index.answers(spec, claims(cluster, spec, asker));
+        let mut answers = index.answers(spec, asks);
         match place(&mut answers, spec) {
             Some((places, report)) => Decision::Place { places, report },
             None => Decision::Wait { report: why_nowhere(&mut answers, spec) },
@@ -152,8 +155,9 @@ pub(crate) fn decide_as(cluster: &Cluster, spec: &ValidSpec, asker: Option<&Work
 /// Whether and where a workload of the queue can start; why not is told by [`why_it_waits`].
 pub(crate) fn attempt(cluster: &Cluster, entry: &WorkloadEntry) -> Trial {
     let spec = &entry.spec;
+    let asks = asks(cluster, spec, Some(entry));
     cluster.scheduler.ask(cluster, |index| {
-        let mut answers = index.answers(spec, claims(cluster, spec, Some(entry)));
+        let mut answers = index.answers(spec, asks);
         match place(&mut answers, spec) {
             Some(placed) => Trial::Place(placed),
             None => Trial::Wait { waiting_helps: waiting_helps(&answers, spec) },
@@ -163,14 +167,22 @@ pub(crate) fn attempt(cluster: &Cluster, entry: &WorkloadEntry) -> Trial {
 
 /// Why no node takes a workload of the queue.
 pub(crate) fn why_it_waits(cluster: &Cluster, entry: &WorkloadEntry) -> Arc<PlacementReport> {
-    let claims = claims(cluster, &entry.spec, Some(entry));
-    cluster.scheduler.ask(cluster, |index| why_nowhere(&mut index.answers(&entry.spec, claims), &entry.spec))
+    let asks = asks(cluster, &entry.spec, Some(entry));
+    cluster.scheduler.ask(cluster, |index| why_nowhere(&mut index.answers(&entry.spec, asks), &entry.spec))
 }
 
 /// Nodes that would take a workload of the queue, or a part of it, if others had less of them: with what is short.
 pub(crate) fn busy_nodes(cluster: &Cluster, entry: &WorkloadEntry) -> Vec<(NodeId, PlacementReason)> {
-    let claims = claims(cluster, &entry.spec, Some(entry));
-    cluster.scheduler.ask(cluster, |index| index.answers(&entry.spec, claims).busy())
+    let asks = asks(cluster, &entry.spec, Some(entry));
+    cluster.scheduler.ask(cluster, |index| index.answers(&entry.spec, asks).busy())
+}
+
+/// What holds for this asker alone.
+fn asks<'a>(cluster: &'a Cluster, spec: &ValidSpec, asker: Option<&'a WorkloadEntry>) -> Asks<'a> {
+    let left_out = apart::left_out(cluster, spec, asker);
+    let name = |id: WorkloadId| cluster.workloads.get(id).map_or("", |w| w.name.as_str());
+    let apart = left_out.into_iter().map(|(node_id, id)| (node_id, name(id))).collect();
+    Asks { claims: claims(cluster, spec, asker), apart }
 }
 
 fn claims<'a>(cluster: &'a Cluster, spec: &ValidSpec, asker: Option<&'a WorkloadEntry>) -> Option<Claims<'a>> {
@@ -262,8 +274,13 @@ impl Candidate<'_> {
 /// This node alone can take it, or a part of it: here.
 pub(crate) fn place_on(cluster: &Cluster, node: &Arc<NodeEntry>, entry: &WorkloadEntry) -> Option<Place> {
     let losses = Losses::of(cluster);
-    let view = View::of(cluster, node).measured(&losses);
+    let mut view = View::of(cluster, node);
+    view.measure(&losses);
     let fit = fit::judge(&view, &entry.spec, claims(cluster, &entry.spec, Some(entry)), &losses).ok()?;
+    let is_left_out = apart::left_out(cluster, &entry.spec, Some(entry)).iter().any(|(id, _)| *id == node.node_id);
+    if is_left_out {
+        return None;
+    }
     Some(fit.candidate(&view).place())
 }
 

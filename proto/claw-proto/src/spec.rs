@@ -15,6 +15,9 @@ use serde::{Deserialize, Serialize};
 use crate::closed_enum;
 use crate::time::Timestamp;
 
+/// How a node's label begins that keeps away who does not bear it: the label `taint/<key>` is the taint `<key>`.
+pub const TAINT_PREFIX: &str = "taint/";
+
 closed_enum! {
     /// What sort of work it is.
     WorkloadKind { Inference = "inference", Training = "training", Batch = "batch", Interactive = "interactive", Service = "service" }
@@ -77,6 +80,17 @@ closed_enum! {
 closed_enum! {
     /// How workloads spread over nodes.
     PlacementStrategy { Pack = "pack", Spread = "spread" }
+}
+closed_enum! {
+    /// Nodes that belong together.
+    TopologyDomain {
+        /// A node, alone.
+        Node = "node",
+        /// Nodes of one rack, by the node label `rack`.
+        Rack = "rack",
+        /// Nodes of one zone, by the node label `zone`.
+        Zone = "zone"
+    }
 }
 closed_enum! {
     /// Whether capacity may be bought on the market.
@@ -170,6 +184,18 @@ pub struct Autoscale {
     pub target: Option<f64>,
 }
 
+/// Which other work it is kept apart from, and how far.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct AntiAffinity {
+    /// Work whose own labels (`labels` of its spec) have all of these.
+    pub labels: BTreeMap<String, String>,
+    /// Not on the same node (the default), in the same rack or in the same zone. A node without the label `rack` or
+    /// `zone` is one of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub within: Option<TopologyDomain>,
+}
+
 /// Where it may run.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -189,6 +215,23 @@ pub struct Placement {
     /// Pack or spread.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub strategy: Option<PlacementStrategy>,
+    /// Taints that it bears, as `key` or `key=value`. A node's label `taint/<key>` keeps away who does not.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tolerations: Vec<String>,
+    /// Work that it is kept apart from, and that is kept apart from it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub anti_affinity: Option<AntiAffinity>,
+}
+
+impl Placement {
+    /// It bears the taint that this label of a node is; whatever is no taint keeps nobody away.
+    pub fn bears(&self, label: &str, value: &str) -> bool {
+        let Some(taint) = label.strip_prefix(TAINT_PREFIX) else { return true };
+        self.tolerations.iter().any(|borne| match borne.split_once('=') {
+            Some((key, only)) => (key, only) == (taint, value),
+            None => borne == taint,
+        })
+    }
 }
 
 /// A mounted volume.

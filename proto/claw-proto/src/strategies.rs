@@ -9,9 +9,9 @@ use proptest::sample::select;
 
 use crate::limits;
 use crate::spec::{
-    Autoscale, AutoscaleMetric, Budget, BudgetPer, BudgetUnit, GpuRequest, GpuVendor, Interconnect, Isolation,
-    MarketUse, OnPartition, Placement, PlacementStrategy, Priority, PullPolicy, Quantization, RestartPolicy,
-    RuntimeKind, SecretRef, Volume, WorkloadKind, WorkloadSpec,
+    AntiAffinity, Autoscale, AutoscaleMetric, Budget, BudgetPer, BudgetUnit, GpuRequest, GpuVendor, Interconnect,
+    Isolation, MarketUse, OnPartition, Placement, PlacementStrategy, Priority, PullPolicy, Quantization, RestartPolicy,
+    RuntimeKind, SecretRef, TopologyDomain, Volume, WorkloadKind, WorkloadSpec,
 };
 use crate::time::Timestamp;
 
@@ -315,9 +315,24 @@ fn labels(parts: &Parts) -> impl Strategy<Value = BTreeMap<String, String>> + us
 fn placement(parts: &Parts) -> impl Strategy<Value = Placement> + use<> {
     let excluded = vec(parts.word.clone(), 0..3);
     let zone = of(parts.word.clone());
-    (of(parts.word.clone()), excluded, zone, labels(parts), of(select(PlacementStrategy::ALL))).prop_map(
-        |(node, exclude_nodes, zone, labels, strategy)| Placement { node, exclude_nodes, zone, labels, strategy },
+    let borne = vec(parts.word.clone(), 0..3);
+    let whole = (of(parts.word.clone()), excluded, zone, labels(parts), of(select(PlacementStrategy::ALL)));
+    (whole, borne, of(anti_affinity(parts))).prop_map(
+        |((node, exclude_nodes, zone, labels, strategy), tolerations, anti_affinity)| Placement {
+            node,
+            exclude_nodes,
+            zone,
+            labels,
+            strategy,
+            tolerations,
+            anti_affinity,
+        },
     )
+}
+
+fn anti_affinity(parts: &Parts) -> impl Strategy<Value = AntiAffinity> + use<> {
+    let labels = btree_map(parts.word.clone(), parts.name.clone(), 1..3);
+    (labels, of(select(TopologyDomain::ALL))).prop_map(|(labels, within)| AntiAffinity { labels, within })
 }
 
 fn volume(parts: &Parts) -> impl Strategy<Value = Volume> + use<> {

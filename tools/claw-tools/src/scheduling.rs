@@ -193,7 +193,7 @@ output! {
         more: Vec<MoreWouldFit>,
         /// Nodes that lose most, at most ten.
         worst: Vec<FragmentedNode>,
-        /// GPUs that are not counted: on nodes that take no work, do not answer or are kept for a tenant, or not healthy.
+        /// GPUs that are not counted: on nodes that take no work, do not answer, are kept for a tenant or have a taint, or not healthy.
         left_out: u32,
     }
 }

@@ -139,6 +139,8 @@ closed_enum! {
         LabelMismatch = "label_mismatch",
         /// Another zone.
         ZoneMismatch = "zone_mismatch",
+        /// It has a taint that the spec does not bear.
+        TaintNotTolerated = "taint_not_tolerated",
         /// It has no runtime for it.
         RuntimeMissing = "runtime_missing",
         /// No GPU of this model.
@@ -178,26 +180,17 @@ closed_enum! {
         /// Its memory is held by others.
         MemoryBusy = "memory_busy",
         /// Its disk is held by others.
-        DiskBusy = "disk_busy"
+        DiskBusy = "disk_busy",
+        /// It has room, but work is there or near that it is to be kept apart from.
+        KeptApart = "kept_apart"
     }
 }
 
 impl PlacementReason {
     /// Waiting can help; otherwise the fleet or the spec must change.
     pub const fn is_transient(self) -> bool {
-        matches!(
-            self,
-            Self::NodeUnreachable
-                | Self::NodeUnschedulable
-                | Self::NodeReserved
-                | Self::GpuUnhealthy
-                | Self::GpuBusy
-                | Self::NvlinkIslandBusy
-                | Self::RoomClaimed
-                | Self::CpuBusy
-                | Self::MemoryBusy
-                | Self::DiskBusy
-        )
+        // They stand in order: what can change by itself comes after what never fits.
+        self as u8 >= Self::NodeUnreachable as u8
     }
 }
 

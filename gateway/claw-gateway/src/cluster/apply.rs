@@ -289,10 +289,10 @@ impl Cluster {
         }
     }
 
-    fn accept(&mut self, operation: &OperationRecord, record: &EventRecord) {
+    fn accept(&mut self, operation: &Arc<OperationRecord>, record: &EventRecord) {
         let immediate = operation.goal == Goal::Immediate;
         let entry = OperationEntry {
-            record: operation.clone(),
+            record: Arc::clone(operation),
             principal: record.principal.clone(),
             reason: record.reason.clone(),
             at: record.at,

@@ -1,11 +1,11 @@
 //! `workload_explain`: why it is where it is, who is in its way, and what would
 //! make it start, tried on a copy of the fleet before it is offered.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use claw_proto::ids::{CountingIds, NodeId, WorkloadId};
-use claw_proto::spec::WorkloadSpec;
+use claw_proto::spec::{Placement, TAINT_PREFIX, WorkloadSpec};
 use claw_proto::time::Timestamp;
 use claw_proto::validation::ValidSpec;
 use claw_tools::nodes::Schedulable;
@@ -17,7 +17,7 @@ use serde_json::json;
 use super::forecast::forecast;
 use super::works::workload_row;
 use crate::preemption;
-use crate::scheduler::{Decision, busy_nodes, decide, decide_for};
+use crate::scheduler::{Decision, apart, busy_nodes, decide, decide_for};
 use crate::step::reschedule;
 use crate::tenancy;
 use crate::workload::WorkloadEntry;
@@ -154,8 +154,19 @@ fn blockers(cluster: &Cluster, w: &WorkloadEntry) -> Vec<Blocker> {
     }
     let demand = w.spec.demand();
     let mut held: BTreeMap<WorkloadId, (NodeId, u32)> = BTreeMap::new();
+    let in_the_way: BTreeMap<NodeId, WorkloadId> = apart::left_out(cluster, &w.spec, Some(w)).into_iter().collect();
     for (node_id, short) in busy_nodes(cluster, w) {
         let Some(n) = cluster.nodes.get(node_id) else { continue };
+        if short == PlacementReason::KeptApart {
+            // It may stand on another node, of the same rack or zone.
+            if let Some((id, live)) =
+                in_the_way.get(&node_id).and_then(|id| Some((*id, cluster.workloads.get(*id)?.live()?)))
+            {
+                let gpus = u32::try_from(live.gpus.len()).unwrap_or(u32::MAX);
+                held.entry(id).or_insert((live.node_id, gpus));
+            }
+            continue;
+        }
         if matches!(short, PlacementReason::CpuBusy | PlacementReason::MemoryBusy | PlacementReason::DiskBusy) {
             for id in &n.usage.workloads {
                 let live = cluster.workloads.get(*id).and_then(|other| other.live_on(node_id));
@@ -245,7 +256,7 @@ fn remedies(cluster: &Cluster, w: &WorkloadEntry, blockers: &[Blocker], now: Tim
     }
     offers.next_kind();
     // It could ask for less: submitted anew, behind all that wait.
-    for (change, spec) in smaller(w.spec.spec()) {
+    for (change, spec) in bearing(cluster, w.spec.spec()).into_iter().chain(smaller(w.spec.spec())) {
         let starts = |valid: &ValidSpec| matches!(decide(cluster, valid), Decision::Place { .. });
         if !offers.is_enough() && ValidSpec::parse(spec.clone()).is_ok_and(|valid| starts(&valid)) {
             let spec = WorkloadSpec { name: None, ..spec };
@@ -313,6 +324,21 @@ fn others_bounds(cluster: &Cluster, w: &WorkloadEntry, now: Timestamp, offers: &
     offers.next_kind();
 }
 
+/// The same wish that bears a taint more.
+fn bearing(cluster: &Cluster, spec: &WorkloadSpec) -> Vec<(String, WorkloadSpec)> {
+    let placement = spec.placement.clone().unwrap_or_default();
+    let unborne =
+        cluster.nodes.iter().flat_map(|node| node.taints()).filter(|(label, value)| !placement.bears(label, value));
+    let taints: BTreeSet<(&str, &str)> = unborne.collect();
+    let with = |(label, value): (&str, &str)| {
+        let borne = format!("{}={value}", label.strip_prefix(TAINT_PREFIX).unwrap_or(label));
+        let mut placement = placement.clone();
+        placement.tolerations.push(borne.clone());
+        (format!("it bore the taint {borne}"), WorkloadSpec { placement: Some(placement), ..spec.clone() })
+    };
+    taints.into_iter().take(OF_KIND_MAX).map(with).collect()
+}
+
 /// The same wish with one constraint less or fewer GPUs.
 fn smaller(spec: &WorkloadSpec) -> Vec<(String, WorkloadSpec)> {
     let mut out: Vec<(String, WorkloadSpec)> = Vec::new();
@@ -360,12 +386,27 @@ fn smaller(spec: &WorkloadSpec) -> Vec<(String, WorkloadSpec)> {
         }
     }
     if let Some(placement) = &spec.placement
+        && let Some(apart) = &placement.anti_affinity
+    {
+        let placement = Some(Placement { anti_affinity: None, ..placement.clone() });
+        let labels: Vec<String> = apart.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let change = format!("it were not kept apart from work with {}", labels.join(" and "));
+        out.push((change, WorkloadSpec { placement, ..spec.clone() }));
+    }
+    if let Some(placement) = &spec.placement
         && (placement.node.is_some()
             || placement.zone.is_some()
             || !placement.labels.is_empty()
             || !placement.exclude_nodes.is_empty())
     {
-        out.push(("it could go to any node".into(), WorkloadSpec { placement: None, ..spec.clone() }));
+        // Which taints it bears and whom it is kept apart from names no node.
+        let anywhere = Placement {
+            tolerations: placement.tolerations.clone(),
+            anti_affinity: placement.anti_affinity.clone(),
+            ..Placement::default()
+        };
+        let anywhere = (anywhere != Placement::default()).then_some(anywhere);
+        out.push(("it could go to any node".into(), WorkloadSpec { placement: anywhere, ..spec.clone() }));
     }
     out
 }

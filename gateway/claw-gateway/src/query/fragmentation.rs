@@ -188,8 +188,8 @@ struct OfModel<'a> {
 
 fn free_of<'a>(cluster: &Cluster, node: &'a NodeEntry, model: &str) -> OfModel<'a> {
     let its: Vec<_> = node.whole_gpus().filter(|gpu| gpu.model == model).collect();
-    // What is kept for a tenant is not for everybody.
-    let is_kept = cluster.reservations.of_node(node.node_id).next().is_some();
+    // What is kept for a tenant, or for who bears its taint, is not for everybody.
+    let is_kept = cluster.reservations.of_node(node.node_id).next().is_some() || node.taints().next().is_some();
     let takes_work = node.link == NodeLink::Online && node.schedulable == Schedulable::Active && !is_kept;
     let counts = |gpu: &&&claw_proto::topology::GpuInfo| {
         takes_work && gpu.health == GpuHealth::Healthy && cluster.nodes.home_of(&gpu.uuid) == Some(node.node_id)

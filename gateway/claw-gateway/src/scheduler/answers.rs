@@ -61,7 +61,41 @@ fn first_of(verdicts: &[u8], reason: PlacementReason) -> Places {
     places
 }
 
-/// A node on which room is being made, and what it answers to who asks now.
+/// What holds for one asker alone, whoever else is of its shape.
+#[derive(Clone)]
+pub(super) struct Asks<'a> {
+    /// Room that is being made for others, if there is any.
+    pub(super) claims: Option<Claims<'a>>,
+    /// Nodes where it would not be kept apart, in order, each with the name of somebody who is in the way.
+    pub(super) apart: Vec<(NodeId, &'a str)>,
+}
+
+impl Asks<'_> {
+    /// It holds for everybody of the shape.
+    fn is_for_all(&self) -> bool {
+        self.claims.is_none() && self.apart.is_empty()
+    }
+
+    /// Nodes that can answer otherwise than to all others of the shape, in order.
+    fn nodes(&self) -> Vec<NodeId> {
+        let mut nodes: Vec<NodeId> = self.apart.iter().map(|(node_id, _)| *node_id).collect();
+        if let Some(claims) = self.claims {
+            nodes.extend(claims.cluster.workloads.claimed_nodes());
+            nodes.extend(claims.cluster.reservations.nodes());
+        }
+        nodes.sort_unstable();
+        nodes.dedup();
+        nodes
+    }
+
+    /// Who is in the way on a node.
+    fn in_the_way(&self, node_id: NodeId) -> Option<&str> {
+        let at = self.apart.binary_search_by_key(&node_id, |(node_id, _)| *node_id).ok()?;
+        Some(self.apart[at].1)
+    }
+}
+
+/// A node that answers to who asks now as it does not to all: room is being made there, or it is left out.
 struct Claimed {
     at: usize,
     verdict: Result<Fit, Miss>,
@@ -77,7 +111,7 @@ pub(super) struct Answers<'a> {
     shape: &'a mut Shape,
     losses: &'a Losses,
     spec: &'a ValidSpec,
-    claims: Option<Claims<'a>>,
+    asks: Asks<'a>,
     n_changes: u64,
     claimed: Vec<Claimed>,
     /// Nodes.
@@ -107,27 +141,25 @@ impl<'a> Answers<'a> {
     pub(super) fn of(
         ((slots, changed), shape, losses): ((&'a [Slot], &'a [u64]), &'a mut Shape, &'a Losses),
         spec: &'a ValidSpec,
-        claims: Option<Claims<'a>>,
+        asks: Asks<'a>,
         (n_changes, considered): (u64, usize),
     ) -> Self {
+        let is_for_all = asks.is_for_all();
         let mut answers =
-            Self { slots, changed, shape, losses, spec, claims, n_changes, claimed: Vec::new(), considered };
-        if claims.is_some() {
+            Self { slots, changed, shape, losses, spec, asks, n_changes, claimed: Vec::new(), considered };
+        if !is_for_all {
             answers.judge_claimed();
         }
         answers
     }
 
     fn judge_claimed(&mut self) {
-        let Some(claims) = self.claims else { return };
-        let mut nodes = claims.cluster.workloads.claimed_nodes();
-        nodes.extend(claims.cluster.reservations.nodes());
-        nodes.sort_unstable();
-        nodes.dedup();
-        for node_id in nodes {
+        for node_id in self.asks.nodes() {
             let Ok(at) = self.slots.binary_search_by_key(&node_id, |slot| slot.node_id) else { continue };
             let Some(view) = &self.slots[at].view else { continue };
-            let verdict = fit::judge(view, self.spec, Some(claims), self.losses);
+            let judged = fit::judge(view, self.spec, self.asks.claims, self.losses);
+            let is_left_out = self.asks.in_the_way(node_id).is_some();
+            let verdict = if is_left_out { judged.and(Err(fit::KEPT_APART)) } else { judged };
             let unclaimed = (self.shape.verdicts[at], self.shape.ranks.worth(at));
             self.shape.answers(at, unclaimed.0, byte(&verdict));
             self.shape.ranks.set(at, rank(&verdict));
@@ -164,7 +196,13 @@ impl<'a> Answers<'a> {
 
     /// With what the shape has found of the node already, if it takes it.
     fn judge(&self, at: usize, view: &View) -> Result<Fit, Miss> {
-        let fixed = self.slots.get(at).and_then(|slot| self.shape.found_on(at, slot));
+        let slot = self.slots.get(at);
+        let is_taker = self.shape.verdicts.get(at) == Some(&TAKES);
+        if let Some(fit) = slot.filter(|_| is_taker).and_then(|slot| self.shape.fit_on(at, (view, slot), self.losses)) {
+            debug_assert_eq!(Ok(fit.named()), fit::judge(view, self.spec, None, self.losses).as_ref().map(Fit::named));
+            return Ok(fit);
+        }
+        let fixed = slot.and_then(|slot| self.shape.found_on(at, slot));
         fixed
             .and_then(|fixed| fit::judge_fixed(view, self.spec, fixed, self.losses))
             .unwrap_or_else(|| fit::judge(view, self.spec, None, self.losses))
@@ -237,10 +275,10 @@ impl<'a> Answers<'a> {
 
     /// Nodes on which others have too much.
     pub(super) fn busy(&self) -> Vec<(NodeId, PlacementReason)> {
-        use PlacementReason::{CpuBusy, DiskBusy, GpuBusy, MemoryBusy, NvlinkIslandBusy, RoomClaimed};
+        use PlacementReason::{CpuBusy, DiskBusy, GpuBusy, KeptApart, MemoryBusy, NvlinkIslandBusy, RoomClaimed};
         let reason = |verdict: u8| usize::from(verdict).checked_sub(1).and_then(|at| PlacementReason::ALL.get(at));
         let is_busy = |reason: &PlacementReason| {
-            matches!(reason, CpuBusy | DiskBusy | GpuBusy | MemoryBusy | NvlinkIslandBusy | RoomClaimed)
+            matches!(reason, CpuBusy | DiskBusy | GpuBusy | KeptApart | MemoryBusy | NvlinkIslandBusy | RoomClaimed)
         };
         let told = self.slots.iter().zip(&self.shape.verdicts);
         told.filter_map(|(slot, verdict)| Some((slot.node_id, *reason(*verdict).filter(|r| is_busy(r))?))).collect()
@@ -249,20 +287,23 @@ impl<'a> Answers<'a> {
     fn worded(&self, at: usize) -> String {
         let view = self.slots.get(at).and_then(|slot| slot.view.as_ref());
         match (self.verdict(at), view) {
-            (Some(Err(miss)), Some(view)) => detail::detail(miss, view, self.spec),
+            (Some(Err(miss)), Some(view)) => {
+                let in_the_way = self.asks.in_the_way(view.node_id()).unwrap_or_default();
+                detail::detail(miss, view, self.spec, in_the_way)
+            }
             _ => String::new(),
         }
     }
 
     /// What was told of this shape since anything changed.
     pub(super) fn told(&self) -> Option<Arc<PlacementReport>> {
-        let told = self.shape.told.as_ref().filter(|(at, _)| *at == self.n_changes && self.claims.is_none());
+        let told = self.shape.told.as_ref().filter(|(at, _)| *at == self.n_changes && self.asks.is_for_all());
         told.map(|(_, report)| Arc::clone(report))
     }
 
     /// Remembers what is told of it.
     pub(super) fn tell(&mut self, report: &Arc<PlacementReport>) {
-        if self.claims.is_none() {
+        if self.asks.is_for_all() {
             self.shape.told = Some((self.n_changes, Arc::clone(report)));
         }
     }

@@ -1,14 +1,14 @@
 //! What a node lacks, in words: made where somebody asks.
 
 use claw_proto::mig::{MigGeometry, geometry};
-use claw_proto::validation::{GPU_MILLI, ValidSpec};
+use claw_proto::validation::ValidSpec;
 use claw_tools::workloads::PlacementReason as R;
 
 use super::fit::Miss;
 use super::view::View;
 
-/// What is missing, in words.
-pub(super) fn detail(miss: Miss, view: &View, spec: &ValidSpec) -> String {
+/// What is missing, in words; `in_the_way` is who it is to be kept apart from.
+pub(super) fn detail(miss: Miss, view: &View, spec: &ValidSpec, in_the_way: &str) -> String {
     let demand = spec.node_demand();
     let node = &*view.node;
     let (wanted, has) = (demand.gpus, miss.has);
@@ -22,6 +22,12 @@ pub(super) fn detail(miss: Miss, view: &View, spec: &ValidSpec) -> String {
             let at = usize::try_from(has).unwrap_or(usize::MAX);
             let unlike = placement.labels.iter().nth(at);
             unlike.map_or_else(String::new, |(key, value)| format!("wanted {key}={value}, has {}", label(key)))
+        }
+        R::TaintNotTolerated => {
+            let unborne = node.labels.iter().find(|(label, value)| !placement.bears(label, value));
+            unborne.map_or_else(String::new, |(label, value)| {
+                format!("its label {label}={value} is a taint that the spec does not bear")
+            })
         }
         R::RuntimeMissing => runtime_detail(view, spec),
         R::GpuVendorMismatch => format!("wanted {}", demand.gpu_vendor.map_or("any", |v| v.as_str())),
@@ -54,6 +60,7 @@ pub(super) fn detail(miss: Miss, view: &View, spec: &ValidSpec) -> String {
         R::CpuBusy => format!("wanted {} millicores, free {has}", demand.cpu_millis),
         R::MemoryBusy => format!("wanted {} MiB, free {has}", demand.memory_mib),
         R::DiskBusy => format!("wanted {} MiB, free {has}", demand.disk_mib),
+        R::KeptApart => format!("apart from {in_the_way}"),
     }
 }
 
@@ -75,7 +82,14 @@ fn never_cut_so(view: &View, profile: &str) -> String {
 
 /// Thousandths as a fraction, such as 0.25.
 pub(super) fn permille(milli: u64) -> String {
-    (milli as f64 / f64::from(GPU_MILLI)).to_string()
+    let (whole, mut rest, mut digits) = (milli / 1_000, milli % 1_000, 3);
+    if rest == 0 {
+        return whole.to_string();
+    }
+    while rest.is_multiple_of(10) {
+        (rest, digits) = (rest / 10, digits - 1);
+    }
+    format!("{whole}.{rest:0digits$}")
 }
 
 fn runtime_detail(view: &View, spec: &ValidSpec) -> String {
@@ -88,4 +102,16 @@ fn runtime_detail(view: &View, spec: &ValidSpec) -> String {
         None => "process",
     };
     format!("wants {wants}, has {}", if has.is_empty() { "none".to_owned() } else { has.join(", ") })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::permille;
+
+    #[test]
+    fn thousandths_are_told_as_fractions_are() {
+        for milli in 0..=2_000_u32 {
+            assert_eq!(permille(milli.into()), (f64::from(milli) / 1_000.0).to_string());
+        }
+    }
 }

@@ -14,6 +14,7 @@ use smallvec::{SmallVec, smallvec};
 
 pub(super) use self::fixed::{Fixed, Found};
 use super::likely::Losses;
+use super::rank::Rank;
 use super::view::{Gpu, KINDS_MAX, View};
 use super::{Candidate, LEFT_MAX, MILLI_LEFT_MAX, Score, runtime_for, spreads};
 use crate::Cluster;
@@ -31,6 +32,9 @@ pub(super) struct Miss {
     /// Of how much, or what else the reason counts.
     pub(super) of: u64,
 }
+
+/// It has room, but not for who has to be kept apart from what is there or near.
+pub(super) const KEPT_APART: Miss = Miss { reason: R::KeptApart, has: 0, of: 0 };
 
 type Check = Result<(), Miss>;
 
@@ -65,6 +69,16 @@ pub(super) struct Fit {
 }
 
 impl Fit {
+    /// With these GPUs, in order of their index on the node.
+    pub(super) fn new(chosen: Arc<[Gpu]>, runtime: RuntimeKind, score: Score) -> Self {
+        Self { chosen, runtime, score }
+    }
+
+    /// Which GPUs, by their places, with which runtime, and how well as far as ranks tell.
+    pub(super) fn named(&self) -> (Vec<u16>, RuntimeKind, Rank) {
+        (self.chosen.iter().map(|gpu| gpu.at).collect(), self.runtime, Rank::of(&self.score))
+    }
+
     /// On this node.
     pub(super) fn candidate(self, view: &View) -> Candidate<'_> {
         Candidate { view, chosen: self.chosen, runtime: self.runtime, score: self.score }
@@ -237,8 +251,11 @@ fn judge_now(
 }
 
 fn selected(node: &NodeEntry, spec: &ValidSpec) -> Check {
-    let Some(placement) = &spec.spec().placement else {
-        return Ok(());
+    let placement = spec.spec().placement.as_ref();
+    let is_borne = |label: &str, value: &str| placement.is_some_and(|placement| placement.bears(label, value));
+    let is_kept_out = || node.taints().any(|(label, value)| !is_borne(label, value));
+    let Some(placement) = placement else {
+        return if is_kept_out() { Err(miss(R::TaintNotTolerated, 0, 0)) } else { Ok(()) };
     };
     let is = |text: &String| *text == node.name || *text == node.node_id.to_string();
     if placement.node.as_ref().is_some_and(|wanted| !is(wanted)) {
@@ -251,7 +268,10 @@ fn selected(node: &NodeEntry, spec: &ValidSpec) -> Check {
         return Err(miss(R::ZoneMismatch, 0, 0));
     }
     let unlike = placement.labels.iter().position(|(key, value)| node.labels.get(key) != Some(value));
-    unlike.map_or(Ok(()), |at| Err(miss(R::LabelMismatch, count(at), 0)))
+    if let Some(at) = unlike {
+        return Err(miss(R::LabelMismatch, count(at), 0));
+    }
+    if is_kept_out() { Err(miss(R::TaintNotTolerated, 0, 0)) } else { Ok(()) }
 }
 
 /// Those of the node's kinds of GPUs that are wanted.

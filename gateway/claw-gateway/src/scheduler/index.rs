@@ -8,7 +8,6 @@
 //! tells ([`Trail`]), and where it does not, comparing the trees that hold them.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, TryLockError};
@@ -20,11 +19,12 @@ use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
 use rustc_hash::{FxHashMap, FxHasher};
 
-use super::answers::{Answers, Named};
-use super::fit::{self, Claims, Fit, Fixed, Found, Miss};
+use super::answers::{Answers, Asks, Named};
+use super::fit::{self, Fit, Fixed, Found, Miss};
 use super::likely::Losses;
 use super::likes::{Likes, Told};
 use super::rank::Rank;
+use super::recent::Recent;
 use super::row::{Row, Wish};
 use super::same_shape;
 use super::tournament::{Tournament, Worth};
@@ -40,8 +40,8 @@ const KNOWN_MAX: usize = 2_000_000;
 const GANG_WEIGHT: usize = 8;
 /// So many numbers of nodes that are alike may there be beyond a quarter more than nodes; each takes some 220 bytes.
 const LIKES_MORE: usize = if cfg!(test) { 2 } else { 64 };
-/// Changes that are remembered, for each node: of several of one node only the last is looked at.
-const CHANGES_KEPT: usize = 4;
+/// A shape that is more changes than so many for each node behind looks at all nodes.
+const CHANGES_SEEN_MAX: u64 = 4;
 /// Shapes at most, however small the fleet.
 const SHAPES_MAX: usize = 1_024;
 /// What stands where no node is any more.
@@ -60,22 +60,21 @@ pub(super) struct Slot {
     row: Option<Row>,
     /// The number of its [`Make`], if the node is plain.
     make: Option<u32>,
-    /// The number of those that are like it, once somebody asked for it.
-    like: Option<u32>,
     /// Counts up when the node has something else or is called otherwise.
     pub(super) generation: u32,
 }
 
 impl Slot {
     const fn empty(node_id: NodeId) -> Self {
-        Self { node_id, view: None, row: None, make: None, like: None, generation: 0 }
+        Self { node_id, view: None, row: None, make: None, generation: 0 }
     }
 
-    /// The node is as this says now.
-    fn set(&mut self, view: Option<View>, losses: &Losses) {
-        self.view = view.map(|view| view.measured(losses));
+    /// The node is as its view says now.
+    fn measure(&mut self, losses: &Losses) {
+        if let Some(view) = &mut self.view {
+            view.measure(losses);
+        }
         self.row = self.view.as_ref().and_then(Row::of);
-        self.like = None;
     }
 }
 
@@ -116,13 +115,15 @@ pub(super) struct Index {
     /// The number of the last change of each; the largest of all before the first. Beside them, for every shape
     /// looks through many.
     changed: Vec<u64>,
+    /// The number of those that are like it for each, once somebody asked for it; beside them for the same reason.
+    like: Vec<Option<u32>>,
     /// Their makes, numbered.
     makes: FxHashMap<Make, u32>,
     /// Nodes that are alike, numbered.
     likes: Likes,
-    /// Slots that changed, in order; the first is change number `forgotten`.
-    changes: VecDeque<u32>,
-    forgotten: u64,
+    /// Slots in order of their last change.
+    recent: Recent,
+    n_changes: u64,
     shapes: Vec<Shape>,
     by_hash: FxHashMap<u64, Vec<usize>>,
     asked: u64,
@@ -174,9 +175,9 @@ impl Index {
         if !self.losses.is_of(cluster) {
             self.losses = Losses::of(cluster);
             for slot in &mut self.slots {
-                let view = slot.view.take();
-                slot.set(view, &self.losses);
+                slot.measure(&self.losses);
             }
+            self.like.fill(None);
             // What is known of scores holds no longer.
             self.lesson += 1;
         }
@@ -207,7 +208,6 @@ impl Index {
         for id in changed {
             self.look_at(cluster, id, homes_changed);
         }
-        self.forget_changes();
     }
 
     /// Nodes that are others than when it looked last: by the trail of the fleet, if it comes from the one that it
@@ -234,10 +234,12 @@ impl Index {
         *self = Self { nodes, homes, trail, losses: Losses::of(cluster), ..Self::default() };
         for node in cluster.nodes.iter() {
             let mut slot = Slot::empty(node.node_id);
-            slot.set(Some(View::of(cluster, node)), &self.losses);
+            slot.view = Some(View::of(cluster, node));
+            slot.measure(&self.losses);
             slot.make = number(&mut self.makes, &slot);
             self.slots.push(slot);
             self.changed.push(u64::MAX);
+            self.like.push(None);
         }
     }
 
@@ -249,37 +251,25 @@ impl Index {
             (Err(at), Some(_)) => {
                 self.slots.push(Slot::empty(id));
                 self.changed.push(u64::MAX);
+                self.like.push(None);
                 at
             }
         };
-        let before = self.slots[at].view.take();
-        let stays = !anew && before.as_ref().zip(node).is_some_and(|(view, node)| view.has_the_same(node));
-        let view = node.map(|node| match before {
-            Some(view) if !anew => view.refreshed(cluster, node),
-            _ => View::of(cluster, node),
-        });
-        let changed = self.n_changes();
         let slot = &mut self.slots[at];
-        slot.set(view, &self.losses);
+        let stays = !anew && slot.view.as_ref().zip(node).is_some_and(|(view, node)| view.has_the_same(node));
+        match (node, &mut slot.view) {
+            (Some(node), Some(view)) if !anew => view.refresh(cluster, node),
+            (node, view) => *view = node.map(|node| View::of(cluster, node)),
+        }
+        slot.measure(&self.losses);
         if !stays {
             slot.generation = slot.generation.wrapping_add(1);
             slot.make = number(&mut self.makes, slot);
         }
-        self.changed[at] = changed;
-        self.changes.push_back(u32::try_from(at).unwrap_or(u32::MAX));
-    }
-
-    /// A shape that is so many changes behind looks at all nodes.
-    fn forget_changes(&mut self) {
-        let kept = CHANGES_KEPT * self.slots.len() + 256;
-        while self.changes.len() > kept {
-            self.changes.pop_front();
-            self.forgotten += 1;
-        }
-    }
-
-    fn n_changes(&self) -> u64 {
-        self.forgotten + self.changes.len() as u64
+        self.like[at] = None;
+        self.changed[at] = self.n_changes;
+        self.recent.touch(at);
+        self.n_changes += 1;
     }
 
     /// The number of this shape, up to date.
@@ -291,20 +281,22 @@ impl Index {
             .get(&hash)
             .and_then(|same| same.iter().copied().find(|at| same_shape(&self.shapes[*at].spec, spec)));
         let at = known.unwrap_or_else(|| self.learn(spec, hash));
-        let (n_changes, n_slots) = (self.n_changes(), self.slots.len());
+        let (n_changes, n_slots) = (self.n_changes, self.slots.len());
         let shape = &mut self.shapes[at];
         shape.asked = self.asked;
-        let looks_at_all = shape.seen < self.forgotten || shape.ranks.width() < n_slots;
+        let is_far_behind = n_changes - shape.seen > CHANGES_SEEN_MAX * n_slots as u64 + 256;
+        let looks_at_all = is_far_behind || shape.ranks.width() < n_slots;
         if looks_at_all || shape.lesson != self.lesson {
-            number_likes(&mut self.likes, &mut self.slots);
+            number_likes(&mut self.likes, &self.slots, &mut self.like);
         }
         if looks_at_all {
-            shape.look_at_all(&self.slots, &mut self.likes.told, &self.losses);
+            shape.look_at_all((&self.slots, &self.like), &mut self.likes.told, &self.losses);
         } else {
-            let behind = usize::try_from(shape.seen - self.forgotten).unwrap_or(usize::MAX);
-            shape.catch_up((&self.slots, &self.changed), self.changes.range(behind..), &self.losses);
+            let (seen, changed) = (shape.seen, &self.changed);
+            let since = self.recent.newest_first().take_while(|at| changed[*at] >= seen);
+            shape.catch_up(&self.slots, since, &self.losses);
             if shape.lesson != self.lesson {
-                shape.rank_anew(&self.slots, &mut self.likes.told, &self.losses);
+                shape.rank_anew((&self.slots, &self.like), &mut self.likes.told, &self.losses);
             }
         }
         shape.lesson = self.lesson;
@@ -326,7 +318,7 @@ impl Index {
                 self.by_hash.entry(hash_of(&shape.spec)).or_default().push(at);
             }
         }
-        number_likes(&mut self.likes, &mut self.slots);
+        number_likes(&mut self.likes, &self.slots, &mut self.like);
         let mut shape = Shape {
             spec: Arc::new(spec.clone()),
             wish: Wish::of(spec),
@@ -335,24 +327,24 @@ impl Index {
             found: Found::default(),
             fits: Vec::new(),
             counts: [0; REASONS],
-            seen: self.n_changes(),
+            seen: self.n_changes,
             lesson: self.lesson,
             told: None,
             named: RefCell::default(),
             asked: self.asked,
         };
-        shape.look_at_all(&self.slots, &mut self.likes.told, &self.losses);
+        shape.look_at_all((&self.slots, &self.like), &mut self.likes.told, &self.losses);
         self.shapes.push(shape);
         self.by_hash.entry(hash).or_default().push(self.shapes.len() - 1);
         self.shapes.len() - 1
     }
 
     /// How nodes answer to this specification.
-    pub(super) fn answers<'a>(&'a mut self, spec: &'a ValidSpec, claims: Option<Claims<'a>>) -> Answers<'a> {
+    pub(super) fn answers<'a>(&'a mut self, spec: &'a ValidSpec, asks: Asks<'a>) -> Answers<'a> {
         let at = self.shape(spec);
-        let n_changes = self.n_changes();
+        let n_changes = self.n_changes;
         let (slots, shape, losses) = ((&self.slots[..], &self.changed[..]), &mut self.shapes[at], &self.losses);
-        Answers::of((slots, shape, losses), spec, claims, (n_changes, self.nodes.len()))
+        Answers::of((slots, shape, losses), spec, asks, (n_changes, self.nodes.len()))
     }
 
     /// The shapes that are known, for a check of what is known about them.
@@ -369,16 +361,14 @@ fn number(makes: &mut FxHashMap<Make, u32>, slot: &Slot) -> Option<u32> {
 }
 
 /// Numbers those that are alike, where that is not known.
-fn number_likes(likes: &mut Likes, slots: &mut [Slot]) {
+fn number_likes(likes: &mut Likes, slots: &[Slot], like: &mut [Option<u32>]) {
     if likes.len() > slots.len() + slots.len() / 4 + LIKES_MORE {
         // Most of what they were like nobody is like any more.
         *likes = Likes::default();
-        for slot in &mut *slots {
-            slot.like = None;
-        }
+        like.fill(None);
     }
-    for slot in slots.iter_mut().filter(|slot| slot.like.is_none()) {
-        slot.like = slot.row.as_ref().zip(slot.make).map(|(row, make)| likes.number(make, row));
+    for (like, slot) in like.iter_mut().zip(slots).filter(|(like, _)| like.is_none()) {
+        *like = slot.row.as_ref().zip(slot.make).map(|(row, make)| likes.number(make, row));
     }
 }
 
@@ -418,19 +408,22 @@ impl Shape {
         self.named.get_mut().iter_mut().for_each(|named| named.note(at, (before, now)));
     }
 
-    fn look_at_all(&mut self, slots: &[Slot], told: &mut Told, losses: &Losses) {
+    fn look_at_all(&mut self, (slots, like): (&[Slot], &[Option<u32>]), told: &mut Told, losses: &Losses) {
         self.named.get_mut().clear();
         self.ranks = Tournament::new(slots.len());
         self.verdicts = vec![GONE; slots.len()];
         self.fits = if self.is_for_several() { vec![None; slots.len()] } else { Vec::new() };
         self.counts = [0; REASONS];
         told.forget();
-        for (at, slot) in slots.iter().enumerate() {
-            let Some(view) = &slot.view else { continue };
-            let (verdict, rank) = self.judge_or_told(at, told, (slot, view), losses);
+        let takes_twins = self.takes_twins();
+        for (at, like) in like.iter().enumerate() {
+            let like = like.filter(|_| takes_twins);
+            let Some((verdict, rank)) = self.told_or_judge(at, like, told, slots, losses) else { continue };
             self.verdicts[at] = verdict;
             self.counts[usize::from(verdict)] += 1;
-            self.ranks.fill(at, rank);
+            if verdict == TAKES {
+                self.ranks.fill(at, rank);
+            }
         }
         self.ranks.build();
     }
@@ -440,34 +433,39 @@ impl Shape {
         self.wish.is_some() && self.spec.spec().placement.is_none()
     }
 
-    /// What a node answers; if one that is like it has answered, the same.
-    fn judge_or_told(
+    /// What the node at this place answers, if there is one; if one that is like it has answered, the same.
+    #[inline]
+    fn told_or_judge(
         &mut self,
         at: usize,
+        like: Option<u32>,
         told: &mut Told,
-        (slot, view): (&Slot, &View),
+        slots: &[Slot],
         losses: &Losses,
-    ) -> (u8, Rank) {
-        let Some(like) = slot.like.filter(|_| self.takes_twins()) else {
-            return self.judge(at, (view, slot), losses);
+    ) -> Option<(u8, Rank)> {
+        let judge = |shape: &mut Self| {
+            let slot = &slots[at];
+            Some(shape.judge(at, (slot.view.as_ref()?, slot), losses))
         };
+        let Some(like) = like else { return judge(self) };
         if let Some(told) = told.of(like) {
-            debug_assert_eq!(told, self.judge(at, (view, slot), losses), "nodes that are alike answer alike");
-            return told;
+            debug_assert_eq!(Some(told), judge(self), "nodes that are alike answer alike");
+            return Some(told);
         }
-        let answer = self.judge(at, (view, slot), losses);
+        let answer = judge(self)?;
         told.tell(like, answer);
-        answer
+        Some(answer)
     }
 
     /// Something was learned about likely work: who takes it is as before, how well is not.
-    fn rank_anew(&mut self, slots: &[Slot], told: &mut Told, losses: &Losses) {
+    fn rank_anew(&mut self, (slots, like): (&[Slot], &[Option<u32>]), told: &mut Told, losses: &Losses) {
         told.forget();
-        for (at, slot) in slots.iter().enumerate() {
+        let takes_twins = self.takes_twins();
+        for (at, like) in like.iter().enumerate() {
+            let like = like.filter(|_| takes_twins);
             if self.verdicts[at] == TAKES
-                && let Some(view) = &slot.view
+                && let Some((_, rank)) = self.told_or_judge(at, like, told, slots, losses)
             {
-                let (_, rank) = self.judge_or_told(at, told, (slot, view), losses);
                 self.ranks.fill(at, rank);
             }
         }
@@ -475,18 +473,8 @@ impl Shape {
     }
 
     /// Looks at the slots that changed since it has seen them.
-    fn catch_up<'a>(
-        &mut self,
-        (slots, last): (&[Slot], &[u64]),
-        changes: impl Iterator<Item = &'a u32>,
-        losses: &Losses,
-    ) {
-        for (number, changed) in (self.seen..).zip(changes) {
-            let at = *changed as usize;
-            // Only how it is now counts, and one look is enough.
-            if last[at] != number {
-                continue;
-            }
+    fn catch_up(&mut self, slots: &[Slot], since: impl Iterator<Item = usize>, losses: &Losses) {
+        for at in since {
             if self.verdicts.len() <= at {
                 self.verdicts.resize(slots.len(), GONE);
             }
@@ -530,6 +518,15 @@ impl Shape {
             _ => by_view(fixed),
         };
         answer.map_or_else(|reason| (reason as u8 + 1, Rank::NONE), |rank| (TAKES, rank))
+    }
+
+    /// With which GPUs a plain node that takes it would, where it asks for a plain thing.
+    pub(super) fn fit_on(&self, at: usize, (view, slot): (&View, &Slot), losses: &Losses) -> Option<Fit> {
+        let (row, wish) = slot.row.as_ref().zip(self.wish.as_ref())?;
+        let runtime = self.found_on(at, slot)?.answer.ok()?;
+        let taken = row.taken(wish, losses)?;
+        let chosen = view.gpus.iter().enumerate().filter(|(place, _)| taken >> place & 1 == 1).map(|(_, gpu)| *gpu);
+        Some(Fit::new(chosen.collect(), runtime, self.ranks.worth(at).score(view.node_id())))
     }
 
     /// What it has found on the node at this place, if it has looked.

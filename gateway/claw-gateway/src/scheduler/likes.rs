@@ -70,6 +70,7 @@ impl Told {
         self.asked += 1;
     }
 
+    #[inline]
     pub(super) fn of(&self, like: u32) -> Option<(u8, Rank)> {
         let answer = self.answers.get(like as usize).filter(|answer| answer.asked == self.asked)?;
         Some((answer.verdict, answer.rank))

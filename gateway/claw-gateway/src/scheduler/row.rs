@@ -183,8 +183,21 @@ impl Row {
         if self.disk_left_mib < wish.disk_mib {
             return Err(R::DiskBusy);
         }
-        let chosen = if wish.is_share { self.share(free, wish, losses) } else { self.first(free, wish, losses) };
+        let chosen = self.choose(free, wish, losses);
         Ok(self.rank(free, &chosen, wish, with))
+    }
+
+    /// The GPUs that a wish would get of a node that takes it, by their places as bits.
+    pub(super) fn taken(&self, wish: &Wish, losses: &Losses) -> Option<u8> {
+        let free = self.free(wish);
+        if free.count_ones() < wish.gpus {
+            return None;
+        }
+        Some(self.choose(free, wish, losses).taken)
+    }
+
+    fn choose(&self, free: u8, wish: &Wish, losses: &Losses) -> Chosen {
+        if wish.is_share { self.share(free, wish, losses) } else { self.first(free, wish, losses) }
     }
 
     /// GPUs that could be given, as bits.

@@ -69,6 +69,8 @@ pub(super) struct Make {
     disk_mib: u64,
     runtimes: Vec<RuntimeKind>,
     simulated: bool,
+    /// Its taints, with their values.
+    taints: Vec<(String, String)>,
 }
 
 /// Labels that tell where a node stands.
@@ -115,10 +117,9 @@ impl View {
         }
     }
 
-    /// The same, measured.
-    pub(super) fn measured(mut self, losses: &Losses) -> Self {
-        self.standing = losses.standing(&self);
-        self
+    /// Says anew how it stands for likely work.
+    pub(super) fn measure(&mut self, losses: &Losses) {
+        self.standing = losses.standing(self);
     }
 
     /// The node, as it is now, has what it had and is called as it was: what does not depend on who
@@ -135,10 +136,11 @@ impl View {
         }
     }
 
-    /// The node as it is now, where it has the same GPUs as before.
-    pub(super) fn refreshed(mut self, cluster: &Cluster, node: &Arc<NodeEntry>) -> Self {
+    /// The node is as this says now.
+    pub(super) fn refresh(&mut self, cluster: &Cluster, node: &Arc<NodeEntry>) {
         if !self.has_same_capabilities(node) {
-            return Self::of(cluster, node);
+            *self = Self::of(cluster, node);
+            return;
         }
         for gpu in &mut self.gpus {
             let uuid = node.gpus().get(usize::from(gpu.at)).map(|listed| &listed.uuid);
@@ -150,7 +152,6 @@ impl View {
             }
         }
         self.node = Arc::clone(node);
-        self
     }
 
     /// See [`Make`], of a plain node; nothing of one that never connected.
@@ -169,6 +170,7 @@ impl View {
             disk_mib: capabilities.disk_mib,
             runtimes: capabilities.runtimes.clone(),
             simulated: capabilities.simulated,
+            taints: self.node.taints().map(|(label, value)| (label.to_owned(), value.to_owned())).collect(),
         })
     }
 

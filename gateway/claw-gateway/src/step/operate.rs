@@ -2,6 +2,7 @@
 //! then plan or apply.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use claw_proto::ids::{ApprovalId, IdSource, OperationId, PlanId, WorkloadId};
 use claw_tools::access::{Permission, PrincipalKind, Tier};
@@ -131,7 +132,7 @@ pub(super) fn accept(
         goal: done.goal,
         undoes: done.undoes,
     };
-    work.emit(Event::OperationAccepted { operation: Box::new(record) });
+    work.emit(Event::OperationAccepted { operation: Arc::new(record) });
     outcome
 }
 

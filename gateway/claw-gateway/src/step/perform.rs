@@ -13,7 +13,7 @@ use claw_proto::ids::IdSource;
 use claw_tools::outcome::{EffectKind, Outcome};
 use claw_tools::refusal::{Refusal, SuggestedCall};
 use claw_tools::workloads::WorkloadState;
-use serde_json::json;
+use serde_json::{Map, Value};
 
 use super::operate::Performed;
 use super::undo;
@@ -120,16 +120,18 @@ pub(super) fn with_place(cluster: &Cluster, mut outcome: Outcome) -> Outcome {
     }
     let report = w.report.clone();
     outcome.simulated = w.simulated();
-    if w.state == WorkloadState::Pending {
+    let id = w.workload_id.to_string();
+    let about = |id: String| Map::from_iter([("workload".to_owned(), Value::String(id))]);
+    let next = if w.state == WorkloadState::Pending {
         outcome.effect = EffectKind::Queued;
-        outcome.next.insert(0, SuggestedCall::new("workload_explain", json!({ "workload": w.workload_id })));
+        vec![SuggestedCall::new("workload_explain", Value::Object(about(id)))]
     } else {
-        outcome.next.insert(
-            0,
-            SuggestedCall::new("workload_wait", json!({ "workload": w.workload_id, "states": ["running"] })),
-        );
-        outcome.next.insert(1, SuggestedCall::new("workload_logs", json!({ "workload": w.workload_id })));
-    }
+        let mut wait = about(id.clone());
+        wait.insert("states".to_owned(), Value::Array(vec![Value::String("running".to_owned())]));
+        let wait = SuggestedCall::new("workload_wait", Value::Object(wait));
+        vec![wait, SuggestedCall::new("workload_logs", Value::Object(about(id)))]
+    };
+    outcome.next.splice(0..0, next);
     if let Some(report) = report {
         outcome.summary.reserve_exact("; ".len() + report.summary.len());
         outcome.summary.push_str("; ");

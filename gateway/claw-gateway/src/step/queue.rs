@@ -101,6 +101,10 @@ fn have_the_same_rights(a: &WorkloadEntry, b: &WorkloadEntry) -> bool {
 
 /// What is kept keeps both of them out, or neither: by their tenants, and by when they will have ended.
 fn stand_alike(state: &Cluster, a: &WorkloadEntry, b: &WorkloadEntry) -> bool {
+    // Who is there may ask to be kept apart from one of them.
+    if state.workloads.keeps_some_apart() && a.spec.spec().labels != b.spec.spec().labels {
+        return false;
+    }
     let is_kept = state.workloads.has_claims() || !state.reservations.is_empty();
     if !is_kept || have_the_same_rights(a, b) {
         return true;

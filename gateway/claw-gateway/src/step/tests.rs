@@ -2,6 +2,7 @@
 
 mod ahead;
 mod annotations;
+mod apart;
 mod audited;
 mod checkpoints;
 mod choices;

@@ -7,7 +7,7 @@ use claw_proto::time::Timestamp;
 use claw_tools::workloads::WorkloadState;
 use imbl::OrdSet;
 
-use super::{Claim, Holders, QueueKey, WorkloadEntry, WorkloadManager};
+use super::{Claim, Holders, QueueKey, WorkloadEntry, WorkloadManager, label_key};
 
 /// Where a workload stands in the indexes; nowhere by default.
 #[derive(Debug, Default)]
@@ -20,11 +20,17 @@ pub(super) struct Keys {
     ended: Option<(Timestamp, WorkloadId)>,
     claim: Option<Arc<Claim>>,
     held: Vec<GpuUuid>,
+    /// It holds a place, and has labels.
+    is_labeled: bool,
+    /// It holds a place, and is kept apart from others.
+    apart: Option<WorkloadId>,
 }
 
 impl Keys {
     pub(super) fn of(w: &WorkloadEntry) -> Self {
         let id = w.workload_id;
+        let (spec, is_placed) = (w.spec.spec(), w.live().is_some());
+        let is_apart = spec.placement.as_ref().is_some_and(|placement| placement.anti_affinity.is_some());
         Self {
             state: Some(w.state),
             queue: (w.state == WorkloadState::Pending).then(|| w.queue_key()),
@@ -34,6 +40,8 @@ impl Keys {
             ended: w.state.is_final().then_some((w.since, id)),
             claim: w.claim.clone(),
             held: w.lives().flat_map(|a| &a.gpus).cloned().collect(),
+            is_labeled: is_placed && !spec.labels.is_empty(),
+            apart: (is_placed && is_apart).then_some(id),
         }
     }
 
@@ -63,6 +71,17 @@ impl WorkloadManager {
         exchange(&mut self.preemptible, old.preemptible, new.preemptible);
         exchange(&mut self.noticed, old.noticed, new.noticed);
         exchange(&mut self.ended, old.ended, new.ended);
+        exchange(&mut self.apart, old.apart, new.apart);
+        if old.is_labeled != new.is_labeled {
+            let labels = w.spec.spec().labels.iter().map(|(key, value)| (label_key(key, value), w.workload_id));
+            for label in labels {
+                if new.is_labeled {
+                    self.labels.insert(label)
+                } else {
+                    self.labels.remove(&label)
+                };
+            }
+        }
         if old.held != new.held {
             old.held.iter().for_each(|gpu| self.let_go(gpu, w.workload_id));
             new.held.iter().for_each(|gpu| self.hold(gpu, w));

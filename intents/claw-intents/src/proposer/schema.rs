@@ -44,6 +44,9 @@ const WORKLOAD: &[&str] = &[
     "budget",
 ];
 
+/// What the words of a placement can say. Taints and who is kept apart are said in specifications alone.
+const PLACEMENT: &[&str] = &["node", "exclude_nodes", "zone", "labels", "strategy"];
+
 /// Words of a schema that strict structured outputs take.
 const KEPT: &[&str] = &["type", "enum", "const", "properties", "items", "anyOf", "$ref", "$defs", "description"];
 
@@ -58,6 +61,9 @@ fn make() -> Value {
     let mut defs = intent.as_object_mut().and_then(|o| o.remove("$defs")).unwrap_or_else(|| json!({}));
     if let Some(workload) = defs.pointer_mut("/WorkloadSpec/properties").and_then(Value::as_object_mut) {
         workload.retain(|name, _| WORKLOAD.contains(&name.as_str()));
+    }
+    if let Some(placement) = defs.pointer_mut("/Placement/properties").and_then(Value::as_object_mut) {
+        placement.retain(|name, _| PLACEMENT.contains(&name.as_str()));
     }
     strict(&mut intent);
     if let Some(all) = defs.as_object_mut() {

@@ -179,6 +179,16 @@ fn placement(placement: &Placement) -> Vec<String> {
         let names: Vec<String> = placement.exclude_nodes.iter().map(|node| quoted(node)).collect();
         out.push(format!("not on nodes {}", names.join(" and ")));
     }
+    if !placement.tolerations.is_empty() {
+        let borne: Vec<String> = placement.tolerations.iter().map(|taint| quoted(taint)).collect();
+        out.push(format!("bearing taints {}", borne.join(" and ")));
+    }
+    if let Some(apart) = &placement.anti_affinity {
+        let within = apart.within.map_or("node", |within| within.as_str());
+        out.extend(
+            json(&apart.labels).map(|labels| format!("apart from work with labels {labels} within its {within}")),
+        );
+    }
     out
 }
 

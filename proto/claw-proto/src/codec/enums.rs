@@ -6,7 +6,7 @@ use crate::message::{
 };
 use crate::spec::{
     AutoscaleMetric, BudgetPer, BudgetUnit, GpuVendor, Interconnect, Isolation, MarketUse, PlacementStrategy, Priority,
-    PullPolicy, Quantization, RestartPolicy, RuntimeKind, WorkloadKind,
+    PullPolicy, Quantization, RestartPolicy, RuntimeKind, TopologyDomain, WorkloadKind,
 };
 use crate::topology::{FindingCode, GpuDriver, GpuHealth};
 use crate::wire::node_v1 as wire;
@@ -73,5 +73,6 @@ wire_enums! {
     ThrottleReason {
         GpuIdle ApplicationsClocks SwPowerCap HwSlowdown SyncBoost SwThermal HwThermal HwPowerBrake DisplayClocks
     }
+    TopologyDomain { Node Rack Zone }
     WorkloadKind { Inference Training Batch Interactive Service }
 }

@@ -9,9 +9,9 @@ use super::parts::{
 };
 use crate::limits;
 use crate::spec::{
-    Autoscale, AutoscaleMetric, Budget, BudgetPer, BudgetUnit, GpuRequest, GpuVendor, Interconnect, Isolation,
-    MarketUse, OnPartition, Placement, PlacementStrategy, Priority, PullPolicy, Quantization, RestartPolicy,
-    RuntimeKind, SecretRef, Volume, WorkloadKind, WorkloadSpec,
+    AntiAffinity, Autoscale, AutoscaleMetric, Budget, BudgetPer, BudgetUnit, GpuRequest, GpuVendor, Interconnect,
+    Isolation, MarketUse, OnPartition, Placement, PlacementStrategy, Priority, PullPolicy, Quantization, RestartPolicy,
+    RuntimeKind, SecretRef, TopologyDomain, Volume, WorkloadKind, WorkloadSpec,
 };
 use crate::time::Timestamp;
 use crate::wire::node_v1 as wire;
@@ -197,18 +197,34 @@ fn encode_placement(placement: &Placement) -> wire::Placement {
         zone: placement.zone.clone(),
         labels: placement.labels.clone(),
         strategy: encode_optional(placement.strategy),
+        tolerations: placement.tolerations.clone(),
+        anti_affinity: placement.anti_affinity.as_ref().map(encode_anti_affinity),
     }
+}
+
+fn encode_anti_affinity(apart: &AntiAffinity) -> wire::AntiAffinity {
+    wire::AntiAffinity { labels: apart.labels.clone(), within: encode_optional(apart.within) }
+}
+
+fn decode_anti_affinity(apart: wire::AntiAffinity) -> Result<AntiAffinity, Fault> {
+    Ok(AntiAffinity {
+        labels: decode_labels(apart.labels, "labels")?,
+        within: TopologyDomain::decode_optional(apart.within, "within")?,
+    })
 }
 
 fn decode_placement(placement: wire::Placement) -> Result<Placement, Fault> {
     let (name_max, excluded_max) = (limits::NAME_CHARS_MAX, limits::EXCLUDE_NODES_MAX);
     let decode_node = |node| short(node, name_max);
+    let decode_borne = |borne| short(borne, name_max + limits::LABEL_VALUE_CHARS_MAX);
     Ok(Placement {
         node: chars_optional(placement.node, "node", name_max)?,
         exclude_nodes: each(placement.exclude_nodes, "exclude_nodes", excluded_max, decode_node)?,
         zone: chars_optional(placement.zone, "zone", name_max)?,
         labels: decode_labels(placement.labels, "labels")?,
         strategy: PlacementStrategy::decode_optional(placement.strategy, "strategy")?,
+        tolerations: each(placement.tolerations, "tolerations", limits::TOLERATIONS_MAX, decode_borne)?,
+        anti_affinity: placement.anti_affinity.map(decode_anti_affinity).transpose().at("anti_affinity")?,
     })
 }
 

@@ -159,6 +159,16 @@ impl Validator {
         }
     }
 
+    /// A taint that is borne: the key of one, or `key=value`. With [`TAINT_PREFIX`](crate::spec::TAINT_PREFIX) before
+    /// it the key has to be one of a label.
+    pub(super) fn toleration(&mut self, path: &str, text: &str) -> bool {
+        let (key, value) = text.split_once('=').unwrap_or((text, ""));
+        let chars_max = limits::NAME_CHARS_MAX - crate::spec::TAINT_PREFIX.len();
+        let allowed = "a taint's key, or key=value: a node's label taint/<key> is its taint <key>";
+        let is_key = |t: &str| all_in(t, "-_./") && edges_alphanumeric(t) && !t.starts_with(crate::spec::TAINT_PREFIX);
+        self.form(path, key, chars_max, allowed, is_key) && self.text(path, value, limits::LABEL_VALUE_CHARS_MAX)
+    }
+
     /// Environment variables: number, keys and sizes. Values are never repeated.
     pub fn env(&mut self, path: &str, env: &BTreeMap<String, String>) {
         self.count(path, env.len(), limits::ENV_VARS_MAX);

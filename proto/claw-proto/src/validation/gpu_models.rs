@@ -21,14 +21,17 @@ pub(super) fn vendor_of(canonical: &str) -> Option<GpuVendor> {
 }
 
 /// Letters and digits only, in lower case: "RTX 4090", "rtx-4090" and "RTX4090" are one model.
+fn folding(text: &str) -> impl Iterator<Item = u8> {
+    text.bytes().filter(u8::is_ascii_alphanumeric).map(|byte| byte.to_ascii_lowercase())
+}
+
 fn folded(text: &str) -> String {
-    text.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect()
+    folding(text).map(char::from).collect()
 }
 
 /// The known model that this text names, whatever its case, spaces and dashes.
 pub fn canonical_gpu_model(text: &str) -> Option<&'static str> {
-    let wanted = folded(text);
-    KNOWN_GPU_MODELS.iter().copied().find(|known| folded(known) == wanted)
+    KNOWN_GPU_MODELS.iter().copied().find(|known| folding(known).eq(folding(text)))
 }
 
 /// The known model that is nearest to this text, if one is near enough to be

@@ -374,6 +374,21 @@ fn place(v: &mut Validator, placement: &Placement) {
         v.word("placement.zone", zone);
     }
     v.labels("placement.labels", &placement.labels);
+    v.count("placement.tolerations", placement.tolerations.len(), limits::TOLERATIONS_MAX);
+    for (index, borne) in placement.tolerations.iter().enumerate().take(limits::TOLERATIONS_MAX) {
+        v.toleration(&indexed("placement.tolerations", index), borne);
+    }
+    if let Some(apart) = &placement.anti_affinity {
+        if apart.labels.is_empty() {
+            v.fault(
+                "placement.anti_affinity.labels",
+                FaultCode::Missing,
+                "says from whom: without labels it is nobody",
+            )
+            .with_allowed("labels of other work, such as {\"app\": \"db\"}");
+        }
+        v.labels("placement.anti_affinity.labels", &apart.labels);
+    }
 }
 
 fn files(v: &mut Validator, spec: &WorkloadSpec) {

@@ -1115,6 +1115,22 @@ pub struct Placement {
     >,
     #[prost(enumeration = "PlacementStrategy", optional, tag = "5")]
     pub strategy: ::core::option::Option<i32>,
+    /// Taints that it bears: key, or key=value.
+    #[prost(string, repeated, tag = "6")]
+    pub tolerations: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(message, optional, tag = "7")]
+    pub anti_affinity: ::core::option::Option<AntiAffinity>,
+}
+/// Work that it is kept apart from. The gateway sees to it; a node only hears of it.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct AntiAffinity {
+    #[prost(btree_map = "string, string", tag = "1")]
+    pub labels: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+    #[prost(enumeration = "TopologyDomain", optional, tag = "2")]
+    pub within: ::core::option::Option<i32>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Volume {
@@ -1972,6 +1988,38 @@ impl PlacementStrategy {
             "PLACEMENT_STRATEGY_UNSPECIFIED" => Some(Self::Unspecified),
             "PLACEMENT_STRATEGY_PACK" => Some(Self::Pack),
             "PLACEMENT_STRATEGY_SPREAD" => Some(Self::Spread),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum TopologyDomain {
+    Unspecified = 0,
+    Node = 1,
+    Rack = 2,
+    Zone = 3,
+}
+impl TopologyDomain {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "TOPOLOGY_DOMAIN_UNSPECIFIED",
+            Self::Node => "TOPOLOGY_DOMAIN_NODE",
+            Self::Rack => "TOPOLOGY_DOMAIN_RACK",
+            Self::Zone => "TOPOLOGY_DOMAIN_ZONE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "TOPOLOGY_DOMAIN_UNSPECIFIED" => Some(Self::Unspecified),
+            "TOPOLOGY_DOMAIN_NODE" => Some(Self::Node),
+            "TOPOLOGY_DOMAIN_RACK" => Some(Self::Rack),
+            "TOPOLOGY_DOMAIN_ZONE" => Some(Self::Zone),
             _ => None,
         }
     }

@@ -219,7 +219,9 @@ fn chosen(work: &Work<'_>, wanted: &Reservation, wish: &Wish<'_>) -> Result<Vec<
     let place = |node: &NodeEntry| ["zone", "rack"].map(|key| node.labels.get(key).cloned().unwrap_or_default());
     free.sort_by_cached_key(|node| {
         let is_empty = node.usage.workloads.is_empty();
-        (is_empty, node.whole_gpus().count(), place(node), node.name.clone())
+        // Where the tenant's work may not bear the taint, the node would be kept for nobody.
+        let is_tainted = node.taints().next().is_some();
+        (is_tainted, is_empty, node.whole_gpus().count(), place(node), node.name.clone())
     });
     let mut nodes: Vec<NodeId> = free.iter().take(wish.count as usize).map(|node| node.node_id).collect();
     nodes.sort_unstable();

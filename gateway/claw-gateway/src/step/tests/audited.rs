@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use claw_proto::ids::{GpuUuid, NodeId, WorkloadId};
 use claw_proto::message::{NodeWorkloadState, StatusCause};
-use claw_proto::spec::{GpuRequest, Placement, Priority, WorkloadSpec};
+use claw_proto::spec::{AntiAffinity, GpuRequest, Placement, Priority, WorkloadSpec};
 use claw_proto::time::Timestamp;
 use claw_proto::topology::{GpuHealth, NodeCapabilities};
 use claw_proto::validation::{GPU_MILLI, ValidSpec};
@@ -44,6 +44,8 @@ enum Plant {
     StoppedInVain,
     StoppedForLess,
     NotAllowed,
+    TaintNotBorne,
+    NotKeptApart,
     Overcommitted,
     GpuUnhealthy,
     OverQuota,
@@ -53,7 +55,7 @@ enum Plant {
     StartPutOff,
 }
 
-const ALL: [Plant; 24] = [
+const ALL: [Plant; 26] = [
     Plant::GpuMissing,
     Plant::GpuTwice,
     Plant::GpuOfAnother,
@@ -71,6 +73,8 @@ const ALL: [Plant; 24] = [
     Plant::StoppedInVain,
     Plant::StoppedForLess,
     Plant::NotAllowed,
+    Plant::TaintNotBorne,
+    Plant::NotKeptApart,
     Plant::Overcommitted,
     Plant::GpuUnhealthy,
     Plant::OverQuota,
@@ -110,7 +114,7 @@ fn planted(plant: Plant, decision: &[EventRecord], before: &[EventRecord]) -> Op
                 (_, Some(_)) => gpu.fraction = Some(0.999),
                 (_, None) => gpu.count = Some(0),
             })?;
-            bad.extend(twin(&first, &larger)?);
+            bad.extend(twin(&first, &beside_anybody(&larger))?);
         }
         Plant::NodeUnknown => *node_id = NodeId::from_bits(NOBODY),
         Plant::NodeSilent => {
@@ -120,6 +124,21 @@ fn planted(plant: Plant, decision: &[EventRecord], before: &[EventRecord]) -> Op
         Plant::NodeCordoned => {
             let event = Event::NodeSchedulableChanged { node_id: *home, to: Schedulable::Cordoned };
             bad.insert(at, like(&first, event));
+        }
+        Plant::TaintNotBorne => {
+            let labels = [("taint/planted".to_owned(), Some("x".to_owned()))].into();
+            bad.insert(at, like(&first, Event::NodeLabeled { node_id: *home, labels }));
+        }
+        // It had a label, and somebody comes who is kept apart from that.
+        Plant::NotKeptApart => {
+            let spec = submitted_spec(before, decision, *id)?;
+            let labels = BTreeMap::from([("planted".to_owned(), "x".to_owned())]);
+            let labeled = ValidSpec::parse(WorkloadSpec { labels: labels.clone(), ..spec.spec().clone() }).ok()?;
+            bad.insert(at, like(&first, submission(*id, &Arc::new(labeled))));
+            let anti_affinity = Some(AntiAffinity { labels, within: None });
+            let placement = Some(Placement { anti_affinity, ..Placement::default() });
+            let apart = ValidSpec::parse(WorkloadSpec { placement, ..spec.spec().clone() }).ok()?;
+            bad.extend(twin(&first, &Arc::new(apart))?);
         }
         Plant::Reserved => bad.insert(at, like(&first, kept_for_another(*home, &first))),
         Plant::StartPutOff => drop(bad.splice(at..at, [1_000, 1_001].map(|in_ms| kept_until(&first, *id, in_ms)))),
@@ -163,6 +182,16 @@ fn kept_for_another(home: NodeId, first: &EventRecord) -> Event {
         by: "root".into(),
     };
     Event::ReservationSet { reservation: Arc::new(reservation) }
+}
+
+/// The same, with no labels and kept apart from nobody.
+fn beside_anybody(spec: &Arc<ValidSpec>) -> Arc<ValidSpec> {
+    let mut spec = spec.spec().clone();
+    spec.labels.clear();
+    if let Some(placement) = &mut spec.placement {
+        placement.anti_affinity = None;
+    }
+    Arc::new(ValidSpec::parse(spec).expect("it asks for less"))
 }
 
 /// The same placement for somebody else with this specification.
@@ -303,7 +332,8 @@ fn is_right(plant: Plant, wrong: &Wrong) -> bool {
         Plant::NeverSubmitted => matches!(wrong, Wrong::DoesNotWait(_)),
         Plant::RoomKept => matches!(wrong, Wrong::RoomTaken(..)),
         Plant::StoppedInVain | Plant::StoppedForLess => matches!(wrong, Wrong::StoppedWithoutRight(_)),
-        Plant::NotAllowed => matches!(wrong, Wrong::NotAllowed(..)),
+        Plant::NotAllowed | Plant::TaintNotBorne => matches!(wrong, Wrong::NotAllowed(..)),
+        Plant::NotKeptApart => matches!(wrong, Wrong::NotKeptApart(..)),
         Plant::Overcommitted => matches!(wrong, Wrong::Overcommitted(..)),
         Plant::OverQuota => matches!(wrong, Wrong::OverQuota(..)),
         Plant::Reserved => matches!(wrong, Wrong::Reserved(..)),

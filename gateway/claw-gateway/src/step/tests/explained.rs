@@ -2,7 +2,7 @@
 
 use claw_proto::ids::{GpuUuid, WorkloadId};
 use claw_proto::message::{NodeWorkloadState as N, StatusCause as C};
-use claw_proto::spec::{GpuRequest, Interconnect, Placement, RuntimeKind, WorkloadSpec};
+use claw_proto::spec::{GpuRequest, Interconnect, Placement, RuntimeKind, TopologyDomain, WorkloadSpec};
 use claw_proto::topology::{GpuInfo, MigSlice};
 use claw_proto::validation::ValidSpec;
 use claw_tools::nodes::{NodeLink, Schedulable};
@@ -11,7 +11,7 @@ use claw_tools::workloads::{PlacementReason as R, Remedy, WorkloadState};
 use proptest::prelude::*;
 
 use super::fleet::{Fleet, run_of, spec};
-use super::properties::{TENANTS, moves, play};
+use super::properties::{TENANTS, apart_from_db, moves, play};
 use crate::reservations::Reservations;
 use crate::scheduler::{Decision, decide};
 use crate::tenancy::{self, Tenants};
@@ -35,9 +35,14 @@ fn wishes() -> impl Strategy<Value = WorkloadSpec> {
         prop::option::of(Just("a")),
         any::<bool>(),
         1_u32..3,
+        (any::<bool>(), prop::option::weighted(0.3, prop::sample::select(TopologyDomain::ALL)), any::<bool>()),
     );
     (gpu, host, place).prop_map(
-        |((gpus, model, memory, nvlink, part), (cpu_cores, memory_gib), (named, excluded, zone, labeled, nodes))| {
+        |(
+            (gpus, model, memory, nvlink, part),
+            (cpu_cores, memory_gib),
+            (named, excluded, zone, labeled, nodes, (bears, apart, is_db)),
+        )| {
             let fraction = part.and_then(|part| part.parse().ok());
             let mig_profile = part.filter(|_| fraction.is_none()).map(str::to_owned);
             let (gpus, nodes) = if fraction.is_some() { (1, 1) } else { (gpus, nodes) };
@@ -60,8 +65,11 @@ fn wishes() -> impl Strategy<Value = WorkloadSpec> {
                 exclude_nodes: excluded.map(|n| format!("n{n}")).into_iter().collect(),
                 zone: zone.map(str::to_owned),
                 labels,
-                strategy: None,
+                tolerations: if bears { vec!["dedicated=lab".to_owned()] } else { Vec::new() },
+                anti_affinity: apart.and_then(|within| apart_from_db(within).anti_affinity),
+                ..Placement::default()
             };
+            let db = [("app".to_owned(), "db".to_owned())];
             let gpu = (gpus > 0).then_some(gpu);
             WorkloadSpec {
                 gpu,
@@ -69,6 +77,7 @@ fn wishes() -> impl Strategy<Value = WorkloadSpec> {
                 memory_gib,
                 nodes: (nodes > 1).then_some(nodes),
                 placement: Some(placement),
+                labels: db.into_iter().filter(|_| is_db).collect(),
                 ..spec(0)
             }
         },
@@ -85,6 +94,11 @@ fn relax(cluster: &mut Cluster, spec: &mut WorkloadSpec, reason: R) {
         R::NodeExcluded => placement.exclude_nodes.clear(),
         R::LabelMismatch => placement.labels.clear(),
         R::ZoneMismatch => placement.zone = None,
+        R::TaintNotTolerated => placement.tolerations = vec!["dedicated".to_owned()],
+        R::KeptApart => {
+            placement.anti_affinity = None;
+            spec.labels.clear();
+        }
         R::RuntimeMissing => spec.runtime = Some(RuntimeKind::Sim),
         R::GpuModelMismatch => (gpu.model, gpu.model_fallbacks) = (None, Vec::new()),
         R::GpuVendorMismatch => gpu.vendor = None,

@@ -2,8 +2,10 @@
 //! checks after every command; S4 (only preemptible work of a lower priority, or
 //! of the same where a guarantee is taken back, is stopped for other work, and only if that then fits) to S6 are checked here.
 
+use std::collections::BTreeMap;
+
 use claw_proto::message::{NodeWorkloadState as N, StatusCause as C};
-use claw_proto::spec::{OnPartition, Priority, RestartPolicy, WorkloadSpec};
+use claw_proto::spec::{AntiAffinity, OnPartition, Placement, Priority, RestartPolicy, TopologyDomain, WorkloadSpec};
 use claw_tools::outcome::Mode;
 use claw_tools::quotas::QuotaAmounts;
 use claw_tools::workloads::{WorkloadReason, WorkloadState};
@@ -25,6 +27,12 @@ pub(super) enum Move {
         apply: bool,
         tenant: Option<usize>,
         part: Option<usize>,
+        apart: Option<usize>,
+    },
+    Label {
+        node: usize,
+        label: usize,
+        is_set: bool,
     },
     Report {
         pick: usize,
@@ -84,8 +92,9 @@ pub(super) enum Move {
 
 pub(super) fn moves() -> impl Strategy<Value = Move> {
     prop_oneof![
-        6 => (0_u32..9, any::<bool>(), 1_u32..4, 0_usize..5, any::<bool>(), any::<bool>(), prop::bool::weighted(0.8), prop::option::of(0_usize..3), prop::option::weighted(0.3, 0_usize..8))
-            .prop_map(|(gpus, nvlink, nodes, priority, keep, restart, apply, tenant, part)| Move::Submit { gpus: gpus * nodes, nvlink, nodes, priority, keep, restart, apply, tenant, part }),
+        6 => (0_u32..9, any::<bool>(), 1_u32..4, 0_usize..5, any::<bool>(), any::<bool>(), prop::bool::weighted(0.8), (prop::option::of(0_usize..3), prop::option::weighted(0.3, 0_usize..8), prop::option::weighted(0.3, 0_usize..5)))
+            .prop_map(|(gpus, nvlink, nodes, priority, keep, restart, apply, (tenant, part, apart))| Move::Submit { gpus: gpus * nodes, nvlink, nodes, priority, keep, restart, apply, tenant, part, apart }),
+        1 => (0_usize..3, 0_usize..3, any::<bool>()).prop_map(|(node, label, is_set)| Move::Label { node, label, is_set }),
         12 => (any::<usize>(), any::<usize>(), 0_usize..8).prop_map(|(pick, part, state)| Move::Report { pick, part, state }),
         1 => any::<usize>().prop_map(|pick| Move::Stop { pick }),
         1 => (0_usize..3).prop_map(|node| Move::Drain { node }),
@@ -120,6 +129,33 @@ const PARTS: [fn() -> WorkloadSpec; 8] = [
     || choice(3, Some("A100"), &["H100"]),
     || choice(5, None, &["A100", "H100"]),
 ];
+
+/// Labels of nodes: where they stand, and a taint.
+const LABELS: [(&str, &str); 3] = [("rack", "r1"), ("zone", "a"), ("taint/dedicated", "lab")];
+
+/// Work with labels, work that is kept apart from it, and work that bears a taint.
+const APART: [fn(&mut WorkloadSpec); 5] = [
+    |spec| drop(spec.labels.insert("app".into(), "db".into())),
+    |spec| {
+        spec.labels.insert("app".into(), "db".into());
+        spec.placement = Some(apart_from_db(TopologyDomain::Node));
+    },
+    |spec| spec.placement = Some(apart_from_db(TopologyDomain::Rack)),
+    |spec| spec.placement = Some(apart_from_db(TopologyDomain::Zone)),
+    |spec| spec.placement = Some(Placement { tolerations: vec!["dedicated".into()], ..Placement::default() }),
+];
+
+pub(super) fn apart_from_db(within: TopologyDomain) -> Placement {
+    let labels = [("app".to_owned(), "db".to_owned())].into();
+    Placement { anti_affinity: Some(AntiAffinity { labels, within: Some(within) }), ..Placement::default() }
+}
+
+fn label(f: &mut Fleet, node: usize, label: usize, is_set: bool) {
+    let (key, value) = LABELS[label];
+    let set = if is_set { [(key.to_owned(), value.to_owned())].into() } else { BTreeMap::new() };
+    let remove = if is_set { Vec::new() } else { vec![key.to_owned()] };
+    drop(f.operate("root", Operation::NodeLabel { node: format!("n{node}"), set, remove }, Mode::Apply, None));
+}
 
 const STATES: [(N, C, Option<i32>); 8] = [
     (N::Pulling, C::Progress, None),
@@ -197,10 +233,13 @@ pub(super) fn play(f: &mut Fleet, m: &Move) {
     let name = |node: &usize| format!("n{node}");
     let node_id = |f: &Fleet, node: &usize| f.cluster.nodes.by_name(&format!("n{node}")).map(|n| n.node_id);
     match m {
-        Move::Submit { gpus, nvlink, nodes, priority, keep, restart, apply, tenant, part } => {
+        Move::Submit { gpus, nvlink, nodes, priority, keep, restart, apply, tenant, part, apart } => {
             let mode = if *apply { Mode::Apply } else { Mode::Plan };
             let tenant = tenant.map(|at| TENANTS[at].0.to_owned());
-            let spec = WorkloadSpec { tenant, ..wanted(*gpus, *nvlink, *nodes, *priority, *keep, *restart) };
+            let mut spec = WorkloadSpec { tenant, ..wanted(*gpus, *nvlink, *nodes, *priority, *keep, *restart) };
+            if let Some(apart) = apart {
+                APART[*apart](&mut spec);
+            }
             let _ = f.operate("alice", run_of(of_part(spec, *part)), mode, None);
         }
         Move::Report { pick, part, state } => {
@@ -209,6 +248,7 @@ pub(super) fn play(f: &mut Fleet, m: &Move) {
                 f.report_part(id, *part, (state, cause, exit));
             }
         }
+        Move::Label { node, label: at, is_set } => label(f, *node, *at, *is_set),
         Move::Stop { pick } => {
             if let Some(id) = nth(f, *pick) {
                 apply(f, Operation::WorkloadStop { workload: id.to_string(), grace_s: None });

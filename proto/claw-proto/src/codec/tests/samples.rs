@@ -173,6 +173,9 @@ fn placement() -> Placement {
         zone: text("eu-west-1a"),
         labels: [("rack".to_owned(), "3".to_owned())].into(),
         strategy: Some(PlacementStrategy::Pack),
+        // Later than the recorded frames.
+        tolerations: Vec::new(),
+        anti_affinity: None,
     }
 }
 
