@@ -83,6 +83,9 @@ struct Score {
     fallback: u8,
     /// GPUs spread over several islands.
     broken_island: bool,
+    /// GPUs without an island in common that are on several NUMA nodes: what they tell each other goes over the
+    /// processors' link.
+    split_numa: bool,
     /// What it takes from work that is likely to come, see [`likely`].
     lost: u32,
     /// A share takes a GPU that nobody has a part of, while others would do.

@@ -1,6 +1,7 @@
 //! Does one node fit, and with which GPUs?
 
 mod fixed;
+mod numa;
 
 use std::sync::Arc;
 
@@ -534,6 +535,7 @@ fn shared(free: &[Gpu], spreads: bool, n_islands: usize, loss: impl Fn(&[Gpu]) -
 
 fn take(mut gpus: Gpus, wanted: usize) -> Gpus {
     gpus.sort_by_key(|g| (g.memory_mib, g.index));
+    numa::nearest_first(&mut gpus, wanted);
     gpus.truncate(wanted);
     gpus.sort_by_key(|g| g.index);
     gpus
@@ -576,6 +578,7 @@ fn score(
         unreserved: true,
         fallback: 0,
         broken_island: chosen.len() > 1 && common_island(chosen).is_none(),
+        split_numa: numa::splits(chosen),
         lost: 0,
         opened: shared.is_some_and(|gpu| (gpu.free_milli == GPU_MILLI) != spreads(spec)),
         milli_left: if spreads(spec) { MILLI_LEFT_MAX - milli_left } else { milli_left },

@@ -15,14 +15,15 @@ impl Worth for Rank {
 }
 
 impl Rank {
-    /// The fields of a score one below the other: 1, 1, 4, 1, 20, 1, 10, 16, 16, 44 and 12 bits.
+    /// The fields of a score one below the other: 1, 1, 4, 1, 1, 20, 1, 10, 16, 16, 44 and 12 bits.
     pub(super) fn of(score: &Score) -> Self {
-        // The upper ones fill 54 bits, the lower ones 72: numbers of one machine word are faster.
+        // The upper ones fill 55 bits, the lower ones 72: numbers of one machine word are faster.
         let with = |packed: u64, field: u64, bits: u32| packed << bits | field.min((1 << bits) - 1);
         let upper = with(0, score.simulated.into(), 1);
         let upper = with(upper, score.unreserved.into(), 1);
         let upper = with(upper, score.fallback.into(), 4);
         let upper = with(upper, score.broken_island.into(), 1);
+        let upper = with(upper, score.split_numa.into(), 1);
         let upper = with(upper, score.lost.into(), LOSS_BITS);
         let upper = with(upper, score.opened.into(), 1);
         let upper = with(upper, score.milli_left.into(), 10);
@@ -39,10 +40,11 @@ impl Rank {
         let packed = u128::MAX - self.0;
         let field = |from: u32, bits: u32| (packed >> from) as u64 & ((1 << bits) - 1);
         Score {
-            simulated: field(125, 1) == 1,
-            unreserved: field(124, 1) == 1,
-            fallback: field(120, 4) as u8,
-            broken_island: field(119, 1) == 1,
+            simulated: field(126, 1) == 1,
+            unreserved: field(125, 1) == 1,
+            fallback: field(121, 4) as u8,
+            broken_island: field(120, 1) == 1,
+            split_numa: field(119, 1) == 1,
             lost: field(119 - LOSS_BITS, LOSS_BITS) as u32,
             opened: field(98, 1) == 1,
             milli_left: field(88, 10) as u16,
@@ -65,13 +67,14 @@ mod tests {
 
     fn scores() -> impl Strategy<Value = Score> {
         let near = prop_oneof![0_u32..3, (LEFT_MAX - 3)..=LEFT_MAX];
-        let flags = (any::<bool>(), any::<bool>(), any::<bool>(), 0_u8..16, any::<bool>());
+        let flags = (any::<bool>(), any::<bool>(), any::<bool>(), 0_u8..16, any::<bool>(), any::<bool>());
         (flags, (0_u32..1 << LOSS_BITS, 0_u16..GPU_MILLI), near.clone(), near, 0_u64..1 << 43, 0_u64..=2_000).prop_map(
             |(flags, (lost, milli_left), island_left, gpus_left, gpu_memory_over_mib, host_left_permille)| Score {
                 simulated: flags.0,
                 unreserved: flags.4,
                 fallback: flags.3,
                 broken_island: flags.1,
+                split_numa: flags.5,
                 lost,
                 opened: flags.2,
                 milli_left,

@@ -140,6 +140,8 @@ fn why_not(a: &Score, b: &Score) -> String {
         "its GPUs are of a model that is a later choice".into()
     } else if a.broken_island != b.broken_island {
         "its free GPUs are not in one NVLink island".into()
+    } else if a.split_numa != b.split_numa {
+        "its free GPUs are on several NUMA nodes".into()
     } else if a.lost != b.lost {
         "it would take more from work as it was submitted so far: GPUs left of no use to it, whole nodes, wanted models"
             .into()

@@ -4,6 +4,7 @@
 //!
 //! It decides nothing of its own: the answer is that of [`fit`](super::fit), which debug builds compare at each look.
 
+use std::cmp::Reverse;
 use std::hash::{Hash, Hasher};
 
 use claw_proto::ids::NodeId;
@@ -21,6 +22,9 @@ use super::{Score, spreads};
 /// GPUs of a row at most.
 const GPUS_MAX: usize = 8;
 
+/// What stands where a NUMA node is not known.
+const NO_NUMA: u8 = u8::MAX;
+
 /// A node whose GPUs are all of one kind and of one island or none, none of them cut.
 #[derive(Debug, Clone)]
 pub(super) struct Row {
@@ -36,6 +40,8 @@ pub(super) struct Row {
     whole: u8,
     /// Free thousandths of each GPU, none of those that are not healthy.
     free_milli: [u16; GPUS_MAX],
+    /// The NUMA node of each GPU, as the node counts them; [`NO_NUMA`] where that is not known.
+    numa: [u8; GPUS_MAX],
     /// Memory of each GPU, MiB.
     gpu_memory_mib: u64,
     cpu_millis: u64,
@@ -85,6 +91,16 @@ struct Chosen {
     lost: u32,
 }
 
+/// The lowest so many of these bits.
+fn lowest(bits: u8, n: u32) -> u8 {
+    let (mut taken, mut left) = (0_u8, bits);
+    for _ in 0..n {
+        taken |= left & left.wrapping_neg();
+        left &= left.wrapping_sub(1);
+    }
+    taken
+}
+
 impl Row {
     /// The row of a node, if it is plain.
     pub(super) fn of(view: &View) -> Option<Self> {
@@ -108,9 +124,10 @@ impl Row {
             let each = view.gpus.iter().enumerate().filter(|(_, gpu)| has(gpu));
             each.fold(0_u8, |bits, (at, _)| bits | 1 << at)
         };
-        let mut free_milli = [0; GPUS_MAX];
-        for (free, gpu) in free_milli.iter_mut().zip(&view.gpus) {
+        let (mut free_milli, mut numa) = ([0; GPUS_MAX], [NO_NUMA; GPUS_MAX]);
+        for ((free, numa), gpu) in free_milli.iter_mut().zip(&mut numa).zip(&view.gpus) {
             *free = if gpu.is_healthy { gpu.free_milli } else { 0 };
+            *numa = gpu.numa.and_then(|numa| u8::try_from(numa).ok()).unwrap_or(NO_NUMA);
         }
         let usage = &node.usage;
         let mut row = Self {
@@ -121,6 +138,7 @@ impl Row {
             healthy: bits(&|gpu| gpu.is_healthy),
             whole: bits(&|gpu| gpu.free_milli == GPU_MILLI),
             free_milli,
+            numa,
             gpu_memory_mib: first.map_or(0, |gpu| gpu.memory_mib),
             cpu_millis: capabilities.cpu_millis,
             memory_mib: capabilities.memory_mib,
@@ -150,11 +168,11 @@ impl Row {
 
     /// It differs from the other in nothing but whose it is.
     pub(super) fn is_like(&self, other: &Self) -> bool {
-        let Self { node_id: _, closed, simulated, linked, healthy, whole, free_milli, .. } = *self;
+        let Self { node_id: _, closed, simulated, linked, healthy, whole, free_milli, numa, .. } = *self;
         let Self { gpu_memory_mib, cpu_millis, memory_mib, cpu_left_millis, memory_left_mib, disk_left_mib, .. } =
             *self;
         (closed, simulated, linked) == (other.closed, other.simulated, other.linked)
-            && (healthy, whole, free_milli) == (other.healthy, other.whole, other.free_milli)
+            && (healthy, whole, free_milli, numa) == (other.healthy, other.whole, other.free_milli, other.numa)
             && (gpu_memory_mib, cpu_millis, memory_mib) == (other.gpu_memory_mib, other.cpu_millis, other.memory_mib)
             && (cpu_left_millis, memory_left_mib, disk_left_mib)
                 == (other.cpu_left_millis, other.memory_left_mib, other.disk_left_mib)
@@ -213,15 +231,33 @@ impl Row {
         free & self.healthy
     }
 
-    /// The first of those that are free.
+    /// The first of those that are free, of as few NUMA nodes as can be.
     fn first(&self, free: u8, wish: &Wish, losses: &Losses) -> Chosen {
-        let mut taken = 0_u8;
-        let mut left = free;
-        for _ in 0..wish.gpus {
-            taken |= left & left.wrapping_neg();
-            left &= left.wrapping_sub(1);
-        }
+        let may_choose = wish.gpus > 1 && free.count_ones() > wish.gpus;
+        let near = if may_choose { self.nearest(free, wish.gpus) } else { None };
+        let taken = near.unwrap_or_else(|| lowest(free, wish.gpus));
         Chosen { taken, lost: self.lost(taken, wish, losses) }
+    }
+
+    /// The GPUs of each NUMA node among these, as bits; nothing if that is not known of all.
+    fn numas(&self, gpus: u8) -> Option<[u8; GPUS_MAX]> {
+        let mut masks = [0_u8; GPUS_MAX];
+        for at in (0..GPUS_MAX).filter(|at| gpus >> at & 1 == 1) {
+            *masks.get_mut(usize::from(self.numa[at]))? |= 1 << at;
+        }
+        Some(masks)
+    }
+
+    /// See [`nearest_first`](super::fit); nothing where all are of one NUMA node, or that is not known.
+    fn nearest(&self, free: u8, wanted: u32) -> Option<u8> {
+        let mut masks = self.numas(free).filter(|masks| masks.iter().filter(|mask| **mask != 0).count() > 1)?;
+        let order = |mask: &u8| (mask.count_ones(), mask.trailing_zeros());
+        if let Some(mask) = masks.iter().copied().filter(|mask| mask.count_ones() >= wanted).min_by_key(order) {
+            return Some(lowest(mask, wanted));
+        }
+        masks.sort_unstable_by_key(|mask| (Reverse(mask.count_ones()), mask.trailing_zeros()));
+        let more = |taken: u8, mask: &u8| taken | lowest(*mask, wanted - taken.count_ones());
+        Some(masks.iter().fold(0, more))
     }
 
     /// The one that costs likely work least, and of equals the fullest.
@@ -251,6 +287,11 @@ impl Row {
         losses.loss_of(self.standing.as_ref(), taken)
     }
 
+    /// They are on several NUMA nodes, if that is known of all.
+    fn splits(&self, taken: u8) -> bool {
+        self.numas(taken).is_some_and(|masks| masks.iter().filter(|mask| **mask != 0).count() > 1)
+    }
+
     /// See [`Score`].
     fn rank(&self, free: u8, chosen: &Chosen, wish: &Wish, (runtime, fallback): (RuntimeKind, u8)) -> Rank {
         let (taken, n_taken) = (chosen.taken, chosen.taken.count_ones());
@@ -265,6 +306,7 @@ impl Row {
             unreserved: true,
             fallback,
             broken_island: n_taken > 1 && !self.linked,
+            split_numa: n_taken > 1 && !self.linked && self.splits(taken),
             lost: chosen.lost,
             opened: shared == Some(GPU_MILLI),
             milli_left: shared.map_or(0, |free| free - wish.gpu_milli),

@@ -23,6 +23,8 @@ pub(super) struct Gpu {
     pub(super) memory_mib: u64,
     /// Its NVLink island: islands of a node are counted from 0.
     pub(super) island: Option<u16>,
+    /// Its NUMA node, if that is known: those of a node are counted from 0.
+    pub(super) numa: Option<u16>,
     /// Healthy.
     pub(super) is_healthy: bool,
     /// It is a slice.
@@ -86,7 +88,7 @@ impl View {
     pub(super) fn of(cluster: &Cluster, node: &Arc<NodeEntry>) -> Self {
         let all = node.gpus();
         let mut seen = BTreeSet::new();
-        let mut islands: Vec<u32> = Vec::new();
+        let (mut islands, mut numas): (Vec<u32>, Vec<u32>) = (Vec::new(), Vec::new());
         let is_given = |gpu: &&GpuInfo| cluster.nodes.home_of(&gpu.uuid) == Some(node.node_id);
         let mut n_whole = 0;
         let given = node.given_gpus().inspect(|gpu| n_whole += usize::from(gpu.mig.is_none()));
@@ -100,6 +102,7 @@ impl View {
                 index: gpu.index,
                 memory_mib: gpu.memory_mib,
                 island: gpu.nvlink_island.map(|island| number(&mut islands, island)),
+                numa: gpu.numa_node.map(|numa| number(&mut numas, numa)),
                 is_healthy: gpu.health == GpuHealth::Healthy,
                 is_slice: gpu.mig.is_some(),
                 free_milli: cluster.workloads.free_milli(&gpu.uuid),
@@ -190,11 +193,11 @@ impl View {
     }
 }
 
-/// The number of an island: a new one gets the next.
-fn number(islands: &mut Vec<u32>, island: u32) -> u16 {
-    let at = islands.iter().position(|known| *known == island).unwrap_or_else(|| {
-        islands.push(island);
-        islands.len() - 1
+/// The number of an island or a NUMA node: a new one gets the next.
+fn number(numbers: &mut Vec<u32>, of: u32) -> u16 {
+    let at = numbers.iter().position(|known| *known == of).unwrap_or_else(|| {
+        numbers.push(of);
+        numbers.len() - 1
     });
     u16::try_from(at).unwrap_or(u16::MAX)
 }

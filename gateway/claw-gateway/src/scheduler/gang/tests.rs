@@ -48,6 +48,7 @@ fn candidate(view: &View) -> Candidate<'_> {
         unreserved: true,
         fallback: 0,
         broken_island: false,
+        split_numa: false,
         lost: 0,
         opened: false,
         milli_left: 0,

@@ -2,7 +2,7 @@
 
 use claw_proto::ids::{GpuUuid, WorkloadId};
 use claw_proto::spec::{GpuRequest, Isolation, WorkloadSpec};
-use claw_proto::topology::{GpuInfo, MigSlice};
+use claw_proto::topology::{GpuInfo, MigSlice, NodeCapabilities};
 use claw_proto::validation::ValidSpec;
 use claw_tools::workloads::{PlacementReason, WorkloadState};
 use expect_test::expect;
@@ -148,4 +148,50 @@ fn a_slice_that_nobody_has_cut_is_told_with_how_a_gpu_could_be_cut() {
     has.gpus.push(part(1, "3g.40gb"));
     f.connect(node, has, &[], 7);
     assert_eq!(f.workload(small).live().unwrap().gpus, [GpuUuid("MIG-1".into())]);
+}
+
+/// Eight GPUs without NVLink, four beside each processor.
+fn without_nvlink(name: &str) -> NodeCapabilities {
+    let mut machine = h100x8(name);
+    for gpu in &mut machine.gpus {
+        gpu.nvlink_island = None;
+    }
+    machine
+}
+
+/// The indexes of the GPUs that a submission got, and on which node.
+fn got(f: &mut Fleet, gpus: u32) -> (String, Vec<u32>) {
+    let chosen = f.submit(spec(gpus)).placement.unwrap().chosen.clone().unwrap();
+    let listed = f.node(&chosen.node).gpus().to_vec();
+    let index = |uuid: &GpuUuid| listed.iter().find(|gpu| gpu.uuid == *uuid).unwrap().index;
+    (chosen.node, chosen.gpus.iter().map(index).collect())
+}
+
+#[test]
+fn gpus_without_nvlink_are_of_one_numa_node_where_one_has_enough() {
+    let mut f = Fleet::with_nodes(0);
+    f.join_as("n0", without_nvlink("n0"));
+    let on_n0 = |gpus: &[u32]| ("n0".to_owned(), gpus.to_vec());
+    assert_eq!(got(&mut f, 1), on_n0(&[0]));
+    assert_eq!(got(&mut f, 4), on_n0(&[4, 5, 6, 7]));
+    assert_eq!(got(&mut f, 2), on_n0(&[1, 2]));
+    // Where none has enough, the one that has most comes first.
+    let mut f = Fleet::with_nodes(0);
+    f.join_as("n0", without_nvlink("n0"));
+    assert_eq!(got(&mut f, 3), on_n0(&[0, 1, 2]));
+    assert_eq!(got(&mut f, 5), on_n0(&[3, 4, 5, 6, 7]));
+}
+
+#[test]
+fn a_node_with_enough_on_one_numa_node_is_taken_before_one_that_is_a_tighter_fit() {
+    let mut f = Fleet::with_nodes(0);
+    f.join_as("n0", without_nvlink("n0"));
+    for gpus in [3, 3] {
+        got(&mut f, gpus);
+    }
+    f.join_as("n1", without_nvlink("n1"));
+    // One is left on each side of n0.
+    let report = f.submit(spec(2)).placement.unwrap();
+    assert_eq!(report.chosen.as_ref().unwrap().node, "n1");
+    assert_eq!(report.runner_up.as_ref().unwrap().why_not, "its free GPUs are on several NUMA nodes");
 }
