@@ -386,7 +386,8 @@ impl Auditor {
             nodes.any(|there| are_near(node, there, within))
         };
         let in_the_way = |other: &Work| {
-            let mut asked = [asked(work, other), asked(other, work)].into_iter().flatten();
+            let is_one_tenant = work.spec.spec().tenant == other.spec.spec().tenant;
+            let mut asked = [asked(work, other), asked(other, work).filter(|_| is_one_tenant)].into_iter().flatten();
             asked.any(|within| is_near(other, within))
         };
         // Who asks nothing is kept apart from those alone that do.
@@ -465,7 +466,8 @@ fn asked(who: &Work, from: &Work) -> Option<TopologyDomain> {
 }
 
 fn are_near(a: &Node, b: &Node, within: TopologyDomain) -> bool {
-    let is_one = |key: &str| a.labels.contains_key(key) && a.labels.get(key) == b.labels.get(key);
+    let is_one =
+        |key: &str| a.labels.get(key).is_some_and(|value| !value.is_empty() && b.labels.get(key) == Some(value));
     a.name == b.name
         || match within {
             TopologyDomain::Node => false,
@@ -480,7 +482,11 @@ fn is_allowed(spec: &ValidSpec, node_id: NodeId, node: &Node) -> bool {
     let borne = |(label, value): (&String, &String)| {
         let Some(taint) = label.strip_prefix("taint/") else { return true };
         let with_value = format!("{taint}={value}");
-        placement.is_some_and(|placement| placement.tolerations.iter().any(|t| t == taint || *t == with_value))
+        let is_it = |borne: &String| {
+            let borne = borne.strip_prefix("taint/").unwrap_or(borne);
+            borne == taint || borne == with_value
+        };
+        placement.is_some_and(|placement| placement.tolerations.iter().any(is_it))
     };
     if !node.labels.iter().all(borne) {
         return false;

@@ -34,7 +34,7 @@ pub use self::likely::{Likely, LikelyWork};
 use self::view::{Gpu, View};
 
 use claw_proto::ids::{Attempt, GpuUuid, NodeId, WorkloadId};
-use claw_proto::spec::{PlacementStrategy, RuntimeKind};
+use claw_proto::spec::{Placement, PlacementStrategy, RuntimeKind};
 use claw_proto::validation::ValidSpec;
 use claw_tools::workloads::{PlacementReason, PlacementReport};
 
@@ -280,8 +280,7 @@ pub(crate) fn place_on(cluster: &Cluster, node: &Arc<NodeEntry>, entry: &Workloa
     let mut view = View::of(cluster, node);
     view.measure(&losses);
     let fit = fit::judge(&view, &entry.spec, claims(cluster, &entry.spec, Some(entry)), &losses).ok()?;
-    let is_left_out = apart::left_out(cluster, &entry.spec, Some(entry)).iter().any(|(id, _)| *id == node.node_id);
-    if is_left_out {
+    if apart::is_left_out(cluster, entry, node, |_| false) {
         return None;
     }
     Some(fit.candidate(&view).place())
@@ -294,11 +293,26 @@ pub(crate) fn stale(cluster: &Cluster) -> Option<Arc<ValidSpec>> {
     known.into_iter().find(|spec| decide(cluster, spec) != decide(&fresh, spec))
 }
 
-/// Two specs of the same shape get the same answer from the same fleet.
+/// Two specs of the same shape get the same answer from the same fleet, whoever asks.
 pub fn same_shape(a: &ValidSpec, b: &ValidSpec) -> bool {
-    a.demand() == b.demand()
+    same_kind(a, b) && apart::wanted(a) == apart::wanted(b)
+}
+
+/// The same, but for whom they are kept apart from, of which no node knows.
+fn same_kind(a: &ValidSpec, b: &ValidSpec) -> bool {
+    let (of_a, of_b) = (a.spec().placement.as_ref(), b.spec().placement.as_ref());
+    let alike = |p: &Placement, q: &Placement| {
+        (p.strategy, &p.node, &p.zone) == (q.strategy, &q.node, &q.zone)
+            && (&p.exclude_nodes, &p.labels, &p.tolerations) == (&q.exclude_nodes, &q.labels, &q.tolerations)
+    };
+    let placed_alike = match (of_a, of_b) {
+        (None, None) => true,
+        (Some(p), Some(q)) => alike(p, q),
+        _ => false,
+    };
+    placed_alike
+        && a.demand() == b.demand()
         && a.nodes() == b.nodes()
-        && a.spec().placement == b.spec().placement
         && a.spec().runtime == b.spec().runtime
         && needs(a) == needs(b)
 }

@@ -368,6 +368,8 @@ pub struct WorkloadManager {
     labels: OrdSet<(Arc<str>, WorkloadId)>,
     /// Those that hold a place and are kept apart from others.
     apart: OrdSet<WorkloadId>,
+    /// The labels that they ask about, as above.
+    asked: OrdSet<(Arc<str>, WorkloadId)>,
     /// Ended ones, in order of their end.
     ended: OrdSet<(Timestamp, WorkloadId)>,
     /// How many per state.
@@ -485,6 +487,21 @@ impl WorkloadManager {
     /// Somebody who holds a place is kept apart from others.
     pub(crate) fn keeps_some_apart(&self) -> bool {
         !self.apart.is_empty()
+    }
+    /// Those of these labels that somebody who holds a place asks to be kept apart from.
+    pub(crate) fn asked_about<'a>(
+        &'a self,
+        labels: &'a BTreeMap<String, String>,
+    ) -> impl Iterator<Item = (&'a String, &'a String)> {
+        let is_asked = |label: Arc<str>| {
+            let mut from = self.asked.range((Arc::clone(&label), WorkloadId::from_bits(0))..);
+            from.next().is_some_and(|(first, _)| *first == label)
+        };
+        labels.iter().filter(move |(key, value)| is_asked(label_key(key, value)))
+    }
+    /// Somebody who holds a place may ask to be kept apart from who carries these.
+    pub(crate) fn are_asked_about(&self, labels: &BTreeMap<String, String>) -> bool {
+        self.keeps_some_apart() && self.asked_about(labels).next().is_some()
     }
     /// Those of a tenant that wait for its quota, who has waited longest first.
     pub fn quota_waiters(&self, tenant: &str) -> impl Iterator<Item = &Arc<WorkloadEntry>> {

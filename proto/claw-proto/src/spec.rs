@@ -215,7 +215,8 @@ pub struct Placement {
     /// Pack or spread.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub strategy: Option<PlacementStrategy>,
-    /// Taints that it bears, as `key` or `key=value`. A node's label `taint/<key>` keeps away who does not.
+    /// Taints that it bears, as `key` or `key=value`. A node's label `taint/<key>` keeps away who does not; it may be
+    /// written in full.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tolerations: Vec<String>,
     /// Work that it is kept apart from, and that is kept apart from it.
@@ -227,9 +228,9 @@ impl Placement {
     /// It bears the taint that this label of a node is; whatever is no taint keeps nobody away.
     pub fn bears(&self, label: &str, value: &str) -> bool {
         let Some(taint) = label.strip_prefix(TAINT_PREFIX) else { return true };
-        self.tolerations.iter().any(|borne| match borne.split_once('=') {
-            Some((key, only)) => (key, only) == (taint, value),
-            None => borne == taint,
+        self.tolerations.iter().any(|borne| {
+            let borne = borne.strip_prefix(TAINT_PREFIX).unwrap_or(borne);
+            borne.split_once('=').map_or(borne == taint, |(key, only)| (key, only) == (taint, value))
         })
     }
 }

@@ -17,6 +17,7 @@ use serde_json::json;
 use super::forecast::forecast;
 use super::works::workload_row;
 use crate::preemption;
+use crate::registry::NodeEntry;
 use crate::scheduler::{Decision, apart, busy_nodes, decide, decide_for};
 use crate::step::reschedule;
 use crate::tenancy;
@@ -256,14 +257,16 @@ fn remedies(cluster: &Cluster, w: &WorkloadEntry, blockers: &[Blocker], now: Tim
     }
     offers.next_kind();
     // It could ask for less: submitted anew, behind all that wait.
-    for (change, spec) in bearing(cluster, w.spec.spec()).into_iter().chain(smaller(w.spec.spec())) {
-        let starts = |valid: &ValidSpec| matches!(decide(cluster, valid), Decision::Place { .. });
-        if !offers.is_enough() && ValidSpec::parse(spec.clone()).is_ok_and(|valid| starts(&valid)) {
-            let spec = WorkloadSpec { name: None, ..spec };
-            offers.offer(change, "workload_run", json!({ "spec": spec, "mode": "plan" }));
+    for wishes in [bearing(cluster, w.spec.spec()), smaller(w.spec.spec())] {
+        for (change, spec) in wishes {
+            let starts = |valid: &ValidSpec| matches!(decide(cluster, valid), Decision::Place { .. });
+            if !offers.is_enough() && ValidSpec::parse(spec.clone()).is_ok_and(|valid| starts(&valid)) {
+                let spec = WorkloadSpec { name: None, ..spec };
+                offers.offer(change, "workload_run", json!({ "spec": spec, "mode": "plan" }));
+            }
         }
+        offers.next_kind();
     }
-    offers.next_kind();
     // One of those that hold what it needs could end: first whose end loses least.
     let policy = &cluster.policy.preemption;
     let lost = |b: &Blocker| cluster.workloads.get(b.workload_id).map(|w| preemption::lost_gpu_ms(policy, w, now));
@@ -324,19 +327,25 @@ fn others_bounds(cluster: &Cluster, w: &WorkloadEntry, now: Timestamp, offers: &
     offers.next_kind();
 }
 
-/// The same wish that bears a taint more.
+/// The same wish that bears the taints of some node as well, those with fewest first.
 fn bearing(cluster: &Cluster, spec: &WorkloadSpec) -> Vec<(String, WorkloadSpec)> {
     let placement = spec.placement.clone().unwrap_or_default();
-    let unborne =
-        cluster.nodes.iter().flat_map(|node| node.taints()).filter(|(label, value)| !placement.bears(label, value));
-    let taints: BTreeSet<(&str, &str)> = unborne.collect();
-    let with = |(label, value): (&str, &str)| {
-        let borne = format!("{}={value}", label.strip_prefix(TAINT_PREFIX).unwrap_or(label));
-        let mut placement = placement.clone();
-        placement.tolerations.push(borne.clone());
-        (format!("it bore the taint {borne}"), WorkloadSpec { placement: Some(placement), ..spec.clone() })
+    let unborne = |node: &NodeEntry| -> Vec<String> {
+        let unborne = node.taints().filter(|(label, value)| !placement.bears(label, value));
+        unborne.map(|(label, value)| format!("{}={value}", label.strip_prefix(TAINT_PREFIX).unwrap_or(label))).collect()
     };
-    taints.into_iter().take(OF_KIND_MAX).map(with).collect()
+    let sets: BTreeSet<Vec<String>> =
+        cluster.nodes.iter().map(|node| unborne(node)).filter(|s| !s.is_empty()).collect();
+    let mut sets: Vec<Vec<String>> = sets.into_iter().collect();
+    sets.sort_by_key(Vec::len);
+    let with = |taints: Vec<String>| {
+        let are = if taints.len() == 1 { "taint" } else { "taints" };
+        let change = format!("it bore the {are} {}", taints.join(" and "));
+        let mut placement = placement.clone();
+        placement.tolerations.extend(taints);
+        (change, WorkloadSpec { placement: Some(placement), ..spec.clone() })
+    };
+    sets.into_iter().take(TRIED_MAX).map(with).collect()
 }
 
 /// The same wish with one constraint less or fewer GPUs.

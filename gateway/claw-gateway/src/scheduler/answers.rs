@@ -76,13 +76,11 @@ impl Asks<'_> {
         self.claims.is_none() && self.apart.is_empty()
     }
 
-    /// Nodes that can answer otherwise than to all others of the shape, in order.
-    fn nodes(&self) -> Vec<NodeId> {
-        let mut nodes: Vec<NodeId> = self.apart.iter().map(|(node_id, _)| *node_id).collect();
-        if let Some(claims) = self.claims {
-            nodes.extend(claims.cluster.workloads.claimed_nodes());
-            nodes.extend(claims.cluster.reservations.nodes());
-        }
+    /// Nodes of which something is kept, in order.
+    fn kept_nodes(&self) -> Vec<NodeId> {
+        let Some(claims) = self.claims else { return Vec::new() };
+        let mut nodes = claims.cluster.workloads.claimed_nodes();
+        nodes.extend(claims.cluster.reservations.nodes());
         nodes.sort_unstable();
         nodes.dedup();
         nodes
@@ -154,13 +152,22 @@ impl<'a> Answers<'a> {
     }
 
     fn judge_claimed(&mut self) {
-        for node_id in self.asks.nodes() {
+        let kept = self.asks.kept_nodes();
+        let mut nodes: Vec<NodeId> = self.asks.apart.iter().map(|(node_id, _)| *node_id).chain(kept.clone()).collect();
+        nodes.sort_unstable();
+        nodes.dedup();
+        for node_id in nodes {
             let Ok(at) = self.slots.binary_search_by_key(&node_id, |slot| slot.node_id) else { continue };
             let Some(view) = &self.slots[at].view else { continue };
-            let judged = fit::judge(view, self.spec, self.asks.claims, self.losses);
-            let is_left_out = self.asks.in_the_way(node_id).is_some();
-            let verdict = if is_left_out { judged.and(Err(fit::KEPT_APART)) } else { judged };
             let unclaimed = (self.shape.verdicts[at], self.shape.ranks.worth(at));
+            let is_left_out = self.asks.in_the_way(node_id).is_some();
+            let verdict = match kept.binary_search(&node_id) {
+                Ok(_) => fit::judge(view, self.spec, self.asks.claims, self.losses),
+                // Who does not take it anyway says why.
+                Err(_) if unclaimed.0 != TAKES => continue,
+                Err(_) => Err(fit::KEPT_APART),
+            };
+            let verdict = if is_left_out { verdict.and(Err(fit::KEPT_APART)) } else { verdict };
             self.shape.answers(at, unclaimed.0, byte(&verdict));
             self.shape.ranks.set(at, rank(&verdict));
             self.claimed.push(Claimed { at, verdict, unclaimed });

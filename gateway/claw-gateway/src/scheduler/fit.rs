@@ -5,7 +5,7 @@ mod numa;
 
 use std::sync::Arc;
 
-use claw_proto::spec::RuntimeKind;
+use claw_proto::spec::{Placement, RuntimeKind};
 use claw_proto::time::Timestamp;
 use claw_proto::topology::NodeCapabilities;
 use claw_proto::validation::{Demand, GPU_MILLI, ValidSpec};
@@ -251,13 +251,19 @@ fn judge_now(
     Ok(Judged { chosen, runtime, score })
 }
 
+/// The specification names the node, or none, and bears its taints.
+pub(super) fn is_let_in(node: &NodeEntry, spec: &ValidSpec) -> bool {
+    selected(node, spec).is_ok()
+}
+
 fn selected(node: &NodeEntry, spec: &ValidSpec) -> Check {
     let placement = spec.spec().placement.as_ref();
-    let is_borne = |label: &str, value: &str| placement.is_some_and(|placement| placement.bears(label, value));
-    let is_kept_out = || node.taints().any(|(label, value)| !is_borne(label, value));
-    let Some(placement) = placement else {
-        return if is_kept_out() { Err(miss(R::TaintNotTolerated, 0, 0)) } else { Ok(()) };
-    };
+    placement.map_or(Ok(()), |placement| named(node, placement))?;
+    let is_borne = |(label, value)| placement.is_some_and(|placement| placement.bears(label, value));
+    if node.taints().all(is_borne) { Ok(()) } else { Err(miss(R::TaintNotTolerated, 0, 0)) }
+}
+
+fn named(node: &NodeEntry, placement: &Placement) -> Check {
     let is = |text: &String| *text == node.name || *text == node.node_id.to_string();
     if placement.node.as_ref().is_some_and(|wanted| !is(wanted)) {
         return Err(miss(R::NodeNotNamed, 0, 0));
@@ -269,10 +275,7 @@ fn selected(node: &NodeEntry, spec: &ValidSpec) -> Check {
         return Err(miss(R::ZoneMismatch, 0, 0));
     }
     let unlike = placement.labels.iter().position(|(key, value)| node.labels.get(key) != Some(value));
-    if let Some(at) = unlike {
-        return Err(miss(R::LabelMismatch, count(at), 0));
-    }
-    if is_kept_out() { Err(miss(R::TaintNotTolerated, 0, 0)) } else { Ok(()) }
+    unlike.map_or(Ok(()), |at| Err(miss(R::LabelMismatch, count(at), 0)))
 }
 
 /// Those of the node's kinds of GPUs that are wanted.

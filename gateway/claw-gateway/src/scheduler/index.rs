@@ -13,6 +13,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, TryLockError};
 
 use claw_proto::ids::{GpuUuid, NodeId};
+use claw_proto::spec::Placement;
 use claw_proto::validation::ValidSpec;
 use claw_tools::workloads::{PlacementReason, PlacementReport};
 use imbl::OrdMap;
@@ -26,7 +27,7 @@ use super::likes::{Likes, Told};
 use super::rank::Rank;
 use super::recent::Recent;
 use super::row::{Row, Wish};
-use super::same_shape;
+use super::same_kind;
 use super::tournament::{Tournament, Worth};
 use super::view::{Make, View};
 use crate::Cluster;
@@ -279,7 +280,7 @@ impl Index {
         let known = self
             .by_hash
             .get(&hash)
-            .and_then(|same| same.iter().copied().find(|at| same_shape(&self.shapes[*at].spec, spec)));
+            .and_then(|same| same.iter().copied().find(|at| same_kind(&self.shapes[*at].spec, spec)));
         let at = known.unwrap_or_else(|| self.learn(spec, hash));
         let (n_changes, n_slots) = (self.n_changes, self.slots.len());
         let shape = &mut self.shapes[at];
@@ -430,7 +431,12 @@ impl Shape {
 
     /// Two nodes that have and had the same answer it alike: it asks for a plain thing, wherever that is.
     fn takes_twins(&self) -> bool {
-        self.wish.is_some() && self.spec.spec().placement.is_none()
+        let names_nodes = |placement: &Placement| {
+            let names_one = placement.node.is_some() || placement.zone.is_some();
+            names_one || !placement.exclude_nodes.is_empty() || !placement.labels.is_empty()
+        };
+        // Taints are part of a make.
+        self.wish.is_some() && !self.spec.spec().placement.as_ref().is_some_and(names_nodes)
     }
 
     /// What the node at this place answers, if there is one; if one that is like it has answered, the same.

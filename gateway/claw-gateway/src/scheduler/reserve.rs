@@ -14,6 +14,8 @@ use claw_proto::time::Timestamp;
 use claw_proto::topology::GpuHealth;
 use claw_tools::nodes::{NodeLink, Schedulable};
 
+use super::apart::is_left_out;
+use super::fit::is_let_in;
 use super::{Decision, Place, decide_for, place_on};
 use crate::Cluster;
 use crate::preemption::free;
@@ -57,12 +59,15 @@ fn places(fork: &Cluster, node: &NodeEntry, entry: &WorkloadEntry) -> Option<Vec
     }
 }
 
-/// The nodes of a claim still take work and have what is claimed, none is kept for somebody else by now, and
+/// The nodes of a claim still take work and let this in, and have what is claimed, none is kept for somebody else by now, and
 /// where it was known when it begins, that is known still: somebody more important without an end may have come.
 pub(crate) fn stands(cluster: &Cluster, entry: &WorkloadEntry, claim: &Claim, now: Timestamp) -> bool {
+    // What runs on these nodes will have ended by then; what runs near them need not.
+    let leaves = |w: &WorkloadEntry| claim.places.iter().any(|place| w.live_on(place.node_id).is_some());
+    let lets_in = |node: &NodeEntry| is_let_in(node, &entry.spec) && !is_left_out(cluster, entry, node, leaves);
     let can_be_had = |place: &Place| {
         let node = cluster.nodes.get(place.node_id);
-        node.is_some_and(|node| takes_work(node) && has(cluster, node, place, entry))
+        node.is_some_and(|node| takes_work(node) && lets_in(node) && has(cluster, node, place, entry))
             && keeping_out(cluster, place.node_id, &entry.spec).is_none()
     };
     claim.places.iter().all(can_be_had) && (claim.begins_at.is_none() || begins_at(cluster, claim, now).is_some())

@@ -15,6 +15,7 @@ use crate::effect::Effect;
 use crate::event::Event;
 use crate::preemption;
 use crate::reservations::keeps_out;
+use crate::scheduler::apart::are_asked_alike;
 use crate::scheduler::{self, Trial};
 use crate::tenancy::{Turn, Turns};
 use crate::workload::{Claim, WorkloadEntry, ends_by};
@@ -101,8 +102,7 @@ fn have_the_same_rights(a: &WorkloadEntry, b: &WorkloadEntry) -> bool {
 
 /// What is kept keeps both of them out, or neither: by their tenants, and by when they will have ended.
 fn stand_alike(state: &Cluster, a: &WorkloadEntry, b: &WorkloadEntry) -> bool {
-    // Who is there may ask to be kept apart from one of them.
-    if state.workloads.keeps_some_apart() && a.spec.spec().labels != b.spec.spec().labels {
+    if !are_asked_alike(state, a, b) {
         return false;
     }
     let is_kept = state.workloads.has_claims() || !state.reservations.is_empty();
@@ -189,7 +189,9 @@ pub(super) fn reserve(work: &mut Work<'_>) -> bool {
             break;
         }
         let alike = |earlier: &&Arc<WorkloadEntry>| {
-            scheduler::same_shape(&earlier.spec, &entry.spec) && have_the_same_rights(earlier, entry)
+            scheduler::same_shape(&earlier.spec, &entry.spec)
+                && have_the_same_rights(earlier, entry)
+                && are_asked_alike(work.state, earlier, entry)
         };
         if !tried.iter().any(alike) {
             planned = scheduler::reserve::plan(work.state, entry, now).map(|claim| (entry.workload_id, claim));

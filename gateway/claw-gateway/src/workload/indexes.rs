@@ -71,16 +71,13 @@ impl WorkloadManager {
         exchange(&mut self.preemptible, old.preemptible, new.preemptible);
         exchange(&mut self.noticed, old.noticed, new.noticed);
         exchange(&mut self.ended, old.ended, new.ended);
+        if old.apart != new.apart {
+            let asked = w.spec.spec().placement.iter().filter_map(|placement| placement.anti_affinity.as_ref());
+            note(&mut self.asked, asked.flat_map(|asked| &asked.labels), w.workload_id, new.apart.is_some());
+        }
         exchange(&mut self.apart, old.apart, new.apart);
         if old.is_labeled != new.is_labeled {
-            let labels = w.spec.spec().labels.iter().map(|(key, value)| (label_key(key, value), w.workload_id));
-            for label in labels {
-                if new.is_labeled {
-                    self.labels.insert(label)
-                } else {
-                    self.labels.remove(&label)
-                };
-            }
+            note(&mut self.labels, &w.spec.spec().labels, w.workload_id, new.is_labeled);
         }
         if old.held != new.held {
             old.held.iter().for_each(|gpu| self.let_go(gpu, w.workload_id));
@@ -148,5 +145,21 @@ fn exchange<K: Ord + Clone>(set: &mut OrdSet<K>, old: Option<K>, new: Option<K>)
     }
     if let Some(new) = new {
         set.insert(new);
+    }
+}
+
+/// Puts labels into an index, or takes them out.
+fn note<'a>(
+    index: &mut OrdSet<(Arc<str>, WorkloadId)>,
+    labels: impl IntoIterator<Item = (&'a String, &'a String)>,
+    id: WorkloadId,
+    is_there: bool,
+) {
+    for label in labels.into_iter().map(|(key, value)| (label_key(key, value), id)) {
+        if is_there {
+            index.insert(label)
+        } else {
+            index.remove(&label)
+        };
     }
 }

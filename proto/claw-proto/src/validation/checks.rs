@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::{FaultCode, Validator};
 use crate::ids::{NodeId, TenantId};
 use crate::limits;
+use crate::spec::TAINT_PREFIX;
 
 /// Characters of a given value that a fault repeats.
 const SHOWN_CHARS: usize = 64;
@@ -159,13 +160,14 @@ impl Validator {
         }
     }
 
-    /// A taint that is borne: the key of one, or `key=value`. With [`TAINT_PREFIX`](crate::spec::TAINT_PREFIX) before
-    /// it the key has to be one of a label.
+    /// A taint that is borne: the key of one, or `key=value`; whatever a label can be that begins with
+    /// [`TAINT_PREFIX`] can be borne.
     pub(super) fn toleration(&mut self, path: &str, text: &str) -> bool {
         let (key, value) = text.split_once('=').unwrap_or((text, ""));
-        let chars_max = limits::NAME_CHARS_MAX - crate::spec::TAINT_PREFIX.len();
+        let key = key.strip_prefix(TAINT_PREFIX).unwrap_or(key);
+        let chars_max = limits::NAME_CHARS_MAX - TAINT_PREFIX.len();
         let allowed = "a taint's key, or key=value: a node's label taint/<key> is its taint <key>";
-        let is_key = |t: &str| all_in(t, "-_./") && edges_alphanumeric(t) && !t.starts_with(crate::spec::TAINT_PREFIX);
+        let is_key = |t: &str| all_in(t, "-_./") && t.ends_with(|c: char| c.is_ascii_alphanumeric());
         self.form(path, key, chars_max, allowed, is_key) && self.text(path, value, limits::LABEL_VALUE_CHARS_MAX)
     }
 

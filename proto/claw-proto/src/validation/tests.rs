@@ -144,7 +144,7 @@ fn wrong_everywhere() -> Value {
         "max_duration_s": 0, "checkpoint_interval_s": 0,
         "not_before": "2026-03-10T14:00:00Z", "deadline": "2026-03-10T13:00:00Z",
         "restart": "never", "max_restarts": 3,
-        "placement": { "node": "h100-07", "exclude_nodes": ["h100-07", "node_123"], "zone": "eu west", "labels": { "-k": "v" }, "tolerations": ["taint/gpu", "a=b", "-x"], "anti_affinity": { "within": "rack" } },
+        "placement": { "node": "h100-07", "exclude_nodes": ["h100-07", "node_123"], "zone": "eu west", "labels": { "-k": "v" }, "tolerations": ["x y", "a=b", "taint/gpu", "x-"], "anti_affinity": { "within": "rack" } },
         "tenant": "ten_1",
         "volumes": [{ "source": "data", "target": "/data" }, { "source": "/etc/../root", "target": "/data/./" }, { "source": "x", "target": "/" }],
         "budget": { "amount": 0.0, "unit": "usd" },
@@ -196,8 +196,8 @@ fn all_faults_are_told_at_once_with_what_is_allowed() {
             - placement.exclude_nodes: excludes the node that placement.node asks for (got h100-07)
             - placement.exclude_nodes[1]: does not have the right form (got node_123); allowed: a node's name, or its id: node_ and 26 characters
             - placement.labels["-k"]: does not have the right form (got -k); allowed: a key of 1-63 of A-Z a-z 0-9 - _ . /, with a letter or digit at both ends
-            - placement.tolerations[0]: does not have the right form (got taint/gpu); allowed: a taint's key, or key=value: a node's label taint/<key> is its taint <key>
-            - placement.tolerations[2]: does not have the right form (got -x); allowed: a taint's key, or key=value: a node's label taint/<key> is its taint <key>
+            - placement.tolerations[0]: does not have the right form (got x y); allowed: a taint's key, or key=value: a node's label taint/<key> is its taint <key>
+            - placement.tolerations[3]: does not have the right form (got x-); allowed: a taint's key, or key=value: a node's label taint/<key> is its taint <key>
             - placement.zone: does not have the right form (got eu west); allowed: 1-63 of A-Z a-z 0-9 - _ ., not beginning with a dot or dash
             - ports[1]: is out of range (got 0); allowed: 1 to 65535
             - ports[2]: is listed twice (got 8000)

@@ -125,20 +125,12 @@ fn planted(plant: Plant, decision: &[EventRecord], before: &[EventRecord]) -> Op
             let event = Event::NodeSchedulableChanged { node_id: *home, to: Schedulable::Cordoned };
             bad.insert(at, like(&first, event));
         }
-        Plant::TaintNotBorne => {
-            let labels = [("taint/planted".to_owned(), Some("x".to_owned()))].into();
-            bad.insert(at, like(&first, Event::NodeLabeled { node_id: *home, labels }));
-        }
+        Plant::TaintNotBorne => bad.insert(at, like(&first, tainted(*home))),
         // It had a label, and somebody comes who is kept apart from that.
         Plant::NotKeptApart => {
-            let spec = submitted_spec(before, decision, *id)?;
-            let labels = BTreeMap::from([("planted".to_owned(), "x".to_owned())]);
-            let labeled = ValidSpec::parse(WorkloadSpec { labels: labels.clone(), ..spec.spec().clone() }).ok()?;
-            bad.insert(at, like(&first, submission(*id, &Arc::new(labeled))));
-            let anti_affinity = Some(AntiAffinity { labels, within: None });
-            let placement = Some(Placement { anti_affinity, ..Placement::default() });
-            let apart = ValidSpec::parse(WorkloadSpec { placement, ..spec.spec().clone() }).ok()?;
-            bad.extend(twin(&first, &Arc::new(apart))?);
+            let [labeled, apart] = beside(&*submitted_spec(before, decision, *id)?)?;
+            bad.insert(at, like(&first, submission(*id, &labeled)));
+            bad.extend(twin(&first, &apart)?);
         }
         Plant::Reserved => bad.insert(at, like(&first, kept_for_another(*home, &first))),
         Plant::StartPutOff => drop(bad.splice(at..at, [1_000, 1_001].map(|in_ms| kept_until(&first, *id, in_ms)))),
@@ -182,6 +174,21 @@ fn kept_for_another(home: NodeId, first: &EventRecord) -> Event {
         by: "root".into(),
     };
     Event::ReservationSet { reservation: Arc::new(reservation) }
+}
+
+/// The node has a taint that nobody bears.
+fn tainted(node_id: NodeId) -> Event {
+    Event::NodeLabeled { node_id, labels: [("taint/planted".to_owned(), Some("x".to_owned()))].into() }
+}
+
+/// The same with a label, and kept apart from that label.
+fn beside(spec: &ValidSpec) -> Option<[Arc<ValidSpec>; 2]> {
+    let labels = BTreeMap::from([("planted".to_owned(), "x".to_owned())]);
+    let anti_affinity = Some(AntiAffinity { labels: labels.clone(), within: None });
+    let placement = Some(Placement { anti_affinity, ..Placement::default() });
+    let labeled = WorkloadSpec { labels, ..spec.spec().clone() };
+    let apart = WorkloadSpec { placement, ..spec.spec().clone() };
+    Some([Arc::new(ValidSpec::parse(labeled).ok()?), Arc::new(ValidSpec::parse(apart).ok()?)])
 }
 
 /// The same, with no labels and kept apart from nobody.

@@ -75,7 +75,7 @@ fn machine(name: &str, gpus: &[u8], cpu_cores: u64, sick: usize) -> NodeCapabili
     for (at, (gpu, n)) in machine.gpus.iter_mut().zip(gpus).enumerate() {
         gpu.uuid = GpuUuid(format!("GPU-{n}"));
         gpu.memory_mib = if n % 3 == 0 { 40_960 } else { 81_559 };
-        gpu.nvlink_island = (n % 5 != 0 && cpu_cores % 3 != 0).then_some(u32::from(n % 2));
+        gpu.nvlink_island = (n % 5 != 0 && !cpu_cores.is_multiple_of(3)).then_some(u32::from(n % 2));
         gpu.numa_node = (n % 7 != 0).then_some(u32::from(n % 3));
         if at == sick {
             gpu.health = GpuHealth::Degraded;
