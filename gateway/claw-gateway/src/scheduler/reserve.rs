@@ -59,8 +59,8 @@ fn places(fork: &Cluster, node: &NodeEntry, entry: &WorkloadEntry) -> Option<Vec
     }
 }
 
-/// The nodes of a claim still take work and let this in, and have what is claimed, none is kept for somebody else by now, and
-/// where it was known when it begins, that is known still: somebody more important without an end may have come.
+/// The nodes of a claim still take work, let this in and have what is claimed, none is kept for somebody else by now,
+/// and where it was known when it begins, that is known still: somebody more important without an end may have come.
 pub(crate) fn stands(cluster: &Cluster, entry: &WorkloadEntry, claim: &Claim, now: Timestamp) -> bool {
     // What runs on these nodes will have ended by then; what runs near them need not.
     let leaves = |w: &WorkloadEntry| claim.places.iter().any(|place| w.live_on(place.node_id).is_some());

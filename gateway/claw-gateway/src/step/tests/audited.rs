@@ -126,7 +126,6 @@ fn planted(plant: Plant, decision: &[EventRecord], before: &[EventRecord]) -> Op
             bad.insert(at, like(&first, event));
         }
         Plant::TaintNotBorne => bad.insert(at, like(&first, tainted(*home))),
-        // It had a label, and somebody comes who is kept apart from that.
         Plant::NotKeptApart => {
             let [labeled, apart] = beside(&*submitted_spec(before, decision, *id)?)?;
             bad.insert(at, like(&first, submission(*id, &labeled)));
@@ -181,7 +180,7 @@ fn tainted(node_id: NodeId) -> Event {
     Event::NodeLabeled { node_id, labels: [("taint/planted".to_owned(), Some("x".to_owned()))].into() }
 }
 
-/// The same with a label, and kept apart from that label.
+/// The same with a label, and kept apart from that label: it was placed with the one, and somebody comes with the other.
 fn beside(spec: &ValidSpec) -> Option<[Arc<ValidSpec>; 2]> {
     let labels = BTreeMap::from([("planted".to_owned(), "x".to_owned())]);
     let anti_affinity = Some(AntiAffinity { labels: labels.clone(), within: None });
