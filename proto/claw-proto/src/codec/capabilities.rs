@@ -43,6 +43,8 @@ pub(super) fn decode_capabilities(has: Option<wire::NodeCapabilities>) -> Result
         let mut gpus = each(has.gpus, "gpus", limits::GPUS_PER_NODE_MAX, decode_gpu_info)?;
         let n_more_max = limits::GPUS_PER_NODE_MAX.saturating_sub(gpus.len());
         gpus.extend(each(has.newer_gpus, "newer_gpus", n_more_max, decode_gpu_info)?);
+        // In the order in which they are sent: a damaged frame can have one in the other list.
+        gpus.sort_by_key(|gpu| !is_gpu_of_version_1(gpu));
         Ok(NodeCapabilities {
             hostname: chars(has.hostname, "hostname", text_max)?,
             os: chars(has.os, "os", text_max)?,
