@@ -300,12 +300,13 @@ pub fn same_shape(a: &ValidSpec, b: &ValidSpec) -> bool {
 
 /// The same, but for whom they are kept apart from, of which no node knows.
 fn same_kind(a: &ValidSpec, b: &ValidSpec) -> bool {
-    let (of_a, of_b) = (a.spec().placement.as_ref(), b.spec().placement.as_ref());
     let alike = |p: &Placement, q: &Placement| {
-        (p.strategy, &p.node, &p.zone) == (q.strategy, &q.node, &q.zone)
-            && (&p.exclude_nodes, &p.labels, &p.tolerations) == (&q.exclude_nodes, &q.labels, &q.tolerations)
+        // All fields are named, so that a new one is thought of here.
+        let Placement { node, exclude_nodes, zone, labels, strategy, tolerations, anti_affinity: _ } = p;
+        (node, zone, strategy) == (&q.node, &q.zone, &q.strategy)
+            && (exclude_nodes, labels, tolerations) == (&q.exclude_nodes, &q.labels, &q.tolerations)
     };
-    let placed_alike = match (of_a, of_b) {
+    let placed_alike = match (&a.spec().placement, &b.spec().placement) {
         (None, None) => true,
         (Some(p), Some(q)) => alike(p, q),
         _ => false,

@@ -219,7 +219,7 @@ pub struct Placement {
     /// written in full.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tolerations: Vec<String>,
-    /// Work that it is kept apart from, and that is kept apart from it.
+    /// Work that it is kept apart from; that of its own tenant is kept apart from it, too.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub anti_affinity: Option<AntiAffinity>,
 }

@@ -155,17 +155,15 @@ fn blockers(cluster: &Cluster, w: &WorkloadEntry) -> Vec<Blocker> {
     }
     let demand = w.spec.demand();
     let mut held: BTreeMap<WorkloadId, (NodeId, u32)> = BTreeMap::new();
+    let mut near: BTreeMap<WorkloadId, Blocker> = BTreeMap::new();
     let in_the_way: BTreeMap<NodeId, WorkloadId> = apart::left_out(cluster, &w.spec, Some(w)).into_iter().collect();
     for (node_id, short) in busy_nodes(cluster, w) {
         let Some(n) = cluster.nodes.get(node_id) else { continue };
         if short == PlacementReason::KeptApart {
             // It may stand on another node, of the same rack or zone.
-            if let Some((id, live)) =
-                in_the_way.get(&node_id).and_then(|id| Some((*id, cluster.workloads.get(*id)?.live()?)))
-            {
-                let gpus = u32::try_from(live.gpus.len()).unwrap_or(u32::MAX);
-                held.entry(id).or_insert((live.node_id, gpus));
-            }
+            let other = in_the_way.get(&node_id).and_then(|id| cluster.workloads.get(*id));
+            let holder = other.and_then(|other| super::works::holder(cluster, other));
+            near.extend(holder.map(|holder| (holder.workload_id, holder)));
             continue;
         }
         if matches!(short, PlacementReason::CpuBusy | PlacementReason::MemoryBusy | PlacementReason::DiskBusy) {
@@ -187,6 +185,7 @@ fn blockers(cluster: &Cluster, w: &WorkloadEntry) -> Vec<Blocker> {
             }
         }
     }
+    near.retain(|id, _| !held.contains_key(id));
     let mut blockers: Vec<Blocker> = held
         .into_iter()
         .filter_map(|(id, (node_id, gpus))| {
@@ -194,6 +193,7 @@ fn blockers(cluster: &Cluster, w: &WorkloadEntry) -> Vec<Blocker> {
             let node = cluster.nodes.get(node_id)?.name.clone();
             Some(Blocker { workload_id: id, name: w.name.clone(), owner: w.submitted_by.clone(), gpus, node })
         })
+        .chain(near.into_values())
         .collect();
     blockers.sort_by_key(|b| (std::cmp::Reverse(b.gpus), b.workload_id));
     blockers

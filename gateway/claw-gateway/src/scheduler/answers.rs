@@ -62,7 +62,6 @@ fn first_of(verdicts: &[u8], reason: PlacementReason) -> Places {
 }
 
 /// What holds for one asker alone, whoever else is of its shape.
-#[derive(Clone)]
 pub(super) struct Asks<'a> {
     /// Room that is being made for others, if there is any.
     pub(super) claims: Option<Claims<'a>>,
@@ -153,7 +152,8 @@ impl<'a> Answers<'a> {
 
     fn judge_claimed(&mut self) {
         let kept = self.asks.kept_nodes();
-        let mut nodes: Vec<NodeId> = self.asks.apart.iter().map(|(node_id, _)| *node_id).chain(kept.clone()).collect();
+        let left_out = self.asks.apart.iter().map(|(node_id, _)| *node_id);
+        let mut nodes: Vec<NodeId> = left_out.chain(kept.iter().copied()).collect();
         nodes.sort_unstable();
         nodes.dedup();
         for node_id in nodes {

@@ -1,7 +1,7 @@
 //! Work that is kept apart: which nodes that leaves out for who asks.
 //!
 //! It goes both ways. Who asks to be kept apart is, and so is who would come beside somebody
-//! that asked for it before. What it leaves out depends on the labels of who asks, which no
+//! of the same tenant that asked for it before. What it leaves out depends on the labels of who asks, which no
 //! shape knows: it is found for each that asks, and only where somebody is to be kept apart.
 
 use std::collections::BTreeMap;
@@ -11,6 +11,7 @@ use claw_proto::ids::{NodeId, WorkloadId};
 use claw_proto::spec::{AntiAffinity, TopologyDomain};
 use claw_proto::validation::ValidSpec;
 
+use super::view::label;
 use crate::Cluster;
 use crate::registry::NodeEntry;
 use crate::workload::WorkloadEntry;
@@ -27,14 +28,12 @@ enum Domain<'a> {
 impl<'a> Domain<'a> {
     /// The one that this node belongs to; a node of no rack or zone is one of its own.
     fn of(node: &'a NodeEntry, within: TopologyDomain) -> Self {
-        // An empty label says nothing.
-        let label = |key: &str| node.labels.get(key).map(String::as_str).filter(|value| !value.is_empty());
+        let (zone, rack) = (label(node, "zone"), label(node, "rack"));
         match within {
-            TopologyDomain::Node => None,
-            TopologyDomain::Rack => label("rack").map(|rack| Self::Rack(label("zone").unwrap_or_default(), rack)),
-            TopologyDomain::Zone => label("zone").map(Self::Zone),
+            TopologyDomain::Rack if !rack.is_empty() => Self::Rack(zone, rack),
+            TopologyDomain::Zone if !zone.is_empty() => Self::Zone(zone),
+            TopologyDomain::Node | TopologyDomain::Rack | TopologyDomain::Zone => Self::Node(node.node_id),
         }
-        .unwrap_or(Self::Node(node.node_id))
     }
 }
 

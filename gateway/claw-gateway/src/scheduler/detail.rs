@@ -24,7 +24,7 @@ pub(super) fn detail(miss: Miss, view: &View, spec: &ValidSpec, in_the_way: &str
             unlike.map_or_else(String::new, |(key, value)| format!("wanted {key}={value}, has {}", label(key)))
         }
         R::TaintNotTolerated => {
-            let unborne = node.labels.iter().find(|(label, value)| !placement.bears(label, value));
+            let unborne = node.taints().find(|(label, value)| !placement.bears(label, value));
             unborne.map_or_else(String::new, |(label, value)| {
                 format!("its label {label}={value} is a taint that the spec does not bear")
             })

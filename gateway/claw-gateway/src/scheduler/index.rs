@@ -432,10 +432,12 @@ impl Shape {
     /// Two nodes that have and had the same answer it alike: it asks for a plain thing, wherever that is.
     fn takes_twins(&self) -> bool {
         let names_nodes = |placement: &Placement| {
-            let names_one = placement.node.is_some() || placement.zone.is_some();
-            names_one || !placement.exclude_nodes.is_empty() || !placement.labels.is_empty()
+            // Taints are part of a make, who wants to be spread wishes for nothing plain, and whom it is kept apart from
+            // no node knows.
+            let Placement { node, exclude_nodes, zone, labels, strategy: _, tolerations: _, anti_affinity: _ } =
+                placement;
+            node.is_some() || zone.is_some() || !exclude_nodes.is_empty() || !labels.is_empty()
         };
-        // Taints are part of a make.
         self.wish.is_some() && !self.spec.spec().placement.as_ref().is_some_and(names_nodes)
     }
 

@@ -78,7 +78,8 @@ pub(super) struct Make {
 /// Labels that tell where a node stands.
 const STANDS: [&str; 2] = ["zone", "rack"];
 
-fn label<'a>(node: &'a NodeEntry, key: &str) -> &'a str {
+/// A label of a node; empty without one.
+pub(super) fn label<'a>(node: &'a NodeEntry, key: &str) -> &'a str {
     node.labels.get(key).map_or("", String::as_str)
 }
 

@@ -223,6 +223,8 @@ fn more_important_work_takes_the_node_of_who_is_in_its_way() {
 #[test]
 fn a_start_is_not_kept_where_it_could_not_be() {
     let bounded = |spec: WorkloadSpec| WorkloadSpec { max_duration_s: Some(3_600), ..spec };
+    let still_there =
+        |f: &Fleet, id, node| f.workload(id).claim.as_ref().is_some_and(|claim| claim.places[0].node_id == node);
     let waiting = |spec: WorkloadSpec| {
         let mut f = racks();
         for _ in 0..5 {
@@ -230,11 +232,11 @@ fn a_start_is_not_kept_where_it_could_not_be() {
         }
         let id = f.submit(bounded(spec)).workload_id.unwrap();
         f.pass(601);
-        let claim = f.workload(id).claim.clone().unwrap();
-        (f, id, claim.places[0].node_id)
+        let node = f.workload(id).claim.as_ref().unwrap().places[0].node_id;
+        f.pass(1);
+        assert!(still_there(&f, id, node), "by itself it stays");
+        (f, id, node)
     };
-    let still_there =
-        |f: &Fleet, id, node| f.workload(id).claim.as_ref().is_some_and(|claim| claim.places[0].node_id == node);
     let (mut f, id, node) = waiting(spec(8));
     let name = f.cluster.nodes.get(node).unwrap().name.clone();
     label(&mut f, &name, "taint/dedicated", "lab");
