@@ -50,7 +50,7 @@ fn settled_workload(
     match entry.state {
         S::Completed | S::Failed | S::Stopped | S::Lost => Ok(()),
         S::Pending => {
-            let held_back = entry.not_before.is_some_and(|at| at > ctx.wall());
+            let held_back = entry.held_back(ctx.wall()).is_some();
             if !held_back && matches!(decide_for(cluster, entry), Decision::Place { .. }) {
                 return Err(("F3_who_waits_has_to", format!("{id} could start and waits ({})", entry.reason)));
             }

@@ -168,6 +168,8 @@ async fn perform(ops: &OpsContext, caller: Caller, call: Call) -> Result<OpReply
         Call::ApiKeyList(p) => reply(&reads.keys(&p)),
         call @ (Call::WorkloadRun(_)
         | Call::WorkloadStop(_)
+        | Call::WorkloadHold(_)
+        | Call::WorkloadRelease(_)
         | Call::WorkloadExec(_)
         | Call::NodeDrain(_)
         | Call::NodeUndrain(_)

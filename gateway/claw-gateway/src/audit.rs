@@ -45,6 +45,9 @@ pub enum Wrong {
     /// The specification names another node, zone or label.
     #[error("{0} goes to {1}, where its specification does not let it")]
     NotAllowed(WorkloadId, NodeId),
+    /// A gate of it is closed.
+    #[error("{0} is placed although a gate of it is closed")]
+    Gated(WorkloadId),
     /// Work is there or near from which one of the two was to be kept apart.
     #[error("{0} is placed and not kept apart from {1}")]
     NotKeptApart(WorkloadId, WorkloadId),
@@ -107,6 +110,8 @@ struct Node {
 #[derive(Debug, Clone)]
 struct Work {
     spec: Arc<ValidSpec>,
+    /// A gate of it is closed.
+    is_gated: bool,
     order: usize,
     parts: BTreeMap<Attempt, (NodeId, Vec<GpuUuid>)>,
     claimed: BTreeSet<GpuUuid>,
@@ -269,14 +274,23 @@ impl Auditor {
             Event::WorkloadSubmitted { workload_id, spec, .. } => {
                 let (parts, claimed, stopped_at) = (BTreeMap::new(), BTreeSet::new(), Vec::new());
                 let (begins_at, reclaims, leaves) = (None, false, false);
+                let is_gated = !spec.spec().gates.is_empty();
                 let (notices, order) = (Notices::default(), self.n_submitted);
                 let spec = Arc::clone(spec);
-                let work = Work { spec, order, parts, claimed, begins_at, reclaims, stopped_at, leaves, notices };
+                let work =
+                    Work { spec, is_gated, order, parts, claimed, begins_at, reclaims, stopped_at, leaves, notices };
                 self.n_submitted += 1;
                 if asks(&work).is_some() {
                     self.apart.insert(*workload_id);
                 }
                 self.works.insert(*workload_id, work);
+            }
+            Event::WorkloadGated { workload_id, gates } => {
+                let Some(work) = self.works.get_mut(workload_id) else { return Ok(()) };
+                work.is_gated = !gates.is_empty();
+                if work.is_gated {
+                    (work.claimed, work.begins_at, work.reclaims) = (BTreeSet::new(), None, false);
+                }
             }
             Event::WorkloadPlaced { workload_id, attempt, node_id, gpus, part, .. } => {
                 let earlier = decided.placed.entry(*workload_id).or_default();
@@ -318,6 +332,9 @@ impl Auditor {
         let (node_id, gpus) = at;
         let waits = |work: &&Work| !first || work.parts.is_empty();
         let work = self.works.get(&id).filter(waits).ok_or(Wrong::DoesNotWait(id))?;
+        if work.is_gated {
+            return Err(Wrong::Gated(id));
+        }
         let takes = |node: &&Node| node.is_online && node.is_active;
         let node = self.nodes.get(&node_id).filter(takes).ok_or(Wrong::NoSuchNode(id, node_id))?;
         if !is_allowed(&work.spec, node_id, node) {

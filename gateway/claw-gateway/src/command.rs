@@ -79,6 +79,20 @@ pub enum Operation {
         /// Grace; its own by default.
         grace_s: Option<u32>,
     },
+    /// `workload_hold`.
+    WorkloadHold {
+        /// Id, name or prefix.
+        workload: String,
+        /// Gate that is closed.
+        gate: String,
+    },
+    /// `workload_release`.
+    WorkloadRelease {
+        /// Id, name or prefix.
+        workload: String,
+        /// Gates that are opened; all if none is named.
+        gates: Vec<String>,
+    },
     /// `workload_exec`.
     WorkloadExec {
         /// Id, name or prefix.
@@ -258,6 +272,8 @@ impl Operation {
         match self {
             Self::WorkloadRun { .. } => "workload_run",
             Self::WorkloadStop { .. } => "workload_stop",
+            Self::WorkloadHold { .. } => "workload_hold",
+            Self::WorkloadRelease { .. } => "workload_release",
             Self::WorkloadExec { .. } => "workload_exec",
             Self::NodeDrain { .. } => "node_drain",
             Self::NodeUndrain { .. } => "node_undrain",

@@ -271,6 +271,13 @@ events! {
         /// The decision with its reasons.
         report: Option<Arc<PlacementReport>>,
     }
+    /// Gates of it were opened or closed.
+    WorkloadGated {
+        /// Id.
+        workload_id: WorkloadId,
+        /// Those that are closed now.
+        gates: Vec<String>,
+    }
     /// It has a place.
     WorkloadPlaced {
         /// Id.

@@ -204,7 +204,12 @@ fn place(answers: &mut Answers<'_>, spec: &ValidSpec) -> Option<Placed> {
         if answers.n_candidates() < spec.nodes() as usize {
             return None;
         }
-        return gang::place(answers.considered, &answers.candidates(), || answers.rejected(NAMED_AMONG), spec);
+        let (candidates, claims) = (answers.candidates(), answers.claims());
+        let is_free = |view: &View, gpu: &Gpu| {
+            let kept = |claims: Claims<'_>| view.info(gpu).map_or(0, |info| claims.kept_milli(&info.uuid));
+            claims.is_none_or(|claims| kept(claims) == 0)
+        };
+        return gang::place(answers.considered, &candidates, || answers.rejected(NAMED_AMONG), spec, is_free);
     }
     let (best, second) = answers.best_two()?;
     let considered = (answers.considered, answers.n_candidates());

@@ -188,6 +188,9 @@ pub struct WorkloadEntry {
     pub restarts: u32,
     /// Not placed before.
     pub not_before: Option<Timestamp>,
+    /// Gates that are closed: it is not placed before all are open.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gates: Vec<String>,
     /// The last decision about its place.
     pub report: Option<Arc<PlacementReport>>,
     /// When it was told to make room for others, or to move, as far as that limits doing so again.
@@ -276,6 +279,11 @@ impl WorkloadEntry {
     /// It may be stopped for more important work, and is not on its way out already.
     pub fn is_preemptible(&self) -> bool {
         self.spec.spec().preemptible == Some(true) && self.desired == Desired::Run && self.live().is_some()
+    }
+    /// What keeps it from being placed whatever room there is: a gate, or its time.
+    pub fn held_back(&self, now: Timestamp) -> Option<WorkloadReason> {
+        let is_early = self.not_before.is_some_and(|at| at > now);
+        if self.gates.is_empty() { is_early.then_some(WorkloadReason::NotBefore) } else { Some(WorkloadReason::Gated) }
     }
     /// It stands before the other in the queue.
     pub fn outranks(&self, other: &Self) -> bool {

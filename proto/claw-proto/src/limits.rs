@@ -108,6 +108,8 @@ pub const MODEL_CHARS_MAX: usize = 128;
 pub const SECRETS_MAX: usize = 64;
 /// Most output paths of one workload.
 pub const OUTPUTS_MAX: usize = 64;
+/// Most gates of one workload.
+pub const GATES_MAX: usize = 8;
 /// Most taints that one placement bears.
 pub const TOLERATIONS_MAX: usize = 64;
 /// Most nodes that one placement excludes.

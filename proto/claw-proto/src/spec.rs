@@ -355,6 +355,10 @@ pub struct WorkloadSpec {
     /// Not started before.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not_before: Option<Timestamp>,
+    /// Not started before each of these is opened (`workload_release`), such as `dataset-ready`: who waits for it
+    /// names it here, and who knows that it is there opens it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub gates: Vec<String>,
     /// To be done by.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deadline: Option<Timestamp>,

@@ -127,6 +127,7 @@ fn mended(mut spec: WorkloadSpec) -> WorkloadSpec {
     spec.volumes.retain(|volume| targets.insert(volume.target.clone()));
     spec.secrets.retain(|secret| targets.insert(secret.target.clone()));
     spec.outputs.retain(|output| targets.insert(output.clone()));
+    spec.gates.retain(|gate| targets.insert(gate.clone()));
     let mut ports = std::collections::BTreeSet::new();
     spec.ports.retain(|port| ports.insert(*port));
     spec
@@ -147,6 +148,7 @@ fn spec(parts: &Parts) -> BoxedStrategy<WorkloadSpec> {
             preemptible: times.preemptible,
             max_duration_s: times.max_duration_s,
             not_before: times.not_before,
+            gates: times.gates,
             deadline: times.deadline,
             restart: times.restart,
             max_restarts: times.max_restarts,
@@ -238,7 +240,8 @@ fn schedule(parts: &Parts) -> impl Strategy<Value = WorkloadSpec> + use<> {
     let order = (of(select(Priority::ALL)), of(any::<bool>()));
     let again = (of(select(RestartPolicy::ALL)), of(parts.count.clone()));
     let end = (of(0..=limits::GRACE_S_MAX), of(on_partition()));
-    (times, order, again, end).prop_map(|(times, order, again, (grace_s, on_partition))| {
+    let gates = vec(parts.name.clone(), 0..3);
+    (times, order, again, end, gates).prop_map(|(times, order, again, (grace_s, on_partition), gates)| {
         let (max_duration_s, not_before, deadline, checkpoint_interval_s) = times;
         let ((priority, preemptible), (restart, max_restarts)) = (order, again);
         WorkloadSpec {
@@ -246,6 +249,7 @@ fn schedule(parts: &Parts) -> impl Strategy<Value = WorkloadSpec> + use<> {
             preemptible,
             max_duration_s,
             not_before,
+            gates,
             deadline,
             restart,
             max_restarts,

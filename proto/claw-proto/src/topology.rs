@@ -223,7 +223,29 @@ pub struct NodeCapabilities {
     pub boot_id: Option<String>,
 }
 
+/// The rails of a node: its RDMA adapters, in the order of their addresses. In a fabric where the first adapters of all
+/// nodes meet at one switch, the second ones at another, and so on, the rail of a GPU is the number of the adapter that
+/// is nearest to it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rails<'a>(Vec<&'a str>);
+
+impl Rails<'_> {
+    /// The rail of a GPU of the node; none where the node reports no RDMA adapter near it. Of several that are equally
+    /// near it is the first.
+    pub fn of(&self, gpu: &GpuInfo) -> Option<u32> {
+        let numbers = gpu.nics.iter().filter_map(|nic| self.0.iter().position(|adapter| adapter == nic));
+        numbers.min().and_then(|rail| u32::try_from(rail).ok())
+    }
+}
+
 impl NodeCapabilities {
+    /// Its rails.
+    pub fn rails(&self) -> Rails<'_> {
+        let mut adapters: Vec<&NicInfo> = self.nics.iter().filter(|nic| nic.rdma).collect();
+        adapters.sort_by_key(|nic| (nic.pci_address.is_none(), nic.pci_address.as_deref(), &nic.name));
+        Rails(adapters.into_iter().map(|nic| nic.name.as_str()).collect())
+    }
+
     /// GPUs that can be given as a whole: no slices, and none that is cut in slices.
     pub fn whole_gpus(&self) -> impl Iterator<Item = &GpuInfo> {
         let cut: BTreeSet<&GpuUuid> = self.gpus.iter().filter_map(|gpu| Some(&gpu.mig.as_ref()?.parent)).collect();

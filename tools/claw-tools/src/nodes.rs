@@ -239,6 +239,9 @@ output! {
         /// NVLink island on its node.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         nvlink_island: Option<u32>,
+        /// Its rail: which of the node's RDMA adapters is nearest to it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rail: Option<u32>,
         /// Set if it is a slice of another GPU, which is not given to workloads itself.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         slice: Option<MigSlice>,

@@ -1,6 +1,7 @@
 //! Operations on workloads.
 
 mod ahead;
+mod gates;
 mod logs;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use claw_proto::time::Timestamp;
 use crate::refusal::SuggestedCall;
 
 pub use ahead::{CheckpointView, StartForecast};
+pub use gates::{WorkloadHoldParams, WorkloadReleaseParams};
 pub use logs::{LogGapView, LogLineView};
 
 closed_enum! {
@@ -67,6 +69,8 @@ closed_enum! {
         QuotaExceeded = "quota_exceeded",
         /// Its time has not come.
         NotBefore = "not_before",
+        /// A gate of it is closed (`workload_release` opens it).
+        Gated = "gated",
         /// Placed by the scheduler.
         Scheduled = "scheduled",
         /// Progress reported by its node.
@@ -394,6 +398,9 @@ output! {
         spec: WorkloadSpec,
         /// Order in the queue.
         priority: Priority,
+        /// Gates that are closed: it is not placed before `workload_release` has opened them.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        closed_gates: Vec<String>,
         /// Behavior when its node is cut off.
         on_partition: OnPartition,
         /// Runtime it has or would get.

@@ -19,7 +19,7 @@ use claw_tools::registry::Call;
 use claw_tools::reservations::ReservationCreateParams;
 use claw_tools::scheduling::DefragPlanParams;
 use claw_tools::secrets::{SecretEncoding, SecretSetParams};
-use claw_tools::workloads::WorkloadRunParams;
+use claw_tools::workloads::{WorkloadHoldParams, WorkloadReleaseParams, WorkloadRunParams};
 use zeroize::Zeroizing;
 
 use super::secrets::{Fresh, explain_missing};
@@ -128,6 +128,8 @@ fn operation(ops: &OpsContext, caller: &Caller, call: Call) -> Result<(Operation
         Call::WorkloadStop(p) => {
             (Operation::WorkloadStop { workload: p.workload.clone(), grace_s: p.grace_s }, p.mutation())
         }
+        Call::WorkloadHold(p) => hold(p),
+        Call::WorkloadRelease(p) => release(p),
         Call::WorkloadExec(p) => {
             let (mutation, timeout_s) = (p.mutation(), p.timeout_s.unwrap_or(EXEC_TIMEOUT_S));
             (Operation::WorkloadExec { workload: p.workload, command: p.command, timeout_s }, mutation)
@@ -186,6 +188,19 @@ fn operation(ops: &OpsContext, caller: &Caller, call: Call) -> Result<(Operation
             return Err(Refusal::new(ErrorCode::InvalidState, "this is not a mutation").into());
         }
     })
+}
+
+/// Gate that is closed where none is named.
+const HOLD: &str = "hold";
+
+fn hold(p: WorkloadHoldParams) -> (Operation, Mutation) {
+    let (mutation, gate) = (p.mutation(), p.gate.unwrap_or_else(|| HOLD.to_owned()));
+    (Operation::WorkloadHold { workload: p.workload, gate }, mutation)
+}
+
+fn release(p: WorkloadReleaseParams) -> (Operation, Mutation) {
+    let mutation = p.mutation();
+    (Operation::WorkloadRelease { workload: p.workload, gates: p.gates }, mutation)
 }
 
 fn quota_set(p: QuotaSetParams) -> (Operation, Mutation) {

@@ -40,6 +40,15 @@ pub enum Inverse {
         /// Which.
         workload_id: WorkloadId,
     },
+    /// Put the gates of a workload back.
+    SetGates {
+        /// Which.
+        workload_id: WorkloadId,
+        /// Closed gates that the operation left.
+        expect: Vec<String>,
+        /// What was closed before.
+        restore: Vec<String>,
+    },
     /// Put the node's schedulability back.
     SetSchedulable {
         /// Which node.

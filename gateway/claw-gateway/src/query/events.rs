@@ -55,6 +55,8 @@ pub fn describe_event(event: &Event) -> String {
         Event::OrphanGone { .. } => "the orphan is gone".into(),
         Event::WorkloadSubmitted { name, spec, .. } => format!("{name} was submitted: {}", super::what(spec.spec())),
         Event::WorkloadWaits { why, .. } => format!("it waits ({why})"),
+        Event::WorkloadGated { gates, .. } if gates.is_empty() => "its gates are open".into(),
+        Event::WorkloadGated { gates, .. } => format!("it waits for its gate(s) {}", gates.join(", ")),
         Event::WorkloadPlaced { attempt, report, .. } => format!("attempt {} {}", attempt.0, report.summary),
         Event::WorkloadProgressed { state, attempt, .. } => format!("attempt {} is {state}", attempt.0),
         Event::WorkloadStopping { why, grace_s, requeue, notice, .. } => stopping(*why, *grace_s, *requeue, *notice),

@@ -52,12 +52,16 @@ pub fn explain(cluster: &Cluster, text: &str, now: Timestamp) -> Result<Workload
     let could_start = placement.as_ref().is_some_and(|report| report.chosen.is_some());
     let held_behind = pending && w.reason == WorkloadReason::QuotaExceeded && could_start;
     let behind = if held_behind { tenancy::waits_behind(cluster, w) } else { None };
-    // Before its time nothing that others do would start it.
-    let gate = w.not_before.filter(|at| pending && *at > now);
+    // Held back it is not started, whatever others do.
+    let gate = if pending { w.held_back(now) } else { None };
     let by_itself = pending && behind.is_none() && gate.is_none();
     let placement = behind.or(placement);
     let mut blockers = if by_itself { blockers(cluster, w) } else { Vec::new() };
-    let would_start_if = if by_itself { remedies(cluster, w, &blockers, now) } else { Vec::new() };
+    let would_start_if = match gate {
+        _ if by_itself => remedies(cluster, w, &blockers, now),
+        Some(WorkloadReason::Gated) => opened(cluster, w, now),
+        _ => Vec::new(),
+    };
     blockers.truncate(BLOCKERS_MAX);
     let row = workload_row(cluster, w);
     let told = placement.as_ref().map(|p| p.summary.as_str());
@@ -92,14 +96,19 @@ fn summary(
     w: &WorkloadEntry,
     reason: claw_tools::workloads::WorkloadReason,
     report: Option<&str>,
-    (remedy, gate): (Option<&Remedy>, Option<Timestamp>),
+    (remedy, gate): (Option<&Remedy>, Option<WorkloadReason>),
 ) -> String {
     let mut text = format!("{} is {} ({reason})", w.name, w.state);
     if let Some(report) = report {
         text = format!("{text}: {report}");
     }
-    if let Some(gate) = gate {
-        return format!("{text}. It is not started before {gate}");
+    if gate == Some(WorkloadReason::Gated) {
+        let then = if remedy.is_some() { "; it would start then" } else { ", and would have to wait then as well" };
+        text = format!("{text}. It is not placed before its gate(s) {} are open{then}", w.gates.join(", "));
+        return w.not_before.map_or(text.clone(), |at| format!("{text}, nor before {at}"));
+    }
+    if let Some(at) = w.not_before.filter(|_| gate.is_some()) {
+        return format!("{text}. It is not started before {at}");
     }
     match (w.state, remedy) {
         (WorkloadState::Pending, Some(remedy)) => {
@@ -282,6 +291,18 @@ fn remedies(cluster: &Cluster, w: &WorkloadEntry, blockers: &[Blocker], now: Tim
             let change = format!("{} of {} ended ({} on {})", b.name, b.owner, crate::query::gpus(b.gpus), b.node);
             offers.offer(change, "workload_stop", json!({ "workload": b.workload_id, "mode": "plan" }));
         }
+    }
+    offers.remedies
+}
+
+/// Its gates could be opened.
+fn opened(cluster: &Cluster, w: &WorkloadEntry, now: Timestamp) -> Vec<Remedy> {
+    let mut offers = Offers::default();
+    let mut fork = cluster.clone();
+    fork.workloads.update(w.workload_id, |w| w.gates.clear());
+    if starts(&fork, w, now, &mut offers) {
+        let change = format!("{} opened", w.gates.join(" and "));
+        offers.offer(change, "workload_release", json!({ "workload": w.workload_id }));
     }
     offers.remedies
 }

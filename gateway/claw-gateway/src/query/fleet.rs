@@ -274,6 +274,7 @@ fn gpu_row(cluster: &Cluster, n: &NodeEntry, g: &GpuInfo) -> GpuRow {
         memory_gib: g.memory_mib as f64 / 1024.0,
         health: g.health,
         nvlink_island: g.nvlink_island,
+        rail: n.capabilities.as_ref().and_then(|has| has.rails().of(g)),
         slice: g.mig.clone(),
         held_by: whole,
         shares,

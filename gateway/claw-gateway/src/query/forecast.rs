@@ -126,6 +126,17 @@ impl Open {
 
 /// When a waiting workload will start. `blockers` are those that hold what it needs.
 pub(super) fn forecast(cluster: &Cluster, w: &WorkloadEntry, blockers: &[Blocker], now: Timestamp) -> StartForecast {
+    if !w.gates.is_empty() {
+        let summary = format!("When it starts cannot be told: nobody knows when {} opened", opens(&w.gates));
+        return StartForecast {
+            summary,
+            from_s: None,
+            likely_s: None,
+            to_s: None,
+            futures: 0,
+            unknown_ends: Vec::new(),
+        };
+    }
     let open_now = not_ended(cluster);
     let learned = Learned::of(cluster, &open_now);
     let has_run_s =
@@ -224,6 +235,11 @@ fn no_time(cluster: &Cluster, blockers: &[Blocker], all: &[Open], too_far: bool)
         None => "When it starts cannot be told: nothing that is known to end makes room for it".to_owned(),
     };
     StartForecast { summary, from_s: None, likely_s: None, to_s: None, futures: 1, unknown_ends }
+}
+
+/// "a, b are"
+fn opens(gates: &[String]) -> String {
+    format!("{} {}", gates.join(", "), if gates.len() == 1 { "is" } else { "are" })
 }
 
 /// A time in words that people read at a glance.

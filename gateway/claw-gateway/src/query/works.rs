@@ -133,6 +133,7 @@ pub fn workload_detail(
         // Environment values were moved out when it was submitted: only names are left.
         spec: w.spec.spec().clone(),
         priority: w.spec.priority(),
+        closed_gates: w.gates.clone(),
         on_partition: w.spec.on_partition(),
         runtime,
         isolation: format!("{by_runtime}{of_gpu}"),

@@ -174,6 +174,11 @@ impl<'a> Answers<'a> {
         }
     }
 
+    /// Room that is being made for others, if there is any.
+    pub(super) const fn claims(&self) -> Option<Claims<'a>> {
+        self.asks.claims
+    }
+
     /// Nodes that would take it, or a part of it.
     pub(super) fn n_candidates(&self) -> usize {
         self.shape.counts[usize::from(TAKES)] as usize

@@ -14,6 +14,7 @@ use claw_tools::workloads::PlacementReason as R;
 use smallvec::{SmallVec, smallvec};
 
 pub(super) use self::fixed::{Fixed, Found};
+pub(super) use self::numa::splits as splits_numa;
 use super::likely::Losses;
 use super::rank::Rank;
 use super::view::{Gpu, KINDS_MAX, View};
@@ -431,7 +432,7 @@ impl Claims<'_> {
     }
 
     /// What of a GPU is kept for those before who asks, thousandths.
-    fn kept_milli(&self, gpu: &claw_proto::ids::GpuUuid) -> u32 {
+    pub(super) fn kept_milli(&self, gpu: &claw_proto::ids::GpuUuid) -> u32 {
         let claimants = self.cluster.workloads.claimants(gpu).filter(|claimant| self.binds(claimant));
         claimants.map(|claimant| u32::from(claimant.spec.demand().gpu_milli)).sum()
     }

@@ -3,7 +3,10 @@
 //! The parts talk to each other all the time, so what counts first is how far
 //! apart they are: one rack before several, one zone before several. Nodes say
 //! where they stand by their labels `zone` and `rack`. Among domains of the same
-//! distance the tightest fit is taken, so that large ones stay whole.
+//! distance the tightest fit is taken, so that large ones stay whole; and of the GPUs that
+//! suit each node as well, those on the rails of the others ([`rails`]).
+
+mod rails;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -13,11 +16,16 @@ use claw_proto::spec::RuntimeKind;
 use claw_proto::validation::ValidSpec;
 use claw_tools::workloads::{PlacedPart, PlacementReport, RejectedNodes, RunnerUp};
 
+use self::rails::{Aligned, align};
 use super::report;
+use super::view::{Gpu, View};
 use super::{Candidate, Placed};
 
 /// Sets of so many zones are tried one by one; of more, the largest are taken.
 const ZONES_TRIED_MAX: usize = 10;
+
+/// So many equally near choices are looked at for one whose GPUs are on the same rails.
+const RAILS_TRIED: usize = 8;
 
 /// What all parts must have in common: a run is real or simulated as a whole, by
 /// one runtime, on one model of GPU.
@@ -48,12 +56,13 @@ impl Choice<'_> {
 }
 
 /// Places for a workload of several nodes. `candidates` are in order of their scores; why the
-/// others are none is asked for if there is a place.
+/// others are none is asked for if there is a place. `is_free`: a GPU that nobody holds is kept for nobody.
 pub(super) fn place(
     considered: usize,
     candidates: &[Candidate<'_>],
     rejected: impl FnOnce() -> Vec<RejectedNodes>,
     spec: &ValidSpec,
+    is_free: impl Fn(&View, &Gpu) -> bool,
 ) -> Option<Placed> {
     let n_nodes = spec.nodes() as usize;
     let classes = classes(candidates);
@@ -68,21 +77,63 @@ pub(super) fn place(
             c.parts[0].score.clone(),
         )
     });
-    let best = choices.first()?;
-    let why = why(best, candidates.len(), spec);
+    let (at, aligned) = on_the_same_rails(&choices, spec, is_free);
+    let best = choices.get(at)?;
+    let why = why(best, aligned.as_ref(), candidates.len(), spec);
     let summary = format!("goes to {}: {why}", names(&best.parts));
-    let mut chosen = report::chosen(best.parts[0], why);
-    chosen.others = (1..).zip(&best.parts[1..]).map(|(rank, part)| placed(rank, part)).collect();
+    let mut parts: Vec<Candidate<'_>> = best.parts.iter().map(|&part| part.clone()).collect();
+    for (part, chosen) in parts.iter_mut().zip(aligned.iter().flat_map(|aligned| &aligned.chosen)) {
+        part.chosen = Arc::clone(chosen);
+    }
+    let mut chosen = report::chosen(&parts[0], why);
+    chosen.others = (1..).zip(&parts[1..]).map(|(rank, part)| placed(rank, part)).collect();
+    // One that came first but for its rails was second.
+    let second = choices.get(usize::from(at == 0));
     let report = PlacementReport {
         summary,
         considered: u32::try_from(considered).unwrap_or(u32::MAX),
         chosen: Some(chosen),
         rejected: rejected(),
-        runner_up: choices.get(1).map(|second| RunnerUp { node: names(&second.parts), why_not: why_not(best, second) }),
+        runner_up: second.map(|second| RunnerUp {
+            node: names(&second.parts),
+            why_not: if at > 0 { OFF_RAILS.into() } else { why_not(best, second) },
+        }),
         waiting_helps: true,
     };
-    let places = best.parts.iter().map(|&part| part.place()).collect();
+    let places = parts.iter().map(Candidate::place).collect();
     Some((places, Arc::new(report)))
+}
+
+const OFF_RAILS: &str = "more of its GPUs are off the rails of the others";
+
+/// Of the first choices, which are in order, those that are as near as the first: the one with fewest GPUs off the
+/// rails of the others.
+fn on_the_same_rails(
+    choices: &[Choice<'_>],
+    spec: &ValidSpec,
+    is_free: impl Fn(&View, &Gpu) -> bool,
+) -> (usize, Option<Aligned>) {
+    let demand = spec.node_demand();
+    let Some(first) = choices.first().filter(|_| demand.gpus > 0 && demand.mig_profile.is_none()) else {
+        return (0, None);
+    };
+    let order = |choice: &Choice<'_>| {
+        let score = &choice.parts[0].score;
+        (score.simulated, choice.n_unreserved(), score.fallback, choice.spread)
+    };
+    let mut best: Option<(usize, Aligned)> = None;
+    let as_near = choices.iter().take(RAILS_TRIED).take_while(|choice| order(choice) == order(first));
+    for (at, choice) in as_near.enumerate() {
+        // Where rails are not known of one, the first stays.
+        let Some(aligned) = align(&choice.parts, &is_free) else { break };
+        if best.as_ref().is_none_or(|(_, known)| aligned.off < known.off) {
+            best = Some((at, aligned));
+        }
+        if best.as_ref().is_some_and(|(_, known)| known.off == 0) {
+            break;
+        }
+    }
+    best.map_or((0, None), |(at, aligned)| (at, Some(aligned)))
 }
 
 /// Why a workload of several nodes finds no place.
@@ -239,7 +290,7 @@ fn distance(spread: Spread) -> String {
     format!("{} of {}", several(spread.racks, "rack", "racks"), several(spread.zones, "zone", "zones"))
 }
 
-fn why(best: &Choice<'_>, n_candidates: usize, spec: &ValidSpec) -> String {
+fn why(best: &Choice<'_>, aligned: Option<&Aligned>, n_candidates: usize, spec: &ValidSpec) -> String {
     let labeled = best.parts.iter().all(|part| !stands(part).1.is_empty());
     let mut parts = vec![format!("{} of {n_candidates} nodes that fit", best.parts.len())];
     if labeled {
@@ -250,6 +301,11 @@ fn why(best: &Choice<'_>, n_candidates: usize, spec: &ValidSpec) -> String {
     let gpus = spec.node_demand().gpus;
     if gpus > 0 {
         parts.push(format!("{} each", crate::query::gpus(gpus)));
+    }
+    match aligned.map(|aligned| aligned.off) {
+        Some(0) => parts.push("on the same rails".to_owned()),
+        Some(off) => parts.push(format!("{} off the rails of the others", crate::query::gpus(off))),
+        None => {}
     }
     parts.extend(report::of_choice(best.parts[0], spec));
     if best.parts[0].score.simulated {

@@ -25,6 +25,8 @@ pub(super) struct Gpu {
     pub(super) island: Option<u16>,
     /// Its NUMA node, if that is known: those of a node are counted from 0.
     pub(super) numa: Option<u16>,
+    /// Its rail, if that is known: which of the node's RDMA adapters is nearest to it.
+    pub(super) rail: Option<u16>,
     /// Healthy.
     pub(super) is_healthy: bool,
     /// It is a slice.
@@ -96,6 +98,7 @@ impl View {
         let mine: Vec<&GpuInfo> = given.filter(is_given).filter(|gpu| seen.insert(&gpu.uuid)).collect();
         let mut gpus: Vec<Gpu> = Vec::with_capacity(mine.len());
         let mut kinds: Vec<u16> = Vec::new();
+        let rails = node.capabilities.as_ref().map(|has| has.rails()).unwrap_or_default();
         for (place, gpu) in mine.iter().enumerate() {
             let at = all.iter().position(|listed| std::ptr::eq(listed, *gpu)).and_then(|at| u16::try_from(at).ok());
             gpus.push(Gpu {
@@ -104,6 +107,7 @@ impl View {
                 memory_mib: gpu.memory_mib,
                 island: gpu.nvlink_island.map(|island| number(&mut islands, island)),
                 numa: gpu.numa_node.map(|numa| number(&mut numas, numa)),
+                rail: rails.of(gpu).and_then(|rail| u16::try_from(rail).ok()),
                 is_healthy: gpu.health == GpuHealth::Healthy,
                 is_slice: gpu.mig.is_some(),
                 free_milli: cluster.workloads.free_milli(&gpu.uuid),

@@ -98,6 +98,17 @@ pub(super) fn evicted(before: &Cluster, after: &Cluster) -> BTreeSet<WorkloadId>
     evicted
 }
 
+/// Work of others that is kept from starting by a gate that was not closed before.
+pub(super) fn holds_others(before: &Cluster, after: &Cluster, principal: &str) -> bool {
+    let is_held = |item: DiffItem<'_, '_, WorkloadId, std::sync::Arc<WorkloadEntry>>| match sides(&item) {
+        (Some(old), Some(new)) => {
+            old.submitted_by != principal && new.gates.iter().any(|gate| !old.gates.contains(gate))
+        }
+        _ => false,
+    };
+    before.workloads.map().diff(after.workloads.map()).any(is_held)
+}
+
 /// SHA-256 of the canonical diff, hex.
 pub(super) fn hash(changes: &[Change]) -> String {
     let canonical = serde_json::to_vec(changes).expect("changes hold only strings");
@@ -120,7 +131,13 @@ fn workload_fields(cluster: &Cluster, w: &WorkloadEntry) -> Fields {
     };
     (
         w.workload_id.to_string(),
-        vec![("name", w.name.clone()), ("place", place), ("what", what(w)), ("wanted", wanted.to_owned())],
+        vec![
+            ("gates", w.gates.join(" ")),
+            ("name", w.name.clone()),
+            ("place", place),
+            ("what", what(w)),
+            ("wanted", wanted.to_owned()),
+        ],
     )
 }
 

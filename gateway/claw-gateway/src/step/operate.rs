@@ -234,6 +234,7 @@ pub(super) fn tier_of(
 ) -> Tier {
     let of_others =
         evicted.iter().filter_map(|id| before.workloads.get(*id)).any(|w| w.submitted_by != caller.principal);
+    let of_others = of_others || diff::holds_others(before, after, &caller.principal);
     // Whoever changes keys changes access, by whichever operation.
     let access = !before.keys.ptr_eq(&after.keys) && before.keys != after.keys;
     let quotas = before.tenants.differs(&after.tenants);

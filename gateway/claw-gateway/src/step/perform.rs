@@ -2,6 +2,7 @@
 
 mod access_ops;
 mod defrag_ops;
+mod gate_ops;
 mod inside_ops;
 mod node_ops;
 mod quota_ops;
@@ -12,7 +13,7 @@ mod workload_ops;
 use claw_proto::ids::IdSource;
 use claw_tools::outcome::{EffectKind, Outcome};
 use claw_tools::refusal::{Refusal, SuggestedCall};
-use claw_tools::workloads::WorkloadState;
+use claw_tools::workloads::{WorkloadReason, WorkloadState};
 use serde_json::{Map, Value};
 
 use super::operate::Performed;
@@ -33,6 +34,8 @@ pub(super) fn perform(
             workload_ops::run(work, spec, env_handle.as_deref(), assumptions)
         }
         Operation::WorkloadStop { workload, grace_s } => workload_ops::stop(work, workload, *grace_s),
+        Operation::WorkloadHold { workload, gate } => gate_ops::hold(work, workload, gate),
+        Operation::WorkloadRelease { workload, gates } => gate_ops::release(work, workload, gates),
         Operation::WorkloadExec { workload, command, timeout_s } => {
             inside_ops::exec(work, workload, command, *timeout_s)
         }
@@ -68,6 +71,7 @@ pub(super) fn perform(
     }
 }
 
+pub(super) use gate_ops::set_gates;
 pub(super) use node_ops::{drain, set_labels, set_schedulable, set_settings};
 pub(super) use quota_ops::put as put_quota;
 pub(super) use reservation_ops::put as put_reservation;
@@ -119,6 +123,10 @@ pub(super) fn with_place(cluster: &Cluster, mut outcome: Outcome) -> Outcome {
         return outcome;
     }
     let report = w.report.clone();
+    if w.reason == WorkloadReason::Gated {
+        outcome.summary.push_str("; it waits for its gates: ");
+        outcome.summary.push_str(&w.gates.join(", "));
+    }
     outcome.simulated = w.simulated();
     let id = w.workload_id.to_string();
     let about = |id: String| Map::from_iter([("workload".to_owned(), Value::String(id))]);

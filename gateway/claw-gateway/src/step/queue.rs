@@ -42,8 +42,8 @@ pub(super) fn schedule(work: &mut Work<'_>, queue: Vec<WorkloadId>) {
         if entry.state != WorkloadState::Pending {
             continue;
         }
-        if entry.not_before.is_some_and(|t| t > work.now()) {
-            wait(work, &entry, WorkloadReason::NotBefore);
+        if let Some(why) = entry.held_back(work.now()) {
+            wait(work, &entry, why);
             continue;
         }
         let priority = entry.spec.priority().value();
@@ -247,7 +247,8 @@ fn wait_for_quota(work: &mut Work<'_>, id: WorkloadId, report: Arc<PlacementRepo
 fn wait(work: &mut Work<'_>, entry: &WorkloadEntry, why: WorkloadReason) {
     // Only a change of reason is an event: the numbers are asked for with `workload_explain`.
     if entry.reason != why {
-        let report = (why != WorkloadReason::NotBefore).then(|| scheduler::why_it_waits(work.state, entry));
+        let is_held_back = matches!(why, WorkloadReason::NotBefore | WorkloadReason::Gated);
+        let report = (!is_held_back).then(|| scheduler::why_it_waits(work.state, entry));
         work.emit(Event::WorkloadWaits { workload_id: entry.workload_id, why, report });
     }
 }

@@ -13,6 +13,7 @@ mod fleet;
 mod forecasts;
 mod fragments;
 mod gang;
+mod gates;
 mod inside;
 mod kept;
 mod lent;

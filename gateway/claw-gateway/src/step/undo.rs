@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use claw_proto::ids::OperationId;
+use claw_proto::ids::{OperationId, WorkloadId};
 use claw_tools::def::UndoClass;
 use claw_tools::nodes::Schedulable;
 use claw_tools::operations::OperationState;
 use claw_tools::outcome::{EffectKind, Outcome};
 use claw_tools::refusal::{ErrorCode, Refusal};
 use claw_tools::registry;
-use claw_tools::workloads::WorkloadReason;
+use claw_tools::workloads::{WorkloadReason, WorkloadState};
 use serde_json::json;
 
 use super::operate::Performed;
@@ -43,6 +43,7 @@ fn authorize_as(work: &Work<'_>, operation: &OperationEntry) -> Result<(), Refus
     let inverse = match &operation.record.inverse {
         Inverse::Impossible { .. } => None,
         Inverse::StopWorkload { .. } => Some("workload_stop"),
+        Inverse::SetGates { .. } => Some("workload_hold"),
         Inverse::SetSchedulable { .. } => Some("node_drain"),
         Inverse::SetLabels { .. } => Some("node_label"),
         Inverse::SetSettings { .. } => Some("node_config_set"),
@@ -71,6 +72,7 @@ fn invert(work: &mut Work<'_>, operation: &OperationEntry) -> Result<Performed, 
             done.not_restored = "what it did while it ran";
             Ok(done)
         }
+        Inverse::SetGates { workload_id, expect, restore } => gates(work, operation, workload_id, (expect, restore)),
         Inverse::SetSchedulable { node_id, to } => {
             let node = node_of(work, operation, work.state.nodes.get(node_id))?;
             let left = expected_schedulable(&operation.record.tool, to);
@@ -121,6 +123,19 @@ fn invert(work: &mut Work<'_>, operation: &OperationEntry) -> Result<Performed, 
             Ok(final_step(Outcome::new(EffectKind::Accepted, format!("revoke token {token_id}"))))
         }
     }
+}
+
+/// The gates of one that still waits, as they were.
+fn gates(
+    work: &mut Work<'_>,
+    operation: &OperationEntry,
+    workload_id: WorkloadId,
+    (expect, restore): (Vec<String>, Vec<String>),
+) -> Result<Performed, Refusal> {
+    let waits = work.state.workloads.get(workload_id).cloned().filter(|w| w.state == WorkloadState::Pending);
+    let w = waits.ok_or_else(|| conflict(work, operation, "it does not wait any more; workload_stop ends it"))?;
+    unchanged(work, operation, w.gates == expect, &format!("the gates of {} were changed since", w.name))?;
+    Ok(perform::set_gates(work, &w, restore))
 }
 
 /// What the operation left is still so; else the undo stands in somebody's way.

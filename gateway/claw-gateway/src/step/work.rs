@@ -43,7 +43,7 @@ pub(super) struct Work<'a> {
     pub(super) operation_id: Option<OperationId>,
     /// Something became free or new: the queue is worth a look.
     pub(super) room_changed: bool,
-    /// Submitted by this command: to be tried even where nothing became free.
+    /// Submitted or released by this command: to be tried even where nothing became free.
     pub(super) submitted: Vec<WorkloadId>,
     /// Workloads whose operations may have come to their result.
     pub(super) touched: BTreeSet<WorkloadId>,
@@ -179,6 +179,11 @@ impl<'a> Work<'a> {
             }
             // It takes no room before it is placed: the others need not be tried for it.
             Event::WorkloadSubmitted { workload_id, .. } => self.submitted.push(*workload_id),
+            Event::WorkloadGated { workload_id, gates } => {
+                self.submitted.extend(gates.is_empty().then_some(*workload_id));
+                // Room may have been kept for it, and others may have waited behind it.
+                self.room_changed |= !gates.is_empty();
+            }
             // What was kept from starting may start now.
             Event::QuotaSet { .. } | Event::QuotaDeleted { .. } | Event::ReservationEnded { .. } => {
                 self.room_changed = true;

@@ -72,7 +72,7 @@ struct Claimant {
 pub(crate) struct Fair {
     board: Board,
     now: Timestamp,
-    /// Those that are tried before their turn, in the order of the queue: whose time has not come, so that
+    /// Those that are tried before their turn, in the order of the queue: who are held back, so that
     /// their reason is set; and for whom room is made.
     early: VecDeque<(WorkloadId, Option<Claimant>)>,
     lines: BTreeMap<usize, VecDeque<Waiting>>,
@@ -114,7 +114,7 @@ impl Turns {
 
 fn alone(cluster: &Cluster, entry: &WorkloadEntry, now: Timestamp) -> Turn {
     let id = entry.workload_id;
-    if entry.not_before.is_some_and(|at| at > now) {
+    if entry.held_back(now).is_some() {
         return Turn::Try(id);
     }
     let told = blocked(cluster, &entry.spec, Some(entry)).or_else(|| passes(cluster, entry, now).map(behind));
@@ -129,7 +129,7 @@ impl Fair {
         let (mut early, mut lines) = (VecDeque::new(), BTreeMap::<usize, VecDeque<Waiting>>::new());
         for entry in queue.iter().filter_map(|id| cluster.workloads.get(*id)) {
             let claimant = promised.get(&entry.workload_id).copied();
-            if entry.not_before.is_some_and(|at| at > now) {
+            if entry.held_back(now).is_some() {
                 early.push_back((entry.workload_id, None));
                 continue;
             }

@@ -23,10 +23,10 @@ use std::str::FromStr;
 use std::time::SystemTime;
 
 use claw_proto::ids::GpuUuid;
-use claw_proto::limits::GPUS_PER_NODE_MAX;
+use claw_proto::limits::{GPUS_PER_NODE_MAX, NICS_PER_NODE_MAX};
 use claw_proto::message::{GpuDetails, GpuEvent, GpuEventKind, GpuMetrics, RemappedRows, ThrottleReason};
 use claw_proto::spec::GpuVendor;
-use claw_proto::topology::{GpuDriver as GpuDriverKind, GpuHealth, GpuInfo};
+use claw_proto::topology::{GpuDriver as GpuDriverKind, GpuHealth, GpuInfo, NicInfo};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use tracing::warn;
@@ -339,8 +339,28 @@ fn info(fleet: &SimFleet, node_name: &str, index: u32) -> GpuInfo {
         pci_address: Some(format!("0000:{:02x}:00.0", 0x10 + index % 0xe0)),
         nvlink_island: island,
         numa_node: Some(if fleet.count > 1 { index / per_socket } else { 0 }),
+        nics: island.iter().map(|_| nic_name(index)).collect(),
         ..GpuInfo::new(uuid(node_name, index), index, fleet.model.vendor, fleet.model.name, fleet.model.memory_mib)
     }
+}
+
+fn nic_name(index: u32) -> String {
+    format!("sim-rdma{index}")
+}
+
+/// The network interfaces that simulated GPUs say are near them: one for each GPU with NVLink, as in the machines
+/// that such GPUs are sold in.
+pub fn nics(gpus: &[GpuInfo]) -> Vec<NicInfo> {
+    let of_gpu = |gpu: &GpuInfo| {
+        gpu.nics.iter().any(|nic| *nic == nic_name(gpu.index)).then(|| NicInfo {
+            name: nic_name(gpu.index),
+            numa_node: gpu.numa_node,
+            pci_address: Some(format!("0000:{:02x}:00.1", 0x10 + gpu.index % 0xe0)),
+            speed_mbps: Some(400_000),
+            rdma: true,
+        })
+    };
+    gpus.iter().filter_map(of_gpu).take(NICS_PER_NODE_MAX).collect()
 }
 
 /// `GPU-51d…` with the shape of a real one, from the node's name and the index.

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use claw_proto::message::DesiredWorkload;
-use claw_proto::topology::NodeCapabilities;
+use claw_proto::topology::{GpuDriver, NodeCapabilities};
 use claw_proto::validation::{GPU_MILLI, share_memory_mib, share_milli};
 
 use super::ports::MeetingPorts;
@@ -84,7 +84,12 @@ pub fn rank_facts(workload: &DesiredWorkload, capabilities: &NodeCapabilities) -
     let given = capabilities.gpus.iter().filter(|gpu| workload.gpus.contains(&gpu.uuid));
     RankFacts {
         interface_to_master,
-        nics_of_gpus: given.flat_map(|gpu| gpu.nics.iter().cloned()).collect(),
+        // Adapters of simulated GPUs are not there.
+        nics_of_gpus: if capabilities.gpu_driver == GpuDriver::Sim {
+            Vec::new()
+        } else {
+            given.flat_map(|gpu| gpu.nics.iter().cloned()).collect()
+        },
         nics: capabilities.nics.clone(),
         rdma_devices: rdma_devices(Path::new("/sys/class/infiniband")),
         meeting_port: None,

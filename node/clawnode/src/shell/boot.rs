@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant as Clock;
 
 use claw_proto::ids::NodeId;
+use claw_proto::limits::NICS_PER_NODE_MAX;
 use claw_proto::message::NodeSettings;
 use claw_proto::spec::RuntimeKind;
 use claw_proto::topology::{GpuDriver, NodeCapabilities};
@@ -24,7 +25,7 @@ use crate::config::NodeConfig;
 use crate::endpoint::{Endpoint, EndpointError};
 use crate::gpu::rocm::ToolOptions;
 use crate::gpu::vulkan::{self, VulkanOptions};
-use crate::gpu::{GpuConfigError, GpuDetector, GpuOptions, select, topology};
+use crate::gpu::{GpuConfigError, GpuDetector, GpuOptions, select, sim, topology};
 use crate::identity::{DataDir, Identity, IdentityError};
 use crate::kernel_log::{KMSG, KernelLog};
 use crate::link::{Link, TlsCell};
@@ -285,6 +286,11 @@ fn capabilities(config: &NodeConfig, probe: &mut Probe, runtimes: Vec<RuntimeKin
     if runtimes.contains(&RuntimeKind::Process) {
         labels.insert(PROCESS_LABEL.0.to_owned(), PROCESS_LABEL.1.to_owned());
     }
+    let mut nics = topology::nics(Path::new(SYSFS_ROOT));
+    if fleet.driver == GpuDriver::Sim {
+        let room = NICS_PER_NODE_MAX.saturating_sub(nics.len());
+        nics.extend(sim::nics(&fleet.gpus).into_iter().take(room));
+    }
     NodeCapabilities {
         hostname: facts.hostname,
         os: facts.os,
@@ -302,7 +308,7 @@ fn capabilities(config: &NodeConfig, probe: &mut Probe, runtimes: Vec<RuntimeKin
         labels,
         findings: fleet.findings,
         engine: None,
-        nics: topology::nics(Path::new(SYSFS_ROOT)),
+        nics,
         boot_id: Some(clock::boot_id()).filter(|id| !id.is_empty()),
     }
 }

@@ -121,6 +121,17 @@ impl Validator {
         )
     }
 
+    /// Gates of a workload: names, each once.
+    pub fn gates(&mut self, path: &str, gates: &[String]) {
+        self.count(path, gates.len(), limits::GATES_MAX);
+        for (index, gate) in gates.iter().enumerate().take(limits::GATES_MAX) {
+            let at = indexed(path, index);
+            if self.name(&at, gate) && gates[..index].contains(gate) {
+                self.fault(&at, FaultCode::Conflict, "is listed twice").with_got(gate);
+            }
+        }
+    }
+
     /// A node's name: 1–63 letters, digits and `-_.`; a host name is one.
     /// It must not look like an id.
     pub fn node_name(&mut self, path: &str, text: &str) -> bool {

@@ -334,6 +334,7 @@ fn schedule(v: &mut Validator, spec: &WorkloadSpec) {
             .with_got(deadline)
             .with_allowed(format!("after {not_before}"));
     }
+    v.gates("gates", &spec.gates);
     if let Some(max_restarts) = spec.max_restarts {
         v.whole("max_restarts", u64::from(max_restarts), 0, u64::from(limits::RESTARTS_MAX));
         if max_restarts > 0 && spec.restart == Some(RestartPolicy::Never) {

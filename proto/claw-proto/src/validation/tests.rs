@@ -251,7 +251,7 @@ fn what_is_missing_or_contradicts_is_named() {
     check(
         json!({ "command": ["true"], "gpus": 4 }),
         expect![
-            "not a specification: unknown field `gpus`, expected one of `name`, `kind`, `model`, `quantization`, `image`, `command`, `args`, `env`, `ports`, `gpu`, `nodes`, `cpu_cores`, `memory_gib`, `disk_gib`, `shm_gib`, `replicas`, `autoscale`, `priority`, `preemptible`, `max_duration_s`, `not_before`, `deadline`, `restart`, `max_restarts`, `placement`, `tenant`, `checkpoint_interval_s`, `volumes`, `market`, `budget`, `working_dir`, `user`, `secrets`, `grace_s`, `labels`, `on_partition`, `outputs`, `pull`, `pull_secret`, `read_only_root`, `runtime`"
+            "not a specification: unknown field `gpus`, expected one of `name`, `kind`, `model`, `quantization`, `image`, `command`, `args`, `env`, `ports`, `gpu`, `nodes`, `cpu_cores`, `memory_gib`, `disk_gib`, `shm_gib`, `replicas`, `autoscale`, `priority`, `preemptible`, `max_duration_s`, `not_before`, `gates`, `deadline`, `restart`, `max_restarts`, `placement`, `tenant`, `checkpoint_interval_s`, `volumes`, `market`, `budget`, `working_dir`, `user`, `secrets`, `grace_s`, `labels`, `on_partition`, `outputs`, `pull`, `pull_secret`, `read_only_root`, `runtime`"
         ],
     );
 }

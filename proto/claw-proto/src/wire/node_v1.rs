@@ -1056,6 +1056,9 @@ pub struct WorkloadSpec {
     pub pull_secret: ::core::option::Option<::prost::alloc::string::String>,
     #[prost(bool, optional, tag = "50")]
     pub read_only_root: ::core::option::Option<bool>,
+    /// What had to be opened before it was placed. The gateway sees to it; a node only hears of it.
+    #[prost(string, repeated, tag = "51")]
+    pub gates: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// A list of arguments that may be present and empty.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -56,6 +56,13 @@ impl Cluster {
                 };
                 w.claim.clone_from(claim);
             }),
+            Event::WorkloadGated { workload_id, gates } => self.touch(*workload_id, |w| {
+                w.gates.clone_from(gates);
+                if !w.gates.is_empty() && w.state == WorkloadState::Pending {
+                    // What is kept for it would be kept in vain.
+                    (w.reason, w.report, w.claim) = (WorkloadReason::Gated, None, None);
+                }
+            }),
             Event::AttemptEnded { workload_id, .. } => self.end_attempt(*workload_id, record),
             Event::WorkloadRequeued { workload_id, why, not_before, counts } => self.touch(*workload_id, |w| {
                 enter(w, WorkloadState::Pending, *why, at);
@@ -162,6 +169,7 @@ impl Cluster {
             attempts: Vec::new(),
             restarts: 0,
             not_before: spec.spec().not_before,
+            gates: spec.spec().gates.clone(),
             report: None,
             preempted_at: Vec::new(),
             checkpoint: None,

@@ -21,7 +21,7 @@ fn groups(gpus: &[Gpu]) -> Option<SmallVec<[(usize, u32, u16); 4]>> {
 }
 
 /// They have no NVLink island in common and are on several NUMA nodes.
-pub(super) fn splits(chosen: &[Gpu]) -> bool {
+pub(in crate::scheduler) fn splits(chosen: &[Gpu]) -> bool {
     chosen.len() > 1 && common_island(chosen).is_none() && groups(chosen).is_some_and(|groups| groups.len() > 1)
 }
 
@@ -57,6 +57,7 @@ mod tests {
             memory_mib: 80_000,
             island: None,
             numa,
+            rail: None,
             is_healthy: true,
             is_slice: false,
             free_milli: GPU_MILLI,

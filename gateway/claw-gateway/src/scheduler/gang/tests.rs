@@ -16,7 +16,7 @@ use crate::registry::{NodeEntry, NodeUsage};
 use crate::scheduler::Score;
 use crate::scheduler::view::View;
 
-fn view(n: u32, zone: u8, rack: u8) -> View {
+pub(super) fn view(n: u32, zone: u8, rack: u8) -> View {
     let labels = BTreeMap::from([("zone".to_owned(), format!("z{zone}")), ("rack".to_owned(), format!("r{rack}"))]);
     let node_id = NodeId::from_bits(u128::from(n) + 1);
     let node = NodeEntry {
@@ -42,7 +42,7 @@ fn view(n: u32, zone: u8, rack: u8) -> View {
     View { node: Arc::new(node), gpus: Vec::new(), n_whole: 0, kinds: Vec::new(), n_islands: 0, stands, standing: None }
 }
 
-fn candidate(view: &View) -> Candidate<'_> {
+pub(super) fn candidate(view: &View) -> Candidate<'_> {
     let score = Score {
         simulated: false,
         unreserved: true,
@@ -90,7 +90,7 @@ proptest! {
         let views: Vec<View> = (0..).zip(&places).map(|(at, (zone, rack))| view(at, *zone, *rack)).collect();
         let candidates: Vec<Candidate<'_>> = views.iter().map(candidate).collect();
         prop_assume!(n as usize <= candidates.len());
-        let (places, _) = place(candidates.len(), &candidates, Vec::new, &gang(n)).expect("there are enough");
+        let (places, _) = place(candidates.len(), &candidates, Vec::new, &gang(n), |_, _| true).expect("there are enough");
         let taken: Vec<&Candidate<'_>> = places
             .iter()
             .map(|place| candidates.iter().find(|c| c.node().node_id == place.node_id).unwrap())

@@ -247,7 +247,7 @@ proptest! {
         prop_assume!(f.cluster.workloads.iter().all(|w| w.state != S::Stopping && w.claim.is_none()));
         // No lease that runs out and no pause that ends meanwhile: those come by time alone, too.
         prop_assume!(f.cluster.nodes.iter().all(|n| n.link == NodeLink::Online));
-        prop_assume!(f.cluster.workloads.iter().all(|w| w.not_before.is_none_or(|at| at <= f.now)));
+        prop_assume!(f.cluster.workloads.iter().all(|w| w.held_back(f.now).is_none()));
         let foretold = simulate(&f, &ScheduleSimulateParams { horizon_s: Some(500), ..Default::default() });
         let from = f.now;
         for m in foretold.moments.iter().take_while(|m| m.event != MomentKind::MakesRoom) {

@@ -75,10 +75,12 @@ fn sample(f: &Fleet, kind: usize, pick: usize) -> Option<Operation> {
             command: vec!["true".into()],
             timeout_s: 5,
         },
+        22 => Operation::WorkloadHold { workload: workload?.workload_id.to_string(), gate: "hold".into() },
+        23 => Operation::WorkloadRelease { workload: workload?.workload_id.to_string(), gates: Vec::new() },
         _ => Operation::ApiKeyRevoke { key_id: *f.cluster.keys.keys().next()? },
     })
 }
-const KINDS: usize = 23;
+const KINDS: usize = 25;
 
 /// What somebody could lose.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Clone)]

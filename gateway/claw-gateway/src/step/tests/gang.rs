@@ -4,11 +4,13 @@
 use claw_proto::ids::{NodeId, WorkloadId};
 use claw_proto::message::{NodeWorkloadState as N, StatusCause as C};
 use claw_proto::spec::{RestartPolicy, WorkloadSpec};
+use claw_proto::topology::{NicInfo, NodeCapabilities};
+use claw_tools::nodes::GpuListParams;
 use claw_tools::operations::OperationState;
 use claw_tools::outcome::{EffectKind, Mode};
 use claw_tools::workloads::{WorkloadReason, WorkloadState};
 
-use super::fleet::{Fleet, run_of, spec};
+use super::fleet::{Fleet, h100x8, run_of, spec};
 use crate::workload::WorkloadEntry;
 use crate::{Effect, Operation, query};
 
@@ -154,4 +156,49 @@ fn gpus_that_nodes_cannot_share_evenly_are_refused() {
     let mut f = Fleet::with_nodes(3);
     let refused = f.operate("alice", run_of(over(3, 16)), Mode::Apply, None).unwrap_err();
     assert_eq!((refused.field.as_deref(), refused.allowed), (Some("spec.nodes"), vec!["1, 2, 4, 8, 16".to_owned()]));
+}
+
+/// With an RDMA adapter near each GPU, listed in no order of their addresses.
+fn railed(name: &str) -> NodeCapabilities {
+    let mut machine = h100x8(name);
+    for gpu in &mut machine.gpus {
+        gpu.nics = vec!["eth0".into(), format!("ib{}", gpu.index)];
+    }
+    let nic = |n: u32| NicInfo {
+        name: format!("ib{n}"),
+        numa_node: None,
+        pci_address: Some(format!("0000:{n:02x}:00.0")),
+        speed_mbps: None,
+        rdma: true,
+    };
+    let eth0 = NicInfo { name: "eth0".into(), rdma: false, ..nic(0) };
+    machine.nics = (0..8).rev().map(nic).chain([eth0]).collect();
+    machine
+}
+
+#[test]
+fn parts_on_different_nodes_get_gpus_on_the_same_rails() {
+    let mut f = Fleet::with_nodes(0);
+    f.join_as("n0", railed("n0"));
+    f.submit(spec(1));
+    f.join_as("n1", railed("n1"));
+    // By themselves n0 would give its GPUs 1 and 2, and n1 0 and 1.
+    let out = f.submit(over(2, 4));
+    let report = out.placement.clone().unwrap();
+    assert_eq!(
+        report.summary,
+        "goes to n0, n1: 2 of 2 nodes that fit, how near they are is not known (no label rack), 2 GPUs each, on the \
+         same rails, simulated"
+    );
+    let w = f.workload(out.workload_id.unwrap());
+    let gpus: Vec<&str> = w.lives().flat_map(|part| &part.gpus).map(|gpu| gpu.0.as_str()).collect();
+    assert_eq!(gpus, ["GPU-n0-1", "GPU-n0-2", "GPU-n1-1", "GPU-n1-2"]);
+    let rows = query::gpu_list(&f.cluster, &GpuListParams::default()).unwrap();
+    let rails: Vec<_> = rows.gpus.iter().map(|row| row["rail"].as_u64()).collect();
+    assert_eq!(rails[..8], (0..8).map(Some).collect::<Vec<_>>());
+    // Half of an island each is left; a pair that has to take what there is says how far off it is.
+    f.submit(spec(4));
+    f.submit(WorkloadSpec { max_duration_s: None, ..spec(4) });
+    let off = f.submit(over(2, 2)).placement.unwrap();
+    assert!(off.summary.contains("on the same rails") || off.summary.contains("off the rails"), "{}", off.summary);
 }

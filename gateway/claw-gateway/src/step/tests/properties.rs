@@ -42,6 +42,10 @@ pub(super) enum Move {
     Stop {
         pick: usize,
     },
+    Gate {
+        pick: usize,
+        closes: bool,
+    },
     Drain {
         node: usize,
     },
@@ -97,6 +101,7 @@ pub(super) fn moves() -> impl Strategy<Value = Move> {
         1 => (0_usize..3, 0_usize..3, any::<bool>()).prop_map(|(node, label, is_set)| Move::Label { node, label, is_set }),
         12 => (any::<usize>(), any::<usize>(), 0_usize..8).prop_map(|(pick, part, state)| Move::Report { pick, part, state }),
         1 => any::<usize>().prop_map(|pick| Move::Stop { pick }),
+        2 => (any::<usize>(), any::<bool>()).prop_map(|(pick, closes)| Move::Gate { pick, closes }),
         1 => (0_usize..3).prop_map(|node| Move::Drain { node }),
         1 => (0_usize..3).prop_map(|node| Move::Undrain { node }),
         1 => (0_usize..3).prop_map(|node| Move::Cordon { node }),
@@ -216,6 +221,15 @@ fn of_part(spec: WorkloadSpec, part: Option<usize>) -> WorkloadSpec {
     }
 }
 
+fn gate(f: &mut Fleet, workload: String, closes: bool) {
+    let operation = if closes {
+        Operation::WorkloadHold { workload, gate: "hold".into() }
+    } else {
+        Operation::WorkloadRelease { workload, gates: Vec::new() }
+    };
+    apply(f, operation);
+}
+
 fn apply(f: &mut Fleet, operation: Operation) {
     drop(f.operate("alice", operation, Mode::Apply, None));
 }
@@ -254,6 +268,7 @@ pub(super) fn play(f: &mut Fleet, m: &Move) {
                 apply(f, Operation::WorkloadStop { workload: id.to_string(), grace_s: None });
             }
         }
+        Move::Gate { pick, closes } => nth(f, *pick).into_iter().for_each(|id| gate(f, id.to_string(), *closes)),
         Move::Drain { node } => apply(f, Operation::NodeDrain { node: name(node), grace_s: None }),
         Move::Undrain { node } => apply(f, Operation::NodeUndrain { node: name(node) }),
         Move::Cordon { node } => apply(f, Operation::NodeCordon { node: name(node) }),
@@ -360,7 +375,7 @@ proptest! {
         prop_assert_eq!(&a.journal, &b.journal);
         // Whoever waits would still wait, and another tick at the same instant is silent.
         for w in a.cluster.workloads.queue().filter_map(|id| a.cluster.workloads.get(id)) {
-            let held_back = w.not_before.is_some_and(|t| t > a.now);
+            let held_back = w.held_back(a.now).is_some();
             let would_wait = matches!(decide_for(&a.cluster, w), Decision::Wait { .. });
             let is_behind = w.reason == WorkloadReason::QuotaExceeded && tenancy::waits_behind(&a.cluster, w).is_some();
             prop_assert!(held_back || would_wait || is_behind, "{} could start and was left waiting", w.name);

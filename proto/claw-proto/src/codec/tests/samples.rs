@@ -223,6 +223,7 @@ fn spec() -> WorkloadSpec {
         pull: None,
         pull_secret: None,
         read_only_root: None,
+        gates: Vec::new(),
     }
 }
 
