@@ -5,7 +5,9 @@ use claw_proto::ids::Attempt;
 use claw_proto::time::Timestamp;
 use claw_tools::workloads::WorkloadReason;
 
-use super::{Auditor, Wrong};
+use super::Wrong;
+use super::certificate::Certificate;
+use super::rules::Rules;
 use crate::event::{Event, EventRecord};
 
 /// What is known of one workload.
@@ -19,21 +21,22 @@ pub(super) struct Notices {
     open: Option<(Timestamp, bool)>,
 }
 
-impl Auditor {
+impl Rules {
     /// Nobody is stopped for others before it has answered, or has had its grace.
-    pub(super) fn notice_event(&mut self, record: &EventRecord) -> Result<(), Wrong> {
+    pub(super) fn notice_event(&mut self, record: &EventRecord, books: &Certificate) -> Result<(), Wrong> {
         match &record.event {
             Event::CheckpointWritten { workload_id, attempt, answers_notice, took_ms, .. } => {
-                if let Some(work) = self.works.get_mut(workload_id) {
-                    work.notices.took_ms = took_ms.or(work.notices.took_ms);
-                    work.notices.spoke = Some(*attempt);
+                if let Some(known) = self.known.get_mut(workload_id) {
+                    known.notices.took_ms = took_ms.or(known.notices.took_ms);
+                    known.notices.spoke = Some(*attempt);
                     let heard = |(until, answered)| (until, answered || *answers_notice);
-                    work.notices.open = work.notices.open.map(heard);
+                    known.notices.open = known.notices.open.map(heard);
                 }
             }
             Event::WorkloadStopping { workload_id, why, grace_s, notice, .. } => {
-                let Some(work) = self.works.get_mut(workload_id) else { return Ok(()) };
-                work.notices.open = None;
+                let both = self.known.get_mut(workload_id).zip(books.works.get(workload_id));
+                let Some((known, work)) = both else { return Ok(()) };
+                known.notices.open = None;
                 if !matches!(why, WorkloadReason::Preempted | WorkloadReason::Defragmented) {
                     return Ok(());
                 }
@@ -42,31 +45,31 @@ impl Auditor {
                 }
                 if *notice {
                     let until = record.at.plus_ms(i64::from(*grace_s) * 1_000);
-                    work.notices.open = Some((until, false));
+                    known.notices.open = Some((until, false));
                     return Ok(());
                 }
-                let spoke = work.notices.spoke.is_some_and(|by| work.parts.keys().next() == Some(&by));
+                let spoke = known.notices.spoke.is_some_and(|by| work.parts.keys().next() == Some(&by));
                 let in_vain = |took_ms: u32| u64::from(took_ms) > u64::from(*grace_s) * 1_000;
-                if *grace_s > 0 && spoke && !work.notices.took_ms.is_some_and(in_vain) {
+                if *grace_s > 0 && spoke && !known.notices.took_ms.is_some_and(in_vain) {
                     return Err(Wrong::NotNoticed(*workload_id));
                 }
             }
             Event::NoticeEnded { workload_id, .. } => {
-                let Some(work) = self.works.get_mut(workload_id) else { return Ok(()) };
-                let may = work.notices.open.take().is_some_and(|(until, answered)| answered || record.at >= until);
+                let Some(known) = self.known.get_mut(workload_id) else { return Ok(()) };
+                let may = known.notices.open.take().is_some_and(|(until, answered)| answered || record.at >= until);
                 if !may {
                     return Err(Wrong::StoppedTooEarly(*workload_id));
                 }
             }
             // It ended as one that was told to, and nobody had told it.
             Event::AttemptEnded { workload_id, why: WorkloadReason::Preempted, .. }
-                if self.works.get(workload_id).is_some_and(|work| work.notices.open.is_some()) =>
+                if self.known.get(workload_id).is_some_and(|known| known.notices.open.is_some()) =>
             {
                 return Err(Wrong::StoppedTooEarly(*workload_id));
             }
             Event::WorkloadRequeued { workload_id, .. } => {
-                if let Some(work) = self.works.get_mut(workload_id) {
-                    work.notices.open = None;
+                if let Some(known) = self.known.get_mut(workload_id) {
+                    known.notices.open = None;
                 }
             }
             _ => {}
