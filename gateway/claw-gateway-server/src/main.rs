@@ -2,9 +2,8 @@
 
 use std::process::ExitCode;
 
-/// Deciding and answering make and drop many small values, on many threads.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+// Deciding and answering make and drop many small values, on many threads. It is linked as `malloc`.
+use mimalloc as _;
 
 #[tokio::main]
 async fn main() -> ExitCode {

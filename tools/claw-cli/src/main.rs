@@ -6,9 +6,8 @@ use std::process::ExitCode;
 use claw_cli::exit::Exit;
 use tracing_subscriber::EnvFilter;
 
-// The gateway's own (ADR 0008): `claw bench sched --core` measures what its core costs.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+// The gateway's own (ADR 0008): `claw bench sched --core` measures what its core costs. It is linked as `malloc`.
+use mimalloc as _;
 
 fn main() -> ExitCode {
     let _ = rustls::crypto::ring::default_provider().install_default();

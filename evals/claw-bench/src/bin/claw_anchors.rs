@@ -12,9 +12,8 @@ use claw_bench::submits::{Load, Side};
 use claw_bench::{links, reads, starts, submits};
 use claw_e2e_tests::process::bin_dir;
 
-/// As in the gateway's program: the core runs in this one.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+// As in the gateway's program: the core runs in this one. It is linked as `malloc`.
+use mimalloc as _;
 
 struct Wanted {
     figures: String,

@@ -23,9 +23,8 @@ use claw_tools::approvals::ApprovalDecision;
 use claw_tools::outcome::{Mode, Mutation};
 use claw_tools::quotas::QuotaAmounts;
 
-// The gateway's own (ADR 0008), so that what is measured is what the core costs there.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+// The gateway's own (ADR 0008), so that what is measured is what the core costs there. It is linked as `malloc`.
+use mimalloc as _;
 
 /// Groups of figures that can be asked for alone.
 const GROUPS: [&str; 3] = ["core", "shapes", "gangs"];
