@@ -205,6 +205,8 @@ pub struct WorkloadsConfig {
     /// A workload that has waited so long for room keeps what becomes free where it fits, if it
     /// is known when that is, seconds.
     pub reserve_after_s: u32,
+    /// So many of those keep what becomes free at a time; 0 for none.
+    pub reservations_max: u32,
     /// After so long half of what a tenant has had is forgotten when fair share decides, seconds.
     pub fair_share_half_life_s: u32,
 }
@@ -212,7 +214,7 @@ pub struct WorkloadsConfig {
 impl Default for WorkloadsConfig {
     fn default() -> Self {
         let (default_stop_after_s, fair_share_half_life_s) = (limits::STOP_AFTER_S_DEFAULT, 24 * 60 * 60);
-        Self { default_stop_after_s, reserve_after_s: 600, fair_share_half_life_s }
+        Self { default_stop_after_s, reserve_after_s: 600, reservations_max: 4, fair_share_half_life_s }
     }
 }
 
@@ -271,6 +273,7 @@ impl GatewayConfig {
             default_stop_after_s: self.workloads.default_stop_after_s,
             heartbeat_interval_ms: self.node.heartbeat_interval_ms,
             reserve_after_ms: i64::from(self.workloads.reserve_after_s) * 1_000,
+            reservations_max: self.workloads.reservations_max as usize,
             fair_share_half_life_s: self.workloads.fair_share_half_life_s,
             preemption: PreemptionPolicy {
                 min_run_ms: i64::from(self.preemption.min_run_s) * 1_000,

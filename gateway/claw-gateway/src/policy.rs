@@ -30,6 +30,8 @@ pub struct Policy {
     pub ended_workloads_max: usize,
     /// What has waited for room so long keeps what becomes free, milliseconds.
     pub reserve_after_ms: i64,
+    /// So many of those keep what becomes free at a time.
+    pub reservations_max: usize,
     /// After so long half of what a tenant has had is forgotten, seconds.
     pub fair_share_half_life_s: u32,
     /// After so many submissions it is learned for the first time which work is likely.
@@ -50,6 +52,7 @@ impl Default for Policy {
             heartbeat_interval_ms: claw_proto::limits::HEARTBEAT_INTERVAL_MS,
             ended_workloads_max: 50_000,
             reserve_after_ms: 10 * 60 * 1000,
+            reservations_max: 4,
             fair_share_half_life_s: 24 * 60 * 60,
             learn_after: 64,
             preemption: PreemptionPolicy::default(),

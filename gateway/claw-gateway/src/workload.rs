@@ -285,6 +285,10 @@ impl WorkloadEntry {
         let is_early = self.not_before.is_some_and(|at| at > now);
         if self.gates.is_empty() { is_early.then_some(WorkloadReason::NotBefore) } else { Some(WorkloadReason::Gated) }
     }
+    /// What becomes free is kept for it, without anybody being stopped.
+    pub fn keeps_what_becomes_free(&self) -> bool {
+        self.claim.as_ref().is_some_and(|claim| claim.victims.is_empty())
+    }
     /// It stands before the other in the queue.
     pub fn outranks(&self, other: &Self) -> bool {
         self.queue_key() < other.queue_key()
@@ -460,10 +464,11 @@ impl WorkloadManager {
     pub fn has_claims(&self) -> bool {
         !self.claimed_nodes.is_empty()
     }
-    /// The one that keeps what becomes free, without anybody being stopped for it.
-    pub fn reserved(&self) -> Option<&Arc<WorkloadEntry>> {
-        let claimants = self.claimed_nodes.iter().filter_map(|(_, id)| self.workloads.get(id));
-        claimants.into_iter().find(|w| w.claim.as_ref().is_some_and(|claim| claim.victims.is_empty()))
+    /// Those that keep what becomes free, without anybody being stopped for it, in the order of the queue.
+    pub fn reserved(&self) -> Vec<Arc<WorkloadEntry>> {
+        let mut reserved: Vec<_> = self.claimants_all().into_iter().filter(|w| w.keeps_what_becomes_free()).collect();
+        reserved.sort_by_key(|w| w.queue_key());
+        reserved.into_iter().cloned().collect()
     }
     /// For whom a workload leaves.
     pub fn leaves_for(&self, victim: WorkloadId) -> Option<&Arc<WorkloadEntry>> {

@@ -3,6 +3,7 @@
 //! conditions, never for time to pass.
 
 mod chaos;
+mod constraints;
 mod containers;
 mod contentions;
 mod crash_points;

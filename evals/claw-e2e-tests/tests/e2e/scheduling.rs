@@ -68,7 +68,10 @@ async fn a_gang_over_four_nodes_waits_with_a_reason_lands_whole_and_ends_whole()
         let row = agent.until(&gang, &["running"], PATIENCE).await?;
         ensure!(row["workload"]["nodes"].as_array().is_some_and(|n| n.len() == 4), "{row}");
         ensure!(row["workload"]["gpus"] == 32 && row["workload"]["simulated"] == true, "{row}");
-        ensure!(text(&row, "/placement/summary").contains("one rack of one zone"), "{row}");
+        ensure!(
+            text(&row, "/placement/summary").contains("one rack of one zone, 8 GPUs each, on the same rails"),
+            "{row}"
+        );
         let ranks: Vec<_> =
             row["attempts"].as_array().context("attempts")?.iter().map(|a| a["node_rank"].as_u64()).collect();
         ensure!(ranks == [Some(3), Some(2), Some(1), Some(0)], "{ranks:?}");

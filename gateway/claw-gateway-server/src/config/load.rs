@@ -66,6 +66,7 @@ pub const KEYS: [Key; 31] = [
     key("approval.tier3_self_confirm", Kind::Switch),
     key("workloads.default_stop_after_s", Kind::Number),
     key("workloads.reserve_after_s", Kind::Number),
+    key("workloads.reservations_max", Kind::Number),
     key("workloads.fair_share_half_life_s", Kind::Number),
     key("preemption.min_run_s", Kind::Number),
     key("preemption.per_day_max", Kind::Number),

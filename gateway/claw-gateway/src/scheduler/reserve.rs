@@ -7,9 +7,10 @@
 //! Until then, who is sure to have ended may use it (conservative backfill, Mu'alem
 //! and Feitelson, TPDS 2001): the start that is promised is the latest, and comes only nearer.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use claw_proto::ids::GpuUuid;
+use claw_proto::ids::{GpuUuid, WorkloadId};
 use claw_proto::time::Timestamp;
 use claw_proto::topology::GpuHealth;
 use claw_tools::nodes::{NodeLink, Schedulable};
@@ -23,15 +24,23 @@ use crate::registry::NodeEntry;
 use crate::reservations::keeping_out;
 use crate::workload::{Claim, WorkloadEntry, ends_by};
 
-/// Where `entry` will fit first, if that can be known.
+/// Where `entry` will fit first, if that can be known: on nodes that are not kept for who stands before it, so that no
+/// start that is promised depends on another.
 pub(crate) fn plan(cluster: &Cluster, entry: &WorkloadEntry, now: Timestamp) -> Option<Claim> {
-    let mut nodes: Vec<(Timestamp, &Arc<NodeEntry>)> =
-        cluster.nodes.iter().filter_map(|node| Some((free_at(cluster, node, now)?, node))).collect();
+    let before = |w: &&Arc<WorkloadEntry>| w.keeps_what_becomes_free() && w.outranks(entry);
+    let is_kept = |node: &NodeEntry| cluster.workloads.claimants_on(node.node_id).any(|w| before(&w));
+    let (kept, others): (Vec<_>, Vec<_>) = cluster.nodes.iter().partition(|node| is_kept(node));
+    let others = others.into_iter().filter_map(|node| Some((free_at(cluster, node, now)?, node)));
+    let mut nodes: Vec<(Timestamp, &Arc<NodeEntry>)> = others.collect();
     nodes.sort_by_key(|(at, node)| (*at, node.node_id));
-    let mut fork = cluster.clone();
+    let mut without = cluster.clone();
+    for node in kept {
+        without.nodes.update(node.node_id, |node| node.schedulable = Schedulable::Cordoned);
+    }
+    let mut fork = without.clone();
     for (at, node) in nodes {
         if entry.spec.nodes() == 1 {
-            fork = cluster.clone();
+            fork = without.clone();
         }
         // What is kept for tenants by then keeps it out as well.
         fork.clock = fork.clock.max(at);
@@ -46,6 +55,13 @@ pub(crate) fn plan(cluster: &Cluster, entry: &WorkloadEntry, now: Timestamp) -> 
         }
     }
     None
+}
+
+/// Those behind `entry` that keep what becomes free on nodes of this claim.
+pub(crate) fn kept_behind(cluster: &Cluster, entry: &WorkloadEntry, claim: &Claim) -> BTreeSet<WorkloadId> {
+    let on_its_nodes = claim.places.iter().flat_map(|place| cluster.workloads.claimants_on(place.node_id));
+    let behind = on_its_nodes.filter(|w| w.keeps_what_becomes_free() && entry.outranks(w));
+    behind.map(|w| w.workload_id).collect()
 }
 
 /// Where it fits once this node is free: there, if it is to stand on one.

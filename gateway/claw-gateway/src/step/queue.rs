@@ -164,45 +164,69 @@ fn give_up_claim(work: &mut Work<'_>, workload_id: WorkloadId) {
     work.emit(Event::RoomClaimed { workload_id, claim: None, lost_gpu_ms: Vec::new() });
 }
 
-/// The first of the queue that has waited long keeps what becomes free next; one at a time. Whether what was
-/// kept is kept no longer.
+/// Those of the queue that have waited long keep what becomes free next, each on nodes of its own. Whether something
+/// that was kept is kept no longer.
 pub(super) fn reserve(work: &mut Work<'_>) -> bool {
-    let (now, after_ms) = (work.now(), work.state.policy.reserve_after_ms);
-    let kept = work.state.workloads.reserved().cloned();
-    if let Some(kept) = &kept {
-        let stands = |claim: &Arc<Claim>| scheduler::reserve::stands(work.state, kept, claim, now);
+    let now = work.now();
+    let mut is_freed = false;
+    for kept in work.state.workloads.reserved() {
+        let stands = |claim: &Arc<Claim>| scheduler::reserve::stands(work.state, &kept, claim, now);
         if kept.claim.as_ref().is_some_and(stands) {
-            begins_earlier(work, kept);
-            return false;
+            begins_earlier(work, &kept);
+        } else {
+            give_up_claim(work, kept.workload_id);
+            is_freed = true;
         }
-        give_up_claim(work, kept.workload_id);
     }
-    let waits_long = |w: &&Arc<WorkloadEntry>| {
+    keep_more(work) || is_freed
+}
+
+/// Keeps room for more of those that have waited long, in the order of the queue, as far as so many may have some.
+/// Whether what was kept for one behind is kept no longer.
+fn keep_more(work: &mut Work<'_>) -> bool {
+    let (now, after_ms) = (work.now(), work.state.policy.reserve_after_ms);
+    let most = work.state.policy.reservations_max;
+    let waits_long = |w: &Arc<WorkloadEntry>| {
         w.reason == WorkloadReason::NoRoom && w.claim.is_none() && now.ms_since(w.since) >= after_ms
     };
-    let entries = work.state.workloads.queue().filter_map(|id| work.state.workloads.get(id)).filter(waits_long);
-    // Of one it is not known when it fits: then the next, who goes behind it all the same.
-    let mut tried: Vec<&Arc<WorkloadEntry>> = Vec::new();
-    let mut planned = None;
-    for entry in entries {
-        if tried.len() >= RESERVE_TRIED_MAX || planned.is_some() {
+    let (mut is_freed, mut tried) = (false, Vec::<Arc<WorkloadEntry>>::new());
+    let queue: Vec<WorkloadId> = work.state.workloads.queue().collect();
+    for id in queue {
+        if most == 0 || tried.len() >= RESERVE_TRIED_MAX {
             break;
         }
-        let alike = |earlier: &&Arc<WorkloadEntry>| {
-            scheduler::same_shape(&earlier.spec, &entry.spec)
-                && have_the_same_rights(earlier, entry)
-                && are_asked_alike(work.state, earlier, entry)
-        };
-        if !tried.iter().any(alike) {
-            planned = scheduler::reserve::plan(work.state, entry, now).map(|claim| (entry.workload_id, claim));
-            tried.push(entry);
+        let Some(entry) = work.state.workloads.get(id).cloned().filter(waits_long) else { continue };
+        let reserved = work.state.workloads.reserved();
+        let last = reserved.last().filter(|_| reserved.len() >= most);
+        // Where so many have theirs, the last of them gives way to one before it.
+        if last.is_some_and(|last| !entry.outranks(last)) {
+            break;
         }
+        let alike = |earlier: &Arc<WorkloadEntry>| {
+            scheduler::same_shape(&earlier.spec, &entry.spec)
+                && have_the_same_rights(earlier, &entry)
+                && are_asked_alike(work.state, earlier, &entry)
+        };
+        if tried.iter().any(alike) {
+            continue;
+        }
+        let Some(claim) = scheduler::reserve::plan(work.state, &entry, now) else {
+            // Of one it is not known when it fits: then the next, who goes behind it all the same.
+            tried.push(entry);
+            continue;
+        };
+        // Who stands behind it has to look for another place; its turn comes below.
+        let mut behind = scheduler::reserve::kept_behind(work.state, &entry, &claim);
+        if behind.is_empty() {
+            behind.extend(last.map(|last| last.workload_id));
+        }
+        for id in behind {
+            give_up_claim(work, id);
+            is_freed = true;
+        }
+        work.emit(Event::RoomClaimed { workload_id: id, claim: Some(Arc::new(claim)), lost_gpu_ms: Vec::new() });
     }
-    if let Some((workload_id, claim)) = planned {
-        let claim = Some(Arc::new(claim));
-        work.emit(Event::RoomClaimed { workload_id, claim, lost_gpu_ms: Vec::new() });
-    }
-    kept.is_some()
+    is_freed
 }
 
 /// What ran where room is kept has ended early: who is let in until it begins has to end earlier as well.

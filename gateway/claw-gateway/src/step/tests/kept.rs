@@ -1,5 +1,7 @@
 //! What is kept for one that has waited long is kept as long as it can have it, and as it stands in the queue.
 
+use std::sync::Arc;
+
 use claw_proto::ids::WorkloadId;
 use claw_proto::message::{NodeWorkloadState as N, StatusCause as C};
 use claw_proto::spec::{OnPartition, Placement, Priority, WorkloadSpec};
@@ -10,6 +12,7 @@ use claw_tools::workloads::{WorkloadExplanation, WorkloadReason as R, WorkloadSt
 use super::ahead::{lasting, run};
 use super::fleet::{Fleet, h100x8, spec, with_priority};
 use super::tenancy::set;
+use crate::policy::Policy;
 use crate::{Caller, Command, Operation, query};
 
 /// The nodes that are claimed for one.
@@ -179,4 +182,65 @@ fn who_holds_the_cores_is_in_the_way_and_whose_end_loses_least_comes_first() {
     in_the_way.sort_unstable();
     assert_eq!(in_the_way, [older, hog], "both have cores");
     assert_eq!(stops(&told), [hog, older].map(|id| id.to_string()));
+}
+
+#[test]
+fn each_that_has_waited_long_keeps_a_node_of_its_own() {
+    let (mut f, [sooner, first]) = kept_on_the_first();
+    let later = f.cluster.workloads.iter().find(|w| w.live().is_some() && w.workload_id != sooner).unwrap().workload_id;
+    let [second, third] = [60, 60].map(|s| f.submit(lasting(8, s)).workload_id.unwrap());
+    f.pass(601);
+    assert_eq!(
+        [first, second, third].map(|id| claimed(&f, id)),
+        [vec!["n0".to_owned()], vec!["n1".to_owned()], vec![]]
+    );
+    // Who would still be there when the first begins is not let in, and who is gone by then is.
+    let [late, early] = [7_200, 600].map(|s| f.submit(lasting(4, s)).workload_id.unwrap());
+    assert_eq!([late, early].map(|id| f.workload(id).state), [S::Pending, S::Placed]);
+    let stop = Operation::WorkloadStop { workload: late.to_string(), grace_s: None };
+    f.operate("alice", stop, Mode::Apply, None).unwrap();
+    f.report(early, N::Completed, C::Exited, Some(0));
+    f.report(later, N::Completed, C::Exited, Some(0));
+    assert_eq!(
+        [first, second].map(|id| f.workload(id).state),
+        [S::Placed, S::Pending],
+        "the first starts where it can"
+    );
+    f.report(sooner, N::Completed, C::Exited, Some(0));
+    assert_eq!(f.workload(second).state, S::Placed);
+    // What was kept for the two is the third's next.
+    f.pass(1);
+    assert_eq!((claimed(&f, third).len(), f.workload(third).reason), (1, R::Reserved));
+}
+
+#[test]
+fn no_more_than_the_policy_allows_keep_room() {
+    let (mut f, [_, first]) = kept_on_the_first();
+    f.cluster.policy = Arc::new(Policy { reservations_max: 1, ..Policy::default() });
+    let second = f.submit(lasting(8, 60)).workload_id.unwrap();
+    f.pass(601);
+    assert_eq!([first, second].map(|id| claimed(&f, id).len()), [1, 0]);
+    // The last of those that have theirs gives way to one before it.
+    let important = f.submit(WorkloadSpec { priority: Some(Priority::High), ..lasting(8, 60) }).workload_id.unwrap();
+    f.pass(601);
+    assert_eq!([first, second, important].map(|id| claimed(&f, id).len()), [0, 0, 1]);
+    f.cluster.policy = Arc::new(Policy { reservations_max: 0, ..Policy::default() });
+    f.pass(1);
+    assert_eq!(claimed(&f, important).len(), 1, "what is kept stays kept");
+}
+
+#[test]
+fn one_behind_gives_way_to_one_before_it() {
+    let mut f = Fleet::with_nodes(2);
+    run(&mut f, lasting(8, 3_600));
+    let endless = run(&mut f, spec(8));
+    let gang = f.submit(WorkloadSpec { nodes: Some(2), ..lasting(16, 60) }).workload_id.unwrap();
+    let on_the_first = Some(Placement { node: Some("n0".into()), ..Placement::default() });
+    let behind = f.submit(WorkloadSpec { placement: on_the_first, ..lasting(8, 60) }).workload_id.unwrap();
+    f.pass(601);
+    assert_eq!([gang, behind].map(|id| claimed(&f, id).len()), [0, 1], "when the gang fits is not known");
+    f.report(endless, N::Completed, C::Exited, Some(0));
+    f.pass(1);
+    assert_eq!([gang, behind].map(|id| claimed(&f, id).len()), [2, 0]);
+    assert_eq!([gang, behind].map(|id| f.workload(id).reason), [R::Reserved, R::NoRoom]);
 }
