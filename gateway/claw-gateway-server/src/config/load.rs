@@ -44,7 +44,7 @@ const fn key(path: &'static str, kind: Kind) -> Key {
 }
 
 /// Every key, in the order of the file.
-pub const KEYS: [Key; 31] = [
+pub const KEYS: [Key; 32] = [
     key("data_dir", Kind::Text),
     key("cluster_name", Kind::Text),
     key("http.listen", Kind::Text),

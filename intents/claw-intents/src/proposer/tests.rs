@@ -320,6 +320,7 @@ fn the_schema_is_strict_and_knows_every_action() {
     let expected = [
         "args",
         "env",
+        "gates",
         "grace_s",
         "labels",
         "on_partition",

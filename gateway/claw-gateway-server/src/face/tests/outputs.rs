@@ -110,6 +110,9 @@ async fn outputs_of_all_operations_are_what_their_schema_says() {
     c.call("node_config_set", json!({ "node": "gpu-01", "metrics_interval_ms": 1_000 })).await;
     c.call("workload_run", json!({ "spec": { "name": "w2", "command": ["true"] } })).await;
     c.call("workload_stop", json!({ "workload": "w2", "wait_s": 1 })).await;
+    c.call("workload_run", json!({ "spec": { "name": "w3", "command": ["true"], "gates": ["data"] } })).await;
+    c.call("workload_hold", json!({ "workload": "w3" })).await;
+    c.call("workload_release", json!({ "workload": "w3" })).await;
     let key = c.planned("api_key_create", json!({ "principal": "bot", "role": "viewer" })).await;
     c.call("api_key_list", json!({ "all": true })).await;
     c.planned("api_key_revoke", json!({ "key_id": key["credential"]["id"] })).await;
