@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use claw_proto::ids::{GpuUuid, WorkloadId};
+use claw_proto::ids::{GpuUuid, NodeId, WorkloadId};
 use claw_proto::validation::GPU_MILLI;
 use claw_tools::nodes::Schedulable;
 use claw_tools::operations::OperationState;
@@ -40,6 +40,7 @@ pub const INVARIANTS: &[Invariant] = &[
     ("drained_nodes_are_empty", drained_is_empty),
     ("open_operations_are_pending", open_is_pending),
     ("attempts_rise", attempts_rise),
+    ("reservations_share_no_node", reservations_share_no_node),
 ];
 
 /// Checks all; cheap enough for every step of a test.
@@ -102,6 +103,19 @@ fn no_gpu_double_booked(c: &Cluster) -> Result<(), String> {
     let n_ledger = c.workloads.held().count();
     if n_ledger != taken.len() {
         return Err(format!("the ledger holds {n_ledger} GPUs, live attempts hold {}", taken.len()));
+    }
+    Ok(())
+}
+
+/// No start that is promised to one of the queue depends on another.
+fn reservations_share_no_node(c: &Cluster) -> Result<(), String> {
+    let mut kept: BTreeMap<NodeId, WorkloadId> = BTreeMap::new();
+    for w in c.workloads.reserved() {
+        let places = w.claim.iter().flat_map(|claim| &claim.places);
+        let nodes: BTreeSet<NodeId> = places.map(|place| place.node_id).collect();
+        if let Some((node, other)) = nodes.iter().find_map(|node| Some((node, kept.insert(*node, w.workload_id)?))) {
+            return Err(format!("{node} is kept for {other} and for {}", w.workload_id));
+        }
     }
     Ok(())
 }

@@ -458,7 +458,9 @@ impl WorkloadManager {
     /// Those that wait for room that is being made, or kept, for them.
     pub fn claimants_all(&self) -> Vec<&Arc<WorkloadEntry>> {
         let ids: BTreeSet<WorkloadId> = self.claimed_nodes.iter().map(|(_, id)| *id).collect();
-        ids.iter().filter_map(|id| self.workloads.get(id)).collect()
+        let mut claimants: Vec<_> = ids.iter().filter_map(|id| self.workloads.get(id)).collect();
+        claimants.sort_by_key(|w| w.queue_key());
+        claimants
     }
     /// Room is being made for somebody.
     pub fn has_claims(&self) -> bool {
@@ -466,9 +468,7 @@ impl WorkloadManager {
     }
     /// Those that keep what becomes free, without anybody being stopped for it, in the order of the queue.
     pub fn reserved(&self) -> Vec<Arc<WorkloadEntry>> {
-        let mut reserved: Vec<_> = self.claimants_all().into_iter().filter(|w| w.keeps_what_becomes_free()).collect();
-        reserved.sort_by_key(|w| w.queue_key());
-        reserved.into_iter().cloned().collect()
+        self.claimants_all().into_iter().filter(|w| w.keeps_what_becomes_free()).cloned().collect()
     }
     /// For whom a workload leaves.
     pub fn leaves_for(&self, victim: WorkloadId) -> Option<&Arc<WorkloadEntry>> {

@@ -151,7 +151,7 @@ impl Certificate {
         }
         self.claimants.remove(&id);
         if let Some(work) = self.works.get_mut(&id) {
-            work.claimed.clear();
+            work.keep(None);
             work.parts.insert(attempt, (at.0, at.1.to_vec()));
         }
         Ok(())

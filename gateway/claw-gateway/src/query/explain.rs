@@ -100,7 +100,9 @@ fn summary(
 ) -> String {
     let mut text = format!("{} is {} ({reason})", w.name, w.state);
     if let Some(report) = report {
-        text = format!("{text}: {report}");
+        // Held back it goes nowhere yet.
+        let then = if gate.is_some() { "; without that: " } else { ": " };
+        text = format!("{text}{then}{report}");
     }
     if gate == Some(WorkloadReason::Gated) {
         let then = if remedy.is_some() { "; it would start then" } else { ", and would have to wait then as well" };
@@ -302,7 +304,7 @@ fn opened(cluster: &Cluster, w: &WorkloadEntry, now: Timestamp) -> Vec<Remedy> {
     fork.workloads.update(w.workload_id, |w| w.gates.clear());
     if starts(&fork, w, now, &mut offers) {
         let change = format!("{} opened", w.gates.join(" and "));
-        offers.offer(change, "workload_release", json!({ "workload": w.workload_id }));
+        offers.offer(change, "workload_release", json!({ "workload": w.workload_id, "gates": w.gates }));
     }
     offers.remedies
 }

@@ -255,7 +255,7 @@ pub fn node_list(cluster: &Cluster, p: &NodeListParams) -> Result<NodeList, Refu
     })
 }
 
-fn gpu_row(cluster: &Cluster, n: &NodeEntry, g: &GpuInfo) -> GpuRow {
+fn gpu_row(cluster: &Cluster, n: &NodeEntry, g: &GpuInfo, rail: Option<u32>) -> GpuRow {
     let (mut whole, mut shares) = (None, Vec::new());
     match cluster.workloads.holders(&g.uuid) {
         Some(Holders::Whole(id)) => whole = Some(*id),
@@ -274,7 +274,7 @@ fn gpu_row(cluster: &Cluster, n: &NodeEntry, g: &GpuInfo) -> GpuRow {
         memory_gib: g.memory_mib as f64 / 1024.0,
         health: g.health,
         nvlink_island: g.nvlink_island,
-        rail: n.capabilities.as_ref().and_then(|has| has.rails().of(g)),
+        rail,
         slice: g.mig.clone(),
         held_by: whole,
         shares,
@@ -291,14 +291,15 @@ pub fn gpu_list(cluster: &Cluster, p: &GpuListParams) -> Result<GpuList, Refusal
         .filter(|n| only.is_none_or(|id| id == n.node_id))
         .flat_map(|n| {
             let given: BTreeSet<&GpuUuid> = n.given_gpus().map(|g| &g.uuid).collect();
-            n.gpus().iter().map(move |g| (n, g, given.contains(&g.uuid)))
+            let rails = n.capabilities.as_ref().map(|has| has.rails()).unwrap_or_default();
+            n.gpus().iter().map(move |g| (n, (g, rails.of(g)), given.contains(&g.uuid)))
         })
-        .filter(|(_, g, _)| p.model.as_deref().is_none_or(|m| g.model.eq_ignore_ascii_case(m)))
-        .filter(|(_, g, is_given)| {
+        .filter(|(_, (g, _), _)| p.model.as_deref().is_none_or(|m| g.model.eq_ignore_ascii_case(m)))
+        .filter(|(_, (g, _), is_given)| {
             let is_held = cluster.workloads.holders(&g.uuid).is_some();
             p.free.is_none_or(|free| if free { *is_given && !is_held } else { is_held })
         })
-        .map(|(n, g, _)| (format!("{}/{:04}", n.node_id, g.index), gpu_row(cluster, n, g)))
+        .map(|(n, (g, rail), _)| (format!("{}/{:04}", n.node_id, g.index), gpu_row(cluster, n, g, rail)))
         .collect();
     let page = page(
         rows,
@@ -351,7 +352,7 @@ pub fn node_detail(
         .iter()
         .map(|(id, o)| Orphan { workload_id: *id, attempt: o.attempt, found_at: o.found_at, why: o.why.clone() })
         .collect();
-    let live = live(n.node_id);
+    let (live, rails) = (live(n.node_id), c.map(claw_proto::topology::NodeCapabilities::rails).unwrap_or_default());
     Ok(NodeDetail {
         node: node_row(n),
         hostname: c.map(|c| c.hostname.clone()).unwrap_or_default(),
@@ -362,7 +363,7 @@ pub fn node_detail(
         runtimes: c.map(|c| c.runtimes.clone()).unwrap_or_default(),
         findings: c.map(|c| c.findings.iter().map(shown).collect()).unwrap_or_default(),
         engine: c.and_then(|c| c.engine.clone()),
-        gpus: n.gpus().iter().map(|g| gpu_row(cluster, n, g)).collect(),
+        gpus: n.gpus().iter().map(|g| gpu_row(cluster, n, g, rails.of(g))).collect(),
         workloads,
         orphans,
         settings: n.settings.clone(),

@@ -105,7 +105,10 @@ pub fn capacity_find(
         let decision = decide_for(&fork, &entry);
         next_copy = (entry, decision);
     }
-    let summary = summary(copies, copies_max, &leaves, &placement);
+    let mut summary = summary(copies, copies_max, &leaves, &placement);
+    if !spec.spec().gates.is_empty() {
+        summary = format!("once its gates {} are open: {summary}", spec.spec().gates.join(", "));
+    }
     let run = json!({ "spec": p.spec, "mode": "plan" });
     let mut next = vec![SuggestedCall::new("workload_run", run)];
     if copies == 0 {

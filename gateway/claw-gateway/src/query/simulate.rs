@@ -496,8 +496,10 @@ impl World<'_> {
             .filter_map(|id| self.cluster.workloads.get(id))
             .take(TOLD_MAX)
             .map(|w| {
-                let why = match decide_for(&self.cluster, w) {
-                    Decision::Place { report, .. } | Decision::Wait { report } => report.summary.clone(),
+                let why = match (w.held_back(self.caller.now), decide_for(&self.cluster, w)) {
+                    (Some(WorkloadReason::Gated), _) => format!("it waits for its gates: {}", w.gates.join(", ")),
+                    (Some(why), _) => format!("it is held back ({why})"),
+                    (None, Decision::Place { report, .. } | Decision::Wait { report }) => report.summary.clone(),
                 };
                 StillWaits { workload_id: w.workload_id, name: w.name.clone(), why }
             })

@@ -19,12 +19,12 @@ use claw_tools::workloads::{PlacedPart, PlacementReport, RejectedNodes, RunnerUp
 use self::rails::{Aligned, align};
 use super::report;
 use super::view::{Gpu, View};
-use super::{Candidate, Placed};
+use super::{Candidate, Placed, Score};
 
 /// Sets of so many zones are tried one by one; of more, the largest are taken.
 const ZONES_TRIED_MAX: usize = 10;
 
-/// So many equally near choices are looked at for one whose GPUs are on the same rails.
+/// So many equally good choices are looked at for one whose GPUs are on the same rails.
 const RAILS_TRIED: usize = 8;
 
 /// What all parts must have in common: a run is real or simulated as a whole, by
@@ -106,7 +106,7 @@ pub(super) fn place(
 
 const OFF_RAILS: &str = "more of its GPUs are off the rails of the others";
 
-/// Of the first choices, which are in order, those that are as near as the first: the one with fewest GPUs off the
+/// Of the first choices, which are in order, those that are as near, as tight and as well linked as the first: the one with fewest GPUs off the
 /// rails of the others.
 fn on_the_same_rails(
     choices: &[Choice<'_>],
@@ -119,7 +119,9 @@ fn on_the_same_rails(
     };
     let order = |choice: &Choice<'_>| {
         let score = &choice.parts[0].score;
-        (score.simulated, choice.n_unreserved(), score.fallback, choice.spread)
+        let n_with = |is: fn(&Score) -> bool| choice.parts.iter().filter(|part| is(&part.score)).count();
+        let linked = (n_with(|score| score.broken_island), n_with(|score| score.split_numa));
+        (score.simulated, choice.n_unreserved(), score.fallback, choice.spread, choice.left, linked)
     };
     let mut best: Option<(usize, Aligned)> = None;
     let as_near = choices.iter().take(RAILS_TRIED).take_while(|choice| order(choice) == order(first));

@@ -5,7 +5,8 @@
 //! that runs says how long at most (`max_duration_s`). Where nothing says when it
 //! ends, keeping what becomes free would leave GPUs idle for who knows how long.
 //! Until then, who is sure to have ended may use it (conservative backfill, Mu'alem
-//! and Feitelson, TPDS 2001): the start that is promised is the latest, and comes only nearer.
+//! and Feitelson, TPDS 2001): the start that is promised is the latest, and comes only nearer. It is withdrawn where it
+//! cannot be kept: work that goes before took its place or needs its nodes, or these are not what they were.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

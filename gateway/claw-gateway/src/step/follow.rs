@@ -14,7 +14,7 @@ use claw_tools::workloads::{WorkloadReason, WorkloadState};
 
 use super::Report;
 use super::notice;
-use super::queue::{reserve, schedule};
+use super::queue::{look_at_reserved, reserve, schedule};
 use super::work::Work;
 use crate::Cluster;
 use crate::cluster::{ExecEntry, PlanEntry};
@@ -48,7 +48,9 @@ pub(super) fn settle(work: &mut Work<'_>) {
         notice_drained(work);
         let queue = work.state.workloads.queue().collect();
         schedule(work, queue);
-        if reserve(work) {
+        look_at_reserved(work);
+        reserve(work);
+        if std::mem::take(&mut work.gave_up_claims) {
             // What was kept may be somebody else's now.
             let queue = work.state.workloads.queue().collect();
             schedule(work, queue);
@@ -56,6 +58,9 @@ pub(super) fn settle(work: &mut Work<'_>) {
         work.room_changed = false;
     } else {
         schedule(work, submitted);
+        if std::mem::take(&mut work.gave_up_claims) {
+            reserve(work);
+        }
     }
     resolve_operations(work);
     work.touched.clear();
@@ -76,7 +81,9 @@ pub(super) fn tick(work: &mut Work<'_>) -> Report {
             .is_some_and(|w| w.reason == WorkloadReason::NotBefore && w.not_before.is_none_or(|t| t <= now))
     });
     work.room_changed |= opened || preemption::may_ripen(work.state);
-    work.room_changed |= reserve(work);
+    look_at_reserved(work);
+    reserve(work);
+    work.room_changed |= std::mem::take(&mut work.gave_up_claims);
     prune(work);
     Report::Done
 }

@@ -1,5 +1,6 @@
 //! Trying those that wait: who gets a place, who makes room for whom, and who keeps what becomes free.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use claw_proto::ids::WorkloadId;
@@ -17,8 +18,8 @@ use crate::preemption;
 use crate::reservations::keeps_out;
 use crate::scheduler::apart::are_asked_alike;
 use crate::scheduler::{self, Trial};
-use crate::tenancy::{Turn, Turns};
-use crate::workload::{Claim, WorkloadEntry, ends_by};
+use crate::tenancy::{self, Turn, Turns};
+use crate::workload::{Claim, Place, WorkloadEntry, ends_by};
 
 /// So many kinds of those that have waited long are looked at for a reservation at most.
 const RESERVE_TRIED_MAX: usize = 8;
@@ -161,45 +162,39 @@ fn will_have_ended(state: &Cluster, w: &WorkloadEntry) -> bool {
 }
 
 fn give_up_claim(work: &mut Work<'_>, workload_id: WorkloadId) {
+    work.gave_up_claims = true;
     work.emit(Event::RoomClaimed { workload_id, claim: None, lost_gpu_ms: Vec::new() });
 }
 
-/// Those of the queue that have waited long keep what becomes free next, each on nodes of its own. Whether something
-/// that was kept is kept no longer.
-pub(super) fn reserve(work: &mut Work<'_>) -> bool {
+/// What was kept and cannot be had any more is given up; what begins earlier is told so.
+pub(super) fn look_at_reserved(work: &mut Work<'_>) {
     let now = work.now();
-    let mut is_freed = false;
     for kept in work.state.workloads.reserved() {
         let stands = |claim: &Arc<Claim>| scheduler::reserve::stands(work.state, &kept, claim, now);
         if kept.claim.as_ref().is_some_and(stands) {
             begins_earlier(work, &kept);
         } else {
             give_up_claim(work, kept.workload_id);
-            is_freed = true;
         }
     }
-    keep_more(work) || is_freed
 }
 
-/// Keeps room for more of those that have waited long, in the order of the queue, as far as so many may have some.
-/// Whether what was kept for one behind is kept no longer.
-fn keep_more(work: &mut Work<'_>) -> bool {
+/// Those of the queue that have waited long keep what becomes free next, in its order, each on nodes of its own and
+/// only so many.
+pub(super) fn reserve(work: &mut Work<'_>) {
     let (now, after_ms) = (work.now(), work.state.policy.reserve_after_ms);
     let most = work.state.policy.reservations_max;
     let waits_long = |w: &Arc<WorkloadEntry>| {
         w.reason == WorkloadReason::NoRoom && w.claim.is_none() && now.ms_since(w.since) >= after_ms
     };
-    let (mut is_freed, mut tried) = (false, Vec::<Arc<WorkloadEntry>>::new());
-    let queue: Vec<WorkloadId> = work.state.workloads.queue().collect();
+    let mut tried = Vec::<Arc<WorkloadEntry>>::new();
+    let mut reserved = work.state.workloads.reserved();
+    let queue: Vec<WorkloadId> = if most > 0 { work.state.workloads.queue().collect() } else { Vec::new() };
     for id in queue {
-        if most == 0 || tried.len() >= RESERVE_TRIED_MAX {
-            break;
-        }
         let Some(entry) = work.state.workloads.get(id).cloned().filter(waits_long) else { continue };
-        let reserved = work.state.workloads.reserved();
         let last = reserved.last().filter(|_| reserved.len() >= most);
         // Where so many have theirs, the last of them gives way to one before it.
-        if last.is_some_and(|last| !entry.outranks(last)) {
+        if tried.len() >= RESERVE_TRIED_MAX || last.is_some_and(|last| !entry.outranks(last)) {
             break;
         }
         let alike = |earlier: &Arc<WorkloadEntry>| {
@@ -207,7 +202,8 @@ fn keep_more(work: &mut Work<'_>) -> bool {
                 && have_the_same_rights(earlier, &entry)
                 && are_asked_alike(work.state, earlier, &entry)
         };
-        if tried.iter().any(alike) {
+        // What its tenant may not have is kept in vain.
+        if tried.iter().any(alike) || tenancy::blocked(work.state, &entry.spec, Some(&entry)).is_some() {
             continue;
         }
         let Some(claim) = scheduler::reserve::plan(work.state, &entry, now) else {
@@ -222,11 +218,10 @@ fn keep_more(work: &mut Work<'_>) -> bool {
         }
         for id in behind {
             give_up_claim(work, id);
-            is_freed = true;
         }
         work.emit(Event::RoomClaimed { workload_id: id, claim: Some(Arc::new(claim)), lost_gpu_ms: Vec::new() });
+        reserved = work.state.workloads.reserved();
     }
-    is_freed
 }
 
 /// What ran where room is kept has ended early: who is let in until it begins has to end earlier as well.
@@ -251,6 +246,29 @@ fn place(work: &mut Work<'_>, workload_id: WorkloadId, placements: Vec<Event>) {
         let (node_id, attempt) = (part.node_id, part.attempt);
         let generation = work.state.nodes.get(node_id).map(|n| n.generation(work.state.epoch)).unwrap_or_default();
         work.effect(Effect::StartWorkload { node_id, workload_id, attempt, generation });
+    }
+    if work.state.workloads.has_claims() {
+        give_up_what_begins_later(work, &placed);
+    }
+}
+
+/// Who went before others onto GPUs that are kept for them, and may hold them still when these were to begin: what is
+/// kept there would be kept for a time that nobody told.
+fn give_up_what_begins_later(work: &mut Work<'_>, placed: &WorkloadEntry) {
+    // Of one without an end it may be over in a moment: that is looked at by the clock.
+    let Some(ends_at) = ends_by(&placed.spec, work.now()) else { return };
+    let takes = |place: &Place| {
+        let part = placed.live_on(place.node_id);
+        part.is_some_and(|part| place.gpus.is_empty() || place.gpus.iter().any(|gpu| part.gpus.contains(gpu)))
+    };
+    let is_late = |w: &&Arc<WorkloadEntry>| {
+        let claim = w.claim.as_ref().filter(|claim| claim.victims.is_empty() && !claim.lets_in(Some(ends_at)));
+        claim.is_some_and(|claim| claim.places.iter().any(takes))
+    };
+    let claimants = placed.lives().flat_map(|part| work.state.workloads.claimants_on(part.node_id));
+    let late: BTreeSet<WorkloadId> = claimants.filter(is_late).map(|w| w.workload_id).collect();
+    for id in late {
+        give_up_claim(work, id);
     }
 }
 

@@ -43,6 +43,8 @@ pub(super) struct Work<'a> {
     pub(super) operation_id: Option<OperationId>,
     /// Something became free or new: the queue is worth a look.
     pub(super) room_changed: bool,
+    /// Something was kept for somebody and is not any more.
+    pub(super) gave_up_claims: bool,
     /// Submitted or released by this command: to be tried even where nothing became free.
     pub(super) submitted: Vec<WorkloadId>,
     /// Workloads whose operations may have come to their result.
@@ -68,6 +70,7 @@ impl<'a> Work<'a> {
             ids: Ids { source: ids, replay: Vec::new(), next: 0, used: Vec::new() },
             operation_id: None,
             room_changed: false,
+            gave_up_claims: false,
             submitted: Vec::new(),
             touched: BTreeSet::new(),
             touched_nodes: BTreeSet::new(),
@@ -141,6 +144,7 @@ impl<'a> Work<'a> {
         self.touched.clear();
         self.touched_nodes.clear();
         self.room_changed = false;
+        self.gave_up_claims = false;
         self.submitted.clear();
         self.operation_id = None;
     }
@@ -181,8 +185,6 @@ impl<'a> Work<'a> {
             Event::WorkloadSubmitted { workload_id, .. } => self.submitted.push(*workload_id),
             Event::WorkloadGated { workload_id, gates } => {
                 self.submitted.extend(gates.is_empty().then_some(*workload_id));
-                // Room may have been kept for it, and others may have waited behind it.
-                self.room_changed |= !gates.is_empty();
             }
             // What was kept from starting may start now.
             Event::QuotaSet { .. } | Event::QuotaDeleted { .. } | Event::ReservationEnded { .. } => {

@@ -57,7 +57,12 @@ impl Cluster {
                 w.claim.clone_from(claim);
             }),
             Event::WorkloadGated { workload_id, gates } => self.touch(*workload_id, |w| {
+                let opens = !w.gates.is_empty() && gates.is_empty();
                 w.gates.clone_from(gates);
+                if opens && w.state == WorkloadState::Pending {
+                    // For room it waits from now on.
+                    w.since = at;
+                }
                 if !w.gates.is_empty() && w.state == WorkloadState::Pending {
                     // What is kept for it would be kept in vain.
                     (w.reason, w.report, w.claim) = (WorkloadReason::Gated, None, None);

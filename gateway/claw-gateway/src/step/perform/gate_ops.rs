@@ -49,6 +49,8 @@ pub(in crate::step) fn set_gates(work: &mut Work<'_>, entry: &WorkloadEntry, gat
     let of = |gates: &[String]| if gates.is_empty() { "none".to_owned() } else { gates.join(", ") };
     let verb = if gates.len() > entry.gates.len() { "hold" } else { "release" };
     let summary = format!("{verb} {}: closed gates {} → {}", entry.name, of(&entry.gates), of(&gates));
+    // Room may have been kept for one that is held only now, and others may have waited behind it.
+    work.room_changed |= entry.gates.is_empty() && !gates.is_empty();
     work.emit(Event::WorkloadGated { workload_id, gates: gates.clone() });
     let inverse = Inverse::SetGates { workload_id, expect: gates, restore: entry.gates.clone() };
     exact(entry, EffectKind::Accepted, summary, inverse)
@@ -68,7 +70,8 @@ pub(super) fn hold(work: &mut Work<'_>, workload: &str, gate: &String) -> Result
         let why = format!("{} has {} closed gates, which is the most", entry.name, entry.gates.len());
         return Err(Refusal::new(ErrorCode::InvalidState, why)
             .with_field("gate", gate.clone())
-            .with_allowed(entry.gates.clone()));
+            .with_allowed(entry.gates.clone())
+            .with_next("workload_release", json!({ "workload": entry.workload_id, "gates": [&entry.gates[0]] })));
     }
     let mut gates = entry.gates.clone();
     gates.push(gate.clone());
@@ -76,7 +79,15 @@ pub(super) fn hold(work: &mut Work<'_>, workload: &str, gate: &String) -> Result
 }
 
 pub(super) fn release(work: &mut Work<'_>, workload: &str, gates: &[String]) -> Result<Performed, Refusal> {
-    let entry = waiting(work, workload)?;
+    let entry = Arc::clone(work.state.resolve_workload(workload)?);
+    // Told again after it was placed, it is as it is to be.
+    if entry.live().is_some() && entry.gates.is_empty() {
+        return Ok(unchanged(
+            &entry,
+            format!("the gates of {} are open, and it is {} already", entry.name, entry.state),
+        ));
+    }
+    let entry = waiting(work, workload).map(|_| entry)?;
     // One that was opened before, by whomever, is open: telling it again changes nothing.
     let stated = |gate: &String| entry.gates.contains(gate) || entry.spec.spec().gates.contains(gate);
     if let Some(unknown) = gates.iter().find(|gate| !stated(gate)) {

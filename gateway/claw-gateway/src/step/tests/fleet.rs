@@ -162,7 +162,8 @@ impl Fleet {
     /// The same, and a GPU of n1 is cut into slices.
     pub(super) fn with_slices(n: u32) -> Self {
         // What is likely is learned early, so that histories of tests have it.
-        let policy = Policy { learn_after: 3, ..Policy::default() };
+        // Nor does anybody wait long before room is kept.
+        let policy = Policy { learn_after: 3, reserve_after_ms: 30_000, ..Policy::default() };
         let mut fleet = Self { cluster: Cluster::new(Arc::new(policy)), ..Self::new() };
         fleet.system(Command::GatewayStarted { epoch: 1 });
         for name in (0..n).map(|i| format!("n{i}")) {

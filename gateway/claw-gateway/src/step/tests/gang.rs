@@ -196,9 +196,18 @@ fn parts_on_different_nodes_get_gpus_on_the_same_rails() {
     let rows = query::gpu_list(&f.cluster, &GpuListParams::default()).unwrap();
     let rails: Vec<_> = rows.gpus.iter().map(|row| row["rail"].as_u64()).collect();
     assert_eq!(rails[..8], (0..8).map(Some).collect::<Vec<_>>());
-    // Half of an island each is left; a pair that has to take what there is says how far off it is.
+}
+
+#[test]
+fn parts_that_have_to_take_other_rails_say_how_many_gpus_are_off() {
+    let mut f = Fleet::with_nodes(0);
+    f.join_as("n0", railed("n0"));
+    let first = f.submit(spec(4)).workload_id.unwrap();
     f.submit(spec(4));
-    f.submit(WorkloadSpec { max_duration_s: None, ..spec(4) });
-    let off = f.submit(over(2, 2)).placement.unwrap();
-    assert!(off.summary.contains("on the same rails") || off.summary.contains("off the rails"), "{}", off.summary);
+    f.join_as("n1", railed("n1"));
+    f.submit(spec(4));
+    f.report(first, N::Completed, C::Exited, Some(0));
+    // The lower half of n0 is free, and the upper one of n1.
+    let report = f.submit(over(2, 8)).placement.unwrap();
+    assert!(report.summary.contains("4 GPUs each, 4 GPUs off the rails of the others"), "{}", report.summary);
 }

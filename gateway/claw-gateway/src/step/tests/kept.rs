@@ -244,3 +244,37 @@ fn one_behind_gives_way_to_one_before_it() {
     assert_eq!([gang, behind].map(|id| claimed(&f, id).len()), [2, 0]);
     assert_eq!([gang, behind].map(|id| f.workload(id).reason), [R::Reserved, R::NoRoom]);
 }
+
+#[test]
+fn one_that_goes_before_onto_what_is_kept_takes_no_promise_with_it() {
+    let (mut f, [sooner, first]) = kept_on_the_first();
+    let later = f.cluster.workloads.iter().find(|w| w.live().is_some() && w.workload_id != sooner).unwrap().workload_id;
+    f.operate("alice", Operation::WorkloadStop { workload: first.to_string(), grace_s: None }, Mode::Apply, None)
+        .unwrap();
+    let [long, second] = [36_000, 60].map(|s| f.submit(lasting(8, s)).workload_id.unwrap());
+    f.pass(601);
+    assert_eq!([long, second].map(|id| claimed(&f, id)), [["n0"], ["n1"]]);
+    let promised = f.workload(second).claim.as_ref().unwrap().begins_at;
+    // The first starts on what is kept for the second, and would be there for hours beyond its promise.
+    f.report(later, N::Completed, C::Exited, Some(0));
+    assert_eq!(f.workload(long).live().unwrap().node_id, f.node("n1").node_id);
+    f.pass(1);
+    assert_eq!(claimed(&f, second), ["n0"]);
+    assert!(f.workload(second).claim.as_ref().unwrap().begins_at <= promised);
+    let endless = f.submit(spec(4)).workload_id.unwrap();
+    assert_eq!(f.workload(endless).state, S::Pending, "what is free there is kept now");
+}
+
+#[test]
+fn a_start_that_is_promised_anew_after_it_was_had_is_no_delay() {
+    let (mut f, [sooner, large]) = kept_on_the_first();
+    f.report(sooner, N::Completed, C::Exited, Some(0));
+    assert_eq!(f.workload(large).state, S::Placed);
+    let node = f.workload(large).live().unwrap().node_id;
+    f.silence(node);
+    f.pass(700);
+    assert_eq!(f.workload(large).state, S::Pending);
+    // The auditor of the fleet sees the second promise, later than the first.
+    f.pass(700);
+    assert_eq!(claimed(&f, large), ["n1"]);
+}
