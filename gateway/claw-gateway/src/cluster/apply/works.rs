@@ -56,18 +56,7 @@ impl Cluster {
                 };
                 w.claim.clone_from(claim);
             }),
-            Event::WorkloadGated { workload_id, gates } => self.touch(*workload_id, |w| {
-                let opens = !w.gates.is_empty() && gates.is_empty();
-                w.gates.clone_from(gates);
-                if opens && w.state == WorkloadState::Pending {
-                    // For room it waits from now on.
-                    w.since = at;
-                }
-                if !w.gates.is_empty() && w.state == WorkloadState::Pending {
-                    // What is kept for it would be kept in vain.
-                    (w.reason, w.report, w.claim) = (WorkloadReason::Gated, None, None);
-                }
-            }),
+            Event::WorkloadGated { workload_id, gates } => self.touch(*workload_id, |w| gate(w, gates, at)),
             Event::AttemptEnded { workload_id, .. } => self.end_attempt(*workload_id, record),
             Event::WorkloadRequeued { workload_id, why, not_before, counts } => self.touch(*workload_id, |w| {
                 enter(w, WorkloadState::Pending, *why, at);
@@ -256,6 +245,23 @@ impl Cluster {
     /// The tenant of a workload holds more, or less.
     fn account(&mut self, spec: &ValidSpec, change: &dyn Fn(&mut Books)) {
         self.tenants.change(spec.spec().tenant.as_deref(), change, self.policy.half_life_s());
+    }
+}
+
+/// These gates are closed now.
+fn gate(w: &mut WorkloadEntry, gates: &Vec<String>, at: Timestamp) {
+    let opens = !w.gates.is_empty() && gates.is_empty();
+    w.gates.clone_from(gates);
+    if w.state != WorkloadState::Pending {
+        return;
+    }
+    if opens {
+        // For room it waits from now on.
+        w.since = at;
+    }
+    if !w.gates.is_empty() {
+        // What is kept for it would be kept in vain.
+        (w.reason, w.report, w.claim) = (WorkloadReason::Gated, None, None);
     }
 }
 

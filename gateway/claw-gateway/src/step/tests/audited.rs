@@ -119,10 +119,7 @@ fn planted(plant: Plant, decision: &[EventRecord], before: &[EventRecord]) -> Op
             bad.extend(twin(&first, &beside_anybody(&larger))?);
         }
         Plant::NodeUnknown => *node_id = NodeId::from_bits(NOBODY),
-        Plant::NodeSilent => {
-            let event = Event::NodeLinkChanged { node_id: *home, link: NodeLink::Unreachable, last_heard: first.at };
-            bad.insert(at, like(&first, event));
-        }
+        Plant::NodeSilent => bad.insert(at, like(&first, silent(*home, first.at))),
         Plant::NodeCordoned => {
             let event = Event::NodeSchedulableChanged { node_id: *home, to: Schedulable::Cordoned };
             bad.insert(at, like(&first, event));
@@ -163,6 +160,10 @@ fn planted(plant: Plant, decision: &[EventRecord], before: &[EventRecord]) -> Op
         }
     }
     Some(bad)
+}
+
+fn silent(node_id: NodeId, last_heard: Timestamp) -> Event {
+    Event::NodeLinkChanged { node_id, link: NodeLink::Unreachable, last_heard }
 }
 
 fn gated(workload_id: WorkloadId) -> Event {
