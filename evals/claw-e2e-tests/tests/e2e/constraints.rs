@@ -54,13 +54,14 @@ async fn a_gate_is_opened_by_another_even_after_a_crash_and_holds_what_waits() -
         let refused = feeder.refused("workload_hold", hold.clone()).await?;
         ensure!(refused.code.as_str() == "PLAN_REQUIRED", "{refused:?}");
         let held = agent.call("workload_hold", hold).await?;
-        feeder.call("workload_release", json!({ "workload": train, "gates": ["dataset-ready"] })).await?;
+        // What was offered names the gates of then, and opens no other.
+        feeder.call("workload_release", release).await?;
         let row = agent.call("workload_get", json!({ "workload": train })).await?;
         ensure!(row["closed_gates"] == json!(["budget"]) && text(&row, "/workload/state") == "pending", "{row}");
         // It was changed since: the hold alone is not taken back.
         let undone = agent.refused("undo", json!({ "operation_id": held["operation_id"] })).await?;
         ensure!(undone.code.as_str() == "UNDO_CONFLICT", "{undone:?}");
-        feeder.call("workload_release", release).await?;
+        feeder.call("workload_release", json!({ "workload": train })).await?;
         agent.until(&train, &["running"], PATIENCE).await?;
         let refused = agent.refused("workload_hold", json!({ "workload": train })).await?;
         ensure!(refused.code.as_str() == "INVALID_STATE", "{refused:?}");

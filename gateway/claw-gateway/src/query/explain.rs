@@ -54,6 +54,7 @@ pub fn explain(cluster: &Cluster, text: &str, now: Timestamp) -> Result<Workload
     let behind = if held_behind { tenancy::waits_behind(cluster, w) } else { None };
     // Held back it is not started, whatever others do.
     let gate = if pending { w.held_back(now) } else { None };
+    let not_before = w.not_before.filter(|at| *at > now);
     let by_itself = pending && behind.is_none() && gate.is_none();
     let placement = behind.or(placement);
     let mut blockers = if by_itself { blockers(cluster, w) } else { Vec::new() };
@@ -65,7 +66,7 @@ pub fn explain(cluster: &Cluster, text: &str, now: Timestamp) -> Result<Workload
     blockers.truncate(BLOCKERS_MAX);
     let row = workload_row(cluster, w);
     let told = placement.as_ref().map(|p| p.summary.as_str());
-    let mut summary = summary(w, row.reason, told, (would_start_if.first(), gate));
+    let mut summary = summary(w, row.reason, told, (would_start_if.first(), gate.map(|gate| (gate, not_before))));
     summary.push_str(&makes_room(cluster, w));
     let starts = pending.then(|| forecast(cluster, w, &blockers, now));
     if let Some(starts) = &starts {
@@ -96,7 +97,7 @@ fn summary(
     w: &WorkloadEntry,
     reason: claw_tools::workloads::WorkloadReason,
     report: Option<&str>,
-    (remedy, gate): (Option<&Remedy>, Option<WorkloadReason>),
+    (remedy, gate): (Option<&Remedy>, Option<(WorkloadReason, Option<Timestamp>)>),
 ) -> String {
     let mut text = format!("{} is {} ({reason})", w.name, w.state);
     if let Some(report) = report {
@@ -104,12 +105,12 @@ fn summary(
         let then = if gate.is_some() { "; without that: " } else { ": " };
         text = format!("{text}{then}{report}");
     }
-    if gate == Some(WorkloadReason::Gated) {
+    if let Some((WorkloadReason::Gated, not_before)) = gate {
         let then = if remedy.is_some() { "; it would start then" } else { ", and would have to wait then as well" };
         text = format!("{text}. It is not placed before its gate(s) {} are open{then}", w.gates.join(", "));
-        return w.not_before.map_or(text.clone(), |at| format!("{text}, nor before {at}"));
+        return not_before.map_or(text.clone(), |at| format!("{text}, nor before {at}"));
     }
-    if let Some(at) = w.not_before.filter(|_| gate.is_some()) {
+    if let Some((_, Some(at))) = gate {
         return format!("{text}. It is not started before {at}");
     }
     match (w.state, remedy) {
