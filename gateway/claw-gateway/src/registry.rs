@@ -10,7 +10,7 @@ use claw_proto::ids::{Attempt, Generation, GpuUuid, NodeId, TokenId, WorkloadId}
 use claw_proto::message::NodeSettings;
 use claw_proto::spec::TAINT_PREFIX;
 use claw_proto::time::Timestamp;
-use claw_proto::topology::{GpuInfo, NodeCapabilities};
+use claw_proto::topology::{GpuInfo, NodeCapabilities, Rails};
 use claw_proto::validation::{Demand, GPU_MILLI};
 use claw_tools::nodes::{NodeLink, Schedulable};
 use imbl::{OrdMap, OrdSet};
@@ -114,6 +114,10 @@ impl NodeEntry {
     /// Its GPUs.
     pub fn gpus(&self) -> &[GpuInfo] {
         self.capabilities.as_ref().map_or(&[], |c| &c.gpus)
+    }
+    /// Its rails.
+    pub fn rails(&self) -> Rails<'_> {
+        self.capabilities.as_ref().map(|c| c.rails()).unwrap_or_default()
     }
     /// Labels that keep away who does not bear them, see [`TAINT_PREFIX`].
     pub fn taints(&self) -> impl Iterator<Item = (&str, &str)> {

@@ -230,6 +230,11 @@ pub struct NodeCapabilities {
 pub struct Rails<'a>(Vec<&'a str>);
 
 impl Rails<'_> {
+    /// How many there are. Nodes with as many number them alike; of others nobody knows which is missing.
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
     /// The rail of a GPU of the node; none where the node reports no RDMA adapter near it. Of several that are equally
     /// near it is the first.
     pub fn of(&self, gpu: &GpuInfo) -> Option<u32> {

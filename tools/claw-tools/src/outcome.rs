@@ -29,7 +29,7 @@ closed_enum! {
         Planned = "planned",
         /// Not done.
         Refused = "refused",
-        /// Durably decided; waits for room.
+        /// Durably decided; it waits, for room or for what holds it back.
         Queued = "queued",
         /// It already was so.
         NoChange = "no_change"

@@ -291,7 +291,7 @@ pub fn gpu_list(cluster: &Cluster, p: &GpuListParams) -> Result<GpuList, Refusal
         .filter(|n| only.is_none_or(|id| id == n.node_id))
         .flat_map(|n| {
             let given: BTreeSet<&GpuUuid> = n.given_gpus().map(|g| &g.uuid).collect();
-            let rails = n.capabilities.as_ref().map(|has| has.rails()).unwrap_or_default();
+            let rails = n.rails();
             n.gpus().iter().map(move |g| (n, (g, rails.of(g)), given.contains(&g.uuid)))
         })
         .filter(|(_, (g, _), _)| p.model.as_deref().is_none_or(|m| g.model.eq_ignore_ascii_case(m)))
@@ -352,7 +352,7 @@ pub fn node_detail(
         .iter()
         .map(|(id, o)| Orphan { workload_id: *id, attempt: o.attempt, found_at: o.found_at, why: o.why.clone() })
         .collect();
-    let (live, rails) = (live(n.node_id), c.map(claw_proto::topology::NodeCapabilities::rails).unwrap_or_default());
+    let (live, rails) = (live(n.node_id), n.rails());
     Ok(NodeDetail {
         node: node_row(n),
         hostname: c.map(|c| c.hostname.clone()).unwrap_or_default(),

@@ -106,8 +106,8 @@ pub(super) fn place(
 
 const OFF_RAILS: &str = "more of its GPUs are off the rails of the others";
 
-/// Of the first choices, which are in order, those that are as near, as tight and as well linked as the first: the one with fewest GPUs off the
-/// rails of the others.
+/// Of the first choices, which are in order, those that are as near, as tight and as well linked as the first: the one
+/// with fewest GPUs off the rails of the others.
 fn on_the_same_rails(
     choices: &[Choice<'_>],
     spec: &ValidSpec,
@@ -124,8 +124,8 @@ fn on_the_same_rails(
         (score.simulated, choice.n_unreserved(), score.fallback, choice.spread, choice.left, linked)
     };
     let mut best: Option<(usize, Aligned)> = None;
-    let as_near = choices.iter().take(RAILS_TRIED).take_while(|choice| order(choice) == order(first));
-    for (at, choice) in as_near.enumerate() {
+    let as_good = choices.iter().take(RAILS_TRIED).take_while(|choice| order(choice) == order(first));
+    for (at, choice) in as_good.enumerate() {
         // Where rails are not known of one, the first stays.
         let Some(aligned) = align(&choice.parts, &is_free) else { break };
         if best.as_ref().is_none_or(|(_, known)| aligned.off < known.off) {

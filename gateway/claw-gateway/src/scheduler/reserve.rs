@@ -14,6 +14,7 @@ use std::sync::Arc;
 use claw_proto::ids::{GpuUuid, WorkloadId};
 use claw_proto::time::Timestamp;
 use claw_proto::topology::GpuHealth;
+use claw_proto::validation::Demand;
 use claw_tools::nodes::{NodeLink, Schedulable};
 
 use super::apart::is_left_out;
@@ -116,11 +117,42 @@ fn free_at(cluster: &Cluster, node: &NodeEntry, now: Timestamp) -> Option<Timest
     }
     let mut latest = now;
     for id in &node.usage.workloads {
-        let w = cluster.workloads.get(*id)?;
-        let from = w.live_on(node.node_id).and_then(|a| a.started_at).unwrap_or(now);
-        latest = latest.max(ends_by(&w.spec, from)?);
+        latest = latest.max(ends_on(cluster.workloads.get(*id)?, node, now)?);
     }
     Some(latest)
+}
+
+/// When what runs there has ended at the latest.
+fn ends_on(w: &WorkloadEntry, node: &NodeEntry, now: Timestamp) -> Option<Timestamp> {
+    ends_by(&w.spec, w.live_on(node.node_id).and_then(|a| a.started_at).unwrap_or(now))
+}
+
+/// One that was placed just now may hold what is kept for `kept` when that was to begin: its GPUs, or, with all else
+/// that may be there still, too much of its node. Of one without an end it may be over in a moment: whether such a
+/// promise stands is looked at by the clock.
+pub(crate) fn is_put_off(cluster: &Cluster, kept: &WorkloadEntry, placed: &WorkloadEntry, now: Timestamp) -> bool {
+    let claim = kept.claim.as_ref().filter(|_| kept.keeps_what_becomes_free());
+    let told = claim.and_then(|claim| Some((claim, claim.begins_at?)));
+    let (Some((claim, begins_at)), Some(ends_at)) = (told, ends_by(&placed.spec, now)) else { return false };
+    let takes = |place: &Place| {
+        let node = cluster.nodes.get(place.node_id);
+        placed.live_on(place.node_id).zip(node).is_some_and(|(part, node)| {
+            place.gpus.iter().any(|gpu| part.gpus.contains(gpu)) || !has_room(cluster, node, kept, (begins_at, now))
+        })
+    };
+    ends_at > begins_at && claim.places.iter().any(takes)
+}
+
+/// The node's cores, memory and disk suffice for a part of this beside all that may be there at that time still.
+fn has_room(cluster: &Cluster, node: &NodeEntry, entry: &WorkloadEntry, (at, now): (Timestamp, Timestamp)) -> bool {
+    let Some(has) = &node.capabilities else { return false };
+    let there = node.usage.workloads.iter().filter_map(|id| cluster.workloads.get(*id));
+    let stays = there.filter(|w| ends_on(w, node, now).is_none_or(|ends_at| ends_at > at));
+    let demands: Vec<&Demand> = stays.map(|w| &**w).chain([entry]).map(|w| w.spec.node_demand()).collect();
+    let sum = |of: fn(&Demand) -> u64| demands.iter().map(|demand| of(demand)).fold(0, u64::saturating_add);
+    sum(|d| d.cpu_millis) <= has.cpu_millis
+        && sum(|d| d.memory_mib) <= has.memory_mib
+        && sum(|d| d.disk_mib) <= has.disk_mib
 }
 
 fn takes_work(node: &NodeEntry) -> bool {

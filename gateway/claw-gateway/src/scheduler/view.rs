@@ -98,7 +98,7 @@ impl View {
         let mine: Vec<&GpuInfo> = given.filter(is_given).filter(|gpu| seen.insert(&gpu.uuid)).collect();
         let mut gpus: Vec<Gpu> = Vec::with_capacity(mine.len());
         let mut kinds: Vec<u16> = Vec::new();
-        let rails = node.capabilities.as_ref().map(|has| has.rails()).unwrap_or_default();
+        let rails = node.rails();
         for (place, gpu) in mine.iter().enumerate() {
             let at = all.iter().position(|listed| std::ptr::eq(listed, *gpu)).and_then(|at| u16::try_from(at).ok());
             gpus.push(Gpu {

@@ -67,7 +67,7 @@ pub(super) fn settle(work: &mut Work<'_>) {
     work.touched_nodes.clear();
 }
 
-/// Time has passed: leases run out, gates open, history is pruned.
+/// Time has passed: leases run out, what may not start before may now, history is pruned.
 pub(super) fn tick(work: &mut Work<'_>) -> Report {
     watch_mass_loss(work);
     expire_leases(work);

@@ -31,6 +31,18 @@ pub(super) struct Performed {
     pub(super) undoes: Option<OperationId>,
 }
 
+impl Performed {
+    /// At once, and taken back exactly by its inverse.
+    pub(super) fn exact(outcome: Outcome, inverse: Inverse) -> Self {
+        Self { outcome, inverse, undo: UndoClass::Exact, not_restored: "", goal: Goal::Immediate, undoes: None }
+    }
+
+    /// Nothing was to be changed.
+    pub(super) fn unchanged(outcome: Outcome) -> Self {
+        Self::exact(outcome, Inverse::Impossible { why: "nothing was changed".into() })
+    }
+}
+
 /// A receipt for this request, if it was answered before.
 pub fn replayed(
     cluster: &Cluster,

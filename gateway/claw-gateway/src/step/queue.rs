@@ -19,7 +19,7 @@ use crate::reservations::keeps_out;
 use crate::scheduler::apart::are_asked_alike;
 use crate::scheduler::{self, Trial};
 use crate::tenancy::{self, Turn, Turns};
-use crate::workload::{Claim, Place, WorkloadEntry, ends_by};
+use crate::workload::{Claim, WorkloadEntry, ends_by};
 
 /// So many kinds of those that have waited long are looked at for a reservation at most.
 const RESERVE_TRIED_MAX: usize = 8;
@@ -252,20 +252,12 @@ fn place(work: &mut Work<'_>, workload_id: WorkloadId, placements: Vec<Event>) {
     }
 }
 
-/// Who went before others onto GPUs that are kept for them, and may hold them still when these were to begin: what is
-/// kept there would be kept for a time that nobody told.
+/// Who went before others onto what is kept for them, and may be there still when these were to begin: that would be
+/// kept for a time that nobody told.
 fn give_up_what_begins_later(work: &mut Work<'_>, placed: &WorkloadEntry) {
-    // Of one without an end it may be over in a moment: that is looked at by the clock.
-    let Some(ends_at) = ends_by(&placed.spec, work.now()) else { return };
-    let takes = |place: &Place| {
-        let part = placed.live_on(place.node_id);
-        part.is_some_and(|part| place.gpus.is_empty() || place.gpus.iter().any(|gpu| part.gpus.contains(gpu)))
-    };
-    let is_late = |w: &&Arc<WorkloadEntry>| {
-        let claim = w.claim.as_ref().filter(|claim| claim.victims.is_empty() && !claim.lets_in(Some(ends_at)));
-        claim.is_some_and(|claim| claim.places.iter().any(takes))
-    };
+    let now = work.now();
     let claimants = placed.lives().flat_map(|part| work.state.workloads.claimants_on(part.node_id));
+    let is_late = |w: &&Arc<WorkloadEntry>| scheduler::reserve::is_put_off(work.state, w, placed, now);
     let late: BTreeSet<WorkloadId> = claimants.filter(is_late).map(|w| w.workload_id).collect();
     for id in late {
         give_up_claim(work, id);

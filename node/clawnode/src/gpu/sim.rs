@@ -23,7 +23,7 @@ use std::str::FromStr;
 use std::time::SystemTime;
 
 use claw_proto::ids::GpuUuid;
-use claw_proto::limits::{GPUS_PER_NODE_MAX, NICS_PER_NODE_MAX};
+use claw_proto::limits::GPUS_PER_NODE_MAX;
 use claw_proto::message::{GpuDetails, GpuEvent, GpuEventKind, GpuMetrics, RemappedRows, ThrottleReason};
 use claw_proto::spec::GpuVendor;
 use claw_proto::topology::{GpuDriver as GpuDriverKind, GpuHealth, GpuInfo, NicInfo};
@@ -350,7 +350,7 @@ fn nic_name(index: u32) -> String {
 
 /// The network interfaces that simulated GPUs say are near them: one for each GPU with NVLink, as in the machines
 /// that such GPUs are sold in.
-pub fn nics(gpus: &[GpuInfo]) -> Vec<NicInfo> {
+pub fn nics(gpus: &[GpuInfo]) -> impl Iterator<Item = NicInfo> {
     let of_gpu = |gpu: &GpuInfo| {
         gpu.nics.iter().any(|nic| *nic == nic_name(gpu.index)).then(|| NicInfo {
             name: nic_name(gpu.index),
@@ -360,7 +360,7 @@ pub fn nics(gpus: &[GpuInfo]) -> Vec<NicInfo> {
             rdma: true,
         })
     };
-    gpus.iter().filter_map(of_gpu).take(NICS_PER_NODE_MAX).collect()
+    gpus.iter().filter_map(of_gpu)
 }
 
 /// `GPU-51d…` with the shape of a real one, from the node's name and the index.

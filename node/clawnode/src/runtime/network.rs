@@ -81,15 +81,12 @@ pub fn rank_facts(workload: &DesiredWorkload, capabilities: &NodeCapabilities) -
             IpAddr::V6(_) => None,
         })
     });
-    let given = capabilities.gpus.iter().filter(|gpu| workload.gpus.contains(&gpu.uuid));
+    // Adapters of simulated GPUs are not there.
+    let are_real = capabilities.gpu_driver != GpuDriver::Sim;
+    let given = capabilities.gpus.iter().filter(|gpu| are_real && workload.gpus.contains(&gpu.uuid));
     RankFacts {
         interface_to_master,
-        // Adapters of simulated GPUs are not there.
-        nics_of_gpus: if capabilities.gpu_driver == GpuDriver::Sim {
-            Vec::new()
-        } else {
-            given.flat_map(|gpu| gpu.nics.iter().cloned()).collect()
-        },
+        nics_of_gpus: given.flat_map(|gpu| gpu.nics.iter().cloned()).collect(),
         nics: capabilities.nics.clone(),
         rdma_devices: rdma_devices(Path::new("/sys/class/infiniband")),
         meeting_port: None,

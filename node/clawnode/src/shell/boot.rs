@@ -289,7 +289,7 @@ fn capabilities(config: &NodeConfig, probe: &mut Probe, runtimes: Vec<RuntimeKin
     let mut nics = topology::nics(Path::new(SYSFS_ROOT));
     if fleet.driver == GpuDriver::Sim {
         let room = NICS_PER_NODE_MAX.saturating_sub(nics.len());
-        nics.extend(sim::nics(&fleet.gpus).into_iter().take(room));
+        nics.extend(sim::nics(&fleet.gpus).take(room));
     }
     NodeCapabilities {
         hostname: facts.hostname,

@@ -65,6 +65,12 @@ pub(super) fn align(parts: &[&Candidate<'_>], is_free: impl Fn(&View, &Gpu) -> b
     if parts.len() < 2 || !parts.iter().any(has_rails) || parts.iter().any(|part| part.view.gpus.len() > GPUS_MAX) {
         return None;
     }
+    // A node that lacks an adapter numbers the others differently, and nobody knows which it lacks.
+    let mut n_rails = parts.iter().map(|part| part.view.node.rails().count());
+    let first = n_rails.next();
+    if n_rails.any(|n| Some(n) != first) {
+        return None;
+    }
     let own: Vec<Rails> = parts.iter().map(|part| Rails::of(part.chosen.iter())).collect::<Option<_>>()?;
     if own.windows(2).all(|pair| pair[0] == pair[1]) {
         return Some(Aligned { chosen: parts.iter().map(|part| Arc::clone(&part.chosen)).collect(), off: 0 });

@@ -4,14 +4,13 @@ use std::sync::Arc;
 
 use claw_proto::limits::GATES_MAX;
 use claw_proto::validation::Validator;
-use claw_tools::def::UndoClass;
 use claw_tools::outcome::{EffectKind, Outcome};
 use claw_tools::refusal::{ErrorCode, Refusal};
 use claw_tools::workloads::WorkloadState;
 use serde_json::json;
 
 use super::Performed;
-use crate::event::{Event, Goal, Inverse};
+use crate::event::{Event, Inverse};
 use crate::step::work::Work;
 use crate::workload::WorkloadEntry;
 
@@ -31,16 +30,15 @@ fn waiting(work: &Work<'_>, workload: &str) -> Result<Arc<WorkloadEntry>, Refusa
     })
 }
 
-fn exact(entry: &WorkloadEntry, effect: EffectKind, summary: String, inverse: Inverse) -> Performed {
+fn outcome(entry: &WorkloadEntry, effect: EffectKind, summary: String) -> Outcome {
     let mut outcome = Outcome::new(effect, summary);
     outcome.workload_id = Some(entry.workload_id);
     outcome.simulated = entry.simulated();
-    Performed { outcome, inverse, undo: UndoClass::Exact, not_restored: "", goal: Goal::Immediate, undoes: None }
+    outcome
 }
 
 fn unchanged(entry: &WorkloadEntry, summary: String) -> Performed {
-    let inverse = Inverse::Impossible { why: "nothing was changed".into() };
-    exact(entry, EffectKind::NoChange, summary, inverse)
+    Performed::unchanged(outcome(entry, EffectKind::NoChange, summary))
 }
 
 /// Closes exactly these gates and remembers which were closed; undo uses it too.
@@ -53,7 +51,7 @@ pub(in crate::step) fn set_gates(work: &mut Work<'_>, entry: &WorkloadEntry, gat
     work.room_changed |= entry.gates.is_empty() && !gates.is_empty();
     work.emit(Event::WorkloadGated { workload_id, gates: gates.clone() });
     let inverse = Inverse::SetGates { workload_id, expect: gates, restore: entry.gates.clone() };
-    exact(entry, EffectKind::Accepted, summary, inverse)
+    Performed::exact(outcome(entry, EffectKind::Accepted, summary), inverse)
 }
 
 pub(super) fn hold(work: &mut Work<'_>, workload: &str, gate: &String) -> Result<Performed, Refusal> {

@@ -27,12 +27,8 @@ fn outcome(node: &NodeEntry, effect: EffectKind, summary: String) -> Outcome {
     outcome
 }
 
-fn exact(outcome: Outcome, inverse: Inverse) -> Performed {
-    Performed { outcome, inverse, undo: UndoClass::Exact, not_restored: "", goal: Goal::Immediate, undoes: None }
-}
-
 fn unchanged(node: &NodeEntry, summary: String) -> Performed {
-    exact(outcome(node, EffectKind::NoChange, summary), Inverse::Impossible { why: "nothing was changed".into() })
+    Performed::unchanged(outcome(node, EffectKind::NoChange, summary))
 }
 
 pub(in crate::step) fn drain(work: &mut Work<'_>, node: &str, grace_s: Option<u32>) -> Result<Performed, Refusal> {
@@ -78,7 +74,7 @@ pub(in crate::step) fn set_schedulable(
     let from = node.schedulable;
     work.emit(Event::NodeSchedulableChanged { node_id: node.node_id, to });
     let out = outcome(node, EffectKind::Accepted, format!("{verb} {}: {from} → {to}", node.name));
-    exact(out, Inverse::SetSchedulable { node_id: node.node_id, to: from })
+    Performed::exact(out, Inverse::SetSchedulable { node_id: node.node_id, to: from })
 }
 
 pub(super) fn undrain(work: &mut Work<'_>, node: &str) -> Result<Performed, Refusal> {
@@ -163,7 +159,7 @@ pub(in crate::step) fn set_labels(
     let words: Vec<String> =
         labels.iter().map(|(k, v)| v.as_ref().map_or_else(|| format!("-{k}"), |v| format!("{k}={v}"))).collect();
     let out = outcome(node, EffectKind::Accepted, format!("label {}: {}", node.name, words.join(" ")));
-    exact(out, Inverse::SetLabels { node_id: node.node_id, expect: labels, restore })
+    Performed::exact(out, Inverse::SetLabels { node_id: node.node_id, expect: labels, restore })
 }
 
 pub(super) fn configure(
@@ -193,7 +189,10 @@ pub(in crate::step) fn set_settings(work: &mut Work<'_>, node: &NodeEntry, setti
         node.name, settings.metrics_interval_ms, settings.log_buffer_bytes
     );
     let out = outcome(node, EffectKind::Accepted, text);
-    exact(out, Inverse::SetSettings { node_id: node.node_id, expect: settings, restore: node.settings.clone() })
+    Performed::exact(
+        out,
+        Inverse::SetSettings { node_id: node.node_id, expect: settings, restore: node.settings.clone() },
+    )
 }
 
 /// When a cut-off node will have stopped a workload by itself, if that is still

@@ -211,3 +211,15 @@ fn parts_that_have_to_take_other_rails_say_how_many_gpus_are_off() {
     let report = f.submit(over(2, 8)).placement.unwrap();
     assert!(report.summary.contains("4 GPUs each, 4 GPUs off the rails of the others"), "{}", report.summary);
 }
+
+#[test]
+fn where_a_node_lacks_an_adapter_nothing_is_said_of_rails() {
+    let mut f = Fleet::with_nodes(0);
+    f.join_as("n0", railed("n0"));
+    let mut lacks = railed("n1");
+    lacks.nics.retain(|nic| nic.name != "ib0");
+    lacks.gpus[0].nics.clear();
+    f.join_as("n1", lacks);
+    let report = f.submit(over(2, 2)).placement.unwrap();
+    assert!(report.chosen.is_some() && !report.summary.contains("rails"), "{}", report.summary);
+}

@@ -8,9 +8,13 @@ use claw_proto::spec::{OnPartition, Placement, Priority, WorkloadSpec};
 use claw_proto::topology::GpuHealth;
 use claw_tools::outcome::Mode;
 use claw_tools::workloads::{WorkloadExplanation, WorkloadReason as R, WorkloadState as S};
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 use super::ahead::{lasting, run};
 use super::fleet::{Fleet, h100x8, spec, with_priority};
+use super::properties::{Move, moves, play};
 use super::tenancy::set;
 use crate::policy::Policy;
 use crate::{Caller, Command, Operation, query};
@@ -277,4 +281,82 @@ fn a_start_that_is_promised_anew_after_it_was_had_is_no_delay() {
     // The auditor of the fleet sees the second promise, later than the first.
     f.pass(700);
     assert_eq!(claimed(&f, large), ["n1"]);
+}
+
+#[test]
+fn those_that_leave_too_few_cores_withdraw_a_promise_too() {
+    let mut f = Fleet::with_nodes(2);
+    for (gpus, seconds) in [(4, 3_600), (8, 7_200)] {
+        run(&mut f, lasting(gpus, seconds));
+    }
+    let large = f.submit(WorkloadSpec { cpu_cores: Some(40.0), ..lasting(8, 60) }).workload_id.unwrap();
+    f.pass(601);
+    let passes = WorkloadSpec {
+        gpu: None,
+        cpu_cores: Some(20.0),
+        max_duration_s: Some(36_000),
+        placement: Some(Placement { node: Some("n0".into()), ..Placement::default() }),
+        ..with_priority(1, Priority::Critical)
+    };
+    // Of 64 cores one of them leaves enough, two do not.
+    for kept in ["n0", "n1"] {
+        let passed = f.submit(passes.clone()).workload_id.unwrap();
+        assert_eq!((f.workload(passed).state, claimed(&f, large)), (S::Placed, vec![kept.to_owned()]));
+    }
+}
+
+/// Work of which it is known when it ends, for nodes that are full of it, and what happens to them.
+fn crowded() -> impl Strategy<Value = Move> {
+    let submit =
+        (3_u32..9, 0_usize..5, prop::option::weighted(0.2, 0_usize..3)).prop_map(|(gpus, priority, tenant)| {
+            let (part, apart) = (None, None);
+            Move::Submit {
+                gpus,
+                nvlink: false,
+                nodes: 1,
+                priority,
+                keep: true,
+                restart: false,
+                apply: true,
+                tenant,
+                part,
+                apart,
+            }
+        });
+    prop_oneof![
+        8 => submit,
+        // Running, and completed.
+        8 => (any::<usize>(), 2_usize..4).prop_map(|(pick, state)| Move::Report { pick, part: 0, state }),
+        4 => (5_i64..40).prop_map(|seconds| Move::Pass { seconds }),
+        2 => moves(),
+    ]
+}
+
+/// Over histories of a crowded fleet the invariants hold and the auditor accepts each decision ([`Fleet::run`] looks
+/// after every one); and these histories are such that several have a promise at a time, that promises come true, and
+/// that some are withdrawn.
+#[test]
+fn promises_are_kept_or_withdrawn_over_histories_of_a_crowded_fleet() {
+    let mut runner = TestRunner::new_with_rng(Config::default(), TestRng::deterministic_rng(RngAlgorithm::ChaCha));
+    let (mut together, mut came_true, mut withdrawn) = (0, 0, 0);
+    for _ in 0..60 {
+        let history = prop::collection::vec(crowded(), 40..80).new_tree(&mut runner).unwrap().current();
+        let mut f = Fleet::with_slices(3);
+        let mut most = 0;
+        for m in &history {
+            let before = f.cluster.workloads.reserved();
+            play(&mut f, m);
+            most = most.max(f.cluster.workloads.reserved().len());
+            for kept in before {
+                let Some(now) = f.cluster.workloads.get(kept.workload_id) else { continue };
+                came_true += u32::from(now.live().is_some());
+                withdrawn += u32::from(now.state == S::Pending && now.claim.is_none());
+            }
+        }
+        together += u32::from(most > 1);
+    }
+    println!(
+        "{together} of 60 histories with several promises at once; {came_true} came true, {withdrawn} were withdrawn"
+    );
+    assert!(together >= 20 && came_true >= 20 && withdrawn >= 20, "{together}, {came_true}, {withdrawn}");
 }
