@@ -269,6 +269,11 @@ impl Candidate<'_> {
         self.chosen.first().and_then(|gpu| self.view.info(gpu)).and_then(|info| info.nvlink_island)
     }
 
+    /// Whoever shares its GPU is held to the share's memory.
+    fn caps_shares(&self) -> bool {
+        self.chosen.first().and_then(|gpu| self.view.info(gpu)).is_some_and(|info| info.caps_shares)
+    }
+
     /// Model of its GPUs.
     fn model(&self) -> Option<&str> {
         self.chosen.first().and_then(|gpu| self.view.info(gpu)).map(|info| info.model.as_str())

@@ -19,6 +19,7 @@ pub const ENVIRONMENT: &[(&str, &str)] = &[
     ("CLAWNODE_NAME", "name"),
     ("CLAWNODE_GATEWAY_URL", "gateway_url"),
     ("CLAWNODE_GPU", "gpu"),
+    ("CLAWNODE_GPU_CAPS_SHARES", "gpu_caps_shares"),
     ("CLAWNODE_GPU_NVML_LIBRARY", "gpu_nvml_library"),
     ("CLAWNODE_GPU_ROCM_TOOLS", "gpu_rocm_tools"),
     ("CLAWNODE_GPU_VULKAN_PROBE", "gpu_vulkan_probe"),
@@ -92,6 +93,11 @@ pub struct NodeConfig {
     /// some of `nvml`, `rocm`, `metal` (on macOS) and `vulkan`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gpu: Option<String>,
+    /// Whether who has a share of a GPU is held to the share's memory, by version 2 of control groups (`dmem`: Linux
+    /// 6.14 or later, amdgpu, xe or NVIDIA's driver 615 or later, an agent that is root). By default where it can be,
+    /// and `runtime.process` may not leave control groups out. Simulated GPUs say that they do only if this is true.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gpu_caps_shares: Option<bool>,
     /// NVIDIA's management library (`libnvidia-ml.so.1`); found by the system's loader if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gpu_nvml_library: Option<PathBuf>,
@@ -282,6 +288,13 @@ impl NodeConfig {
     /// The GPU drivers' names.
     pub fn gpu(&self) -> &str {
         self.gpu.as_deref().unwrap_or("auto")
+    }
+
+    /// Whether shares of GPUs are held to their memory, where they can be.
+    pub fn caps_shares(&self) -> bool {
+        let process = &self.runtime.process;
+        let is_simulated = self.gpu().starts_with("sim:");
+        self.gpu_caps_shares.unwrap_or(!is_simulated) && (is_simulated || !process.enabled || process.cgroups)
     }
 
     /// Whether workloads may run as containers.

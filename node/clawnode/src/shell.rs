@@ -89,6 +89,7 @@ pub struct Agent {
     probe: Option<Probe>,
     capabilities: NodeCapabilities,
     findings: health::Findings,
+    share_caps: facts::ShareCaps,
     /// Runtimes that the config allows.
     allowed: Vec<RuntimeKind>,
     /// Tasks under way, with the runtime that does them.

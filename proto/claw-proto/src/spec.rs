@@ -43,6 +43,8 @@ closed_enum! {
     Isolation {
         /// Nothing need: a share of a GPU will do. The default.
         None = "none",
+        /// Memory: as `none`, but of a share only where every program that shares the GPU is held to its memory.
+        Memory = "memory",
         /// Hardware: whole GPUs, or MIG slices.
         Hardware = "hardware"
     }
@@ -149,8 +151,8 @@ pub struct GpuRequest {
     /// Wanted connection between the GPUs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub interconnect: Option<Interconnect>,
-    /// Share of one GPU, over 0 and up to 1. Others get the rest: nothing but the programs' own
-    /// manners keeps them apart.
+    /// Share of one GPU, over 0 and up to 1. Others get the rest. Nothing keeps their time apart,
+    /// and their memory only where the node's kernel does (`isolation` `memory` asks for it).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fraction: Option<f64>,
     /// MIG profile, such as 1g.10gb: a slice that the node has cut, kept apart by hardware.

@@ -94,7 +94,8 @@ fn mended(mut spec: WorkloadSpec) -> WorkloadSpec {
         gpu.count = Some(gpu.count.unwrap_or(1));
         gpu.mig_profile = gpu.mig_profile.take().filter(|_| gpu.fraction.is_none());
         if gpu.fraction.is_some() {
-            (gpu.count, gpu.isolation) = (None, None);
+            gpu.count = None;
+            gpu.isolation = gpu.isolation.filter(|isolation| *isolation != Isolation::Hardware);
         }
         let mut seen = BTreeSet::from_iter(gpu.model.clone().map(|model| model.to_ascii_lowercase()));
         gpu.model_fallbacks.retain(|model| seen.insert(model.to_ascii_lowercase()));

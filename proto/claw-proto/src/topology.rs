@@ -74,6 +74,9 @@ pub struct GpuInfo {
     /// Network interfaces nearest to it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub nics: Vec<String>,
+    /// Whoever gets a share of it is held to the share's memory by the host's kernel.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub caps_shares: bool,
 }
 
 impl GpuInfo {
@@ -96,6 +99,7 @@ impl GpuInfo {
             driver_version: None,
             cdi_device: None,
             nics: Vec::new(),
+            caps_shares: false,
         }
     }
 

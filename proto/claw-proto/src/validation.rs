@@ -28,6 +28,7 @@ use serde::{Deserialize, Serialize};
 use crate::closed_enum;
 use crate::limits;
 use crate::spec::{GpuVendor, OnPartition, Priority, RestartPolicy, WorkloadSpec};
+use crate::topology::GpuInfo;
 
 pub use checks::is_unprintable;
 pub use gpu_models::{KNOWN_GPU_MODELS, canonical_gpu_model, nearest_gpu_model};
@@ -189,6 +190,8 @@ pub struct Demand {
     pub gpu_vendor: Option<GpuVendor>,
     /// The GPUs must reach each other by NVLink (or xGMI); never set for a single GPU.
     pub nvlink: bool,
+    /// It is a share, and every program that shares its GPU must be held to its memory.
+    pub capped: bool,
 }
 
 /// A whole GPU, thousandths.
@@ -240,6 +243,11 @@ impl Demand {
     /// It takes a part of one GPU, by time, and others can have the rest.
     pub const fn is_share(&self) -> bool {
         self.gpus > 0 && self.gpu_milli < GPU_MILLI
+    }
+
+    /// It may have a share of this GPU, as far as programs have to be held to their memory.
+    pub const fn takes_caps_of(&self, gpu: &GpuInfo) -> bool {
+        !self.capped || gpu.caps_shares
     }
 
     /// What it takes of all its GPUs, thousandths of one; a slice counts as

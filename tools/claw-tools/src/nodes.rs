@@ -242,6 +242,8 @@ output! {
         /// Its rail: which of the node's RDMA adapters is nearest to it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         rail: Option<u32>,
+        /// Whoever shares it is held to the share's memory by the node's kernel.
+        memory_capped: bool,
         /// Set if it is a slice of another GPU, which is not given to workloads itself.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         slice: Option<MigSlice>,

@@ -155,6 +155,8 @@ closed_enum! {
         GpuMemoryTooSmall = "gpu_memory_too_small",
         /// None of its GPUs is cut into slices of the wanted MIG profile.
         MigProfileMissing = "mig_profile_missing",
+        /// Whoever shares its GPUs is not held to their memory there.
+        GpuMemoryUncapped = "gpu_memory_uncapped",
         /// It has fewer GPUs than wanted, even when empty.
         GpuCountTooSmall = "gpu_count_too_small",
         /// No NVLink island is large enough, even when empty.

@@ -221,3 +221,38 @@ async fn shares_of_a_gpu_run_side_by_side_are_told_what_they_have_and_outlive_bo
     })
     .await
 }
+
+/// The kernel's part of it has no test with a kernel: the node is a simulated one, and says so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_must_have_its_memory_to_itself_waits_for_a_node_that_holds_shares_to_theirs() -> Result<()> {
+    on_fleet(120, SETTINGS, async |fleet| {
+        fleet.add_node("n1", &["gpu=sim:h100x1", "link.reconnect_max_ms=500"]).await?;
+        let agent = fleet.operator("agent").await?;
+        let share = |name: &str, isolation: &str| {
+            let mut spec = training(name, 1, 1, &json!({}));
+            spec["gpu"] = json!({ "fraction": 0.5, "isolation": isolation });
+            spec
+        };
+        let refused = agent.refused("workload_run", run_of(share("never", "hardware"))).await?;
+        ensure!(format!("{refused:?}").contains("none, memory, or gpu.mig_profile"), "{refused:?}");
+        let waits = agent.call("workload_run", run_of(share("apart", "memory"))).await?;
+        let apart = text(&waits, "/workload_id").to_owned();
+        let why = agent.call("workload_explain", json!({ "workload": apart })).await?;
+        ensure!(text(&why, "/placement/rejected/0/reason") == "gpu_memory_uncapped", "{why}");
+        let remedies = why["would_start_if"].as_array().context("remedies")?;
+        let does_without = remedies.iter().find(|r| text(r, "/change") == "it did not need its memory kept apart");
+        ensure!(does_without.is_some_and(|r| r["verified"] == true), "{why}");
+
+        fleet.add_node("n2", &["gpu=sim:h100x1", "gpu_caps_shares=true", "link.reconnect_max_ms=500"]).await?;
+        let row = agent.until(&apart, &["running"], PATIENCE).await?;
+        ensure!(text(&row, "/attempts/0/node") == "n2", "{row}");
+        ensure!(text(&row, "/isolation").contains("holds each who shares it to the memory of the share"), "{row}");
+        ensure!(text(&row, "/isolation").starts_with("simulated"), "{row}");
+        let gpus = agent.call("gpu_list", json!({})).await?;
+        let capped: Vec<&Value> =
+            gpus["gpus"].as_array().context("gpus")?.iter().map(|g| &g["memory_capped"]).collect();
+        ensure!(capped.iter().filter(|capped| **capped == true).count() == 1, "{gpus}");
+        Ok(())
+    })
+    .await
+}

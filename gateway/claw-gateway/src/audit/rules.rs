@@ -361,6 +361,7 @@ fn are_asked_for(demand: &Demand, gpus: &[&GpuInfo]) -> bool {
             && demand.takes_model(&gpu.model)
             && (demand.gpu_models.is_empty() || gpu.model.eq_ignore_ascii_case(&gpus[0].model))
             && demand.gpu_vendor.is_none_or(|vendor| vendor == gpu.vendor)
+            && (!demand.capped || gpu.caps_shares)
     };
     let islands: BTreeSet<Option<u32>> = gpus.iter().map(|gpu| gpu.nvlink_island).collect();
     let is_linked = !demand.nvlink || (islands.len() == 1 && !islands.contains(&None));

@@ -189,6 +189,7 @@ fn blockers(cluster: &Cluster, w: &WorkloadEntry) -> Vec<Blocker> {
         let fits = |g: &&claw_proto::topology::GpuInfo| {
             g.mig.as_ref().map(|slice| &slice.profile) == demand.mig_profile.as_ref()
                 && demand.takes_model(&g.model)
+                && demand.takes_caps_of(g)
                 && demand.memory_mib_of(g.memory_mib) >= demand.gpu_memory_mib_min
         };
         for g in n.gpus().iter().filter(fits) {
@@ -372,52 +373,64 @@ fn bearing(cluster: &Cluster, spec: &WorkloadSpec) -> Vec<(String, WorkloadSpec)
     sets.into_iter().take(TRIED_MAX).map(with).collect()
 }
 
-/// The same wish with one constraint less or fewer GPUs.
-fn smaller(spec: &WorkloadSpec) -> Vec<(String, WorkloadSpec)> {
+/// The same wish with one constraint less on its GPUs, or fewer of them.
+fn smaller_of_gpus(spec: &WorkloadSpec) -> Vec<(String, WorkloadSpec)> {
     let mut out: Vec<(String, WorkloadSpec)> = Vec::new();
-    if let Some(gpu) = &spec.gpu {
-        let with = |change: &dyn Fn(&mut claw_proto::spec::GpuRequest)| {
-            let mut s = spec.clone();
-            if let Some(g) = s.gpu.as_mut() {
-                change(g);
-            }
-            s
-        };
-        let models: Vec<&str> = gpu.models().collect();
-        if !models.is_empty() {
-            let change = format!("it took any GPU model instead of {}", models.join(" or "));
-            out.push((change, with(&|g| (g.model, g.model_fallbacks) = (None, Vec::new()))));
+    let Some(gpu) = &spec.gpu else { return out };
+    let with = |change: &dyn Fn(&mut claw_proto::spec::GpuRequest)| {
+        let mut s = spec.clone();
+        if let Some(g) = s.gpu.as_mut() {
+            change(g);
         }
-        if gpu.interconnect == Some(claw_proto::spec::Interconnect::Nvlink) {
-            out.push(("it did not need NVLink".into(), with(&|g| g.interconnect = None)));
-        }
-        if let Some(fraction) = gpu.fraction {
-            for less in [fraction / 2.0, fraction / 4.0] {
-                let change = format!("it asked for {less} of a GPU instead of {fraction}");
-                out.push((change, with(&move |g| g.fraction = Some(less))));
-            }
-        }
-        if let Some(profile) = &gpu.mig_profile {
-            out.push((
-                format!("it took a whole GPU instead of a slice {profile}"),
-                with(&|g| {
-                    (g.mig_profile, g.count) = (None, Some(g.count.unwrap_or(1)));
-                }),
-            ));
-            for other in claw_proto::mig::larger(profile) {
-                let change = format!("it took a slice {other} instead of {profile}");
-                out.push((change, with(&move |g| g.mig_profile = Some(other.to_owned()))));
-            }
-        }
-        let mut count = gpu.count.unwrap_or(0) / 2;
-        while count > 0 {
-            out.push((
-                format!("it asked for {} instead of {}", crate::query::gpus(count), gpu.count.unwrap_or(0)),
-                with(&move |g| g.count = Some(count)),
-            ));
-            count /= 2;
+        s
+    };
+    let models: Vec<&str> = gpu.models().collect();
+    if !models.is_empty() {
+        let change = format!("it took any GPU model instead of {}", models.join(" or "));
+        out.push((change, with(&|g| (g.model, g.model_fallbacks) = (None, Vec::new()))));
+    }
+    if gpu.interconnect == Some(claw_proto::spec::Interconnect::Nvlink) {
+        out.push(("it did not need NVLink".into(), with(&|g| g.interconnect = None)));
+    }
+    if let Some(fraction) = gpu.fraction {
+        for less in [fraction / 2.0, fraction / 4.0] {
+            let change = format!("it asked for {less} of a GPU instead of {fraction}");
+            out.push((change, with(&move |g| g.fraction = Some(less))));
         }
     }
+    if gpu.fraction.is_some() && gpu.isolation == Some(claw_proto::spec::Isolation::Memory) {
+        out.push(("it did not need its memory kept apart".into(), with(&|g| g.isolation = None)));
+        out.push((
+            "it took a whole GPU instead of a share".into(),
+            with(&|g| (g.fraction, g.count, g.isolation) = (None, Some(1), None)),
+        ));
+    }
+    if let Some(profile) = &gpu.mig_profile {
+        out.push((
+            format!("it took a whole GPU instead of a slice {profile}"),
+            with(&|g| {
+                (g.mig_profile, g.count) = (None, Some(g.count.unwrap_or(1)));
+            }),
+        ));
+        for other in claw_proto::mig::larger(profile) {
+            let change = format!("it took a slice {other} instead of {profile}");
+            out.push((change, with(&move |g| g.mig_profile = Some(other.to_owned()))));
+        }
+    }
+    let mut count = gpu.count.unwrap_or(0) / 2;
+    while count > 0 {
+        out.push((
+            format!("it asked for {} instead of {}", crate::query::gpus(count), gpu.count.unwrap_or(0)),
+            with(&move |g| g.count = Some(count)),
+        ));
+        count /= 2;
+    }
+    out
+}
+
+/// The same wish with one constraint less or fewer GPUs.
+fn smaller(spec: &WorkloadSpec) -> Vec<(String, WorkloadSpec)> {
+    let mut out = smaller_of_gpus(spec);
     if let Some(placement) = &spec.placement
         && let Some(apart) = &placement.anti_affinity
     {

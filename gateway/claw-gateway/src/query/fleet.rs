@@ -275,6 +275,7 @@ fn gpu_row(cluster: &Cluster, n: &NodeEntry, g: &GpuInfo, rail: Option<u32>) -> 
         health: g.health,
         nvlink_island: g.nvlink_island,
         rail,
+        memory_capped: g.caps_shares,
         slice: g.mig.clone(),
         held_by: whole,
         shares,

@@ -100,6 +100,13 @@ fn attempt_view(cluster: &Cluster, a: &AttemptEntry) -> AttemptView {
     }
 }
 
+/// On its GPU, whoever has a share is held to its memory.
+fn shares_are_capped(cluster: &Cluster, w: &WorkloadEntry) -> bool {
+    let Some(last) = w.attempts.last() else { return false };
+    let gpus = cluster.nodes.get(last.node_id).map(|node| node.gpus()).unwrap_or_default();
+    gpus.iter().any(|gpu| gpu.caps_shares && last.gpus.contains(&gpu.uuid))
+}
+
 /// `workload_get`.
 pub fn workload_detail(
     cluster: &Cluster,
@@ -117,6 +124,9 @@ pub fn workload_detail(
     let demand = w.spec.demand();
     let of_gpu = match &demand.mig_profile {
         _ if runtime.is_none() => "",
+        _ if demand.is_share() && shares_are_capped(cluster, w) => {
+            "; its GPU is shared by time: the node's kernel holds each who shares it to the memory of the share"
+        }
         _ if demand.is_share() => "; its GPU is shared by time: nothing keeps others from its memory or its time",
         Some(_) if w.simulated() => "",
         Some(_) if runtime == Some(RuntimeKind::Process) => "; it sees the GPU's other slices as well as its own",

@@ -1,6 +1,7 @@
 //! Does one node fit, and with which GPUs?
 
 mod fixed;
+mod kinds;
 mod numa;
 
 use std::sync::Arc;
@@ -14,10 +15,11 @@ use claw_tools::workloads::PlacementReason as R;
 use smallvec::{SmallVec, smallvec};
 
 pub(super) use self::fixed::{Fixed, Found};
+use self::kinds::{caps, is_of_kind, is_of_model, is_of_vendor, is_wanted, kinds};
 pub(super) use self::numa::splits as splits_numa;
 use super::likely::Losses;
 use super::rank::Rank;
-use super::view::{Gpu, KINDS_MAX, View};
+use super::view::{Gpu, View};
 use super::{Candidate, LEFT_MAX, MILLI_LEFT_MAX, Score, runtime_for, spreads};
 use crate::Cluster;
 use crate::registry::NodeEntry;
@@ -279,47 +281,6 @@ fn named(node: &NodeEntry, placement: &Placement) -> Check {
     unlike.map_or(Ok(()), |at| Err(miss(R::LabelMismatch, count(at), 0)))
 }
 
-/// Those of the node's kinds of GPUs that are wanted.
-fn kinds(view: &View, demand: Ask<'_>) -> u64 {
-    if demand.gpus == 0 {
-        return 0;
-    }
-    let of_each = view.kinds.iter().enumerate().filter_map(|(kind, first)| {
-        let gpu = view.gpus.get(usize::from(*first))?;
-        is_of_wanted_kind(view, gpu, demand).then_some(1 << kind)
-    });
-    of_each.fold(0, |all, bit: u64| all | bit)
-}
-
-/// It is of the right model, vendor and memory.
-fn is_wanted(view: &View, gpu: &Gpu, demand: Ask<'_>) -> bool {
-    if gpu.kind < KINDS_MAX { demand.kinds >> gpu.kind & 1 == 1 } else { is_of_wanted_kind(view, gpu, demand) }
-}
-
-fn is_of_wanted_kind(view: &View, gpu: &Gpu, demand: Ask<'_>) -> bool {
-    is_of_kind(view, gpu, demand)
-        && (demand.gpu_memory_mib_min == 0 || demand.memory_mib_of(gpu.memory_mib) >= demand.gpu_memory_mib_min)
-        && is_of_model(view, gpu, demand)
-}
-
-/// A GPU for who wants GPUs or shares of them, a slice of the profile for who wants slices.
-fn is_of_kind(view: &View, gpu: &Gpu, demand: Ask<'_>) -> bool {
-    let profile = || view.info(gpu).and_then(|info| info.mig.as_ref()).map(|slice| &slice.profile);
-    match &demand.mig_profile {
-        None => !gpu.is_slice,
-        Some(wanted) => gpu.is_slice && profile() == Some(wanted),
-    }
-}
-
-fn is_of_vendor(view: &View, gpu: &Gpu, demand: Ask<'_>) -> bool {
-    demand.gpu_vendor.is_none_or(|vendor| view.info(gpu).is_some_and(|info| info.vendor == vendor))
-}
-
-fn is_of_model(view: &View, gpu: &Gpu, demand: Ask<'_>) -> bool {
-    let is = |model: &str| view.info(gpu).is_some_and(|info| info.model.eq_ignore_ascii_case(model));
-    is_of_vendor(view, gpu, demand) && demand.model.is_none_or(is)
-}
-
 /// Enough GPUs of the right model, vendor and memory, whoever holds them.
 fn size(view: &View, demand: Ask<'_>) -> Check {
     let wanted = demand.gpus as usize;
@@ -353,6 +314,9 @@ fn too_small(view: &View, demand: Ask<'_>, n_large: usize) -> Miss {
         return miss(R::GpuModelMismatch, 0, 0);
     }
     let right = view.gpus.iter().filter(|gpu| is_of_kind(view, gpu, demand) && is_of_model(view, gpu, demand));
+    if right.clone().next().is_some() && !right.clone().any(|gpu| caps(view, gpu, demand)) {
+        return miss(R::GpuMemoryUncapped, 0, 0);
+    }
     let most = right.map(|gpu| demand.memory_mib_of(gpu.memory_mib)).max();
     match most {
         Some(most) if n_large == 0 => miss(R::GpuMemoryTooSmall, most, 0),

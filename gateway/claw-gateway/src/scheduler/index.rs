@@ -377,8 +377,8 @@ fn hash_of(spec: &ValidSpec) -> u64 {
     let mut hasher = FxHasher::default();
     let demand = spec.demand();
     (demand.gpus, demand.cpu_millis, demand.memory_mib, demand.disk_mib, demand.gpu_memory_mib_min).hash(&mut hasher);
-    (demand.gpu_milli, &demand.mig_profile, &demand.gpu_models, demand.gpu_models_ranked, demand.nvlink)
-        .hash(&mut hasher);
+    (demand.gpu_milli, &demand.mig_profile, &demand.gpu_models, demand.gpu_models_ranked).hash(&mut hasher);
+    (demand.nvlink, demand.capped).hash(&mut hasher);
     (spec.nodes(), super::needs(spec)).hash(&mut hasher);
     hasher.finish()
 }

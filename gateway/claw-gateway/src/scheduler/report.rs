@@ -92,10 +92,12 @@ fn why(best: &Candidate<'_>, n_candidates: usize, spec: &ValidSpec) -> String {
         let milli = |milli: u16| super::detail::permille(milli.into());
         let shared = best.chosen.first().map_or(0, |gpu| gpu.free_milli.saturating_sub(demand.gpu_milli));
         let left = milli(shared);
-        part(format_args!(
-            "{} of a GPU, shared by time and not kept apart; {left} of it left",
-            milli(demand.gpu_milli)
-        ));
+        let how = if best.caps_shares() {
+            "its memory capped by the node's kernel, its time shared"
+        } else {
+            "shared by time and not kept apart"
+        };
+        part(format_args!("{} of a GPU, {how}; {left} of it left", milli(demand.gpu_milli)));
     } else if let Some(profile) = &demand.mig_profile {
         part(format_args!("{} of the GPUs' slices {profile}", demand.gpus));
     } else if demand.gpus > 1 {

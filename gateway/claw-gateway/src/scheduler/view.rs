@@ -33,7 +33,7 @@ pub(super) struct Gpu {
     pub(super) is_slice: bool,
     /// What of it nobody holds, thousandths.
     pub(super) free_milli: u16,
-    /// Its kind: of one kind are GPUs of one vendor and model, with as much memory, and cut alike.
+    /// Its kind: of one kind are GPUs of one vendor and model, with as much memory, cut and shared alike.
     /// Kinds of a node are counted from 0, up to [`KINDS_MAX`], which stands for any other.
     pub(super) kind: u8,
 }
@@ -66,8 +66,8 @@ pub(super) struct View {
 pub(super) struct Make {
     n_gpus: usize,
     n_whole: usize,
-    /// Model, memory in MiB, and whether they are of an NVLink island.
-    first: Option<(GpuVendor, String, u64, bool)>,
+    /// Model, memory in MiB, whether they are of an NVLink island, and whether shares of them are capped.
+    first: Option<(GpuVendor, String, u64, bool, bool)>,
     cpu_millis: u64,
     memory_mib: u64,
     disk_mib: u64,
@@ -167,7 +167,7 @@ impl View {
         let capabilities = self.capabilities()?;
         let first = self.gpus.first().and_then(|gpu| {
             let info = self.info(gpu)?;
-            Some((info.vendor, info.model.clone(), gpu.memory_mib, gpu.island.is_some()))
+            Some((info.vendor, info.model.clone(), gpu.memory_mib, gpu.island.is_some(), info.caps_shares))
         });
         Some(Make {
             n_gpus: self.gpus.len(),
@@ -209,7 +209,7 @@ fn number(numbers: &mut Vec<u32>, of: u32) -> u16 {
 
 /// The kind of the GPU at `place`: a new one gets the next number.
 fn kind(kinds: &mut Vec<u16>, gpus: &[&GpuInfo], place: usize) -> u8 {
-    let of = |gpu: &GpuInfo| (gpu.vendor, gpu.memory_mib);
+    let of = |gpu: &GpuInfo| (gpu.vendor, gpu.memory_mib, gpu.caps_shares);
     let profile = |gpu: &GpuInfo| gpu.mig.as_ref().map(|slice| slice.profile.clone());
     let is_alike = |first: &u16| {
         let first = gpus[usize::from(*first)];

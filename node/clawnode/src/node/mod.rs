@@ -190,6 +190,11 @@ impl Node {
         self.durable.attempts.iter().flat_map(|(id, entry)| entry.workload.gpus.iter().map(|gpu| (gpu, *id)))
     }
 
+    /// What it has to do with, from the order to start it until it is forgotten.
+    pub fn attempts(&self) -> impl Iterator<Item = &DesiredWorkload> {
+        self.durable.attempts.values().map(|entry| &*entry.workload)
+    }
+
     /// Who has a part of a GPU, with how much of it, thousandths.
     fn holders_of<'a>(&'a self, gpu: &'a GpuUuid) -> impl Iterator<Item = (WorkloadId, u16)> + 'a {
         let attempts = self.durable.attempts.iter().filter(|(_, entry)| entry.workload.gpus.contains(gpu));

@@ -26,7 +26,9 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+use super::dmem::MemoryCap;
 use super::docker::gpu::ExpectedDevices;
+use crate::files::read_json;
 use crate::node::{Lease, WorkloadEnd};
 use crate::runtime::Key;
 
@@ -51,6 +53,12 @@ impl Folder {
     pub fn root(&self) -> &Path {
         &self.root
     }
+
+    /// The attempt was started with a limit of its GPU's memory.
+    pub(crate) fn is_capped(&self) -> bool {
+        read_json::<SpecFile>(&self.spec()).is_ok_and(|spec| spec.is_some_and(|spec| spec.gpu_memory.is_some()))
+    }
+
     pub(super) fn sim(&self) -> PathBuf {
         self.root.join("sim.json")
     }
@@ -142,6 +150,9 @@ pub(super) struct SpecFile {
     /// Environment from the node, such as ranks; the workload's own wins.
     #[serde(default)]
     pub(super) env: BTreeMap<String, String>,
+    /// What it may have of its GPU's memory, where the node holds shares to theirs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) gpu_memory: Option<MemoryCap>,
     /// The container, if it is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) container: Option<Box<ContainerFile>>,

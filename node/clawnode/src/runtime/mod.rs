@@ -2,6 +2,7 @@
 //! without waiting and tells what happens through a channel.
 
 pub(crate) mod checkpoints;
+pub(crate) mod dmem;
 pub mod docker;
 pub mod execution_log;
 pub mod folder;

@@ -114,6 +114,7 @@ mod tests {
             cgroups: false,
             pids_max: 1,
             env,
+            gpu_memory: None,
             container,
         }
     }

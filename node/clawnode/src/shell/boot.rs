@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::certificates::Renewal;
-use super::facts::add_runtimes;
+use super::facts::{ShareCaps, add_runtimes};
 use super::jobs::{Probe, PumpCommand};
 use super::kernel::Kernel;
 use super::{Agent, AgentEvent, RUNTIME_EVENTS_MAX};
@@ -114,7 +114,8 @@ impl AgentOptions {
         let origin = Origin { data_dir: &data_dir, config: &config, node: &name, node_id: identity.node_id };
         let mut runtimes = origin.runtimes(&durable, shim_program, &settings, events)?;
         let allowed = allowed(&config);
-        let mut capabilities = capabilities(&config, &mut probe, allowed.clone());
+        let mut share_caps = ShareCaps::new(config.caps_shares(), data_dir.workloads());
+        let mut capabilities = capabilities(&config, &mut probe, allowed.clone(), (&mut share_caps, &durable));
         let mut findings = health::Findings::of_gpus(std::mem::take(&mut capabilities.findings));
         findings.set(health::Finder::Runtimes, add_runtimes(&mut capabilities, &allowed, runtimes.values_mut()));
         capabilities.findings = findings.all();
@@ -148,6 +149,7 @@ impl AgentOptions {
             probe: Some(probe),
             capabilities,
             findings,
+            share_caps,
             allowed,
             tasks: BTreeMap::new(),
             checkpoints: super::checkpoints::Checkpoints::default(),
@@ -279,9 +281,16 @@ fn allowed(config: &NodeConfig) -> Vec<RuntimeKind> {
     docker.into_iter().chain(process).chain(sim).collect()
 }
 
-fn capabilities(config: &NodeConfig, probe: &mut Probe, runtimes: Vec<RuntimeKind>) -> NodeCapabilities {
+fn capabilities(
+    config: &NodeConfig,
+    probe: &mut Probe,
+    runtimes: Vec<RuntimeKind>,
+    (share_caps, durable): (&mut ShareCaps, &DurableState),
+) -> NodeCapabilities {
     let facts = probe.sampler.facts();
-    let fleet = probe.detector.detect(0);
+    let mut fleet = probe.detector.detect(0);
+    let held = || durable.attempts.values().map(|entry| &*entry.workload);
+    share_caps.mark(fleet.driver, &mut fleet.gpus, held);
     let mut labels = config.labels.clone();
     if runtimes.contains(&RuntimeKind::Process) {
         labels.insert(PROCESS_LABEL.0.to_owned(), PROCESS_LABEL.1.to_owned());

@@ -54,7 +54,8 @@ pub(super) struct EventQueue(VecDeque<GpuEvent>);
 
 impl Agent {
     pub(super) fn set_gpus(&mut self, fleet: Fleet) {
-        let Fleet { driver, gpus, findings } = fleet;
+        let Fleet { driver, mut gpus, findings } = fleet;
+        self.share_caps.mark(driver, &mut gpus, || self.node.attempts());
         for finding in findings.iter().filter(|finding| !self.capabilities.findings.contains(finding)) {
             warn!(code = %finding.code, subject = finding.subject, detail = finding.detail, "GPU finding");
         }

@@ -85,6 +85,7 @@ fn encode_gpu_info(gpu: &GpuInfo) -> wire::GpuInfo {
         driver_version: gpu.driver_version.clone(),
         cdi_device: gpu.cdi_device.clone(),
         nics: gpu.nics.clone(),
+        caps_shares: gpu.caps_shares,
     }
 }
 
@@ -108,6 +109,7 @@ fn decode_gpu_info(gpu: wire::GpuInfo) -> Result<GpuInfo, Fault> {
         driver_version: chars_optional(gpu.driver_version, "driver_version", text_max)?,
         cdi_device: chars_optional(gpu.cdi_device, "cdi_device", text_max)?,
         nics: each(gpu.nics, "nics", limits::NICS_PER_NODE_MAX, |nic| short(nic, text_max))?,
+        caps_shares: gpu.caps_shares,
     })
 }
 

@@ -5,7 +5,7 @@ use crate::message::{
     GpuEventKind, LogStream, NodeErrorCode, NodeWorkloadState, RefusalCode, StatusCause, TaskErrorCode, ThrottleReason,
 };
 use crate::spec::{
-    AutoscaleMetric, BudgetPer, BudgetUnit, GpuVendor, Interconnect, Isolation, MarketUse, PlacementStrategy, Priority,
+    AutoscaleMetric, BudgetPer, BudgetUnit, GpuVendor, Interconnect, MarketUse, PlacementStrategy, Priority,
     PullPolicy, Quantization, RestartPolicy, RuntimeKind, TopologyDomain, WorkloadKind,
 };
 use crate::topology::{FindingCode, GpuDriver, GpuHealth};
@@ -53,7 +53,6 @@ wire_enums! {
     GpuHealth { Healthy Degraded Failed }
     GpuVendor { Nvidia Amd Apple Intel Other }
     Interconnect { Nvlink Any }
-    Isolation { None Hardware }
     LogStream { Stdout Stderr System }
     MarketUse { Never Overflow Only }
     NodeErrorCode { Unsupported StaleGeneration StorageUnavailable Internal }

@@ -159,7 +159,27 @@ fn encode_gpu(gpu: &GpuRequest) -> wire::GpuRequest {
         fraction: gpu.fraction,
         mig_profile: gpu.mig_profile.clone(),
         model_fallbacks: gpu.model_fallbacks.clone(),
-        isolation: encode_optional(gpu.isolation),
+        isolation: gpu.isolation.map(|isolation| encode_isolation(isolation).into()),
+        memory_capped: gpu.isolation == Some(Isolation::Memory),
+    }
+}
+
+/// Memory is told beside it, see `memory_capped`.
+const fn encode_isolation(isolation: Isolation) -> wire::Isolation {
+    match isolation {
+        Isolation::None | Isolation::Memory => wire::Isolation::None,
+        Isolation::Hardware => wire::Isolation::Hardware,
+    }
+}
+
+fn decode_isolation(value: Option<i32>, memory_capped: bool) -> Result<Option<Isolation>, Fault> {
+    let Some(value) = value else { return Ok(None) };
+    match wire::Isolation::try_from(value) {
+        Ok(wire::Isolation::None) if memory_capped => Ok(Some(Isolation::Memory)),
+        Ok(wire::Isolation::None) => Ok(Some(Isolation::None)),
+        Ok(wire::Isolation::Hardware) => Ok(Some(Isolation::Hardware)),
+        Ok(wire::Isolation::Unspecified) => Err(Fault::new(FieldProblem::Unspecified)),
+        Err(_) => Err(Fault::new(FieldProblem::UnknownValue { value })),
     }
 }
 
@@ -175,7 +195,7 @@ fn decode_gpu(gpu: wire::GpuRequest) -> Result<GpuRequest, Fault> {
         model_fallbacks: each(gpu.model_fallbacks, "model_fallbacks", limits::MODEL_FALLBACKS_MAX, |model| {
             short(model, limits::NAME_CHARS_MAX)
         })?,
-        isolation: Isolation::decode_optional(gpu.isolation, "isolation")?,
+        isolation: decode_isolation(gpu.isolation, gpu.memory_capped).at("isolation")?,
     })
 }
 

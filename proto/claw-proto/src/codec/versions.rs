@@ -132,6 +132,7 @@ fn in_version_1(capabilities: NodeCapabilities) -> NodeCapabilities {
         driver_version: None,
         cdi_device: None,
         nics: Vec::new(),
+        caps_shares: false,
         ..gpu
     };
     NodeCapabilities {

@@ -68,6 +68,7 @@ fn gpu_info() -> impl Strategy<Value = GpuInfo> {
                 driver_version: None,
                 cdi_device: None,
                 nics: Vec::new(),
+                caps_shares: false,
             };
             newer::with_details(known, more)
         },

@@ -220,9 +220,9 @@ fn gpu_share(v: &mut Validator, gpu: &GpuRequest) {
                 .with_allowed("one of mig_profile and fraction");
         }
         if fraction < 1.0 && gpu.isolation == Some(Isolation::Hardware) {
-            v.fault("gpu.isolation", FaultCode::Conflict, "nothing keeps the shares of a GPU apart")
+            v.fault("gpu.isolation", FaultCode::Conflict, "no hardware keeps the shares of a GPU apart")
                 .with_got(Isolation::Hardware)
-                .with_allowed("none, or gpu.mig_profile or whole GPUs instead of gpu.fraction");
+                .with_allowed("none, memory, or gpu.mig_profile or whole GPUs instead of gpu.fraction");
         }
     }
     if let Some(profile) = &gpu.mig_profile {
@@ -468,6 +468,7 @@ pub(super) fn demand(spec: &WorkloadSpec) -> Demand {
         gpu_models_ranked: gpu.is_some_and(|g| g.model.is_some() && !g.model_fallbacks.is_empty()),
         gpu_vendor: gpu.and_then(|g| g.vendor),
         nvlink: gpus > 1 && gpu.and_then(|g| g.interconnect) == Some(Interconnect::Nvlink),
+        capped: share_milli(spec) < GPU_MILLI && gpu.and_then(|g| g.isolation) == Some(Isolation::Memory),
     }
 }
 

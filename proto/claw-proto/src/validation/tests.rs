@@ -288,31 +288,31 @@ fn demand_has_stated_defaults_and_rounds_up() {
     check(
         json!({ "command": ["true"] }),
         expect![
-            "Demand { gpus: 0, gpu_milli: 1000, mig_profile: None, cpu_millis: 1000, memory_mib: 1024, disk_mib: 0, gpu_memory_mib_min: 0, gpu_models: [], gpu_models_ranked: false, gpu_vendor: None, nvlink: false }"
+            "Demand { gpus: 0, gpu_milli: 1000, mig_profile: None, cpu_millis: 1000, memory_mib: 1024, disk_mib: 0, gpu_memory_mib_min: 0, gpu_models: [], gpu_models_ranked: false, gpu_vendor: None, nvlink: false, capped: false }"
         ],
     );
     check(
         json!({ "command": ["true"], "gpu": {} }),
         expect![
-            "Demand { gpus: 0, gpu_milli: 1000, mig_profile: None, cpu_millis: 1000, memory_mib: 1024, disk_mib: 0, gpu_memory_mib_min: 0, gpu_models: [], gpu_models_ranked: false, gpu_vendor: None, nvlink: false }"
+            "Demand { gpus: 0, gpu_milli: 1000, mig_profile: None, cpu_millis: 1000, memory_mib: 1024, disk_mib: 0, gpu_memory_mib_min: 0, gpu_models: [], gpu_models_ranked: false, gpu_vendor: None, nvlink: false, capped: false }"
         ],
     );
     check(
         json!({ "model": "llama-3.1-70b-instruct", "gpu": { "count": 4, "model": "rtx 4090", "memory_gib_min": 24.0, "interconnect": "nvlink" } }),
         expect![[
-            r#"Demand { gpus: 4, gpu_milli: 1000, mig_profile: None, cpu_millis: 1000, memory_mib: 1024, disk_mib: 0, gpu_memory_mib_min: 22856, gpu_models: ["RTX4090"], gpu_models_ranked: false, gpu_vendor: None, nvlink: true }"#
+            r#"Demand { gpus: 4, gpu_milli: 1000, mig_profile: None, cpu_millis: 1000, memory_mib: 1024, disk_mib: 0, gpu_memory_mib_min: 22856, gpu_models: ["RTX4090"], gpu_models_ranked: false, gpu_vendor: None, nvlink: true, capped: false }"#
         ]],
     );
     check(
         json!({ "image": "registry.example.com:5000/a/b:v1", "gpu": { "fraction": 0.25, "interconnect": "nvlink" } }),
         expect![
-            "Demand { gpus: 1, gpu_milli: 250, mig_profile: None, cpu_millis: 1000, memory_mib: 1024, disk_mib: 0, gpu_memory_mib_min: 0, gpu_models: [], gpu_models_ranked: false, gpu_vendor: None, nvlink: false }"
+            "Demand { gpus: 1, gpu_milli: 250, mig_profile: None, cpu_millis: 1000, memory_mib: 1024, disk_mib: 0, gpu_memory_mib_min: 0, gpu_models: [], gpu_models_ranked: false, gpu_vendor: None, nvlink: false, capped: false }"
         ],
     );
     check(
         json!({ "command": ["sh", "-c", "a\nb"], "cpu_cores": 1.1, "memory_gib": 0.0001, "disk_gib": 1.5, "gpu": { "count": 2, "model": "X9000" } }),
         expect![[
-            r#"Demand { gpus: 2, gpu_milli: 1000, mig_profile: None, cpu_millis: 1100, memory_mib: 1, disk_mib: 1536, gpu_memory_mib_min: 0, gpu_models: ["X9000"], gpu_models_ranked: false, gpu_vendor: None, nvlink: false }"#
+            r#"Demand { gpus: 2, gpu_milli: 1000, mig_profile: None, cpu_millis: 1100, memory_mib: 1, disk_mib: 1536, gpu_memory_mib_min: 0, gpu_models: ["X9000"], gpu_models_ranked: false, gpu_vendor: None, nvlink: false, capped: false }"#
         ]],
     );
 }

@@ -666,6 +666,9 @@ pub struct GpuInfo {
     /// Network interfaces nearest to it.
     #[prost(string, repeated, tag = "16")]
     pub nics: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Whoever gets a share of it is held to the share's memory by the host's kernel.
+    #[prost(bool, tag = "17")]
+    pub caps_shares: bool,
 }
 /// A slice of another GPU.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1088,8 +1091,13 @@ pub struct GpuRequest {
     /// Models that will do where `model` has no room, most wanted first.
     #[prost(string, repeated, tag = "8")]
     pub model_fallbacks: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Memory is NONE with memory_capped, so that an older node reads it.
     #[prost(enumeration = "Isolation", optional, tag = "9")]
     pub isolation: ::core::option::Option<i32>,
+    /// A share only where every program that shares the GPU is held to its memory. The
+    /// gateway sees to it; a node does it for every share, or says that it does not.
+    #[prost(bool, tag = "10")]
+    pub memory_capped: bool,
 }
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
 pub struct Autoscale {

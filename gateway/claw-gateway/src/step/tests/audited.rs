@@ -45,6 +45,7 @@ enum Plant {
     StoppedForLess,
     NotAllowed,
     TaintNotBorne,
+    NotCapped,
     NotKeptApart,
     Gated,
     Overcommitted,
@@ -56,7 +57,7 @@ enum Plant {
     StartPutOff,
 }
 
-const ALL: [Plant; 27] = [
+const ALL: [Plant; 28] = [
     Plant::GpuMissing,
     Plant::GpuTwice,
     Plant::GpuOfAnother,
@@ -75,6 +76,7 @@ const ALL: [Plant; 27] = [
     Plant::StoppedForLess,
     Plant::NotAllowed,
     Plant::TaintNotBorne,
+    Plant::NotCapped,
     Plant::NotKeptApart,
     Plant::Gated,
     Plant::Overcommitted,
@@ -142,24 +144,28 @@ fn planted(plant: Plant, decision: &[EventRecord], before: &[EventRecord]) -> Op
         Plant::PlacedTwice => return Some([decision, std::slice::from_ref(&first)].concat()),
         Plant::NeverSubmitted => *workload_id = WorkloadId::from_bits(NOBODY),
         Plant::RoomKept => bad.insert(at, like(&first, room_kept(&first, &decision[..at], before)?)),
-        Plant::StoppedInVain | Plant::StoppedForLess => {
-            let (why, grace_s, requeue, regroup) = (WorkloadReason::Preempted, 30, true, false);
-            if plant == Plant::StoppedForLess {
-                let claim = Claim { places: Vec::new(), victims: vec![*id], begins_at: None, reclaims: false };
-                let event =
-                    Event::RoomClaimed { workload_id: *id, claim: Some(Arc::new(claim)), lost_gpu_ms: Vec::new() };
-                bad.push(like(&first, event));
-            }
-            bad.push(like(
-                &first,
-                Event::WorkloadStopping { workload_id: *id, why, grace_s, requeue, regroup, notice: false },
-            ));
-        }
-        Plant::NotAllowed | Plant::Overcommitted | Plant::GpuUnhealthy | Plant::OverQuota | Plant::SliceOfOther => {
+        Plant::StoppedInVain | Plant::StoppedForLess => bad.extend(stopped(plant, &first, *id)),
+        Plant::NotAllowed
+        | Plant::NotCapped
+        | Plant::Overcommitted
+        | Plant::GpuUnhealthy
+        | Plant::OverQuota
+        | Plant::SliceOfOther => {
             bad.insert(at, like(&first, told_otherwise(plant, (*id, *home, held.first()), decision, before)?));
         }
     }
     Some(bad)
+}
+
+/// It is stopped for somebody: for nobody, or for one who is not more important.
+fn stopped(plant: Plant, first: &EventRecord, id: WorkloadId) -> Vec<EventRecord> {
+    let claimed = (plant == Plant::StoppedForLess).then(|| {
+        let claim = Claim { places: Vec::new(), victims: vec![id], begins_at: None, reclaims: false };
+        Event::RoomClaimed { workload_id: id, claim: Some(Arc::new(claim)), lost_gpu_ms: Vec::new() }
+    });
+    let (why, grace_s, requeue, regroup) = (WorkloadReason::Preempted, 30, true, false);
+    let stopping = Event::WorkloadStopping { workload_id: id, why, grace_s, requeue, regroup, notice: false };
+    claimed.into_iter().chain([stopping]).map(|event| like(first, event)).collect()
 }
 
 fn silent(node_id: NodeId, last_heard: Timestamp) -> Event {
@@ -264,6 +270,10 @@ fn told_otherwise(
             })?;
             Some(submission(id, &other))
         }
+        Plant::NotCapped => {
+            spec.demand().capped.then_some(())?;
+            reported(before, home, |has| has.gpus.iter_mut().for_each(|gpu| gpu.caps_shares = false))
+        }
         Plant::Overcommitted => reported(before, home, |has| has.cpu_millis = 0),
         Plant::GpuUnhealthy => {
             let uuid = held?;
@@ -335,7 +345,9 @@ fn more_important(before: &[EventRecord], id: WorkloadId) -> Option<WorkloadId> 
 
 fn is_right(plant: Plant, wrong: &Wrong) -> bool {
     match plant {
-        Plant::GpuMissing | Plant::GpuTwice | Plant::SliceOfOther => matches!(wrong, Wrong::OtherGpus(_)),
+        Plant::GpuMissing | Plant::GpuTwice | Plant::SliceOfOther | Plant::NotCapped => {
+            matches!(wrong, Wrong::OtherGpus(_))
+        }
         Plant::GpuOfAnother | Plant::GpuUnknown | Plant::GpuUnhealthy => matches!(wrong, Wrong::NoSuchGpu(..)),
         Plant::GpuTaken | Plant::ShareTooLarge => matches!(wrong, Wrong::DoubleBooked(..)),
         Plant::NodeUnknown | Plant::NodeSilent | Plant::NodeCordoned => matches!(wrong, Wrong::NoSuchNode(..)),

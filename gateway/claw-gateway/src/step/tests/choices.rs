@@ -86,7 +86,7 @@ fn what_must_be_kept_apart_by_hardware_never_lands_on_a_share() {
     let refused = ValidSpec::parse(hardware(share(0.5))).unwrap_err();
     assert_eq!(
         refused.to_string(),
-        "invalid value: gpu.isolation: nothing keeps the shares of a GPU apart (got hardware); allowed: none, or gpu.mig_profile or whole GPUs instead of gpu.fraction"
+        "invalid value: gpu.isolation: no hardware keeps the shares of a GPU apart (got hardware); allowed: none, memory, or gpu.mig_profile or whole GPUs instead of gpu.fraction"
     );
     let mut f = Fleet::with_slices(2);
     for spec in [hardware(spec(1)), hardware(slice("1g.10gb")), hardware(share(1.0))] {

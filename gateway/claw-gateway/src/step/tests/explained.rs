@@ -2,7 +2,7 @@
 
 use claw_proto::ids::{GpuUuid, WorkloadId};
 use claw_proto::message::{NodeWorkloadState as N, StatusCause as C};
-use claw_proto::spec::{GpuRequest, Interconnect, Placement, RuntimeKind, TopologyDomain, WorkloadSpec};
+use claw_proto::spec::{GpuRequest, Interconnect, Isolation, Placement, RuntimeKind, TopologyDomain, WorkloadSpec};
 use claw_proto::topology::{GpuInfo, MigSlice};
 use claw_proto::validation::ValidSpec;
 use claw_tools::nodes::{NodeLink, Schedulable};
@@ -24,6 +24,7 @@ fn wishes() -> impl Strategy<Value = WorkloadSpec> {
         prop::option::of(prop::sample::select(vec![40.0, 80.0, 141.0])),
         any::<bool>(),
         prop::option::weighted(0.4, prop::sample::select(vec!["0.4", "0.75", "2g.20gb", "3g.40gb", "1g.10gb"])),
+        prop::option::weighted(0.3, Just(Isolation::Memory)),
     );
     let host = (
         prop::option::of(prop::sample::select(vec![8.0, 63.0, 65.0])),
@@ -39,7 +40,7 @@ fn wishes() -> impl Strategy<Value = WorkloadSpec> {
     );
     (gpu, host, place).prop_map(
         |(
-            (gpus, model, memory, nvlink, part),
+            (gpus, model, memory, nvlink, part, isolation),
             (cpu_cores, memory_gib),
             (named, excluded, zone, labeled, nodes, (bears, apart, is_db)),
         )| {
@@ -53,6 +54,7 @@ fn wishes() -> impl Strategy<Value = WorkloadSpec> {
                 interconnect: (nvlink && mig_profile.is_none()).then_some(Interconnect::Nvlink),
                 fraction,
                 mig_profile,
+                isolation,
                 ..GpuRequest::default()
             };
             let labels = if labeled {
@@ -104,6 +106,7 @@ fn relax(cluster: &mut Cluster, spec: &mut WorkloadSpec, reason: R) {
         R::GpuVendorMismatch => gpu.vendor = None,
         R::GpuMemoryTooSmall => gpu.memory_gib_min = None,
         R::MigProfileMissing => gpu.mig_profile = None,
+        R::GpuMemoryUncapped => gpu.isolation = None,
         R::GpuCountTooSmall => gpu.count = spec.nodes.or(Some(1)),
         R::NvlinkIslandTooSmall | R::NvlinkIslandBusy => gpu.interconnect = None,
         R::CpuTooSmall => spec.cpu_cores = Some(0.01),

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use claw_proto::ids::{Attempt, CountingIds, GpuUuid, KeyId, NodeId, TokenId, WorkloadId};
 use claw_proto::message::{NodeWorkloadState, RunningReport, StatusCause, StatusRecord};
-use claw_proto::spec::{GpuRequest, GpuVendor, Interconnect, OnPartition, Priority, RuntimeKind, WorkloadSpec};
+use claw_proto::spec::{
+    GpuRequest, GpuVendor, Interconnect, Isolation, OnPartition, Priority, RuntimeKind, WorkloadSpec,
+};
 use claw_proto::time::Timestamp;
 use claw_proto::topology::{GpuDriver, GpuInfo, MigSlice, NodeCapabilities};
 use claw_tools::access::{PrincipalKind, Role};
@@ -73,6 +75,10 @@ pub(super) fn sliced(name: &str) -> NodeCapabilities {
         slice.mig = Some(MigSlice { parent: parent.clone(), profile: (*profile).to_owned() });
         machine.gpus.push(slice);
     }
+    // Whoever shares the first four is held to their memory.
+    for gpu in &mut machine.gpus[..4] {
+        gpu.caps_shares = true;
+    }
     machine
 }
 
@@ -108,6 +114,12 @@ pub(super) fn choice(gpus: u32, first: Option<&str>, fallbacks: &[&str]) -> Work
 pub(super) fn share(fraction: f64) -> WorkloadSpec {
     let gpu = Some(GpuRequest { fraction: Some(fraction), ..GpuRequest::default() });
     WorkloadSpec { gpu, ..spec(0) }
+}
+
+/// The same, where its memory is kept apart from others'.
+pub(super) fn capped(spec: WorkloadSpec) -> WorkloadSpec {
+    let gpu = spec.gpu.map(|gpu| GpuRequest { isolation: Some(Isolation::Memory), ..gpu });
+    WorkloadSpec { gpu, ..spec }
 }
 
 pub(super) fn slice(profile: &str) -> WorkloadSpec {

@@ -11,7 +11,7 @@ use claw_tools::quotas::QuotaAmounts;
 use claw_tools::workloads::{WorkloadReason, WorkloadState};
 use proptest::prelude::*;
 
-use super::fleet::{Fleet, choice, machine_of, nvlink, run_of, share, slice, spec};
+use super::fleet::{Fleet, capped, choice, machine_of, nvlink, run_of, share, slice, spec};
 use crate::scheduler::{Decision, decide_for};
 use crate::{Command, Operation, invariants, step, tenancy};
 
@@ -96,7 +96,7 @@ pub(super) enum Move {
 
 pub(super) fn moves() -> impl Strategy<Value = Move> {
     prop_oneof![
-        6 => (0_u32..9, any::<bool>(), 1_u32..4, 0_usize..5, any::<bool>(), any::<bool>(), prop::bool::weighted(0.8), (prop::option::of(0_usize..3), prop::option::weighted(0.3, 0_usize..8), prop::option::weighted(0.3, 0_usize..5)))
+        6 => (0_u32..9, any::<bool>(), 1_u32..4, 0_usize..5, any::<bool>(), any::<bool>(), prop::bool::weighted(0.8), (prop::option::of(0_usize..3), prop::option::weighted(0.3, 0_usize..PARTS.len()), prop::option::weighted(0.3, 0_usize..5)))
             .prop_map(|(gpus, nvlink, nodes, priority, keep, restart, apply, (tenant, part, apart))| Move::Submit { gpus: gpus * nodes, nvlink, nodes, priority, keep, restart, apply, tenant, part, apart }),
         1 => (0_usize..3, 0_usize..3, any::<bool>()).prop_map(|(node, label, is_set)| Move::Label { node, label, is_set }),
         12 => (any::<usize>(), any::<usize>(), 0_usize..8).prop_map(|(pick, part, state)| Move::Report { pick, part, state }),
@@ -124,11 +124,12 @@ pub(super) fn moves() -> impl Strategy<Value = Move> {
 pub(super) const TENANTS: [(&str, Option<&str>); 3] = [("lab", None), ("vision", Some("lab")), ("web", None)];
 
 /// Parts of a GPU, and GPUs of one of several models.
-const PARTS: [fn() -> WorkloadSpec; 8] = [
+const PARTS: [fn() -> WorkloadSpec; 9] = [
     || share(0.25),
     || share(0.3),
     || share(0.5),
     || share(0.9),
+    || capped(share(0.3)),
     || slice("3g.40gb"),
     || slice("1g.10gb"),
     || choice(3, Some("A100"), &["H100"]),

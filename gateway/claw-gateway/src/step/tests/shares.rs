@@ -12,7 +12,7 @@ use claw_tools::workloads::{PlacementReason, WorkloadState};
 use claw_tools::{access::PrincipalKind, access::Role};
 use serde_json::json;
 
-use super::fleet::{Fleet, h100x8, share, spec, who};
+use super::fleet::{Fleet, capped, h100x8, share, spec, who};
 use crate::{Operation, query};
 
 fn gpus(f: &Fleet, id: claw_proto::ids::WorkloadId) -> Vec<String> {
@@ -73,6 +73,40 @@ fn what_a_share_gets_is_said_and_so_is_what_it_does_not() {
     assert_eq!(f.workload(much).report.clone().unwrap().rejected[0].reason, PlacementReason::GpuMemoryTooSmall);
     let enough = f.submit(with_memory(40.0)).workload_id.unwrap();
     assert_eq!(f.workload(enough).state, WorkloadState::Placed);
+}
+
+/// Every program that shares a GPU must be held to its memory: where the node does so, it does it for each.
+#[test]
+fn who_must_have_its_memory_to_itself_goes_where_shares_are_capped_and_is_told_so() {
+    let mut f = Fleet::with_nodes(1);
+    let id = f.submit(capped(share(0.5))).workload_id.unwrap();
+    let report = f.workload(id).report.clone().unwrap();
+    assert_eq!((report.rejected[0].reason, report.waiting_helps), (PlacementReason::GpuMemoryUncapped, false));
+    assert_eq!(&*report.rejected[0].detail, "its kernel holds nobody who shares a GPU to the memory of the share");
+    let told = query::explain(&f.cluster, &id.to_string(), f.now).unwrap();
+    let changes: Vec<&str> = told.would_start_if.iter().map(|remedy| remedy.change.as_str()).collect();
+    assert!(changes.contains(&"it did not need its memory kept apart"), "{changes:?}");
+    assert!(changes.contains(&"it took a whole GPU instead of a share"), "{changes:?}");
+    // Whole GPUs are nobody else's.
+    let whole = f.submit(capped(spec(1))).workload_id.unwrap();
+    assert_eq!(f.workload(whole).state, WorkloadState::Placed);
+    let mut machine = h100x8("n1");
+    machine.gpus.iter_mut().for_each(|gpu| gpu.caps_shares = true);
+    f.join_as("n1", machine);
+    // One that does not ask for it is held to its memory there as well.
+    let beside =
+        WorkloadSpec { placement: Some(Placement { node: Some("n1".into()), ..Placement::default() }), ..share(0.5) };
+    let beside = f.submit(beside).workload_id.unwrap();
+    assert_eq!(gpus(&f, id), gpus(&f, beside));
+    for id in [id, beside] {
+        let detail = query::workload_detail(&f.cluster, &id.to_string(), |_| None).unwrap();
+        let held = "; its GPU is shared by time: the node's kernel holds each who shares it to the memory of the share";
+        assert_eq!(detail.isolation, format!("simulated: nothing really runs{held}"));
+        assert!(detail.placement.unwrap().summary.contains("0.5 of a GPU, its memory capped by the node's kernel"));
+    }
+    let rows = query::gpu_list(&f.cluster, &GpuListParams { free: Some(false), ..GpuListParams::default() }).unwrap();
+    let shared = rows.gpus.iter().find(|row| row["node"] == json!("n1")).unwrap();
+    assert_eq!(shared["memory_capped"], json!(true), "{shared:?}");
 }
 
 #[test]

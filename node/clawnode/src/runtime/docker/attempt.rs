@@ -1,7 +1,7 @@
 //! The agent's side of one container: fetch, plan, hand over to a supervisor,
 //! and watch that, as long as there is something to watch.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use crate::runtime::folder::{ContainerFile, ExitFile, Folder, SpecFile};
 use crate::runtime::line_log::LineLog;
 use crate::runtime::process::Orders;
 use crate::runtime::process::supervision::{Reporter, Watch, hand_over, make_folder, spawn_shim};
-use crate::runtime::{Key, ReadOrder, TaskFault, checkpoints, network};
+use crate::runtime::{Key, ReadOrder, TaskFault, checkpoints, dmem, network};
 
 /// A supervisor that died is replaced after, milliseconds; longer each time.
 const REPLACE_MS: u64 = 200;
@@ -140,6 +140,8 @@ async fn prepare(shared: &Shared, workload: &DesiredWorkload, folder: &Folder) -
         return Err(Refusal::new(StatusCause::Unsupported, "a container needs an image"));
     };
     let io = |error: std::io::Error| Refusal::new(StatusCause::StartFailed, format!("attempt folder: {error}"));
+    let uncapped =
+        |error: std::io::Error| Refusal::new(StatusCause::StartFailed, format!("memory of its GPU: {error}"));
     make_folder(folder).map_err(io)?;
     let (docker, engine) = shared.engine.get().map_err(|why| {
         Refusal::new(StatusCause::EngineFailed, format!("the container engine is not available: {why}"))
@@ -155,6 +157,7 @@ async fn prepare(shared: &Shared, workload: &DesiredWorkload, folder: &Folder) -
     drop(notes);
     let capabilities = shared.capabilities();
     let gpus = capabilities.as_ref().map_or(&[][..], |capabilities| &capabilities.gpus);
+    let gpu_memory = dmem::cap_of(Path::new(dmem::CGROUP_ROOT), workload, gpus).map_err(uncapped)?;
     let volumes = shared.options.config.volumes.clone();
     let (attachments, devices) = attach::take(&docker, &engine, shared.cache.clone(), volumes, workload, gpus).await?;
     let user = workload.spec.user.clone().unwrap_or_else(|| fetched.user.clone());
@@ -197,7 +200,8 @@ async fn prepare(shared: &Shared, workload: &DesiredWorkload, folder: &Folder) -
         outputs_bytes_max: shared.options.config.outputs_mib_max.saturating_mul(1024 * 1024),
         devices,
     };
-    Ok(Prepared { spec: shared.spec_file(workload.clone(), container), image: fetched.detail() })
+    let spec = SpecFile { gpu_memory, ..shared.spec_file(workload.clone(), container) };
+    Ok(Prepared { spec, image: fetched.detail() })
 }
 
 /// Reads an attempt's outputs: from the container while it is there, else from

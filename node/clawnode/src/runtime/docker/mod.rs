@@ -161,6 +161,7 @@ impl Shared {
             cgroups: false,
             pids_max: self.options.config.pids_max,
             env: BTreeMap::new(),
+            gpu_memory: None,
             container: Some(Box::new(container)),
         }
     }

@@ -13,9 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::platform;
-
-/// Where control groups are mounted.
-const CGROUP_ROOT: &str = "/sys/fs/cgroup";
+use crate::runtime::dmem;
 
 /// Records of the kernel's log that are looked through at most.
 const KERNEL_RECORDS_MAX: usize = 100_000;
@@ -86,7 +84,7 @@ impl OomWatch {
     /// Watches the group of process `pid`.
     pub(super) fn of(pid: i32) -> io::Result<Self> {
         let membership = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
-        let group = memory_group(Path::new(CGROUP_ROOT), &membership);
+        let group = memory_group(Path::new(dmem::CGROUP_ROOT), &membership);
         let (group, is_v2) = group.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
         if is_v2 {
             let counter = File::open(group.join("memory.events"))?;

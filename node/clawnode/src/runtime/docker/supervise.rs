@@ -8,6 +8,7 @@
 //! finds the container by its name and labels.
 
 use std::io::{self, Write as _};
+use std::path::Path;
 use std::time::Duration;
 
 use bollard::Docker;
@@ -24,6 +25,7 @@ use super::oom::{self, OomWatch};
 use super::{gpu, outputs, secrets};
 use crate::clock;
 use crate::files::{Durability, read_json, replace_json};
+use crate::runtime::dmem;
 use crate::runtime::execution_log::{self, ExecutionEntry};
 use crate::runtime::folder::{
     ContainerFile, ExitFile, Folder, LeaseFile, ProcessId, ShimFile, SpecFile, StartedFile, StopFile, exit_of,
@@ -254,6 +256,9 @@ impl<'a> Supervisor<'a> {
         if is_first && let Some(refused) = self.without_devices(&docker, process).await {
             return refused;
         }
+        if is_first && let Some(refused) = self.without_cap(&docker, process).await {
+            return refused;
+        }
         self.process = process;
         self.oom = process.and_then(|process| match OomWatch::of(process.pid) {
             Ok(watch) => Some(watch),
@@ -283,6 +288,24 @@ impl<'a> Supervisor<'a> {
             tracing::warn!(%error, "a container without its GPUs could not be removed yet");
         }
         Some(over(NodeWorkloadState::Failed, StatusCause::GpuNotAttached, missing))
+    }
+
+    /// A container that cannot be held to its part of a GPU's memory goes: others count on theirs. No engine has a
+    /// field for the limit, so it is set on the group that the engine has made, a moment after the start.
+    async fn without_cap(&self, docker: &Docker, process: Option<ProcessId>) -> Option<Step> {
+        let cap = self.spec.gpu_memory.as_ref()?;
+        let root = Path::new(dmem::CGROUP_ROOT);
+        let hidden = || io::Error::new(io::ErrorKind::NotFound, "the container's control group cannot be found");
+        let group = process.ok_or_else(hidden).and_then(|process| {
+            let membership = std::fs::read_to_string(format!("/proc/{}/cgroup", process.pid))?;
+            dmem::group_of(root, &membership).ok_or_else(hidden)
+        });
+        let error = group.and_then(|group| dmem::apply(root, &group, cap)).err()?;
+        if let Err(error) = container::remove(docker, self.container).await {
+            tracing::warn!(%error, "a container without its limits could not be removed yet");
+        }
+        let detail = format!("memory of its GPU: {error}");
+        Some(over(NodeWorkloadState::Failed, StatusCause::StartFailed, detail))
     }
 
     /// Writes down that it runs, and tells the agent.

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use claw_proto::spec::WorkloadSpec;
 
+use crate::runtime::dmem::{self, MemoryCap};
+
 /// Name of our group below the hierarchy's root.
 const PARENT: &str = "clawnode";
 /// CPU accounting period, microseconds.
@@ -66,15 +68,18 @@ pub(super) struct Cgroup {
 impl Cgroup {
     /// Creates the groups of `name` with their limits below the hierarchy at
     /// `root` (normally `/sys/fs/cgroup`).
-    pub(super) fn create(root: &Path, name: &str, limits: Limits) -> io::Result<Self> {
+    /// A limit of a GPU's memory is known to version 2 alone.
+    pub(super) fn create(root: &Path, name: &str, limits: Limits, gpu: Option<&MemoryCap>) -> io::Result<Self> {
         if root.join("cgroup.controllers").exists() {
-            Self::create_v2(root, name, limits)
+            Self::create_v2(root, name, limits, gpu)
+        } else if gpu.is_some() {
+            Err(io::Error::new(io::ErrorKind::Unsupported, "memory of GPUs is limited by version 2 alone"))
         } else {
             Self::create_v1(root, name, limits)
         }
     }
 
-    fn create_v2(root: &Path, name: &str, limits: Limits) -> io::Result<Self> {
+    fn create_v2(root: &Path, name: &str, limits: Limits, gpu: Option<&MemoryCap>) -> io::Result<Self> {
         let parent = root.join(PARENT);
         fs::create_dir_all(&parent)?;
         for folder in [root, parent.as_path()] {
@@ -88,6 +93,12 @@ impl Cgroup {
                 group.remove();
                 return Err(named(error, file));
             }
+        }
+        if let Some(cap) = gpu
+            && let Err(error) = dmem::apply(root, &folder, cap)
+        {
+            group.remove();
+            return Err(error);
         }
         Ok(group)
     }
@@ -192,8 +203,10 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         fs::write(root.path().join("cgroup.controllers"), "cpu memory pids").unwrap();
         let limits = Limits { memory_bytes: Some(4096), cpu_quota_us: None, pids_max: 7 };
-        let group = Cgroup::create(root.path(), "wl.1", limits).unwrap();
+        let cap = MemoryCap { region: "drm/0000:08:00.0/vram".into(), bytes: 8192 };
+        let group = Cgroup::create(root.path(), "wl.1", limits, Some(&cap)).unwrap();
         let folder = root.path().join("clawnode/wl.1");
+        assert_eq!(fs::read_to_string(folder.join("dmem.max")).unwrap(), "drm/0000:08:00.0/vram 8192");
         assert_eq!(fs::read_to_string(folder.join("memory.max")).unwrap(), "4096");
         assert!(!group.was_out_of_memory());
         fs::write(folder.join("memory.events"), "oom 1\noom_kill 2\n").unwrap();

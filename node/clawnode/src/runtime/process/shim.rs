@@ -25,6 +25,7 @@ use super::{proc_table, user};
 use crate::clock;
 use crate::files::{Durability, read_json, replace_json};
 use crate::platform;
+use crate::runtime::dmem;
 use crate::runtime::execution_log::{self, ExecutionEntry};
 use crate::runtime::folder::{
     ExitFile, Folder, LeaseFile, ProcessId, ShimFile, SpecFile, StartedFile, StopFile, exit_of,
@@ -152,7 +153,7 @@ impl Program {
     fn start(folder: &Folder, spec: &SpecFile) -> Result<Self, StartError> {
         let workload = &spec.workload;
         let mut command = command_of(folder, spec)?;
-        let (cgroup, note) = make_cgroup(folder, spec);
+        let (cgroup, note) = make_cgroup(folder, spec)?;
         let doors = cgroup.as_ref().map_or(Ok(Vec::new()), Cgroup::doors);
         tie_to_supervisor(&mut command, doors.map_err(StartError::Cgroup)?);
         let mut child = command.spawn().map_err(|error| {
@@ -316,23 +317,30 @@ fn become_user(command: &mut Command, name: &str, folder: &Folder) -> Result<(),
     Ok(())
 }
 
-/// The workload's control group, or why its limits are not enforced.
-fn make_cgroup(folder: &Folder, spec: &SpecFile) -> (Option<Cgroup>, String) {
+/// The workload's control group, or why its limits are not enforced. Without the limit of a GPU's memory, which
+/// others count on, nothing is started.
+fn make_cgroup(folder: &Folder, spec: &SpecFile) -> Result<(Option<Cgroup>, String), StartError> {
     let limits = Limits::of(&spec.workload.spec, spec.pids_max);
     let wanted = limits.memory_bytes.is_some() || limits.cpu_quota_us.is_some();
     let not_enforced = |why: &str| {
         if wanted { format!("limits not enforced: {why}") } else { String::new() }
     };
+    let gpu = spec.gpu_memory.as_ref();
     if !spec.cgroups {
-        return (None, not_enforced("control groups are off in the node's config"));
+        let off = "control groups are off in the node's config";
+        return match gpu {
+            Some(_) => Err(StartError::Cgroup(io::Error::other(off))),
+            None => Ok((None, not_enforced(off))),
+        };
     }
     // Two nodes on one host may have the same attempt in tests and after a restore.
     let place = crc32fast::hash(folder.root().as_os_str().as_encoded_bytes());
     let (id, attempt) = (spec.workload.workload_id, spec.workload.attempt.0);
     let name = format!("{id}.{attempt}.{place:08x}");
-    match Cgroup::create(Path::new("/sys/fs/cgroup"), &name, limits) {
-        Ok(cgroup) => (Some(cgroup), String::new()),
-        Err(error) => (None, not_enforced(&error.to_string())),
+    match Cgroup::create(Path::new(dmem::CGROUP_ROOT), &name, limits, gpu) {
+        Ok(cgroup) => Ok((Some(cgroup), String::new())),
+        Err(error) if gpu.is_some() => Err(StartError::Cgroup(error)),
+        Err(error) => Ok((None, not_enforced(&error.to_string()))),
     }
 }
 

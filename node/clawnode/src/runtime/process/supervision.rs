@@ -25,7 +25,7 @@ use crate::node::{RuntimeEvent, WorkloadEnd};
 use crate::platform;
 use crate::runtime::folder::{ExitFile, Folder, SpecFile, StartedFile};
 use crate::runtime::ports::MeetingPorts;
-use crate::runtime::{Key, checkpoints, network};
+use crate::runtime::{Key, checkpoints, dmem, network};
 
 /// How often a supervisor without a pidfd, or one that has not said yet that
 /// its program runs, is looked at.
@@ -309,6 +309,7 @@ fn prepare(
         checkpoints::make(&folder.checkpoint(), false)?;
         env.extend(checkpoints::environment(workload, &folder.checkpoint().to_string_lossy()));
     }
+    let gpus = options.capabilities.as_ref().map_or(&[][..], |capabilities| &capabilities.gpus);
     let spec = SpecFile {
         node: options.node.clone(),
         workload: workload.clone(),
@@ -318,6 +319,7 @@ fn prepare(
         cgroups: options.cgroups,
         pids_max: options.pids_max,
         env,
+        gpu_memory: dmem::cap_of(Path::new(dmem::CGROUP_ROOT), workload, gpus)?,
         container: None,
     };
     hand_over(&options.workloads, folder, &spec, orders)

@@ -70,6 +70,7 @@ fn capabilities() -> NodeCapabilities {
             driver_version: None,
             cdi_device: None,
             nics: vec![],
+            caps_shares: false,
         }],
         runtimes: vec![RuntimeKind::Docker, RuntimeKind::Sim],
         simulated: true,

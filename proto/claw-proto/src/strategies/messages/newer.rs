@@ -18,17 +18,17 @@ use crate::topology::{EngineInfo, FindingCode, GpuDriver, GpuInfo, MigSlice, Nic
 
 /// What version 2 knows of a GPU besides.
 pub(super) fn with_details(gpu: GpuInfo, more: GpuMore) -> GpuInfo {
-    let (parent, driver, [compute_capability, driver_version, cdi_device], nics) = more;
+    let (parent, driver, [compute_capability, driver_version, cdi_device], (nics, caps_shares)) = more;
     let mig = parent.map(|parent| MigSlice { parent: GpuUuid(parent), profile: "1g.10gb".to_owned() });
-    GpuInfo { mig, driver, compute_capability, driver_version, cdi_device, nics, ..gpu }
+    GpuInfo { mig, driver, compute_capability, driver_version, cdi_device, nics, caps_shares, ..gpu }
 }
 
-pub(super) type GpuMore = (Option<String>, Option<GpuDriver>, [Option<String>; 3], Vec<String>);
+pub(super) type GpuMore = (Option<String>, Option<GpuDriver>, [Option<String>; 3], (Vec<String>, bool));
 
 pub(super) fn gpu_more() -> impl Strategy<Value = GpuMore> {
     let text = || of("[a-z0-9./=]{0,16}");
     let nics = vec("[a-z0-9]{1,8}", 0..3);
-    (of("GPU-[0-9a-f]{8}"), of(select(GpuDriver::ALL)), [text(), text(), text()], nics)
+    (of("GPU-[0-9a-f]{8}"), of(select(GpuDriver::ALL)), [text(), text(), text()], (nics, any::<bool>()))
 }
 
 pub(super) type Around = (Vec<NodeFinding>, Option<EngineInfo>, Vec<NicInfo>, Option<String>);
