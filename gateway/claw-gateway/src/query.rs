@@ -14,13 +14,13 @@ mod reservations;
 mod simulate;
 mod works;
 
-use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
 use claw_proto::ids::{Attempt, Generation, NodeId, WorkloadId};
 use claw_proto::message::{DesiredWorkload, RankAssignment, StatusCause, StopOrder};
 use claw_proto::spec::WorkloadSpec;
 use claw_proto::time::Timestamp;
+use smallvec::SmallVec;
 
 use crate::Cluster;
 use crate::workload::{Desired, Part, WorkloadEntry};
@@ -37,26 +37,29 @@ pub use reservations::reservation_list;
 pub use simulate::simulate;
 pub use works::{workload_detail, workload_list, workload_row};
 
+/// What is said of GPUs and nodes takes mostly less.
+const SAID_BYTES: usize = 40;
+
 /// What a spec runs, in a few words.
 pub fn what(spec: &WorkloadSpec) -> String {
     let command = || spec.command.as_ref().map(|command| command.join(" "));
     let mut words = spec.model.clone().or_else(|| spec.image.clone()).or_else(command).unwrap_or_default();
+    words.reserve(SAID_BYTES);
+    // Said at each submission: put together without a format, which is several times as fast.
+    let mut say = |parts: &[&str]| parts.iter().for_each(|part| words.push_str(part));
     if let Some(gpu) = &spec.gpu {
-        let model = fmt::from_fn(|f| {
-            let mut models = gpu.models();
-            f.write_str(models.next().unwrap_or("GPU"))?;
-            models.try_for_each(|model| write!(f, "/{model}"))
-        });
-        let told = match (gpu.fraction, &gpu.mig_profile, gpu.count.unwrap_or(0)) {
-            (Some(fraction), _, _) if fraction < 1.0 => write!(words, " on {fraction} of a {model}"),
-            (_, Some(profile), count) => write!(words, " on {}×{model} {profile}", count.max(1)),
-            (_, None, 0) if gpu.fraction.is_none() => Ok(()),
-            (_, None, count) => write!(words, " on {}×{model}", count.max(1)),
-        };
-        told.expect("a text takes all");
+        let models: SmallVec<[&str; 4]> = gpu.models().collect();
+        let model = if let [only] = models[..] { only } else { &models.join("/") };
+        let model = if model.is_empty() { "GPU" } else { model };
+        match (gpu.fraction, &gpu.mig_profile, gpu.count.unwrap_or(0)) {
+            (Some(fraction), _, _) if fraction < 1.0 => say(&[" on ", &fraction.to_string(), " of a ", model]),
+            (_, Some(profile), count) => say(&[" on ", &count.max(1).to_string(), "×", model, " ", profile]),
+            (_, None, 0) if gpu.fraction.is_none() => {}
+            (_, None, count) => say(&[" on ", &count.max(1).to_string(), "×", model]),
+        }
     }
     if let Some(nodes @ 2..) = spec.nodes {
-        write!(words, " over {nodes} nodes").expect("a text takes all");
+        say(&[" over ", &nodes.to_string(), " nodes"]);
     }
     claw_tools::outcome::clip(&words, 120)
 }
@@ -78,7 +81,7 @@ pub(crate) fn first_names(names: &[&str], shown: usize) -> String {
 
 /// So many GPUs, in words.
 pub(crate) fn gpus(n: u32) -> String {
-    if n == 1 { "1 GPU".into() } else { format!("{n} GPUs") }
+    if n == 1 { "1 GPU".into() } else { [&n.to_string(), " GPUs"].concat() }
 }
 
 /// The full desired set of a node, with the handles of the environment values

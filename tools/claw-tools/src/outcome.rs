@@ -202,8 +202,10 @@ pub struct Credential {
 /// Cuts a text to so many characters and neutralizes control characters and those
 /// that hide or reorder text, for text that came from outside.
 pub fn clip(text: &str, chars_max: usize) -> String {
-    // Most texts are short and plain.
-    if text.len() <= chars_max && text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+    // Most texts are short and plain: ASCII, and letters and signs up to U+00FF, whose first byte is this one.
+    let is_plain = |byte: u8| matches!(byte, b' '..=b'~' | 0x80..=0xbf | 0xc3);
+    // All are looked at, which is faster than to stop at one that is not.
+    if text.len() <= chars_max && text.bytes().fold(true, |plain, byte| plain & is_plain(byte)) {
         return text.to_owned();
     }
     let plain = |c: char| if is_unprintable(c) { '\u{fffd}' } else { c };
@@ -216,11 +218,15 @@ pub fn clip(text: &str, chars_max: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::clip;
+    use super::{clip, is_unprintable};
 
     #[test]
     fn what_hides_or_reorders_text_is_neutralized_and_long_text_is_cut() {
         assert_eq!(clip("a\u{202e}b\u{1b}[31m\u{200b}", 20), "a\u{fffd}b\u{fffd}[31m\u{fffd}");
         assert_eq!(clip("abcd", 3), "abc…");
+        for c in '\0'..='\u{3000}' {
+            let alone = if is_unprintable(c) { '\u{fffd}' } else { c };
+            assert_eq!(clip(&c.to_string(), 9), alone.to_string());
+        }
     }
 }

@@ -35,7 +35,7 @@ output! {
         /// Place in the queue by priority and age, from 1.
         position: u32,
         /// Whose turn it is, from 1: in this order they are tried, between tenants by fair share; absent while its
-        /// tenant's quota keeps it from starting.
+        /// tenant's quota keeps it from starting, or a gate.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         turn: Option<u32>,
         /// The tenant that it counts for.

@@ -124,8 +124,24 @@ impl Open {
     }
 }
 
-/// When a waiting workload will start. `blockers` are those that hold what it needs.
+/// When a waiting workload will start, and what that takes for granted. `blockers` are those that hold what it needs.
 pub(super) fn forecast(cluster: &Cluster, w: &WorkloadEntry, blockers: &[Blocker], now: Timestamp) -> StartForecast {
+    let mut told = as_it_is(cluster, w, blockers, now);
+    let before = cluster.workloads.queue().map_while(|id| cluster.workloads.get(id).filter(|other| other.outranks(w)));
+    let n_held = before.filter(|other| !other.gates.is_empty()).count();
+    if n_held > 0 && (told.from_s.is_some() || told.likely_s.is_some()) {
+        let who = if n_held == 1 {
+            "one that comes before it stays".to_owned()
+        } else {
+            format!("{n_held} that come before it stay")
+        };
+        told.summary = format!("{}, as long as {who} held behind gates", told.summary);
+    }
+    told
+}
+
+/// The same, with all gates as they are.
+fn as_it_is(cluster: &Cluster, w: &WorkloadEntry, blockers: &[Blocker], now: Timestamp) -> StartForecast {
     if !w.gates.is_empty() {
         let summary = format!("When it starts cannot be told: nobody knows when {} opened", opens(&w.gates));
         return StartForecast {

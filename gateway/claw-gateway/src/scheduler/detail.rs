@@ -83,14 +83,14 @@ fn never_cut_so(view: &View, profile: &str) -> String {
 
 /// Thousandths as a fraction, such as 0.25.
 pub(super) fn permille(milli: u64) -> String {
-    let (whole, mut rest, mut digits) = (milli / 1_000, milli % 1_000, 3);
-    if rest == 0 {
-        return whole.to_string();
+    let (mut text, rest) = ((milli / 1_000).to_string(), milli % 1_000);
+    if rest > 0 {
+        text.push('.');
+        // A fourth digit in front keeps the zeros that follow the point.
+        text.push_str(&(1_000 + rest).to_string()[1..]);
+        text.truncate(text.trim_end_matches('0').len());
     }
-    while rest.is_multiple_of(10) {
-        (rest, digits) = (rest / 10, digits - 1);
-    }
-    format!("{whole}.{rest:0digits$}")
+    text
 }
 
 fn runtime_detail(view: &View, spec: &ValidSpec) -> String {

@@ -144,7 +144,7 @@ pub(super) fn judge_fixed(view: &View, spec: &ValidSpec, fixed: &Fixed, losses: 
     let runtime = fixed.answer.ok().filter(|_| Fixed::is_of(view, demand))?;
     let judged = judge_now(view, spec, (fixed.ask(demand), runtime), None, losses);
     let fit = judged.map(|Judged { chosen, runtime, mut score }| {
-        score.fallback = fixed.fallback(demand);
+        score.fallback = fixed.fallback(demand.gpu_models_ranked);
         Fit { chosen: Arc::from(&chosen[..]), runtime, score }
     });
     debug_assert_eq!(

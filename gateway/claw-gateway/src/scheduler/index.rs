@@ -85,6 +85,10 @@ pub(super) struct Shape {
     spec: Arc<ValidSpec>,
     /// What it asks for, if that is a plain thing.
     wish: Option<Wish>,
+    /// See [`takes_twins`].
+    twins: bool,
+    /// It is for several nodes.
+    several: bool,
     pub(super) ranks: Tournament<Rank>,
     /// For each slot.
     pub(super) verdicts: Vec<u8>,
@@ -118,6 +122,8 @@ pub(super) struct Index {
     changed: Vec<u64>,
     /// The number of those that are like it for each, once somebody asked for it; beside them for the same reason.
     like: Vec<Option<u32>>,
+    /// Slots that have no such number since they changed.
+    unlike: Vec<usize>,
     /// Their makes, numbered.
     makes: FxHashMap<Make, u32>,
     /// Nodes that are alike, numbered.
@@ -178,7 +184,7 @@ impl Index {
             for slot in &mut self.slots {
                 slot.measure(&self.losses);
             }
-            self.like.fill(None);
+            self.number_all_anew();
             // What is known of scores holds no longer.
             self.lesson += 1;
         }
@@ -242,18 +248,25 @@ impl Index {
             self.changed.push(u64::MAX);
             self.like.push(None);
         }
+        self.number_all_anew();
+    }
+
+    /// What nodes are alike is to be seen anew.
+    fn number_all_anew(&mut self) {
+        self.like.fill(None);
+        self.unlike = (0..self.slots.len()).collect();
     }
 
     fn look_at(&mut self, cluster: &Cluster, id: NodeId, anew: bool) {
         let node = cluster.nodes.get(id);
-        let at = match (self.slot(id), node) {
-            (Ok(at), _) => at,
+        let (at, anew_slot) = match (self.slot(id), node) {
+            (Ok(at), _) => (at, false),
             (Err(_), None) => return,
             (Err(at), Some(_)) => {
                 self.slots.push(Slot::empty(id));
                 self.changed.push(u64::MAX);
                 self.like.push(None);
-                at
+                (at, true)
             }
         };
         let slot = &mut self.slots[at];
@@ -267,7 +280,9 @@ impl Index {
             slot.generation = slot.generation.wrapping_add(1);
             slot.make = number(&mut self.makes, slot);
         }
-        self.like[at] = None;
+        if self.like[at].take().is_some() || anew_slot {
+            self.unlike.push(at);
+        }
         self.changed[at] = self.n_changes;
         self.recent.touch(at);
         self.n_changes += 1;
@@ -288,7 +303,7 @@ impl Index {
         let is_far_behind = n_changes - shape.seen > CHANGES_SEEN_MAX * n_slots as u64 + 256;
         let looks_at_all = is_far_behind || shape.ranks.width() < n_slots;
         if looks_at_all || shape.lesson != self.lesson {
-            number_likes(&mut self.likes, &self.slots, &mut self.like);
+            number_likes(&mut self.likes, &self.slots, (&mut self.like, &mut self.unlike));
         }
         if looks_at_all {
             shape.look_at_all((&self.slots, &self.like), &mut self.likes.told, &self.losses);
@@ -319,10 +334,13 @@ impl Index {
                 self.by_hash.entry(hash_of(&shape.spec)).or_default().push(at);
             }
         }
-        number_likes(&mut self.likes, &self.slots, &mut self.like);
+        number_likes(&mut self.likes, &self.slots, (&mut self.like, &mut self.unlike));
+        let wish = Wish::of(spec);
         let mut shape = Shape {
             spec: Arc::new(spec.clone()),
-            wish: Wish::of(spec),
+            wish,
+            twins: takes_twins(spec, wish.as_ref()),
+            several: spec.nodes() > 1,
             ranks: Tournament::new(0),
             verdicts: Vec::new(),
             found: Found::default(),
@@ -362,15 +380,28 @@ fn number(makes: &mut FxHashMap<Make, u32>, slot: &Slot) -> Option<u32> {
 }
 
 /// Numbers those that are alike, where that is not known.
-fn number_likes(likes: &mut Likes, slots: &[Slot], like: &mut [Option<u32>]) {
+fn number_likes(likes: &mut Likes, slots: &[Slot], (like, unlike): (&mut [Option<u32>], &mut Vec<usize>)) {
     if likes.len() > slots.len() + slots.len() / 4 + LIKES_MORE {
         // Most of what they were like nobody is like any more.
         *likes = Likes::default();
         like.fill(None);
+        *unlike = (0..slots.len()).collect();
     }
-    for (like, slot) in like.iter_mut().zip(slots).filter(|(like, _)| like.is_none()) {
-        *like = slot.row.as_ref().zip(slot.make).map(|(row, make)| likes.number(make, row));
+    for at in unlike.drain(..) {
+        let slot = &slots[at];
+        like[at] = slot.row.as_ref().zip(slot.make).map(|(row, make)| likes.number(make, row));
     }
+}
+
+/// Two nodes that have and had the same answer it alike: it asks for a plain thing, wherever that is.
+fn takes_twins(spec: &ValidSpec, wish: Option<&Wish>) -> bool {
+    let names_nodes = |placement: &Placement| {
+        // Taints are part of a make, who wants to be spread wishes for nothing plain, and whom it is kept apart from
+        // no node knows.
+        let Placement { node, exclude_nodes, zone, labels, strategy: _, tolerations: _, anti_affinity: _ } = placement;
+        node.is_some() || zone.is_some() || !exclude_nodes.is_empty() || !labels.is_empty()
+    };
+    wish.is_some() && !spec.spec().placement.as_ref().is_some_and(names_nodes)
 }
 
 fn hash_of(spec: &ValidSpec) -> u64 {
@@ -397,10 +428,10 @@ pub(super) fn rank(verdict: &Result<Fit, Miss>) -> Rank {
 impl Shape {
     /// The node at this place answered so before and answers so now.
     pub(super) fn answers(&mut self, at: usize, before: u8, now: u8) {
-        self.verdicts[at] = now;
         if before == now {
             return;
         }
+        self.verdicts[at] = now;
         for (verdict, change) in [(before, -1), (now, 1)] {
             if let Some(count) = self.counts.get_mut(usize::from(verdict)) {
                 *count = count.saturating_add_signed(change);
@@ -413,13 +444,11 @@ impl Shape {
         self.named.get_mut().clear();
         self.ranks = Tournament::new(slots.len());
         self.verdicts = vec![GONE; slots.len()];
-        self.fits = if self.is_for_several() { vec![None; slots.len()] } else { Vec::new() };
+        self.fits = if self.several { vec![None; slots.len()] } else { Vec::new() };
         self.counts = [0; REASONS];
         told.forget();
-        let takes_twins = self.takes_twins();
-        for (at, like) in like.iter().enumerate() {
-            let like = like.filter(|_| takes_twins);
-            let Some((verdict, rank)) = self.told_or_judge(at, like, told, slots, losses) else { continue };
+        for (at, (like, slot)) in like.iter().zip(slots).enumerate() {
+            let Some((verdict, rank)) = self.told_or_judge(at, *like, told, slot, losses) else { continue };
             self.verdicts[at] = verdict;
             self.counts[usize::from(verdict)] += 1;
             if verdict == TAKES {
@@ -429,18 +458,6 @@ impl Shape {
         self.ranks.build();
     }
 
-    /// Two nodes that have and had the same answer it alike: it asks for a plain thing, wherever that is.
-    fn takes_twins(&self) -> bool {
-        let names_nodes = |placement: &Placement| {
-            // Taints are part of a make, who wants to be spread wishes for nothing plain, and whom it is kept apart from
-            // no node knows.
-            let Placement { node, exclude_nodes, zone, labels, strategy: _, tolerations: _, anti_affinity: _ } =
-                placement;
-            node.is_some() || zone.is_some() || !exclude_nodes.is_empty() || !labels.is_empty()
-        };
-        self.wish.is_some() && !self.spec.spec().placement.as_ref().is_some_and(names_nodes)
-    }
-
     /// What the node at this place answers, if there is one; if one that is like it has answered, the same.
     #[inline]
     fn told_or_judge(
@@ -448,14 +465,11 @@ impl Shape {
         at: usize,
         like: Option<u32>,
         told: &mut Told,
-        slots: &[Slot],
+        slot: &Slot,
         losses: &Losses,
     ) -> Option<(u8, Rank)> {
-        let judge = |shape: &mut Self| {
-            let slot = &slots[at];
-            Some(shape.judge(at, (slot.view.as_ref()?, slot), losses))
-        };
-        let Some(like) = like else { return judge(self) };
+        let judge = |shape: &mut Self| slot.view.as_ref().map(|view| shape.judge(at, (view, slot), losses));
+        let Some(like) = like.filter(|_| self.twins) else { return judge(self) };
         if let Some(told) = told.of(like) {
             debug_assert_eq!(Some(told), judge(self), "nodes that are alike answer alike");
             return Some(told);
@@ -468,11 +482,9 @@ impl Shape {
     /// Something was learned about likely work: who takes it is as before, how well is not.
     fn rank_anew(&mut self, (slots, like): (&[Slot], &[Option<u32>]), told: &mut Told, losses: &Losses) {
         told.forget();
-        let takes_twins = self.takes_twins();
-        for (at, like) in like.iter().enumerate() {
-            let like = like.filter(|_| takes_twins);
+        for (at, (like, slot)) in like.iter().zip(slots).enumerate() {
             if self.verdicts[at] == TAKES
-                && let Some((_, rank)) = self.told_or_judge(at, like, told, slots, losses)
+                && let Some((_, rank)) = self.told_or_judge(at, *like, told, slot, losses)
             {
                 self.ranks.fill(at, rank);
             }
@@ -482,18 +494,18 @@ impl Shape {
 
     /// Looks at the slots that changed since it has seen them.
     fn catch_up(&mut self, slots: &[Slot], since: impl Iterator<Item = usize>, losses: &Losses) {
+        if self.verdicts.len() < slots.len() {
+            self.verdicts.resize(slots.len(), GONE);
+        }
         for at in since {
-            if self.verdicts.len() <= at {
-                self.verdicts.resize(slots.len(), GONE);
-            }
-            let before = self.verdicts[at];
-            let Some(view) = &slots[at].view else {
+            let (slot, before) = (&slots[at], self.verdicts[at]);
+            let Some(view) = &slot.view else {
                 self.answers(at, before, GONE);
                 self.ranks.set(at, Rank::NONE);
                 self.remember(at, None);
                 continue;
             };
-            let (verdict, rank) = self.judge(at, (view, &slots[at]), losses);
+            let (verdict, rank) = self.judge(at, (view, slot), losses);
             self.answers(at, before, verdict);
             // Who does not take it has no rank.
             if before == TAKES || verdict == TAKES {
@@ -503,29 +515,35 @@ impl Shape {
     }
 
     /// What a node answers, with which GPUs only where that is asked for later.
+    #[inline]
     fn judge(&mut self, at: usize, (view, slot): (&View, &Slot), losses: &Losses) -> (u8, Rank) {
-        if self.is_for_several() {
+        let (Some(row), Some(wish)) = (&slot.row, &self.wish) else { return self.judge_view(at, (view, slot), losses) };
+        let fixed = self.found.on(slot.make.filter(|_| self.twins), (at, slot.generation));
+        let known = fixed.get_or_insert_with(|| Fixed::of(view, &self.spec));
+        debug_assert_eq!(*known, Fixed::of(view, &self.spec), "nodes of one make are alike in what is fixed");
+        let answer = match known.answer {
+            Ok(runtime) => row.judge(wish, (runtime, known.fallback(wish.is_ranked)), losses),
+            Err(reason) => Err(reason),
+        };
+        debug_assert_eq!(
+            answer,
+            fit::score_of(view, &self.spec, losses, fixed).map(|score| Rank::of(&score)),
+            "a row says what its node says"
+        );
+        answer.map_or_else(|reason| (reason as u8 + 1, Rank::NONE), |rank| (TAKES, rank))
+    }
+
+    /// The same, of a node or a shape that is not plain.
+    fn judge_view(&mut self, at: usize, (view, slot): (&View, &Slot), losses: &Losses) -> (u8, Rank) {
+        if self.several {
             let verdict = fit::judge(view, &self.spec, None, losses);
             let told = (byte(&verdict), rank(&verdict));
             self.remember(at, verdict.ok());
             return told;
         }
-        let make = self.shared_make(slot);
-        let fixed = self.found.on(make, (at, slot.generation));
-        let by_view =
-            |fixed: &mut Option<Fixed>| fit::score_of(view, &self.spec, losses, fixed).map(|score| Rank::of(&score));
-        let answer = match (&slot.row, &self.wish) {
-            (Some(row), Some(wish)) => {
-                let known = fixed.get_or_insert_with(|| Fixed::of(view, &self.spec));
-                debug_assert_eq!(*known, Fixed::of(view, &self.spec), "nodes of one make are alike in what is fixed");
-                let fallback = known.fallback(self.spec.node_demand());
-                let answer = known.answer.and_then(|runtime| row.judge(wish, (runtime, fallback), losses));
-                debug_assert_eq!(answer, by_view(fixed), "a row says what its node says");
-                answer
-            }
-            _ => by_view(fixed),
-        };
-        answer.map_or_else(|reason| (reason as u8 + 1, Rank::NONE), |rank| (TAKES, rank))
+        let fixed = self.found.on(slot.make.filter(|_| self.twins), (at, slot.generation));
+        let score = fit::score_of(view, &self.spec, losses, fixed).map(|score| Rank::of(&score));
+        score.map_or_else(|reason| (reason as u8 + 1, Rank::NONE), |rank| (TAKES, rank))
     }
 
     /// With which GPUs a plain node that takes it would, where it asks for a plain thing.
@@ -544,15 +562,11 @@ impl Shape {
 
     /// The make with which the node shares what was found, if it does.
     fn shared_make(&self, slot: &Slot) -> Option<u32> {
-        slot.make.filter(|_| self.takes_twins())
-    }
-
-    fn is_for_several(&self) -> bool {
-        self.spec.nodes() > 1
+        slot.make.filter(|_| self.twins)
     }
 
     fn remember(&mut self, at: usize, fit: Option<Fit>) {
-        if self.is_for_several() {
+        if self.several {
             if self.fits.len() <= at {
                 self.fits.resize(at + 1, None);
             }

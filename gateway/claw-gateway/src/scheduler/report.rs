@@ -1,12 +1,11 @@
 //! The decision in words and numbers.
 
-use std::fmt::{self, Write as _};
-
 use claw_proto::validation::ValidSpec;
 use claw_tools::workloads::{ChosenPlace, PlacementReport, RejectedNodes, RunnerUp};
 
 use super::view::View;
 use super::{Candidate, LEFT_MAX, Score};
+use crate::query::gpus;
 
 /// Room that most reasons fit in, bytes.
 const WHY_BYTES: usize = 160;
@@ -23,7 +22,7 @@ pub(super) fn placed(
 ) -> PlacementReport {
     let chosen = chosen(best, why(best, n_candidates, spec));
     PlacementReport {
-        summary: format!("goes to {}: {}", chosen.node, chosen.why),
+        summary: ["goes to ", &chosen.node, ": ", &chosen.why].concat(),
         considered: u32::try_from(considered).unwrap_or(u32::MAX),
         chosen: Some(chosen),
         waiting_helps: rejected.iter().any(|r| r.reason.is_transient()),
@@ -78,15 +77,15 @@ pub(super) const fn outlook(waiting_helps: bool) -> &'static str {
 fn why(best: &Candidate<'_>, n_candidates: usize, spec: &ValidSpec) -> String {
     let demand = spec.demand();
     let mut words = String::with_capacity(WHY_BYTES);
-    let mut part = |told: fmt::Arguments<'_>| {
+    let mut part = |told: &[&str]| {
         let between = if words.is_empty() { "" } else { ", " };
         words.push_str(between);
-        words.write_fmt(told).expect("a text takes all");
+        told.iter().for_each(|told| words.push_str(told));
     };
     if n_candidates == 1 {
-        part(format_args!("the only node that fits"));
+        part(&["the only node that fits"]);
     } else {
-        part(format_args!("best fit of {n_candidates} nodes"));
+        part(&["best fit of ", &n_candidates.to_string(), " nodes"]);
     }
     if demand.is_share() {
         let milli = |milli: u16| super::detail::permille(milli.into());
@@ -97,27 +96,27 @@ fn why(best: &Candidate<'_>, n_candidates: usize, spec: &ValidSpec) -> String {
         } else {
             "shared by time and not kept apart"
         };
-        part(format_args!("{} of a GPU, {how}; {left} of it left", milli(demand.gpu_milli)));
+        part(&[&milli(demand.gpu_milli), " of a GPU, ", how, "; ", &left, " of it left"]);
     } else if let Some(profile) = &demand.mig_profile {
-        part(format_args!("{} of the GPUs' slices {profile}", demand.gpus));
+        part(&[&demand.gpus.to_string(), " of the GPUs' slices ", profile]);
     } else if demand.gpus > 1 {
         match best.island() {
-            Some(island) => part(format_args!("{} GPUs in NVLink island {island}", demand.gpus)),
-            None => part(format_args!("{} GPUs without a common NVLink island", demand.gpus)),
+            Some(island) => part(&[&gpus(demand.gpus), " in NVLink island ", &island.to_string()]),
+            None => part(&[&gpus(demand.gpus), " without a common NVLink island"]),
         }
     }
     if let Some(choice) = of_choice(best, spec) {
-        part(format_args!("{choice}"));
+        part(&[&choice]);
     }
     if !best.score.unreserved {
-        part(format_args!("kept for its tenant"));
+        part(&["kept for its tenant"]);
     }
     if demand.gpus > 0 && demand.mig_profile.is_none() {
         let left = best.score.gpus_left.min(LEFT_MAX - best.score.gpus_left);
-        part(format_args!("{} left free there", crate::query::gpus(left)));
+        part(&[&gpus(left), " left free there"]);
     }
     if best.score.simulated {
-        part(format_args!("simulated"));
+        part(&["simulated"]);
     }
     words
 }

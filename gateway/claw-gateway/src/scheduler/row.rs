@@ -38,6 +38,12 @@ pub(super) struct Row {
     healthy: u8,
     /// GPUs of which nobody has a part, healthy or not, as bits.
     whole: u8,
+    /// How many of these there are: counting bits is a dozen steps where the processor is not known to do it.
+    n_healthy: u32,
+    n_whole: u32,
+    n_whole_healthy: u32,
+    /// Of the GPU of which most is free, thousandths.
+    most_free_milli: u16,
     /// Free thousandths of each GPU, none of those that are not healthy.
     free_milli: [u16; GPUS_MAX],
     /// The NUMA node of each GPU, as the node counts them; [`NO_NUMA`] where that is not known.
@@ -59,6 +65,8 @@ pub(super) struct Wish {
     gpus: u32,
     gpu_milli: u16,
     is_share: bool,
+    /// An earlier one of its models comes before a later one.
+    pub(super) is_ranked: bool,
     gpu_memory_mib_min: u64,
     cpu_millis: u64,
     memory_mib: u64,
@@ -76,6 +84,7 @@ impl Wish {
             gpus: demand.gpus,
             gpu_milli: demand.gpu_milli,
             is_share: demand.is_share(),
+            is_ranked: demand.gpu_models_ranked,
             gpu_memory_mib_min: demand.gpu_memory_mib_min,
             cpu_millis: demand.cpu_millis,
             memory_mib: demand.memory_mib,
@@ -130,13 +139,18 @@ impl Row {
             *numa = gpu.numa.and_then(|numa| u8::try_from(numa).ok()).unwrap_or(NO_NUMA);
         }
         let usage = &node.usage;
+        let (healthy, whole) = (bits(&|gpu| gpu.is_healthy), bits(&|gpu| gpu.free_milli == GPU_MILLI));
         let mut row = Self {
             node_id: node.node_id,
             closed,
             simulated: capabilities.simulated,
             linked: first.is_some_and(|gpu| gpu.island.is_some()),
-            healthy: bits(&|gpu| gpu.is_healthy),
-            whole: bits(&|gpu| gpu.free_milli == GPU_MILLI),
+            healthy,
+            whole,
+            n_healthy: healthy.count_ones(),
+            n_whole: whole.count_ones(),
+            n_whole_healthy: (whole & healthy).count_ones(),
+            most_free_milli: free_milli.into_iter().max().unwrap_or(0),
             free_milli,
             numa,
             gpu_memory_mib: first.map_or(0, |gpu| gpu.memory_mib),
@@ -185,11 +199,10 @@ impl Row {
         if let Some(closed) = self.closed {
             return Err(closed);
         }
-        let free = self.free(wish);
-        if wish.gpus > 0 && self.healthy.count_ones() < wish.gpus {
+        if self.n_healthy < wish.gpus {
             return Err(R::GpuUnhealthy);
         }
-        if free.count_ones() < wish.gpus {
+        if !self.has_free(wish) {
             return Err(R::GpuBusy);
         }
         if self.cpu_left_millis < wish.cpu_millis {
@@ -201,17 +214,18 @@ impl Row {
         if self.disk_left_mib < wish.disk_mib {
             return Err(R::DiskBusy);
         }
-        let chosen = self.choose(free, wish, losses);
-        Ok(self.rank(free, &chosen, wish, with))
+        let chosen = self.choose(self.free(wish), wish, losses);
+        Ok(self.rank(&chosen, wish, with))
     }
 
     /// The GPUs that a wish would get of a node that takes it, by their places as bits.
     pub(super) fn taken(&self, wish: &Wish, losses: &Losses) -> Option<u8> {
-        let free = self.free(wish);
-        if free.count_ones() < wish.gpus {
-            return None;
-        }
-        Some(self.choose(free, wish, losses).taken)
+        self.has_free(wish).then(|| self.choose(self.free(wish), wish, losses).taken)
+    }
+
+    /// It has as many free GPUs, or one of which so much is free, as is wished for.
+    const fn has_free(&self, wish: &Wish) -> bool {
+        if wish.is_share { self.most_free_milli >= wish.gpu_milli } else { self.n_whole_healthy >= wish.gpus }
     }
 
     fn choose(&self, free: u8, wish: &Wish, losses: &Losses) -> Chosen {
@@ -233,7 +247,7 @@ impl Row {
 
     /// The first of those that are free, of as few NUMA nodes as can be.
     fn first(&self, free: u8, wish: &Wish, losses: &Losses) -> Chosen {
-        let may_choose = wish.gpus > 1 && free.count_ones() > wish.gpus;
+        let may_choose = wish.gpus > 1 && self.n_whole_healthy > wish.gpus;
         let near = if may_choose { self.nearest(free, wish.gpus) } else { None };
         let taken = near.unwrap_or_else(|| lowest(free, wish.gpus));
         Chosen { taken, lost: self.lost(taken, wish, losses) }
@@ -293,13 +307,15 @@ impl Row {
     }
 
     /// See [`Score`].
-    fn rank(&self, free: u8, chosen: &Chosen, wish: &Wish, (runtime, fallback): (RuntimeKind, u8)) -> Rank {
-        let (taken, n_taken) = (chosen.taken, chosen.taken.count_ones());
-        let n_opened = (taken & self.whole).count_ones();
-        let touched = if taken == 0 { 0 } else { (free & self.whole).count_ones() };
+    fn rank(&self, chosen: &Chosen, wish: &Wish, (runtime, fallback): (RuntimeKind, u8)) -> Rank {
+        let (taken, n_taken) = (chosen.taken, wish.gpus);
+        debug_assert_eq!(taken.count_ones(), n_taken, "as many as are wished for");
         let left = |left: u64, wanted: u64, total: u64| (left - wanted) * 1000 / total.max(1);
         let shared = if wish.is_share { self.free_milli.get(taken.trailing_zeros() as usize) } else { None };
         let shared = shared.copied();
+        // Whole ones are taken where whole ones are wished for, and one may be where a share is.
+        let n_opened = if wish.is_share { u32::from(shared == Some(GPU_MILLI)) } else { n_taken };
+        let touched = if n_taken == 0 { 0 } else { self.n_whole_healthy };
         let over_mib = self.gpu_memory_mib.saturating_sub(wish.gpu_memory_mib_min);
         Rank::of(&Score {
             simulated: runtime == RuntimeKind::Sim || (self.simulated && wish.gpus > 0),
@@ -311,7 +327,7 @@ impl Row {
             opened: shared == Some(GPU_MILLI),
             milli_left: shared.map_or(0, |free| free - wish.gpu_milli),
             island_left: touched - n_opened,
-            gpus_left: self.whole.count_ones() - n_opened,
+            gpus_left: self.n_whole - n_opened,
             gpu_memory_over_mib: over_mib * u64::from(n_taken),
             host_left_permille: left(self.cpu_left_millis, wish.cpu_millis, self.cpu_millis)
                 + left(self.memory_left_mib, wish.memory_mib, self.memory_mib),

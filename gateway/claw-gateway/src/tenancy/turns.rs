@@ -18,7 +18,9 @@ use crate::workload::WorkloadEntry;
 /// In which order those that wait are tried at this moment, from 1, as long as nobody gets a place;
 /// without those that their tenant's quota keeps from starting.
 pub(crate) fn order(cluster: &Cluster, now: Timestamp) -> BTreeMap<WorkloadId, u32> {
-    let mut turns = Turns::of(cluster, cluster.workloads.queue().collect(), now);
+    // Who is held behind a gate is not tried.
+    let is_tried = |id: &WorkloadId| cluster.workloads.get(*id).is_some_and(|w| w.gates.is_empty());
+    let mut turns = Turns::of(cluster, cluster.workloads.queue().filter(is_tried).collect(), now);
     let mut order = BTreeMap::new();
     let mut place = 1;
     while let Some(turn) = turns.next(cluster) {

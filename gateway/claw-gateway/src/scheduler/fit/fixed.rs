@@ -47,9 +47,9 @@ impl Fixed {
         Ask { demand, model: model_at(demand, self.model), kinds: self.kinds }
     }
 
-    /// How many models the specification would rather have.
-    pub(in crate::scheduler) fn fallback(&self, demand: &Demand) -> u8 {
-        if demand.gpu_models_ranked { self.model } else { 0 }
+    /// How many models the specification would rather have; it has an order of them or not.
+    pub(in crate::scheduler) const fn fallback(&self, is_ranked: bool) -> u8 {
+        if is_ranked { self.model } else { 0 }
     }
 }
 
@@ -69,6 +69,7 @@ pub(in crate::scheduler) struct Found {
 
 impl Found {
     /// What was found on the node at this place, in this generation; with a make, on any node of that make.
+    #[inline]
     pub(in crate::scheduler) fn on(&mut self, make: Option<u32>, (at, generation): (usize, u32)) -> &mut Option<Fixed> {
         if let Some(make) = make.map(|make| make as usize) {
             if self.of_makes.len() <= make {

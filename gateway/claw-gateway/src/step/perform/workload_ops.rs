@@ -45,7 +45,8 @@ pub(super) fn run(
         spec: Arc::new(valid),
         env_handle: env_handle.map(str::to_owned),
     });
-    let mut outcome = Outcome::new(EffectKind::Accepted, format!("run {} as {name}", crate::query::what(&shown)));
+    let summary = ["run ", &crate::query::what(&shown), " as ", &name].concat();
+    let mut outcome = Outcome::new(EffectKind::Accepted, summary);
     outcome.workload_id = Some(workload_id);
     outcome.spec = Some(shown);
     outcome.assumptions = assumptions;

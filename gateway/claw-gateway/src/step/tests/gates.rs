@@ -5,7 +5,10 @@ use claw_proto::spec::WorkloadSpec;
 use claw_tools::access::Tier;
 use claw_tools::outcome::{EffectKind, Mode, Outcome};
 use claw_tools::refusal::{ErrorCode, Refusal};
+use claw_tools::scheduling::QueueListParams;
 use claw_tools::workloads::{WorkloadReason, WorkloadState};
+
+use serde_json::json;
 
 use super::fleet::{Fleet, run_of, spec};
 use crate::{Operation, query};
@@ -98,6 +101,21 @@ fn a_gate_that_is_closed_gives_up_what_was_kept() {
     f.operate("alice", undo, Mode::Apply, None).unwrap();
     assert_eq!((reason(&f, &large).0, reason(&f, &late)), (WorkloadState::Pending, PLACED));
     assert!(f.workload(large.workload_id.unwrap()).gates.is_empty());
+}
+
+#[test]
+fn who_is_held_has_no_turn_and_others_are_told_that_it_is_taken_to_stay_held() {
+    let mut f = Fleet::with_nodes(1);
+    let runs = f.submit(WorkloadSpec { max_duration_s: Some(600), ..spec(8) });
+    f.report(runs.workload_id.unwrap(), N::Running, C::Progress, None);
+    f.submit(gated(8, &["data"]));
+    let waits = f.submit(spec(8)).workload_id.unwrap();
+    let rows = query::queue_list(&f.cluster, &QueueListParams::default(), f.now).unwrap().queue;
+    assert_eq!((&rows[0]["turn"], &rows[1]["turn"]), (&json!(null), &json!(1)), "{rows:?}");
+    let told = query::explain(&f.cluster, &waits.to_string(), f.now).unwrap();
+    let words =
+        "It starts in 10 min, if what runs uses its time, as long as one that comes before it stays held behind gates";
+    assert!(told.summary.ends_with(words), "{}", told.summary);
 }
 
 #[test]
