@@ -468,14 +468,33 @@ impl Shape {
         slot: &Slot,
         losses: &Losses,
     ) -> Option<(u8, Rank)> {
-        let judge = |shape: &mut Self| slot.view.as_ref().map(|view| shape.judge(at, (view, slot), losses));
-        let Some(like) = like.filter(|_| self.twins) else { return judge(self) };
-        if let Some(told) = told.of(like) {
-            debug_assert_eq!(Some(told), judge(self), "nodes that are alike answer alike");
-            return Some(told);
+        let like = like.filter(|_| self.twins);
+        match like.and_then(|like| told.of(like)) {
+            Some(known) => {
+                debug_assert_eq!(
+                    Some(known),
+                    self.judge_and_tell((at, None), told, slot, losses),
+                    "who is alike answers alike"
+                );
+                Some(known)
+            }
+            None => self.judge_and_tell((at, like), told, slot, losses),
         }
-        let answer = judge(self)?;
-        told.tell(like, answer);
+    }
+
+    /// What the node at this place answers, kept for those that are like it.
+    #[inline(never)]
+    fn judge_and_tell(
+        &mut self,
+        (at, like): (usize, Option<u32>),
+        told: &mut Told,
+        slot: &Slot,
+        losses: &Losses,
+    ) -> Option<(u8, Rank)> {
+        let answer = self.judge(at, (slot.view.as_ref()?, slot), losses);
+        if let Some(like) = like {
+            told.tell(like, answer);
+        }
         Some(answer)
     }
 
