@@ -94,8 +94,9 @@ pub struct NodeConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gpu: Option<String>,
     /// Whether who has a share of a GPU is held to the share's memory, by version 2 of control groups (`dmem`: Linux
-    /// 6.14 or later, amdgpu, xe or NVIDIA's driver 615 or later, an agent that is root). By default where it can be,
-    /// and `runtime.process` may not leave control groups out. Simulated GPUs say that they do only if this is true.
+    /// 6.14 or later, amdgpu, xe or NVIDIA's driver 615 or later, an agent that is root). By default where it can be
+    /// and no host processes may run: a program that is root on the host can lift its limit. With `true` also beside
+    /// those, if they have control groups. Simulated GPUs say that they do it only with `true`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gpu_caps_shares: Option<bool>,
     /// NVIDIA's management library (`libnvidia-ml.so.1`); found by the system's loader if absent.
@@ -294,7 +295,8 @@ impl NodeConfig {
     pub fn caps_shares(&self) -> bool {
         let process = &self.runtime.process;
         let is_simulated = self.gpu().starts_with("sim:");
-        self.gpu_caps_shares.unwrap_or(!is_simulated) && (is_simulated || !process.enabled || process.cgroups)
+        let can_be = is_simulated || !process.enabled || process.cgroups;
+        can_be && self.gpu_caps_shares.unwrap_or(!is_simulated && !process.enabled)
     }
 
     /// Whether workloads may run as containers.

@@ -124,7 +124,8 @@ impl Open {
     }
 }
 
-/// When a waiting workload will start, and what that takes for granted. `blockers` are those that hold what it needs.
+/// When a waiting workload will start, and whom it takes to stay held: who comes before it by priority and age (between
+/// tenants whose turn it is can be another's). `blockers` are those that hold what it needs.
 pub(super) fn forecast(cluster: &Cluster, w: &WorkloadEntry, blockers: &[Blocker], now: Timestamp) -> StartForecast {
     let mut told = as_it_is(cluster, w, blockers, now);
     let before = cluster.workloads.queue().map_while(|id| cluster.workloads.get(id).filter(|other| other.outranks(w)));

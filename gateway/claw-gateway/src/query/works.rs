@@ -100,11 +100,11 @@ fn attempt_view(cluster: &Cluster, a: &AttemptEntry) -> AttemptView {
     }
 }
 
-/// On its GPU, whoever has a share is held to its memory.
+/// On the GPU that it has a share of now, whoever has one is held to its memory. Of what has ended nobody knows.
 fn shares_are_capped(cluster: &Cluster, w: &WorkloadEntry) -> bool {
-    let Some(last) = w.attempts.last() else { return false };
-    let gpus = cluster.nodes.get(last.node_id).map(|node| node.gpus()).unwrap_or_default();
-    gpus.iter().any(|gpu| gpu.caps_shares && last.gpus.contains(&gpu.uuid))
+    let Some(live) = w.live() else { return false };
+    let gpus = cluster.nodes.get(live.node_id).map(|node| node.gpus()).unwrap_or_default();
+    gpus.iter().any(|gpu| gpu.caps_shares && live.gpus.contains(&gpu.uuid))
 }
 
 /// `workload_get`.

@@ -49,7 +49,7 @@ pub(super) fn detail(miss: Miss, view: &View, spec: &ValidSpec, in_the_way: &str
             let wanted = demand.mig_profile.as_deref().unwrap_or_default();
             format!("wanted a slice {wanted}, has none{}", never_cut_so(view, wanted))
         }
-        R::GpuMemoryUncapped => "its kernel holds nobody who shares a GPU to the memory of the share".to_owned(),
+        R::GpuMemoryUncapped => "it holds nobody who shares a GPU to the memory of the share".to_owned(),
         R::GpuUnhealthy => format!("wanted {wanted}, healthy {has}"),
         R::GpuBusy if demand.is_share() => {
             format!("wanted {} of a GPU, at most {} of one is free", permille(demand.gpu_milli.into()), permille(has))

@@ -313,11 +313,12 @@ fn too_small(view: &View, demand: Ask<'_>, n_large: usize) -> Miss {
     if !view.gpus.is_empty() && !any(&|gpu| is_of_model(view, gpu, demand)) {
         return miss(R::GpuModelMismatch, 0, 0);
     }
-    let right = view.gpus.iter().filter(|gpu| is_of_kind(view, gpu, demand) && is_of_model(view, gpu, demand));
-    if right.clone().next().is_some() && !right.clone().any(|gpu| caps(view, gpu, demand)) {
+    let right = || view.gpus.iter().filter(|gpu| is_of_kind(view, gpu, demand) && is_of_model(view, gpu, demand));
+    let right_and_capped = || right().filter(|gpu| caps(view, gpu, demand));
+    if right().next().is_some() && right_and_capped().next().is_none() {
         return miss(R::GpuMemoryUncapped, 0, 0);
     }
-    let most = right.map(|gpu| demand.memory_mib_of(gpu.memory_mib)).max();
+    let most = right_and_capped().map(|gpu| demand.memory_mib_of(gpu.memory_mib)).max();
     match most {
         Some(most) if n_large == 0 => miss(R::GpuMemoryTooSmall, most, 0),
         _ => miss(R::GpuCountTooSmall, count(n_large), 0),

@@ -23,7 +23,7 @@ use rustc_hash::{FxHashMap, FxHasher};
 use super::answers::{Answers, Asks, Named};
 use super::fit::{self, Fit, Fixed, Found, Miss};
 use super::likely::Losses;
-use super::likes::{Likes, Told};
+use super::likes::{Likes, Numbered, Told};
 use super::rank::Rank;
 use super::recent::Recent;
 use super::row::{Row, Wish};
@@ -39,8 +39,6 @@ use crate::registry::trail::Trail;
 const KNOWN_MAX: usize = 2_000_000;
 /// See [`KNOWN_MAX`].
 const GANG_WEIGHT: usize = 8;
-/// So many numbers of nodes that are alike may there be beyond a quarter more than nodes; each takes some 220 bytes.
-const LIKES_MORE: usize = if cfg!(test) { 2 } else { 64 };
 /// A shape that is more changes than so many for each node behind looks at all nodes.
 const CHANGES_SEEN_MAX: u64 = 4;
 /// Shapes at most, however small the fleet.
@@ -121,9 +119,7 @@ pub(super) struct Index {
     /// looks through many.
     changed: Vec<u64>,
     /// The number of those that are like it for each, once somebody asked for it; beside them for the same reason.
-    like: Vec<Option<u32>>,
-    /// Slots that have no such number since they changed.
-    unlike: Vec<usize>,
+    like: Numbered,
     /// Their makes, numbered.
     makes: FxHashMap<Make, u32>,
     /// Nodes that are alike, numbered.
@@ -184,7 +180,7 @@ impl Index {
             for slot in &mut self.slots {
                 slot.measure(&self.losses);
             }
-            self.number_all_anew();
+            self.like.touch_all();
             // What is known of scores holds no longer.
             self.lesson += 1;
         }
@@ -246,27 +242,20 @@ impl Index {
             slot.make = number(&mut self.makes, &slot);
             self.slots.push(slot);
             self.changed.push(u64::MAX);
-            self.like.push(None);
+            self.like.add();
         }
-        self.number_all_anew();
-    }
-
-    /// What nodes are alike is to be seen anew.
-    fn number_all_anew(&mut self) {
-        self.like.fill(None);
-        self.unlike = (0..self.slots.len()).collect();
     }
 
     fn look_at(&mut self, cluster: &Cluster, id: NodeId, anew: bool) {
         let node = cluster.nodes.get(id);
-        let (at, anew_slot) = match (self.slot(id), node) {
-            (Ok(at), _) => (at, false),
+        let at = match (self.slot(id), node) {
+            (Ok(at), _) => at,
             (Err(_), None) => return,
             (Err(at), Some(_)) => {
                 self.slots.push(Slot::empty(id));
                 self.changed.push(u64::MAX);
-                self.like.push(None);
-                (at, true)
+                self.like.add();
+                at
             }
         };
         let slot = &mut self.slots[at];
@@ -280,9 +269,7 @@ impl Index {
             slot.generation = slot.generation.wrapping_add(1);
             slot.make = number(&mut self.makes, slot);
         }
-        if self.like[at].take().is_some() || anew_slot {
-            self.unlike.push(at);
-        }
+        self.like.touch(at);
         self.changed[at] = self.n_changes;
         self.recent.touch(at);
         self.n_changes += 1;
@@ -303,16 +290,16 @@ impl Index {
         let is_far_behind = n_changes - shape.seen > CHANGES_SEEN_MAX * n_slots as u64 + 256;
         let looks_at_all = is_far_behind || shape.ranks.width() < n_slots;
         if looks_at_all || shape.lesson != self.lesson {
-            number_likes(&mut self.likes, &self.slots, (&mut self.like, &mut self.unlike));
+            number_likes((&mut self.like, &mut self.likes), &self.slots);
         }
         if looks_at_all {
-            shape.look_at_all((&self.slots, &self.like), &mut self.likes.told, &self.losses);
+            shape.look_at_all((&self.slots, &self.like.of), &mut self.likes.told, &self.losses);
         } else {
             let (seen, changed) = (shape.seen, &self.changed);
             let since = self.recent.newest_first().take_while(|at| changed[*at] >= seen);
             shape.catch_up(&self.slots, since, &self.losses);
             if shape.lesson != self.lesson {
-                shape.rank_anew((&self.slots, &self.like), &mut self.likes.told, &self.losses);
+                shape.rank_anew((&self.slots, &self.like.of), &mut self.likes.told, &self.losses);
             }
         }
         shape.lesson = self.lesson;
@@ -334,7 +321,7 @@ impl Index {
                 self.by_hash.entry(hash_of(&shape.spec)).or_default().push(at);
             }
         }
-        number_likes(&mut self.likes, &self.slots, (&mut self.like, &mut self.unlike));
+        number_likes((&mut self.like, &mut self.likes), &self.slots);
         let wish = Wish::of(spec);
         let mut shape = Shape {
             spec: Arc::new(spec.clone()),
@@ -352,7 +339,7 @@ impl Index {
             named: RefCell::default(),
             asked: self.asked,
         };
-        shape.look_at_all((&self.slots, &self.like), &mut self.likes.told, &self.losses);
+        shape.look_at_all((&self.slots, &self.like.of), &mut self.likes.told, &self.losses);
         self.shapes.push(shape);
         self.by_hash.entry(hash).or_default().push(self.shapes.len() - 1);
         self.shapes.len() - 1
@@ -380,17 +367,8 @@ fn number(makes: &mut FxHashMap<Make, u32>, slot: &Slot) -> Option<u32> {
 }
 
 /// Numbers those that are alike, where that is not known.
-fn number_likes(likes: &mut Likes, slots: &[Slot], (like, unlike): (&mut [Option<u32>], &mut Vec<usize>)) {
-    if likes.len() > slots.len() + slots.len() / 4 + LIKES_MORE {
-        // Most of what they were like nobody is like any more.
-        *likes = Likes::default();
-        like.fill(None);
-        *unlike = (0..slots.len()).collect();
-    }
-    for at in unlike.drain(..) {
-        let slot = &slots[at];
-        like[at] = slot.row.as_ref().zip(slot.make).map(|(row, make)| likes.number(make, row));
-    }
+fn number_likes((like, likes): (&mut Numbered, &mut Likes), slots: &[Slot]) {
+    like.number(likes, |at| slots[at].row.as_ref().zip(slots[at].make));
 }
 
 /// Two nodes that have and had the same answer it alike: it asks for a plain thing, wherever that is.
@@ -537,7 +515,8 @@ impl Shape {
     #[inline]
     fn judge(&mut self, at: usize, (view, slot): (&View, &Slot), losses: &Losses) -> (u8, Rank) {
         let (Some(row), Some(wish)) = (&slot.row, &self.wish) else { return self.judge_view(at, (view, slot), losses) };
-        let fixed = self.found.on(slot.make.filter(|_| self.twins), (at, slot.generation));
+        let make = slot.make.filter(|_| self.twins);
+        let fixed = self.found.on(make, (at, slot.generation));
         let known = fixed.get_or_insert_with(|| Fixed::of(view, &self.spec));
         debug_assert_eq!(*known, Fixed::of(view, &self.spec), "nodes of one make are alike in what is fixed");
         let answer = match known.answer {

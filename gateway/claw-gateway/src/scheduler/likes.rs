@@ -8,6 +8,9 @@ use rustc_hash::FxHashMap;
 use super::rank::Rank;
 use super::row::Row;
 
+/// So many numbers of nodes that are alike may there be beyond a quarter more than nodes; each takes some 220 bytes.
+const LIKES_MORE: usize = if cfg!(test) { 2 } else { 64 };
+
 /// Numbers of nodes that are alike, and what those were told who asked last.
 #[derive(Debug, Default)]
 pub(super) struct Likes {
@@ -46,6 +49,54 @@ impl Likes {
     /// Numbers so far.
     pub(super) fn len(&self) -> usize {
         self.numbers.len()
+    }
+}
+
+/// The number of each slot, among those that are like it.
+#[derive(Debug, Default)]
+pub(super) struct Numbered {
+    /// None for what is like nothing (it is not plain, or nobody is there), and what changed since it was numbered.
+    pub(super) of: Vec<Option<u32>>,
+    /// What changed since, each once.
+    changed: Vec<usize>,
+    has_changed: Vec<bool>,
+}
+
+impl Numbered {
+    /// One slot more.
+    pub(super) fn add(&mut self) {
+        let at = self.of.len();
+        self.of.push(None);
+        self.has_changed.push(false);
+        self.touch(at);
+    }
+
+    /// The slot at this place is another.
+    pub(super) fn touch(&mut self, at: usize) {
+        self.of[at] = None;
+        if !std::mem::replace(&mut self.has_changed[at], true) {
+            self.changed.push(at);
+        }
+    }
+
+    /// All are.
+    pub(super) fn touch_all(&mut self) {
+        (0..self.of.len()).for_each(|at| self.touch(at));
+    }
+
+    /// Numbers what changed.
+    pub(super) fn number<'a>(&mut self, likes: &mut Likes, slot: impl Fn(usize) -> Option<(&'a Row, u32)>) {
+        if likes.len() > self.of.len() + self.of.len() / 4 + LIKES_MORE {
+            // Most of what they were like nobody is like any more.
+            *likes = Likes::default();
+            self.touch_all();
+        }
+        for at in self.changed.drain(..) {
+            self.of[at] = slot(at).map(|(row, make)| likes.number(make, row));
+            self.has_changed[at] = false;
+        }
+        let is_numbered = |(at, like): (usize, &Option<u32>)| like.is_some() == slot(at).is_some();
+        debug_assert!(self.of.iter().enumerate().all(is_numbered), "what is plain has a number");
     }
 }
 

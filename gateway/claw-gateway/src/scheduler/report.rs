@@ -80,7 +80,9 @@ fn why(best: &Candidate<'_>, n_candidates: usize, spec: &ValidSpec) -> String {
     let mut part = |told: &[&str]| {
         let between = if words.is_empty() { "" } else { ", " };
         words.push_str(between);
-        told.iter().for_each(|told| words.push_str(told));
+        for told in told {
+            words.push_str(told);
+        }
     };
     if n_candidates == 1 {
         part(&["the only node that fits"]);

@@ -4,15 +4,16 @@
 //! register their memory as regions: amdgpu and xe as `drm/<pci>/vram…`, NVIDIA's from 615 on as
 //! `nvidia/<pci>/vidmem` (MPS v3, "Memory Partitioning"; its caution about writing these files is about the soft
 //! limits, which are not set here). `dmem.capacity` of the root lists them; `<region> <bytes>` in `dmem.max` of a
-//! group is a limit that its members cannot raise, whatever their environment says. NVIDIA's driver refuses what
-//! goes beyond it, amdgpu moves it to the host's memory. No kernel with such a region was at hand.
+//! group is a limit that its members cannot raise, whatever their environment says, unless they are root on the host
+//! (a container's root is not). NVIDIA's driver refuses what goes beyond it, amdgpu moves it to the host's memory. No
+//! kernel with such a region was at hand.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use claw_proto::message::DesiredWorkload;
-use claw_proto::spec::Isolation;
+use claw_proto::spec::{Isolation, WorkloadSpec};
 use claw_proto::topology::GpuInfo;
 use claw_proto::validation::{GPU_MILLI, share_memory_mib, share_milli};
 use serde::{Deserialize, Serialize};
@@ -21,9 +22,14 @@ use crate::gpu::merge::pci_address;
 
 /// Where control groups are.
 pub(crate) const CGROUP_ROOT: &str = "/sys/fs/cgroup";
+/// Name of our groups below the root.
+pub(super) const PARENT: &str = "clawnode";
 const CONTROLLER: &str = "dmem";
 const LIMITS: &str = "dmem.max";
 const SWITCH: &str = "cgroup.subtree_control";
+
+/// Why a GPU takes no share: it does not hold them to their memory, and somebody counts on that.
+pub(crate) const NOT_KEPT_APART: &str = "shares of it are not held to their memory, and one that must be is there";
 
 /// What an attempt may have of one GPU's memory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,14 +39,16 @@ pub(super) struct MemoryCap {
     pub(super) bytes: u64,
 }
 
-/// The region that is the memory of the GPU at this PCI address; none where it has several, for one limit says
-/// nothing of their sum.
-fn region_of(capacity: &str, address: &str) -> Option<String> {
+/// The region that is the memory of this GPU; none where it has several, for one limit says nothing of their sum.
+pub(crate) fn region_of(capacity: &str, gpu: &GpuInfo) -> Option<String> {
     let is_its = |region: &&str| {
         let mut parts = region.split('/').skip(1);
         let at = parts.next().and_then(pci_address);
         let memory = parts.next().unwrap_or_default();
-        at.as_deref() == Some(address) && (memory.starts_with("vram") || memory == "vidmem") && parts.next().is_none()
+        at.is_some()
+            && at == gpu.pci_address
+            && (memory.starts_with("vram") || memory == "vidmem")
+            && parts.next().is_none()
     };
     let mut its = capacity.lines().filter_map(|line| line.split_whitespace().next()).filter(is_its);
     let first = its.next()?.to_owned();
@@ -48,19 +56,29 @@ fn region_of(capacity: &str, address: &str) -> Option<String> {
 }
 
 /// The regions of this host, as the kernel lists them; nothing where this process may not limit them.
-fn capacity(root: &Path) -> Option<String> {
+pub(crate) fn capacity(root: &Path) -> Option<String> {
     // Opened and not written: whether it may be is all that is asked.
     fs::OpenOptions::new().write(true).open(root.join(SWITCH)).ok()?;
     fs::read_to_string(root.join("dmem.capacity")).ok()
 }
 
-/// Says of each of these GPUs whether shares of it can be capped here.
-pub(crate) fn mark(root: &Path, gpus: &mut [GpuInfo]) {
-    let capacity = capacity(root);
-    for gpu in gpus {
-        let region = capacity.as_deref().zip(gpu.pci_address.as_deref());
-        gpu.caps_shares = gpu.mig.is_none() && region.is_some_and(|(all, address)| region_of(all, address).is_some());
+/// Limits a group of our own, where nothing runs, and removes it.
+///
+/// # Errors
+/// The kernel does not take the limit.
+pub(crate) fn try_out(root: &Path, region: &str) -> io::Result<()> {
+    let group = root.join(PARENT).join(format!("probe.{}", std::process::id()));
+    fs::create_dir_all(&group)?;
+    let taken = apply(root, &group, &MemoryCap { region: region.to_owned(), bytes: 1024 * 1024 });
+    if let Err(error) = fs::remove_dir(&group) {
+        tracing::debug!(%error, "a group that was tried out is still there");
     }
+    taken
+}
+
+/// It is not to run where its memory is not kept apart.
+pub(crate) fn must_be_capped(spec: &WorkloadSpec) -> bool {
+    spec.gpu.as_ref().and_then(|gpu| gpu.isolation) == Some(Isolation::Memory)
 }
 
 /// What a workload may have of the GPU that it has a share of; nothing where the node does not say that it holds
@@ -70,14 +88,14 @@ pub(crate) fn mark(root: &Path, gpus: &mut [GpuInfo]) {
 /// The kernel does not know the GPU's memory any more, or it is not to run without a limit and there is none.
 pub(super) fn cap_of(root: &Path, workload: &DesiredWorkload, gpus: &[GpuInfo]) -> io::Result<Option<MemoryCap>> {
     let milli = share_milli(&workload.spec);
-    let its = gpus.iter().find(|gpu| gpu.caps_shares && workload.gpus.contains(&gpu.uuid));
-    let Some(gpu) = its.filter(|_| milli < GPU_MILLI) else {
-        let must =
-            milli < GPU_MILLI && workload.spec.gpu.as_ref().and_then(|gpu| gpu.isolation) == Some(Isolation::Memory);
-        let why = "this node does not hold shares of its GPU to their memory any more";
-        return if must { Err(io::Error::new(io::ErrorKind::Unsupported, why)) } else { Ok(None) };
-    };
-    let region = capacity(root).zip(gpu.pci_address.as_deref()).and_then(|(all, address)| region_of(&all, address));
+    let its = |gpu: &&GpuInfo| milli < GPU_MILLI && workload.gpus.contains(&gpu.uuid);
+    let Some(gpu) = gpus.iter().find(its) else { return Ok(None) };
+    if !gpu.caps_shares {
+        // Nor does anybody come beside one that counts on it.
+        let must = must_be_capped(&workload.spec) || gpu.health_reason.as_deref() == Some(NOT_KEPT_APART);
+        return if must { Err(io::Error::new(io::ErrorKind::Unsupported, NOT_KEPT_APART)) } else { Ok(None) };
+    }
+    let region = capacity(root).and_then(|all| region_of(&all, gpu));
     let gone = || io::Error::new(io::ErrorKind::NotFound, format!("the kernel lists no memory of GPU {}", gpu.uuid));
     let bytes = share_memory_mib(milli, gpu.memory_mib) * 1024 * 1024;
     Ok(Some(MemoryCap { region: region.ok_or_else(gone)?, bytes }))
@@ -145,11 +163,7 @@ mod tests {
     #[test]
     fn memory_of_a_gpu_is_known_by_its_address_where_it_is_one_region() {
         let root = tree();
-        let told = |address| {
-            let mut gpus = [gpu(address)];
-            mark(root.path(), &mut gpus);
-            gpus[0].caps_shares
-        };
+        let told = |address| capacity(root.path()).and_then(|all| region_of(&all, &gpu(address))).is_some();
         assert!(told(Some("0000:08:00.0")) && told(Some("0000:1b:00.0")));
         assert!(!told(Some("0000:0a:00.0")), "two regions are not one limit");
         assert!(!told(Some("0000:09:00.0")) && !told(None));
@@ -161,7 +175,7 @@ mod tests {
     fn a_share_has_its_part_of_what_the_driver_leaves_and_the_kernel_is_asked_whether_it_took_it() {
         let root = tree();
         let mut gpus = vec![gpu(Some("0000:1b:00.0"))];
-        mark(root.path(), &mut gpus);
+        gpus[0].caps_shares = true;
         let key = (WorkloadId::from_bits(1), Attempt(1));
         let desired = |fraction: f64| {
             let spec = WorkloadSpec {
@@ -193,7 +207,11 @@ mod tests {
         let mut must = desired(0.5);
         must.spec.gpu.as_mut().unwrap().isolation = Some(Isolation::Memory);
         assert_eq!(cap_of(root.path(), &must, &gpus).unwrap_err().kind(), io::ErrorKind::Unsupported);
+        gpus[0].health_reason = Some(NOT_KEPT_APART.into());
+        let beside = cap_of(root.path(), &desired(0.5), &gpus).unwrap_err();
+        assert_eq!(beside.to_string(), NOT_KEPT_APART, "nor is anybody run beside one that counts on it");
         gpus[0].caps_shares = true;
+        try_out(root.path(), &cap.region).unwrap();
         fs::write(root.path().join("dmem.capacity"), "").unwrap();
         let gone = cap_of(root.path(), &desired(0.5), &gpus).unwrap_err();
         assert_eq!(gone.to_string(), "the kernel lists no memory of GPU GPU-1");

@@ -54,9 +54,16 @@ impl Folder {
         &self.root
     }
 
-    /// The attempt was started with a limit of its GPU's memory.
-    pub(crate) fn is_capped(&self) -> bool {
-        read_json::<SpecFile>(&self.spec()).is_ok_and(|spec| spec.is_some_and(|spec| spec.gpu_memory.is_some()))
+    /// Whether the attempt has a limit of its GPU's memory; nothing if it has not begun. What cannot be read has none.
+    pub(crate) fn has_gpu_limit(&self) -> Option<bool> {
+        #[derive(Deserialize)]
+        struct Limit {
+            gpu_memory: Option<MemoryCap>,
+        }
+        match read_json::<Limit>(&self.spec()) {
+            Ok(spec) => spec.map(|spec| spec.gpu_memory.is_some()),
+            Err(_) => Some(false),
+        }
     }
 
     pub(super) fn sim(&self) -> PathBuf {

@@ -115,17 +115,11 @@ impl AgentOptions {
         let mut runtimes = origin.runtimes(&durable, shim_program, &settings, events)?;
         let allowed = allowed(&config);
         let mut share_caps = ShareCaps::new(config.caps_shares(), data_dir.workloads());
-        let mut capabilities = capabilities(&config, &mut probe, allowed.clone(), (&mut share_caps, &durable));
+        let mut capabilities = capabilities(&config, &mut probe, allowed.clone());
         let mut findings = health::Findings::of_gpus(std::mem::take(&mut capabilities.findings));
         findings.set(health::Finder::Runtimes, add_runtimes(&mut capabilities, &allowed, runtimes.values_mut()));
         capabilities.findings = findings.all();
-        for runtime in runtimes.values_mut() {
-            runtime.set_capabilities(&capabilities);
-        }
-        let mut found = Vec::new();
-        for (kind, runtime) in &mut runtimes {
-            found.extend(runtime.recover(&Agent::known(&durable, *kind)));
-        }
+        let found = recover(&mut runtimes, &durable, (&mut share_caps, &mut capabilities));
         let pump_commands = found.iter().map(|one| watch(&data_dir, one)).collect();
         let node_id = identity.node_id;
         let node = Node::new(NodeIdentity { node_id, name }, capabilities.clone(), settings.clone());
@@ -163,6 +157,26 @@ impl AgentOptions {
         agent.feed(Input::Booted { now: clock::now(), durable: Box::new(durable), found });
         Ok(agent)
     }
+}
+
+/// Takes over what runs. With it is known whether shares of GPUs are held to their memory.
+fn recover(
+    runtimes: &mut BTreeMap<RuntimeKind, Box<dyn Runtime>>,
+    durable: &DurableState,
+    (share_caps, capabilities): (&mut ShareCaps, &mut NodeCapabilities),
+) -> Vec<FoundWorkload> {
+    let mut found = Vec::new();
+    for (kind, runtime) in runtimes.iter_mut() {
+        runtime.set_capabilities(capabilities);
+        found.extend(runtime.recover(&Agent::known(durable, *kind)));
+    }
+    let known = durable.attempts.values().map(|entry| &*entry.workload);
+    let held: Vec<_> = known.chain(found.iter().map(|one: &FoundWorkload| &*one.workload)).collect();
+    share_caps.mark(capabilities.gpu_driver, &mut capabilities.gpus, &held);
+    for runtime in runtimes.values_mut() {
+        runtime.set_capabilities(capabilities);
+    }
+    found
 }
 
 /// The logs of what was found go on.
@@ -281,16 +295,9 @@ fn allowed(config: &NodeConfig) -> Vec<RuntimeKind> {
     docker.into_iter().chain(process).chain(sim).collect()
 }
 
-fn capabilities(
-    config: &NodeConfig,
-    probe: &mut Probe,
-    runtimes: Vec<RuntimeKind>,
-    (share_caps, durable): (&mut ShareCaps, &DurableState),
-) -> NodeCapabilities {
+fn capabilities(config: &NodeConfig, probe: &mut Probe, runtimes: Vec<RuntimeKind>) -> NodeCapabilities {
     let facts = probe.sampler.facts();
-    let mut fleet = probe.detector.detect(0);
-    let held = || durable.attempts.values().map(|entry| &*entry.workload);
-    share_caps.mark(fleet.driver, &mut fleet.gpus, held);
+    let fleet = probe.detector.detect(0);
     let mut labels = config.labels.clone();
     if runtimes.contains(&RuntimeKind::Process) {
         labels.insert(PROCESS_LABEL.0.to_owned(), PROCESS_LABEL.1.to_owned());

@@ -1,21 +1,22 @@
 //! What the node has, put together from its parts and told when it changes.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use claw_proto::ids::GpuUuid;
 use claw_proto::message::DesiredWorkload;
 use claw_proto::spec::RuntimeKind;
-use claw_proto::topology::{FindingCode, GpuDriver, GpuInfo, NodeCapabilities, NodeFinding};
+use claw_proto::topology::{FindingCode, GpuDriver, GpuHealth, GpuInfo, NodeCapabilities, NodeFinding};
 use claw_proto::validation::{GPU_MILLI, share_milli};
+use tracing::warn;
 
 use super::Agent;
 use super::health::Finder;
 use crate::clock;
+use crate::gpu::merge;
 use crate::node::Input;
 use crate::runtime::dmem;
 use crate::runtime::folder::Folder;
-use crate::runtime::{Availability, Runtime};
+use crate::runtime::{Availability, Key, Runtime};
 
 /// Adds what the runtimes say: which of the allowed ones work, and the engine
 /// behind them. Returns what is wrong with them.
@@ -47,32 +48,62 @@ pub(super) struct ShareCaps {
     /// Where control groups are.
     root: PathBuf,
     workloads: PathBuf,
-    capped: BTreeSet<GpuUuid>,
+    /// Whether a limit of this region was taken by the kernel when it was tried.
+    tried: BTreeMap<String, bool>,
+    /// Attempts that began, with whether they have a limit; that stays as it is.
+    limited: BTreeMap<Key, bool>,
 }
 
 impl ShareCaps {
     /// Of a node whose attempts have their folders here.
     pub(super) fn new(wanted: bool, workloads: PathBuf) -> Self {
-        Self { wanted, root: dmem::CGROUP_ROOT.into(), workloads, capped: BTreeSet::new() }
+        let root = dmem::CGROUP_ROOT.into();
+        Self { wanted, root, workloads, tried: BTreeMap::new(), limited: BTreeMap::new() }
     }
 
     /// Says it of each of these GPUs. One of which somebody has a share that began without a limit (by an agent that
-    /// knew none, or under another config) keeps nobody's memory apart until that has ended.
-    pub(super) fn mark<'a, H>(&mut self, driver: GpuDriver, gpus: &mut [GpuInfo], held: impl Fn() -> H)
-    where
-        H: Iterator<Item = &'a DesiredWorkload>,
-    {
-        match (self.wanted, driver) {
-            (false, _) => return,
-            (true, GpuDriver::Sim) => gpus.iter_mut().for_each(|gpu| gpu.caps_shares = gpu.mig.is_none()),
-            (true, _) => dmem::mark(&self.root, gpus),
+    /// knew none, or under another config) keeps nobody's memory apart until that has ended; where somebody runs who
+    /// counts on it, it takes nothing new.
+    pub(super) fn mark(&mut self, driver: GpuDriver, gpus: &mut [GpuInfo], held: &[&DesiredWorkload]) {
+        self.limited.retain(|key, _| held.iter().any(|w| (w.workload_id, w.attempt) == *key));
+        let capacity = if self.wanted && driver != GpuDriver::Sim { dmem::capacity(&self.root) } else { None };
+        for gpu in gpus {
+            let on_it = |w: &&&DesiredWorkload| share_milli(&w.spec) < GPU_MILLI && w.gpus.contains(&gpu.uuid);
+            let shares: Vec<&DesiredWorkload> = held.iter().filter(on_it).copied().collect();
+            let is_held = |caps: &mut Self| {
+                let region = capacity.as_deref().and_then(|capacity| dmem::region_of(capacity, gpu));
+                region.is_some_and(|region| caps.is_taken(region)) && shares.iter().all(|w| caps.is_limited(w))
+            };
+            let is_simulated = driver == GpuDriver::Sim;
+            gpu.caps_shares = gpu.mig.is_none() && if is_simulated { self.wanted } else { is_held(self) };
+            let counts_on_it = |w: &&DesiredWorkload| dmem::must_be_capped(&w.spec);
+            if !gpu.caps_shares && !is_simulated && shares.iter().any(counts_on_it) {
+                merge::at_least(gpu, GpuHealth::Degraded, dmem::NOT_KEPT_APART);
+            }
         }
-        for gpu in gpus.iter_mut().filter(|gpu| gpu.caps_shares && !self.capped.contains(&gpu.uuid)) {
-            let shares = held().filter(|w| share_milli(&w.spec) < GPU_MILLI && w.gpus.contains(&gpu.uuid));
-            let folder = |w: &DesiredWorkload| Folder::of(&self.workloads, (w.workload_id, w.attempt));
-            gpu.caps_shares = driver == GpuDriver::Sim || shares.map(folder).all(|folder| folder.is_capped());
+    }
+
+    /// The kernel takes limits of this region: tried once, on a group of our own.
+    fn is_taken(&mut self, region: String) -> bool {
+        let root = &self.root;
+        *self.tried.entry(region).or_insert_with_key(|region| match dmem::try_out(root, region) {
+            Ok(()) => true,
+            Err(error) => {
+                warn!(%error, region, "shares of a GPU cannot be held to their memory");
+                false
+            }
+        })
+    }
+
+    /// It has a limit, or has not begun and will have one.
+    fn is_limited(&mut self, workload: &DesiredWorkload) -> bool {
+        let key = (workload.workload_id, workload.attempt);
+        if let Some(known) = self.limited.get(&key) {
+            return *known;
         }
-        self.capped = gpus.iter().filter(|gpu| gpu.caps_shares).map(|gpu| gpu.uuid.clone()).collect();
+        let Some(limited) = Folder::of(&self.workloads, key).has_gpu_limit() else { return true };
+        self.limited.insert(key, limited);
+        limited
     }
 }
 
@@ -95,37 +126,85 @@ impl Agent {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::path::Path;
 
-    use claw_proto::ids::{Attempt, WorkloadId};
-    use claw_proto::spec::{GpuRequest, GpuVendor, WorkloadSpec};
+    use claw_proto::ids::{Attempt, GpuUuid, WorkloadId};
+    use claw_proto::spec::{GpuRequest, GpuVendor, Isolation, WorkloadSpec};
 
     use super::*;
     use crate::runtime::samples;
 
+    const UUID: &str = "GPU-1";
+
+    fn share(n: u128, isolation: Option<Isolation>) -> DesiredWorkload {
+        let gpu = Some(GpuRequest { fraction: Some(0.5), isolation, ..GpuRequest::default() });
+        let spec = WorkloadSpec { gpu, ..WorkloadSpec::default() };
+        let key = (WorkloadId::from_bits(n), Attempt(1));
+        DesiredWorkload { gpus: vec![GpuUuid(UUID.into())], ..samples::desired(key, RuntimeKind::Process, spec) }
+    }
+
+    /// A host whose kernel knows the memory of one GPU, and where its attempts have their folders.
+    fn host(root: &Path) -> (ShareCaps, impl Fn(&mut ShareCaps, &[&DesiredWorkload]) -> GpuInfo) {
+        fs::write(root.join("dmem.capacity"), "nvidia/0000:1b:00.0/vidmem 85520809984\n").unwrap();
+        fs::write(root.join("cgroup.subtree_control"), "").unwrap();
+        let gpu = GpuInfo::new(GpuUuid(UUID.into()), 0, GpuVendor::Nvidia, "H100", 81_559);
+        let gpu = GpuInfo { pci_address: Some("0000:1b:00.0".into()), ..gpu };
+        let look = move |caps: &mut ShareCaps, held: &[&DesiredWorkload]| {
+            let mut gpus = [gpu.clone()];
+            caps.mark(GpuDriver::Nvml, &mut gpus, held);
+            gpus[0].clone()
+        };
+        (ShareCaps { root: root.into(), ..ShareCaps::new(true, root.join("workloads")) }, look)
+    }
+
+    fn began(caps: &ShareCaps, w: &DesiredWorkload, spec: &str) {
+        let folder = Folder::of(&caps.workloads, (w.workload_id, w.attempt));
+        fs::create_dir_all(folder.root()).unwrap();
+        fs::write(folder.root().join("spec.json"), spec).unwrap();
+    }
+
+    const LIMITED: &str = r#"{"gpu_memory":{"region":"nvidia/0000:1b:00.0/vidmem","bytes":4096},"node":"n1"}"#;
+
     #[test]
     fn a_gpu_keeps_memory_apart_once_all_who_share_it_are_held_to_theirs() {
         let root = tempfile::tempdir().unwrap();
-        let wrote = |path: &str, text: &str| fs::write(root.path().join(path), text).unwrap();
-        wrote("dmem.capacity", "nvidia/0000:1b:00.0/vidmem 85520809984\n");
-        wrote("cgroup.subtree_control", "");
-        let uuid = GpuUuid("GPU-1".into());
-        let gpu = GpuInfo::new(uuid.clone(), 0, GpuVendor::Nvidia, "H100", 81_559);
-        let mut gpus = [GpuInfo { pci_address: Some("0000:1b:00.0".into()), ..gpu }];
-        let spec = WorkloadSpec {
-            gpu: Some(GpuRequest { fraction: Some(0.5), ..GpuRequest::default() }),
-            ..WorkloadSpec::default()
-        };
-        let key = (WorkloadId::from_bits(1), Attempt(1));
-        let share = DesiredWorkload { gpus: vec![uuid], ..samples::desired(key, RuntimeKind::Process, spec) };
-        let mut caps = ShareCaps { root: root.path().into(), ..ShareCaps::new(true, root.path().join("workloads")) };
-        let mut told = |held: &[DesiredWorkload]| {
-            caps.mark(GpuDriver::Nvml, &mut gpus, || held.iter());
-            gpus[0].caps_shares
-        };
-        assert!(!told(std::slice::from_ref(&share)), "one that is there began without a limit");
-        assert!(told(&[]));
-        assert!(told(&[share]), "what begins from now on has one, also before it is written down");
-        wrote("dmem.capacity", "");
-        assert!(!told(&[]), "the kernel does not know that memory any more");
+        let (mut caps, look) = host(root.path());
+        let [old, new, pulls] = [share(1, None), share(2, None), share(3, None)];
+        began(&caps, &old, r#"{"node":"n1"}"#);
+        began(&caps, &new, LIMITED);
+        assert!(!look(&mut caps, &[&old, &new]).caps_shares, "one that is there began without a limit");
+        assert!(look(&mut caps, &[&new, &pulls]).caps_shares, "who has not begun will have one");
+        // The agent begins anew, and finds what it had.
+        let (mut again, _) = host(root.path());
+        assert!(look(&mut again, &[&new, &pulls]).caps_shares);
+        assert!(!look(&mut again, &[&new, &old]).caps_shares, "one that was found is looked at as well");
+        began(&caps, &pulls, "no JSON");
+        assert!(!look(&mut caps, &[&pulls]).caps_shares, "of what cannot be read nothing is known");
+        fs::write(root.path().join("dmem.capacity"), "").unwrap();
+        assert!(!look(&mut caps, &[]).caps_shares, "the kernel does not know that memory any more");
+    }
+
+    #[test]
+    fn where_somebody_counts_on_it_and_it_is_not_so_any_more_nothing_new_is_taken() {
+        let root = tempfile::tempdir().unwrap();
+        let (mut caps, look) = host(root.path());
+        let (counts, other) = (share(1, Some(Isolation::Memory)), share(2, None));
+        began(&caps, &counts, LIMITED);
+        began(&caps, &other, LIMITED);
+        assert_eq!(look(&mut caps, &[&counts]).health, GpuHealth::Healthy);
+        caps.wanted = false;
+        let told = look(&mut caps, &[&counts, &other]);
+        assert_eq!((told.caps_shares, told.health), (false, GpuHealth::Degraded));
+        assert_eq!(told.health_reason.as_deref(), Some(dmem::NOT_KEPT_APART));
+        assert_eq!(look(&mut caps, &[&other]).health, GpuHealth::Healthy);
+    }
+
+    #[test]
+    fn where_the_kernel_takes_no_limit_it_is_not_said() {
+        let root = tempfile::tempdir().unwrap();
+        let (mut caps, look) = host(root.path());
+        // A file stands where the group would be.
+        fs::write(root.path().join("clawnode"), "").unwrap();
+        assert!(!look(&mut caps, &[]).caps_shares);
     }
 }

@@ -55,7 +55,7 @@ pub(super) struct EventQueue(VecDeque<GpuEvent>);
 impl Agent {
     pub(super) fn set_gpus(&mut self, fleet: Fleet) {
         let Fleet { driver, mut gpus, findings } = fleet;
-        self.share_caps.mark(driver, &mut gpus, || self.node.attempts());
+        self.share_caps.mark(driver, &mut gpus, &self.node.attempts().collect::<Vec<_>>());
         for finding in findings.iter().filter(|finding| !self.capabilities.findings.contains(finding)) {
             warn!(code = %finding.code, subject = finding.subject, detail = finding.detail, "GPU finding");
         }

@@ -1094,8 +1094,8 @@ pub struct GpuRequest {
     /// Memory is NONE with memory_capped, so that an older node reads it.
     #[prost(enumeration = "Isolation", optional, tag = "9")]
     pub isolation: ::core::option::Option<i32>,
-    /// A share only where every program that shares the GPU is held to its memory. The
-    /// gateway sees to it; a node does it for every share, or says that it does not.
+    /// A share only where every program that shares the GPU is held to its memory: the
+    /// gateway places it so, and a node that cannot do it any more does not start it.
     #[prost(bool, tag = "10")]
     pub memory_capped: bool,
 }

@@ -280,7 +280,10 @@ pub(super) fn play(f: &mut Fleet, m: &Move) {
         }
         Move::Return { node, forgot } => {
             if let Some(id) = node_id(f, node) {
-                f.connect(id, machine_of(&name(node)), &[], if *forgot { 8 } else { 7 });
+                let mut machine = machine_of(&name(node));
+                // What it forgot with its store is also how it held shares to their memory.
+                machine.gpus.iter_mut().for_each(|gpu| gpu.caps_shares &= !forgot);
+                f.connect(id, machine, &[], if *forgot { 8 } else { 7 });
             }
         }
         Move::Remove { node } => drop(f.operate("alice", Operation::NodeRemove { node: name(node) }, Mode::Plan, None)),

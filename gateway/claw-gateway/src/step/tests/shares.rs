@@ -82,7 +82,7 @@ fn who_must_have_its_memory_to_itself_goes_where_shares_are_capped_and_is_told_s
     let id = f.submit(capped(share(0.5))).workload_id.unwrap();
     let report = f.workload(id).report.clone().unwrap();
     assert_eq!((report.rejected[0].reason, report.waiting_helps), (PlacementReason::GpuMemoryUncapped, false));
-    assert_eq!(&*report.rejected[0].detail, "its kernel holds nobody who shares a GPU to the memory of the share");
+    assert_eq!(&*report.rejected[0].detail, "it holds nobody who shares a GPU to the memory of the share");
     let told = query::explain(&f.cluster, &id.to_string(), f.now).unwrap();
     let changes: Vec<&str> = told.would_start_if.iter().map(|remedy| remedy.change.as_str()).collect();
     assert!(changes.contains(&"it did not need its memory kept apart"), "{changes:?}");

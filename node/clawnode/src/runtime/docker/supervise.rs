@@ -44,6 +44,8 @@ const SIGNAL_TIMEOUT_MS: u64 = 5_000;
 const GIVEN_UP_MS: u64 = 600_000;
 /// What is told of a container that was over before a look inside: nothing shows afterwards what it had.
 const NOT_SEEN: &str = "its GPUs were not seen: it was over before a look inside, and may have run without them";
+/// The same, of the limit of its GPU's memory.
+const NOT_HELD: &str = "it was over before its GPU's memory was limited";
 
 /// Supervises the container in `folder` until it is over.
 pub(in crate::runtime) async fn supervise(
@@ -245,6 +247,10 @@ impl<'a> Supervisor<'a> {
             self.follower.note(NOT_SEEN);
             exit.add_detail(NOT_SEEN);
         }
+        if is_first && self.spec.gpu_memory.is_some() {
+            self.follower.note(NOT_HELD);
+            exit.add_detail(NOT_HELD);
+        }
         Step::Over(exit)
     }
 
@@ -253,10 +259,10 @@ impl<'a> Supervisor<'a> {
         let is_first = !self.folder.started().exists();
         // The number is worth something only if it is one of this host's.
         let process = proc_table::identify(pid).filter(|_| container::holds(pid, id));
-        if is_first && let Some(refused) = self.without_devices(&docker, process).await {
+        if is_first && let Some(refused) = self.without_cap(&docker, process).await {
             return refused;
         }
-        if is_first && let Some(refused) = self.without_cap(&docker, process).await {
+        if is_first && let Some(refused) = self.without_devices(&docker, process).await {
             return refused;
         }
         self.process = process;
@@ -284,13 +290,23 @@ impl<'a> Supervisor<'a> {
         }
         let hidden = || Err("the container cannot be looked into".to_owned());
         let missing = process.map_or_else(hidden, |process| gpu::check(process.pid, expected)).err()?;
-        if let Err(error) = container::remove(docker, self.container).await {
-            tracing::warn!(%error, "a container without its GPUs could not be removed yet");
-        }
+        self.take_away(docker, process).await;
         Some(over(NodeWorkloadState::Failed, StatusCause::GpuNotAttached, missing))
     }
 
-    /// A container that cannot be held to its part of a GPU's memory goes: others count on theirs. No engine has a
+    /// A container that is not to run goes; if the engine does not remove it, what runs in it is killed.
+    async fn take_away(&self, docker: &Docker, process: Option<ProcessId>) {
+        let Err(error) = container::remove(docker, self.container).await else { return };
+        tracing::warn!(%error, "a container that is not to run could not be removed yet");
+        let first = process.filter(|process| proc_table::is_alive(*process));
+        if let Some(pid) = first.and_then(|process| Pid::from_raw(process.pid))
+            && let Err(error) = rustix::process::kill_process(pid, Signal::KILL)
+        {
+            tracing::warn!(%error, "nor could its first process be killed");
+        }
+    }
+
+    /// A container that cannot be held to its part of a GPU's memory goes: others count on theirs. Docker has no
     /// field for the limit, so it is set on the group that the engine has made, a moment after the start.
     async fn without_cap(&self, docker: &Docker, process: Option<ProcessId>) -> Option<Step> {
         let cap = self.spec.gpu_memory.as_ref()?;
@@ -301,9 +317,7 @@ impl<'a> Supervisor<'a> {
             dmem::group_of(root, &membership).ok_or_else(hidden)
         });
         let error = group.and_then(|group| dmem::apply(root, &group, cap)).err()?;
-        if let Err(error) = container::remove(docker, self.container).await {
-            tracing::warn!(%error, "a container without its limits could not be removed yet");
-        }
+        self.take_away(docker, process).await;
         let detail = format!("memory of its GPU: {error}");
         Some(over(NodeWorkloadState::Failed, StatusCause::StartFailed, detail))
     }

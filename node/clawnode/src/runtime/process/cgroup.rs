@@ -8,10 +8,8 @@ use std::time::Duration;
 
 use claw_proto::spec::WorkloadSpec;
 
-use crate::runtime::dmem::{self, MemoryCap};
+use crate::runtime::dmem::{self, MemoryCap, PARENT};
 
-/// Name of our group below the hierarchy's root.
-const PARENT: &str = "clawnode";
 /// CPU accounting period, microseconds.
 const CPU_PERIOD_US: u64 = 100_000;
 /// An emptied group may stay busy for a moment.
@@ -68,39 +66,56 @@ pub(super) struct Cgroup {
 impl Cgroup {
     /// Creates the groups of `name` with their limits below the hierarchy at
     /// `root` (normally `/sys/fs/cgroup`).
-    /// A limit of a GPU's memory is known to version 2 alone.
-    pub(super) fn create(root: &Path, name: &str, limits: Limits, gpu: Option<&MemoryCap>) -> io::Result<Self> {
+    pub(super) fn create(root: &Path, name: &str, limits: Limits) -> io::Result<Self> {
         if root.join("cgroup.controllers").exists() {
-            Self::create_v2(root, name, limits, gpu)
-        } else if gpu.is_some() {
-            Err(io::Error::new(io::ErrorKind::Unsupported, "memory of GPUs is limited by version 2 alone"))
+            let group = Self::new_v2(root, name)?;
+            if let Err(error) = group.limit_v2(root, limits) {
+                group.remove();
+                return Err(error);
+            }
+            Ok(group)
         } else {
             Self::create_v1(root, name, limits)
         }
     }
 
-    fn create_v2(root: &Path, name: &str, limits: Limits, gpu: Option<&MemoryCap>) -> io::Result<Self> {
-        let parent = root.join(PARENT);
-        fs::create_dir_all(&parent)?;
-        for folder in [root, parent.as_path()] {
-            fs::write(folder.join("cgroup.subtree_control"), "+cpu +memory +pids")?;
+    /// The same, with a limit of a GPU's memory, which is known to version 2 alone and has to be there; what is
+    /// missing of the others is told.
+    pub(super) fn create_with_gpu(
+        root: &Path,
+        name: &str,
+        (limits, gpu): (Limits, &MemoryCap),
+    ) -> io::Result<(Self, Option<io::Error>)> {
+        if !root.join("cgroup.controllers").exists() {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, "memory of GPUs is limited by version 2 alone"));
         }
-        let folder = parent.join(name);
-        fs::create_dir_all(&folder)?;
-        let group = Self { folders: vec![folder.clone()] };
-        for (file, value) in limits.v2() {
-            if let Err(error) = fs::write(folder.join(file), value) {
+        let group = Self::new_v2(root, name)?;
+        for folder in &group.folders {
+            if let Err(error) = dmem::apply(root, folder, gpu) {
                 group.remove();
-                return Err(named(error, file));
+                return Err(error);
             }
         }
-        if let Some(cap) = gpu
-            && let Err(error) = dmem::apply(root, &folder, cap)
-        {
-            group.remove();
-            return Err(error);
+        let missing = group.limit_v2(root, limits).err();
+        Ok((group, missing))
+    }
+
+    fn new_v2(root: &Path, name: &str) -> io::Result<Self> {
+        let folder = root.join(PARENT).join(name);
+        fs::create_dir_all(&folder)?;
+        Ok(Self { folders: vec![folder] })
+    }
+
+    fn limit_v2(&self, root: &Path, limits: Limits) -> io::Result<()> {
+        for folder in [root, &root.join(PARENT)] {
+            fs::write(folder.join("cgroup.subtree_control"), "+cpu +memory +pids")?;
         }
-        Ok(group)
+        for folder in &self.folders {
+            for (file, value) in limits.v2() {
+                fs::write(folder.join(file), value).map_err(|error| named(error, file))?;
+            }
+        }
+        Ok(())
     }
 
     fn create_v1(root: &Path, name: &str, limits: Limits) -> io::Result<Self> {
@@ -203,13 +218,35 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         fs::write(root.path().join("cgroup.controllers"), "cpu memory pids").unwrap();
         let limits = Limits { memory_bytes: Some(4096), cpu_quota_us: None, pids_max: 7 };
-        let cap = MemoryCap { region: "drm/0000:08:00.0/vram".into(), bytes: 8192 };
-        let group = Cgroup::create(root.path(), "wl.1", limits, Some(&cap)).unwrap();
+        let group = Cgroup::create(root.path(), "wl.1", limits).unwrap();
         let folder = root.path().join("clawnode/wl.1");
-        assert_eq!(fs::read_to_string(folder.join("dmem.max")).unwrap(), "drm/0000:08:00.0/vram 8192");
         assert_eq!(fs::read_to_string(folder.join("memory.max")).unwrap(), "4096");
         assert!(!group.was_out_of_memory());
         fs::write(folder.join("memory.events"), "oom 1\noom_kill 2\n").unwrap();
         assert!(group.was_out_of_memory());
+    }
+
+    #[test]
+    fn a_limit_of_a_gpu_has_to_be_there_and_the_others_are_told() {
+        let root = tempfile::tempdir().unwrap();
+        let limits = Limits { memory_bytes: Some(4096), cpu_quota_us: None, pids_max: 7 };
+        let cap = MemoryCap { region: "drm/0000:08:00.0/vram".into(), bytes: 8192 };
+        let of_v1 = Cgroup::create_with_gpu(root.path(), "wl.1", (limits, &cap)).unwrap_err();
+        assert_eq!(of_v1.kind(), io::ErrorKind::Unsupported);
+        fs::write(root.path().join("cgroup.controllers"), "cpu memory pids dmem").unwrap();
+        let (_, missing) = Cgroup::create_with_gpu(root.path(), "wl.1", (limits, &cap)).unwrap();
+        assert!(missing.is_none());
+        let wrote = |path: &str| fs::read_to_string(root.path().join("clawnode").join(path)).unwrap();
+        assert_eq!(
+            (wrote("wl.1/dmem.max").as_str(), wrote("wl.1/pids.max").as_str()),
+            ("drm/0000:08:00.0/vram 8192", "7")
+        );
+        // The file of another limit cannot be written, and that of the GPU's memory can.
+        fs::create_dir_all(root.path().join("clawnode/wl.2/pids.max")).unwrap();
+        let (_, missing) = Cgroup::create_with_gpu(root.path(), "wl.2", (limits, &cap)).unwrap();
+        assert!(missing.unwrap().to_string().starts_with("pids.max"));
+        fs::create_dir_all(root.path().join("clawnode/wl.3/dmem.max")).unwrap();
+        let untaken = Cgroup::create_with_gpu(root.path(), "wl.3", (limits, &cap)).unwrap_err();
+        assert!(untaken.to_string().starts_with("dmem.max"), "{untaken}");
     }
 }

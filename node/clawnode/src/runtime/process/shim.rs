@@ -66,6 +66,8 @@ enum StartError {
     User(#[from] user::UserError),
     #[error("control group: {0}")]
     Cgroup(io::Error),
+    #[error("memory of its GPU: {0}")]
+    GpuMemory(io::Error),
     #[error("{program}: {error}")]
     Program { program: String, error: io::Error },
     #[error("log: {0}")]
@@ -329,17 +331,21 @@ fn make_cgroup(folder: &Folder, spec: &SpecFile) -> Result<(Option<Cgroup>, Stri
     if !spec.cgroups {
         let off = "control groups are off in the node's config";
         return match gpu {
-            Some(_) => Err(StartError::Cgroup(io::Error::other(off))),
+            Some(_) => Err(StartError::GpuMemory(io::Error::other(off))),
             None => Ok((None, not_enforced(off))),
         };
     }
     // Two nodes on one host may have the same attempt in tests and after a restore.
     let place = crc32fast::hash(folder.root().as_os_str().as_encoded_bytes());
     let (id, attempt) = (spec.workload.workload_id, spec.workload.attempt.0);
-    let name = format!("{id}.{attempt}.{place:08x}");
-    match Cgroup::create(Path::new(dmem::CGROUP_ROOT), &name, limits, gpu) {
+    let (root, name) = (Path::new(dmem::CGROUP_ROOT), format!("{id}.{attempt}.{place:08x}"));
+    if let Some(gpu) = gpu {
+        let made = Cgroup::create_with_gpu(root, &name, (limits, gpu));
+        let (cgroup, missing) = made.map_err(StartError::GpuMemory)?;
+        return Ok((Some(cgroup), missing.map_or_else(String::new, |error| not_enforced(&error.to_string()))));
+    }
+    match Cgroup::create(root, &name, limits) {
         Ok(cgroup) => Ok((Some(cgroup), String::new())),
-        Err(error) if gpu.is_some() => Err(StartError::Cgroup(error)),
         Err(error) => Ok((None, not_enforced(&error.to_string()))),
     }
 }
