@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use claw_proto::message::{NodeWorkloadState as N, StatusCause as C};
 use claw_proto::spec::{AntiAffinity, OnPartition, Placement, Priority, RestartPolicy, TopologyDomain, WorkloadSpec};
+use claw_proto::topology::NodeCapabilities;
 use claw_tools::outcome::Mode;
 use claw_tools::quotas::QuotaAmounts;
 use claw_tools::workloads::{WorkloadReason, WorkloadState};
@@ -222,6 +223,13 @@ fn of_part(spec: WorkloadSpec, part: Option<usize>) -> WorkloadSpec {
     }
 }
 
+/// What a node has that is back; what it forgot with its store is also how it held shares to their memory.
+fn back(name: &str, forgot: bool) -> NodeCapabilities {
+    let mut machine = machine_of(name);
+    machine.gpus.iter_mut().for_each(|gpu| gpu.caps_shares &= !forgot);
+    machine
+}
+
 fn gate(f: &mut Fleet, workload: String, closes: bool) {
     let operation = if closes {
         Operation::WorkloadHold { workload, gate: "hold".into() }
@@ -280,10 +288,7 @@ pub(super) fn play(f: &mut Fleet, m: &Move) {
         }
         Move::Return { node, forgot } => {
             if let Some(id) = node_id(f, node) {
-                let mut machine = machine_of(&name(node));
-                // What it forgot with its store is also how it held shares to their memory.
-                machine.gpus.iter_mut().for_each(|gpu| gpu.caps_shares &= !forgot);
-                f.connect(id, machine, &[], if *forgot { 8 } else { 7 });
+                f.connect(id, back(&name(node), *forgot), &[], if *forgot { 8 } else { 7 });
             }
         }
         Move::Remove { node } => drop(f.operate("alice", Operation::NodeRemove { node: name(node) }, Mode::Plan, None)),
