@@ -124,6 +124,7 @@ pub fn workload_detail(
     let demand = w.spec.demand();
     let of_gpu = match &demand.mig_profile {
         _ if runtime.is_none() => "",
+        _ if demand.is_share() && w.live().is_none() => "; its share of a GPU was one by time",
         _ if demand.is_share() && shares_are_capped(cluster, w) => {
             "; its GPU is shared by time: the node's kernel holds each who shares it to the memory of the share"
         }

@@ -37,6 +37,8 @@ pub(super) struct MemoryCap {
     /// The kernel's name of that memory.
     pub(super) region: String,
     pub(super) bytes: u64,
+    /// The node says that all who share the GPU have such a limit: without it nothing is run.
+    pub(super) must: bool,
 }
 
 /// The region that is the memory of this GPU; none where it has several, for one limit says nothing of their sum.
@@ -69,7 +71,7 @@ pub(crate) fn capacity(root: &Path) -> Option<String> {
 pub(crate) fn try_out(root: &Path, region: &str) -> io::Result<()> {
     let group = root.join(PARENT).join(format!("probe.{}", std::process::id()));
     fs::create_dir_all(&group)?;
-    let taken = apply(root, &group, &MemoryCap { region: region.to_owned(), bytes: 1024 * 1024 });
+    let taken = apply(root, &group, &MemoryCap { region: region.to_owned(), bytes: 1024 * 1024, must: true });
     if let Err(error) = fs::remove_dir(&group) {
         tracing::debug!(%error, "a group that was tried out is still there");
     }
@@ -81,24 +83,28 @@ pub(crate) fn must_be_capped(spec: &WorkloadSpec) -> bool {
     spec.gpu.as_ref().and_then(|gpu| gpu.isolation) == Some(Isolation::Memory)
 }
 
-/// What a workload may have of the GPU that it has a share of; nothing where the node does not say that it holds
-/// shares to their memory.
+/// What a workload may have of the GPU that it has a share of; nothing where no kernel can limit it, or the config does
+/// not want it (`limits`). It is limited also where others are not, so that in time all are.
 ///
 /// # Errors
 /// The kernel does not know the GPU's memory any more, or it is not to run without a limit and there is none.
-pub(super) fn cap_of(root: &Path, workload: &DesiredWorkload, gpus: &[GpuInfo]) -> io::Result<Option<MemoryCap>> {
+pub(super) fn cap_of(
+    root: &Path,
+    workload: &DesiredWorkload,
+    (gpus, limits): (&[GpuInfo], bool),
+) -> io::Result<Option<MemoryCap>> {
     let milli = share_milli(&workload.spec);
     let its = |gpu: &&GpuInfo| milli < GPU_MILLI && workload.gpus.contains(&gpu.uuid);
     let Some(gpu) = gpus.iter().find(its) else { return Ok(None) };
-    if !gpu.caps_shares {
+    let region = if limits { capacity(root).and_then(|all| region_of(&all, gpu)) } else { None };
+    if !gpu.caps_shares && (region.is_none() || must_be_capped(&workload.spec)) {
         // Nor does anybody come beside one that counts on it.
         let must = must_be_capped(&workload.spec) || gpu.health_reason.as_deref() == Some(NOT_KEPT_APART);
         return if must { Err(io::Error::new(io::ErrorKind::Unsupported, NOT_KEPT_APART)) } else { Ok(None) };
     }
-    let region = capacity(root).and_then(|all| region_of(&all, gpu));
     let gone = || io::Error::new(io::ErrorKind::NotFound, format!("the kernel lists no memory of GPU {}", gpu.uuid));
     let bytes = share_memory_mib(milli, gpu.memory_mib) * 1024 * 1024;
-    Ok(Some(MemoryCap { region: region.ok_or_else(gone)?, bytes }))
+    Ok(Some(MemoryCap { region: region.ok_or_else(gone)?, bytes, must: gpu.caps_shares }))
 }
 
 /// Limits a group below `root` and looks whether the kernel took it.
@@ -185,10 +191,10 @@ mod tests {
             let gpus = vec![GpuUuid("GPU-1".into())];
             DesiredWorkload { gpus, ..samples::desired(key, RuntimeKind::Process, spec) }
         };
-        let cap = cap_of(root.path(), &desired(0.5), &gpus).unwrap().unwrap();
+        let cap = cap_of(root.path(), &desired(0.5), (&gpus, true)).unwrap().unwrap();
         // 3 % of 81,559 MiB is the driver's.
         assert_eq!((cap.region.as_str(), cap.bytes), ("nvidia/00000000:1B:00.0/vidmem", 39_556 * 1024 * 1024));
-        assert_eq!(cap_of(root.path(), &desired(1.0), &gpus).unwrap(), None, "a whole one is its own");
+        assert_eq!(cap_of(root.path(), &desired(1.0), (&gpus, true)).unwrap(), None, "a whole one is its own");
 
         let group = root.path().join("clawnode/wl.1");
         fs::create_dir_all(&group).unwrap();
@@ -203,17 +209,23 @@ mod tests {
 
         // Who must have it is not run without.
         gpus[0].caps_shares = false;
-        assert_eq!(cap_of(root.path(), &desired(0.5), &gpus).unwrap(), None);
+        let beside = cap_of(root.path(), &desired(0.5), (&gpus, true)).unwrap().unwrap();
+        assert_eq!(
+            (beside.bytes, beside.must),
+            (cap.bytes, false),
+            "it is limited where it can be, also beside others"
+        );
+        assert_eq!(cap_of(root.path(), &desired(0.5), (&gpus, false)).unwrap(), None);
         let mut must = desired(0.5);
         must.spec.gpu.as_mut().unwrap().isolation = Some(Isolation::Memory);
-        assert_eq!(cap_of(root.path(), &must, &gpus).unwrap_err().kind(), io::ErrorKind::Unsupported);
+        assert_eq!(cap_of(root.path(), &must, (&gpus, true)).unwrap_err().kind(), io::ErrorKind::Unsupported);
         gpus[0].health_reason = Some(NOT_KEPT_APART.into());
-        let beside = cap_of(root.path(), &desired(0.5), &gpus).unwrap_err();
+        let beside = cap_of(root.path(), &desired(0.5), (&gpus, false)).unwrap_err();
         assert_eq!(beside.to_string(), NOT_KEPT_APART, "nor is anybody run beside one that counts on it");
         gpus[0].caps_shares = true;
         try_out(root.path(), &cap.region).unwrap();
         fs::write(root.path().join("dmem.capacity"), "").unwrap();
-        let gone = cap_of(root.path(), &desired(0.5), &gpus).unwrap_err();
+        let gone = cap_of(root.path(), &desired(0.5), (&gpus, true)).unwrap_err();
         assert_eq!(gone.to_string(), "the kernel lists no memory of GPU GPU-1");
     }
 }

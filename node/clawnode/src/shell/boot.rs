@@ -240,6 +240,7 @@ impl Origin<'_> {
             default_user: process.user.clone(),
             cgroups: process.cgroups,
             pids_max: process.pids_max,
+            limits_shares: self.config.caps_shares(),
             log_bytes_max: settings.log_buffer_bytes,
             capabilities: None,
         };
@@ -276,6 +277,7 @@ impl Origin<'_> {
             execution_log: self.data_dir.execution_log(),
             shim_program,
             config: self.config.runtime.docker.clone(),
+            limits_shares: self.config.caps_shares(),
             log_bytes_max: settings.log_buffer_bytes,
         }
     }

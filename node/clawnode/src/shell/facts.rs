@@ -41,6 +41,16 @@ pub(super) fn add_runtimes<'a>(
     all
 }
 
+/// A trial tells for so many looks at the GPUs.
+const LOOKS_PER_TRIAL: u32 = 60;
+
+/// What came of a trial.
+#[derive(Debug)]
+struct Tried {
+    taken: bool,
+    looks_left: u32,
+}
+
 /// Which of the node's GPUs hold whoever shares them to their memory.
 #[derive(Debug)]
 pub(super) struct ShareCaps {
@@ -49,7 +59,7 @@ pub(super) struct ShareCaps {
     root: PathBuf,
     workloads: PathBuf,
     /// Whether a limit of this region was taken by the kernel when it was tried.
-    tried: BTreeMap<String, bool>,
+    tried: BTreeMap<String, Tried>,
     /// Attempts that began, with whether they have a limit; that stays as it is.
     limited: BTreeMap<Key, bool>,
 }
@@ -83,16 +93,19 @@ impl ShareCaps {
         }
     }
 
-    /// The kernel takes limits of this region: tried once, on a group of our own.
+    /// The kernel takes limits of this region: tried on a group of our own, and again after a while.
     fn is_taken(&mut self, region: String) -> bool {
-        let root = &self.root;
-        *self.tried.entry(region).or_insert_with_key(|region| match dmem::try_out(root, region) {
-            Ok(()) => true,
-            Err(error) => {
-                warn!(%error, region, "shares of a GPU cannot be held to their memory");
-                false
-            }
-        })
+        let tried = self.tried.entry(region.clone()).or_insert(Tried { taken: false, looks_left: 0 });
+        if tried.looks_left > 0 {
+            tried.looks_left -= 1;
+            return tried.taken;
+        }
+        let result = dmem::try_out(&self.root, &region);
+        if let Err(error) = &result {
+            warn!(%error, region, "shares of a GPU cannot be held to their memory");
+        }
+        *tried = Tried { taken: result.is_ok(), looks_left: LOOKS_PER_TRIAL };
+        tried.taken
     }
 
     /// It has a limit, or has not begun and will have one.
@@ -101,8 +114,12 @@ impl ShareCaps {
         if let Some(known) = self.limited.get(&key) {
             return *known;
         }
-        let Some(limited) = Folder::of(&self.workloads, key).has_gpu_limit() else { return true };
-        self.limited.insert(key, limited);
+        let folder = Folder::of(&self.workloads, key);
+        let Some(limited) = folder.has_gpu_limit() else { return true };
+        // Before it has begun it can still turn out otherwise.
+        if folder.has_begun() {
+            self.limited.insert(key, limited);
+        }
         limited
     }
 }
@@ -163,7 +180,8 @@ mod tests {
         fs::write(folder.root().join("spec.json"), spec).unwrap();
     }
 
-    const LIMITED: &str = r#"{"gpu_memory":{"region":"nvidia/0000:1b:00.0/vidmem","bytes":4096},"node":"n1"}"#;
+    const LIMITED: &str =
+        r#"{"gpu_memory":{"region":"nvidia/0000:1b:00.0/vidmem","bytes":4096,"must":true},"node":"n1"}"#;
 
     #[test]
     fn a_gpu_keeps_memory_apart_once_all_who_share_it_are_held_to_theirs() {
@@ -172,6 +190,9 @@ mod tests {
         let [old, new, pulls] = [share(1, None), share(2, None), share(3, None)];
         began(&caps, &old, r#"{"node":"n1"}"#);
         began(&caps, &new, LIMITED);
+        let of_new = Folder::of(&caps.workloads, (new.workload_id, new.attempt));
+        fs::write(of_new.root().join("gpu-limited"), "").unwrap();
+        fs::write(of_new.root().join("started.json"), "{}").unwrap();
         assert!(!look(&mut caps, &[&old, &new]).caps_shares, "one that is there began without a limit");
         assert!(look(&mut caps, &[&new, &pulls]).caps_shares, "who has not begun will have one");
         // The agent begins anew, and finds what it had.
@@ -180,6 +201,9 @@ mod tests {
         assert!(!look(&mut again, &[&new, &old]).caps_shares, "one that was found is looked at as well");
         began(&caps, &pulls, "no JSON");
         assert!(!look(&mut caps, &[&pulls]).caps_shares, "of what cannot be read nothing is known");
+        fs::remove_file(of_new.root().join("gpu-limited")).unwrap();
+        let (mut anew, _) = host(root.path());
+        assert!(!look(&mut anew, &[&new]).caps_shares, "it runs, and the kernel took no limit");
         fs::write(root.path().join("dmem.capacity"), "").unwrap();
         assert!(!look(&mut caps, &[]).caps_shares, "the kernel does not know that memory any more");
     }

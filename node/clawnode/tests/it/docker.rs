@@ -208,6 +208,7 @@ fn open(folder: &Path, node_id: &str, config: &DockerConfig) -> (DockerRuntime, 
         execution_log: folder.join("execution.log"),
         shim_program: PathBuf::from(env!("CARGO_BIN_EXE_clawnode")),
         config: config.clone(),
+        limits_shares: false,
         log_bytes_max: 4 << 20,
     };
     (DockerRuntime::new(options, sender).unwrap(), events)

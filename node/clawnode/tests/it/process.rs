@@ -31,6 +31,7 @@ fn options(folder: &Path) -> ProcessOptions {
         shim_program: PathBuf::from(env!("CARGO_BIN_EXE_clawnode")),
         default_user: None,
         cgroups: true,
+        limits_shares: false,
         pids_max: 1_000,
         log_bytes_max: 4 << 20,
         capabilities: None,

@@ -157,7 +157,8 @@ async fn prepare(shared: &Shared, workload: &DesiredWorkload, folder: &Folder) -
     drop(notes);
     let capabilities = shared.capabilities();
     let gpus = capabilities.as_ref().map_or(&[][..], |capabilities| &capabilities.gpus);
-    let gpu_memory = dmem::cap_of(Path::new(dmem::CGROUP_ROOT), workload, gpus).map_err(uncapped)?;
+    let gpu_memory =
+        dmem::cap_of(Path::new(dmem::CGROUP_ROOT), workload, (gpus, shared.options.limits_shares)).map_err(uncapped)?;
     let volumes = shared.options.config.volumes.clone();
     let (attachments, devices) = attach::take(&docker, &engine, shared.cache.clone(), volumes, workload, gpus).await?;
     let user = workload.spec.user.clone().unwrap_or_else(|| fetched.user.clone());

@@ -82,6 +82,8 @@ pub struct DockerOptions {
     pub shim_program: PathBuf,
     /// The node's rules.
     pub config: DockerConfig,
+    /// Whether who has a share of a GPU is held to its memory where it can be.
+    pub limits_shares: bool,
     /// Log bytes that one stream of a new attempt may hold.
     pub log_bytes_max: u64,
 }

@@ -316,7 +316,17 @@ impl<'a> Supervisor<'a> {
             let membership = std::fs::read_to_string(format!("/proc/{}/cgroup", process.pid))?;
             dmem::group_of(root, &membership).ok_or_else(hidden)
         });
-        let error = group.and_then(|group| dmem::apply(root, &group, cap)).err()?;
+        let limited = group.and_then(|group| dmem::apply(root, &group, cap));
+        let noted = limited.and_then(|()| std::fs::write(self.folder.gpu_limited(), b""));
+        let error = noted.err()?;
+        if !cap.must {
+            tracing::warn!(%error, "a share of a GPU is not held to its memory");
+            return None;
+        }
+        if process.is_some_and(|process| !proc_table::is_alive(process)) {
+            // It is over: a look at it tells how.
+            return Some(Step::Begin);
+        }
         self.take_away(docker, process).await;
         let detail = format!("memory of its GPU: {error}");
         Some(over(NodeWorkloadState::Failed, StatusCause::StartFailed, detail))

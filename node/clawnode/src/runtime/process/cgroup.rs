@@ -230,7 +230,7 @@ mod tests {
     fn a_limit_of_a_gpu_has_to_be_there_and_the_others_are_told() {
         let root = tempfile::tempdir().unwrap();
         let limits = Limits { memory_bytes: Some(4096), cpu_quota_us: None, pids_max: 7 };
-        let cap = MemoryCap { region: "drm/0000:08:00.0/vram".into(), bytes: 8192 };
+        let cap = MemoryCap { region: "drm/0000:08:00.0/vram".into(), bytes: 8192, must: true };
         let of_v1 = Cgroup::create_with_gpu(root.path(), "wl.1", (limits, &cap)).unwrap_err();
         assert_eq!(of_v1.kind(), io::ErrorKind::Unsupported);
         fs::write(root.path().join("cgroup.controllers"), "cpu memory pids dmem").unwrap();

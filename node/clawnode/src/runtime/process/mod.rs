@@ -49,6 +49,8 @@ pub struct ProcessOptions {
     pub cgroups: bool,
     /// Most processes of a workload, with control groups.
     pub pids_max: u32,
+    /// Whether who has a share of a GPU is held to its memory where it can be.
+    pub limits_shares: bool,
     /// Log bytes that one stream of a new attempt may hold.
     pub log_bytes_max: u64,
     /// What the node has, for ranks.

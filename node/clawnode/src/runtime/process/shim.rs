@@ -7,6 +7,7 @@
 //! from before the supervisor exists until after it is gone. If the supervisor
 //! itself is killed, the kernel kills the program with it.
 
+use std::fs;
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -330,7 +331,7 @@ fn make_cgroup(folder: &Folder, spec: &SpecFile) -> Result<(Option<Cgroup>, Stri
     let gpu = spec.gpu_memory.as_ref();
     if !spec.cgroups {
         let off = "control groups are off in the node's config";
-        return match gpu {
+        return match gpu.filter(|gpu| gpu.must) {
             Some(_) => Err(StartError::GpuMemory(io::Error::other(off))),
             None => Ok((None, not_enforced(off))),
         };
@@ -339,10 +340,14 @@ fn make_cgroup(folder: &Folder, spec: &SpecFile) -> Result<(Option<Cgroup>, Stri
     let place = crc32fast::hash(folder.root().as_os_str().as_encoded_bytes());
     let (id, attempt) = (spec.workload.workload_id, spec.workload.attempt.0);
     let (root, name) = (Path::new(dmem::CGROUP_ROOT), format!("{id}.{attempt}.{place:08x}"));
-    if let Some(gpu) = gpu {
-        let made = Cgroup::create_with_gpu(root, &name, (limits, gpu));
-        let (cgroup, missing) = made.map_err(StartError::GpuMemory)?;
-        return Ok((Some(cgroup), missing.map_or_else(String::new, |error| not_enforced(&error.to_string()))));
+    match gpu.map(|gpu| (gpu, Cgroup::create_with_gpu(root, &name, (limits, gpu)))) {
+        Some((_, Ok((cgroup, missing)))) => {
+            fs::write(folder.gpu_limited(), b"").map_err(StartError::GpuMemory)?;
+            return Ok((Some(cgroup), missing.map_or_else(String::new, |error| not_enforced(&error.to_string()))));
+        }
+        Some((gpu, Err(error))) if gpu.must => return Err(StartError::GpuMemory(error)),
+        Some((_, Err(error))) => tracing::warn!(%error, "a share of a GPU is not held to its memory"),
+        None => {}
     }
     match Cgroup::create(root, &name, limits) {
         Ok(cgroup) => Ok((Some(cgroup), String::new())),

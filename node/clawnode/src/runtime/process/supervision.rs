@@ -310,7 +310,7 @@ fn prepare(
         env.extend(checkpoints::environment(workload, &folder.checkpoint().to_string_lossy()));
     }
     let gpus = options.capabilities.as_ref().map_or(&[][..], |capabilities| &capabilities.gpus);
-    let gpu_memory = dmem::cap_of(Path::new(dmem::CGROUP_ROOT), workload, gpus);
+    let gpu_memory = dmem::cap_of(Path::new(dmem::CGROUP_ROOT), workload, (gpus, options.limits_shares));
     let gpu_memory = gpu_memory.map_err(|error| io::Error::new(error.kind(), format!("memory of its GPU: {error}")))?;
     let spec = SpecFile {
         node: options.node.clone(),
