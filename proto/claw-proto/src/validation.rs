@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::closed_enum;
 use crate::limits;
-use crate::spec::{GpuVendor, OnPartition, Priority, RestartPolicy, WorkloadSpec};
+use crate::spec::{GpuVendor, Isolation, OnPartition, Priority, RestartPolicy, WorkloadSpec};
 use crate::topology::GpuInfo;
 
 pub use checks::is_unprintable;
@@ -211,6 +211,12 @@ pub fn mig_profile_milli(profile: &str) -> Option<u16> {
 /// whole ones, slices, or none.
 pub fn share_milli(spec: &WorkloadSpec) -> u16 {
     rules::share_milli(spec)
+}
+
+/// A *checked* specification asks for a share of a GPU, and for its memory to be kept apart.
+pub fn is_capped_share(spec: &WorkloadSpec) -> bool {
+    let isolation = spec.gpu.as_ref().and_then(|gpu| gpu.isolation);
+    share_milli(spec) < GPU_MILLI && isolation == Some(Isolation::Memory)
 }
 
 /// Memory that so many thousandths of a GPU have, MiB: all of a whole one; of a shared one a

@@ -256,7 +256,6 @@ pub fn node_list(cluster: &Cluster, p: &NodeListParams) -> Result<NodeList, Refu
 }
 
 fn gpu_row(cluster: &Cluster, n: &NodeEntry, g: &GpuInfo, rail: Option<u32>) -> GpuRow {
-    let is_cut = n.gpus().iter().any(|slice| slice.mig.as_ref().is_some_and(|mig| mig.parent == g.uuid));
     let (mut whole, mut shares) = (None, Vec::new());
     match cluster.workloads.holders(&g.uuid) {
         Some(Holders::Whole(id)) => whole = Some(*id),
@@ -276,7 +275,7 @@ fn gpu_row(cluster: &Cluster, n: &NodeEntry, g: &GpuInfo, rail: Option<u32>) -> 
         health: g.health,
         nvlink_island: g.nvlink_island,
         rail,
-        memory_capped: g.caps_shares && !is_cut,
+        memory_capped: g.caps_shares && n.given_gpus().any(|given| given.uuid == g.uuid),
         slice: g.mig.clone(),
         held_by: whole,
         shares,

@@ -515,7 +515,7 @@ impl Shape {
     #[inline]
     fn judge(&mut self, at: usize, (view, slot): (&View, &Slot), losses: &Losses) -> (u8, Rank) {
         let (Some(row), Some(wish)) = (&slot.row, &self.wish) else { return self.judge_view(at, (view, slot), losses) };
-        let make = slot.make.filter(|_| self.twins);
+        let make = self.shared_make(slot);
         let fixed = self.found.on(make, (at, slot.generation));
         let known = fixed.get_or_insert_with(|| Fixed::of(view, &self.spec));
         debug_assert_eq!(*known, Fixed::of(view, &self.spec), "nodes of one make are alike in what is fixed");
@@ -539,7 +539,8 @@ impl Shape {
             self.remember(at, verdict.ok());
             return told;
         }
-        let fixed = self.found.on(slot.make.filter(|_| self.twins), (at, slot.generation));
+        let make = self.shared_make(slot);
+        let fixed = self.found.on(make, (at, slot.generation));
         let score = fit::score_of(view, &self.spec, losses, fixed).map(|score| Rank::of(&score));
         score.map_or_else(|reason| (reason as u8 + 1, Rank::NONE), |rank| (TAKES, rank))
     }

@@ -10,12 +10,11 @@
 
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use claw_proto::message::DesiredWorkload;
-use claw_proto::spec::{Isolation, WorkloadSpec};
 use claw_proto::topology::GpuInfo;
-use claw_proto::validation::{GPU_MILLI, share_memory_mib, share_milli};
+use claw_proto::validation::{GPU_MILLI, is_capped_share, share_memory_mib, share_milli};
 use serde::{Deserialize, Serialize};
 
 use crate::gpu::merge::pci_address;
@@ -78,11 +77,6 @@ pub(crate) fn try_out(root: &Path, region: &str) -> io::Result<()> {
     taken
 }
 
-/// It is not to run where its memory is not kept apart.
-pub(crate) fn must_be_capped(spec: &WorkloadSpec) -> bool {
-    spec.gpu.as_ref().and_then(|gpu| gpu.isolation) == Some(Isolation::Memory)
-}
-
 /// What a workload may have of the GPU that it has a share of; nothing where no kernel can limit it, or the config does
 /// not want it (`limits`). It is limited also where others are not, so that in time all are.
 ///
@@ -97,9 +91,9 @@ pub(super) fn cap_of(
     let its = |gpu: &&GpuInfo| milli < GPU_MILLI && workload.gpus.contains(&gpu.uuid);
     let Some(gpu) = gpus.iter().find(its) else { return Ok(None) };
     let region = if limits { capacity(root).and_then(|all| region_of(&all, gpu)) } else { None };
-    if !gpu.caps_shares && (region.is_none() || must_be_capped(&workload.spec)) {
+    if !gpu.caps_shares && (region.is_none() || is_capped_share(&workload.spec)) {
         // Nor does anybody come beside one that counts on it.
-        let must = must_be_capped(&workload.spec) || gpu.health_reason.as_deref() == Some(NOT_KEPT_APART);
+        let must = is_capped_share(&workload.spec) || gpu.health_reason.as_deref() == Some(NOT_KEPT_APART);
         return if must { Err(io::Error::new(io::ErrorKind::Unsupported, NOT_KEPT_APART)) } else { Ok(None) };
     }
     let gone = || io::Error::new(io::ErrorKind::NotFound, format!("the kernel lists no memory of GPU {}", gpu.uuid));
@@ -135,16 +129,10 @@ fn holds(told: &str, cap: &MemoryCap) -> bool {
     limit.and_then(|bytes| bytes.trim().parse::<u64>().ok()).is_some_and(|bytes| bytes <= cap.bytes)
 }
 
-/// The group of a process in version 2 of control groups.
-pub(super) fn group_of(root: &Path, membership: &str) -> Option<PathBuf> {
-    let path = membership.lines().find_map(|line| line.strip_prefix("0::/"))?;
-    Some(root.join(path))
-}
-
 #[cfg(test)]
 mod tests {
     use claw_proto::ids::{Attempt, GpuUuid, WorkloadId};
-    use claw_proto::spec::{GpuRequest, GpuVendor, RuntimeKind, WorkloadSpec};
+    use claw_proto::spec::{GpuRequest, GpuVendor, Isolation, RuntimeKind, WorkloadSpec};
 
     use super::*;
     use crate::runtime::samples;
@@ -204,8 +192,6 @@ mod tests {
         assert_eq!((wrote(SWITCH).as_str(), wrote("clawnode/cgroup.subtree_control").as_str()), ("+dmem", "+dmem"));
         assert!(holds(&format!("drm/other max\n{} 4096\n", cap.region), &cap));
         assert!(!holds(&format!("{} max\n", cap.region), &cap) && !holds("", &cap), "it is not held");
-        assert_eq!(group_of(root.path(), "0::/clawnode/wl.1\n"), Some(group));
-        assert_eq!(group_of(root.path(), "4:memory:/clawnode/wl.1\n"), None);
 
         // Who must have it is not run without.
         gpus[0].caps_shares = false;

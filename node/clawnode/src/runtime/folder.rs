@@ -54,11 +54,6 @@ impl Folder {
         &self.root
     }
 
-    /// Its program runs, or ran.
-    pub(crate) fn has_begun(&self) -> bool {
-        self.started().exists()
-    }
-
     /// The kernel took the limit of its GPU's memory.
     pub(super) fn gpu_limited(&self) -> PathBuf {
         self.root.join("gpu-limited")
@@ -67,13 +62,9 @@ impl Folder {
     /// Whether the attempt has a limit of its GPU's memory, or gets one before its program runs; nothing if it has not
     /// begun. What cannot be read has none.
     pub(crate) fn has_gpu_limit(&self) -> Option<bool> {
-        #[derive(Deserialize)]
-        struct Limit {
-            gpu_memory: Option<MemoryCap>,
-        }
-        match read_json::<Limit>(&self.spec()) {
+        match read_json::<SpecFile>(&self.spec()) {
             Ok(spec) => {
-                spec.map(|spec| spec.gpu_memory.is_some() && (self.gpu_limited().exists() || !self.has_begun()))
+                spec.map(|spec| spec.gpu_memory.is_some() && (!self.started().exists() || self.gpu_limited().exists()))
             }
             Err(_) => Some(false),
         }

@@ -105,18 +105,7 @@ mod tests {
 
     fn spec(key: Key, env: BTreeMap<String, String>, container: Option<Box<ContainerFile>>) -> SpecFile {
         let workload = samples::desired(key, RuntimeKind::Process, WorkloadSpec::default());
-        SpecFile {
-            node: "n1".into(),
-            workload,
-            execution_log: "/nowhere".into(),
-            log_bytes_max: 0,
-            default_user: None,
-            cgroups: false,
-            pids_max: 1,
-            env,
-            gpu_memory: None,
-            container,
-        }
+        SpecFile { env, container, ..samples::spec_file(workload) }
     }
 
     fn container(env: &str) -> Box<ContainerFile> {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use claw_proto::message::DesiredWorkload;
 use claw_proto::spec::RuntimeKind;
 use claw_proto::topology::{FindingCode, GpuDriver, GpuHealth, GpuInfo, NodeCapabilities, NodeFinding};
-use claw_proto::validation::{GPU_MILLI, share_milli};
+use claw_proto::validation::{GPU_MILLI, is_capped_share, share_milli};
 use tracing::warn;
 
 use super::Agent;
@@ -16,7 +16,7 @@ use crate::gpu::merge;
 use crate::node::Input;
 use crate::runtime::dmem;
 use crate::runtime::folder::Folder;
-use crate::runtime::{Availability, Key, Runtime};
+use crate::runtime::{Availability, Runtime};
 
 /// Adds what the runtimes say: which of the allowed ones work, and the engine
 /// behind them. Returns what is wrong with them.
@@ -60,22 +60,19 @@ pub(super) struct ShareCaps {
     workloads: PathBuf,
     /// Whether a limit of this region was taken by the kernel when it was tried.
     tried: BTreeMap<String, Tried>,
-    /// Attempts that began, with whether they have a limit; that stays as it is.
-    limited: BTreeMap<Key, bool>,
 }
 
 impl ShareCaps {
     /// Of a node whose attempts have their folders here.
     pub(super) fn new(wanted: bool, workloads: PathBuf) -> Self {
         let root = dmem::CGROUP_ROOT.into();
-        Self { wanted, root, workloads, tried: BTreeMap::new(), limited: BTreeMap::new() }
+        Self { wanted, root, workloads, tried: BTreeMap::new() }
     }
 
     /// Says it of each of these GPUs. One of which somebody has a share that began without a limit (by an agent that
     /// knew none, or under another config) keeps nobody's memory apart until that has ended; where somebody runs who
     /// counts on it, it takes nothing new.
     pub(super) fn mark(&mut self, driver: GpuDriver, gpus: &mut [GpuInfo], held: &[&DesiredWorkload]) {
-        self.limited.retain(|key, _| held.iter().any(|w| (w.workload_id, w.attempt) == *key));
         let capacity = if self.wanted && driver != GpuDriver::Sim { dmem::capacity(&self.root) } else { None };
         for gpu in gpus {
             let on_it = |w: &&&DesiredWorkload| share_milli(&w.spec) < GPU_MILLI && w.gpus.contains(&gpu.uuid);
@@ -86,7 +83,7 @@ impl ShareCaps {
             };
             let is_simulated = driver == GpuDriver::Sim;
             gpu.caps_shares = gpu.mig.is_none() && if is_simulated { self.wanted } else { is_held(self) };
-            let counts_on_it = |w: &&DesiredWorkload| dmem::must_be_capped(&w.spec);
+            let counts_on_it = |w: &&DesiredWorkload| is_capped_share(&w.spec);
             if !gpu.caps_shares && !is_simulated && shares.iter().any(counts_on_it) {
                 merge::at_least(gpu, GpuHealth::Degraded, dmem::NOT_KEPT_APART);
             }
@@ -109,18 +106,8 @@ impl ShareCaps {
     }
 
     /// It has a limit, or has not begun and will have one.
-    fn is_limited(&mut self, workload: &DesiredWorkload) -> bool {
-        let key = (workload.workload_id, workload.attempt);
-        if let Some(known) = self.limited.get(&key) {
-            return *known;
-        }
-        let folder = Folder::of(&self.workloads, key);
-        let Some(limited) = folder.has_gpu_limit() else { return true };
-        // Before it has begun it can still turn out otherwise.
-        if folder.has_begun() {
-            self.limited.insert(key, limited);
-        }
-        limited
+    fn is_limited(&self, workload: &DesiredWorkload) -> bool {
+        Folder::of(&self.workloads, (workload.workload_id, workload.attempt)).has_gpu_limit().unwrap_or(true)
     }
 }
 
@@ -180,16 +167,13 @@ mod tests {
         fs::write(folder.root().join("spec.json"), spec).unwrap();
     }
 
-    const LIMITED: &str =
-        r#"{"gpu_memory":{"region":"nvidia/0000:1b:00.0/vidmem","bytes":4096,"must":true},"node":"n1"}"#;
-
     #[test]
     fn a_gpu_keeps_memory_apart_once_all_who_share_it_are_held_to_theirs() {
         let root = tempfile::tempdir().unwrap();
         let (mut caps, look) = host(root.path());
         let [old, new, pulls] = [share(1, None), share(2, None), share(3, None)];
-        began(&caps, &old, r#"{"node":"n1"}"#);
-        began(&caps, &new, LIMITED);
+        began(&caps, &old, &samples::spec_json(&old, false));
+        began(&caps, &new, &samples::spec_json(&new, true));
         let of_new = Folder::of(&caps.workloads, (new.workload_id, new.attempt));
         fs::write(of_new.root().join("gpu-limited"), "").unwrap();
         fs::write(of_new.root().join("started.json"), "{}").unwrap();
@@ -202,8 +186,7 @@ mod tests {
         began(&caps, &pulls, "no JSON");
         assert!(!look(&mut caps, &[&pulls]).caps_shares, "of what cannot be read nothing is known");
         fs::remove_file(of_new.root().join("gpu-limited")).unwrap();
-        let (mut anew, _) = host(root.path());
-        assert!(!look(&mut anew, &[&new]).caps_shares, "it runs, and the kernel took no limit");
+        assert!(!look(&mut caps, &[&new]).caps_shares, "it runs, and the kernel took no limit");
         fs::write(root.path().join("dmem.capacity"), "").unwrap();
         assert!(!look(&mut caps, &[]).caps_shares, "the kernel does not know that memory any more");
     }
@@ -213,8 +196,8 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let (mut caps, look) = host(root.path());
         let (counts, other) = (share(1, Some(Isolation::Memory)), share(2, None));
-        began(&caps, &counts, LIMITED);
-        began(&caps, &other, LIMITED);
+        began(&caps, &counts, &samples::spec_json(&counts, true));
+        began(&caps, &other, &samples::spec_json(&other, true));
         assert_eq!(look(&mut caps, &[&counts]).health, GpuHealth::Healthy);
         caps.wanted = false;
         let told = look(&mut caps, &[&counts, &other]);

@@ -468,7 +468,7 @@ pub(super) fn demand(spec: &WorkloadSpec) -> Demand {
         gpu_models_ranked: gpu.is_some_and(|g| g.model.is_some() && !g.model_fallbacks.is_empty()),
         gpu_vendor: gpu.and_then(|g| g.vendor),
         nvlink: gpus > 1 && gpu.and_then(|g| g.interconnect) == Some(Interconnect::Nvlink),
-        capped: share_milli(spec) < GPU_MILLI && gpu.and_then(|g| g.isolation) == Some(Isolation::Memory),
+        capped: super::is_capped_share(spec),
     }
 }
 

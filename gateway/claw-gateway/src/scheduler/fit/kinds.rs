@@ -29,7 +29,7 @@ fn is_of_wanted_kind(view: &View, gpu: &Gpu, demand: Ask<'_>) -> bool {
 
 /// Its shares are held to their memory, where that is asked for.
 pub(super) fn caps(view: &View, gpu: &Gpu, demand: Ask<'_>) -> bool {
-    !demand.capped || view.info(gpu).is_some_and(|info| info.caps_shares)
+    view.info(gpu).is_some_and(|info| demand.takes_caps_of(info))
 }
 
 /// A GPU for who wants GPUs or shares of them, a slice of the profile for who wants slices.

@@ -40,6 +40,13 @@ fn memory_group(root: &Path, membership: &str) -> Option<(PathBuf, bool)> {
     None
 }
 
+/// The same, of a process of this host.
+pub(super) fn group_of(pid: i32) -> io::Result<(PathBuf, bool)> {
+    let membership = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
+    let group = memory_group(Path::new(dmem::CGROUP_ROOT), &membership);
+    group.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+}
+
 /// The number behind `oom_kill` in `memory.oom_control` or `memory.events`.
 fn kills_in(text: &str) -> u64 {
     let counts = text.lines().filter_map(|line| line.strip_prefix("oom_kill ")?.trim().parse::<u64>().ok());
@@ -83,9 +90,7 @@ pub(super) struct OomWatch {
 impl OomWatch {
     /// Watches the group of process `pid`.
     pub(super) fn of(pid: i32) -> io::Result<Self> {
-        let membership = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
-        let group = memory_group(Path::new(dmem::CGROUP_ROOT), &membership);
-        let (group, is_v2) = group.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+        let (group, is_v2) = group_of(pid)?;
         if is_v2 {
             let counter = File::open(group.join("memory.events"))?;
             return Ok(Self { counter, group, events: None, n_events: 0, n_kills: 0 });

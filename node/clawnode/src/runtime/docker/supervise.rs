@@ -247,7 +247,7 @@ impl<'a> Supervisor<'a> {
             self.follower.note(NOT_SEEN);
             exit.add_detail(NOT_SEEN);
         }
-        if is_first && self.spec.gpu_memory.is_some() {
+        if is_first && self.spec.gpu_memory.is_some() && !self.folder.gpu_limited().exists() {
             self.follower.note(NOT_HELD);
             exit.add_detail(NOT_HELD);
         }
@@ -310,13 +310,10 @@ impl<'a> Supervisor<'a> {
     /// field for the limit, so it is set on the group that the engine has made, a moment after the start.
     async fn without_cap(&self, docker: &Docker, process: Option<ProcessId>) -> Option<Step> {
         let cap = self.spec.gpu_memory.as_ref()?;
-        let root = Path::new(dmem::CGROUP_ROOT);
         let hidden = || io::Error::new(io::ErrorKind::NotFound, "the container's control group cannot be found");
-        let group = process.ok_or_else(hidden).and_then(|process| {
-            let membership = std::fs::read_to_string(format!("/proc/{}/cgroup", process.pid))?;
-            dmem::group_of(root, &membership).ok_or_else(hidden)
-        });
-        let limited = group.and_then(|group| dmem::apply(root, &group, cap));
+        let group = process.ok_or_else(hidden).and_then(|process| oom::group_of(process.pid));
+        // A group of version 1 has no such limit, and `apply` says so.
+        let limited = group.and_then(|(group, _)| dmem::apply(Path::new(dmem::CGROUP_ROOT), &group, cap));
         let noted = limited.and_then(|()| std::fs::write(self.folder.gpu_limited(), b""));
         let error = noted.err()?;
         if !cap.must {

@@ -342,7 +342,10 @@ fn make_cgroup(folder: &Folder, spec: &SpecFile) -> Result<(Option<Cgroup>, Stri
     let (root, name) = (Path::new(dmem::CGROUP_ROOT), format!("{id}.{attempt}.{place:08x}"));
     match gpu.map(|gpu| (gpu, Cgroup::create_with_gpu(root, &name, (limits, gpu)))) {
         Some((_, Ok((cgroup, missing)))) => {
-            fs::write(folder.gpu_limited(), b"").map_err(StartError::GpuMemory)?;
+            if let Err(error) = fs::write(folder.gpu_limited(), b"") {
+                cgroup.remove();
+                return Err(StartError::GpuMemory(error));
+            }
             return Ok((Some(cgroup), missing.map_or_else(String::new, |error| not_enforced(&error.to_string()))));
         }
         Some((gpu, Err(error))) if gpu.must => return Err(StartError::GpuMemory(error)),
