@@ -170,6 +170,22 @@ impl<'a> World<'a> {
 }
 
 impl World<'_> {
+    /// Nobody opens a gate here: of those who wait at the end behind one it is said.
+    fn assume_gates(&mut self) {
+        let workloads = &self.cluster.workloads;
+        let held: Vec<&str> = workloads
+            .queue()
+            .filter_map(|id| workloads.get(id))
+            .filter(|w| !w.gates.is_empty())
+            .map(|w| w.name.as_str())
+            .collect();
+        if !held.is_empty() {
+            let why = format!("{} workload(s) wait behind gates, which are taken to stay closed", held.len());
+            let value = json!(held[..held.len().min(TOLD_MAX)]);
+            self.assumptions.push(Assumption { field: "gates".into(), value, why });
+        }
+    }
+
     /// When what runs now will end, as far as it says.
     fn known_ends(&mut self) {
         let mut open = Vec::new();
@@ -489,6 +505,7 @@ impl World<'_> {
     }
 
     fn told(mut self, revision: u64, horizon_s: u64) -> ScheduleSimulation {
+        self.assume_gates();
         let waiting: Vec<StillWaits> = self
             .cluster
             .workloads

@@ -107,6 +107,29 @@ fn shares_are_capped(cluster: &Cluster, w: &WorkloadEntry) -> bool {
     gpus.iter().any(|gpu| gpu.caps_shares && live.gpus.contains(&gpu.uuid))
 }
 
+/// What keeps others from the GPUs that it has.
+fn gpu_isolation(cluster: &Cluster, w: &WorkloadEntry, runtime: RuntimeKind) -> &'static str {
+    let demand = w.spec.demand();
+    let (is_live, is_process) = (w.live().is_some(), runtime == RuntimeKind::Process);
+    if demand.is_share() {
+        return match (is_live, shares_are_capped(cluster, w)) {
+            (false, _) => "; its share of a GPU was one by time",
+            (true, true) => {
+                "; its GPU is shared by time: the node's kernel holds each who shares it to the memory of the share"
+            }
+            (true, false) => "; its GPU is shared by time: nothing keeps others from its memory or its time",
+        };
+    }
+    match (demand.mig_profile.is_some(), is_process) {
+        _ if demand.gpus == 0 || w.simulated() => "",
+        (true, true) => "; it sees the GPU's other slices as well as its own",
+        (true, false) => "; its slice of a GPU is kept apart by hardware",
+        // Whom the node's owner lets at its GPUs beside the agent nobody here knows.
+        (false, true) => "; its GPUs are whole and given to no other workload, and it sees the node's other GPUs as well",
+        (false, false) => "; its GPUs are whole and given to no other workload",
+    }
+}
+
 /// `workload_get`.
 pub fn workload_detail(
     cluster: &Cluster,
@@ -121,19 +144,7 @@ pub fn workload_detail(
         Some(RuntimeKind::Docker) => "container",
         None => "not placed yet",
     };
-    let demand = w.spec.demand();
-    let of_gpu = match &demand.mig_profile {
-        _ if runtime.is_none() => "",
-        _ if demand.is_share() && w.live().is_none() => "; its share of a GPU was one by time",
-        _ if demand.is_share() && shares_are_capped(cluster, w) => {
-            "; its GPU is shared by time: the node's kernel holds each who shares it to the memory of the share"
-        }
-        _ if demand.is_share() => "; its GPU is shared by time: nothing keeps others from its memory or its time",
-        Some(_) if w.simulated() => "",
-        Some(_) if runtime == Some(RuntimeKind::Process) => "; it sees the GPU's other slices as well as its own",
-        Some(_) => "; its slice of a GPU is kept apart by hardware",
-        None => "",
-    };
+    let of_gpu = runtime.map_or("", |runtime| gpu_isolation(cluster, w, runtime));
     let args = json!({ "workload": w.workload_id });
     let next = match w.state {
         WorkloadState::Pending => vec![SuggestedCall::new("workload_explain", args)],

@@ -1,16 +1,17 @@
 //! Gates: what is held back, who may open and close, and what comes of it.
 
+use claw_proto::ids::CountingIds;
 use claw_proto::message::{NodeWorkloadState as N, StatusCause as C};
 use claw_proto::spec::WorkloadSpec;
-use claw_tools::access::Tier;
+use claw_tools::access::{PrincipalKind, Role, Tier};
 use claw_tools::outcome::{EffectKind, Mode, Outcome};
 use claw_tools::refusal::{ErrorCode, Refusal};
-use claw_tools::scheduling::QueueListParams;
+use claw_tools::scheduling::{QueueListParams, ScheduleSimulateParams};
 use claw_tools::workloads::{WorkloadReason, WorkloadState};
 
 use serde_json::json;
 
-use super::fleet::{Fleet, run_of, spec};
+use super::fleet::{Fleet, run_of, spec, who};
 use crate::{Operation, query};
 
 fn gated(gpus: u32, gates: &[&str]) -> WorkloadSpec {
@@ -56,6 +57,13 @@ fn a_workload_starts_when_its_last_gate_is_open_and_holds_nobody_back_before() {
         told.summary
     );
     assert_eq!((told.would_start_if[0].call.tool.as_str(), told.blockers.len()), ("workload_release", 0));
+    // A look ahead opens no gates, and says so.
+    let caller = who("alice", Role::Viewer, PrincipalKind::Agent, f.now);
+    let p = ScheduleSimulateParams::default();
+    let ahead = query::simulate(&f.cluster, &p, &caller, &mut CountingIds::new(u32::MAX)).unwrap();
+    let closed: Vec<_> = ahead.assumptions.iter().map(|a| (a.field.as_str(), &a.value, a.why.as_str())).collect();
+    let why = "1 workload(s) wait behind gates, which are taken to stay closed";
+    assert_eq!(closed, [("gates", &json!([name]), why)]);
     let one = release(&mut f, &name, &["budget"]).unwrap();
     let words = format!(
         "release {name}: closed gates dataset-ready, budget → dataset-ready; it waits for its gates: dataset-ready"

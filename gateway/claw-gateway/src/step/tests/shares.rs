@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use claw_proto::message::{NodeWorkloadState as N, StatusCause as C};
-use claw_proto::spec::{GpuRequest, Placement, PlacementStrategy, Priority, WorkloadSpec};
+use claw_proto::spec::{GpuRequest, Placement, PlacementStrategy, Priority, RuntimeKind, WorkloadSpec};
+use claw_proto::topology::{GpuDriver, NodeCapabilities};
 use claw_proto::validation::GPU_MILLI;
 use claw_tools::nodes::{GpuListParams, NodeListParams};
 use claw_tools::quotas::QuotaAmounts;
@@ -12,7 +13,7 @@ use claw_tools::workloads::{PlacementReason, WorkloadState};
 use claw_tools::{access::PrincipalKind, access::Role};
 use serde_json::json;
 
-use super::fleet::{Fleet, capped, h100x8, share, spec, who};
+use super::fleet::{Fleet, capped, h100x8, share, slice, sliced, spec, who};
 use crate::{Operation, query};
 
 fn gpus(f: &Fleet, id: claw_proto::ids::WorkloadId) -> Vec<String> {
@@ -107,6 +108,39 @@ fn who_must_have_its_memory_to_itself_goes_where_shares_are_capped_and_is_told_s
     let rows = query::gpu_list(&f.cluster, &GpuListParams { free: Some(false), ..GpuListParams::default() }).unwrap();
     let shared = rows.gpus.iter().find(|row| row["node"] == json!("n1")).unwrap();
     assert_eq!(shared["memory_capped"], json!(true), "{shared:?}");
+}
+
+/// Where something really runs it is said of each grant what keeps others from it.
+#[test]
+fn of_each_grant_it_is_said_what_keeps_others_from_it() {
+    let mut f = Fleet::with_nodes(0);
+    let real = |name: &str, runtime| NodeCapabilities {
+        runtimes: vec![runtime],
+        simulated: false,
+        gpu_driver: GpuDriver::Nvml,
+        ..sliced(name)
+    };
+    f.join_as("boxes", real("boxes", RuntimeKind::Docker));
+    f.join_as("hosts", real("hosts", RuntimeKind::Process));
+    let mut told = |spec: WorkloadSpec, runtime: RuntimeKind| {
+        let image = (runtime == RuntimeKind::Docker).then(|| "app:1".to_owned());
+        let id = f.submit(WorkloadSpec { image, runtime: Some(runtime), ..spec }).workload_id.unwrap();
+        query::workload_detail(&f.cluster, &id.to_string(), |_| None).unwrap().isolation
+    };
+    let whole = "; its GPUs are whole and given to no other workload";
+    let (boxed, bare) = ("container", "none: a host process without isolation");
+    for (spec, in_a_box, on_the_host) in [
+        (spec(0), String::new(), String::new()),
+        (spec(2), whole.into(), format!("{whole}, and it sees the node's other GPUs as well")),
+        (
+            slice("3g.40gb"),
+            "; its slice of a GPU is kept apart by hardware".into(),
+            "; it sees the GPU's other slices as well as its own".into(),
+        ),
+    ] {
+        assert_eq!(told(spec.clone(), RuntimeKind::Docker), format!("{boxed}{in_a_box}"));
+        assert_eq!(told(spec, RuntimeKind::Process), format!("{bare}{on_the_host}"));
+    }
 }
 
 #[test]
