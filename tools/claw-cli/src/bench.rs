@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use claw_gateway::scheduler::jobs::{Fleet, Nodes};
 use claw_gateway::scheduler::packing::replay::{Protocol, Trace, replay, replay_scanning, replay_with};
-use claw_gateway::scheduler::packing::{Machine, ModelSet, Policy, Request, Typical};
+use claw_gateway::scheduler::packing::{Machine, ModelSet, Policy, Request, Shed, Typical, rehearsed};
 use serde_json::{Value, json};
 
 use self::core::CoreFleet;
@@ -34,6 +34,8 @@ pub struct SchedOptions {
     pub arrival: f64,
     /// Requests that may wait; 0 for none.
     pub window: usize,
+    /// What will be asked for in all over the fleet's GPUs, as far as the queue knows.
+    pub offered: f64,
     /// Through the gateway's core in place of the policy alone.
     pub core: bool,
     /// Without an index: every machine is asked at every decision.
@@ -68,7 +70,7 @@ pub(crate) fn sched(options: &SchedOptions, screen: &Screen) -> Result<Exit, Cli
     let (trace, models) = trace(&options.nodes, &options.pods)?;
     let typical = Arc::new(Typical::new(&trace.requests, &trace.machines));
     let core = if options.core { Some(CoreFleet::new(&trace, &models)?) } else { None };
-    let protocol = Protocol { policy: options.policy, arrival: options.arrival, window: options.window };
+    let protocol = protocol(options, &trace, &typical);
     let (mut allocations, mut outcomes, mut seconds, mut decisions) = (Vec::new(), Vec::new(), 0.0, 0_u64);
     for seed in 0..options.seeds {
         let begun = Instant::now();
@@ -107,6 +109,8 @@ pub(crate) fn sched(options: &SchedOptions, screen: &Screen) -> Result<Exit, Cli
     if options.window > 0 {
         let n = outcomes.len().max(1) as f64;
         line["window"] = json!(options.window);
+        line["offered"] = json!(options.offered);
+        line["turned_away_early"] = json!(protocol.shed);
         line["p99_wait_arrivals"] = json!(outcomes.iter().map(|o| o.p99_wait_arrivals).max());
         line["dropped"] = json!(rounded(outcomes.iter().map(|o| o.dropped as f64).sum::<f64>() / n));
         line["dropped_gpus"] = json!(rounded(outcomes.iter().map(|o| o.dropped_gpus).sum::<f64>() / n));
@@ -117,6 +121,14 @@ pub(crate) fn sched(options: &SchedOptions, screen: &Screen) -> Result<Exit, Cli
         screen.print(&words(&line))?;
     }
     Ok(if line["refused_though_feasible"] == 0 { Exit::Ok } else { Exit::Fault })
+}
+
+/// With the order of turning away that did best in rehearsals, where the queue is the policy's own.
+fn protocol(options: &SchedOptions, trace: &Trace, typical: &Arc<Typical>) -> Protocol {
+    let SchedOptions { policy, arrival, window, offered, core, scan, .. } = *options;
+    let protocol = Protocol { policy, arrival, window, offered, shed: Shed::Nobody };
+    let shed = if core || scan { Shed::Nobody } else { rehearsed(&trace.machines, typical, protocol) };
+    Protocol { shed, ..protocol }
 }
 
 fn rounded(value: f64) -> f64 {
@@ -145,8 +157,14 @@ fn words(line: &Value) -> String {
         line["refused_though_feasible"],
     );
     let waited = format!(
-        "; of {} waiting at most, {} dropped with {} GPUs, 99 of 100 waited at most {} arrivals",
-        line["window"], line["dropped"], line["dropped_gpus"], line["p99_wait_arrivals"]
+        "; of {} waiting at most, {} dropped with {} GPUs, 99 of 100 waited at most {} arrivals; {} times the fleet's GPUs \
+         offered, turned away early: {}",
+        line["window"],
+        line["dropped"],
+        line["dropped_gpus"],
+        line["p99_wait_arrivals"],
+        line["offered"],
+        line["turned_away_early"].as_str().unwrap_or_default()
     );
     if line.get("window").is_some() {
         text.push_str(&waited);

@@ -224,17 +224,24 @@ fn bench(matches: &ArgMatches) -> Result<Commands, ParseError> {
     let inner = matches.subcommand_matches("sched").ok_or(CliError::Usage("say what to measure"))?;
     let path = |id: &str| inner.get_one::<PathBuf>(id).cloned().unwrap_or_default();
     let policy = inner.get_one::<String>("policy").and_then(|name| Policy::from_text(name));
+    let share = |id: &str| inner.get_one::<f64>(id).copied();
+    let is_share = |share: &f64| *share > 0.0 && *share <= 10.0;
+    let arrival = share("arrival")
+        .filter(is_share)
+        .ok_or(CliError::Usage("--arrival is demand over capacity: above 0 and at most 10, such as 1.3"))?;
+    let window = inner.get_one::<u64>("window").and_then(|n| usize::try_from(*n).ok()).unwrap_or(0);
+    let offered = share("offered").unwrap_or(arrival);
+    if !is_share(&offered) || (window == 0 && share("offered").is_some()) {
+        return Err(CliError::Usage("--offered goes with --window: above 0 and at most 10, such as 1.3").into());
+    }
     Ok(Commands::BenchSched(SchedOptions {
         policy: policy.unwrap_or(Policy::Ours),
         nodes: path("nodes"),
         pods: path("pods"),
         seeds: inner.get_one::<u64>("seeds").copied().unwrap_or(10),
-        arrival: inner
-            .get_one::<f64>("arrival")
-            .copied()
-            .filter(|a| *a > 0.0 && *a <= 10.0)
-            .ok_or(CliError::Usage("--arrival is demand over capacity: above 0 and at most 10, such as 1.3"))?,
-        window: inner.get_one::<u64>("window").and_then(|n| usize::try_from(*n).ok()).unwrap_or(0),
+        arrival,
+        window,
+        offered,
         core: inner.get_flag("core"),
         scan: inner.get_flag("scan"),
     }))
@@ -495,7 +502,8 @@ fn sched_command() -> Command {
             "Replays a trace by the protocol of the openb trace (Weng et al., USENIX ATC 2023): shuffled by the seed, \
              brought to 130 % of the fleet's GPUs, one request at a time, no departures. The allocation is read where \
              the arrived demand is --arrival. With --window so many requests may wait, and the allocation is what \
-             stands at the end.",
+             stands at the end. The queue knows how much will be asked for in all (--offered): where that is more than \
+             there is, some go early, in the order that did best in rehearsals with work drawn from what is typical.",
         )
         .arg(value_arg("policy", "POLICY").default_value("ours").value_parser(policies).help("Policy of placement"))
         .arg(file_arg("nodes").help("Machines: sn,cpu_milli,memory_mib,gpu,model"))
@@ -518,6 +526,9 @@ fn sched_command() -> Command {
                 .value_parser(value_parser!(u64).range(0..=100_000))
                 .help("Requests that may wait"),
         )
+        .arg(value_arg("offered", "L").value_parser(value_parser!(f64)).help(
+            "With --window: demand in all over the fleet's GPUs, as far as the queue knows; 1 for unknown [default: --arrival]",
+        ))
         .arg(Arg::new("core").long("core").action(ArgAction::SetTrue).help(
             "Through the gateway's core (`step`, reports, auditor) and its own policy, which learns what is typical",
         ))

@@ -125,7 +125,9 @@ fn gpu_isolation(cluster: &Cluster, w: &WorkloadEntry, runtime: RuntimeKind) -> 
         (true, true) => "; it sees the GPU's other slices as well as its own",
         (true, false) => "; its slice of a GPU is kept apart by hardware",
         // Whom the node's owner lets at its GPUs beside the agent nobody here knows.
-        (false, true) => "; its GPUs are whole and given to no other workload, and it sees the node's other GPUs as well",
+        (false, true) => {
+            "; its GPUs are whole and given to no other workload, and it sees the node's other GPUs as well"
+        }
         (false, false) => "; its GPUs are whole and given to no other workload",
     }
 }

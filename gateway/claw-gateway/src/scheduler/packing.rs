@@ -18,6 +18,7 @@ mod policy;
 pub mod replay;
 mod scan;
 mod score;
+mod shed;
 #[cfg(test)]
 mod tests;
 mod typical;
@@ -28,4 +29,5 @@ pub use packer::{Packer, Place};
 pub use policy::Policy;
 pub use scan::Scan;
 pub(crate) use score::{lost, price_of, worth};
+pub use shed::{Shed, rehearsed};
 pub use typical::Typical;

@@ -8,6 +8,7 @@ use super::machine::{Machine, Request};
 use super::packer::{Packer, Place};
 use super::policy::Policy;
 use super::scan::Scan;
+use super::shed::Shed;
 use super::typical::Typical;
 
 /// Demand that a trace is brought to, as a share of the fleet's GPUs, unless more is asked for.
@@ -53,6 +54,11 @@ pub struct Protocol {
     pub arrival: f64,
     /// So many requests may wait; none online.
     pub window: usize,
+    /// What will be asked for in all, as far as the queue knows, over the fleet's GPUs; up to one nobody is turned
+    /// away before he has to be.
+    pub offered: f64,
+    /// Who is, if it is more.
+    pub shed: Shed,
 }
 
 /// What came of one seed.
@@ -121,11 +127,20 @@ pub trait Placer {
 
 /// Replays a trace with one seed.
 pub fn replay(trace: &Trace, typical: &Arc<Typical>, protocol: Protocol, seed: u64) -> Outcome {
-    let mut packing = Judged {
-        decider: Packer::new(protocol.policy, trace.machines.clone(), Arc::clone(typical)),
-        checker: Checker { machines: trace.machines.clone() },
-    };
-    replay_with(trace, protocol, seed, &mut packing)
+    let mut draws = Draws::new(seed);
+    let order = arrivals(trace, protocol.arrival, &mut draws);
+    let mut packing = Judged::of(&trace.machines, typical, protocol.policy);
+    run((&trace.machines, &order), protocol, draws, &mut packing)
+}
+
+/// Replays requests in this order, on these machines.
+pub(super) fn replay_order(
+    (machines, order): (&[Machine], &[Request]),
+    typical: &Arc<Typical>,
+    protocol: Protocol,
+    seed: u64,
+) -> Outcome {
+    run((machines, order), protocol, Draws::new(seed), &mut Judged::of(machines, typical, protocol.policy))
 }
 
 /// Replays a trace with one seed through FGD without an index: every machine is asked at every decision.
@@ -141,6 +156,15 @@ pub fn replay_scanning(trace: &Trace, typical: &Arc<Typical>, protocol: Protocol
 pub fn replay_with(trace: &Trace, protocol: Protocol, seed: u64, placer: &mut dyn Placer) -> Outcome {
     let mut draws = Draws::new(seed);
     let order = arrivals(trace, protocol.arrival, &mut draws);
+    run((&trace.machines, &order), protocol, draws, placer)
+}
+
+fn run(
+    (machines, order): (&[Machine], &[Request]),
+    protocol: Protocol,
+    draws: Draws,
+    placer: &mut dyn Placer,
+) -> Outcome {
     let mut run = Run {
         placer,
         draws,
@@ -155,11 +179,11 @@ pub fn replay_with(trace: &Trace, protocol: Protocol, seed: u64, placer: &mut dy
         },
         waits: Vec::new(),
     };
-    let capacity: f64 = trace.machines.iter().map(|machine| f64::from(machine.free_gpu_milli())).sum();
+    let capacity: f64 = machines.iter().map(|machine| f64::from(machine.free_gpu_milli())).sum();
     if protocol.window == 0 {
-        run.online(&order, capacity, protocol.arrival);
+        run.online(order, capacity, protocol.arrival);
     } else {
-        run.queued(&order, capacity, protocol);
+        run.queued(order, capacity, protocol);
     }
     run.waits.sort_unstable();
     let p99 = run.waits.len().saturating_mul(99) / 100;
@@ -213,7 +237,9 @@ impl Run<'_> {
 
     /// At most `window` requests wait. One more, and of those that fit anywhere the one
     /// that packs best is placed, of equals the largest; if none fits, the largest is
-    /// dropped. At the end all are placed or dropped, and the allocation is what stands then.
+    /// dropped. Where more is offered than there is, some are dropped in place of that, as long as they are no
+    /// larger a part of what was decided on than has to be dropped of all. At the end all are placed or dropped, and
+    /// the allocation is what stands then.
     fn queued(&mut self, order: &[Request], capacity: f64, protocol: Protocol) {
         let mut queue: BTreeMap<Waiting, Request> = BTreeMap::new();
         let mut arrived = 0.0;
@@ -224,24 +250,37 @@ impl Run<'_> {
             }
             queue.insert(Waiting::new(request, at), *request);
             if queue.len() > protocol.window {
-                self.serve(&mut queue, at);
+                self.serve(&mut queue, at, protocol);
             }
         }
         let end = order.len() as u64;
         while !queue.is_empty() {
-            self.serve(&mut queue, end);
+            self.serve(&mut queue, end, protocol);
         }
         self.outcome.allocation_percent = 100.0 * self.allocated_milli as f64 / capacity;
     }
 
+    /// Less of what was decided on was dropped than has to be of all that is offered.
+    fn may_turn_away(&self, offered: f64) -> bool {
+        let (placed, dropped) = (self.allocated_milli as f64, self.outcome.dropped_gpus * 1_000.0);
+        offered > 1.0 && dropped < (1.0 - 1.0 / offered) * (placed + dropped)
+    }
+
     /// Places one or drops one.
-    fn serve(&mut self, queue: &mut BTreeMap<Waiting, Request>, now: u64) {
+    fn serve(&mut self, queue: &mut BTreeMap<Waiting, Request>, now: u64, protocol: Protocol) {
         // Of equal requests, which stand together, the first stands for all.
         let mut kinds: Vec<(Option<i32>, Waiting, Request)> = Vec::new();
         for (waiting, request) in queue.iter() {
             if kinds.last().is_none_or(|(.., last)| last != request) {
                 kinds.push((self.placer.worth(request), *waiting, *request));
             }
+        }
+        if self.may_turn_away(protocol.offered)
+            && let Some((_, waiting, request)) = protocol.shed.first(kinds.iter(), |(worth, _, asks)| (*worth, *asks))
+        {
+            queue.remove(waiting);
+            self.drop(request);
+            return;
         }
         kinds.sort_by_key(|(worth, waiting, _)| (std::cmp::Reverse(*worth), *waiting));
         let placed = kinds.into_iter().find(|(.., request)| self.place(request)).map(|(_, waiting, _)| waiting);
@@ -307,6 +346,14 @@ impl Decider for Scan {
 struct Judged<D> {
     decider: D,
     checker: Checker,
+}
+
+impl Judged<Packer> {
+    fn of(machines: &[Machine], typical: &Arc<Typical>, policy: Policy) -> Self {
+        let machines = machines.to_vec();
+        let decider = Packer::new(policy, machines.clone(), Arc::clone(typical));
+        Self { decider, checker: Checker { machines } }
+    }
 }
 
 impl<D: Decider> Placer for Judged<D> {

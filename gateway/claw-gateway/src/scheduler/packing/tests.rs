@@ -156,8 +156,8 @@ fn a_replay_repeats_itself_and_breaks_no_rule() {
     let trace = small_trace();
     let typical = Arc::new(Typical::new(&trace.requests, &trace.machines));
     for policy in Policy::ALL {
-        for window in [0, 16] {
-            let protocol = Protocol { policy: *policy, arrival: 1.3, window };
+        for (window, shed) in Shed::ALL.iter().map(|shed| (16, *shed)).chain([(0, Shed::Nobody)]) {
+            let protocol = Protocol { policy: *policy, arrival: 1.3, window, offered: 1.3, shed };
             let first = replay(&trace, &typical, protocol, 3);
             assert_eq!(first, replay(&trace, &typical, protocol, 3), "{policy}");
             if *policy == Policy::Fgd {
@@ -179,4 +179,33 @@ fn all_policies_get_the_same_arrivals_and_these_come_to_the_demand() {
     let demand: u32 = of(1).iter().map(Request::demand_milli).sum();
     let share = f64::from(demand) / f64::from(capacity);
     assert!((1.2..=1.42).contains(&share), "{share}");
+}
+
+/// Where half of what comes finds no room, it is better the half that leaves GPUs without cores; and no order is
+/// taken up where nothing has to go.
+#[test]
+fn who_costs_the_others_most_is_turned_away_where_somebody_has_to_be() {
+    let machines: Vec<Machine> = (0..6).map(|_| Machine::new(16_000, 256_000, 8, 0)).collect();
+    let request = |n: u32| Request {
+        cpu_milli: if n.is_multiple_of(2) { 1_000 } else { 6_000 },
+        memory_mib: 1,
+        gpus: 1,
+        gpu_milli: GPU_MILLI,
+        models: ModelSet(0),
+    };
+    let trace = Trace { machines, requests: (0..96).map(request).collect() };
+    let typical = Arc::new(Typical::new(&trace.requests, &trace.machines));
+    let protocol = Protocol { policy: Policy::Ours, arrival: 2.0, window: 16, offered: 2.0, shed: Shed::Nobody };
+    let plain = replay(&trace, &typical, protocol, 1);
+    let shed = rehearsed(&trace.machines, &typical, protocol);
+    let chosen = replay(&trace, &typical, Protocol { shed, ..protocol }, 1);
+    assert!(
+        shed != Shed::Nobody && chosen.allocation_percent > plain.allocation_percent + 5.0,
+        "{shed}: {plain:?} {chosen:?}"
+    );
+    assert!(chosen.dropped_gpus < plain.dropped_gpus, "{plain:?} {chosen:?}");
+    assert_eq!((chosen.violations, chosen.dropped_gpus + 0.48 * chosen.allocation_percent), (0, 96.0));
+    let fits = Protocol { offered: 1.0, ..protocol };
+    assert_eq!(rehearsed(&trace.machines, &typical, fits), Shed::Nobody);
+    assert_eq!(replay(&trace, &typical, Protocol { shed: Shed::MostCores, ..fits }, 1), plain);
 }
