@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use claw_gateway::scheduler::jobs::{Fleet, Nodes};
 use claw_gateway::scheduler::packing::replay::{Protocol, Trace, replay, replay_scanning, replay_with};
-use claw_gateway::scheduler::packing::{Machine, ModelSet, Policy, Request, Shed, Typical, rehearsed};
+use claw_gateway::scheduler::packing::{Machine, Manner, ModelSet, Policy, Request, Typical, rehearsed};
 use serde_json::{Value, json};
 
 use self::core::CoreFleet;
@@ -34,6 +34,8 @@ pub struct SchedOptions {
     pub arrival: f64,
     /// Requests that may wait; 0 for none.
     pub window: usize,
+    /// So many of each machine.
+    pub times: usize,
     /// What will be asked for in all over the fleet's GPUs, as far as the queue knows.
     pub offered: f64,
     /// Through the gateway's core in place of the policy alone.
@@ -67,7 +69,8 @@ pub(crate) fn sched(options: &SchedOptions, screen: &Screen) -> Result<Exit, Cli
     if options.scan && (options.core || options.policy != Policy::Fgd) {
         return Err(CliError::Usage("--scan is what FGD costs without an index: say --policy fgd, and no --core"));
     }
-    let (trace, models) = trace(&options.nodes, &options.pods)?;
+    let (mut trace, models) = trace(&options.nodes, &options.pods)?;
+    trace.machines = trace.machines.repeat(options.times);
     let typical = Arc::new(Typical::new(&trace.requests, &trace.machines));
     let core = if options.core { Some(CoreFleet::new(&trace, &models)?) } else { None };
     let protocol = protocol(options, &trace, &typical);
@@ -106,11 +109,15 @@ pub(crate) fn sched(options: &SchedOptions, screen: &Screen) -> Result<Exit, Cli
     if options.scan {
         line["through"] = json!("scan");
     }
+    if options.times > 1 {
+        line["machines"] = json!(trace.machines.len());
+    }
     if options.window > 0 {
         let n = outcomes.len().max(1) as f64;
         line["window"] = json!(options.window);
         line["offered"] = json!(options.offered);
-        line["turned_away_early"] = json!(protocol.shed);
+        line["served_first"] = json!(protocol.manner.serve);
+        line["turned_away_early"] = json!(protocol.manner.shed);
         line["p99_wait_arrivals"] = json!(outcomes.iter().map(|o| o.p99_wait_arrivals).max());
         line["dropped"] = json!(rounded(outcomes.iter().map(|o| o.dropped as f64).sum::<f64>() / n));
         line["dropped_gpus"] = json!(rounded(outcomes.iter().map(|o| o.dropped_gpus).sum::<f64>() / n));
@@ -123,12 +130,12 @@ pub(crate) fn sched(options: &SchedOptions, screen: &Screen) -> Result<Exit, Cli
     Ok(if line["refused_though_feasible"] == 0 { Exit::Ok } else { Exit::Fault })
 }
 
-/// With the order of turning away that did best in rehearsals, where the queue is the policy's own.
+/// In the manner that did best in rehearsals, where the queue knows what places are worth.
 fn protocol(options: &SchedOptions, trace: &Trace, typical: &Arc<Typical>) -> Protocol {
     let SchedOptions { policy, arrival, window, offered, core, scan, .. } = *options;
-    let protocol = Protocol { policy, arrival, window, offered, shed: Shed::Nobody };
-    let shed = if core || scan { Shed::Nobody } else { rehearsed(&trace.machines, typical, protocol) };
-    Protocol { shed, ..protocol }
+    let protocol = Protocol { policy, arrival, window, offered, manner: Manner::PLAIN };
+    let manner = if core || scan { Manner::PLAIN } else { rehearsed(&trace.machines, typical, protocol) };
+    Protocol { manner, ..protocol }
 }
 
 fn rounded(value: f64) -> f64 {
@@ -158,12 +165,13 @@ fn words(line: &Value) -> String {
     );
     let waited = format!(
         "; of {} waiting at most, {} dropped with {} GPUs, 99 of 100 waited at most {} arrivals; {} times the fleet's GPUs \
-         offered, turned away early: {}",
+         offered, served first: {}, turned away early: {}",
         line["window"],
         line["dropped"],
         line["dropped_gpus"],
         line["p99_wait_arrivals"],
         line["offered"],
+        line["served_first"].as_str().unwrap_or_default(),
         line["turned_away_early"].as_str().unwrap_or_default()
     );
     if line.get("window").is_some() {

@@ -241,6 +241,7 @@ fn bench(matches: &ArgMatches) -> Result<Commands, ParseError> {
         seeds: inner.get_one::<u64>("seeds").copied().unwrap_or(10),
         arrival,
         window,
+        times: inner.get_one::<u64>("times").and_then(|n| usize::try_from(*n).ok()).unwrap_or(1),
         offered,
         core: inner.get_flag("core"),
         scan: inner.get_flag("scan"),
@@ -502,8 +503,9 @@ fn sched_command() -> Command {
             "Replays a trace by the protocol of the openb trace (Weng et al., USENIX ATC 2023): shuffled by the seed, \
              brought to 130 % of the fleet's GPUs, one request at a time, no departures. The allocation is read where \
              the arrived demand is --arrival. With --window so many requests may wait, and the allocation is what \
-             stands at the end. The queue knows how much will be asked for in all (--offered): where that is more than \
-             there is, some go early, in the order that did best in rehearsals with work drawn from what is typical.",
+             stands at the end. Who is served first of those that wait, and who is turned away early where more will be \
+             asked for in all (--offered) than there is, is what did best in rehearsals with work drawn from what is \
+             typical.",
         )
         .arg(value_arg("policy", "POLICY").default_value("ours").value_parser(policies).help("Policy of placement"))
         .arg(file_arg("nodes").help("Machines: sn,cpu_milli,memory_mib,gpu,model"))
@@ -525,6 +527,12 @@ fn sched_command() -> Command {
                 .default_value("0")
                 .value_parser(value_parser!(u64).range(0..=100_000))
                 .help("Requests that may wait"),
+        )
+        .arg(
+            value_arg("times", "N")
+                .default_value("1")
+                .value_parser(value_parser!(u64).range(1..=1_000))
+                .help("So many of each machine, for a larger fleet; requests are drawn from the trace again"),
         )
         .arg(value_arg("offered", "L").value_parser(value_parser!(f64)).help(
             "With --window: demand in all over the fleet's GPUs, as far as the queue knows; 1 for unknown [default: --arrival]",

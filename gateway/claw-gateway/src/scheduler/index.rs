@@ -34,10 +34,13 @@ use crate::Cluster;
 use crate::registry::NodeEntry;
 use crate::registry::trail::Trail;
 
-/// Nodes times shapes at most: what is known takes some 20 bytes each (45 where nodes are chosen by name or
-/// label), and that of gangs much more ([`GANG_WEIGHT`]), for it remembers which GPUs each node would give.
-const KNOWN_MAX: usize = 2_000_000;
-/// See [`KNOWN_MAX`].
+/// Nodes times shapes at most: what is known takes some 20 bytes each, so a gigabyte for five hundred shapes on a
+/// fleet of a hundred thousand nodes, which take as much themselves. With less room the kinds of work of a real trace
+/// (150 to 460) ask every node of such a fleet again and again.
+const KNOWN_MAX: usize = 50_000_000;
+/// What shapes weigh whose nodes are chosen by name or label: 45 bytes for each node.
+const NAMED_WEIGHT: usize = 2;
+/// What those of gangs weigh, which remember the GPUs that each node would give.
 const GANG_WEIGHT: usize = 8;
 /// A shape that is more changes than so many for each node behind looks at all nodes.
 const CHANGES_SEEN_MAX: u64 = 4;
@@ -309,8 +312,10 @@ impl Index {
 
     fn learn(&mut self, spec: &ValidSpec, hash: u64) -> usize {
         let most = (KNOWN_MAX / self.slots.len().max(1)).clamp(2 * GANG_WEIGHT, SHAPES_MAX);
-        let weigh = |spec: &ValidSpec| if spec.nodes() > 1 { GANG_WEIGHT } else { 1 };
-        if self.shapes.iter().map(|shape| weigh(&shape.spec)).sum::<usize>() + weigh(spec) > most {
+        let wish = Wish::of(spec);
+        let (twins, several) = (takes_twins(spec, wish.as_ref()), spec.nodes() > 1);
+        let known: usize = self.shapes.iter().map(|shape| weight(shape.several, shape.twins)).sum();
+        if known + weight(several, twins) > most {
             // The one that nobody asked for longest, and a few with it, so that this is rare.
             let mut asked: Vec<u64> = self.shapes.iter().map(|shape| shape.asked).collect();
             asked.sort_unstable();
@@ -322,12 +327,11 @@ impl Index {
             }
         }
         number_likes((&mut self.like, &mut self.likes), &self.slots);
-        let wish = Wish::of(spec);
         let mut shape = Shape {
             spec: Arc::new(spec.clone()),
             wish,
-            twins: takes_twins(spec, wish.as_ref()),
-            several: spec.nodes() > 1,
+            twins,
+            several,
             ranks: Tournament::new(0),
             verdicts: Vec::new(),
             found: Found::default(),
@@ -356,6 +360,15 @@ impl Index {
     /// The shapes that are known, for a check of what is known about them.
     pub(super) fn known(&self) -> Vec<Arc<ValidSpec>> {
         self.shapes.iter().map(|shape| Arc::clone(&shape.spec)).collect()
+    }
+}
+
+/// Of [`KNOWN_MAX`], for each node.
+const fn weight(several: bool, twins: bool) -> usize {
+    match (several, twins) {
+        (true, _) => GANG_WEIGHT,
+        (false, false) => NAMED_WEIGHT,
+        (false, true) => 1,
     }
 }
 

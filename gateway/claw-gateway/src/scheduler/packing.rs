@@ -13,21 +13,21 @@
 
 mod fragmentation;
 mod machine;
+mod manner;
 mod packer;
 mod policy;
 pub mod replay;
 mod scan;
 mod score;
-mod shed;
 #[cfg(test)]
 mod tests;
 mod typical;
 
 pub(crate) use machine::{GPU_BITS, KIND_BITS};
 pub use machine::{GPU_MILLI, GPUS_MAX, Kind, Machine, ModelSet, Request};
+pub use manner::{Manner, Serve, Shed, rehearsed};
 pub use packer::{Packer, Place};
 pub use policy::Policy;
 pub use scan::Scan;
 pub(crate) use score::{lost, price_of, worth};
-pub use shed::{Shed, rehearsed};
 pub use typical::Typical;

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::machine::{Machine, Request};
+use super::manner::Manner;
 use super::packer::{Packer, Place};
 use super::policy::Policy;
 use super::scan::Scan;
-use super::shed::Shed;
 use super::typical::Typical;
 
 /// Demand that a trace is brought to, as a share of the fleet's GPUs, unless more is asked for.
@@ -57,8 +57,8 @@ pub struct Protocol {
     /// What will be asked for in all, as far as the queue knows, over the fleet's GPUs; up to one nobody is turned
     /// away before he has to be.
     pub offered: f64,
-    /// Who is, if it is more.
-    pub shed: Shed,
+    /// How the queue is worked off.
+    pub manner: Manner,
 }
 
 /// What came of one seed.
@@ -236,7 +236,7 @@ impl Run<'_> {
     }
 
     /// At most `window` requests wait. One more, and of those that fit anywhere the one
-    /// that packs best is placed, of equals the largest; if none fits, the largest is
+    /// that packs best is placed (see [`Serve`](super::Serve)), of equals the largest; if none fits, the largest is
     /// dropped. Where more is offered than there is, some are dropped in place of that, as long as they are no
     /// larger a part of what was decided on than has to be dropped of all. At the end all are placed or dropped, and
     /// the allocation is what stands then.
@@ -275,14 +275,16 @@ impl Run<'_> {
                 kinds.push((self.placer.worth(request), *waiting, *request));
             }
         }
-        if self.may_turn_away(protocol.offered)
-            && let Some((_, waiting, request)) = protocol.shed.first(kinds.iter(), |(worth, _, asks)| (*worth, *asks))
-        {
-            queue.remove(waiting);
-            self.drop(request);
-            return;
+        let Manner { serve, shed } = protocol.manner;
+        if self.may_turn_away(protocol.offered) {
+            let costs =
+                |(worth, waiting, asks): &(_, Waiting, Request)| Some((shed.key(*worth, asks)?, *waiting, *asks));
+            if let Some((_, waiting, request)) = kinds.iter().filter_map(costs).min_by_key(|(key, ..)| *key) {
+                queue.remove(&waiting);
+                return self.drop(&request);
+            }
         }
-        kinds.sort_by_key(|(worth, waiting, _)| (std::cmp::Reverse(*worth), *waiting));
+        kinds.sort_by_key(|(worth, waiting, asks)| (std::cmp::Reverse(serve.key(*worth, asks)), *waiting));
         let placed = kinds.into_iter().find(|(.., request)| self.place(request)).map(|(_, waiting, _)| waiting);
         if let Some(waiting) = placed {
             queue.remove(&waiting);

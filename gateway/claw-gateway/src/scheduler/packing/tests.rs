@@ -156,8 +156,10 @@ fn a_replay_repeats_itself_and_breaks_no_rule() {
     let trace = small_trace();
     let typical = Arc::new(Typical::new(&trace.requests, &trace.machines));
     for policy in Policy::ALL {
-        for (window, shed) in Shed::ALL.iter().map(|shed| (16, *shed)).chain([(0, Shed::Nobody)]) {
-            let protocol = Protocol { policy: *policy, arrival: 1.3, window, offered: 1.3, shed };
+        let of = |serve: &Serve| Shed::ALL.iter().map(|shed| (16, Manner { serve: *serve, shed: *shed })).collect();
+        for (window, manner) in Serve::ALL.iter().flat_map(|serve| -> Vec<_> { of(serve) }).chain([(0, Manner::PLAIN)])
+        {
+            let protocol = Protocol { policy: *policy, arrival: 1.3, window, offered: 1.3, manner };
             let first = replay(&trace, &typical, protocol, 3);
             assert_eq!(first, replay(&trace, &typical, protocol, 3), "{policy}");
             if *policy == Policy::Fgd {
@@ -195,17 +197,16 @@ fn who_costs_the_others_most_is_turned_away_where_somebody_has_to_be() {
     };
     let trace = Trace { machines, requests: (0..96).map(request).collect() };
     let typical = Arc::new(Typical::new(&trace.requests, &trace.machines));
-    let protocol = Protocol { policy: Policy::Ours, arrival: 2.0, window: 16, offered: 2.0, shed: Shed::Nobody };
+    let protocol = Protocol { policy: Policy::Ours, arrival: 2.0, window: 16, offered: 2.0, manner: Manner::PLAIN };
     let plain = replay(&trace, &typical, protocol, 1);
-    let shed = rehearsed(&trace.machines, &typical, protocol);
-    let chosen = replay(&trace, &typical, Protocol { shed, ..protocol }, 1);
-    assert!(
-        shed != Shed::Nobody && chosen.allocation_percent > plain.allocation_percent + 5.0,
-        "{shed}: {plain:?} {chosen:?}"
-    );
+    let manner = rehearsed(&trace.machines, &typical, protocol);
+    let chosen = replay(&trace, &typical, Protocol { manner, ..protocol }, 1);
+    assert_ne!(manner.shed, Shed::Nobody);
+    assert!(chosen.allocation_percent > plain.allocation_percent + 5.0, "{manner:?}: {plain:?} {chosen:?}");
     assert!(chosen.dropped_gpus < plain.dropped_gpus, "{plain:?} {chosen:?}");
     assert_eq!((chosen.violations, chosen.dropped_gpus + 0.48 * chosen.allocation_percent), (0, 96.0));
     let fits = Protocol { offered: 1.0, ..protocol };
-    assert_eq!(rehearsed(&trace.machines, &typical, fits), Shed::Nobody);
-    assert_eq!(replay(&trace, &typical, Protocol { shed: Shed::MostCores, ..fits }, 1), plain);
+    assert_eq!(rehearsed(&trace.machines, &typical, fits).shed, Shed::Nobody);
+    let manner = Manner { shed: Shed::MostCores, ..Manner::PLAIN };
+    assert_eq!(replay(&trace, &typical, Protocol { manner, ..fits }, 1), plain, "nothing has to go");
 }
