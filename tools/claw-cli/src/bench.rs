@@ -130,11 +130,11 @@ pub(crate) fn sched(options: &SchedOptions, screen: &Screen) -> Result<Exit, Cli
     Ok(if line["refused_though_feasible"] == 0 { Exit::Ok } else { Exit::Fault })
 }
 
-/// In the manner that did best in rehearsals, where the queue knows what places are worth.
+/// In the manner that did best in rehearsals. The core tells nobody what a place is worth.
 fn protocol(options: &SchedOptions, trace: &Trace, typical: &Arc<Typical>) -> Protocol {
-    let SchedOptions { policy, arrival, window, offered, core, scan, .. } = *options;
+    let SchedOptions { policy, arrival, window, offered, core, .. } = *options;
     let protocol = Protocol { policy, arrival, window, offered, manner: Manner::PLAIN };
-    let manner = if core || scan { Manner::PLAIN } else { rehearsed(&trace.machines, typical, protocol) };
+    let manner = if core { Manner::PLAIN } else { rehearsed(&trace.machines, typical, protocol) };
     Protocol { manner, ..protocol }
 }
 
@@ -215,6 +215,11 @@ fn trace(nodes: &Path, pods: &Path) -> Result<(Trace, Vec<String>), CliError> {
     if machines.is_empty() || requests.is_empty() {
         return Err(CliError::Usage("both files need at least one row below their header"));
     }
+    if requests.iter().all(|(_, request)| request.demand_milli() == 0) || machines.iter().all(|(_, m)| m.gpus == 0) {
+        return Err(CliError::Usage(
+            "a trace is replayed until its demand of GPUs has arrived: one machine has to have a GPU and one request to ask for one",
+        ));
+    }
     machines.sort_by(|a, b| a.0.cmp(&b.0));
     requests.sort_by(|a, b| a.0.cmp(&b.0));
     let trace = Trace {
@@ -283,6 +288,11 @@ mod tests {
         assert_eq!(read.requests[1].models, ModelSet(0));
         let (_dir, a, b) = files(nodes, "name,cpu\np1,1,1,9,1000,\n");
         let error = trace(&a, &b).unwrap_err().to_string();
+        let (_dir2, c, d) = files(nodes, "name,cpu,memory,gpu,milli\np1,1,1,0,0,\n");
+        assert!(
+            trace(&c, &d).unwrap_err().to_string().contains("one request to ask for one"),
+            "nothing would ever arrive"
+        );
         assert!(error.contains("line 2") && error.contains("column 4") && error.contains("up to 8"), "{error}");
     }
 }

@@ -231,8 +231,10 @@ fn bench(matches: &ArgMatches) -> Result<Commands, ParseError> {
         .ok_or(CliError::Usage("--arrival is demand over capacity: above 0 and at most 10, such as 1.3"))?;
     let window = inner.get_one::<u64>("window").and_then(|n| usize::try_from(*n).ok()).unwrap_or(0);
     let offered = share("offered").unwrap_or(arrival);
-    if !is_share(&offered) || (window == 0 && share("offered").is_some()) {
-        return Err(CliError::Usage("--offered goes with --window: above 0 and at most 10, such as 1.3").into());
+    if !is_share(&offered) || (share("offered").is_some() && (window == 0 || inner.get_flag("core"))) {
+        return Err(
+            CliError::Usage("--offered is for --window without --core: above 0 and at most 10, such as 1.3").into()
+        );
     }
     Ok(Commands::BenchSched(SchedOptions {
         policy: policy.unwrap_or(Policy::Ours),
@@ -503,9 +505,8 @@ fn sched_command() -> Command {
             "Replays a trace by the protocol of the openb trace (Weng et al., USENIX ATC 2023): shuffled by the seed, \
              brought to 130 % of the fleet's GPUs, one request at a time, no departures. The allocation is read where \
              the arrived demand is --arrival. With --window so many requests may wait, and the allocation is what \
-             stands at the end. Who is served first of those that wait, and who is turned away early where more will be \
-             asked for in all (--offered) than there is, is what did best in rehearsals with work drawn from what is \
-             typical.",
+             stands at the end. Who is served first of those that wait, and who is turned away early where more is \
+             --offered than there is, is what did best in rehearsals with work drawn from what is typical.",
         )
         .arg(value_arg("policy", "POLICY").default_value("ours").value_parser(policies).help("Policy of placement"))
         .arg(file_arg("nodes").help("Machines: sn,cpu_milli,memory_mib,gpu,model"))
@@ -535,7 +536,7 @@ fn sched_command() -> Command {
                 .help("So many of each machine, for a larger fleet; requests are drawn from the trace again"),
         )
         .arg(value_arg("offered", "L").value_parser(value_parser!(f64)).help(
-            "With --window: demand in all over the fleet's GPUs, as far as the queue knows; 1 for unknown [default: --arrival]",
+            "With --window: demand in all over the fleet's GPUs, as far as the queue knows; 1 for nothing over [default: --arrival]",
         ))
         .arg(Arg::new("core").long("core").action(ArgAction::SetTrue).help(
             "Through the gateway's core (`step`, reports, auditor) and its own policy, which learns what is typical",

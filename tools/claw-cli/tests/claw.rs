@@ -305,3 +305,43 @@ fn watching_looks_again() {
     assert_eq!(lines, [r#"{"summary":"all is well"}"#; 2]);
     assert!(peer.n_calls() >= 2);
 }
+
+/// A queue that knows what is offered says so, in what it was asked and in what came of it; and an argument that would
+/// do nothing is refused.
+#[test]
+fn a_queue_is_replayed_with_what_it_knows() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (nodes, pods) = (folder.path().join("nodes.csv"), folder.path().join("pods.csv"));
+    let machines = ["m0", "m1", "m2", "m3"].map(|name| format!("{name},16000,64000,8,T4")).join("\n");
+    let wants = |n: u32| format!("p{n:02},{},1,1,1000,", if n.is_multiple_of(2) { 1_000 } else { 6_000 });
+    let asked = (0..64).map(wants).collect::<Vec<_>>().join("\n");
+    std::fs::write(&nodes, format!("sn,cpu_milli,memory_mib,gpu,model\n{machines}")).expect("machines");
+    std::fs::write(&pods, format!("name,cpu_milli,memory_mib,num_gpu,gpu_milli,gpu_spec\n{asked}")).expect("requests");
+    let (nodes, pods) = (nodes.display().to_string(), pods.display().to_string());
+    let bench = |more: &[&str]| {
+        let words = ["bench", "sched", "--nodes", &nodes, "--pods", &pods, "--seeds", "2", "--json"];
+        claw(&words.into_iter().chain(more.iter().copied()).collect::<Vec<_>>(), "")
+    };
+    let line = |more: &[&str]| -> Value {
+        let output = bench(more);
+        assert!(output.status.success(), "{output:?}");
+        serde_json::from_slice(&output.stdout).expect("one line of JSON")
+    };
+    let allocated = |line: &Value| line["allocation_percent"]["mean"].as_f64().expect("a mean");
+    let known = line(&["--arrival", "2", "--window", "8"]);
+    let unknown = line(&["--arrival", "2", "--window", "8", "--offered", "1"]);
+    assert_eq!((&known["offered"], &unknown["offered"]), (&json!(2.0), &json!(1.0)));
+    assert!(known["turned_away_early"] != "nobody" && unknown["turned_away_early"] == "nobody", "{known} {unknown}");
+    assert!(allocated(&known) > allocated(&unknown), "{known} {unknown}");
+    let larger = line(&["--arrival", "1", "--times", "3"]);
+    assert_eq!((&larger["machines"], &larger["refused_though_feasible"]), (&json!(12), &json!(0)));
+    for more in [
+        &["--offered", "1.3"][..],
+        &["--window", "8", "--offered", "0"],
+        &["--window", "8", "--core", "--offered", "2"],
+    ] {
+        let refused = bench(more);
+        assert_eq!(refused.status.code(), Some(1), "{more:?}: {refused:?}");
+        assert!(String::from_utf8_lossy(&refused.stderr).contains("--offered is for --window"), "{refused:?}");
+    }
+}

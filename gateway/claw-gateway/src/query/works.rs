@@ -121,13 +121,12 @@ fn gpu_isolation(cluster: &Cluster, w: &WorkloadEntry, runtime: RuntimeKind) -> 
         };
     }
     match (demand.mig_profile.is_some(), is_process) {
-        _ if demand.gpus == 0 || w.simulated() => "",
+        // What it had others may have by now.
+        _ if demand.gpus == 0 || !is_live || w.simulated() => "",
         (true, true) => "; it sees the GPU's other slices as well as its own",
         (true, false) => "; its slice of a GPU is kept apart by hardware",
         // Whom the node's owner lets at its GPUs beside the agent nobody here knows.
-        (false, true) => {
-            "; its GPUs are whole and given to no other workload, and it sees the node's other GPUs as well"
-        }
+        (false, true) => "; its GPUs are whole and given to no other workload, and it sees all of the node's GPUs",
         (false, false) => "; its GPUs are whole and given to no other workload",
     }
 }

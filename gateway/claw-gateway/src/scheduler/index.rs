@@ -13,7 +13,6 @@ use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, TryLockError};
 
 use claw_proto::ids::{GpuUuid, NodeId};
-use claw_proto::spec::Placement;
 use claw_proto::validation::ValidSpec;
 use claw_tools::workloads::{PlacementReason, PlacementReport};
 use imbl::OrdMap;
@@ -26,7 +25,7 @@ use super::likely::Losses;
 use super::likes::{Likes, Numbered, Told};
 use super::rank::Rank;
 use super::recent::Recent;
-use super::row::{Row, Wish};
+use super::row::{Row, Wish, takes_twins};
 use super::same_kind;
 use super::tournament::{Tournament, Worth};
 use super::view::{Make, View};
@@ -34,14 +33,14 @@ use crate::Cluster;
 use crate::registry::NodeEntry;
 use crate::registry::trail::Trail;
 
-/// Nodes times shapes at most: what is known takes some 20 bytes each, so a gigabyte for five hundred shapes on a
-/// fleet of a hundred thousand nodes, which take as much themselves. With less room the kinds of work of a real trace
-/// (150 to 460) ask every node of such a fleet again and again.
-const KNOWN_MAX: usize = 50_000_000;
-/// What shapes weigh whose nodes are chosen by name or label: 45 bytes for each node.
-const NAMED_WEIGHT: usize = 2;
-/// What those of gangs weigh, which remember the GPUs that each node would give.
-const GANG_WEIGHT: usize = 8;
+/// What shapes weigh at most, times nodes: a plain one takes some 20 bytes for each node, so five hundred of them a
+/// gigabyte on a hundred thousand nodes, which take as much themselves. With less room the kinds of work of a real
+/// trace (150 to 460) ask every node of such a fleet again and again.
+const KNOWN_MAX: usize = if cfg!(test) { 2_000 } else { 50_000_000 };
+/// What a shape weighs that keeps what it found for each node: nodes are chosen by name or label, or it is not plain.
+const NAMED_WEIGHT: usize = 3;
+/// What one of gangs weighs, which remembers the GPUs that each node would give.
+const GANG_WEIGHT: usize = 20;
 /// A shape that is more changes than so many for each node behind looks at all nodes.
 const CHANGES_SEEN_MAX: u64 = 4;
 /// Shapes at most, however small the fleet.
@@ -211,8 +210,13 @@ impl Index {
         if mostly_gone || too_many_makes || changed.iter().any(is_new_between) {
             return self.start_over(cluster);
         }
+        let n_slots = self.slots.len();
         for id in changed {
             self.look_at(cluster, id, homes_changed);
+        }
+        if self.slots.len() > n_slots {
+            // Each shape takes more now.
+            self.make_room(0);
         }
     }
 
@@ -311,21 +315,9 @@ impl Index {
     }
 
     fn learn(&mut self, spec: &ValidSpec, hash: u64) -> usize {
-        let most = (KNOWN_MAX / self.slots.len().max(1)).clamp(2 * GANG_WEIGHT, SHAPES_MAX);
         let wish = Wish::of(spec);
         let (twins, several) = (takes_twins(spec, wish.as_ref()), spec.nodes() > 1);
-        let known: usize = self.shapes.iter().map(|shape| weight(shape.several, shape.twins)).sum();
-        if known + weight(several, twins) > most {
-            // The one that nobody asked for longest, and a few with it, so that this is rare.
-            let mut asked: Vec<u64> = self.shapes.iter().map(|shape| shape.asked).collect();
-            asked.sort_unstable();
-            let until = asked[self.shapes.len() / 4];
-            self.shapes.retain(|shape| shape.asked > until);
-            self.by_hash.clear();
-            for (at, shape) in self.shapes.iter().enumerate() {
-                self.by_hash.entry(hash_of(&shape.spec)).or_default().push(at);
-            }
-        }
+        self.make_room(weight(several, twins));
         number_likes((&mut self.like, &mut self.likes), &self.slots);
         let mut shape = Shape {
             spec: Arc::new(spec.clone()),
@@ -345,8 +337,33 @@ impl Index {
         };
         shape.look_at_all((&self.slots, &self.like.of), &mut self.likes.told, &self.losses);
         self.shapes.push(shape);
+        debug_assert!(self.shapes.len() == 1 || self.has_room(0), "what is known is bounded");
         self.by_hash.entry(hash).or_default().push(self.shapes.len() - 1);
         self.shapes.len() - 1
+    }
+
+    /// For one more shape of this weight, if it has any.
+    fn has_room(&self, more: usize) -> bool {
+        let most = (KNOWN_MAX / self.slots.len().max(1)).max(2 * GANG_WEIGHT);
+        let known: usize = self.shapes.iter().map(|shape| weight(shape.several, shape.twins)).sum();
+        known + more <= most && self.shapes.len() + usize::from(more > 0) <= SHAPES_MAX
+    }
+
+    /// Forgets the shapes that nobody asked for longest, a quarter at a time, so that this is rare.
+    fn make_room(&mut self, more: usize) {
+        if self.has_room(more) {
+            return;
+        }
+        while !self.shapes.is_empty() && !self.has_room(more) {
+            let mut asked: Vec<u64> = self.shapes.iter().map(|shape| shape.asked).collect();
+            asked.sort_unstable();
+            let until = asked[self.shapes.len() / 4];
+            self.shapes.retain(|shape| shape.asked > until);
+        }
+        self.by_hash.clear();
+        for (at, shape) in self.shapes.iter().enumerate() {
+            self.by_hash.entry(hash_of(&shape.spec)).or_default().push(at);
+        }
     }
 
     /// How nodes answer to this specification.
@@ -382,17 +399,6 @@ fn number(makes: &mut FxHashMap<Make, u32>, slot: &Slot) -> Option<u32> {
 /// Numbers those that are alike, where that is not known.
 fn number_likes((like, likes): (&mut Numbered, &mut Likes), slots: &[Slot]) {
     like.number(likes, |at| slots[at].row.as_ref().zip(slots[at].make));
-}
-
-/// Two nodes that have and had the same answer it alike: it asks for a plain thing, wherever that is.
-fn takes_twins(spec: &ValidSpec, wish: Option<&Wish>) -> bool {
-    let names_nodes = |placement: &Placement| {
-        // Taints are part of a make, who wants to be spread wishes for nothing plain, and whom it is kept apart from
-        // no node knows.
-        let Placement { node, exclude_nodes, zone, labels, strategy: _, tolerations: _, anti_affinity: _ } = placement;
-        node.is_some() || zone.is_some() || !exclude_nodes.is_empty() || !labels.is_empty()
-    };
-    wish.is_some() && !spec.spec().placement.as_ref().is_some_and(names_nodes)
 }
 
 fn hash_of(spec: &ValidSpec) -> u64 {

@@ -8,7 +8,7 @@ use std::cmp::Reverse;
 use std::hash::{Hash, Hasher};
 
 use claw_proto::ids::NodeId;
-use claw_proto::spec::RuntimeKind;
+use claw_proto::spec::{Placement, RuntimeKind};
 use claw_proto::validation::{GPU_MILLI, ValidSpec};
 use claw_tools::nodes::{NodeLink, Schedulable};
 use claw_tools::workloads::PlacementReason as R;
@@ -92,6 +92,17 @@ impl Wish {
             gpu_milli_total: u32::try_from(demand.gpu_milli_total()).unwrap_or(u32::MAX),
         })
     }
+}
+
+/// Two nodes that have and had the same answer it alike: it asks for a plain thing, wherever that is.
+pub(super) fn takes_twins(spec: &ValidSpec, wish: Option<&Wish>) -> bool {
+    let names_nodes = |placement: &Placement| {
+        // Taints are part of a make, who wants to be spread wishes for nothing plain, and whom it is kept apart from
+        // no node knows.
+        let Placement { node, exclude_nodes, zone, labels, strategy: _, tolerations: _, anti_affinity: _ } = placement;
+        node.is_some() || zone.is_some() || !exclude_nodes.is_empty() || !labels.is_empty()
+    };
+    wish.is_some() && !spec.spec().placement.as_ref().is_some_and(names_nodes)
 }
 
 /// The GPUs that would be taken, by their places as bits, and what that costs likely work.

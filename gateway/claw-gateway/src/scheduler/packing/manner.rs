@@ -2,9 +2,9 @@
 //! there is.
 //!
 //! Work that is placed first leaves the rest what nobody can use: GPUs without cores, pieces of GPUs. Where it is
-//! known that part of all work finds no room anyway, it is better that part which costs the others most. Which orders
-//! suit a fleet and its work best is found by [`rehearsed`] on work that is drawn from what is typical; where none
-//! does better, nobody is turned away early.
+//! known that part of all work finds no room anyway, it is better that part which costs the others most. What a place
+//! is worth is the policy's own measure. Which orders suit a fleet and its work is found by [`rehearsed`] on work that
+//! is drawn from what is typical; where none does better, nobody is turned away early.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use super::typical::Typical;
 
 /// Orders of work that each manner is tried with.
 const REHEARSALS: u64 = 2;
-/// A manner has to allocate so much more of the fleet than the plain one, percent: less is chance.
+/// An order has to allocate so much more of the fleet than none, percent: less is chance.
 const BETTER_PERCENT: f64 = 0.1;
 /// Seeds of rehearsals, away from those of replays.
 const SEED: u64 = 0x5eed_0000;
@@ -36,7 +36,7 @@ closed_enum! {
     Shed {
         /// Nobody: only what fits nowhere goes.
         Nobody = "nobody",
-        /// Whose best place costs likely work most; before all who has none.
+        /// Whose best place is worth least; before all who has none.
         Costliest = "costliest",
         /// The same, for each GPU that it asks for.
         CostliestForItsGpus = "costliest_for_its_gpus",
@@ -59,7 +59,8 @@ impl Manner {
     pub const PLAIN: Self = Self { serve: Serve::PacksBest, shed: Shed::Nobody };
 }
 
-/// So much for each GPU that is asked for, in millionths for each thousandth of one.
+/// So much for each GPU that is asked for, in millionths for each thousandth of one; who asks for none counts as if it
+/// were one thousandth.
 fn for_its_gpus(much: i64, request: &Request) -> i64 {
     much * 1_000_000 / i64::from(request.demand_milli().max(1))
 }
@@ -89,7 +90,8 @@ impl Shed {
     }
 }
 
-/// The manner that allocates most of the fleet in rehearsals of a protocol.
+/// The manner that does best in rehearsals of a protocol: first who is served, then who goes early, each order only if
+/// it allocates [`BETTER_PERCENT`] more than without it.
 pub fn rehearsed(machines: &[Machine], typical: &Arc<Typical>, protocol: Protocol) -> Manner {
     if protocol.window == 0 {
         return Manner::PLAIN;
@@ -117,7 +119,7 @@ pub fn rehearsed(machines: &[Machine], typical: &Arc<Typical>, protocol: Protoco
     better(served, &mut sheds.map(|shed| Manner { shed: *shed, ..served.1 })).1
 }
 
-/// Work as it is likely to come, as much of it as is offered.
+/// Work as it is likely to come, as much of it as is offered. The table knows nothing of memory.
 fn likely(machines: &[Machine], typical: &Typical, offered: f64, draws: &mut Draws) -> Vec<Request> {
     const OF: usize = 1 << 24;
     let capacity: f64 = machines.iter().map(|machine| f64::from(machine.free_gpu_milli())).sum();
@@ -139,4 +141,38 @@ fn likely(machines: &[Machine], typical: &Typical, offered: f64, draws: &mut Dra
         order.push(shares[at].1);
     }
     order
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scheduler::packing::ModelSet;
+
+    fn asks(gpus: u8, cpu_milli: u32) -> Request {
+        Request { cpu_milli, memory_mib: 1, gpus, gpu_milli: 1_000, models: ModelSet(0) }
+    }
+
+    #[test]
+    fn each_order_puts_another_first() {
+        // What each wants, and what its best place is worth.
+        let waiting = [
+            (asks(1, 2_000), Some(-5)),
+            (asks(8, 8_000), Some(-8)),
+            (asks(4, 1_000), Some(-9)),
+            (asks(2, 8_000), Some(-6)),
+            (asks(0, 1), Some(-99)),
+        ];
+        let least = |shed: Shed| {
+            let keys = waiting.iter().filter_map(|(request, worth)| shed.key(*worth, request));
+            keys.enumerate().min_by_key(|(_, key)| *key).map(|(at, _)| at)
+        };
+        let sheds = Shed::ALL.iter().map(|shed| least(*shed)).collect::<Vec<_>>();
+        assert_eq!(sheds, [None, Some(2), Some(0), Some(3)]);
+        let most = |serve: Serve| {
+            let keys = waiting.iter().enumerate().map(|(at, (request, worth))| (serve.key(*worth, request), at));
+            keys.max().map(|(_, at)| at)
+        };
+        assert_eq!(Serve::ALL.iter().map(|serve| most(*serve)).collect::<Vec<_>>(), [Some(0), Some(1)]);
+        assert!(Shed::Costliest.key(None, &waiting[0].0) < Shed::Costliest.key(Some(-1_000), &waiting[0].0));
+    }
 }

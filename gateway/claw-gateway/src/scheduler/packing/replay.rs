@@ -242,20 +242,22 @@ impl Run<'_> {
     /// the allocation is what stands then.
     fn queued(&mut self, order: &[Request], capacity: f64, protocol: Protocol) {
         let mut queue: BTreeMap<Waiting, Request> = BTreeMap::new();
-        let mut arrived = 0.0;
+        let (mut arrived, mut now) = (0.0, 0);
         for (at, request) in (0_u64..).zip(order) {
             arrived += f64::from(request.demand_milli());
             if arrived > capacity * protocol.arrival {
                 break;
             }
+            now = at;
             queue.insert(Waiting::new(request, at), *request);
             if queue.len() > protocol.window {
                 self.serve(&mut queue, at, protocol);
             }
         }
-        let end = order.len() as u64;
+        // Nothing comes any more: who fits is placed.
+        let rest = Protocol { offered: 1.0, ..protocol };
         while !queue.is_empty() {
-            self.serve(&mut queue, end, protocol);
+            self.serve(&mut queue, now, rest);
         }
         self.outcome.allocation_percent = 100.0 * self.allocated_milli as f64 / capacity;
     }

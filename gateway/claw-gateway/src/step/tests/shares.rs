@@ -125,21 +125,25 @@ fn of_each_grant_it_is_said_what_keeps_others_from_it() {
     let mut told = |spec: WorkloadSpec, runtime: RuntimeKind| {
         let image = (runtime == RuntimeKind::Docker).then(|| "app:1".to_owned());
         let id = f.submit(WorkloadSpec { image, runtime: Some(runtime), ..spec }).workload_id.unwrap();
-        query::workload_detail(&f.cluster, &id.to_string(), |_| None).unwrap().isolation
+        let detail = |f: &Fleet| query::workload_detail(&f.cluster, &id.to_string(), |_| None).unwrap().isolation;
+        let lives = detail(&f);
+        f.report(id, N::Completed, C::Exited, Some(0));
+        (lives, detail(&f))
     };
     let whole = "; its GPUs are whole and given to no other workload";
     let (boxed, bare) = ("container", "none: a host process without isolation");
     for (spec, in_a_box, on_the_host) in [
         (spec(0), String::new(), String::new()),
-        (spec(2), whole.into(), format!("{whole}, and it sees the node's other GPUs as well")),
+        (spec(2), whole.into(), format!("{whole}, and it sees all of the node's GPUs")),
         (
             slice("3g.40gb"),
             "; its slice of a GPU is kept apart by hardware".into(),
             "; it sees the GPU's other slices as well as its own".into(),
         ),
     ] {
-        assert_eq!(told(spec.clone(), RuntimeKind::Docker), format!("{boxed}{in_a_box}"));
-        assert_eq!(told(spec, RuntimeKind::Process), format!("{bare}{on_the_host}"));
+        // What it had others may have once it has ended.
+        assert_eq!(told(spec.clone(), RuntimeKind::Docker), (format!("{boxed}{in_a_box}"), boxed.to_owned()));
+        assert_eq!(told(spec, RuntimeKind::Process), (format!("{bare}{on_the_host}"), bare.to_owned()));
     }
 }
 
