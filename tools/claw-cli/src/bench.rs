@@ -115,9 +115,11 @@ pub(crate) fn sched(options: &SchedOptions, screen: &Screen) -> Result<Exit, Cli
     if options.window > 0 {
         let n = outcomes.len().max(1) as f64;
         line["window"] = json!(options.window);
-        line["offered"] = json!(options.offered);
-        line["served_first"] = json!(protocol.manner.serve);
-        line["turned_away_early"] = json!(protocol.manner.shed);
+        if !options.core {
+            line["offered"] = json!(options.offered);
+            line["served_first"] = json!(protocol.manner.serve);
+            line["turned_away_early"] = json!(protocol.manner.shed);
+        }
         line["p99_wait_arrivals"] = json!(outcomes.iter().map(|o| o.p99_wait_arrivals).max());
         line["dropped"] = json!(rounded(outcomes.iter().map(|o| o.dropped as f64).sum::<f64>() / n));
         line["dropped_gpus"] = json!(rounded(outcomes.iter().map(|o| o.dropped_gpus).sum::<f64>() / n));
@@ -164,18 +166,18 @@ fn words(line: &Value) -> String {
         line["refused_though_feasible"],
     );
     let waited = format!(
-        "; of {} waiting at most, {} dropped with {} GPUs, 99 of 100 waited at most {} arrivals; {} times the fleet's GPUs \
-         offered, served first: {}, turned away early: {}",
-        line["window"],
-        line["dropped"],
-        line["dropped_gpus"],
-        line["p99_wait_arrivals"],
-        line["offered"],
-        line["served_first"].as_str().unwrap_or_default(),
-        line["turned_away_early"].as_str().unwrap_or_default()
+        "; of {} waiting at most, {} dropped with {} GPUs, 99 of 100 waited at most {} arrivals",
+        line["window"], line["dropped"], line["dropped_gpus"], line["p99_wait_arrivals"]
     );
     if line.get("window").is_some() {
         text.push_str(&waited);
+    }
+    if let (Some(offered), Some(first), Some(early)) =
+        (line.get("offered"), line["served_first"].as_str(), line["turned_away_early"].as_str())
+    {
+        let knew =
+            format!("; {offered} times the fleet's GPUs offered, served first: {first}, turned away early: {early}");
+        text.push_str(&knew);
     }
     text + "\n"
 }

@@ -333,6 +333,8 @@ fn a_queue_is_replayed_with_what_it_knows() {
     assert_eq!((&known["offered"], &unknown["offered"]), (&json!(2.0), &json!(1.0)));
     assert!(known["turned_away_early"] != "nobody" && unknown["turned_away_early"] == "nobody", "{known} {unknown}");
     assert!(allocated(&known) > allocated(&unknown), "{known} {unknown}");
+    let core = line(&["--arrival", "2", "--window", "8", "--core"]);
+    assert_eq!((&core["window"], core.get("served_first")), (&json!(8), None), "it is told no worths: {core}");
     let larger = line(&["--arrival", "1", "--times", "3"]);
     assert_eq!((&larger["machines"], &larger["refused_though_feasible"]), (&json!(12), &json!(0)));
     for more in [
