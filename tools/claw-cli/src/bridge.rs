@@ -12,7 +12,7 @@ use rmcp::service::{RequestContext, RoleServer, ServiceError, ServiceExt as _};
 use rmcp::{ErrorData, ServerHandler};
 use tokio::sync::Mutex;
 
-use crate::client::GatewayClient;
+use crate::client::{GatewayClient, service_error};
 use crate::credentials::Endpoint;
 use crate::error::CliError;
 use crate::exit::Exit;
@@ -92,15 +92,24 @@ impl Bridge {
 
     async fn reached(&self) -> Result<Arc<GatewayClient>, ErrorData> {
         let client = self.client().await;
-        client.map_err(|error| ErrorData::internal_error(format!("{error}. {AWAY}"), None))
+        client.map_err(|error| ErrorData::internal_error(told(&error), None))
+    }
+
+    /// The gateway's own errors pass through; what happened on the way is told in words.
+    fn passed_on(&self, error: ServiceError) -> ErrorData {
+        match error {
+            ServiceError::McpError(error) => error,
+            other => ErrorData::internal_error(told(&service_error(&self.endpoint.url, &other)), None),
+        }
     }
 }
 
-/// The gateway's own errors pass through; what happened on the way is told in words.
-fn passed_on(error: ServiceError) -> ErrorData {
+/// What went wrong on the way, and what to do about it: a gateway that is busy is not away.
+fn told(error: &CliError) -> String {
     match error {
-        ServiceError::McpError(error) => error,
-        other => ErrorData::internal_error(format!("{other}. {AWAY}"), None),
+        CliError::Unreachable { .. } => format!("{error}. {AWAY}"),
+        CliError::Busy { retry_after_s, .. } => format!("{error}. Call again in {retry_after_s} s."),
+        other => other.to_string(),
     }
 }
 
@@ -114,7 +123,7 @@ impl ServerHandler for Bridge {
         request: Option<PaginatedRequestParams>,
         _: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
-        self.reached().await?.peer().list_tools(unmarked(request)).await.map_err(passed_on)
+        self.reached().await?.peer().list_tools(unmarked(request)).await.map_err(|error| self.passed_on(error))
     }
 
     async fn call_tool(
@@ -123,16 +132,16 @@ impl ServerHandler for Bridge {
         _: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
         request.meta = None;
-        // A model reads results, not protocol errors: the gateway's absence is a result.
+        // A model reads results, not protocol errors: that the gateway is away or busy is a result.
         let away = |text: String| CallToolResult::error(vec![ContentBlock::text(text)]).into();
         let client = match self.client().await {
             Ok(client) => client,
-            Err(error) => return Ok(away(format!("{error}. {AWAY}"))),
+            Err(error) => return Ok(away(told(&error))),
         };
         match client.peer().call_tool_once(request).await {
             Ok(response) => Ok(response),
             Err(ServiceError::McpError(error)) => Err(error),
-            Err(error) => Ok(away(format!("{error}. {AWAY}"))),
+            Err(error) => Ok(away(told(&service_error(&self.endpoint.url, &error)))),
         }
     }
 
@@ -141,7 +150,7 @@ impl ServerHandler for Bridge {
         request: Option<PaginatedRequestParams>,
         _: RequestContext<RoleServer>,
     ) -> Result<ListResourcesResult, ErrorData> {
-        self.reached().await?.peer().list_resources(unmarked(request)).await.map_err(passed_on)
+        self.reached().await?.peer().list_resources(unmarked(request)).await.map_err(|error| self.passed_on(error))
     }
 
     async fn list_resource_templates(
@@ -150,7 +159,7 @@ impl ServerHandler for Bridge {
         _: RequestContext<RoleServer>,
     ) -> Result<ListResourceTemplatesResult, ErrorData> {
         let client = self.reached().await?;
-        client.peer().list_resource_templates(unmarked(request)).await.map_err(passed_on)
+        client.peer().list_resource_templates(unmarked(request)).await.map_err(|error| self.passed_on(error))
     }
 
     async fn read_resource(
@@ -159,7 +168,7 @@ impl ServerHandler for Bridge {
         _: RequestContext<RoleServer>,
     ) -> Result<ReadResourceResponse, ErrorData> {
         request.meta = None;
-        self.reached().await?.peer().read_resource_once(request).await.map_err(passed_on)
+        self.reached().await?.peer().read_resource_once(request).await.map_err(|error| self.passed_on(error))
     }
 
     async fn list_prompts(
@@ -167,7 +176,7 @@ impl ServerHandler for Bridge {
         request: Option<PaginatedRequestParams>,
         _: RequestContext<RoleServer>,
     ) -> Result<ListPromptsResult, ErrorData> {
-        self.reached().await?.peer().list_prompts(unmarked(request)).await.map_err(passed_on)
+        self.reached().await?.peer().list_prompts(unmarked(request)).await.map_err(|error| self.passed_on(error))
     }
 
     async fn get_prompt(
@@ -176,7 +185,7 @@ impl ServerHandler for Bridge {
         _: RequestContext<RoleServer>,
     ) -> Result<GetPromptResponse, ErrorData> {
         request.meta = None;
-        self.reached().await?.peer().get_prompt_once(request).await.map_err(passed_on)
+        self.reached().await?.peer().get_prompt_once(request).await.map_err(|error| self.passed_on(error))
     }
 }
 
@@ -186,4 +195,23 @@ fn unmarked(request: Option<PaginatedRequestParams>) -> Option<PaginatedRequestP
         request.meta = None;
         request
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_gateway_that_is_away_is_to_be_started() {
+        let url = "http://127.0.0.1:7700/mcp".to_owned();
+        let busy = told(&CliError::Busy { url: url.clone(), retry_after_s: 2 });
+        assert_eq!(
+            busy,
+            "the gateway at http://127.0.0.1:7700/mcp takes no more calls of this key for the moment. Call again in 2 s."
+        );
+        let away = told(&CliError::Unreachable { url: url.clone(), why: "connection refused".to_owned() });
+        assert!(away.ends_with(AWAY), "{away}");
+        let denied = told(&CliError::Unauthenticated { url });
+        assert!(!denied.contains("does not answer"), "{denied}");
+    }
 }

@@ -194,7 +194,8 @@ fn initialize_error(url: &str, error: &ClientInitializeError) -> CliError {
     }
 }
 
-fn service_error(url: &str, error: &ServiceError) -> CliError {
+/// What a call met on its way.
+pub(crate) fn service_error(url: &str, error: &ServiceError) -> CliError {
     match error {
         ServiceError::McpError(inner) => protocol_error(url, &format!("{} ({})", inner.message, inner.code.0)),
         ServiceError::TransportSend(error) => transport_error(url, error),

@@ -7,16 +7,16 @@ use bollard::Docker;
 use bollard::errors::Error as EngineFault;
 use bollard::models::{ContainerInspectResponse, ContainerStateStatusEnum};
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, InspectContainerOptions, KillContainerOptionsBuilder, RemoveContainerOptionsBuilder,
-    StartContainerOptions, WaitContainerOptionsBuilder,
+    CreateContainerOptionsBuilder, KillContainerOptionsBuilder, RemoveContainerOptionsBuilder, StartContainerOptions,
+    WaitContainerOptionsBuilder,
 };
 use claw_proto::message::{NodeWorkloadState, StatusCause};
 use claw_proto::time::Timestamp;
 use futures_util::StreamExt as _;
 
-use super::engine;
 use super::gpu::{ExpectedDevices, is_about_gpus};
 use super::plan::{LABEL_ATTEMPT, LABEL_NODE, LABEL_WORKLOAD, container_name};
+use super::{engine, look};
 use crate::clock;
 use crate::runtime::Key;
 use crate::runtime::folder::{ContainerFile, ExitFile, exit_of};
@@ -115,7 +115,7 @@ pub(super) fn status_of(error: &EngineFault) -> Option<(u16, &str)> {
 
 /// Looks at a container.
 pub(super) async fn see(docker: &Docker, container: &ContainerFile) -> Result<Seen, EngineFault> {
-    let found = match docker.inspect_container(&container.name, None::<InspectContainerOptions>).await {
+    let found = match look::inspect(docker, &container.name).await {
         Ok(found) => found,
         Err(error) if status_of(&error).is_some_and(|(code, _)| code == 404) => return Ok(Seen::Absent),
         Err(error) => return Err(error),
@@ -130,10 +130,14 @@ fn seen(found: ContainerInspectResponse, node_id: &str) -> Seen {
     }
     let ports = published(&found);
     let state = found.state.unwrap_or_default();
+    // What is stopping still runs.
     let runs = matches!(
         state.status,
         Some(
-            ContainerStateStatusEnum::RUNNING | ContainerStateStatusEnum::PAUSED | ContainerStateStatusEnum::RESTARTING
+            ContainerStateStatusEnum::RUNNING
+                | ContainerStateStatusEnum::PAUSED
+                | ContainerStateStatusEnum::RESTARTING
+                | ContainerStateStatusEnum::STOPPING
         )
     );
     match state.status {
@@ -289,7 +293,37 @@ pub(super) fn named(socket: &std::path::Path, node_id: &str, key: Key) -> Contai
 
 #[cfg(test)]
 mod tests {
+    use bollard::models::{ContainerConfig, ContainerState};
+
     use super::*;
+
+    /// What an engine tells of a container of ours, as [`look::inspect`] leaves it.
+    fn told(status: Option<ContainerStateStatusEnum>, finished_at: &str, running: bool) -> Seen {
+        let labels = std::collections::HashMap::from([(LABEL_NODE.to_owned(), "node-1".to_owned())]);
+        let state = ContainerState {
+            status,
+            running: Some(running),
+            exit_code: Some(3),
+            finished_at: Some(finished_at.to_owned()),
+            ..ContainerState::default()
+        };
+        let found = ContainerInspectResponse {
+            config: Some(ContainerConfig { labels: Some(labels), ..ContainerConfig::default() }),
+            state: Some(state),
+            ..ContainerInspectResponse::default()
+        };
+        seen(found, "node-1")
+    }
+
+    #[test]
+    fn a_state_without_a_word_is_told_by_its_times() {
+        let (never, then) = ("0001-01-01T00:00:00Z", "2026-12-01T10:00:00Z");
+        assert!(matches!(told(None, never, false), Seen::Created), "initialized");
+        assert!(matches!(told(None, then, false), Seen::Ended(Exited { code: Some(3), .. })), "stopped");
+        assert!(matches!(told(None, never, true), Seen::Running { .. }), "running under any word");
+        let stopping = Some(ContainerStateStatusEnum::STOPPING);
+        assert!(matches!(told(stopping, never, false), Seen::Running { .. }), "it is not over, and not to be started");
+    }
 
     #[test]
     fn ends_are_told_apart() {

@@ -26,6 +26,7 @@ use tracing::{info, warn};
 use super::cache::free_bytes;
 use super::gc::{Limits, Removal, Stored, plan_gc};
 use super::image_ref::{DOCKER_HUB, ImageRef};
+use super::look;
 use super::policy::{ImageRefusal, ImagesConfig, pull_policy};
 use super::pull::{PullError, PullProgress, pull};
 use crate::clock;
@@ -374,7 +375,7 @@ impl Images {
     /// What this node fetched and the engine still has. Use is brought up to date.
     async fn stored(&self, docker: &Docker, kept: Option<&str>) -> Result<Vec<Stored>, Error> {
         let all = ListContainersOptionsBuilder::default().all(true).build();
-        let containers = docker.list_containers(Some(all)).await?;
+        let containers = look::list(docker, all).await?;
         let used: BTreeSet<String> =
             containers.into_iter().filter_map(|one| one.image_id).map(|id| bare(&id).to_owned()).collect();
         // What is fetched meanwhile is not in the list, and must not be forgotten for that.

@@ -20,6 +20,7 @@ pub mod gc;
 pub mod gpu;
 pub mod image_ref;
 pub mod images;
+mod look;
 mod measure;
 mod oom;
 mod outputs;

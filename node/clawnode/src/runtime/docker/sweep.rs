@@ -15,7 +15,7 @@ use claw_proto::spec::RuntimeKind;
 use tracing::warn;
 
 use super::plan::{LABEL_GPUS, LABEL_NODE};
-use super::{Shared, attempt, container, live_state, outputs, secrets};
+use super::{Shared, attempt, container, live_state, look, outputs, secrets};
 use crate::files::read_json;
 use crate::node::{Found, FoundWorkload, RuntimeEvent};
 use crate::runtime::Key;
@@ -95,7 +95,7 @@ async fn sweep(shared: &Arc<Shared>, docker: &Docker) -> Result<(), bollard::err
     let label = format!("{LABEL_NODE}={}", shared.options.node_id);
     let filters = std::collections::HashMap::from([("label", vec![label.as_str()])]);
     let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
-    for one in docker.list_containers(Some(options)).await? {
+    for one in look::list(docker, options).await? {
         let labels = one.labels.unwrap_or_default();
         let Some(key) = container::key_of(&labels) else { continue };
         let folder = Folder::of(&shared.options.workloads, key);
