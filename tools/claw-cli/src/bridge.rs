@@ -32,18 +32,17 @@ struct Bridge {
 /// Serves until standard input ends.
 pub(crate) async fn serve(endpoint: &Endpoint) -> Result<Exit, CliError> {
     let first = match GatewayClient::connect_to(endpoint).await {
-        Ok(client) => Some(client),
         // A host starts its servers once: it is better to be there and say what is missing.
-        Err(error @ CliError::Unreachable { .. }) => {
+        Err(error @ (CliError::Unreachable { .. } | CliError::Busy { .. })) => {
             tracing::warn!(%error, "the bridge starts without a gateway");
-            None
+            Err(error)
         }
-        Err(error) => return Err(error),
+        other => Ok(other?),
     };
     let bridge = Bridge {
         endpoint: endpoint.clone(),
         config: config_like(first.as_ref()),
-        client: Mutex::new(first.map(Arc::new)),
+        client: Mutex::new(first.ok().map(Arc::new)),
     };
     let (input, output) = rmcp::transport::stdio();
     let failed = |why: String| CliError::Protocol { url: "standard input".to_owned(), why };
@@ -58,11 +57,14 @@ pub(crate) async fn serve(endpoint: &Endpoint) -> Result<Exit, CliError> {
     }
 }
 
-/// Shows itself as the gateway does: the same instructions, and resources and prompts if it has some.
-fn config_like(client: Option<&GatewayClient>) -> ServerConfig {
-    let known = client.and_then(|client| client.peer().peer_info());
+/// Shows itself as the gateway does: the same instructions, and resources and prompts if it has some. Without it, says
+/// why it is not there.
+fn config_like(client: Result<&GatewayClient, &CliError>) -> ServerConfig {
     let mut capabilities = ServerCapabilities::builder().enable_tools().build();
-    let mut instructions = AWAY.to_owned();
+    let (known, mut instructions) = match client {
+        Ok(client) => (client.peer().peer_info(), String::new()),
+        Err(error) => (None, told(error)),
+    };
     if let Some(known) = known {
         if known.capabilities.resources.is_some() {
             capabilities.resources = Some(rmcp::model::ResourcesCapability::default());
@@ -108,8 +110,8 @@ impl Bridge {
 fn told(error: &CliError) -> String {
     match error {
         CliError::Unreachable { .. } => format!("{error}. {AWAY}"),
-        CliError::Busy { retry_after_s, .. } => format!("{error}. Call again in {retry_after_s} s."),
-        other => other.to_string(),
+        CliError::Busy { retry_after_s, .. } => format!("{error}. Call again in {} s.", (*retry_after_s).max(1)),
+        other => format!("{other}. {}", other.hint()).trim_end().to_owned(),
     }
 }
 
@@ -212,6 +214,6 @@ mod tests {
         let away = told(&CliError::Unreachable { url: url.clone(), why: "connection refused".to_owned() });
         assert!(away.ends_with(AWAY), "{away}");
         let denied = told(&CliError::Unauthenticated { url });
-        assert!(!denied.contains("does not answer"), "{denied}");
+        assert!(denied.contains("claw doctor") && !denied.contains("does not answer"), "{denied}");
     }
 }

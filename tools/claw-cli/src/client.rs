@@ -202,6 +202,9 @@ pub(crate) fn service_error(url: &str, error: &ServiceError) -> CliError {
         ServiceError::TransportClosed => {
             CliError::Unreachable { url: url.to_owned(), why: "the connection was closed".to_owned() }
         }
+        ServiceError::Timeout { timeout } => {
+            CliError::Unreachable { url: url.to_owned(), why: format!("nothing within {} s", timeout.as_secs()) }
+        }
         other => protocol_error(url, &other.to_string()),
     }
 }

@@ -7,12 +7,15 @@
 
 use bollard::Docker;
 use bollard::errors::Error;
-use bollard::models::{ContainerInspectResponse, ContainerSummary};
+use bollard::models::{
+    ContainerInspectResponse, ContainerStateStatusEnum, ContainerSummary, ContainerSummaryStateEnum,
+};
 use bollard::query_parameters::{InspectContainerOptions, ListContainersOptions};
+use serde::Deserialize as _;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-/// The containers, also those that do not run; no state where it has no word at Docker.
+/// The containers that are asked for; without the states that have no word at Docker.
 pub(super) async fn list(docker: &Docker, options: ListContainersOptions) -> Result<Vec<ContainerSummary>, Error> {
     docker.list_containers(Some(options)).await.or_else(|error| read_without(error, forget_of_list))
 }
@@ -25,25 +28,25 @@ pub(super) async fn inspect(docker: &Docker, name: &str) -> Result<ContainerInsp
 
 fn forget_of_list(answer: &mut Value) {
     for one in answer.as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {
-        one.remove("State");
+        one.retain(|key, word| key != "State" || ContainerSummaryStateEnum::deserialize(&*word).is_ok());
     }
 }
 
 fn forget_of_inspect(answer: &mut Value) {
     if let Some(state) = answer.get_mut("State").and_then(Value::as_object_mut) {
-        state.remove("Status");
+        state.retain(|key, word| key != "Status" || ContainerStateStatusEnum::deserialize(&*word).is_ok());
     }
 }
 
-/// Reads an answer that the client could not, without what is to be forgotten. If that
-/// was not what it could not read, the error stays.
+/// Reads an answer that the client could not, without what is to be forgotten. If that was not what it could not
+/// read, the error stays, without the answer: that may hold what a container was told in confidence.
 fn read_without<T: DeserializeOwned>(error: Error, forget: fn(&mut Value)) -> Result<T, Error> {
-    let Error::JsonDataError { contents, .. } = &error else { return Err(error) };
-    let read = serde_json::from_str::<Value>(contents).and_then(|mut answer| {
+    let Error::JsonDataError { message, contents, column } = error else { return Err(error) };
+    let read = serde_json::from_str::<Value>(&contents).and_then(|mut answer| {
         forget(&mut answer);
         serde_json::from_value(answer)
     });
-    read.map_err(|_| error)
+    read.map_err(|_| Error::JsonDataError { message, contents: String::new(), column })
 }
 
 #[cfg(test)]
@@ -61,6 +64,8 @@ mod tests {
         let list = r#"[{"Id":"a","ImageID":"sha256:1","State":"running","Labels":{"x":"y"}},
             {"Id":"b","ImageID":"sha256:2","State":"stopped"}]"#;
         let read: Vec<ContainerSummary> = read_without(refused::<Vec<ContainerSummary>>(list), forget_of_list).unwrap();
+        let states: Vec<_> = read.iter().map(|one| one.state).collect();
+        assert_eq!(states, [Some(ContainerSummaryStateEnum::RUNNING), None]);
         let images: Vec<_> = read.iter().filter_map(|one| one.image_id.as_deref()).collect();
         assert_eq!(images, ["sha256:1", "sha256:2"]);
         assert_eq!(read[0].labels.as_ref().map(|labels| labels["x"].as_str()), Some("y"));
@@ -79,6 +84,7 @@ mod tests {
     fn what_is_wrong_otherwise_stays_an_error() {
         let answer = r#"[{"Id":7,"State":"stopped"}]"#;
         let read = read_without::<Vec<ContainerSummary>>(refused::<Vec<ContainerSummary>>(answer), forget_of_list);
-        assert!(matches!(read, Err(Error::JsonDataError { .. })), "{read:?}");
+        let Err(Error::JsonDataError { contents, .. }) = read else { panic!("{read:?}") };
+        assert_eq!(contents, "", "an error holds nothing of a container");
     }
 }
