@@ -110,7 +110,7 @@ impl Bridge {
 fn told(error: &CliError) -> String {
     match error {
         CliError::Unreachable { .. } => format!("{error}. {AWAY}"),
-        CliError::Busy { retry_after_s, .. } => format!("{error}. Call again in {} s.", (*retry_after_s).max(1)),
+        CliError::Busy { retry_after_s, .. } => format!("{error}. Call again in {retry_after_s} s."),
         other => format!("{other}. {}", other.hint()).trim_end().to_owned(),
     }
 }

@@ -202,9 +202,6 @@ pub(crate) fn service_error(url: &str, error: &ServiceError) -> CliError {
         ServiceError::TransportClosed => {
             CliError::Unreachable { url: url.to_owned(), why: "the connection was closed".to_owned() }
         }
-        ServiceError::Timeout { timeout } => {
-            CliError::Unreachable { url: url.to_owned(), why: format!("nothing within {} s", timeout.as_secs()) }
-        }
         other => protocol_error(url, &other.to_string()),
     }
 }
@@ -235,7 +232,7 @@ fn transport_error(url: &str, error: &DynamicTransportError) -> CliError {
         }
         StreamableHttpError::HttpStatus(status) if status.status == TOO_MANY_REQUESTS => {
             let retry_after = status.retry_after.as_deref().and_then(|text| text.parse().ok());
-            CliError::Busy { url, retry_after_s: retry_after.unwrap_or(1) }
+            CliError::Busy { url, retry_after_s: retry_after.unwrap_or(1).max(1) }
         }
         StreamableHttpError::HttpStatus(_)
         | StreamableHttpError::Io(_)

@@ -1,6 +1,7 @@
 //! One container at the engine: found, made, signaled, waited for, removed.
 
 use std::fs;
+use std::io;
 use std::time::Duration;
 
 use bollard::Docker;
@@ -120,13 +121,18 @@ pub(super) async fn see(docker: &Docker, container: &ContainerFile) -> Result<Se
         Err(error) if status_of(&error).is_some_and(|(code, _)| code == 404) => return Ok(Seen::Absent),
         Err(error) => return Err(error),
     };
-    Ok(seen(found, &container.node_id))
+    seen(found, &container.node_id)
 }
 
-fn seen(found: ContainerInspectResponse, node_id: &str) -> Seen {
+/// Whether an engine's time has been: the zero time stands for what has not.
+fn has_been(at: Option<&str>) -> bool {
+    at.is_some_and(|at| !at.starts_with("0001"))
+}
+
+fn seen(found: ContainerInspectResponse, node_id: &str) -> Result<Seen, EngineFault> {
     let labels = found.config.as_ref().and_then(|config| config.labels.as_ref());
     if labels.and_then(|labels| labels.get(LABEL_NODE)).is_none_or(|owner| owner != node_id) {
-        return Seen::Foreign;
+        return Ok(Seen::Foreign);
     }
     let ports = published(&found);
     let state = found.state.unwrap_or_default();
@@ -140,7 +146,7 @@ fn seen(found: ContainerInspectResponse, node_id: &str) -> Seen {
                 | ContainerStateStatusEnum::STOPPING
         )
     );
-    match state.status {
+    Ok(match state.status {
         _ if runs || state.running == Some(true) => Seen::Running {
             pid: state.pid.and_then(|pid| i32::try_from(pid).ok()).unwrap_or(0),
             id: found.id.unwrap_or_default(),
@@ -148,7 +154,11 @@ fn seen(found: ContainerInspectResponse, node_id: &str) -> Seen {
         },
         // Podman calls one that was never started "configured" or "initialized".
         Some(ContainerStateStatusEnum::CREATED) => Seen::Created,
-        _ if state.finished_at.as_deref().is_none_or(|at| at.starts_with("0001")) => Seen::Created,
+        _ if !has_been(state.started_at.as_deref()) => Seen::Created,
+        // Between the end and its note the code reads as nought, and to start it again would run it twice.
+        _ if !has_been(state.finished_at.as_deref()) => {
+            return Err(io::Error::other("the engine has not noted yet how it ended").into());
+        }
         _ => Seen::Ended(Exited {
             id: found.id.unwrap_or_default(),
             code: state.exit_code,
@@ -156,7 +166,7 @@ fn seen(found: ContainerInspectResponse, node_id: &str) -> Seen {
             error: state.error.unwrap_or_default(),
             at: state.finished_at.and_then(|at| at.parse().ok()),
         }),
-    }
+    })
 }
 
 /// `ports 8080=127.0.0.1:32768`, in order of the port; nothing if none is published.
@@ -298,12 +308,18 @@ mod tests {
     use super::*;
 
     /// What an engine tells of a container of ours, as [`look::inspect`] leaves it.
-    fn told(status: Option<ContainerStateStatusEnum>, finished_at: &str, running: bool) -> Seen {
+    fn told(
+        status: Option<ContainerStateStatusEnum>,
+        started_at: &str,
+        finished_at: &str,
+        running: bool,
+    ) -> Result<Seen, EngineFault> {
         let labels = std::collections::HashMap::from([(LABEL_NODE.to_owned(), "node-1".to_owned())]);
         let state = ContainerState {
             status,
             running: Some(running),
             exit_code: Some(3),
+            started_at: Some(started_at.to_owned()),
             finished_at: Some(finished_at.to_owned()),
             ..ContainerState::default()
         };
@@ -318,11 +334,20 @@ mod tests {
     #[test]
     fn a_state_without_a_word_is_told_by_its_times() {
         let (never, then) = ("0001-01-01T00:00:00Z", "2026-12-01T10:00:00Z");
-        assert!(matches!(told(None, never, false), Seen::Created), "initialized");
-        assert!(matches!(told(None, then, false), Seen::Ended(Exited { code: Some(3), .. })), "stopped");
-        assert!(matches!(told(None, never, true), Seen::Running { .. }), "running under any word");
+        assert!(matches!(told(None, never, never, false), Ok(Seen::Created)), "initialized");
+        assert!(matches!(told(None, then, then, false), Ok(Seen::Ended(Exited { code: Some(3), .. }))), "stopped");
+        assert!(matches!(told(None, then, never, true), Ok(Seen::Running { .. })), "running under any word");
         let stopping = Some(ContainerStateStatusEnum::STOPPING);
-        assert!(matches!(told(stopping, never, false), Seen::Running { .. }), "it is not over, and not to be started");
+        assert!(matches!(told(stopping, then, never, false), Ok(Seen::Running { .. })), "it is not over");
+    }
+
+    /// It is neither over, for its code is not known, nor to be started a second time.
+    #[test]
+    fn an_end_that_is_not_noted_is_looked_at_again() {
+        for status in [None, Some(ContainerStateStatusEnum::EXITED), Some(ContainerStateStatusEnum::REMOVING)] {
+            let seen = told(status, "2026-12-01T10:00:00Z", "0001-01-01T00:00:00Z", false);
+            assert!(matches!(seen, Err(EngineFault::IOError { .. })), "{status:?}: {seen:?}");
+        }
     }
 
     #[test]
